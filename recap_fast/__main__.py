@@ -1,0 +1,5 @@
+"""`python -m recap_fast` is `recap-fast`."""
+
+from recap_fast.cli import main
+
+main()

@@ -1,0 +1,86 @@
+"""The one interface between the pipeline and whatever generates captions, and the factory that opens an engine.
+
+An engine takes requests while it has room, and every `step` moves all running captions on by one token and returns
+those that ended. It knows nothing of files, text or Parquet; nothing above it knows which backend runs.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from recap_fast.errors import ConfigError
+from recap_fast.generate.spec import EngineSpec
+from recap_fast.records import Completion, Request
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sampling:
+    """How the next token is chosen. Temperature 0 is greedy, the paper's way, and makes the rest irrelevant."""
+
+    temperature: float = 0.0
+    top_k: int = 0
+    """Only this many of the likeliest tokens; 0 is all."""
+    top_p: float = 1.0
+    """Only the likeliest tokens that together reach this probability."""
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not 0.0 <= self.temperature <= 10.0:
+            raise ConfigError(f"--temperature {self.temperature}: give 0 (greedy) or a number up to 10.")
+        if not 0.0 < self.top_p <= 1.0:
+            raise ConfigError(f"--top-p {self.top_p}: give a number above 0 and up to 1.")
+        if self.top_k < 0:
+            raise ConfigError(f"--top-k {self.top_k}: give a count, or 0 for all tokens.")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineOptions:
+    """What a run may decide about an engine that is already built. None leaves it to engine.json."""
+
+    device: str = "auto"
+    """auto, cpu, cuda or cuda:N."""
+    num_slots: int | None = None
+    prefill_images: int | None = None
+    max_new_tokens: int | None = None
+    sampling: Sampling = Sampling()
+    loop_stop: bool = True
+
+    def __post_init__(self) -> None:
+        for name in ("num_slots", "prefill_images", "max_new_tokens"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ConfigError(f"--{name.replace('_', '-')} {value}: give a count of at least 1.")
+
+
+class Engine(Protocol):
+    """Turns requests into completions, many at a time; they come back in the order in which they end."""
+
+    @property
+    def free_slots(self) -> int:
+        """How many more requests `submit` takes now."""
+
+    def submit(self, requests: Sequence[Request]) -> None:
+        """Hands over at most `free_slots` requests. Raises ValueError for more, or for one over the engine's limits."""
+
+    def step(self) -> list[Completion]:
+        """Moves every running caption on by one token. Raises EngineError where the device fails."""
+
+    def describe(self) -> str:
+        """One line for people: backend, device, precision, slots."""
+
+    def close(self) -> None:
+        """Frees the device's memory."""
+
+
+def open_engine(folder: Path, spec: EngineSpec, options: EngineOptions, prefix_ids: Sequence[int]) -> Engine:
+    """Opens the engine in `folder` with the backend that engine.json names.
+
+    `prefix_ids` are the prompt's token ids before the image. Raises ConfigError where the backend, the device or the
+    weights cannot be had.
+    """
+    if spec.backend == "torch":
+        from recap_fast.generate.torch_backend.engine import TorchEngine
+
+        return TorchEngine(folder, spec, options, prefix_ids)
+    raise ConfigError(f"{folder}: backend {spec.backend!r} is not known to this version, which has: torch.")

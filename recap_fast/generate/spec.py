@@ -1,0 +1,147 @@
+"""`engine.json`: all that is known of an engine directory besides its weights and its tokenizer.
+
+`build-engine` writes it, `run` reads it. It names the shapes of the model, the preprocessing, the prompt, the stop ids,
+the limits and where everything came from. The decoders get their part of it, the run's fingerprint another.
+"""
+
+import dataclasses
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from recap_fast.errors import ConfigError
+from recap_fast.records import Preprocess
+
+FORMAT = 1
+SPEC_FILE, WEIGHTS_FILE = "engine.json", "weights.safetensors"
+Precision = Literal["float32", "bfloat16", "float16", "fp8"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VisionSpec:
+    """CLIP's vision transformer, as far as LLaVA reads it: `num_layers` layers run, no norm after them."""
+
+    hidden_size: int
+    intermediate_size: int
+    num_layers: int
+    num_heads: int
+    image_size: int
+    patch_size: int
+    activation: Literal["quick_gelu", "gelu"]
+    norm_eps: float
+
+    @property
+    def num_image_tokens(self) -> int:
+        """Patches of an image: the class token is dropped."""
+        return (self.image_size // self.patch_size) ** 2
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RopeSpec:
+    """Rotary positions of Llama 3; `factor` and the rest only where Llama 3.1's scaling is used."""
+
+    theta: float
+    factor: float | None = None
+    low_freq_factor: float = 1.0
+    high_freq_factor: float = 4.0
+    original_max_positions: int = 8192
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TextSpec:
+    """The Llama decoder. `vocab_size` is the number of rows of the embedding."""
+
+    hidden_size: int
+    intermediate_size: int
+    num_layers: int
+    num_heads: int
+    num_kv_heads: int
+    head_dim: int
+    vocab_size: int
+    max_positions: int
+    norm_eps: float
+    tied_head: bool
+    rope: RopeSpec
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PromptSpec:
+    """The conversation template around the image and the question that is asked of it."""
+
+    template: str
+    """A name in generate/prompt.py."""
+    text: str
+    """The question; may hold fields such as {org_caption}."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """Sizes fixed when the engine is built. A slot holds prefix + image + `max_text_tokens` + `max_new_tokens`."""
+
+    max_new_tokens: int
+    max_text_tokens: int
+    """Longest text after the image, in tokens, fields included."""
+    num_slots: int
+    """Captions being generated at once."""
+    prefill_images: int
+    """New images that join in one step."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineSpec:
+    """The content of engine.json."""
+
+    name: str
+    backend: Literal["torch"]
+    precision: Precision
+    vision: VisionSpec
+    text: TextSpec
+    preprocess: Preprocess
+    prompt: PromptSpec
+    stop_ids: tuple[int, ...]
+    limits: Limits
+    notice: str | None = None
+    """A sentence that `run` shows at the start: what this model is not good for."""
+    sources: dict[str, Any] = field(default_factory=dict)
+    """Where it came from: recipe and checkpoint, SHA-256 of each file, versions of the libraries that built it."""
+    files: dict[str, str] = field(default_factory=dict)
+    """SHA-256 of the directory's other files, by name."""
+
+    def save(self, folder: Path) -> None:
+        """Writes `engine.json` into the folder."""
+        content = {"format": FORMAT, **dataclasses.asdict(self)}
+        (folder / SPEC_FILE).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+
+    @classmethod
+    def load(cls, folder: Path) -> "EngineSpec":
+        """Reads `engine.json`. Raises ConfigError where the folder is no engine directory of this version."""
+        path = folder / SPEC_FILE
+        if not path.is_file():
+            raise ConfigError(
+                f"{folder} is not an engine directory: it has no {SPEC_FILE}. "
+                "Make one with `recap-fast build-engine RECIPE --checkpoint DIR --output DIR`."
+            )
+        try:
+            content = json.loads(path.read_text(encoding="utf-8"))
+            version = content.pop("format")
+            if version != FORMAT:
+                raise ConfigError(f"{path} has format {version}, this version reads {FORMAT}: build the engine again.")
+            text = content["text"]
+            return cls(
+                **{
+                    **content,
+                    "vision": VisionSpec(**content["vision"]),
+                    "text": TextSpec(**{**text, "rope": RopeSpec(**text["rope"])}),
+                    "preprocess": _preprocess(content["preprocess"]),
+                    "prompt": PromptSpec(**content["prompt"]),
+                    "stop_ids": tuple(content["stop_ids"]),
+                    "limits": Limits(**content["limits"]),
+                }
+            )
+        except (json.JSONDecodeError, KeyError, TypeError) as error:
+            raise ConfigError(f"{path} cannot be read ({error}): build the engine again.") from error
+
+
+def _preprocess(content: dict[str, Any]) -> Preprocess:
+    return Preprocess(**{**content, "mean": tuple(content["mean"]), "std": tuple(content["std"])})

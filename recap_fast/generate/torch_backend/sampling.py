@@ -1,0 +1,53 @@
+"""Choosing the next token. Greedy is an argmax; sampled captions take one uniform number a token.
+
+The number is a pure function of (seed, request, token number), a counter-based generator in the sense of Salmon et
+al., "Parallel random numbers: as easy as 1, 2, 3" (SC 2011), here with the SplitMix64 finaliser as its mixing
+function. So a caption does not depend on its neighbours, the slot it sat in, or what was done before a resume.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from recap_fast.generate.engine import Sampling
+
+# Letters: R rows, V vocabulary.
+
+
+def uniforms(seed: int, keys: Sequence[int], counters: NDArray[np.int64]) -> NDArray[np.float32]:
+    """One number in [0, 1) for each (key, counter): float32 [R], with 24 random bits."""
+    key = np.array([k & 0xFFFF_FFFF_FFFF_FFFF for k in keys], np.uint64)
+    state = _mix(np.full(len(key), seed & 0xFFFF_FFFF_FFFF_FFFF, np.uint64))
+    state = _mix(_mix(state ^ key) ^ counters.astype(np.uint64))
+    return ((state >> np.uint64(40)).astype(np.float64) / 2**24).astype(np.float32)
+
+
+def _mix(x: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    """SplitMix64 (Steele, Lea and Flood, OOPSLA 2014): a bijection of 64 bits that looks random."""
+    x = x + np.uint64(0x9E37_79B9_7F4A_7C15)
+    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58_476D_1CE4_E5B9)
+    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D0_49BB_1331_11EB)
+    return x ^ (x >> np.uint64(31))
+
+
+def choose(logits_RV: Tensor, sampling: Sampling, noise_R: Tensor | None) -> Tensor:
+    """The next token of each row: int64 [R]. `noise_R` are the uniform numbers, None where sampling is greedy.
+
+    Sampled: temperature, then top-k, then top-p (the smallest set of likeliest tokens that reaches `top_p`, as
+    transformers does it), then the inverse of the cumulative distribution at the noise.
+    """
+    if sampling.temperature == 0.0 or noise_R is None:
+        return logits_RV.argmax(dim=-1)
+    k = min(sampling.top_k or logits_RV.shape[-1], logits_RV.shape[-1])
+    values_RK, ids_RK = (logits_RV.float() / sampling.temperature).topk(k, dim=-1)
+    probabilities_RK = values_RK.softmax(dim=-1)
+    before_RK = probabilities_RK.cumsum(dim=-1) - probabilities_RK
+    probabilities_RK = probabilities_RK.masked_fill(before_RK >= sampling.top_p, 0.0)
+    cumulative_RK = probabilities_RK.cumsum(dim=-1)
+    target_R1 = noise_R[:, None] * cumulative_RK[:, -1:]
+    place_R1 = (cumulative_RK <= target_R1).sum(dim=-1, keepdim=True)
+    last_R1 = (probabilities_RK > 0).sum(dim=-1, keepdim=True) - 1
+    return ids_RK.gather(-1, torch.minimum(place_R1, last_R1))[:, 0]

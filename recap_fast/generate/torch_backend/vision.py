@@ -1,0 +1,69 @@
+"""Pixels to image tokens: CLIP's vision transformer as far as LLaVA reads it, and the projector to the decoder's width."""
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from recap_fast.generate.spec import VisionSpec
+from recap_fast.generate.torch_backend.ops import Linear
+from recap_fast.records import Preprocess
+
+# Letters: n images, N patches, S = N + 1 (class token first), D width of the tower.
+
+
+class VisionTower:
+    """Encodes images. Normalisation is part of it: it takes uint8 pixels."""
+
+    def __init__(self, spec: VisionSpec, preprocess: Preprocess, weights: Mapping[str, Tensor]):
+        self._spec = spec
+        self._weights = {name: t for name, t in weights.items() if name.startswith("vision.")}
+        self._layers = [_Layer(spec, f"vision.layers.{i}.", self._weights) for i in range(spec.num_layers)]
+        self._patch = Linear(self._weights["vision.patch.weight"])
+        self._projector = [Linear(weights[f"projector.{i}.weight"], weights.get(f"projector.{i}.bias")) for i in (0, 1)]
+        device = self._patch.weight.device
+        self._mean = torch.tensor(preprocess.mean, device=device)[:, None, None]
+        self._std = torch.tensor(preprocess.std, device=device)[:, None, None]
+
+    def encode(self, pixels: Tensor) -> Tensor:
+        """Image tokens [n, N, width of the decoder] of uint8 pixels [n, 3, H, W]."""
+        w, eps = self._weights, self._spec.norm_eps
+        patches = self._patch(self._patches(pixels))
+        cls = w["vision.class"].expand(len(pixels), 1, -1)
+        x = torch.cat([cls, patches], 1) + w["vision.position"]
+        x = F.layer_norm(x, x.shape[-1:], w["vision.pre_norm.weight"], w["vision.pre_norm.bias"], eps)
+        for layer in self._layers:
+            x = layer(x)
+        first, second = self._projector
+        return second(F.gelu(first(x[:, 1:])))
+
+    def _patches(self, pixels: Tensor) -> Tensor:
+        """Normalised pixels, one patch a row: [n, N, 3 * p * p], in the order of the patch convolution's weights."""
+        n, p = len(pixels), self._spec.patch_size
+        grid = self._spec.image_size // p
+        x = (pixels.float() / 255 - self._mean) / self._std
+        x = x[:, :, : grid * p, : grid * p].reshape(n, 3, grid, p, grid, p).permute(0, 2, 4, 1, 3, 5)
+        return x.reshape(n, grid * grid, 3 * p * p).to(self._patch.weight.dtype)
+
+
+class _Layer:
+    """One pre-norm transformer layer."""
+
+    def __init__(self, spec: VisionSpec, prefix: str, weights: Mapping[str, Tensor]):
+        self._heads, self._eps = spec.num_heads, spec.norm_eps
+        self._quick = spec.activation == "quick_gelu"
+        self._norms = [(weights[f"{prefix}{n}.weight"], weights[f"{prefix}{n}.bias"]) for n in ("norm1", "norm2")]
+        self._qkv, self._out, self._fc1, self._fc2 = (
+            Linear(weights[f"{prefix}{n}.weight"], weights[f"{prefix}{n}.bias"]) for n in ("qkv", "out", "fc1", "fc2")
+        )
+
+    def __call__(self, x: Tensor) -> Tensor:
+        n, length, width = x.shape
+        h = F.layer_norm(x, (width,), *self._norms[0], self._eps)
+        q, k, v = self._qkv(h).view(n, length, 3, self._heads, -1).permute(2, 0, 3, 1, 4)
+        attended = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(n, length, width)
+        x = x + self._out(attended)
+        h = self._fc1(F.layer_norm(x, (width,), *self._norms[1], self._eps))
+        h = h * torch.sigmoid(1.702 * h) if self._quick else F.gelu(h)
+        return x + self._fc2(h)

@@ -1,0 +1,139 @@
+"""What crosses the border between two stages. Every stage may import this file, and no stage another stage.
+
+Shard -> (shards/) -> Sample -> (decode/) -> ImageBatch -> (generate/) Request -> Completion -> (write/) -> ShardReport
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+ShardKind = Literal["tar", "parquet", "folder"]
+FinishReason = Literal["stop", "length", "loop", "error"]
+OK = "ok"
+"""The `status` of a row with a caption. Any other status is the type of a failure, with the reason in `error`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Shard:
+    """One unit of input, of work, of resume and of output."""
+
+    name: str
+    """Path below the inputs' common parent, without suffix, '/'-separated: the output is data/<name>.parquet."""
+    url: str
+    """Absolute local path or fsspec URL of a tar or a Parquet file, or of the folder that `files` lie in."""
+    kind: ShardKind
+    files: tuple[str, ...] = ()
+    """Of kind 'folder' only: the images of this unit, relative to `url`, in order."""
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """What tells one version of an input from another: size in bytes, and mtime (ns since 1970) or etag."""
+
+    size_bytes: int
+    version: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sample:
+    """One image with all that came with it. Its identity is (shard, index)."""
+
+    shard: str
+    """`Shard.name`."""
+    index: int
+    """Position in the shard, from 0."""
+    key: str
+    image: bytes
+    """The encoded image; empty where `status` is not 'ok'."""
+    url: str | None = None
+    uid: str | None = None
+    sha256: str | None = None
+    """As given with the sample, else of `image`; hex."""
+    org_caption: str | None = None
+    metadata: str | None = None
+    """The sample's json, as it came."""
+    status: str = OK
+    """Not 'ok' where the shard has no image to give for this sample: 'missing_image', 'empty_image', 'truncated'."""
+    error: str | None = None
+    warning: str | None = None
+    """What the user should know of a sample that is otherwise fine: a repeated key, bytes that are not UTF-8."""
+
+
+@dataclass(frozen=True, slots=True)
+class Preprocess:
+    """What the vision tower was trained on; it normalises by itself, the decoders need only `image_size` and `mode`."""
+
+    image_size: int
+    """Side in pixels of the square that the vision tower takes."""
+    mode: Literal["pad", "crop"]
+    """'pad': centre on a square of the mean color, then resize. 'crop': resize the short edge, then centre-crop."""
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+
+    @property
+    def pad_color(self) -> tuple[int, int, int]:
+        """The color of LLaVA's square canvas: int(255 * mean)."""
+        red, green, blue = (int(255 * m) for m in self.mean)
+        return red, green, blue
+
+
+@dataclass(frozen=True, slots=True)
+class ImageOutcome:
+    """What became of one image's bytes. Width and height in pixels as displayed (EXIF applied); None if unreadable."""
+
+    width: int | None = None
+    height: int | None = None
+    status: str = OK
+    error: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ImageBatch:
+    """Decoded images: `pixels` is uint8 [n, 3, H, W], zero where an image failed; `outcomes` has n entries."""
+
+    pixels: NDArray[np.uint8]
+    outcomes: tuple[ImageOutcome, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One image to caption. The id is the caller's; a completion comes back with it."""
+
+    id: int
+    pixels: NDArray[np.uint8]
+    """uint8 [3, H, W]."""
+    text_ids: NDArray[np.int32]
+    """The prompt's token ids after the image; those before it are the engine's constant prefix."""
+    max_new_tokens: int
+    noise_key: int = 0
+    """Names this request's random numbers where captions are sampled: a hash of shard and index."""
+
+
+@dataclass(frozen=True, slots=True)
+class Completion:
+    """The generated ids of one request, stop token not included."""
+
+    id: int
+    token_ids: NDArray[np.int32]
+    finish_reason: FinishReason
+    num_tokens: int
+    """Tokens generated, the stop token and those of a loop included."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ShardReport:
+    """What a finished shard amounts to; the done-record holds it."""
+
+    shard: str
+    status: Literal["complete", "truncated", "failed", "interrupted"]
+    rows: int = 0
+    captioned: int = 0
+    failed: Mapping[str, int] = field(default_factory=dict)
+    """Rows without a caption, by status."""
+    num_tokens: int = 0
+    seconds: Mapping[str, float] = field(default_factory=dict)
+    """By stage."""
+    error: str | None = None
