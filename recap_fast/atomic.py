@@ -1,0 +1,132 @@
+"""Files that are either whole or not there: temporary file, fsync, rename, fsync of the folder.
+
+A temporary name tells which process of which machine made it, so that what a killed process left behind can be removed
+without touching the files of one that runs.
+"""
+
+import contextlib
+import errno
+import hashlib
+import itertools
+import os
+import re
+import secrets
+import socket
+import time
+from pathlib import Path
+
+_LEFTOVER = re.compile(r"\.(?P<owner>[^~]+~\d+)~[0-9a-f]+\.tmp")
+_TOKEN = secrets.token_hex(4)
+_COUNTER = itertools.count()
+_FORGOTTEN_S = 24 * 3600.0
+
+
+def _machine() -> str:
+    """Host name and process namespace: two containers of one host may both have a process 1."""
+    try:
+        namespace = Path("/proc/self/ns/pid").readlink().name
+    except OSError:
+        namespace = ""
+    return re.sub(r"[^A-Za-z0-9-]", "", f"{socket.gethostname()[:60]}-{namespace}")
+
+
+_MACHINE = _machine()
+
+
+def owner() -> str:
+    """This process, as temporary names spell it: `<machine>~<process id>`."""
+    return f"{_MACHINE}~{os.getpid()}"
+
+
+def is_alive(name: str) -> bool:
+    """Whether the process that `owner` named may still run: unknown of another machine, so True there."""
+    machine, _, process = name.rpartition("~")
+    if machine != _MACHINE:
+        return True
+    try:
+        os.kill(int(process), 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def make_folder(folder: Path) -> None:
+    """Makes the folder and its parents, also while another process removes empty ones."""
+    for _ in range(10):
+        with contextlib.suppress(FileNotFoundError):
+            folder.mkdir(parents=True, exist_ok=True)
+            return
+    folder.mkdir(parents=True, exist_ok=True)
+
+
+def temporary_path(path: Path) -> Path:
+    """A name beside `path`, in a folder made if need be, that no other process or call gets."""
+    make_folder(path.parent)
+    return path.parent / f".{owner()}~{_TOKEN}{next(_COUNTER):08x}.tmp"
+
+
+def replace(temporary: Path, path: Path) -> None:
+    """Gives a written file its final name, replacing what was there, such that a crash leaves the old or the new."""
+    with temporary.open("rb") as file:
+        os.fsync(file.fileno())
+    temporary.replace(path)
+    _sync_folder(path.parent)
+
+
+def atomic_write(path: Path, content: bytes) -> None:
+    """Writes a file that readers see whole or not at all."""
+    temporary = temporary_path(path)
+    try:
+        temporary.write_bytes(content)
+        replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def sha256_of(path: Path) -> str:
+    """Of a file's content, in hex."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def remove_leftovers(folder: Path) -> int:
+    """Removes, in the folder and below, the temporary files of dead processes; returns how many.
+
+    Those of another machine go when they are a day old: no file is written for that long.
+    """
+    removed = 0
+    for parent, _, names in os.walk(folder):
+        for name in names:
+            match = _LEFTOVER.fullmatch(name)
+            if match and _is_forgotten(Path(parent, name), match["owner"]):
+                Path(parent, name).unlink(missing_ok=True)
+                removed += 1
+    return removed
+
+
+def is_temporary(name: str) -> bool:
+    """Whether a file name was made by `temporary_path`."""
+    return _LEFTOVER.fullmatch(name) is not None
+
+
+def _is_forgotten(path: Path, owner_name: str) -> bool:
+    if not is_alive(owner_name):
+        return True
+    try:
+        age_s = time.time() - path.stat().st_mtime
+    except FileNotFoundError:
+        return False
+    return not owner_name.startswith(f"{_MACHINE}~") and age_s > _FORGOTTEN_S
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:  # some network file systems have no fsync for folders
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP, errno.EBADF):
+            raise
+    finally:
+        os.close(descriptor)

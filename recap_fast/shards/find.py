@@ -1,0 +1,197 @@
+"""What the user writes after `--shards`, in; the files that it stands for, out, in order and each once.
+
+A value is a path, a URL, a folder, a glob, a brace pattern, or `@list.txt` with one of these a line.
+"""
+
+import glob
+import os
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from recap_fast.errors import ConfigError
+from recap_fast.shards.braces import expand_braces
+from recap_fast.shards.remote import absolute, file_system, is_remote, network_errors
+from recap_fast.shards.sample import is_image_name
+
+FileKind = Literal["tar", "parquet", "image"]
+MAX_PROBES = 16
+"""Of many remote names, so many are asked for before it is said that none exists."""
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A file that a value stands for."""
+
+    url: str
+    kind: FileKind
+    value: str
+    """What the user wrote."""
+    folder: str | None = None
+    """The folder that the user gave; None where it was the file."""
+
+    @property
+    def base(self) -> str:
+        """The folder that the user gave, else the one that the file is in."""
+        return self.folder or parent(self.url)
+
+
+def find(values: Sequence[str]) -> list[Found]:
+    """The files of all values. Raises ConfigError for a value that stands for none, or for files of other kinds."""
+    found: dict[str, Found] = {}
+    for value in values:
+        try:
+            files = _of_value(value)
+        except network_errors() as error:
+            raise ConfigError(f"--shards {value}: cannot be listed: {error}") from error
+        if not files:
+            raise ConfigError(f"--shards {value}: nothing matches it: no tar, Parquet file, image or folder of these.")
+        for file in files:
+            found.setdefault(file.url, file)
+    return list(found.values())
+
+
+def file_kind(url: str) -> FileKind | None:
+    """By suffix, in any case of letters; None for every other file."""
+    name = base_name(url).lower()
+    if name.endswith((".tar", ".parquet")):
+        return "tar" if name.endswith(".tar") else "parquet"
+    return "image" if is_image_name(name) else None
+
+
+def without_query(url: str) -> str:
+    """A path or URL without what follows the '?' in a link of the web."""
+    return url.partition("?")[0] if url.startswith(("http://", "https://")) else url
+
+
+def base_name(url: str) -> str:
+    """The last part of a path or URL."""
+    return without_query(url).rpartition("/")[2]
+
+
+def parent(url: str) -> str:
+    """The folder that a file is in."""
+    return without_query(url).rpartition("/")[0] or "/"
+
+
+def _of_value(value: str) -> list[Found]:
+    lines = _lines(value[1:]) if value.startswith("@") else [value] if value.strip() else []
+    names: list[str] = []
+    files: list[Found] = []
+    for line in lines:
+        for text in [line] if os.path.lexists(line) else expand_braces(line):
+            address = absolute(text)
+            if _is_glob(address):
+                for match in _glob(address):
+                    files += _folder(match, value) if _is_folder(match) else _file(match, value)
+            elif _is_folder(address):
+                files += _folder(address, value)
+            else:
+                names.append(address)
+    _check_names(names, value)
+    # those that are missing among others stay: each is recorded as a shard that failed
+    if files or _any_exists(names):
+        files += [file for name in names for file in _file(name, value)]
+    return files
+
+
+def _lines(address: str) -> list[str]:
+    address = absolute(address)
+    try:
+        if is_remote(address):
+            system, path = file_system(address)
+            text = system.cat_file(path).decode()
+        else:
+            text = Path(address).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"--shards @{address}: the list cannot be read: {error}") from error
+    return [line for raw in text.splitlines() if (line := raw.strip()) and not line.startswith("#")]
+
+
+def _check_names(names: Sequence[str], value: str) -> None:
+    for name in names:
+        if re.search(r"\.(tgz|tar\.\w+)$", name, re.IGNORECASE):
+            raise ConfigError(f"--shards {value}: {name} is compressed; tars are read by offset, so unpack it first.")
+        if file_kind(name) is None:
+            exists = is_remote(name) or Path(name).exists()
+            what = "is no tar, Parquet file, image or folder" if exists else "does not exist"
+            raise ConfigError(f"--shards {value}: {name} {what}.")
+
+
+def _any_exists(names: Sequence[str]) -> bool:
+    remote = [name for name in names if is_remote(name)]
+    if any(Path(name).exists() for name in names if not is_remote(name)):
+        return True
+    probes = remote[:: max(1, len(remote) // MAX_PROBES)]
+    return any(system.exists(path) for system, path in map(file_system, probes))
+
+
+def _is_glob(address: str) -> bool:
+    if not is_remote(address):
+        return glob.has_magic(address) and not os.path.lexists(address)
+    return any(letter in address for letter in ("*[" if address.startswith("http") else "*?["))
+
+
+def _is_folder(address: str) -> bool:
+    if not is_remote(address):
+        return Path(address).is_dir()
+    if file_kind(address) is not None:
+        return False
+    system, path = file_system(address)
+    return bool(system.isdir(path))
+
+
+def _file(url: str, value: str) -> list[Found]:
+    kind = file_kind(url)
+    return [Found(url, kind, value)] if kind else []
+
+
+def _glob(address: str) -> list[str]:
+    if not is_remote(address):
+        return sorted(glob.glob(address, recursive=True))  # noqa: PTH207 - Path.glob has no absolute patterns
+    match = re.search(r"[*?\[]", address)
+    start = address[: match.start() if match else None].rpartition("/")[0]
+    system, pattern = file_system(address)
+    try:
+        paths = sorted(system.glob(pattern))
+    except ValueError as error:  # a ** that is not a whole folder name
+        raise ConfigError(f"--shards {address}: {error}") from error
+    return [_url(system, start, path) for path in paths]
+
+
+def _url(system: Any, start: str, path: str) -> str:
+    """The URL of a path of a file system's listing, spelled as the user spelled the URL that it starts with."""
+    prefix: str = system._strip_protocol(start)
+    return f"{start}/{path[len(prefix) :].lstrip('/')}"
+
+
+def _folder(folder: str, value: str) -> list[Found]:
+    urls = _remote_files(folder) if is_remote(folder) else _local_files(folder)
+    return [Found(url, kind, value, folder) for url in urls if (kind := file_kind(url))]
+
+
+def _remote_files(folder: str) -> Iterator[str]:
+    system, path = file_system(folder)
+    for file in sorted(system.find(path)):
+        url = _url(system, folder, file)
+        if not any(part.startswith(".") for part in url[len(folder) :].split("/")):
+            yield url
+
+
+def _local_files(folder: str) -> list[str]:
+    """All files below, hidden ones apart, sorted by path; links to folders are followed, but not in circles."""
+    files = []
+    seen: set[str] = set()
+    for parent, folders, names in os.walk(folder, followlinks=True, onerror=_refuse):
+        real = os.path.realpath(parent)
+        folders[:] = [] if real in seen else [name for name in folders if not name.startswith(".")]
+        if real not in seen:
+            files += [f"{parent.rstrip('/')}/{name}" for name in names if not name.startswith(".")]
+        seen.add(real)
+    return sorted(files)
+
+
+def _refuse(error: OSError) -> None:
+    raise ConfigError(f"--shards: a folder cannot be read: {error}") from error

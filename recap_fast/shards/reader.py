@@ -1,0 +1,79 @@
+"""A shard of any kind as a stream of samples: the one door from `Shard` to `Sample`.
+
+In goes a shard, out comes a reader that knows how many samples there are before it reads any image.
+"""
+
+from collections.abc import Iterator
+from types import TracebackType
+from typing import IO, Protocol, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from recap_fast.errors import ShardError
+from recap_fast.records import Identity, Sample, Shard
+from recap_fast.shards.folder import FolderReader
+from recap_fast.shards.identity import identity
+from recap_fast.shards.remote import is_remote, spool
+from recap_fast.shards.sample import Columns
+from recap_fast.shards.tar import TarReader
+
+BUFFER_BYTES = 16 << 10
+"""Of the tar's index: small members that follow one another come with one read."""
+
+
+class ShardReader(Protocol):
+    """An open shard; a context manager that closes it."""
+
+    num_samples: int
+    identity: Identity
+    """Of the input when it was opened."""
+    problem: str | None
+    """Why not all of the input could be read; final once `samples` is exhausted."""
+
+    def samples(self, done: NDArray[np.int64]) -> Iterator[Sample]:
+        """The samples in order of their index, but for the indices in `done`."""
+
+    def close(self) -> None: ...
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
+    ) -> None: ...
+
+
+def open_shard(shard: Shard, columns: Columns | None = None) -> ShardReader:
+    """Opens a shard; a remote tar is spooled to a local file without a name, there until the reader is closed.
+
+    Raises ShardError, naming the input, where it cannot be read at all.
+    """
+    try:
+        version = identity(shard)
+        if shard.kind == "folder":
+            return FolderReader(shard, version)
+        if shard.kind == "parquet":
+            from recap_fast.shards.table import TableReader  # pyarrow: only where a Parquet file is read
+
+            return TableReader(shard, version, columns or Columns())
+        return _open_tar(shard, version)
+    except ShardError as error:
+        raise ShardError(f"{shard.url} {error}") from error
+
+
+def _open_tar(shard: Shard, version: Identity) -> TarReader:
+    file = _open_file(shard.url)
+    try:
+        return TarReader(shard, version, file)
+    except BaseException:
+        file.close()
+        raise
+
+
+def _open_file(url: str) -> IO[bytes]:
+    if is_remote(url):
+        return spool(url)
+    try:
+        return open(url, "rb", buffering=BUFFER_BYTES)  # noqa: PTH123 - the reader closes it
+    except OSError as error:
+        raise ShardError(f"cannot be read: {error}") from error

@@ -1,0 +1,56 @@
+"""Which part of a run's shards is this process's: by option, else by the variables of a SLURM array."""
+
+from collections.abc import Mapping, Sequence
+from typing import TypeVar
+
+from recap_fast.errors import ConfigError
+
+_ID, _COUNT = "SLURM_ARRAY_TASK_ID", "SLURM_ARRAY_TASK_COUNT"
+T = TypeVar("T")
+
+
+def part(shards: Sequence[T], index: int, num: int) -> list[T]:
+    """Every `num`-th shard from `index` on: each shard is in one part, and the parts differ by at most one shard."""
+    return list(shards[index::num])
+
+
+def resolve_part(index: int | None, num: int | None, environ: Mapping[str, str]) -> tuple[int, int]:
+    """Index and number of this process's part: as given, else of the SLURM array task, else (0, 1).
+
+    Raises ConfigError where only one of a pair is there, where index >= num, and for an array with gaps.
+    """
+    if index is not None or num is not None:
+        if index is None or num is None:
+            raise ConfigError("--shard-index and --num-shards go together: give both or neither.")
+        if not 0 <= index < num:
+            raise ConfigError(f"--shard-index {index} --num-shards {num}: the index counts from 0 to num-shards - 1.")
+        return index, num
+    if (_ID in environ) != (_COUNT in environ):
+        there, missing = (_ID, _COUNT) if _ID in environ else (_COUNT, _ID)
+        raise ConfigError(f"{there} is set and {missing} is not: give --shard-index and --num-shards.")
+    return _slurm_part(environ) if _ID in environ else (0, 1)
+
+
+def _slurm_part(environ: Mapping[str, str]) -> tuple[int, int]:
+    """A SLURM array counts from SLURM_ARRAY_TASK_MIN in steps of SLURM_ARRAY_TASK_STEP."""
+    count = _integer(environ, _COUNT)
+    first = _integer(environ, "SLURM_ARRAY_TASK_MIN", 0)
+    step = max(1, _integer(environ, "SLURM_ARRAY_TASK_STEP", 1))
+    last = _integer(environ, "SLURM_ARRAY_TASK_MAX", first + step * (count - 1))
+    index, rest = divmod(_integer(environ, _ID) - first, step)
+    if rest or not 0 <= index < count or last != first + step * (count - 1):
+        raise ConfigError(
+            f"{_ID}={environ[_ID]} of {_COUNT}={count} tasks from {first} to {last} in steps of {step} is no place "
+            "in an array without gaps: give --shard-index and --num-shards."
+        )
+    return index, count
+
+
+def _integer(environ: Mapping[str, str], name: str, default: int | None = None) -> int:
+    text = environ.get(name)
+    if text is None and default is not None:
+        return default
+    try:
+        return int(text or "")
+    except ValueError:
+        raise ConfigError(f"{name}={text!r} is no number: give --shard-index and --num-shards.") from None

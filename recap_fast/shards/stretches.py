@@ -1,0 +1,97 @@
+"""Finished stretches of shards in work: `partial/<name>/<first>-<last>.<time>.<owner>.parquet`.
+
+In goes the folder of one shard, out come its stretches in the order of their making. Others write the files.
+"""
+
+import contextlib
+import logging
+import re
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from recap_fast.atomic import is_alive, owner
+from recap_fast.records import OK, ShardReport
+
+logger = logging.getLogger(__name__)
+
+INPUT_KEY = b"recap_fast.input"
+"""Parquet metadata of stretches and outputs: `identity_text` of the input that the rows were made from."""
+_NAME = re.compile(r"(\d+)-(\d+)\.(?P<made_ns>\d+)\.(?P<owner>.+)\.parquet")
+
+
+@dataclass(frozen=True, slots=True)
+class Stretch:
+    """Rows of a shard that are safe on disk."""
+
+    path: Path
+    made_ns: int
+    owner: str
+
+
+def stretch_name(first: int, last: int) -> str:
+    """A file name for rows `first` to `last` that no other process gives, nor this one twice."""
+    return f"{first:09d}-{last:09d}.{time.time_ns()}.{owner()}.parquet"
+
+
+def stretches(folder: Path) -> list[Stretch]:
+    """The stretches in a shard's folder, oldest first; those of shards further down are not among them."""
+    found = []
+    for path in folder.glob("*.parquet"):
+        match = _NAME.fullmatch(path.name)
+        if match:
+            found.append(Stretch(path, int(match["made_ns"]), match["owner"]))
+    return sorted(found, key=lambda stretch: (stretch.made_ns, stretch.path.name))
+
+
+def remove_stretches(folder: Path, root: Path, before_ns: int | None = None) -> None:
+    """Removes the stretches of this process and of dead ones, and the folders up to `root` that are empty then.
+
+    `before_ns`: only those made before. What another process is still at work on stays; it removes that itself.
+    """
+    for stretch in stretches(folder):
+        if (stretch.owner == owner() or not is_alive(stretch.owner)) and (not before_ns or stretch.made_ns < before_ns):
+            stretch.path.unlink(missing_ok=True)
+    for parent in (folder, *folder.parents):
+        if not parent.is_relative_to(root):
+            return
+        with contextlib.suppress(OSError):  # not empty, or gone
+            parent.rmdir()
+
+
+def input_of(path: Path) -> str | None:
+    """Which input the rows of a Parquet file were made from; None where it does not say, or cannot be read."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        metadata = pq.read_metadata(path).metadata or {}
+    except (pa.ArrowException, OSError) as error:
+        logger.warning("%s cannot be read (%s): its rows are done again", path, error)
+        return None
+    value = metadata.get(INPUT_KEY)
+    return None if value is None else value.decode()
+
+
+def recount(path: Path, report: ShardReport) -> ShardReport:
+    """The report with the rows, captions and failures that the file has."""
+    import pyarrow.parquet as pq
+
+    statuses = Counter(pq.read_table(path, columns=["status"], partitioning=None)["status"].to_pylist())
+    failed = {status: count for status, count in statuses.items() if status != OK}
+    return replace(report, rows=statuses.total(), captioned=statuses[OK], failed=failed)
+
+
+def rows_of(paths: Sequence[Path]) -> Iterator[tuple[NDArray[np.int64], NDArray[np.bool_]]]:
+    """Of each file the rows' indices, and whether they have a caption."""
+    import pyarrow.compute as pc
+    import pyarrow.parquet as pq
+
+    for path in paths:
+        table = pq.read_table(path, columns=["index", "status"], partitioning=None)
+        yield table["index"].to_numpy(), pc.equal(table["status"], OK).to_numpy()

@@ -1,0 +1,285 @@
+"""Samples of a Parquet file with image bytes: a binary column, or the Hub's image struct {bytes, path}.
+
+In go a file and, where the names say too little, which columns hold image and caption; out come samples, a few rows at
+a time. Columns named as in img2dataset's or DataComp's tables become the sample's fields, the others its metadata.
+"""
+
+import json
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+from types import TracebackType
+from typing import Any, Protocol, Self
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from recap_fast.errors import ConfigError, ShardError
+from recap_fast.records import OK, Identity, Sample, Shard
+from recap_fast.shards.remote import file_system, is_remote, network_errors
+from recap_fast.shards.sample import MAX_IMAGE_BYTES, Columns, Parts, to_sample
+
+BATCH_ROWS = 32
+BUFFER_BYTES = 1 << 20
+_IMAGE_NAMES = ("image", "jpg", "jpeg", "png", "webp", "img", "bytes", "image_bytes", "img_bytes", "image_data", "data")
+_CAPTION_NAMES = ("org_caption", "caption", "text", "txt", "alt_text")
+_KEY_NAMES = ("key", "__key__")
+_FIELD_NAMES = ("url", "uid", "sha256")
+
+
+class Closable(Protocol):
+    """A file, Arrow's or Python's."""
+
+    def close(self) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """Which column of a file holds what; None where there is none."""
+
+    image: str
+    is_struct: bool
+    caption: str | None
+    key: str | None
+    fields: Mapping[str, str]
+    """url, uid, sha256: the columns that hold them."""
+    metadata: tuple[str, ...]
+    """The columns without a place of their own."""
+
+
+def open_table(url: str) -> tuple[pq.ParquetFile, Closable]:
+    """A Parquet file and what to close after it. Raises ShardError where it is none."""
+    file: Closable | None = None
+    try:
+        if is_remote(url):
+            system, path = file_system(url)
+            file = system.open(path, "rb")
+        else:
+            file = pa.OSFile(url, "rb")
+        return pq.ParquetFile(file, buffer_size=BUFFER_BYTES, pre_buffer=False), file
+    except (pa.ArrowException, *network_errors()) as error:
+        if file is not None:
+            file.close()
+        raise ShardError(f"is no Parquet file that can be read: {error}") from error
+
+
+def find_layout(schema: pa.Schema, columns: Columns) -> Layout | None:
+    """Which columns to read; None where no column holds images.
+
+    Raises ConfigError where a column that the user names is not there or not of a fitting type.
+    """
+    image = _image_column(schema, columns.image)
+    if image is None:
+        return None
+    caption = _named(schema, columns.caption) if columns.caption else _first(schema, _CAPTION_NAMES, pa.types.is_string)
+    key = _first(schema, _KEY_NAMES, lambda kind: pa.types.is_string(kind) or pa.types.is_integer(kind))
+    fields = {name: column for name in _FIELD_NAMES if (column := _first(schema, (name,), pa.types.is_string))}
+    placed = {image, caption, key, *fields.values()}
+    return Layout(
+        image=image,
+        is_struct=pa.types.is_struct(schema.field(image).type),
+        caption=caption,
+        key=key,
+        fields=fields,
+        metadata=tuple(f.name for f in schema if f.name not in placed and not _has_binary(f.type)),
+    )
+
+
+class TableReader:
+    """Reads one Parquet file, row group by row group. Raises ShardError where it is none."""
+
+    def __init__(self, shard: Shard, identity: Identity, columns: Columns) -> None:
+        self.identity = identity
+        self.problem: str | None = None
+        self._shard = shard
+        self._table, self._file = open_table(shard.url)
+        try:
+            self._layout = _required_layout(self._table.schema_arrow, columns)
+        except ShardError:
+            self.close()
+            raise
+        self.num_samples: int = self._table.metadata.num_rows
+
+    def samples(self, done: NDArray[np.int64]) -> Iterator[Sample]:
+        """The samples whose index is not in `done`, in order; row groups without such are not read."""
+        pending = np.ones(self.num_samples, bool)
+        pending[done[done < self.num_samples]] = False
+        first = 0
+        for group in range(self._table.num_row_groups):
+            rows = self._table.metadata.row_group(group).num_rows
+            if pending[first : first + rows].any():
+                yield from self._group(group, first, rows, pending)
+            first += rows
+
+    def close(self) -> None:
+        """Closes the file."""
+        self._table.close()
+        self._file.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.close()
+
+    def _group(self, group: int, first: int, num_rows: int, pending: NDArray[np.bool_]) -> Iterator[Sample]:
+        index = first
+        try:
+            for batch in self._batches(group):
+                for row in range(batch.num_rows):
+                    if pending[index]:
+                        yield self._sample(index, batch, row)
+                    index += 1
+        except (pa.ArrowException, *network_errors()) as error:
+            self.problem = self.problem or f"row group {group} cannot be read from row {index:,}: {error}"
+            for lost in range(index, first + num_rows):
+                if pending[lost]:
+                    parts = Parts(key=str(lost), status="unreadable", error=f"its row group cannot be read: {error}")
+                    yield to_sample(self._shard.name, lost, parts)
+
+    def _batches(self, group: int) -> Iterator[pa.RecordBatch]:
+        layout = self._layout
+        names = [layout.image, layout.caption, layout.key, *layout.fields.values(), *layout.metadata]
+        wanted = [name for name in names if name is not None]
+        yield from self._table.iter_batches(BATCH_ROWS, row_groups=[group], columns=wanted, use_threads=False)
+
+    def _sample(self, index: int, batch: pa.RecordBatch, row: int) -> Sample:
+        layout = self._layout
+        image, path, status, error = self._image(batch, row)
+        key = _value(batch, layout.key, row)
+        metadata = {name: _plain(_value(batch, name, row)) for name in layout.metadata}
+        parts = Parts(
+            key=str(key) if key is not None else path.rpartition(".")[0] or path or f"{index:09d}",
+            image=image,
+            caption=_bytes(batch, layout.caption, row),
+            metadata=json.dumps(metadata, ensure_ascii=False).encode("utf-8", "backslashreplace") if metadata else None,
+            fields={name: _value(batch, column, row) for name, column in layout.fields.items()},
+            status=status,
+            error=error,
+        )
+        return to_sample(self._shard.name, index, parts)
+
+    def _image(self, batch: pa.RecordBatch, row: int) -> tuple[bytes, str, str, str | None]:
+        """Bytes, path, status and error of a row's image."""
+        cell = batch.column(self._layout.image)[row]
+        path = ""
+        if self._layout.is_struct and cell.is_valid:
+            path = (cell["path"].as_py() if "path" in cell else None) or ""
+            cell = cell["bytes"]
+        if not cell.is_valid:
+            return (
+                b"",
+                path,
+                "missing_image",
+                f"the column {self._layout.image!r} is null here" + (path and f": {path}"),
+            )
+        buffer = cell.as_buffer()
+        if buffer.size > MAX_IMAGE_BYTES:
+            return b"", path, "too_large", f"the image has {buffer.size:,} bytes"
+        return buffer.to_pybytes(), path, OK, None
+
+
+def _required_layout(schema: pa.Schema, columns: Columns) -> Layout:
+    try:
+        layout = find_layout(schema, columns)
+    except ConfigError as error:  # the other files of the run have the columns that the user named
+        raise ShardError(str(error)) from error
+    if layout is None:
+        raise ShardError(no_image_column(schema.names))
+    return layout
+
+
+def no_image_column(names: Sequence[str]) -> str:
+    """The sentence for a file without images."""
+    return f"has no column with image bytes; its columns are: {', '.join(names)}"
+
+
+def _named(schema: pa.Schema, name: str) -> str:
+    if name not in schema.names:
+        raise ConfigError(f"there is no column {name!r}; the columns are: {', '.join(schema.names)}")
+    return name
+
+
+def _image_column(schema: pa.Schema, name: str | None) -> str | None:
+    if name is not None:
+        kind = schema.field(_named(schema, name)).type
+        if not _is_image(kind):
+            raise ConfigError(
+                f"column {name!r} holds {kind}, not image bytes (binary, or a struct with binary `bytes`)"
+            )
+        return name
+    named = _first(schema, _IMAGE_NAMES, _is_image)
+    structs = (field.name for field in schema if pa.types.is_struct(field.type) and _is_image(field.type))
+    return named or next(structs, None)
+
+
+def _first(schema: pa.Schema, names: Sequence[str], fits: Any) -> str | None:
+    """The column with the first of the names, in any case of letters, whose type fits."""
+    by_name = {field.name.lower(): field.name for field in reversed(schema) if fits(_value_type(field.type))}
+    return next((by_name[name] for name in names if name in by_name), None)
+
+
+def _value_type(kind: pa.DataType) -> pa.DataType:
+    if pa.types.is_dictionary(kind):
+        kind = kind.value_type
+    return pa.string() if pa.types.is_large_string(kind) or pa.types.is_string_view(kind) else kind
+
+
+def _is_image(kind: pa.DataType) -> bool:
+    if isinstance(kind, pa.StructType):
+        return kind.get_field_index("bytes") >= 0 and _is_binary(kind.field("bytes").type)
+    return _is_binary(kind)
+
+
+def _is_binary(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_binary_view(kind))
+
+
+def _has_binary(kind: pa.DataType) -> bool:
+    if isinstance(kind, pa.BaseExtensionType):
+        return _has_binary(kind.storage_type)
+    children = [kind.field(i).type for i in range(kind.num_fields)]
+    return _is_binary(kind) or pa.types.is_fixed_size_binary(kind) or any(map(_has_binary, children))
+
+
+def _value(batch: pa.RecordBatch, column: str | None, row: int) -> Any:
+    """A cell as a Python value; as text where Python's types cannot hold it: nanoseconds, the year 10000, no UTF-8."""
+    if column is None:
+        return None
+    cell = batch.column(column)[row]
+    try:
+        return cell.as_py()
+    except (ValueError, OverflowError):
+        content = _bytes(batch, column, row)
+        return None if content is None else content.decode("utf-8", "backslashreplace")
+
+
+def _bytes(batch: pa.RecordBatch, column: str | None, row: int) -> bytes | None:
+    """A cell's text as it lies in the file, which need not be UTF-8."""
+    cell = None if column is None else batch.column(column)[row]
+    if cell is None or not cell.is_valid:
+        return None
+    if isinstance(cell, pa.DictionaryScalar):
+        cell = cell.value
+    try:
+        text = cell if isinstance(cell, pa.StringScalar | pa.LargeStringScalar) else cell.cast(pa.string())
+    except pa.ArrowException:
+        return f"a {cell.type} that cannot be shown".encode()
+    content: bytes = text.as_buffer().to_pybytes()
+    return content
+
+
+def _plain(value: Any) -> Any:
+    """The value as json knows it: NaN becomes null; decimals, dates and the like become text."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if value is None or isinstance(value, str | int):
+        return value
+    if isinstance(value, dict):
+        return {str(name): _plain(item) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return str(value) if isinstance(value, Decimal) or not hasattr(value, "isoformat") else value.isoformat()

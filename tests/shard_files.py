@@ -1,0 +1,74 @@
+"""Shards and outputs for the tests of shards/ and verify: made with Python's tarfile and pyarrow, not with our code."""
+
+import io
+import json
+import tarfile
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+SCHEMA = pa.schema(
+    [("re_caption", pa.string()), ("shard", pa.string()), ("index", pa.int64()), ("status", pa.string())]
+)
+
+
+def tar_bytes(members: Iterable[tuple[str, bytes]], form: int = tarfile.USTAR_FORMAT) -> bytes:
+    """A tar with these members, in this order."""
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w", format=form) as tar:
+        for name, content in members:
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            tar.addfile(info, io.BytesIO(content))
+    return buffer.getvalue()
+
+
+def webdataset_members(num: int, first: int = 0) -> list[tuple[str, bytes]]:
+    """Members as img2dataset writes them, of images that are not images: nothing in shards/ looks into them."""
+    members = []
+    for i in range(first, first + num):
+        key = f"{i:09d}"
+        fields = {"url": f"http://x/{i}", "caption": f"alt {i}", "key": key, "sha256": f"{i:064x}", "uid": f"u{i}"}
+        members += [
+            (f"{key}.jpg", f"image {i}".encode() * 20),
+            (f"{key}.json", json.dumps(fields).encode()),
+            (f"{key}.txt", f"alt {i}".encode()),
+        ]
+    return members
+
+
+def write_tar(path: Path, members: Iterable[tuple[str, bytes]]) -> Path:
+    """Writes a tar, with its folder."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(tar_bytes(members))
+    return path
+
+
+def write_table(path: Path, columns: Mapping[str, Any], **options: Any) -> Path:
+    """Writes a Parquet file, with its folder."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pq.write_table(pa.table(dict(columns)), path, **options)
+    return path
+
+
+def write_rows(
+    path: Path,
+    shard: str,
+    indices: Sequence[int],
+    *,
+    failed: Sequence[int] = (),
+    made_from: str | None = None,
+    tag: str = "",
+) -> Path:
+    """Writes an output or a stretch with a row for each index; those of `failed` have an error."""
+    statuses = ["truncated" if index in failed else "ok" for index in indices]
+    rows = [[f"caption {index}{tag}" for index in indices], [shard] * len(indices), list(indices), statuses]
+    table = pa.table([pa.array(column, kind.type) for column, kind in zip(rows, SCHEMA, strict=True)], schema=SCHEMA)
+    if made_from is not None:
+        table = table.replace_schema_metadata({"recap_fast.input": made_from})
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pq.write_table(table, path)
+    return path

@@ -1,0 +1,75 @@
+import itertools
+import shutil
+import subprocess
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from recap_fast.errors import ConfigError
+from recap_fast.shards import braces
+from recap_fast.shards.braces import expand_braces
+
+
+@pytest.mark.parametrize(
+    ("pattern", "expected"),
+    [
+        ("{00000..00002}.tar", ["00000.tar", "00001.tar", "00002.tar"]),
+        ("{8..11}", ["8", "9", "10", "11"]),
+        ("{08..11}", ["08", "09", "10", "11"]),
+        ("{0..9..4}", ["0", "4", "8"]),
+        ("{3..1}", ["3", "2", "1"]),
+        ("{10..0..-5}", ["10", "5", "0"]),
+        ("{a,b}/{0..1}.tar", ["a/0.tar", "a/1.tar", "b/0.tar", "b/1.tar"]),
+        ("x{a,b{1..2},{c,d}}", ["xa", "xb1", "xb2", "xc", "xd"]),
+        ("{a,}.tar", ["a.tar", ".tar"]),
+        ("{-01..1}", ["-01", "000", "001"]),
+        ("plain", ["plain"]),
+        ("{single}.tar", ["{single}.tar"]),
+        ("open{0..1", ["open{0..1"]),
+        ("}{0..1}", ["}0", "}1"]),
+        ("{x{0..1}", ["{x0", "{x1"]),
+        ("", [""]),
+    ],
+)
+def test_patterns(pattern, expected):
+    assert list(expand_braces(pattern)) == expected
+
+
+@given(st.integers(0, 300), st.integers(0, 300), st.integers(1, 50), st.integers(0, 6))
+def test_ranges_are_pythons(first, last, step, width):
+    ends = [f"{end:0{width}d}" for end in (first, last)]
+    pattern = f"{{{ends[0]}..{ends[1]}..{step}}}"
+    numbers = range(first, last + 1, step) if first <= last else range(first, last - 1, -step)
+    padded = any(len(str(end)) < width for end in (first, last))
+    expected = [str(number).zfill(max(map(len, ends)) if padded else 0) for number in numbers]
+    assert list(expand_braces(pattern)) == expected
+
+
+@given(st.lists(st.lists(st.text("ab.", min_size=1, max_size=3), min_size=2, max_size=3), min_size=1, max_size=3))
+def test_lists_are_a_product(lists):
+    pattern = "/".join(f"{{{','.join(texts)}}}" for texts in lists)
+    assert list(expand_braces(pattern)) == ["/".join(texts) for texts in itertools.product(*lists)]
+
+
+@pytest.mark.skipif(shutil.which("bash") is None, reason="compares with bash")
+@settings(max_examples=30, deadline=None)
+@given(
+    st.recursive(
+        st.sampled_from(["a", "b0", "{0..2}", "{07..11..2}", "{3..1}", "{x}"]),
+        lambda inner: (
+            st.lists(inner, min_size=2, max_size=3).map(lambda parts: f"{{{','.join(parts)}}}")
+            | st.tuples(inner, inner).map("".join)
+        ),
+        max_leaves=6,
+    )
+)
+def test_as_bash(pattern):
+    output = subprocess.run(["bash", "-c", f"printf '%s\\n' {pattern}"], capture_output=True, text=True, check=True)
+    assert list(expand_braces(pattern)) == output.stdout.splitlines()
+
+
+def test_too_many_names_are_refused_without_being_made(monkeypatch):
+    monkeypatch.setattr(braces, "MAX_EXPANSIONS", 100)
+    with pytest.raises(ConfigError, match=r"'\{0\.\.99999999999\}' stands for over 100 names"):
+        list(expand_braces("{0..99999999999}"))

@@ -1,0 +1,59 @@
+import numpy as np
+from shard_files import webdataset_members
+
+from recap_fast.records import Shard
+from recap_fast.shards.identity import identity
+from recap_fast.shards.reader import open_shard
+from recap_fast.shards.source import expand
+
+NONE = np.empty(0, np.int64)
+
+
+def read(shard, done=NONE):
+    with open_shard(shard) as reader:
+        assert reader.num_samples == len(shard.files)
+        return list(reader.samples(done))
+
+
+def test_images_with_what_lies_beside_them(tmp_path):
+    for name, content in webdataset_members(3):
+        (tmp_path / "00000").mkdir(exist_ok=True)
+        (tmp_path / "00000" / name).write_bytes(content)
+    (tmp_path / "lone.v2.jpg").write_bytes(b"x")
+    (shard,) = expand([str(tmp_path)]).shards
+    samples = read(shard)
+    assert [s.key for s in samples] == [*(f"00000/{i:09d}" for i in range(3)), "lone.v2"]
+    assert [s.org_caption for s in samples] == ["alt 0", "alt 1", "alt 2", None]
+    assert samples[1].uid == "u1"
+    assert samples[3].metadata is None
+    assert [s.index for s in read(shard, np.array([0, 3]))] == [1, 2]
+
+
+def test_files_that_are_gone_empty_or_share_a_key(tmp_path, monkeypatch):
+    for name, content in (("a.jpg", b"1"), ("a.png", b"2"), ("b.jpg", b""), ("d.jpg", b"x" * 11), ("d.txt", b"123")):
+        (tmp_path / name).write_bytes(content)
+    monkeypatch.setattr("recap_fast.shards.folder.MAX_IMAGE_BYTES", 10)
+    monkeypatch.setattr("recap_fast.shards.folder.MAX_TEXT_BYTES", 2)
+    samples = read(Shard("s", str(tmp_path), "folder", ("a.jpg", "a.png", "b.jpg", "c.jpg", "d.jpg")))
+    assert [s.status for s in samples] == ["ok", "ok", "empty_image", "missing_image", "too_large"]
+    assert [s.warning for s in samples[:2]] == ["another image of this shard has the same key"] * 2
+    assert [s.error for s in samples[3:]] == ["c.jpg is gone", "d.jpg has 11 bytes"]
+    assert samples[4].warning == "d.txt has 3 bytes and is not read"
+
+
+def test_an_image_that_cannot_be_read_is_a_row(tmp_path):
+    (tmp_path / "a.jpg").mkdir()
+    (sample,) = read(Shard("s", str(tmp_path), "folder", ("a.jpg",)))
+    assert sample.status == "unreadable"
+    assert "a.jpg cannot be read: [Errno 21]" in sample.error
+
+
+def test_remote_folders(memory):
+    for name, content in webdataset_members(2):
+        memory.pipe(f"/b/photos/{name}", content)
+    (shard,) = expand(["memory://b/photos"]).shards
+    assert [(s.key, s.org_caption) for s in read(shard)] == [("000000000", "alt 0"), ("000000001", "alt 1")]
+    before = identity(shard)
+    assert before == identity(shard)
+    memory.pipe("/b/photos/000000001.txt", b"new alt")
+    assert identity(shard) != before

@@ -1,0 +1,68 @@
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from shard_files import webdataset_members, write_table, write_tar
+
+from recap_fast.records import Shard
+from recap_fast.shards.identity import identity
+from recap_fast.shards.reader import open_shard
+from recap_fast.shards.source import expand
+
+
+@pytest.fixture
+def shards(tmp_path):
+    """The same three samples as a tar, as a Parquet file and as a folder."""
+    members = webdataset_members(3)
+    write_tar(tmp_path / "tars" / "t.tar", members)
+    images = [content for name, content in members if name.endswith("jpg")]
+    write_table(tmp_path / "tables" / "p.parquet", {"jpg": images, "caption": [f"alt {i}" for i in range(3)]})
+    (tmp_path / "photos").mkdir()
+    for name, content in members:
+        (tmp_path / "photos" / name).write_bytes(content)
+    return expand([str(tmp_path / name) for name in ("tars", "tables", "photos")]).shards
+
+
+def test_all_kinds_of_shards_give_the_same_samples(shards):
+    assert [(shard.name, shard.kind) for shard in shards] == [
+        ("tars/t", "tar"),
+        ("tables/p", "parquet"),
+        ("photos/00000", "folder"),
+    ]
+    contents = []
+    for shard in shards:
+        with open_shard(shard) as reader:
+            assert (reader.num_samples, reader.problem, reader.identity) == (3, None, identity(shard))
+            samples = list(reader.samples(np.array([1])))
+        assert {sample.shard for sample in samples} == {shard.name}
+        contents.append([(sample.index, sample.image, sample.org_caption) for sample in samples])
+    assert contents[0] == contents[1] == contents[2]
+    assert [index for index, _, _ in contents[0]] == [0, 2]
+
+
+def test_a_reader_that_fails_to_open_leaves_no_file_open(tmp_path):
+    (tmp_path / "x.tar").write_bytes(b"garbage" * 100)
+    # with -W error an unclosed file is a ResourceWarning on stderr
+    code = (
+        "from recap_fast.shards.reader import open_shard\nfrom recap_fast.records import Shard\n"
+        f"try: open_shard(Shard('x', {str(tmp_path / 'x.tar')!r}, 'tar'))\nexcept Exception as error: print(error)"
+    )
+    result = subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, check=True)
+    assert "x.tar is no tar" in result.stdout
+    assert result.stderr == ""
+
+
+def test_heavy_libraries_are_not_loaded_for_tars(tmp_path):
+    code = (
+        "import sys, recap_fast.shards.reader, recap_fast.shards.source, recap_fast.shards.ledger, recap_fast.verify\n"
+    )
+    code += "print(sorted({'pyarrow', 'fsspec', 'torch', 'aiohttp'} & set(sys.modules)))"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stdout == "[]\n"
+
+
+def test_an_unknown_sample_index_in_done_is_no_trouble(shards):
+    for shard in shards:
+        with open_shard(Shard(shard.name, shard.url, shard.kind, shard.files)) as reader:
+            assert [sample.index for sample in reader.samples(np.array([0, 7]))] == [1, 2]

@@ -1,0 +1,239 @@
+import io
+import json
+import os
+import tarfile
+import tracemalloc
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from shard_files import tar_bytes, webdataset_members, write_tar
+
+from recap_fast.errors import ShardError
+from recap_fast.records import Shard
+from recap_fast.shards.reader import open_shard
+from recap_fast.shards.tar import split_name
+
+NONE = np.empty(0, np.int64)
+
+
+def read(path, done=NONE):
+    with open_shard(Shard("s", str(path), "tar")) as reader:
+        return list(reader.samples(done)), reader
+
+
+def read_members(tmp_path, members):
+    return read(write_tar(tmp_path / "s.tar", members))
+
+
+def test_img2dataset_layout(tmp_path):
+    samples, reader = read_members(tmp_path, webdataset_members(3))
+    assert (reader.num_samples, reader.problem) == (3, None)
+    assert [sample.index for sample in samples] == [0, 1, 2]
+    one = samples[1]
+    assert (one.shard, one.key, one.url, one.uid) == ("s", "000000001", "http://x/1", "u1")
+    assert (one.org_caption, one.sha256) == ("alt 1", f"{1:064x}")
+    assert one.image == b"image 1" * 20
+    assert json.loads(one.metadata)["key"] == "000000001"
+    assert (one.status, one.error, one.warning) == ("ok", None, None)
+
+
+def test_samples_that_are_done_are_not_read(tmp_path):
+    path = write_tar(tmp_path / "s.tar", webdataset_members(5))
+    samples, reader = read(path, np.array([0, 2, 4, 99]))
+    assert [sample.index for sample in samples] == [1, 3]
+    assert reader.num_samples == 5
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.permutations(range(12)))
+def test_the_order_of_members_does_not_matter(tmp_path_factory, order):
+    members = webdataset_members(4)
+    path = write_tar(tmp_path_factory.mktemp("tar") / "s.tar", [members[i] for i in order])
+    samples, _ = read(path)
+    expected = list(dict.fromkeys(members[i][0].partition(".")[0] for i in order))
+    assert [sample.key for sample in samples] == expected
+    for sample in samples:
+        number = int(sample.key)
+        assert sample.image == f"image {number}".encode() * 20
+        assert (sample.uid, sample.org_caption, sample.warning) == (f"u{number}", f"alt {number}", None)
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        (b"000.jpg", (b"000", "jpg")),
+        (b"./a/b.JPG", (b"a/b", "jpg")),
+        (b"/abs/b.jpg", (b"abs/b", "jpg")),
+        (b"v1.0/img.01/a.b.jpg", (b"v1.0/img.01/a", "b.jpg")),
+        (b"README", None),
+        (b".hidden.jpg", None),
+        (b"a/._000.jpg", None),
+        (b"__index__.__", None),
+    ],
+)
+def test_split_name(name, expected):
+    assert split_name(name) == expected
+
+
+def test_upper_case_dotted_extensions_and_prefixes(tmp_path):
+    samples, _ = read_members(
+        tmp_path, [("./a.JPEG", b"1"), ("./a.TXT", b"t"), ("v1.0/b.image.png", b"2"), ("v1.0/b.Json", b"{}")]
+    )
+    assert [(s.key, s.image, s.org_caption, s.metadata) for s in samples] == [
+        ("a", b"1", "t", None),
+        ("v1.0/b", b"2", None, "{}"),
+    ]
+
+
+def test_a_repeated_key_starts_a_new_sample_and_is_reported(tmp_path, caplog):
+    members = [("a.jpg", b"1"), ("a.txt", b"one"), ("b.jpg", b"x"), ("a.jpg", b"2"), ("a.txt", b"two")]
+    samples, _ = read_members(tmp_path, members)
+    assert [(s.key, s.image, s.org_caption) for s in samples] == [
+        ("a", b"1", "one"),
+        ("b", b"x", None),
+        ("a", b"2", "two"),
+    ]
+    assert [s.warning for s in samples] == [None, None, "an earlier sample of this shard has the same key"]
+    assert "1 repeated keys" in caplog.text
+
+
+def test_more_extensions_than_a_mask_holds(tmp_path):
+    members = [(f"a.x{i}", b"") for i in range(100)] + [("a.jpg", b"1"), ("a.x99", b""), ("a.jpg", b"2")]
+    samples, _ = read_members(tmp_path, members)
+    assert [s.image for s in samples] == [b"1", b"2"]
+
+
+def test_missing_and_empty_images_are_rows(tmp_path):
+    samples, _ = read_members(
+        tmp_path, [("a.txt", b"t"), ("a.json", b"{}"), ("b.jpg", b""), ("b.txt", b"u"), ("c.npy", b"1")]
+    )
+    assert [(s.key, s.status, s.error) for s in samples] == [
+        ("a", "missing_image", "no image among its files: json, txt"),
+        ("b", "empty_image", "the image has no bytes"),
+        ("c", "missing_image", "no image among its files: npy"),
+    ]
+    assert [s.org_caption for s in samples] == ["t", "u", None]
+
+
+def test_of_several_images_the_plainest_is_captioned(tmp_path):
+    samples, _ = read_members(tmp_path, [("a.mask.jpg", b"m"), ("a.png", b"p"), ("a.jpg", b"j")])
+    assert samples[0].image == b"j"
+    assert samples[0].warning == "several images: .jpg is captioned, 2 more are not"
+
+
+def test_links(tmp_path):
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as tar:
+        for name, kind, target in (
+            ("a.jpg", tarfile.REGTYPE, ""),
+            ("b.jpg", tarfile.LNKTYPE, "a.jpg"),
+            ("c.jpg", tarfile.SYMTYPE, "a.jpg"),
+            ("d.jpg", tarfile.LNKTYPE, "gone.jpg"),
+            ("e.jpg", tarfile.LNKTYPE, "e.jpg"),
+        ):
+            info = tarfile.TarInfo(name)
+            info.type, info.linkname, info.size = kind, target, 3 if kind == tarfile.REGTYPE else 0
+            tar.addfile(info, io.BytesIO(b"abc") if info.size else None)
+    (tmp_path / "s.tar").write_bytes(buffer.getvalue())
+    samples, _ = read(tmp_path / "s.tar")
+    assert [s.image for s in samples] == [b"abc", b"abc", b"", b"", b""]
+    assert [s.error for s in samples[2:]] == [
+        "the .jpg is a symbolic link",
+        "the .jpg is a link to a file that is not in the tar",
+        "the .jpg is a link to a file that is not in the tar",
+    ]
+
+
+def test_names_that_are_not_utf8(tmp_path):
+    info = tarfile.TarInfo("caf\udce9.jpg")
+    info.size = 1
+    content = info.tobuf(tarfile.GNU_FORMAT, "utf-8", "surrogateescape") + b"1".ljust(512, b"\0") + bytes(1024)
+    (tmp_path / "s.tar").write_bytes(content)
+    assert read(tmp_path / "s.tar")[0][0].key == "caf\\xe9"
+
+
+@pytest.mark.parametrize("form", [tarfile.USTAR_FORMAT, tarfile.PAX_FORMAT])
+def test_cut_anywhere_yields_exactly_the_whole_samples(tmp_path, form):
+    members = [
+        (name.replace("000000001", "n" * 120 + "/b"), content) if form == tarfile.PAX_FORMAT else (name, content)
+        for name, content in webdataset_members(2)
+    ]
+    content = tar_bytes(members, form)
+    with tarfile.open(fileobj=io.BytesIO(content)) as tar:
+        infos = tar.getmembers()
+    content = content[: infos[-1].offset_data + 512 + 1024]
+    ends = [info.offset_data + info.size for info in infos]
+    path = tmp_path / "s.tar"
+    path.write_bytes(content)
+    for size in range(len(content), -1, -1):
+        os.truncate(path, size)
+        if size < 512:
+            with pytest.raises(ShardError, match=f"is no tar: it has {size} bytes"):
+                read(path)
+            continue
+        samples, reader = read(path)
+        seen = [number for number, info in enumerate(infos) if info.offset_data <= size]
+        cut = [number for number in seen if ends[number] > size]
+        whole = {number // 3 for number in seen} - {number // 3 for number in cut}
+        assert [s.index for s in samples if s.status == "ok"] == [i for i in sorted(whole) if 3 * i in seen]
+        assert [s.index for s in samples if s.status == "truncated"] == sorted({number // 3 for number in cut})
+        for sample in samples:
+            if sample.status == "ok":
+                assert sample.image == members[3 * sample.index][1]
+        is_whole = size >= len(content) - 512  # one of the two blocks that mark the end is there
+        assert (reader.problem is None) == is_whole
+        if not is_whole:
+            assert f"cut off at byte {size:,}" in reader.problem
+
+
+def test_a_sample_at_a_clean_cut_carries_a_warning(tmp_path):
+    content = tar_bytes(webdataset_members(2))
+    with tarfile.open(fileobj=io.BytesIO(content)) as tar:
+        offset = tar.getmembers()[4].offset
+    (tmp_path / "s.tar").write_bytes(content[:offset])
+    samples, reader = read(tmp_path / "s.tar")
+    assert [s.warning for s in samples] == [None, "the shard breaks off after this sample: parts of it may be missing"]
+    assert reader.problem == f"cut off at byte {offset:,}: there is no end-of-archive mark"
+
+
+def test_a_file_that_shrinks_while_it_is_read(tmp_path):
+    path = write_tar(tmp_path / "s.tar", webdataset_members(2))
+    with open_shard(Shard("s", str(path), "tar")) as reader:
+        path.write_bytes(path.read_bytes()[:600])
+        samples = list(reader.samples(NONE))
+        assert [s.status for s in samples] == ["unreadable", "unreadable"]
+        assert "has become shorter" in samples[0].error
+        assert "cannot be read at byte 512" in reader.problem
+
+
+def test_large_members_are_not_read(tmp_path, monkeypatch):
+    monkeypatch.setattr("recap_fast.shards.tar.MAX_IMAGE_BYTES", 10)
+    monkeypatch.setattr("recap_fast.shards.tar.MAX_TEXT_BYTES", 2)
+    samples, _ = read_members(tmp_path, [("a.jpg", b"x" * 11), ("a.txt", b"xyz")])
+    assert (samples[0].status, samples[0].error) == ("too_large", "the .jpg has 11 bytes")
+    assert samples[0].warning == "the .txt has 3 bytes and is not read"
+
+
+def test_missing_and_garbage_files_are_shard_errors(tmp_path):
+    with pytest.raises(ShardError, match=r"gone\.tar is not there"):
+        read(tmp_path / "gone.tar")
+    (tmp_path / "s.tar").write_bytes(b"garbage " * 1000)
+    with pytest.raises(ShardError, match=r"s\.tar is no tar"):
+        read(tmp_path / "s.tar")
+
+
+def test_memory_does_not_grow_with_the_size_of_the_images(tmp_path):
+    peaks = []
+    for size in (1_000, 1_000_000):
+        path = write_tar(tmp_path / f"{size}.tar", [(f"{i:05d}.jpg", bytes([i]) * size) for i in range(40)])
+        tracemalloc.start()
+        with open_shard(Shard("s", str(path), "tar")) as reader:
+            reading = tracemalloc.get_traced_memory()[1]
+            for _ in reader.samples(NONE):
+                pass
+        peaks.append((reading, tracemalloc.get_traced_memory()[1]))
+        tracemalloc.stop()
+    assert peaks[1][0] < peaks[0][0] + 20_000
+    assert peaks[1][1] < 4_000_000  # a few images, never the 40 MB of the shard

@@ -1,0 +1,123 @@
+import contextlib
+import io
+import tarfile
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from shard_files import tar_bytes
+
+from recap_fast.errors import ShardError
+from recap_fast.shards.tar_index import TarIndexer
+
+NAME = st.text("abcDE.0-_/é漢", min_size=1, max_size=180).map(lambda text: f"x{text.strip('/')}y")
+FORMS = st.sampled_from([tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
+
+
+def index(content):
+    indexer = TarIndexer(io.BytesIO(content), len(content))
+    return list(indexer), indexer
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.tuples(NAME, st.binary(max_size=1200)), max_size=6), FORMS)
+def test_as_pythons_tarfile(members, form):
+    try:
+        content = tar_bytes(members, form)
+    except ValueError:  # a name that ustar has no room for
+        content = tar_bytes(members, tarfile.PAX_FORMAT)
+    found, indexer = index(content)
+    with tarfile.open(fileobj=io.BytesIO(content)) as tar:
+        expected = [(info.name, info.offset_data, info.size) for info in tar]
+    assert [(member.name.decode(), member.offset, member.size) for member in found] == expected
+    assert indexer.problem is None
+
+
+def header(**fields):
+    info = tarfile.TarInfo("a.jpg")
+    for name, value in fields.items():
+        setattr(info, name, value)
+    return info
+
+
+def test_base_256_and_pax_sizes():
+    large = 1 << 40
+    for form in (tarfile.GNU_FORMAT, tarfile.PAX_FORMAT):
+        members, indexer = index(header(size=large).tobuf(form))
+        assert [member.size for member in members] == [large]
+        assert "cut off" in indexer.problem
+
+
+@pytest.mark.parametrize(
+    ("kind", "special"), [(tarfile.SYMTYPE, "a symbolic link"), (tarfile.CHRTYPE, "a device"), (tarfile.LNKTYPE, None)]
+)
+def test_links_and_devices_have_no_content(kind, special):
+    content = header(type=kind, linkname="b.jpg", size=0).tobuf() + header(size=3).tobuf() + b"abc".ljust(512, b"\0")
+    members, _ = index(content + bytes(1024))
+    assert (members[0].special, members[0].link) == (special, None if special else b"b.jpg")
+    assert (members[1].offset, members[1].size) == (1024, 3)
+
+
+def test_folders_and_global_headers_are_passed_over():
+    folder = header(name="a/", type=tarfile.DIRTYPE).tobuf()
+    comment = tarfile.TarInfo.create_pax_global_header({"comment": "x", "path": "wrong"})
+    members, _ = index(comment + folder + header(size=0).tobuf() + bytes(1024))
+    assert [member.name for member in members] == [b"a.jpg"]
+
+
+def test_tars_one_after_another_are_read_to_the_end():
+    content = tar_bytes([("a.jpg", b"1")]) + tar_bytes([("b.jpg", b"2")])
+    members, indexer = index(content)
+    assert [member.name for member in members] == [b"a.jpg", b"b.jpg"]
+    assert indexer.problem is None
+
+
+def test_what_follows_the_end_mark_may_be_anything():
+    assert index(tar_bytes([("a.jpg", b"1")]) + b"garbage" * 1000)[1].problem is None
+
+
+def test_a_damaged_header_ends_the_reading_and_is_reported():
+    content = bytearray(tar_bytes([("a.jpg", b"1"), ("b.jpg", b"2"), ("c.jpg", b"3")]))
+    content[1024] ^= 0xFF
+    members, indexer = index(bytes(content))
+    assert [member.name for member in members] == [b"a.jpg"]
+    assert indexer.problem == "damaged at byte 1,024: its checksum is wrong; what follows is unread"
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "is no tar: it has 0 bytes"),
+        (b"<html>not found</html>" * 100, "is no tar: a number that is none"),
+        (b"\x1f\x8b" + b"x" * 600, "is compressed with gzip"),
+        (b"\x28\xb5\x2f\xfd" + b"x" * 600, "is compressed with zstd"),
+    ],
+)
+def test_what_is_no_tar_is_refused(content, message):
+    with pytest.raises(ShardError, match=message):
+        index(content)
+
+
+@given(st.binary(min_size=512, max_size=3000))
+def test_garbage_never_crashes(content):
+    try:
+        members, _ = index(content)
+    except ShardError:
+        return
+    assert members == []
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.integers(0, 4000), st.integers(0, 255), FORMS)
+def test_a_changed_byte_never_crashes(position, value, form):
+    content = bytearray(tar_bytes([("a" * 60 + "/" + "b" * 60 + ".jpg", b"1" * 600), ("b.jpg", b"2")], form))
+    content[position % len(content)] = value
+    with contextlib.suppress(ShardError):
+        for member in index(bytes(content))[0]:
+            assert 0 <= member.offset <= len(content)
+            assert member.size >= 0
+
+
+def test_an_empty_archive_has_no_members():
+    members, indexer = index(bytes(10240))
+    assert (members, indexer.problem) == ([], None)

@@ -1,0 +1,70 @@
+import multiprocessing
+import os
+import time
+from pathlib import Path
+
+import pytest
+
+from recap_fast import atomic
+
+
+def test_atomic_write_makes_folders_and_leaves_no_temporary_file(tmp_path):
+    path = tmp_path / "a" / "b" / "file.json"
+    atomic.atomic_write(path, b"one")
+    atomic.atomic_write(path, b"two")
+    assert path.read_bytes() == b"two"
+    assert [p.name for p in path.parent.iterdir()] == ["file.json"]
+
+
+def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatch):
+    path = tmp_path / "file.json"
+    atomic.atomic_write(path, b"old")
+
+    def no_space(descriptor):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", no_space)
+    with pytest.raises(OSError, match="No space left"):
+        atomic.atomic_write(path, b"new")
+    assert path.read_bytes() == b"old"
+    assert [p.name for p in tmp_path.iterdir()] == ["file.json"]
+
+
+def test_temporary_names_are_never_given_twice(tmp_path):
+    names = {atomic.temporary_path(tmp_path / "x").name for _ in range(1000)}
+    assert len(names) == 1000
+    assert all(atomic.is_temporary(name) for name in names)
+    assert not atomic.is_temporary("00000.parquet")
+
+
+def _leave(path: Path, queue) -> None:
+    temporary = atomic.temporary_path(path)
+    temporary.write_bytes(b"half")
+    queue.put(temporary)
+
+
+def test_leftovers_of_dead_processes_go_and_those_of_live_ones_stay(tmp_path):
+    context = multiprocessing.get_context("fork")
+    queue = context.SimpleQueue()
+    process = context.Process(target=_leave, args=(tmp_path / "data" / "x", queue))
+    process.start()
+    dead = queue.get()
+    process.join()
+    mine = atomic.temporary_path(tmp_path / "data" / "x")
+    mine.write_bytes(b"half")
+    kept = tmp_path / "data" / "x.parquet"
+    kept.write_bytes(b"whole")
+    assert dead.exists()
+    assert atomic.remove_leftovers(tmp_path) == 1
+    assert not dead.exists()
+    assert mine.exists()
+    assert kept.exists()
+
+
+def test_leftovers_of_other_machines_go_after_a_day(tmp_path):
+    fresh, old = tmp_path / ".other-1~12~ab00000000.tmp", tmp_path / ".other-1~12~ab00000001.tmp"
+    for path in (fresh, old):
+        path.write_bytes(b"")
+    os.utime(old, (time.time() - 25 * 3600,) * 2)
+    assert atomic.remove_leftovers(tmp_path) == 1
+    assert fresh.exists()
