@@ -1,0 +1,78 @@
+"""The decode stage: encoded image bytes in, an `ImageBatch` of uint8 pixels out, by a decoder chosen by name.
+
+A decoder never raises for what the bytes are: a bad image gets zeros for pixels and an outcome that says why.
+"""
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from recap_fast.errors import ConfigError
+from recap_fast.records import ImageBatch, Preprocess
+
+DECODERS = ("auto", "dali", "pillow")
+DEFAULT_MAX_IMAGE_PIXELS = 178_956_970 // 2
+"""Above it Pillow, too, speaks of a decompression bomb: 89 million pixels are 268 MB of RGB."""
+INSTALL_DALI = "pip install recap-fast[dali]"
+
+
+class Decoder(Protocol):
+    """Turns encoded images into pixels. Meant for one thread; it has threads of its own."""
+
+    @property
+    def name(self) -> str:
+        """'dali' or 'pillow'."""
+
+    @property
+    def note(self) -> str | None:
+        """What the user should know of the choice: why it is not DALI."""
+
+    @property
+    def num_fallbacks(self) -> int:
+        """Images so far that the decoder left to Pillow."""
+
+    def decode(self, images: Sequence[bytes]) -> ImageBatch:
+        """Decodes any number of images, in order; raises for none."""
+
+    def close(self) -> None:
+        """Frees threads and buffers."""
+
+
+def make_decoder(
+    name: str,
+    preprocess: Preprocess,
+    *,
+    max_image_pixels: int = DEFAULT_MAX_IMAGE_PIXELS,
+    num_threads: int = 1,
+    device_id: int | None = None,
+) -> Decoder:
+    """Makes the decoder `name`, one of DECODERS; 'auto' is DALI where it is installed and works, else Pillow.
+
+    `device_id` is the GPU that DALI decodes on; None for the CPU. Raises ConfigError for a name that is not known, a
+    number below 1, and DALI asked for where it cannot be had.
+    """
+    if name not in DECODERS:
+        raise ConfigError(f"--decoder is {name!r}; it must be one of {', '.join(DECODERS)}.")
+    if max_image_pixels < 1:
+        raise ConfigError(f"--max-image-pixels is {max_image_pixels}; it must be at least 1.")
+    if num_threads < 1:
+        raise ConfigError(f"The number of decoder threads is {num_threads}; it must be at least 1.")
+    note = None
+    if name != "pillow":
+        try:
+            from recap_fast.decode.dali import DaliDecoder
+
+            return DaliDecoder(
+                preprocess, max_image_pixels=max_image_pixels, num_threads=num_threads, device_id=device_id
+            )
+        except ImportError as error:
+            note = f"NVIDIA DALI cannot be imported ({error}); install it with `{INSTALL_DALI}`."
+        except (OSError, RuntimeError) as error:
+            reason = str(error).partition("\n")[0]
+            note = f"NVIDIA DALI does not work here: {reason}"
+    if name == "dali":
+        raise ConfigError(f"{note} Or let Pillow decode: --decoder pillow.")
+    from recap_fast.decode.pillow import PillowDecoder
+
+    if note:
+        note = f"Pillow decodes: {note}"
+    return PillowDecoder(preprocess, max_image_pixels=max_image_pixels, num_threads=num_threads, note=note)

@@ -1,0 +1,120 @@
+"""What bytes are, by their first bytes: the image format, or for anything else a word for what it looks like.
+
+File names and declared types are not asked: on the web a `.jpg` is often a PNG, and sometimes the page that says 404.
+"""
+
+import re
+
+_MAGIC: tuple[tuple[int, bytes, str], ...] = (
+    (0, b"\xff\xd8\xff", "JPEG"),
+    (0, b"\x89PNG\r\n\x1a\n", "PNG"),
+    (8, b"WEBP", "WebP"),
+    (0, b"GIF8", "GIF"),
+    (0, b"II*\0", "TIFF"),
+    (0, b"MM\0*", "TIFF"),
+    (0, b"II+\0", "TIFF"),
+    (0, b"MM\0+", "TIFF"),
+    (0, b"\0\0\0\x0cjP  \r\n\x87\n", "JPEG 2000"),
+    (0, b"\xff\x4f\xff\x51", "JPEG 2000"),
+    (0, b"BM", "BMP"),
+    (0, b"\0\0\0\x0cJXL \r\n\x87\n", "JPEG XL"),
+    (0, b"\xff\x0a", "JPEG XL"),
+    (0, b"8BPS", "PSD"),
+    (0, b"\0\0\1\0", "ICO"),
+    (0, b"%!PS", "PostScript"),
+)
+_HEIF_BRANDS = (b"heic", b"heix", b"hevc", b"heim", b"mif1", b"msf1")
+_FILES: tuple[tuple[bytes, str], ...] = (
+    (b"%PDF", "a PDF document"),
+    (b"PK\3\4", "a ZIP archive"),
+    (b"\x1f\x8b", "gzip data"),
+    (b"\x1aE\xdf\xa3", "a video"),
+    (b"ID3", "audio"),
+    (b"OggS", "audio"),
+)
+PILLOW_FORMATS = {
+    "JPEG": "JPEG",
+    "PNG": "PNG",
+    "WebP": "WEBP",
+    "GIF": "GIF",
+    "BMP": "BMP",
+    "TIFF": "TIFF",
+    "AVIF": "AVIF",
+    "JPEG 2000": "JPEG2000",
+    "PPM": "PPM",
+}
+"""Pillow's name for each format that is decoded. PostScript is left out on purpose: Pillow runs Ghostscript for it."""
+
+
+def sniff(data: bytes) -> str | None:
+    """The format that the bytes begin like ('JPEG', 'PNG', 'HEIC', 'SVG', ...), or None where that is no image's."""
+    for offset, magic, name in _MAGIC:
+        if data.startswith(magic, offset) and (name != "WebP" or data.startswith(b"RIFF")):
+            return name
+    if data[4:8] == b"ftyp":
+        brands = data[8 : min(64, int.from_bytes(data[:4], "big"))]
+        if b"avif" in brands or b"avis" in brands:
+            return "AVIF"
+        return "HEIC" if any(brand in brands for brand in _HEIF_BRANDS) else None
+    if re.match(rb"P[1-7][\s#]", data):
+        return "PPM"
+    return "SVG" if _is_markup(data) and re.search(rb"<svg[\s>]", data[:4096]) else None
+
+
+def describe(data: bytes) -> str:
+    """A few words for bytes that are no image: 'HTML', 'JSON', 'text', 'a video', or the first bytes in hex."""
+    for magic, name in _FILES:
+        if data.startswith(magic):
+            return name
+    if data[4:8] == b"ftyp" or (data.startswith(b"RIFF") and data[8:12] == b"AVI "):
+        return "a video"
+    if _is_markup(data):
+        return "HTML" if re.search(rb"<(!doctype html|html|head|body)\b", data[:4096], re.IGNORECASE) else "XML"
+    head = data[:512]
+    # A character cut at the end of the window is no reason to call UTF-8 binary.
+    text = head.decode("utf-8", errors="ignore")
+    if len(text.encode()) < len(head) - 3 or any(ord(c) < 32 and c not in "\t\n\f\r" for c in text):
+        return f"unknown bytes (they begin {head[:8].hex(' ')})"
+    return "JSON" if text.lstrip()[:1] in ("{", "[") else "text"
+
+
+def is_cut(image_format: str, data: bytes) -> bool:
+    """Whether the mark that ends a file of this format is missing; False for a format that has none."""
+    if image_format == "JPEG":
+        return data.find(b"\xff\xd9", _find_scan(data)) < 0
+    if image_format == "PNG":
+        return data.rfind(b"IEND") < 0
+    if image_format == "WebP":
+        # Some writers leave out the byte that pads to an even size.
+        return int.from_bytes(data[4:8], "little") + 8 > len(data) + 1
+    if image_format == "GIF":
+        return not data.rstrip(b"\0").endswith(b";")
+    return False
+
+
+def webp_size(data: bytes) -> tuple[int, int] | None:
+    """Width and height of a WebP canvas from its first chunk (RFC 9649); None where it has no such chunk.
+
+    Pillow allocates two canvases on opening a WebP, so its size must be known before.
+    """
+    chunk = data[12:16]
+    if chunk == b"VP8X" and len(data) >= 30:
+        return int.from_bytes(data[24:27], "little") + 1, int.from_bytes(data[27:30], "little") + 1
+    if chunk == b"VP8L" and len(data) >= 25:
+        bits = int.from_bytes(data[21:25], "little")
+        return (bits & 0x3FFF) + 1, (bits >> 14 & 0x3FFF) + 1
+    if chunk == b"VP8 " and len(data) >= 30:
+        return int.from_bytes(data[26:28], "little") & 0x3FFF, int.from_bytes(data[28:30], "little") & 0x3FFF
+    return None
+
+
+def _find_scan(data: bytes) -> int:
+    """Where a JPEG's first scan starts: past the segments, among them EXIF data with a whole JPEG as thumbnail."""
+    position = 2
+    while data[position : position + 1] == b"\xff" and data[position + 1 : position + 2] != b"\xda":
+        position += 2 + int.from_bytes(data[position + 2 : position + 4], "big")
+    return position
+
+
+def _is_markup(data: bytes) -> bool:
+    return data[:256].lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"<")

@@ -1,0 +1,34 @@
+"""Where the pixels of an image go: the one definition of pad, resize and crop, in whole pixels, for every decoder.
+
+In goes the size of an image as displayed, out come sizes and windows. The arithmetic is that of LLaVA's `pad` and of
+transformers' CLIP image processor, truncation included: a decoder that rounds instead shifts every pixel.
+"""
+
+from typing import NamedTuple
+
+
+class Window(NamedTuple):
+    """A rectangle in an image's pixel coordinates. It may reach beyond the image: left and top are then negative."""
+
+    left: int
+    top: int
+    width: int
+    height: int
+
+
+def pad_window(width: int, height: int) -> Window:
+    """The square of the long side around the image: LLaVA's canvas, the image at offset `(long - short) // 2`."""
+    side = max(width, height)
+    return Window(-((side - width) // 2), -((side - height) // 2), side, side)
+
+
+def resized_size(width: int, height: int, size: int) -> tuple[int, int]:
+    """Width and height after the short side became `size` and the long side `int(size * long / short)`."""
+    if width <= height:
+        return size, int(size * height / width)
+    return int(size * width / height), size
+
+
+def crop_window(width: int, height: int, size: int) -> Window:
+    """The centre square of side `size` of an image at least as large: left `(width - size) // 2`, top likewise."""
+    return Window((width - size) // 2, (height - size) // 2, size, size)

@@ -1,0 +1,131 @@
+"""The reference decoder: encoded bytes in, the pixels of LLaVA's and transformers' image processors out, bit for bit.
+
+Pillow decodes, converts and resizes in a pool of threads (it releases the GIL). As in the reference, `convert("RGB")`
+drops alpha instead of blending it, and palettes and CMYK become RGB without color management. Two things the reference
+leaves out are done: EXIF orientation is applied, and 16-bit greys are scaled where Pillow would clip them to white.
+"""
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from recap_fast.decode.geometry import crop_window, pad_window, resized_size
+from recap_fast.decode.header import (
+    PILLOW_ERRORS,
+    Header,
+    RefusedImageError,
+    damaged,
+    open_image,
+    read_orientation,
+    take_over_pillow_checks,
+)
+from recap_fast.records import ImageBatch, ImageOutcome, Preprocess
+
+_UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+"""What undoes each EXIF orientation (TIFF 6.0, tag 274)."""
+_MAX_STRIP_PIXELS = 1 << 24
+
+
+class PillowDecoder:
+    """Decodes on the CPU with Pillow; see `decoder.Decoder`."""
+
+    name = "pillow"
+    num_fallbacks = 0
+
+    def __init__(
+        self, preprocess: Preprocess, *, max_image_pixels: int, num_threads: int, note: str | None = None
+    ) -> None:
+        take_over_pillow_checks()
+        self.note = note
+        self._preprocess = preprocess
+        self._max_image_pixels = max_image_pixels
+        self._threads = ThreadPoolExecutor(num_threads, thread_name_prefix="pillow")
+
+    def decode(self, images: Sequence[bytes]) -> ImageBatch:
+        """Decodes each image; a bad one leaves zeros and its outcome, and never raises."""
+        size = self._preprocess.image_size
+        pixels = np.zeros((len(images), 3, size, size), np.uint8)
+        outcomes = tuple(self._threads.map(self._decode_into, pixels, images))
+        return ImageBatch(pixels, outcomes)
+
+    def close(self) -> None:
+        """Ends the threads."""
+        self._threads.shutdown()
+
+    def _decode_into(self, pixels: NDArray[np.uint8], data: bytes) -> ImageOutcome:
+        try:
+            image = decode_rgb(data, self._max_image_pixels)
+            pixels[:] = preprocess_image(image, self._preprocess).transpose(2, 0, 1)
+        except RefusedImageError as error:
+            return error.outcome
+        return ImageOutcome(image.width, image.height)
+
+
+def decode_rgb(data: bytes, max_image_pixels: int) -> Image.Image:
+    """Decodes an image (the first frame, where it moves) to an upright RGB image.
+
+    Raises RefusedImageError for what cannot be decoded.
+    """
+    image, header = open_image(data, max_image_pixels)
+    try:
+        image.load()
+        # A PNG may carry its EXIF data behind the pixels: only now is it read.
+        orientation = read_orientation(image)
+        rgb = _to_rgb(image, header)
+        return rgb.transpose(_UPRIGHT[orientation]) if orientation in _UPRIGHT else rgb
+    except MemoryError as error:
+        message = f"Not enough memory for {header.width} x {header.height} pixels."
+        raise RefusedImageError("too_large", message, header.width, header.height) from error
+    except PILLOW_ERRORS as error:
+        raise damaged(header.format, data, error, header.width, header.height) from error
+
+
+def preprocess_image(image: Image.Image, preprocess: Preprocess) -> NDArray[np.uint8]:
+    """An RGB image as the vision tower takes it, before it is normalised: uint8 [size, size, 3]."""
+    size = preprocess.image_size
+    if preprocess.mode == "pad":
+        return np.asarray(_pad_and_resize(image, size, preprocess.pad_color))
+    resized = image.resize(resized_size(*image.size, size), Image.Resampling.BICUBIC)
+    window = crop_window(*resized.size, size)
+    return np.asarray(resized.crop((window.left, window.top, window.left + size, window.top + size)))
+
+
+def _pad_and_resize(image: Image.Image, size: int, color: tuple[int, int, int]) -> Image.Image:
+    """Pads to a square and resizes it, without ever holding the square: a long panorama's would take gigabytes.
+
+    Pillow resizes rows first and then columns, rounding to uint8 between. So the rows may be resized strip by strip,
+    and those of plain color need not be at all: every pixel is the same as that of the whole square.
+    """
+    window = pad_window(*image.size)
+    narrow = Image.new("RGB", (size, window.height), color)
+    rows = max(1, _MAX_STRIP_PIXELS // window.width)
+    for top in range(0, image.height, rows):
+        strip = image.crop((0, top, image.width, min(top + rows, image.height)))
+        if image.width < window.width:
+            canvas = Image.new("RGB", (window.width, strip.height), color)
+            canvas.paste(strip, (-window.left, 0))
+            strip = canvas
+        narrow.paste(strip.resize((size, strip.height), Image.Resampling.BICUBIC), (0, top - window.top))
+    return narrow.resize((size, size), Image.Resampling.BICUBIC)
+
+
+def _to_rgb(image: Image.Image, header: Header) -> Image.Image:
+    mode = image.mode
+    if mode.startswith("I;16") or (mode == "I" and header.format == "PPM"):
+        grey = np.asarray(image).astype(np.float32) / 257
+        return Image.fromarray(np.rint(grey).astype(np.uint8)).convert("RGB")
+    if mode in ("I", "F", "LAB"):
+        message = f"{header.format} images of Pillow's mode {mode} have no defined range of brightness."
+        raise RefusedImageError("unsupported", message, header.width, header.height)
+    return image.convert("RGB")

@@ -1,0 +1,200 @@
+"""DALI against the Pillow decoder. On the CPU the decoded pixels are equal; the resizes differ by a few levels."""
+
+import logging
+
+import numpy as np
+import pytest
+from pictures import CROP, PAD, STD, drawn, encode, natural, noise, with_orientation
+from PIL import Image
+
+from recap_fast.decode.pillow import PillowDecoder
+from recap_fast.records import Preprocess
+
+dali = pytest.importorskip("recap_fast.decode.dali", reason="NVIDIA DALI is not installed", exc_type=ImportError)
+
+LIMIT = 10**8
+SIZES = [(512, 384), (384, 512), (337, 501), (1023, 333), (200, 131), (336, 336), (97, 300), (641, 640)]
+
+
+@pytest.fixture(params=[PAD, CROP], ids=["pad", "crop"])
+def decoders(request):
+    fast = dali.DaliDecoder(request.param, max_image_pixels=LIMIT, num_threads=1, device_id=None)
+    slow = PillowDecoder(request.param, max_image_pixels=LIMIT, num_threads=1)
+    yield fast, slow
+    fast.close()
+    slow.close()
+
+
+@pytest.fixture
+def decoder():
+    decoder = dali.DaliDecoder(PAD, max_image_pixels=LIMIT, num_threads=1, device_id=None)
+    yield decoder
+    decoder.close()
+
+
+def distance(fast, slow, data):
+    """The largest and the mean difference in levels, and that all went well, by DALI alone."""
+    first, second = fast.decode(data), slow.decode(data)
+    assert first.outcomes == second.outcomes
+    assert {outcome.status for outcome in first.outcomes} == {"ok"}
+    difference = np.abs(first.pixels.astype(int) - second.pixels)
+    return difference.max(), difference.mean()
+
+
+@pytest.mark.parametrize(("kind", "largest", "mean"), [("natural", 4, 0.15), ("drawn", 6, 0.03)])
+def test_pixels_are_those_of_pillow_but_for_rounding(decoders, kind, largest, mean):
+    pictures = [natural(*size, seed=i) for i, size in enumerate(SIZES)] if kind == "natural" else map(drawn, range(12))
+    measured = distance(*decoders, [encode(p, "JPEG", quality=90) for p in pictures])
+    assert measured[0] <= largest
+    assert measured[1] <= mean
+    assert decoders[0].num_fallbacks == 0
+
+
+def test_geometry_is_truncated_as_in_the_reference():
+    """337 x 501 becomes 336 x 499; DALI's own `resize_shorter` makes 500 of it: 35 levels off on average."""
+    fast = dali.DaliDecoder(CROP, max_image_pixels=LIMIT, num_threads=1, device_id=None)
+    slow = PillowDecoder(CROP, max_image_pixels=LIMIT, num_threads=1)
+    assert distance(fast, slow, [encode(noise(337, 501), "PNG")])[1] < 0.5
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        encode(natural(400, 300), "JPEG", progressive=True),
+        encode(natural(400, 300).convert("L"), "JPEG"),
+        encode(natural(400, 300), "JPEG", keep_rgb=True),
+        encode(natural(400, 300), "PNG"),
+        encode(natural(400, 300).convert("L"), "PNG"),
+        encode(natural(400, 300).convert("P"), "PNG", transparency=bytes(range(200))),
+        encode(natural(400, 300).convert("RGBA"), "PNG"),
+        encode(natural(400, 300).convert("LA"), "PNG"),
+        encode(natural(400, 300), "WEBP"),
+        encode(natural(400, 300), "WEBP", lossless=True),
+    ],
+    ids=[
+        "progressive",
+        "grey_jpeg",
+        "rgb_jpeg",
+        "png",
+        "grey_png",
+        "palette_png",
+        "rgba_png",
+        "la_png",
+        "webp",
+        "lossless_webp",
+    ],
+)
+def test_the_common_kinds_need_no_fallback(decoders, data):
+    largest, mean = distance(*decoders, [data])
+    assert mean < 0.3
+    assert largest <= 9
+    assert decoders[0].num_fallbacks == 0
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        encode(natural(400, 300).convert("CMYK"), "JPEG"),
+        encode(Image.fromarray(np.linspace(0, 65535, 120_000).astype(np.uint16).reshape(300, 400)), "PNG"),
+        encode(natural(400, 300).convert("1"), "PNG"),
+        encode(natural(400, 300), "PNG", exif=with_orientation(6)),
+        encode(natural(400, 300), "WEBP", exif=with_orientation(6)),
+        encode(natural(400, 300), "WEBP", save_all=True, append_images=[noise(400, 300)]),
+        encode(natural(400, 300), "GIF"),
+        encode(natural(400, 300), "AVIF"),
+        encode(natural(400, 300), "BMP"),
+        encode(natural(400, 300), "TIFF"),
+        encode(natural(400, 300), "JPEG2000"),
+        encode(natural(400, 300), "PNG")[:-12],
+        encode(natural(12_000, 300), "JPEG"),
+    ],
+    ids=[
+        "cmyk",
+        "16_bit",
+        "1_bit",
+        "png_exif",
+        "webp_exif",
+        "animated",
+        "gif",
+        "avif",
+        "bmp",
+        "tiff",
+        "jpeg2000",
+        "no_end",
+        "panorama",
+    ],
+)
+def test_the_other_kinds_are_pillows(decoder, data):
+    slow = PillowDecoder(PAD, max_image_pixels=LIMIT, num_threads=1)
+    assert distance(decoder, slow, [data]) == (0, 0)
+    assert decoder.num_fallbacks == 1
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_exif_orientation_of_jpegs_is_undone(decoders, orientation):
+    data = [encode(natural(501, 337), "JPEG", exif=with_orientation(orientation))]
+    assert distance(*decoders, data)[1] < 0.2
+    assert decoders[0].num_fallbacks == 0
+    outcome = decoders[0].decode(data).outcomes[0]
+    assert (outcome.width, outcome.height) == ((501, 337) if orientation < 5 else (337, 501))
+
+
+def damaged_png():
+    """Passes the gate; libpng finds the wrong checksum."""
+    data = bytearray(encode(noise(90, 70), "PNG"))
+    data[len(data) // 2] ^= 0xFF
+    return bytes(data)
+
+
+def test_a_bad_image_leaves_the_other_31_as_they_are(decoder, caplog):
+    good = [encode(natural(300 + i, 200, seed=i), "JPEG") for i in range(31)]
+    alone = np.concatenate([decoder.decode([data]).pixels for data in good])
+    with caplog.at_level(logging.DEBUG, "recap_fast"):
+        batch = decoder.decode([*good[:17], damaged_png(), *good[17:]])
+    assert "DALI failed on a batch of 32" in caplog.text
+    np.testing.assert_array_equal(np.delete(batch.pixels, 17, axis=0), alone)
+    assert not batch.pixels[17].any()
+    assert batch.outcomes[17].status == "corrupt"
+    assert [o.status for i, o in enumerate(batch.outcomes) if i != 17] == ["ok"] * 31
+    assert decoder.num_fallbacks == 1
+    np.testing.assert_array_equal(decoder.decode(good).pixels, alone)  # and the next batch as well
+
+
+def test_pixels_do_not_depend_on_the_batch(decoder):
+    data = [encode(natural(300 + i, 200, seed=i % 7), "JPEG") for i in range(70)]
+    together = decoder.decode(data)
+    np.testing.assert_array_equal(together.pixels, np.concatenate([decoder.decode([d]).pixels for d in data]))
+    assert [o.width for o in together.outcomes] == [300 + i for i in range(70)]
+
+
+def test_large_images_are_spread_over_batches(decoder, monkeypatch):
+    sizes = []
+    run = decoder._run_pipeline
+    monkeypatch.setattr(decoder, "_run_pipeline", lambda data, headers: sizes.append(len(data)) or run(data, headers))
+    monkeypatch.setattr(dali, "_MAX_BATCH_PIXELS", 3 * 300 * 300)
+    batch = decoder.decode([encode(natural(300, 200), "JPEG")] * 7 + [encode(natural(600, 400), "JPEG")])
+    assert sizes == [3, 3, 1]
+    assert decoder.num_fallbacks == 1  # the large one by itself is too much
+    assert {o.status for o in batch.outcomes} == {"ok"}
+
+
+def test_an_image_that_dali_reads_otherwise_is_pillows(decoder, monkeypatch):
+    """The gate and DALI each read the header: where they disagree the geometry would be wrong."""
+    data = encode(natural(300, 200), "JPEG", exif=with_orientation(6))
+    monkeypatch.setattr("recap_fast.decode.header.read_orientation", lambda image: 1)
+    decoder.decode([data])
+    assert decoder.num_fallbacks == 1
+
+
+def test_other_sizes_and_colors_than_clips_are_obeyed():
+    fast = dali.DaliDecoder(
+        Preprocess(64, "pad", (0, 0.5, 1), STD), max_image_pixels=LIMIT, num_threads=1, device_id=None
+    )
+    batch = fast.decode([encode(Image.new("RGB", (80, 20), "white"), "PNG")])
+    assert batch.pixels.shape == (1, 3, 64, 64)
+    assert batch.pixels[0, :, 0, 0].tolist() == [0, 127, 255]
+    assert batch.pixels[0, :, 32, 32].tolist() == [255, 255, 255]
+
+
+def test_an_empty_batch_is_a_batch(decoder):
+    assert decoder.decode([]).pixels.shape == (0, 3, 336, 336)

@@ -1,0 +1,89 @@
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pictures import encode, natural
+
+from recap_fast.decode.formats import describe, is_cut, sniff, webp_size
+
+IMAGE = natural(60, 40)
+ENCODED = {
+    "JPEG": encode(IMAGE, "JPEG"),
+    "PNG": encode(IMAGE, "PNG"),
+    "WebP": encode(IMAGE, "WEBP"),
+    "GIF": encode(IMAGE, "GIF"),
+    "BMP": encode(IMAGE, "BMP"),
+    "TIFF": encode(IMAGE, "TIFF"),
+    "PPM": encode(IMAGE, "PPM"),
+    "JPEG 2000": encode(IMAGE, "JPEG2000"),
+    "AVIF": encode(IMAGE, "AVIF"),
+}
+
+
+@pytest.mark.parametrize("name", ENCODED)
+def test_the_format_is_known_by_its_first_bytes(name):
+    assert sniff(ENCODED[name]) == name
+
+
+@pytest.mark.parametrize(
+    ("data", "name"),
+    [
+        (b"\0\0\0\x18ftypheic\0\0\0\0mif1heic", "HEIC"),
+        (b"\0\0\0\x1cftypmif1\0\0\0\0mif1avif", "AVIF"),
+        (b"\xff\x0a rest", "JPEG XL"),
+        (b'<?xml version="1.0"?>\n<svg xmlns="http://www.w3.org/2000/svg"/>', "SVG"),
+        (b"%!PS-Adobe-3.0 EPSF-3.0", "PostScript"),
+    ],
+)
+def test_formats_that_are_not_decoded_are_known_by_name(data, name):
+    assert sniff(data) == name
+
+
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [
+        (b"<!DOCTYPE html><html><body>404</body></html>", "HTML"),
+        (b"\xef\xbb\xbf \n<HTML>", "HTML"),
+        (b'<?xml version="1.0"?><Error><Code>AccessDenied</Code></Error>', "XML"),
+        (b'{"error": "not found"}', "JSON"),
+        ("Zugriff verweigert – kein Bild".encode(), "text"),
+        (b"%PDF-1.7", "a PDF document"),
+        (b"\0\0\0\x20ftypisom\0\0\2\0", "a video"),
+        (b"\x00\x01\x02\x03\xfe\xff", "unknown bytes (they begin 00 01 02 03 fe ff)"),
+    ],
+)
+def test_what_is_no_image_is_described(data, words):
+    assert sniff(data) is None
+    assert describe(data) == words
+
+
+def test_text_cut_inside_a_character_is_still_text():
+    assert describe("é".encode() * 255 + b" \xc3\xa9") == "text"
+
+
+@given(st.binary(max_size=80))
+def test_any_bytes_can_be_judged(data):
+    name = sniff(data)
+    assert isinstance(describe(data), str)
+    assert is_cut(name or "JPEG", data) in (True, False)
+    webp_size(data)
+
+
+@pytest.mark.parametrize("name", ["JPEG", "PNG", "WebP", "GIF"])
+def test_a_missing_end_is_seen_wherever_the_cut_is(name):
+    data = ENCODED[name]
+    assert not is_cut(name, data)
+    cuts = [data[:length] for length in range(12, len(data) - 4, 37)]
+    assert all(is_cut(name, cut) for cut in cuts if not cut.endswith(b";"))  # which is the end of a GIF
+
+
+def test_the_end_of_a_thumbnail_is_not_the_end_of_a_jpeg():
+    thumbnail = encode(IMAGE.resize((16, 12)), "JPEG")
+    data = encode(IMAGE, "JPEG", exif=b"Exif\0\0" + thumbnail)
+    assert not is_cut("JPEG", data)
+    assert is_cut("JPEG", data[:-2])
+    assert is_cut("JPEG", data[: 20 + len(thumbnail) + 40])
+
+
+@pytest.mark.parametrize("options", [{}, {"lossless": True}, {"exif": b"Exif\0\0II*\0"}])
+def test_the_size_of_a_webp_is_read_without_opening_it(options):
+    assert webp_size(encode(IMAGE, "WEBP", **options)) == (60, 40)

@@ -1,0 +1,247 @@
+import io
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pictures import CROP, MEAN, PAD, STD, drawn, encode, natural, noise, with_orientation
+from PIL import Image
+
+from recap_fast.decode import pillow
+from recap_fast.decode.header import take_over_pillow_checks
+from recap_fast.decode.pillow import PillowDecoder, decode_rgb, preprocess_image
+from recap_fast.records import Preprocess
+
+LIMIT = 10**8
+ODD_SIZES = [
+    (512, 384),
+    (384, 512),
+    (337, 501),
+    (1023, 333),
+    (97, 300),
+    (336, 336),
+    (335, 337),
+    (3, 5),
+    (900, 9),
+    (9, 900),
+]
+
+
+def reference(image, preprocess):
+    """`facts.md`, "Preprocessing, exactly", as it stands: the whole canvas, one resize, one crop."""
+    size = preprocess.image_size
+    if preprocess.mode == "pad":
+        side = max(image.size)
+        canvas = Image.new("RGB", (side, side), tuple(int(255 * m) for m in preprocess.mean))
+        canvas.paste(image, ((side - image.width) // 2, (side - image.height) // 2))
+        image = canvas
+    short, long = sorted(image.size)
+    new = (size, int(size * long / short)) if image.width <= image.height else (int(size * long / short), size)
+    image = image.resize(new, Image.Resampling.BICUBIC)
+    left, top = (image.width - size) // 2, (image.height - size) // 2
+    return np.asarray(image.crop((left, top, left + size, top + size)))
+
+
+@pytest.fixture(autouse=True)
+def _gate():
+    take_over_pillow_checks()
+
+
+@pytest.fixture
+def decoder():
+    decoder = PillowDecoder(PAD, max_image_pixels=LIMIT, num_threads=2)
+    yield decoder
+    decoder.close()
+
+
+@pytest.mark.parametrize("preprocess", [PAD, CROP], ids=["pad", "crop"])
+@pytest.mark.parametrize("size", ODD_SIZES, ids=str)
+def test_pixels_equal_those_of_transformers(size, preprocess):
+    clip = pytest.importorskip("transformers.models.clip.image_processing_pil_clip").CLIPImageProcessorPil
+    llava = pytest.importorskip("transformers.models.llava.image_processing_pil_llava").LlavaImageProcessorPil
+    image = noise(*size)
+    side = preprocess.image_size
+    processor = (llava if preprocess is PAD else clip)(
+        size={"shortest_edge": side},
+        crop_size={"height": side, "width": side},
+        do_pad=preprocess is PAD,
+        do_rescale=False,
+        do_normalize=False,
+    )
+    expected = processor(image, return_tensors="np")["pixel_values"][0]
+    assert expected.dtype == np.uint8
+    np.testing.assert_array_equal(preprocess_image(image, preprocess).transpose(2, 0, 1), expected)
+
+
+@given(
+    st.integers(2, 150),
+    st.integers(2, 150),
+    st.sampled_from([28, 112, 113]),
+    st.sampled_from(["pad", "crop"]),
+    st.data(),
+)
+@settings(deadline=None)
+def test_pixels_equal_the_recipe_at_any_size_and_strip(width, height, size, mode, data):
+    image = noise(width, height)
+    preprocess = Preprocess(size, mode, MEAN, STD)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pillow, "_MAX_STRIP_PIXELS", data.draw(st.sampled_from([1, 1000, 1 << 24])))
+        np.testing.assert_array_equal(preprocess_image(image, preprocess), reference(image, preprocess))
+
+
+def test_a_long_panorama_is_padded_without_its_square(monkeypatch):
+    made = []
+    new = Image.new
+    monkeypatch.setattr(Image, "new", lambda mode, size, *rest: made.append(size) or new(mode, size, *rest))
+    for size in ((40_000, 800), (300, 8_000)):  # the squares would take 4.8 and 0.2 GB
+        assert preprocess_image(new("RGB", size), PAD).shape == (336, 336, 3)
+    assert max(width * height for width, height in made) <= 1 << 24
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("image_format", ["JPEG", "PNG", "WEBP", "TIFF", "AVIF"])
+def test_exif_orientation_is_undone(orientation, image_format):
+    upright = Image.new("RGB", (60, 40), "white")
+    upright.paste("red", (0, 0, 30, 20))  # top left
+    upright.paste("blue", (0, 20, 30, 40))  # bottom left
+    turned = upright.transpose(TURNED[orientation]) if orientation > 1 else upright
+    image = decode_rgb(encode(turned, image_format, exif=with_orientation(orientation)), LIMIT)
+    assert image.size == (60, 40)
+    np.testing.assert_allclose(np.asarray(image)[10, 15], (255, 0, 0), atol=12)
+    np.testing.assert_allclose(np.asarray(image)[30, 15], (0, 0, 255), atol=12)
+    np.testing.assert_allclose(np.asarray(image)[10, 45], (255, 255, 255), atol=12)
+
+
+TURNED = {  # how a camera that writes this orientation stores an upright picture
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_90,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_270,
+}
+
+
+def test_exif_data_behind_the_pixels_of_a_png_is_found():
+    data = encode(natural(60, 40), "PNG", exif=with_orientation(6))
+    start = data.index(b"eXIf") - 4
+    end = start + 12 + int.from_bytes(data[start : start + 4], "big")
+    moved = data[:start] + data[end:-12] + data[start:end] + data[-12:]
+    assert decode_rgb(moved, LIMIT).size == (40, 60)
+
+
+IMAGE = natural(90, 70)
+ALPHA = IMAGE.convert("RGBA")
+ALPHA.putalpha(Image.linear_gradient("L").resize((90, 70)))
+LOSSLESS = {
+    "png": (encode(IMAGE, "PNG"), IMAGE),
+    "bmp": (encode(IMAGE, "BMP"), IMAGE),
+    "ppm": (encode(IMAGE, "PPM"), IMAGE),
+    "tiff": (encode(IMAGE, "TIFF", compression="tiff_lzw"), IMAGE),
+    "webp": (encode(IMAGE, "WEBP", lossless=True), IMAGE),
+    "jpeg 2000": (encode(IMAGE, "JPEG2000"), IMAGE),
+    "grey png": (encode(IMAGE.convert("L"), "PNG"), IMAGE.convert("L")),
+    "1-bit png": (encode(IMAGE.convert("1"), "PNG"), IMAGE.convert("1")),
+    "palette png": (encode(IMAGE.convert("P"), "PNG"), IMAGE.convert("P")),
+    "transparent palette": (encode(IMAGE.convert("P"), "PNG", transparency=bytes(range(200))), IMAGE.convert("P")),
+    "alpha is dropped": (encode(ALPHA, "PNG"), IMAGE),
+    "grey alpha": (encode(ALPHA.convert("LA"), "PNG"), IMAGE.convert("L")),
+    "cmyk tiff": (encode(IMAGE.convert("CMYK"), "TIFF"), IMAGE),
+    "gif": (encode(IMAGE.convert("P"), "GIF"), IMAGE.convert("P")),
+    "animated gif": (
+        encode(IMAGE.convert("P"), "GIF", save_all=True, append_images=[noise(90, 70).convert("P")]),
+        IMAGE.convert("P"),
+    ),
+    "animated webp": (encode(IMAGE, "WEBP", lossless=True, save_all=True, append_images=[noise(90, 70)]), IMAGE),
+    "animated png": (encode(IMAGE, "PNG", save_all=True, append_images=[noise(90, 70)]), IMAGE),
+}
+
+
+@pytest.mark.parametrize("kind", LOSSLESS)
+def test_every_kind_of_file_gives_the_picture_in_it(kind):
+    data, expected = LOSSLESS[kind]
+    np.testing.assert_array_equal(np.asarray(decode_rgb(data, LIMIT)), np.asarray(expected.convert("RGB")))
+
+
+@pytest.mark.parametrize(
+    ("image_format", "options", "mode"),
+    [
+        ("JPEG", {}, "RGB"),
+        ("JPEG", {"progressive": True}, "RGB"),
+        ("JPEG", {}, "L"),
+        ("JPEG", {}, "CMYK"),
+        ("JPEG", {"keep_rgb": True}, "RGB"),
+        ("WEBP", {}, "RGB"),
+        ("AVIF", {}, "RGB"),
+    ],
+)
+def test_lossy_kinds_give_nearly_the_picture_in_them(image_format, options, mode):
+    data = encode(IMAGE.convert(mode), image_format, quality=95, **options)
+    image = decode_rgb(data, LIMIT)
+    assert np.abs(np.asarray(image).astype(int) - np.asarray(IMAGE.convert(mode).convert("RGB"))).mean() < 6
+
+
+@pytest.mark.parametrize("image_format", ["PNG", "TIFF", "PPM"])
+def test_16_bit_greys_are_scaled_not_clipped(image_format):
+    grey = np.linspace(0, 65535, 90 * 70).astype(np.uint16).reshape(70, 90)
+    image = decode_rgb(encode(Image.fromarray(grey), image_format), LIMIT)
+    np.testing.assert_array_equal(np.asarray(image)[..., 0], np.rint(grey / 257))
+
+
+def test_floats_without_a_range_are_unsupported(decoder):
+    (outcome,) = decoder.decode([encode(Image.new("F", (20, 20)), "TIFF")]).outcomes
+    assert (outcome.status, outcome.width) == ("unsupported", 20)
+    assert outcome.error == "TIFF images of Pillow's mode F have no defined range of brightness."
+
+
+@pytest.mark.parametrize("image_format", ["JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM"])
+def test_a_file_cut_in_its_middle_is_truncated(decoder, image_format):
+    data = encode(drawn(), image_format)
+    (outcome,) = decoder.decode([data[: len(data) * 2 // 3]]).outcomes
+    assert outcome.status == "truncated", outcome
+    assert "ends before the image does" in outcome.error
+
+
+def test_a_damaged_file_is_corrupt(decoder):
+    data = bytearray(encode(noise(90, 70), "PNG"))
+    data[len(data) // 2] ^= 0xFF
+    (outcome,) = decoder.decode([bytes(data)]).outcomes
+    assert (outcome.status, outcome.width, outcome.height) == ("corrupt", 90, 70)
+    assert outcome.error == "The PNG data is damaged: broken data stream when reading image file."
+
+
+def test_an_image_that_does_not_fit_in_memory_is_too_large(decoder, monkeypatch):
+    def fail(self, *_):
+        raise MemoryError
+
+    monkeypatch.setattr(Image.Image, "convert", fail)
+    (outcome,) = decoder.decode([encode(IMAGE, "PNG")]).outcomes
+    assert (outcome.status, outcome.error) == ("too_large", "Not enough memory for 90 x 70 pixels.")
+
+
+def test_a_batch_keeps_its_order(decoder):
+    pictures = [natural(80 + i, 60, seed=i) for i in range(12)]
+    data = [encode(p, "PNG") for p in pictures]
+    data[5] = b"<html>"
+    batch = decoder.decode(data)
+    assert batch.pixels.shape == (12, 3, 336, 336)
+    assert batch.pixels.dtype == np.uint8
+    for i, picture in enumerate(pictures):
+        expected = np.zeros((336, 336, 3)) if i == 5 else reference(picture, PAD)
+        np.testing.assert_array_equal(batch.pixels[i].transpose(1, 2, 0), expected)
+    assert [o.status for o in batch.outcomes] == ["ok"] * 5 + ["not_an_image"] + ["ok"] * 6
+    assert [o.width for o in batch.outcomes if o.width] == [80 + i for i in range(12) if i != 5]
+
+
+def test_an_empty_batch_is_a_batch(decoder):
+    batch = decoder.decode([])
+    assert batch.pixels.shape == (0, 3, 336, 336)
+    assert batch.outcomes == ()
+
+
+def test_the_first_frame_is_the_one_that_pillow_shows():
+    frames = [drawn(1), drawn(1).rotate(180)]
+    data = encode(frames[0], "GIF", save_all=True, append_images=frames[1:], duration=100)
+    expected = Image.open(io.BytesIO(data)).convert("RGB")
+    np.testing.assert_array_equal(np.asarray(decode_rgb(data, LIMIT)), np.asarray(expected))
