@@ -43,11 +43,13 @@ class EngineOptions:
     num_slots: int | None = None
     prefill_images: int | None = None
     max_new_tokens: int | None = None
+    max_text_tokens: int | None = None
+    """Longest text after the image: that of a prompt which is not the engine's own."""
     sampling: Sampling = Sampling()
     loop_stop: bool = True
 
     def __post_init__(self) -> None:
-        for name in ("num_slots", "prefill_images", "max_new_tokens"):
+        for name in ("num_slots", "prefill_images", "max_new_tokens", "max_text_tokens"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ConfigError(f"--{name.replace('_', '-')} {value}: give a count of at least 1.")

@@ -38,4 +38,5 @@ class LoopDetector:
         self._matches[slots] = matches
         self._recent[slots, 1:] = recent[:, :-1]
         self._recent[slots, 0] = tokens
-        return np.where(matches >= self._needed, matches, 0).max(axis=1).astype(np.int64)
+        repeated: NDArray[np.int64] = np.where(matches >= self._needed, matches, 0).max(axis=1).astype(np.int64)
+        return repeated

@@ -39,14 +39,15 @@ class TorchEngine:
         weights = load_weights(folder / WEIGHTS_FILE, self._device)
         limits = spec.limits
         self._max_new_tokens = options.max_new_tokens or limits.max_new_tokens
+        self._max_text_tokens = options.max_text_tokens or limits.max_text_tokens
         self._num_prefix = len(prefix_ids)
         self._num_image_tokens = spec.vision.num_image_tokens
         start = self._num_prefix + self._num_image_tokens
-        positions = start + limits.max_text_tokens + self._max_new_tokens
+        positions = start + self._max_text_tokens + self._max_new_tokens
         if positions > spec.text.max_positions:
             raise ConfigError(
                 f"--max-new-tokens {self._max_new_tokens} does not fit: prefix and image take {start} positions, text "
-                f"up to {limits.max_text_tokens}, and the model has {spec.text.max_positions} in all."
+                f"up to {self._max_text_tokens}, and the model has {spec.text.max_positions} in all."
             )
         num_slots = options.num_slots or limits.num_slots
         self._scheduler = Scheduler(
@@ -76,10 +77,10 @@ class TorchEngine:
     def submit(self, requests: Sequence[Request]) -> None:
         """Puts requests in line. Raises ValueError where there are too many, or one is over the limits."""
         for request in requests:
-            if len(request.text_ids) > self.spec.limits.max_text_tokens:
+            if len(request.text_ids) > self._max_text_tokens:
                 raise ValueError(
                     f"request {request.id}: {len(request.text_ids)} text tokens, the engine takes "
-                    f"{self.spec.limits.max_text_tokens}"
+                    f"{self._max_text_tokens}"
                 )
             if not 1 <= request.max_new_tokens <= self._max_new_tokens:
                 raise ValueError(
@@ -213,9 +214,10 @@ def load_weights(path: Path, device: torch.device) -> dict[str, Tensor]:
     from safetensors.torch import load_file
 
     try:
-        return load_file(path, device=str(device))
+        weights: dict[str, Tensor] = load_file(path, device=str(device))
     except (OSError, SafetensorError) as error:
         raise ConfigError(f"{path} cannot be read ({error}): build the engine again.") from error
+    return weights
 
 
 def _device_name(device: torch.device) -> str:

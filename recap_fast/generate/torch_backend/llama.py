@@ -35,7 +35,7 @@ class Prefill:
 
 @dataclass(frozen=True, slots=True)
 class Decode:
-    """The decode part of a step: slots 0 to B - 1, each with one new position, the slots' positions read up to `span`."""
+    """The decode part of a step: slots 0 to B - 1, one new position each; the cache is read up to `span`."""
 
     positions: Tensor
     """int64 [B]."""

@@ -86,9 +86,7 @@ class Scheduler:
         stopped = np.isin(tokens, self._stop_ids)
         repeated = self._loops.update(slots, tokens) if self._loops is not None else np.zeros(len(slots), np.int64)
         ended = stopped | (counts >= self._limits[slots]) | (repeated > 0)
-        return [
-            self._retire(int(slots[i]), bool(stopped[i]), int(repeated[i])) for i in np.flatnonzero(ended).tolist()
-        ]
+        return [self._retire(int(slots[i]), bool(stopped[i]), int(repeated[i])) for i in np.flatnonzero(ended).tolist()]
 
     def _retire(self, slot: int, stopped: bool, repeated: int) -> Completion:
         count = int(self._counts[slot])

@@ -1,4 +1,4 @@
-"""Pixels to image tokens: CLIP's vision transformer as far as LLaVA reads it, and the projector to the decoder's width."""
+"""Pixels to image tokens: CLIP's vision transformer as far as LLaVA reads it, and the projector to decoder width."""
 
 from collections.abc import Mapping
 

@@ -1,0 +1,212 @@
+"""The tensors of a LLaVA checkpoint under one set of names, whatever wrote it, read in pieces.
+
+In goes a folder of safetensors, one file or several, with names of the original LLaVA or of any version of
+transformers; out come tensors by a name of ours (`text.`, `head.`, `projector.`, `vision.`). Pickles are refused.
+"""
+
+import json
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from safetensors import SafetensorError, safe_open
+
+from recap_fast.errors import ConfigError
+from recap_fast.generate.json_file import read_json
+
+if TYPE_CHECKING:
+    import torch
+
+INDEX_FILE = "model.safetensors.index.json"
+PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt")
+DTYPES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
+
+# The first prefix that fits names a tensor; facts.md's table of layouts is the source.
+PREFIXES = (
+    ("language_model.model.", "text."),
+    ("language_model.lm_head.", "head."),
+    ("model.language_model.", "text."),
+    ("lm_head.", "head."),
+    ("model.multi_modal_projector.linear_1.", "projector.0."),
+    ("model.multi_modal_projector.linear_2.", "projector.1."),
+    ("multi_modal_projector.linear_1.", "projector.0."),
+    ("multi_modal_projector.linear_2.", "projector.1."),
+    ("model.mm_projector.0.", "projector.0."),
+    ("model.mm_projector.2.", "projector.1."),
+    ("model.vision_tower.vision_tower.vision_model.", "vision."),
+    ("model.vision_tower.vision_tower.", "clip."),
+    ("model.vision_tower.vision_model.", "vision."),
+    ("model.vision_tower.", "vision."),
+    ("vision_tower.vision_model.", "vision."),
+    ("vision_tower.", "vision."),
+    ("model.", "text."),
+)
+# What LLaVA does not read: the norm after the tower, buffers of old versions, and the rest of a whole CLIP.
+UNUSED = re.compile(
+    r"vision\.post_layernorm\.(weight|bias)|vision\.embeddings\.position_ids"
+    r"|text\.(layers\.\d+\.self_attn\.)?rotary_emb\.inv_freq"
+    r"|(clip|vision)\.(text_model\..*|visual_projection\.weight|text_projection\.weight|logit_scale)"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class TensorSource:
+    """Where a tensor lies."""
+
+    file: Path
+    name: str
+    """As the file has it."""
+    shape: tuple[int, ...]
+    dtype: str
+    """torch's name of it."""
+    offset: int
+    """Of its first byte in the file."""
+
+    @property
+    def item_bytes(self) -> int:
+        return {"float64": 8, "float32": 4}.get(self.dtype, 2)
+
+    def __str__(self) -> str:
+        return f"tensor {self.name} in {self.file}"
+
+    def read(self, chunk_bytes: int) -> Iterator["torch.Tensor"]:
+        """The tensor in pieces of whole rows, of `chunk_bytes` at most or one row.
+
+        Reads rather than maps: pages of a mapped file count as this process's memory for as long as it is mapped.
+        """
+        import torch
+
+        row_bytes = self.item_bytes
+        for side in self.shape[1:]:
+            row_bytes *= side
+        rows = max(1, chunk_bytes // row_bytes)
+        with self.file.open("rb") as file:
+            file.seek(self.offset)
+            for start in range(0, self.shape[0], rows):
+                count = min(rows, self.shape[0] - start)
+                data = bytearray(count * row_bytes)
+                file.readinto(data)
+                yield torch.frombuffer(data, dtype=getattr(torch, self.dtype)).view(count, *self.shape[1:])
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """The tensors of a checkpoint by our names, those that LLaVA never reads left out."""
+
+    folder: Path
+    tensors: Mapping[str, TensorSource]
+    files: tuple[Path, ...]
+
+    def check(self, expected: Mapping[str, tuple[int, ...]], unused: Iterable[str] = ()) -> None:
+        """Compares with the shapes of an architecture.
+
+        `unused` are beginnings of names that may be there. Raises ConfigError naming each tensor (five at most) that is
+        missing, unexpected or misshapen.
+        """
+        missing = [name for name in expected if name not in self.tensors]
+        if missing and not any(name.startswith("vision.") for name in self.tensors):
+            raise ConfigError(
+                f"{self.folder} has no weights of the vision tower: its maker expects them to be fetched apart. "
+                "Give a checkpoint that holds them, such as a llava-hf conversion of the same model."
+            )
+        known = {name: source for name, source in self.tensors.items() if name in expected}
+        extra = [t.name for n, t in self.tensors.items() if n not in known and not n.startswith(tuple(unused))]
+        wrong = [
+            f"{t.name} of shape {list(t.shape)} where config.json says {list(expected[n])}"
+            for n, t in known.items()
+            if t.shape != expected[n]
+        ]
+        self._refuse("misshapen", wrong)
+        self._refuse("missing", [self._name_here(name) for name in missing])
+        self._refuse("unexpected", extra)
+
+    def _refuse(self, what: str, found: list[str]) -> None:
+        if found:
+            more = f" and {len(found) - 5} more" if len(found) > 5 else ""
+            raise ConfigError(
+                f"{self.folder}: {len(found)} {what} tensor{'s' * (len(found) > 1)}: {', '.join(found[:5])}{more}. "
+                "The weights and config.json do not belong together, or the model is no LLaVA-1.5."
+            )
+
+    def _name_here(self, ours: str) -> str:
+        """What a tensor that is missing would be called, going by the names of those that are there."""
+        prefixes = [(theirs, prefix) for theirs, prefix in PREFIXES if ours.startswith(prefix)]
+        used = [p for p in prefixes if any(t.name.startswith(p[0]) for t in self.tensors.values())]
+        theirs, prefix = (used or prefixes)[0]
+        return theirs + ours.removeprefix(prefix)
+
+
+def open_checkpoint(folder: Path) -> Checkpoint:
+    """Finds the tensors of a checkpoint; reads headers only.
+
+    Raises ConfigError where there are no safetensors, or they are damaged, incomplete or of integers.
+    """
+    if not folder.is_dir():
+        raise ConfigError(f"{folder} is not a folder: --checkpoint takes the folder of a model, with its config.json.")
+    files = _weight_files(folder)
+    tensors: dict[str, TensorSource] = {}
+    for file in files:
+        for source in _read_header(file):
+            name = canonical_name(source.name)
+            if UNUSED.fullmatch(name):
+                continue
+            if name in tensors:
+                raise ConfigError(f"{source} is there twice: also as {tensors[name].name} in {tensors[name].file}.")
+            if source.dtype not in DTYPES.values():
+                raise ConfigError(f"{source} is {source.dtype}: give the checkpoint before it was quantized.")
+            tensors[name] = source
+    return Checkpoint(folder, tensors, files)
+
+
+def canonical_name(name: str) -> str:
+    """Our name of a checkpoint's tensor; its own where it fits no layout."""
+    for prefix, ours in PREFIXES:
+        if name.startswith(prefix):
+            return ours + name.removeprefix(prefix)
+    return name
+
+
+def _weight_files(folder: Path) -> tuple[Path, ...]:
+    index = folder / INDEX_FILE
+    if index.is_file():
+        weight_map = read_json(index).get("weight_map")
+        if not isinstance(weight_map, dict) or not weight_map:
+            raise ConfigError(f"{index} has no weight_map.")
+        names = sorted(set(weight_map.values()))
+        absent = [name for name in names if Path(name).name != name or not (folder / name).is_file()]
+        if absent:
+            raise ConfigError(
+                f"{folder} lacks {', '.join(absent)}, which {INDEX_FILE} lists: is the download complete?"
+            )
+        return tuple(folder / name for name in names)
+    files = tuple(sorted(folder.glob("*.safetensors")))
+    if files:
+        return files
+    pickles = sorted(p.name for pattern in PICKLES for p in folder.glob(pattern))
+    if pickles:
+        raise ConfigError(
+            f"{folder} holds pickles ({', '.join(pickles[:3])}), which can run code when they are opened, and no "
+            'safetensors. Convert each file once: python -c "import torch; from safetensors.torch import save_file; '
+            "weights = torch.load('FILE.bin', weights_only=True); "
+            "save_file({k: v.clone() for k, v in weights.items()}, 'FILE.safetensors')\""
+        )
+    raise ConfigError(f"{folder} has no *.safetensors.")
+
+
+def _read_header(file: Path) -> Iterator[TensorSource]:
+    """Format: 8 bytes with the header's length, the header in json, the data (github.com/huggingface/safetensors)."""
+    try:
+        with safe_open(file, framework="numpy"):
+            pass  # the library checks the header against the file's size
+    except (SafetensorError, OSError) as error:
+        raise ConfigError(f"{file} is damaged ({error}): is the download complete?") from error
+    with file.open("rb") as stream:
+        header_bytes = int.from_bytes(stream.read(8), "little")
+        header = json.loads(stream.read(header_bytes))
+    for name, entry in header.items():
+        if name != "__metadata__":
+            dtype = DTYPES.get(entry["dtype"], entry["dtype"])
+            offset = 8 + header_bytes + entry["data_offsets"][0]
+            yield TensorSource(file, name, tuple(entry["shape"]), dtype, offset)

@@ -1,0 +1,85 @@
+"""What a checkpoint says of its preprocessing (preprocessor_config.json), as a `Preprocess`.
+
+Reads CLIP's image processor (centre crop) and LLaVA's (padding), as files of transformers 4 and 5. Where there is no
+such file, as in an original LLaVA checkpoint, CLIP's mean and std hold.
+"""
+
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from recap_fast.errors import ConfigError
+from recap_fast.generate.json_file import read_json
+from recap_fast.records import Preprocess
+
+CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
+CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
+Mode = Literal["pad", "crop"]
+BICUBIC = 3
+"""Pillow's number for the filter."""
+logger = logging.getLogger(__name__)
+
+
+def read_preprocess(folder: Path, image_size: int, mode: Mode | None) -> Preprocess:
+    """The preprocessing of a checkpoint whose vision tower takes `image_size` pixels.
+
+    `mode` is the recipe's or config.json's word on 'pad' or 'crop', None where they have none. Raises ConfigError where
+    the checkpoint wants what no decoder here does (another size, filter or scale).
+    """
+    path, config = _find(folder)
+    if path is None:
+        if mode is None:
+            logger.warning("%s has no preprocessor_config.json: images are cropped, with CLIP's mean and std.", folder)
+        return Preprocess(image_size, mode or "crop", CLIP_MEAN, CLIP_STD)
+    wanted: dict[str, tuple[Any, ...]] = {
+        "resample": (BICUBIC,),
+        "do_resize": (True,),
+        "do_normalize": (True,),
+        "do_rescale": (True,),
+        "rescale_factor": (1 / 255,),
+    }
+    for name, known in wanted.items():
+        value = config.get(name)
+        if value is not None and value not in known:
+            raise ConfigError(f"{path}: {name} {value!r} is not supported, expected {known[0]!r}.")
+    for name in ("size", "crop_size"):
+        sides = _sides(config.get(name))
+        if sides - {image_size}:
+            raise ConfigError(f"{path}: {name} {config[name]!r} is not the vision tower's image size, {image_size}.")
+    if mode is None:
+        mode = "pad" if config.get("do_pad") else "crop"
+        if mode == "crop" and config.get("do_center_crop") is False:
+            raise ConfigError(
+                f"{path}: do_center_crop is false, which leaves images of any shape: set preprocess in a recipe."
+            )
+    return Preprocess(
+        image_size,
+        mode,
+        _three(path, "image_mean", config.get("image_mean") or CLIP_MEAN),
+        _three(path, "image_std", config.get("image_std") or CLIP_STD),
+    )
+
+
+def _find(folder: Path) -> tuple[Path | None, dict[str, Any]]:
+    """preprocessor_config.json, or the image processor in the processor_config.json of transformers 5."""
+    path = folder / "preprocessor_config.json"
+    if path.is_file():
+        return path, read_json(path)
+    path = folder / "processor_config.json"
+    nested = read_json(path).get("image_processor") if path.is_file() else None
+    return (path, nested) if isinstance(nested, dict) else (None, {})
+
+
+def _sides(size: int | Mapping[str, int | None] | None) -> set[int]:
+    """The pixels that a size names: an int in old files, `shortest_edge` or `height` and `width` in new ones."""
+    if size is None:
+        return set()
+    return {size} if isinstance(size, int) else {v for v in size.values() if v is not None}
+
+
+def _three(path: Path, name: str, values: Any) -> tuple[float, float, float]:
+    if not isinstance(values, list | tuple) or len(values) != 3 or not all(isinstance(v, int | float) for v in values):
+        raise ConfigError(f"{path}: {name} {values!r} is not three numbers.")
+    red, green, blue = (float(v) for v in values)
+    return red, green, blue

@@ -1,0 +1,202 @@
+"""The prompt: a conversation template by name and a question become the token ids before and after the image.
+
+The ids before the image are the same for every request, and so are those after it unless the question has fields such
+as {org_caption}. What fills a field is text that nobody vouches for: it never yields a control token.
+"""
+
+import math
+import string
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from recap_fast.errors import ConfigError
+from recap_fast.generate.spec import PromptSpec
+from recap_fast.generate.tokenizer import Tokenizer
+
+FIELDS = ("org_caption", "key", "url", "uid", "sha256")
+"""What a question may ask for of a sample."""
+MAX_FIELD_TOKENS = 128
+BOS = ("<|begin_of_text|>", "<s>")
+QUESTION = "{question}"
+VICUNA_SYSTEM = (
+    "A chat between a curious user and an artificial intelligence assistant. The assistant gives helpful, detailed, "
+    "and polite answers to the user's questions."
+)
+LLAVA_SYSTEM = (
+    "You are a helpful language and vision assistant. You are able to understand the visual content that the user "
+    "provides, and assist the user with a variety of tasks using natural language."
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Special:
+    """A special token of a template."""
+
+    token: str
+
+
+Piece = str | Special
+
+
+@dataclass(frozen=True, slots=True)
+class Template:
+    """A conversation of one turn around an image: BOS, `before`, image, `after`."""
+
+    before: tuple[Piece, ...]
+    after: tuple[Piece, ...]
+    stop_tokens: tuple[str, ...]
+    """Special tokens that end the answer, as far as the vocabulary has them."""
+
+
+def _header(role: str) -> tuple[Piece, ...]:
+    return Special("<|start_header_id|>"), role, Special("<|end_header_id|>"), "\n\n"
+
+
+def _llama3(system: str | None) -> Template:
+    turn = (*_header("system"), system, Special("<|eot_id|>")) if system else ()
+    return Template(
+        before=(*turn, *_header("user")),
+        after=(f"\n{QUESTION}", Special("<|eot_id|>"), *_header("assistant")),
+        stop_tokens=("<|end_of_text|>", "<|eot_id|>"),
+    )
+
+
+TEMPLATES = {
+    "llama3": _llama3(None),  # xtuner's llama3_chat
+    "llava_llama_3": _llama3(LLAVA_SYSTEM),  # LLaVA-NeXT
+    "llama3_vicuna_system": _llama3(VICUNA_SYSTEM),  # LLaVA-pp
+    "vicuna_v1": Template(
+        before=(f"{VICUNA_SYSTEM} USER: ",),
+        after=(f"\n{QUESTION} ASSISTANT:",),
+        stop_tokens=("</s>", "<|end_of_text|>"),
+    ),
+}
+
+
+def find_template(name: str, tokenizer: Tokenizer) -> tuple[str, Template]:
+    """A template by name; 'auto' is llama3 where the tokenizer has Llama-3's headers, else vicuna_v1.
+
+    Raises ConfigError for an unknown name, or where the tokenizer lacks a token that the template needs.
+    """
+    if name == "auto":
+        name = "vicuna_v1" if tokenizer.special_id("<|start_header_id|>") is None else "llama3"
+    if name not in TEMPLATES:
+        raise ConfigError(f"There is no template '{name}'. Known templates: {', '.join(TEMPLATES)}.")
+    template = TEMPLATES[name]
+    wanted = [p.token for p in (*template.before, *template.after) if isinstance(p, Special)]
+    missing = [token for token in dict.fromkeys(wanted) if tokenizer.special_id(token) is None]
+    if missing:
+        raise ConfigError(
+            f"Template '{name}' needs {', '.join(missing)}, which the tokenizer lacks: "
+            "choose the template that the model was trained with, or give the model's own tokenizer."
+        )
+    return name, template
+
+
+def parse_question(text: str) -> list[tuple[str, str | None]]:
+    """Splits a question into (text, name of the field after it or None). Raises ConfigError for what is no field."""
+    try:
+        parts = list(string.Formatter().parse(text))
+    except ValueError as error:
+        raise ConfigError(f"Prompt {text!r}: {error}. Write {{{{ and }}}} for braces that are text.") from error
+    for _, name, form, conversion in parts:
+        if name is not None and (name not in FIELDS or form or conversion):
+            known = ", ".join(f"{{{f}}}" for f in FIELDS)
+            raise ConfigError(
+                f"Prompt {text!r} has an unknown field {{{name}}}. Known fields: {known}; "
+                "write {{ and }} for braces that are text."
+            )
+    if "<image>" in text:
+        raise ConfigError(f"Prompt {text!r}: leave out <image>, the template places the image.")
+    if not text.strip():
+        raise ConfigError("The prompt is empty: give a question, such as 'Describe this image.'")
+    return [(literal, name) for literal, name, _, _ in parts]
+
+
+class PromptEncoder:
+    """Makes the token ids of prompts. Thread-safe."""
+
+    prefix_ids: NDArray[np.int32]
+    """The constant ids before the image, BOS first."""
+
+    max_text_tokens: int
+    """The most ids after the image."""
+
+    def __init__(
+        self, tokenizer: Tokenizer, spec: PromptSpec, max_field_tokens: int, max_text_tokens: int | None = None
+    ):
+        """`max_text_tokens`: None for as many as the question can take with its fields at their longest.
+
+        Raises ConfigError for a template or field that is unknown, and a question over `max_text_tokens`.
+        """
+        if max_field_tokens < 1:
+            raise ConfigError(f"--max-field-tokens {max_field_tokens}: give a count of at least 1.")
+        _, self._template = find_template(spec.template, tokenizer)
+        self._tokenizer, self._parts = tokenizer, parse_question(spec.text)
+        self._max_field_tokens = max_field_tokens
+        self.num_uses = sum(name is not None for _, name in self._parts)
+        self.fields = tuple(dict.fromkeys(name for _, name in self._parts if name))
+        self.prefix_ids = _constant(np.concatenate([[self._bos_id()], self._encode(self._template.before, "")]))
+        self._bare_ids = _constant(self._text_ids({}))
+        needed = len(self._bare_ids) + max_field_tokens * self.num_uses
+        self.max_text_tokens = math.ceil(needed / 8) * 8 if max_text_tokens is None else max_text_tokens
+        if len(self._bare_ids) > self.max_text_tokens:
+            raise ConfigError(
+                f"The prompt has {len(self._bare_ids)} tokens after the image, the engine takes {max_text_tokens}: "
+                "shorten it, or build the engine with a larger limits.max_text_tokens."
+            )
+
+    def text_ids(self, fields: Mapping[str, str | None]) -> tuple[NDArray[np.int32], str | None]:
+        """The ids after the image, and a warning where a field was cut: 'org_caption cut from 310 to 128 tokens'.
+
+        `fields` holds the values by name; one that is None or missing is empty.
+        """
+        if not self.fields:
+            return self._bare_ids, None
+        limit = self._max_field_tokens
+        # half a surrogate pair can stand in a json, and in no text
+        values = {name: (fields.get(name) or "").encode(errors="replace").decode() for name in self.fields}
+        counts: dict[str, int] = {}
+        while True:
+            for name, value in values.items():
+                values[name], count = self._tokenizer.cut(value, limit)
+                counts.setdefault(name, count)
+            ids = self._text_ids(values)
+            excess = len(ids) - self.max_text_tokens
+            if excess <= 0:
+                break
+            # all fields share the room that there is; with none of them the prompt is known to fit
+            longest = min(limit, max(counts.values()))
+            limit = max(0, longest - math.ceil(excess / self.num_uses))
+        cut = [f"{name} cut from {count} to {limit} tokens" for name, count in counts.items() if count > limit]
+        return ids, "; ".join(cut) or None
+
+    def _text_ids(self, values: Mapping[str, str]) -> NDArray[np.int32]:
+        question = "".join(literal + (values.get(name, "") if name else "") for literal, name in self._parts)
+        return self._encode(self._template.after, question)
+
+    def _encode(self, pieces: tuple[Piece, ...], question: str) -> NDArray[np.int32]:
+        rows: list[NDArray[np.int32]] = []
+        for i, piece in enumerate(pieces):
+            if isinstance(piece, Special):
+                rows.append(np.array([self._tokenizer.special_id(piece.token)], np.int32))
+            else:
+                text = piece.replace(QUESTION, question)
+                is_first = i == 0 and pieces is self._template.before
+                rows.append(self._tokenizer.encode(text, continues=not is_first))
+        return np.concatenate(rows).astype(np.int32, copy=False)
+
+    def _bos_id(self) -> int:
+        for token in BOS:
+            if (token_id := self._tokenizer.special_id(token)) is not None:
+                return token_id
+        raise ConfigError(f"The tokenizer has no token that begins a text: expected {' or '.join(BOS)}.")
+
+
+def _constant(ids: NDArray[np.int32]) -> NDArray[np.int32]:
+    ids = ids.astype(np.int32)
+    ids.setflags(write=False)
+    return ids

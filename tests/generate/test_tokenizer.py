@@ -1,0 +1,213 @@
+import json
+import os
+
+import numpy as np
+import pytest
+import tokenizers
+import vocabularies
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from recap_fast.errors import ConfigError
+from recap_fast.generate.tokenizer import ByteLevelTokenizer, LibraryTokenizer, load_tokenizer
+
+MAX_EXAMPLES = int(os.environ.get("RECAP_FAST_MAX_EXAMPLES", "100"))
+LOOK_ALIKES = "<image> <|eot_id|> </s> <s> <pad> <unk> <0x41> [INST] <|begin_of_text|>"
+TEXTS = st.text() | st.lists(st.sampled_from([*LOOK_ALIKES.split(), "  ", "\n", "image", "日本", "🙂", "é"])).map(
+    "".join
+)
+
+
+@pytest.fixture(scope="module", params=["byte_level", "tiktoken", "llama2"])
+def kind(request):
+    return request.param
+
+
+@pytest.fixture(scope="module")
+def loaded(kind, tmp_path_factory):
+    folder = tmp_path_factory.mktemp(kind)
+    return load_tokenizer(folder) if vocabularies.write_tokenizer(folder, kind) else None
+
+
+def reference(content: str) -> tokenizers.Tokenizer:
+    """The library without special tokens: what is left of the text is all ordinary."""
+    return tokenizers.Tokenizer.from_str(json.dumps({**json.loads(content), "added_tokens": []}))
+
+
+def test_byte_level_vocabularies_run_in_cpp_and_others_in_the_library(kind, loaded):
+    assert isinstance(loaded, LibraryTokenizer if kind == "llama2" else ByteLevelTokenizer)
+
+
+@settings(max_examples=MAX_EXAMPLES, deadline=None)
+@given(text=TEXTS)
+def test_ids_equal_those_of_the_library(kind, loaded, text):
+    content = vocabularies.train_llama2() if kind == "llama2" else vocabularies.train_byte_level()
+    assert loaded.encode(text).tolist() == reference(content).encode(text).ids
+
+
+@settings(max_examples=MAX_EXAMPLES, deadline=None)
+@given(text=TEXTS)
+def test_text_comes_back(kind, loaded, text):
+    (back,) = loaded.detokenize([loaded.encode(text)])
+    # SentencePiece writes a space as U+2581 and cannot tell the two apart
+    assert back == (text.replace("▁", " ") if kind == "llama2" else text)
+
+
+@settings(max_examples=MAX_EXAMPLES, deadline=None)
+@given(text=TEXTS, limit=st.integers(0, 12))
+def test_cut_keeps_the_first_tokens_in_whole_characters(kind, loaded, text, limit):
+    cut, count = loaded.cut(text, limit)
+    ids = loaded.encode(text, continues=True)
+    assert count == len(ids)
+    assert text.startswith(cut)
+    (shown,) = loaded.detokenize([ids[:limit]])
+    if count <= limit:
+        assert cut == text
+    elif kind != "llama2":
+        assert shown in (cut, cut + "\N{REPLACEMENT CHARACTER}")  # the latter where a character has lost its end
+    elif "\N{REPLACEMENT CHARACTER}" not in shown:  # this library replaces the whole run of bytes before it, too
+        assert shown == cut.replace("▁", " ")
+
+
+def test_look_alikes_of_special_tokens_are_text(loaded):
+    ids = set(loaded.encode(LOOK_ALIKES).tolist())
+    special = {loaded.special_id(token) for token in LOOK_ALIKES.split()} - {None}
+    assert special
+    assert not ids & special
+    assert loaded.detokenize([loaded.encode(LOOK_ALIKES)]) == [LOOK_ALIKES]
+
+
+def test_special_tokens_are_known_by_name_and_left_out_of_captions(kind, loaded):
+    name = "</s>" if kind == "llama2" else "<|eot_id|>"
+    stop = loaded.special_id(name)
+    rows = [np.array([*loaded.encode("red circle"), stop], np.int32), np.array([], np.int32)]
+    assert loaded.detokenize(rows) == ["red circle", ""]
+    assert loaded.special_id("red") is None
+    assert loaded.vocab_size > stop
+
+
+def test_ids_are_int32(loaded):
+    assert loaded.encode("red").dtype == np.int32
+    assert loaded.encode("").tolist() == []
+
+
+def test_tiktoken_and_json_give_equal_ids(tmp_path):
+    vocabularies.write_tokenizer(tmp_path, "byte_level")
+    vocabularies.write_tokenizer(tmp_path, "tiktoken")
+    by_file = [load_tokenizer(tmp_path / name) for name in ("tokenizer.json", "tokenizer.model")]
+    for text in [*vocabularies.CORPUS, "unseen wörds, 12345 \n\n and   spaces "]:
+        assert by_file[0].encode(text).tolist() == by_file[1].encode(text).tolist()
+
+
+def test_tiktoken_has_the_special_ids_of_llama3(tmp_path):
+    vocabularies.write_tokenizer(tmp_path, "tiktoken")
+    tokenizer = load_tokenizer(tmp_path)
+    first = tokenizer.special_id("<|begin_of_text|>")
+    names = (
+        "<|end_of_text|>",
+        "<|reserved_special_token_0|>",
+        "<|start_header_id|>",
+        "<|end_header_id|>",
+        "<|eot_id|>",
+    )
+    assert [tokenizer.special_id(name) - first for name in names] == [1, 2, 6, 7, 9]
+    assert tokenizer.special_id("<|reserved_special_token_250|>") == first + 255 == tokenizer.vocab_size - 1
+
+
+def changed(path: str, value: object) -> dict:
+    content = json.loads(vocabularies.train_byte_level())
+    *parents, last = path.split("/")
+    place = content
+    for name in parents:
+        place = place[int(name) if name.isdigit() else name]
+    place[int(last) if last.isdigit() else last] = value
+    return content
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        ("normalizer", {"type": "NFC"}),
+        ("pre_tokenizer/pretokenizers/0/pattern/Regex", r"\s+|\S+"),
+        ("pre_tokenizer/pretokenizers/0/behavior", "Removed"),
+        ("pre_tokenizer/pretokenizers/1/add_prefix_space", True),
+        ("pre_tokenizer/pretokenizers/1/use_regex", True),
+        ("pre_tokenizer", {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True}),
+        ("decoder", {"type": "Fuse"}),
+        ("model/end_of_word_suffix", "</w>"),
+        ("model/byte_fallback", True),
+        ("added_tokens/0/lstrip", True),
+    ],
+)
+def test_what_the_cpp_does_not_do_goes_to_the_library(tmp_path, path, value):
+    content = changed(path, value)
+    (tmp_path / "tokenizer.json").write_text(json.dumps(content))
+    tokenizer = load_tokenizer(tmp_path)
+    assert isinstance(tokenizer, LibraryTokenizer)
+    text = "Please, it's 12345 small  circles!\n\n"
+    assert tokenizer.encode(text).tolist() == reference(json.dumps(content)).encode(text).ids
+
+
+@pytest.mark.parametrize(("path", "value"), [("model/ignore_merges", False), ("decoder/use_regex", False)])
+def test_what_makes_no_difference_to_the_cpp_stays_there(tmp_path, path, value):
+    content = changed(path, value)
+    (tmp_path / "tokenizer.json").write_text(json.dumps(content))
+    tokenizer = load_tokenizer(tmp_path)
+    assert isinstance(tokenizer, ByteLevelTokenizer)
+    for text in vocabularies.CORPUS:
+        assert tokenizer.encode(text).tolist() == reference(json.dumps(content)).encode(text).ids
+
+
+def test_merges_written_as_strings_are_read(tmp_path):
+    content = json.loads(vocabularies.train_byte_level())
+    content["model"]["merges"] = [" ".join(pair) for pair in content["model"]["merges"]]
+    (tmp_path / "tokenizer.json").write_text(json.dumps(content))
+    text = vocabularies.CORPUS[1]
+    assert load_tokenizer(tmp_path).encode(text).tolist() == reference(vocabularies.train_byte_level()).encode(text).ids
+
+
+def test_metaspace_marks_the_first_word_of_the_prompt_only(tmp_path):
+    content = json.loads(vocabularies.train_llama2())
+    content["normalizer"] = None
+    content["pre_tokenizer"] = {"type": "Metaspace", "replacement": "▁", "prepend_scheme": "first", "split": False}
+    (tmp_path / "tokenizer.json").write_text(json.dumps(content))
+    tokenizer = load_tokenizer(tmp_path)
+    whole = (
+        tokenizers.Tokenizer.from_str(json.dumps(content)).encode("USER: <image>\nred", add_special_tokens=False).ids
+    )
+    image = whole.index(tokenizer.special_id("<image>"))
+    assert tokenizer.encode("USER: ").tolist() == whole[:image]
+    assert tokenizer.encode("\nred", continues=True).tolist() == whole[image + 1 :]
+    assert tokenizer.encode("\nred").tolist() != whole[image + 1 :]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("tokenizer.model", b"\n\x0e\n\x05<unk>\x15\0\0\0\0\x18\x02\n", "is it a SentencePiece model, as Llama 2 has"),
+        ("tokenizer.model", b"IQ== 0\nIg== 2\n", "expected ranks 0, 1, 2"),
+        ("tokenizer.json", b"{", "is not a tokenizer.json"),
+        ("tokenizer.json", b"[]", "is not a tokenizer.json"),
+        ("vocab.txt", b"", "There is no tokenizer in"),
+    ],
+)
+def test_unusable_vocabularies_are_refused(tmp_path, name, content, message):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(ConfigError, match=message):
+        load_tokenizer(tmp_path)
+
+
+def test_llama3_itself(tmp_path):
+    file = llama3_vocabulary()
+    tokenizer = load_tokenizer(file)
+    assert isinstance(tokenizer, ByteLevelTokenizer)
+    assert tokenizer.vocab_size == 128256
+    assert tokenizer.special_id("<|eot_id|>") == 128009
+    assert tokenizer.encode("hello world").tolist() == [15339, 1917]
+
+
+def llama3_vocabulary():
+    llama_models = pytest.importorskip("llama_models")
+    from pathlib import Path
+
+    return Path(llama_models.__path__[0]) / "llama3" / "tokenizer.model"

@@ -1,0 +1,203 @@
+"""The engine says what transformers says, token for token, whatever the slots, the order and the neighbours."""
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from engines import Pair, caption_all, make_pair, random_requests
+from recap_fast.errors import ConfigError, EngineError
+from recap_fast.generate.engine import EngineOptions, Sampling
+from recap_fast.generate.torch_backend.engine import resolve_device
+from recap_fast.records import Request
+
+SHAPES = {
+    "grouped_heads": {},
+    "one_kv_head": {"text": {"num_key_value_heads": 1}},
+    "no_groups_tied": {"text": {"num_key_value_heads": 4, "tie_word_embeddings": True}},
+    "wide_heads": {"text": {"head_dim": 32}},
+    "llama31_rope": {
+        "text": {
+            "rope_parameters": {
+                "rope_type": "llama3",
+                "rope_theta": 500000.0,
+                "factor": 8.0,
+                "low_freq_factor": 1.0,
+                "high_freq_factor": 4.0,
+                "original_max_position_embeddings": 32,
+            }
+        }
+    },
+    "one_layer_each": {"text": {"num_hidden_layers": 1}, "vision": {"num_hidden_layers": 2}},
+    "gelu_crop": {"vision": {"hidden_act": "gelu"}, "preprocess": "crop"},
+}
+
+
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory: pytest.TempPathFactory) -> Pair:
+    return make_pair(tmp_path_factory.mktemp("pair"))
+
+
+def frequent_tokens(captions: list[list[int]], count: int) -> list[int]:
+    """Ids that many captions hold: as stop ids they end them at many different lengths."""
+    ids, counts = np.unique(np.concatenate(captions), return_counts=True)
+    return ids[np.argsort(-counts, kind="stable")][:count].tolist()
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_captions_equal_transformers(shape: str, tmp_path: Path) -> None:
+    pair = make_pair(tmp_path, **SHAPES[shape])
+    requests = random_requests(pair, 8, fields=True)
+    unstopped = [pair.reference(r, []) for r in requests]
+    assert len({tuple(c) for c in unstopped}) > 4, "the captions must differ for this test to mean something"
+    stop_ids = frequent_tokens(unstopped, 2)
+    expected = [pair.reference(r, stop_ids) for r in requests]
+    done = caption_all(pair.open(stop_ids=stop_ids, num_slots=3, prefill_images=2), requests)
+    assert [done[i].token_ids.tolist() for i in range(8)] == expected
+    assert len({len(c) for c in expected}) > 1, "the captions must end at different lengths"
+
+
+@pytest.mark.parametrize(("num_slots", "prefill_images"), [(1, 1), (3, 3), (5, 2), (8, 4), (16, 4), (64, 8)])
+def test_captions_do_not_depend_on_the_batch(pair: Pair, num_slots: int, prefill_images: int) -> None:
+    requests = random_requests(pair, 20, fields=True)
+    stop_ids = frequent_tokens([pair.reference(r, []) for r in requests[:6]], 2)
+    expected = {r.id: pair.reference(r, stop_ids) for r in requests}
+    order = np.random.default_rng(num_slots).permutation(len(requests))
+    engine = pair.open(stop_ids=stop_ids, num_slots=num_slots, prefill_images=prefill_images)
+    done = caption_all(engine, [requests[i] for i in order])
+    assert {i: c.token_ids.tolist() for i, c in done.items()} == expected
+    assert engine.free_slots == num_slots
+
+
+def test_logits_equal_transformers(pair: Pair) -> None:
+    (request,) = random_requests(pair, 1)
+    engine = pair.open(num_slots=2, prefill_images=1)
+    seen: list[torch.Tensor] = []
+    forward = engine._llama.forward
+    engine._llama.forward = lambda *args: seen.append(forward(*args)) or seen[-1]  # type: ignore[method-assign]
+    caption = caption_all(engine, [dataclasses.replace(request, max_new_tokens=6)])[0].token_ids
+    inputs = pair.inputs(request.pixels, np.concatenate([request.text_ids, caption[:-1]]))
+    with torch.inference_mode():
+        expected = pair.model(**inputs).logits[0, -6:]
+    torch.testing.assert_close(torch.cat(seen), expected, rtol=1e-4, atol=1e-4)
+
+
+def test_limits_are_per_request(pair: Pair) -> None:
+    requests = [dataclasses.replace(r, max_new_tokens=1 + r.id) for r in random_requests(pair, 9)]
+    done = caption_all(pair.open(stop_ids=[], num_slots=4, prefill_images=2), requests)
+    for request in requests:
+        assert done[request.id].token_ids.tolist() == pair.reference(request, [])
+        assert done[request.id].finish_reason == "length"
+        assert done[request.id].num_tokens == 1 + request.id
+
+
+def test_stop_token_is_counted_but_not_part_of_the_caption(pair: Pair) -> None:
+    (request,) = random_requests(pair, 1)
+    whole = pair.reference(request, [])
+    stop = whole[5]
+    done = caption_all(pair.open(stop_ids=[stop], num_slots=1), [request])[0]
+    assert done.finish_reason == "stop"
+    assert done.token_ids.tolist() == whole[: whole.index(stop)]
+    assert done.num_tokens == whole.index(stop) + 1
+
+
+def test_sampled_captions_do_not_depend_on_neighbours_or_slots(pair: Pair) -> None:
+    requests = random_requests(pair, 12, fields=True)
+    sampling = Sampling(temperature=1.0, top_k=50, top_p=0.9, seed=3)
+    alone = {
+        r.id: caption_all(pair.open(num_slots=1, stop_ids=[], sampling=sampling), [r])[r.id].token_ids.tolist()
+        for r in requests
+    }
+    together = caption_all(pair.open(num_slots=5, prefill_images=2, stop_ids=[], sampling=sampling), requests[::-1])
+    assert {i: c.token_ids.tolist() for i, c in together.items()} == alone
+    other = caption_all(pair.open(num_slots=5, stop_ids=[], sampling=dataclasses.replace(sampling, seed=4)), requests)
+    assert sum(other[i].token_ids.tolist() == alone[i] for i in alone) < 3
+
+
+def test_loop_is_ended_early_and_its_repetition_dropped(tmp_path: Path) -> None:
+    pair = make_pair(tmp_path)
+    requests = random_requests(pair, 6, max_new_tokens=100)
+    plain = caption_all(pair.open(stop_ids=[], num_slots=4), requests)
+    stopped = caption_all(pair.open(stop_ids=[], num_slots=4, loop_stop=True), requests)
+    loops = [c for c in stopped.values() if c.finish_reason == "loop"]
+    assert loops, "random models fall into loops"
+    for completion in stopped.values():
+        whole = plain[completion.id].token_ids.tolist()
+        assert whole[: len(completion.token_ids)] == completion.token_ids.tolist()
+        if completion.finish_reason == "loop":
+            assert len(completion.token_ids) < completion.num_tokens < 100
+        else:
+            assert completion.token_ids.tolist() == whole
+
+
+@pytest.mark.parametrize("precision", ["bfloat16", "float16", "fp8"])
+def test_lower_precisions_mostly_agree(precision: str, tmp_path: Path) -> None:
+    pair = make_pair(tmp_path, precision=precision)
+    requests = random_requests(pair, 16, max_new_tokens=1)
+    done = caption_all(pair.open(stop_ids=[], num_slots=8), requests)
+    agreed = sum(done[r.id].token_ids.tolist() == pair.reference(r, []) for r in requests)
+    assert agreed >= 12, f"{agreed} of 16 first tokens agree with float32"
+
+
+def test_requests_over_the_limits_are_refused(pair: Pair) -> None:
+    (request,) = random_requests(pair, 1)
+    engine = pair.open(num_slots=1, max_new_tokens=8)
+    with pytest.raises(ValueError, match="request 0: 24 new tokens, the engine makes 1 to 8"):
+        engine.submit([request])
+    limit = pair.spec.limits.max_text_tokens
+    with pytest.raises(ValueError, match=f"request 0: {limit + 1} text tokens, the engine takes {limit}"):
+        engine.submit([dataclasses.replace(request, text_ids=np.zeros(limit + 1, np.int32))])
+    short = dataclasses.replace(request, max_new_tokens=2)
+    with pytest.raises(ValueError, match="2 requests given, 1 slots are free"):
+        engine.submit([short, short])
+
+
+def test_captions_longer_than_the_model_are_refused(pair: Pair) -> None:
+    with pytest.raises(ConfigError, match="--max-new-tokens 5000 does not fit: prefix and image take"):
+        pair.open(max_new_tokens=5000)
+
+
+def test_unreadable_weights_are_named(pair: Pair, tmp_path: Path) -> None:
+    (tmp_path / "weights.safetensors").write_bytes(b"nonsense")
+    broken = dataclasses.replace(pair, folder=tmp_path)
+    with pytest.raises(ConfigError, match=r"weights\.safetensors cannot be read .*: build the engine again"):
+        broken.open()
+
+
+def test_a_failing_device_stops_the_engine(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = pair.open(num_slots=1)
+    engine.submit(random_requests(pair, 1))
+
+    def fail(*_: object) -> None:
+        raise RuntimeError("CUDA error: an illegal memory access")
+
+    monkeypatch.setattr(engine._llama, "forward", fail)
+    with pytest.raises(EngineError, match="the torch engine failed: CUDA error: an illegal memory access"):
+        engine.step()
+
+
+def test_devices() -> None:
+    assert resolve_device("cpu") == torch.device("cpu")
+    with pytest.raises(ConfigError, match="--device tpu: give auto, cpu, cuda or cuda:N"):
+        resolve_device("tpu")
+    with pytest.raises(ConfigError, match="recap-fast runs on cpu and cuda"):
+        resolve_device("mps")
+    with pytest.raises(ConfigError, match=r"sees \d+ CUDA devices"):
+        resolve_device("cuda:99")
+
+
+@pytest.mark.parametrize("name", ["num_slots", "prefill_images", "max_new_tokens"])
+def test_options_are_checked(name: str) -> None:
+    with pytest.raises(ConfigError, match=f"--{name.replace('_', '-')} 0: give a count of at least 1"):
+        EngineOptions(**{name: 0})
+
+
+def test_idle_engine_steps_to_nothing(pair: Pair) -> None:
+    engine = pair.open(num_slots=2)
+    assert engine.step() == []
+    assert engine.describe().startswith("torch ")
+    engine.submit([Request(7, np.zeros((3, 32, 32), np.uint8), pair.prompts.text_ids({})[0], 1)])
+    assert [c.id for c in engine.step()] == [7]
+    engine.close()

@@ -1,0 +1,85 @@
+"""Sampling beside its definition, and the random numbers' independence of everything but their names."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from recap_fast.errors import ConfigError
+from recap_fast.generate.engine import Sampling
+from recap_fast.generate.torch_backend.sampling import choose, uniforms
+
+
+def chosen_slowly(logits: np.ndarray, sampling: Sampling, noise: float) -> int:
+    """The definition, one row, in float64: sort, keep the likeliest, walk up the cumulative distribution."""
+    scaled = logits.astype(np.float64) / sampling.temperature
+    order = np.argsort(-scaled, kind="stable")[: sampling.top_k or len(logits)]
+    p = np.exp(scaled[order] - scaled[order].max())
+    p /= p.sum()
+    keep = np.cumsum(p) - p < sampling.top_p
+    p = np.where(keep, p, 0)
+    return int(order[np.searchsorted(np.cumsum(p), noise * p.sum(), side="right")])
+
+
+@settings(deadline=None)
+@given(
+    seed=st.integers(0, 2**31),
+    temperature=st.sampled_from([0.3, 1.0, 2.0]),
+    top_k=st.sampled_from([0, 1, 3, 20]),
+    top_p=st.sampled_from([0.1, 0.5, 0.95, 1.0]),
+)
+def test_equals_the_definition(seed: int, temperature: float, top_k: int, top_p: float) -> None:
+    rng = np.random.default_rng(seed)
+    sampling = Sampling(temperature=temperature, top_k=top_k, top_p=top_p)
+    logits = rng.normal(size=(5, 40)).astype(np.float32)
+    noise = rng.integers(1, 2**20, 5).astype(np.float32) / 2**20 * 0.999
+    got = choose(torch.from_numpy(logits), sampling, torch.from_numpy(noise)).tolist()
+    assert got == [chosen_slowly(row, sampling, float(u)) for row, u in zip(logits, noise, strict=True)]
+
+
+def test_greedy_takes_the_likeliest() -> None:
+    logits = torch.tensor([[0.0, 2.0, 1.0], [5.0, 2.0, 1.0]])
+    assert choose(logits, Sampling(), None).tolist() == [1, 0]
+
+
+def test_top_k_of_one_is_greedy_whatever_the_noise() -> None:
+    logits = torch.randn(4, 30, generator=torch.Generator().manual_seed(0))
+    noise = torch.tensor([0.0, 0.3, 0.9, 0.99999])
+    assert choose(logits, Sampling(temperature=1.5, top_k=1), noise).tolist() == logits.argmax(-1).tolist()
+
+
+def test_shares_follow_the_distribution() -> None:
+    logits = torch.tensor([0.5, 0.3, 0.2]).log().expand(20_000, 3)
+    noise = torch.from_numpy(uniforms(0, list(range(20_000)), np.zeros(20_000, np.int64)))
+    shares = torch.bincount(choose(logits, Sampling(temperature=1.0), noise)) / 20_000
+    assert shares.tolist() == pytest.approx([0.5, 0.3, 0.2], abs=0.015)
+
+
+def test_numbers_depend_on_their_names_alone() -> None:
+    keys, counters = [5, 2**63 + 1, -3], np.array([0, 7, 7])
+    together = uniforms(9, keys, counters)
+    alone = [float(uniforms(9, [k], np.array([c]))[0]) for k, c in zip(keys, counters, strict=True)]
+    assert together.tolist() == alone
+    assert len({*alone, *uniforms(8, keys, counters).tolist(), *uniforms(9, keys, counters + 1).tolist()}) == 9
+    assert together.dtype == np.float32
+
+
+def test_numbers_are_uniform() -> None:
+    numbers = uniforms(1, [123] * 50_000, np.arange(50_000))
+    assert numbers.min() >= 0
+    assert numbers.max() < 1
+    assert np.histogram(numbers, 10, (0, 1))[0] == pytest.approx(5000, abs=300)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"temperature": -1.0}, r"--temperature -1.0: give 0 \(greedy\)"),
+        ({"top_p": 0.0}, "--top-p 0.0: give a number above 0"),
+        ({"top_k": -2}, "--top-k -2: give a count"),
+    ],
+)
+def test_options_are_checked(options: dict[str, float], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        Sampling(**options)
