@@ -51,7 +51,7 @@ class Thing:
 
 @dataclass(frozen=True)
 class Scene:
-    """Objects in reading order on a background; `width` and `height` in pixels, `seed` for the jitter of the drawing."""
+    """Objects in reading order on a background; sides in pixels, `seed` for the jitter of the drawing."""
 
     things: tuple[Thing, ...]
     background: str
@@ -100,7 +100,7 @@ def caption(scene: Scene) -> str:
 
 
 def _totals(things: tuple[Thing, ...]) -> str:
-    """'In total there are two crosses and one ring; one small and two large', with the colors too from four objects on."""
+    """'In total there are two crosses and one ring; one small and two large', and colors from four objects on."""
     shapes = [t.shape for t in things]
     lists = [_tally(shapes, SHAPES, plural=True), _tally([t.size for t in things], tuple(SIZES))]
     if len(things) > 3:
