@@ -1,0 +1,62 @@
+// Arrow record batches to one Parquet file, on a thread of its own.
+#pragma once
+
+#include <arrow/c/abi.h>
+
+#include <cstddef>
+#include <cstdint>
+#include <filesystem>
+#include <map>
+#include <memory>
+#include <stdexcept>
+#include <string>
+
+namespace recap {
+
+// The file cannot be written; the message names it.
+class WriteError : public std::runtime_error {
+ public:
+  using std::runtime_error::runtime_error;
+};
+
+struct ParquetOptions {
+  int compression_level;  // of zstd
+  std::int64_t max_row_group_rows;
+  std::size_t queue_size;  // batches that may wait for the thread
+  std::map<std::string, std::string> metadata;
+};
+
+struct ParquetSummary {
+  std::int64_t rows;
+  std::int64_t bytes;
+  std::int64_t row_groups;
+};
+
+class ParquetWriter {
+ public:
+  // Creates or empties the file. Takes over what the schema struct holds.
+  // Throws WriteError, and std::invalid_argument for options out of range.
+  ParquetWriter(const std::filesystem::path& path, ArrowSchema* schema, ParquetOptions options);
+  // Aborts a writer that is still open.
+  ~ParquetWriter();
+  ParquetWriter(const ParquetWriter&) = delete;
+  ParquetWriter& operator=(const ParquetWriter&) = delete;
+
+  // Hands a batch over without a copy; waits while the queue is full. Throws WriteError as soon as
+  // the thread has failed, std::invalid_argument where the batch has another schema than the file
+  // or the writer is closed.
+  void write(ArrowArray* array, ArrowSchema* schema);
+  // Writes what is queued and the footer, brings the file to the disk and ends the thread. Again
+  // and again gives the same answer.
+  ParquetSummary close();
+  // Drops what is queued and ends the thread. The file stays without a footer: not a Parquet file.
+  void abort() noexcept;
+  // Aborts every writer of the process: for its end, when batches can no longer be freed.
+  static void abort_all() noexcept;
+
+ private:
+  class Impl;
+  std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace recap

@@ -1,0 +1,172 @@
+"""The C++ core (csrc/): tokenizer, packing, Parquet writer. Everything here releases the GIL while it works.
+
+Import pyarrow before it, and compare `ARROW_VERSION`: recap_fast/native.py does both and passes this module on.
+"""
+# ruff: noqa: PYI021 - the documentation is here, the bindings hold conversions only
+
+from collections.abc import Sequence
+from os import PathLike
+from types import TracebackType
+from typing import Protocol, Self, TypedDict, final
+
+import numpy as np
+from numpy.typing import NDArray
+
+ARROW_VERSION: str
+"""The version of pyarrow that this module is linked to."""
+
+class _ArrowSchema(Protocol):
+    def __arrow_c_schema__(self) -> object: ...
+
+class _ArrowArray(Protocol):
+    def __arrow_c_array__(self, requested_schema: object | None = None) -> tuple[object, object]: ...
+
+class _ParquetSummary(TypedDict):
+    rows: int
+    bytes: int
+    row_groups: int
+
+@final
+class Tokenizer:
+    """Llama-3's byte-level BPE, equal to the `tokenizers` library's. Immutable; threads may share one."""
+
+    def __init__(
+        self,
+        tokens: Sequence[bytes],
+        merges: Sequence[tuple[int, int, int]] | None,
+        special: dict[str, int],
+        ignore_merges: bool,
+    ) -> None:
+        """`tokens[i]` holds the bytes of ordinary token i, b"" where the id is special or unused.
+
+        `merges` are (left id, right id, joined id) in the order of their ranks, as in a tokenizer.json; without them
+        the rank of a pair is the id of its joined bytes, as in tiktoken's files. `ignore_merges`: a word that is a
+        token is that token. Raises ValueError where these do not make a byte-level BPE.
+        """
+
+    @property
+    def vocab_size(self) -> int:
+        """The largest id plus one, special tokens included."""
+
+    def encode(self, text: str, allow_special: bool = False) -> NDArray[np.int32]:
+        """Token ids [n]. Special tokens in the text stay text unless `allow_special`.
+
+        Raises ValueError (UnicodeEncodeError) for text with lone surrogates.
+        """
+
+    def encode_batch(self, texts: Sequence[str]) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
+        """Token ids of all texts in a row, and the offsets [len(texts) + 1] of each; special tokens stay text."""
+
+    def detokenize(self, ids: NDArray[np.int32], offsets: NDArray[np.int64]) -> list[str]:
+        """The text of each row ids[offsets[i]:offsets[i + 1]], special tokens left out.
+
+        Bytes that are not UTF-8 become U+FFFD as in `bytes.decode("utf-8", "replace")`, which is also what the
+        `tokenizers` library does. Raises ValueError for ids and offsets out of range.
+        """
+
+    def token_to_id(self, text: str) -> int | None:
+        """The id of a special token, or of the ordinary token with these bytes (" the", not "Ġthe")."""
+
+@final
+class PackedPrompts:
+    """The inputs of one prefill: `rows` prompts of `num_image_tokens` image rows and `width` text rows each.
+
+    Flat rows are those of the matrix [rows * (num_image_tokens + width)] of new positions.
+    """
+
+    def __init__(
+        self,
+        *,
+        text_ids: NDArray[np.int32],
+        lengths: NDArray[np.int32],
+        last_rows: NDArray[np.int64],
+        positions: NDArray[np.int64],
+        image_rows: NDArray[np.int64],
+        text_rows: NDArray[np.int64],
+    ) -> None:
+        """The caller's own arrays (pinned memory, say) for `pack_prompts` to fill: contiguous, of these dtypes."""
+
+    @property
+    def text_ids(self) -> NDArray[np.int32]:
+        """[rows, width], 0 after the end of each text."""
+
+    @property
+    def lengths(self) -> NDArray[np.int32]:
+        """[rows], tokens of each text."""
+
+    @property
+    def last_rows(self) -> NDArray[np.int64]:
+        """[rows], the flat row of each prompt's last token; of its last image token where it has no text."""
+
+    @property
+    def positions(self) -> NDArray[np.int64]:
+        """[rows], the position of the first generated token: prefix + image tokens + text."""
+
+    @property
+    def image_rows(self) -> NDArray[np.int64]:
+        """[rows * num_image_tokens], the flat rows of the image tokens."""
+
+    @property
+    def text_rows(self) -> NDArray[np.int64]:
+        """[rows * width], the flat rows of `text_ids`, padding included."""
+
+def pack_rows(rows: Sequence[NDArray[np.int32]]) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
+    """All rows in one array, and the offsets [len(rows) + 1] of each."""
+
+def pack_prompts(
+    texts: Sequence[NDArray[np.int32]],
+    num_image_tokens: int,
+    width: int,
+    *,
+    prefix_length: int = 0,
+    rows: int | None = None,
+    out: PackedPrompts | None = None,
+) -> PackedPrompts:
+    """Packs the texts after the images into the inputs of a prefill, into `out` where it is given.
+
+    `rows` is len(texts) unless given; rows beyond the texts are prompts without text. Raises ValueError for a text
+    longer than `width`, for more texts than rows, and for an `out` of other sizes.
+    """
+
+@final
+class ParquetWriter:
+    """Writes record batches to a Parquet file on its own thread: zstd, statistics, the Arrow schema kept.
+
+    As a context manager it closes the file, and aborts it where the block raised. A writer that is dropped aborts.
+    """
+
+    def __init__(
+        self,
+        path: str | PathLike[str],
+        schema: _ArrowSchema,
+        *,
+        compression_level: int = 3,
+        max_row_group_rows: int = 10000,
+        key_value_metadata: dict[str, str] = {},
+        queue_size: int = 4,
+    ) -> None:
+        """Creates or empties the file. At most `queue_size` batches wait for the thread.
+
+        Raises OSError where the file cannot be opened, ValueError for options out of range.
+        """
+
+    def write(self, batch: _ArrowArray) -> None:
+        """Hands a batch over without a copy; waits while the queue is full.
+
+        Raises OSError, with the path, if the thread has failed; ValueError for a batch with another schema, and after
+        `close` or `abort`.
+        """
+
+    def close(self) -> _ParquetSummary:
+        """Writes what is queued and the footer, and brings the file to the disk (fsync). May be called again.
+
+        Raises OSError, with the path, if anything failed; ValueError after `abort`.
+        """
+
+    def abort(self) -> None:
+        """Drops what is queued and ends the thread. The file stays, without a footer: it is not valid Parquet."""
+
+    def __enter__(self) -> Self: ...
+    def __exit__(
+        self, type: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
+    ) -> None: ...

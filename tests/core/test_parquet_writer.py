@@ -1,0 +1,271 @@
+"""The core's Parquet writer, read back by pyarrow."""
+
+import gc
+import resource
+import subprocess
+import sys
+import textwrap
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from recap_fast.native import core
+
+SCHEMA = pa.schema(
+    [
+        pa.field("text", pa.string()),
+        pa.field("count", pa.int64()),
+        pa.field("score", pa.float64()),
+        pa.field("index", pa.int32(), nullable=False),
+    ],
+    metadata={"source": "a test"},
+)
+ROWS = st.lists(
+    st.fixed_dictionaries(
+        {
+            "text": st.none() | st.text(st.characters(exclude_categories=["Cs"])),
+            "count": st.none() | st.integers(-(2**63), 2**63 - 1),
+            "score": st.none() | st.floats(allow_nan=False),
+            "index": st.integers(-(2**31), 2**31 - 1),
+        }
+    )
+)
+NUMBERS = pa.schema([("n", pa.int64())])
+
+
+def numbers(start: int, stop: int) -> pa.RecordBatch:
+    """Numbers in a buffer that belongs to numpy, so that to free it takes the GIL."""
+    return pa.record_batch([pa.array(np.arange(start, stop))], schema=NUMBERS)
+
+
+def write_numbers(writer: core.ParquetWriter, num_batches: int) -> None:
+    """Batches of ten numbers each, counting on."""
+    for i in range(num_batches):
+        writer.write(numbers(10 * i, 10 * i + 10))
+
+
+def interrupted(writer: core.ParquetWriter) -> None:
+    """Ctrl-C in the middle of the work."""
+    write_numbers(writer, 10)
+    raise KeyboardInterrupt
+
+
+def num_threads() -> int:
+    return len(list(Path("/proc/self/task").iterdir()))
+
+
+@settings(deadline=None)
+@given(batches=st.lists(ROWS, max_size=5), queue_size=st.integers(1, 3), max_rows=st.integers(1, 7))
+def test_what_is_written_is_read(
+    tmp_path_factory: pytest.TempPathFactory, batches: list[list[dict]], queue_size: int, max_rows: int
+):
+    path = tmp_path_factory.mktemp("parquet") / "a.parquet"
+    writer = core.ParquetWriter(path, SCHEMA, queue_size=queue_size, max_row_group_rows=max_rows)
+    for rows in batches:
+        writer.write(pa.RecordBatch.from_pylist(rows, schema=SCHEMA))
+    summary = writer.close()
+    table = pq.read_table(path)
+    assert table.schema.equals(SCHEMA, check_metadata=True)
+    assert table.to_pylist() == [row for rows in batches for row in rows]
+    metadata = pq.read_metadata(path)
+    assert summary == {
+        "rows": metadata.num_rows,
+        "bytes": path.stat().st_size,
+        "row_groups": metadata.num_row_groups,
+    }
+    assert all(metadata.row_group(i).num_rows <= max_rows for i in range(metadata.num_row_groups))
+    assert metadata.num_row_groups == -(-metadata.num_rows // max_rows)
+
+
+def test_the_file_has_zstd_statistics_and_metadata(tmp_path: Path):
+    path = tmp_path / "a.parquet"
+    rows = [{"text": t, "count": n, "score": n / 2, "index": n} for n, t in enumerate(["b", None, "a", "c"])]
+    with core.ParquetWriter(path, SCHEMA, key_value_metadata={"engine": "recap-tiny", "Größe": "ß"}) as writer:
+        writer.write(pa.RecordBatch.from_pylist(rows, schema=SCHEMA))
+    metadata = pq.read_metadata(path)
+    assert metadata.metadata[b"engine"] == b"recap-tiny"
+    assert metadata.metadata["Größe".encode()] == "ß".encode()
+    columns = [metadata.row_group(0).column(i) for i in range(metadata.num_columns)]
+    assert {column.compression for column in columns} == {"ZSTD"}
+    statistics = columns[0].statistics
+    assert (statistics.min, statistics.max, statistics.null_count) == ("a", "c", 1)
+    assert [(c.statistics.min, c.statistics.max) for c in columns[1:]] == [(0, 3), (0.0, 1.5), (0, 3)]
+
+
+def test_a_higher_compression_level_makes_a_smaller_file(tmp_path: Path):
+    words = np.random.default_rng(0).choice(["circle", "square", "small", "large", "red", "blue"], (20_000, 8))
+    batch = pa.record_batch({"text": [" ".join(row) for row in words]})
+    sizes = []
+    for level in (1, 19):
+        with core.ParquetWriter(tmp_path / f"{level}.parquet", batch.schema, compression_level=level) as writer:
+            writer.write(batch)
+        sizes.append(writer.close()["bytes"])
+    assert sizes[1] < 0.9 * sizes[0]
+
+
+def test_many_batches_pass_through_a_tiny_queue_in_order(tmp_path: Path):
+    path = tmp_path / "a.parquet"
+    writer = core.ParquetWriter(path, NUMBERS, queue_size=1, max_row_group_rows=1000)
+    write_numbers(writer, 2000)
+    assert writer.close()["row_groups"] == 20
+    np.testing.assert_array_equal(pq.read_table(path)["n"].to_numpy(), np.arange(20_000))
+
+
+def test_several_threads_may_write(tmp_path: Path):
+    path = tmp_path / "a.parquet"
+    with core.ParquetWriter(path, NUMBERS, queue_size=2) as writer:
+        threads = [
+            threading.Thread(target=lambda k=k: [writer.write(numbers(i, i + 1)) for i in range(k, 900, 3)])
+            for k in range(3)
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert sorted(pq.read_table(path)["n"].to_pylist()) == list(range(900))
+
+
+def test_close_may_be_repeated_and_ends_the_thread(tmp_path: Path):
+    before = num_threads()
+    writer = core.ParquetWriter(tmp_path / "a.parquet", NUMBERS)
+    assert num_threads() == before + 1
+    writer.write(numbers(0, 5))
+    assert writer.close() == writer.close()
+    assert num_threads() == before
+    with pytest.raises(ValueError, match=r"the writer of .*a\.parquet is closed"):
+        writer.write(numbers(0, 5))
+
+
+def test_a_path_that_cannot_be_opened_is_an_os_error_that_names_it(tmp_path: Path):
+    with pytest.raises(OSError, match=r"cannot write .*/nowhere/a\.parquet: open: No such file or directory"):
+        core.ParquetWriter(tmp_path / "nowhere" / "a.parquet", NUMBERS)
+
+
+@pytest.fixture
+def small_files() -> Iterator[None]:
+    """No file of this process may grow beyond 4 kB."""
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, limits[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+
+@pytest.mark.usefixtures("small_files")
+def test_an_error_of_the_thread_comes_at_the_next_call(tmp_path: Path):
+    before = num_threads()
+    writer = core.ParquetWriter(tmp_path / "a.parquet", NUMBERS, max_row_group_rows=10, queue_size=1)
+    message = r"cannot write .*/a\.parquet: .*File too large"
+    with pytest.raises(OSError, match=message):
+        write_numbers(writer, 1000)
+    for call in (lambda: writer.write(numbers(0, 1)), writer.close):
+        with pytest.raises(OSError, match=message):
+            call()
+    assert num_threads() == before
+
+
+@pytest.mark.usefixtures("small_files")
+def test_an_error_of_the_last_row_group_comes_from_close(tmp_path: Path):
+    with (
+        pytest.raises(OSError, match=r"cannot write .*/a\.parquet: .*File too large"),
+        core.ParquetWriter(tmp_path / "a.parquet", NUMBERS) as writer,
+    ):
+        writer.write(numbers(0, 10_000))
+
+
+def test_a_full_disk_is_named():
+    with pytest.raises(OSError, match=r"cannot write /dev/full: .*No space left on device"):
+        core.ParquetWriter("/dev/full", NUMBERS)
+
+
+def test_close_brings_the_file_to_the_disk():
+    """/dev/null takes everything but fsync, so an error tells that fsync was called."""
+    writer = core.ParquetWriter("/dev/null", NUMBERS)
+    with pytest.raises(OSError, match="cannot write /dev/null: fsync: Invalid argument"):
+        writer.close()
+
+
+def test_a_batch_with_another_schema_is_refused_and_the_file_goes_on(tmp_path: Path):
+    path = tmp_path / "a.parquet"
+    with core.ParquetWriter(path, NUMBERS) as writer:
+        with pytest.raises(ValueError, match=r"(?s)a batch for .*a\.parquet has the schema.*n: int32.*n: int64"):
+            writer.write(pa.record_batch({"n": pa.array([1], pa.int32())}))
+        with pytest.raises(AttributeError, match="__arrow_c_array__"):
+            writer.write([1, 2])
+        writer.write(numbers(0, 3))
+    assert pq.read_table(path)["n"].to_pylist() == [0, 1, 2]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"max_row_group_rows": 0}, "max_row_group_rows is below 1"),
+        ({"queue_size": 0}, "queue_size is below 1"),
+        ({"compression_level": 23}, "compression_level is 23, zstd has levels 1 to 22"),
+    ],
+)
+def test_options_out_of_range_are_refused(tmp_path: Path, options: dict[str, int], message: str):
+    with pytest.raises(ValueError, match=message):
+        core.ParquetWriter(tmp_path / "a.parquet", NUMBERS, **options)
+    assert not (tmp_path / "a.parquet").exists()
+
+
+def test_an_interrupted_block_leaves_no_thread_and_no_whole_file(tmp_path: Path):
+    path = tmp_path / "a.parquet"
+    before = num_threads()
+    with pytest.raises(KeyboardInterrupt), core.ParquetWriter(path, NUMBERS, max_row_group_rows=5) as writer:
+        interrupted(writer)
+    assert num_threads() == before
+    with pytest.raises(pa.ArrowInvalid, match="Parquet magic bytes not found in footer"):
+        pq.read_metadata(path)
+    with pytest.raises(ValueError, match=r"the writer of .*a\.parquet was aborted"):
+        writer.close()
+
+
+def test_a_writer_dropped_without_close_leaves_no_thread(tmp_path: Path):
+    before = num_threads()
+    for i in range(20):
+        writer = core.ParquetWriter(tmp_path / f"{i}.parquet", NUMBERS, queue_size=8)
+        for k in range(8):
+            writer.write(numbers(0, 1000 * k))
+        del writer
+    gc.collect()
+    assert num_threads() == before
+
+
+def test_python_may_end_with_writers_open(tmp_path: Path):
+    """Their threads still hold batches, and to free these takes the GIL of an interpreter that is going away.
+
+    Without the writers' atexit hook this aborts about every second time.
+    """
+    script = f"""
+        import importlib.util
+        import numpy as np, pyarrow as pa
+        spec = importlib.util.spec_from_file_location("recap_fast._core", {core.__file__!r})
+        core = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(core)
+        schema = pa.schema([("n", pa.int64())])
+        writers = [core.ParquetWriter({str(tmp_path)!r} + f"/{{i}}.parquet", schema, queue_size=100) for i in range(32)]
+        queues = [[pa.record_batch([np.arange(2000)], schema=schema) for _ in range(100)] for _ in writers]
+        for writer, queue in zip(writers, queues):
+            while queue:
+                writer.write(queue.pop())
+    """
+    done = subprocess.run([sys.executable, "-c", textwrap.dedent(script)], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_the_gil_is_released(tmp_path: Path, assert_releases_gil: Callable[[Callable[[], object]], None]):
+    values = np.random.default_rng(0).integers(0, 1 << 60, 4_000_000)
+    batch = pa.record_batch([pa.array(values)], schema=NUMBERS)
+    writer = core.ParquetWriter(tmp_path / "a.parquet", NUMBERS, compression_level=9, queue_size=1)
+    writer.write(batch)
+    writer.write(batch)
+    assert_releases_gil(lambda: writer.write(batch))  # waits for the queue
+    assert_releases_gil(writer.close)

@@ -1,0 +1,227 @@
+"""The core's tokenizer against the `tokenizers` library and against tests/reference.py, on any Unicode text.
+
+RECAP_FAST_MAX_EXAMPLES=100000 makes it the long run.
+"""
+
+import os
+import runpy
+import sys
+import time
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import reference
+import tokenizers
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tokenizers import Tokenizer
+
+from recap_fast.native import core
+
+BYTES = [bytes([byte]) for byte in range(256)]
+MAX_EXAMPLES = int(os.environ.get("RECAP_FAST_MAX_EXAMPLES", "100"))
+FRAGMENTS = (
+    *("'s", "'T", "'re", "'VE", "'m", "'Ll", "'d", "'\u017f", "'\ufb06", "'r", "'", "\u2019s"),
+    *(" ", "  ", "   ", "\n", "\r\n", "\r", "\t", "\v", "\x1c", "\x85", "\xa0", "\u180e", "\u200b", "\u2028", "\u3000"),
+    *("1", "23", "456", "7890", "٣٤", "½", "Ⅷ", "①", "𝟘𝟙"),
+    *("a", "The", "circle", " red", "Größe", "ὕδωρ", "日本", "한국", "\u0301", "e\u0301", "नमस्ते", "\U00010d4a"),
+    *("👩‍👩‍👧", "🇫🇷", "!", "?!...", "---", "_", "\x00", "\ufffd", "\uffff", "\U0010ffff"),
+    *("<|eot_id|>", "<image>", "<pad>", "pad", " unreachable", "<|begin_of_text|>"),
+)
+TEXTS = st.one_of(
+    st.text(st.characters(exclude_categories=["Cs"])),
+    st.lists(st.one_of(st.sampled_from(FRAGMENTS), st.characters(exclude_categories=["Cs"]))).map("".join),
+    st.lists(st.sampled_from(FRAGMENTS), max_size=30).map("".join),
+)
+make_unicode_tables = SimpleNamespace(**runpy.run_path(str(Path(__file__).parents[2] / "csrc/make_unicode_tables.py")))
+many = settings(max_examples=MAX_EXAMPLES, deadline=None)
+
+Pair = tuple[Tokenizer, core.Tokenizer]
+
+
+def library_encode(tokenizer: Tokenizer, text: str, allow_special: bool = False) -> list[int]:
+    tokenizer.encode_special_tokens = not allow_special
+    return tokenizer.encode(text, add_special_tokens=False).ids
+
+
+def as_batch(rows: list[list[int]]) -> tuple[np.ndarray, np.ndarray]:
+    ids, offsets = reference.pack_rows(rows)
+    return np.array(ids, np.int32), np.array(offsets, np.int64)
+
+
+@many
+@given(text=TEXTS)
+def test_encode_is_the_librarys(small: Pair, text: str):
+    library, tokenizer = small
+    ids = tokenizer.encode(text)
+    assert ids.dtype == np.int32
+    assert ids.tolist() == library_encode(library, text)
+
+
+@many
+@given(text=TEXTS)
+def test_encode_with_the_real_vocabulary_is_the_librarys(real: Pair, text: str):
+    library, tokenizer = real
+    assert tokenizer.encode(text).tolist() == library_encode(library, text)
+
+
+@settings(max_examples=min(MAX_EXAMPLES, 1000), deadline=None)
+@given(text=TEXTS)
+def test_encode_with_the_real_vocabulary_is_tiktokens(real: Pair, ranks: dict[bytes, int], text: str):
+    assert real[1].encode(text).tolist() == reference.encode_by_rank(text, ranks)
+
+
+@many
+@given(text=TEXTS)
+def test_encode_with_special_tokens_is_the_librarys(small: Pair, text: str):
+    library, tokenizer = small
+    assert tokenizer.encode(text, allow_special=True).tolist() == library_encode(library, text, allow_special=True)
+
+
+@settings(max_examples=max(MAX_EXAMPLES // 10, 10), deadline=None)
+@given(texts=st.lists(TEXTS, max_size=5))
+def test_encode_batch_is_encode_of_each(small: Pair, texts: list[str]):
+    tokenizer = small[1]
+    ids, offsets = tokenizer.encode_batch(texts)
+    expected_ids, expected_offsets = as_batch([tokenizer.encode(text).tolist() for text in texts])
+    np.testing.assert_array_equal(ids, expected_ids, strict=True)
+    np.testing.assert_array_equal(offsets, expected_offsets, strict=True)
+
+
+@many
+@given(rows=st.lists(st.lists(st.integers(0, 10**6)), max_size=4))
+def test_detokenize_is_the_librarys_and_pythons(small: Pair, rows: list[list[int]]):
+    library, tokenizer = small
+    arguments = reference.core_arguments(library)
+    rows = [[i % tokenizer.vocab_size for i in row] for row in rows]
+    tokens = [*arguments["tokens"], *[b""] * (tokenizer.vocab_size - len(arguments["tokens"]))]
+    texts = tokenizer.detokenize(*as_batch(rows))
+    assert texts == reference.detokenize(rows, tokens, arguments["special"].values())
+    assert texts == [library.decode(row, skip_special_tokens=True) for row in rows]
+
+
+@many
+@given(row=st.lists(st.integers(0, 128_000 - 1)))
+def test_detokenize_with_the_real_vocabulary_is_the_librarys(real: Pair, row: list[int]):
+    library, tokenizer = real
+    assert tokenizer.detokenize(*as_batch([row])) == [library.decode(row, skip_special_tokens=True)]
+
+
+@many
+@given(data=st.binary())
+def test_invalid_utf8_is_replaced_as_python_does(small: Pair, data: bytes):
+    tokens = reference.core_arguments(small[0])["tokens"]
+    row = [tokens.index(bytes([byte])) for byte in data]
+    assert small[1].detokenize(*as_batch([row])) == [data.decode("utf-8", "replace")]
+
+
+@many
+@given(text=TEXTS)
+def test_a_text_comes_back(small: Pair, text: str):
+    tokenizer = small[1]
+    assert tokenizer.detokenize(*tokenizer.encode_batch([text])) == [text]
+
+
+@pytest.fixture(scope="module")
+def classes() -> dict[str, set[int]]:
+    """The code points of each class in the installed `tokenizers`, by the names of csrc/unicode_tables.hpp."""
+    return {name: set(make_unicode_tables.code_points(regex)) for name, regex in make_unicode_tables.CLASSES.items()}
+
+
+def test_the_unicode_tables_are_those_of_the_installed_tokenizers(classes: dict[str, set[int]]):
+    header = make_unicode_tables.TABLE.read_text(encoding="utf-8")
+    for name, points in classes.items():
+        assert make_unicode_tables.table(name, make_unicode_tables.ranges(sorted(points))) in header, (
+            f"{name} of csrc/unicode_tables.hpp are not those of tokenizers {tokenizers.__version__}: "
+            "run csrc/make_unicode_tables.py"
+        )
+
+
+def test_every_code_point_is_of_its_class(classes: dict[str, set[int]]):
+    """The merges begin with x, 1 and !, so each of these joins a character after it where the two are one word."""
+    tokens = [*BYTES, *(first + byte for first in (b"x", b"1", b"!") for byte in BYTES)]
+    tokenizer = core.Tokenizer(
+        tokens, [(token[0], token[1], i) for i, token in enumerate(tokens) if i > 255], {}, False
+    )
+    points = [point for point in range(sys.maxunicode + 1) if not 0xD800 <= point <= 0xDFFF]
+    sizes = np.array([len(chr(point).encode()) for point in points])
+    letters, numbers, spaces = ([point in classes[name] for point in points] for name in classes)
+    no_space = ~np.any([numbers, spaces], axis=0) | np.isin(points, [ord("\r"), ord("\n")])
+    for first, same_word in (("x", letters), ("1", numbers), ("!", no_space)):
+        _, offsets = tokenizer.encode_batch([first + chr(point) for point in points])
+        np.testing.assert_array_equal(np.diff(offsets), 1 + sizes - same_word)
+
+
+def test_special_token_look_alikes_stay_text_and_the_longest_special_token_wins(small: Pair):
+    tokenizer = small[1]
+    eot, longer = tokenizer.token_to_id("<|eot_id|>"), tokenizer.token_to_id("<|eot_id|>x")
+    assert eot not in tokenizer.encode("a<|eot_id|>b")
+    assert tokenizer.encode("<|eot_id|><|eot_id|>x<|eot_id|", allow_special=True)[:2].tolist() == [eot, longer]
+    assert tokenizer.detokenize(*as_batch([[eot, *tokenizer.encode("<|eot_id|>"), longer]])) == ["<|eot_id|>"]
+
+
+def test_token_to_id_takes_the_tokens_text(small: Pair):
+    library, tokenizer = small
+    assert tokenizer.token_to_id(" unreachable") == library.token_to_id("Ġunreachable")
+    assert tokenizer.token_to_id("<pad>") == library.token_to_id("<pad>")
+    assert tokenizer.token_to_id("no such token") is None
+    assert tokenizer.vocab_size == library.get_vocab_size()
+
+
+@pytest.mark.parametrize("text", ["a" * 100_000, " " * 100_000 + "x", "\n" * 100_000, "!" * 100_000, "ab" * 50_000])
+def test_long_runs_take_no_quadratic_time(small: Pair, text: str):
+    """100 kB take some 10 ms in n log n steps, and over 10 s in n * n."""
+    library, tokenizer = small
+    begin = time.perf_counter()
+    ids = tokenizer.encode(text)
+    assert time.perf_counter() - begin < 2
+    assert ids.tolist() == library_encode(library, text)
+
+
+def test_lone_surrogates_are_refused(small: Pair):
+    with pytest.raises(ValueError, match="surrogates not allowed"):
+        small[1].encode("a\ud800b")
+    with pytest.raises(ValueError, match="surrogates not allowed"):
+        small[1].encode_batch(["fine", "\udfff"])
+
+
+@pytest.mark.parametrize("index", [-1, 2**31 - 1])
+def test_detokenize_names_an_id_out_of_range(small: Pair, index: int):
+    with pytest.raises(ValueError, match=f"row 1 has the token id {index}; the vocabulary has "):
+        small[1].detokenize(*as_batch([[1, 2], [3, index]]))
+
+
+@pytest.mark.parametrize("offsets", [[], [-1, 2], [0, 3], [2, 1]])
+def test_detokenize_refuses_offsets_that_do_not_fit(small: Pair, offsets: list[int]):
+    with pytest.raises(ValueError, match="the offsets do not ascend from 0 to at most the number of ids, 2"):
+        small[1].detokenize(np.array([1, 2], np.int32), np.array(offsets, np.int64))
+
+
+@pytest.mark.parametrize(
+    ("tokens", "merges", "special", "message"),
+    [
+        (BYTES[:255], [], {}, "no token for the single byte 255"),
+        ([*BYTES, b"a"], [], {}, "tokens 97 and 256 have the same bytes"),
+        (BYTES, [(97, 98, 256)], {}, "merge 0 names token 256 of 256"),
+        (BYTES, [(-1, 98, 97)], {}, "merge 0 names token -1 of 256"),
+        ([*BYTES, b"ab"], [(97, 98, 256), (97, 99, 256)], {}, "merge 1: token 256 is not the bytes of 97 and 99"),
+        (BYTES, [], {"": 256}, "special token 256 is empty"),
+        (BYTES, [], {"<pad>": -1}, "special token <pad> has the id -1"),
+    ],
+)
+def test_a_vocabulary_that_is_no_byte_level_bpe_is_refused(
+    tokens: list[bytes], merges: list[tuple[int, int, int]], special: dict[str, int], message: str
+):
+    with pytest.raises(ValueError, match=message):
+        core.Tokenizer(tokens, merges, special, False)
+
+
+def test_the_gil_is_released(small: Pair, assert_releases_gil):
+    tokenizer = small[1]
+    text = "the quick brown fox's 12 circles " * 300_000
+    special = np.full(100_000_000, tokenizer.token_to_id("<pad>"), np.int32)
+    assert_releases_gil(lambda: tokenizer.encode(text))
+    assert_releases_gil(lambda: tokenizer.encode_batch([text]))
+    assert_releases_gil(lambda: tokenizer.detokenize(special, np.array([0, len(special)])))
