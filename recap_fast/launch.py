@@ -1,0 +1,200 @@
+"""One run, from what was asked to an exit code: checks everything that can be checked, opens the parts, runs them.
+
+Nothing is loaded before the configuration, the engine directory, the inputs and the output folder are known to fit.
+"""
+
+import dataclasses
+import os
+import signal
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager
+from types import FrameType
+
+from recap_fast.config import RunConfig, fingerprint
+from recap_fast.decode.decoder import Decoder, make_decoder
+from recap_fast.generate.engine import Engine, open_engine
+from recap_fast.generate.prompt import PromptEncoder
+from recap_fast.generate.spec import EngineSpec
+from recap_fast.generate.tokenizer import load_tokenizer
+from recap_fast.pipeline import Pipeline, Stages
+from recap_fast.progress import Progress, Snapshot
+from recap_fast.records import Preprocess, ShardReport
+from recap_fast.reporter import Reporter, duration, failures, progress_fields
+from recap_fast.shards.ledger import Ledger, Pending
+from recap_fast.shards.reader import open_shard
+from recap_fast.shards.run_file import read_run_file
+from recap_fast.shards.sample import Columns
+from recap_fast.shards.select import part, resolve_part
+from recap_fast.shards.source import ShardSet, describe, expand
+from recap_fast.write.card import write_card
+from recap_fast.write.schema import SCHEMA_VERSION
+
+EXIT_OK, EXIT_FAILURE, EXIT_USAGE, EXIT_ERRORS, EXIT_GAP, EXIT_DRAINED = 0, 1, 2, 3, 4, 75
+WINDOW_SLOTS = 4
+"""Samples read and not yet written in order, in multiples of the slots: a caption of the longest kind sits in its slot
+while some three of mean length come and go in each of the others."""
+
+
+def run(config: RunConfig, reporter: Reporter) -> int:
+    """Captions what is to be captioned and returns the exit code. Raises ConfigError, EngineError and OSError."""
+    spec = EngineSpec.load(config.engine)
+    columns = Columns(image=config.image_column, caption=config.caption_column)
+    index, num = resolve_part(config.shard_index, config.num_shards, os.environ)
+    shard_set = expand(config.shards, columns)
+    tokenizer = load_tokenizer(config.engine)
+    own_limit = spec.limits.max_text_tokens if config.prompt is None else None
+    if config.prompt is not None:
+        spec = dataclasses.replace(spec, prompt=dataclasses.replace(spec.prompt, text=config.prompt))
+    prompts = PromptEncoder(tokenizer, spec.prompt, config.max_field_tokens, own_limit)
+    with closing(open_decoder(config, spec.preprocess)) as decoder:
+        if config.dry_run:
+            return _show_plan(config, shard_set, (index, num), reporter)
+        marks = fingerprint(config, spec, decoder.name, SCHEMA_VERSION)
+        ledger = Ledger.open(config.output, marks, shard_set, overwrite=config.overwrite)
+        mine = part(ledger.shards, index, num)
+        pending = ledger.pending(mine, retry_failed=config.retry_failed, redo_changed=config.redo_changed)
+        _announce(reporter, spec, decoder, pending, len(ledger.shards))
+        if not pending:
+            reporter.event("done", "Nothing to do: every shard has its captions.")
+            return EXIT_OK
+        with closing(_open_engine(config, spec, prompts, reporter)) as engine:
+            limit = config.options.max_new_tokens or spec.limits.max_new_tokens
+            stages = Stages(
+                open_shard=lambda shard: open_shard(shard, columns),
+                decoder=decoder,
+                prompts=prompts,
+                engine=engine,
+                detokenize=tokenizer.detokenize,
+                ledger=ledger,
+                max_new_tokens=lambda _: limit,
+            )
+            progress = Progress(len(pending))
+            window = WINDOW_SLOTS * (config.options.num_slots or spec.limits.num_slots) + 512
+            pipeline = Pipeline(stages, progress, limit=config.limit, window=window)
+            write_card(config.output, _card_facts(spec, decoder))
+            with reporter, _signals(lambda: pipeline.drain(config.drain_seconds), reporter):
+                reporter.start(progress)
+                reports = pipeline.run([p.shard for p in pending])
+        _summarize(reporter, progress.snapshot(), spec, decoder)
+    return _conclude(ledger, reports, reporter, config, drained=pipeline.drained)
+
+
+def _open_engine(config: RunConfig, spec: EngineSpec, prompts: PromptEncoder, reporter: Reporter) -> Engine:
+    started = time.monotonic()
+    options = dataclasses.replace(config.options, max_text_tokens=prompts.max_text_tokens)
+    engine = open_engine(config.engine, spec, options, prompts.prefix_ids.tolist())
+    reporter.event("engine", f"engine   {engine.describe()}; ready in {time.monotonic() - started:.1f} s")
+    return engine
+
+
+def open_decoder(config: RunConfig, preprocess: Preprocess) -> Decoder:
+    """The decoder that was asked for; DALI decodes on the GPU where the engine runs on one."""
+    device_id = None
+    if config.options.device != "cpu" and config.decoder != "pillow":
+        import torch
+
+        if torch.cuda.is_available():
+            device_id = torch.device("cuda" if config.options.device == "auto" else config.options.device).index or 0
+    return make_decoder(
+        config.decoder,
+        preprocess,
+        max_image_pixels=config.max_image_pixels,
+        num_threads=config.decode_threads,
+        device_id=device_id,
+    )
+
+
+@contextmanager
+def _signals(drain: Callable[[], None], reporter: Reporter) -> Iterator[None]:
+    """While this lasts, SIGTERM, SIGINT and SIGUSR1 drain the run; a second one kills the process as if uncaught."""
+    handled = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
+
+    def on_signal(number: int, _: FrameType | None) -> None:
+        for each in handled:
+            signal.signal(each, signal.SIG_DFL)
+        name = signal.Signals(number).name
+        reporter.event("drain", f"{name}: finishing the captions in flight; a second signal stops at once", signal=name)
+        drain()
+
+    before = {each: signal.signal(each, on_signal) for each in handled}
+    try:
+        yield
+    finally:
+        for each, handler in before.items():
+            signal.signal(each, handler)
+
+
+def _show_plan(config: RunConfig, shard_set: ShardSet, index_num: tuple[int, int], reporter: Reporter) -> int:
+    """Lists what `run` would do, from what is in the output folder, which stays as it is."""
+    known = None if config.overwrite else read_run_file(config.output)
+    if known is not None:
+        shard_set = shard_set.below(known.root)
+    mine = part(shard_set.shards, *index_num)
+    pending = [Pending(shard, "new") for shard in mine]
+    if known is not None:
+        ledger = Ledger(config.output, known, shard_set.shards)
+        pending = ledger.pending(mine, retry_failed=config.retry_failed, redo_changed=config.redo_changed)
+    for shard, reason in ((p.shard, p.reason) for p in pending):
+        target = config.output / "data" / f"{shard.name}.parquet"
+        reporter.event("plan", f"{describe(shard)} -> {target} ({reason})", shard=shard.name, reason=reason)
+    num, total = len(pending), len(shard_set.shards)
+    reporter.event("dry_run", f"{num} of {total} shards to do; nothing was written.", pending=num, total=total)
+    return EXIT_OK
+
+
+def _announce(reporter: Reporter, spec: EngineSpec, decoder: Decoder, pending: Sequence[Pending], total: int) -> None:
+    reasons = Counter(p.reason for p in pending)
+    listed = ", ".join(f"{count} {reason}" for reason, count in reasons.items())
+    detail = "" if reasons.keys() <= {"new"} else f" ({listed})"
+    reporter.event("shards", f"shards   {len(pending)} of {total} to do{detail}", pending=len(pending), total=total)
+    reporter.event("decoder", f"decoder  {decoder.name}" + (f" ({decoder.note})" if decoder.note else ""))
+    if spec.notice:
+        reporter.event("notice", f"notice   {spec.notice}")
+
+
+def _summarize(reporter: Reporter, s: Snapshot, spec: EngineSpec, decoder: Decoder) -> None:
+    with_what = f"decoder {decoder.name}, backend {spec.backend}, {spec.precision}"
+    fallbacks = f" ({decoder.num_fallbacks} by Pillow)" if decoder.num_fallbacks else ""
+    text = (
+        f"{s.captioned:,} captions{failures(s.failed)} in {duration(s.seconds)}: {s.images_per_s:.1f} images/s, "
+        f"{s.tokens_per_caption:.1f} tokens a caption; {with_what}{fallbacks}"
+    )
+    parts = {"decoder": decoder.name, "backend": spec.backend, "precision": spec.precision}
+    reporter.event("summary", text, **parts, **progress_fields(s))
+
+
+def _conclude(
+    ledger: Ledger, reports: Sequence[ShardReport], reporter: Reporter, config: RunConfig, *, drained: bool
+) -> int:
+    """Says what is left to do, and the exit code that goes with it."""
+    if drained:
+        reporter.event("drained", "Stopped by a signal; the same command goes on from here.")
+        return EXIT_DRAINED
+    broken = [r for r in reports if r.status in ("failed", "truncated")]
+    for report in broken:
+        reporter.event("shard", f"shard {report.shard} is {report.status}: {report.error}", status=report.status)
+    if broken:
+        text = f"{len(broken)} of {len(reports)} shards could not be read whole; the next run tries again."
+        reporter.event("failure", text)
+        return EXIT_FAILURE
+    rows, failed = (sum(r.rows for r in reports), sum(sum(r.failed.values()) for r in reports))
+    if rows and failed / rows > config.max_error_rate:
+        reporter.event(
+            "error_rate",
+            f"{failed} of {rows} images have no caption ({failed / rows:.1%}), more than --max-error-rate "
+            f"{config.max_error_rate:g}. The reasons are in the columns status and error of {ledger.output}.",
+        )
+        return EXIT_ERRORS
+    return EXIT_OK
+
+
+def _card_facts(spec: EngineSpec, decoder: Decoder) -> dict[str, str]:
+    return {
+        "engine": spec.name,
+        "precision": spec.precision,
+        "prompt": spec.prompt.text,
+        "template": spec.prompt.template,
+        "decoder": decoder.name,
+    }

@@ -1,0 +1,125 @@
+"""Counts what a run does and times its stages; says which stage limits it and when it will be done.
+
+Each counter is written by one thread. A stage is busy while it works and not while it waits for another: the busiest
+one is what limits the run.
+"""
+
+import time
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Literal, TypeVar
+
+from recap_fast.records import Completion
+
+Stage = Literal["read", "decode", "generate", "write"]
+STAGES: tuple[Stage, ...] = ("read", "decode", "generate", "write")
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Snapshot:
+    """The state of a run at one moment."""
+
+    seconds: float
+    """Since the first image was read."""
+    rows: int
+    captioned: int
+    failed: dict[str, int]
+    num_tokens: int
+    shards_done: int
+    shards_total: int
+    busy: dict[Stage, float]
+    """Share of the time that each stage worked."""
+    eta_s: float | None
+
+    @property
+    def images_per_s(self) -> float:
+        """Captions a second, from the first image on."""
+        return self.captioned / self.seconds if self.seconds > 0 else 0.0
+
+    @property
+    def tokens_per_caption(self) -> float:
+        """Mean number of generated tokens."""
+        return self.num_tokens / self.captioned if self.captioned else 0.0
+
+    @property
+    def limiting_stage(self) -> Stage:
+        """The stage that worked most of the time."""
+        return max(STAGES, key=self.busy.__getitem__)
+
+
+class Progress:
+    """The counters of one run."""
+
+    def __init__(self, num_shards: int):
+        self._num_shards = num_shards
+        self._started: float | None = None
+        self._captioned = self._num_tokens = self._shards_done = 0
+        self._failed: Counter[str] = Counter()
+        self._busy = dict.fromkeys(STAGES, 0.0)
+        self._opened_shards = self._opened_rows = self._resumed_rows = 0
+
+    @contextmanager
+    def busy(self, stage: Stage) -> Iterator[None]:
+        """Times a piece of work of a stage."""
+        start = time.monotonic()
+        try:
+            yield
+        finally:
+            self._busy[stage] += time.monotonic() - start
+
+    def timed(self, stage: Stage, items: Iterable[T]) -> Iterator[T]:
+        """Passes items on and times how long each took to come."""
+        iterator = iter(items)
+        while True:
+            with self.busy(stage):
+                try:
+                    item = next(iterator)
+                except StopIteration:
+                    return
+            yield item
+
+    def start_shard(self, num_samples: int, num_done: int) -> None:
+        """A shard was opened: its samples, and how many of them earlier runs have done."""
+        if self._started is None:
+            self._started = time.monotonic()
+        self._opened_shards += 1
+        self._opened_rows += num_samples
+        self._resumed_rows += num_done
+
+    def count(self, status: str, completion: Completion | None) -> None:
+        """A sample is finished, with a caption or without one."""
+        if completion is None:
+            self._failed[status] += 1
+        else:
+            self._captioned += 1
+            self._num_tokens += completion.num_tokens
+
+    def finish_shard(self) -> None:
+        """A shard has its done-record."""
+        self._shards_done += 1
+
+    def snapshot(self) -> Snapshot:
+        """The state now."""
+        seconds = 0.0 if self._started is None else time.monotonic() - self._started
+        rows = self._captioned + sum(self._failed.values())
+        return Snapshot(
+            seconds=seconds,
+            rows=rows,
+            captioned=self._captioned,
+            failed=dict(self._failed),
+            num_tokens=self._num_tokens,
+            shards_done=self._shards_done,
+            shards_total=self._num_shards,
+            busy={stage: spent / seconds if seconds else 0.0 for stage, spent in self._busy.items()},
+            eta_s=self._eta(rows, seconds),
+        )
+
+    def _eta(self, rows: int, seconds: float) -> float | None:
+        """Seconds to go, if the shards not yet opened are like those that are."""
+        if not rows or not self._opened_shards:
+            return None
+        expected = self._opened_rows / self._opened_shards * self._num_shards - self._resumed_rows
+        return max(0.0, expected - rows) * seconds / rows

@@ -1,0 +1,81 @@
+"""Samples, image outcomes and completions in; rows of the output schema out.
+
+The caption is the generated text without special tokens, stripped. One that ended in a loop is cut at its last whole
+sentence. Nothing else is changed: what the model said is what the row holds.
+"""
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from recap_fast.records import OK, Completion, ImageOutcome, Sample
+from recap_fast.write.schema import SCHEMA
+
+Detokenize = Callable[[Sequence[NDArray[np.int32]]], list[str]]
+_SENTENCE_END = re.compile(r"(?:[.!?](?=[\"'”’)\]]*(?:\s|$))|[。！？])[\"'”’」』)\]]*")  # noqa: RUF001 - they are meant
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """A sample on its way to disk: its image bytes dropped, its caption still token ids. None where it has none."""
+
+    sample: Sample
+    outcome: ImageOutcome
+    completion: Completion | None
+    warning: str | None = None
+
+    @property
+    def status(self) -> str:
+        """What the row's `status` will be: the shard's verdict on the sample, else the decoder's."""
+        return self.outcome.status if self.sample.status == OK else self.sample.status
+
+
+def make_batch(finished: Sequence[Finished], detokenize: Detokenize) -> pa.RecordBatch:
+    """Rows in the given order, as one Arrow batch of the output schema."""
+    captioned = [f.completion for f in finished if f.completion is not None]
+    texts = iter(detokenize([c.token_ids for c in captioned]))
+    rows = [_row(f, None if f.completion is None else clean(next(texts), f.completion)) for f in finished]
+    return pa.RecordBatch.from_pylist(rows, schema=SCHEMA)
+
+
+def clean(text: str, completion: Completion) -> str:
+    """Strips a caption; one whose end was a loop ends with its last whole sentence, where it has one."""
+    text = text.strip()
+    if completion.finish_reason != "loop":
+        return text
+    ends = [match.end() for match in _SENTENCE_END.finditer(text)]
+    return text[: ends[-1]] if ends else text
+
+
+def count_words(text: str | None) -> int | None:
+    """The paper's measure of length: words between white space."""
+    return None if text is None else len(text.split())
+
+
+def _row(finished: Finished, caption: str | None) -> dict[str, str | int | None]:
+    sample, outcome, completion = finished.sample, finished.outcome, finished.completion
+    warnings = [w for w in (sample.warning, finished.warning) if w]
+    return {
+        "url": sample.url,
+        "re_caption": caption,
+        "org_caption": sample.org_caption,
+        "sha256": sample.sha256,
+        "key": sample.key,
+        "re_length": count_words(caption),
+        "org_length": count_words(sample.org_caption),
+        "uid": sample.uid,
+        "shard": sample.shard,
+        "index": sample.index,
+        "width": outcome.width,
+        "height": outcome.height,
+        "status": finished.status,
+        "error": outcome.error if sample.status == OK else sample.error,
+        "warning": "; ".join(warnings) or None,
+        "finish_reason": "error" if completion is None else completion.finish_reason,
+        "num_tokens": None if completion is None else completion.num_tokens,
+        "metadata": sample.metadata,
+    }

@@ -1,0 +1,44 @@
+"""The dataset card: README.md of the output, so that the Hub's viewer and `load_dataset` read it as it stands."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from recap_fast import atomic
+
+_CARD = """---
+configs:
+- config_name: default
+  data_files: data/**/*.parquet
+tags:
+- image-captioning
+- recap-fast
+---
+# Captions by recap-fast
+
+One Parquet file per input shard, one row per input image, in input order. `re_caption` is the generated caption,
+`org_caption` the one that came with the image. A row whose `status` is not `ok` has no caption, and says why in
+`error`. `(shard, index)` tells which image it was; `key`, `url`, `uid`, `sha256` and `metadata` are as they came.
+
+| what | value |
+|---|---|
+{rows}
+
+```python
+import datasets
+
+captions = datasets.load_dataset("PATH_OF_THIS_FOLDER", split="train")
+```
+"""
+
+
+def write_card(output: Path, facts: Mapping[str, str]) -> None:
+    """Writes the card, unless the user has put a README.md of their own in its place."""
+    path = output / "README.md"
+    rows = "\n".join(f"| {name} | {_cell(value)} |" for name, value in facts.items())
+    if not path.exists() or "# Captions by recap-fast" in path.read_text(encoding="utf-8", errors="replace"):
+        atomic.atomic_write(path, _CARD.format(rows=rows).encode())
+
+
+def _cell(value: str) -> str:
+    """One line in which no character ends the cell."""
+    return " ".join(value.split()).replace("|", "\\|")

@@ -1,0 +1,36 @@
+"""The output columns, once: Recap-DataComp-1B's first, in its order and types, then ours.
+
+https://huggingface.co/datasets/UCSC-VLAA/Recap-DataComp-1B has the first eleven; its scores are nullable here, as
+nothing in this program computes them.
+"""
+
+import pyarrow as pa
+
+SCHEMA_VERSION = 1
+
+SCHEMA = pa.schema(
+    [
+        ("url", pa.string()),
+        ("re_caption", pa.string()),
+        ("org_caption", pa.string()),
+        ("sha256", pa.string()),
+        ("key", pa.string()),
+        ("re_clip_score", pa.float64()),
+        ("org_clip_score", pa.float64()),
+        ("re_length", pa.int64()),
+        ("org_length", pa.int64()),
+        ("re_gpt4v_score", pa.int64()),
+        ("org_gpt4v_score", pa.int64()),
+        ("uid", pa.string()),
+        ("shard", pa.string()),
+        ("index", pa.int64()),
+        ("width", pa.int32()),
+        ("height", pa.int32()),
+        ("status", pa.string()),
+        ("error", pa.string()),
+        ("warning", pa.string()),
+        ("finish_reason", pa.string()),
+        ("num_tokens", pa.int32()),
+        ("metadata", pa.string()),
+    ]
+)

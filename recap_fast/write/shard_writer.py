@@ -1,0 +1,144 @@
+"""Finished samples of one shard in, in any order; one Parquet file with its rows in input order out.
+
+Every `STRETCH_ROWS` of them, or after `STRETCH_SECONDS`, go to disk as a stretch: a small Parquet file of their own, so
+that a crash costs no more than that, whichever rows are still to come before them. `finish` merges the stretches, what
+was kept of earlier runs and the last rows into the shard's file; a shard of one stretch is written once.
+"""
+
+import hashlib
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from recap_fast import atomic
+from recap_fast.native import core
+from recap_fast.records import OK
+from recap_fast.write.captions import Detokenize, Finished, make_batch
+from recap_fast.write.merge import merge_rows
+from recap_fast.write.schema import SCHEMA
+
+STRETCH_ROWS = 1000
+STRETCH_SECONDS = 300.0
+
+
+@dataclass(frozen=True, slots=True)
+class ShardFile:
+    """What was written: counts over all rows of the shard, those kept of earlier runs included."""
+
+    rows: int
+    captioned: int
+    failed: Mapping[str, int]
+    """Rows without a caption, by status."""
+    num_tokens: int
+    size_bytes: int
+    sha256: str
+
+
+class ShardWriter:
+    """Writes one shard. Not for several threads at once."""
+
+    def __init__(
+        self,
+        output: Path,
+        stretch_path: Callable[[int, int], Path],
+        detokenize: Detokenize,
+        *,
+        kept: Sequence[Path] = (),
+        metadata: Mapping[str, str] | None = None,
+    ):
+        self._output = output
+        self._stretch_path = stretch_path
+        self._detokenize = detokenize
+        self._files = list(kept)
+        self._metadata = dict(metadata or {})
+        self._early: set[int] = set()
+        self._next_order = 0
+        self._unwritten: dict[int, Finished] = {}
+        self._oldest = 0.0
+
+    @property
+    def num_released(self) -> int:
+        """How many samples are in order: those added with orders 0 to this number less one."""
+        return self._next_order
+
+    def add(self, order: int, finished: Finished) -> int:
+        """Takes the sample that was the `order`-th (from 0) to be read of this shard; returns how many it released."""
+        if len(self._unwritten) >= STRETCH_ROWS:
+            self.flush()
+        if not self._unwritten:
+            self._oldest = time.monotonic()
+        self._unwritten[order] = finished
+        self._early.add(order)
+        before = self._next_order
+        while self._next_order in self._early:
+            self._early.remove(self._next_order)
+            self._next_order += 1
+        return self._next_order - before
+
+    def flush_if_old(self) -> None:
+        """Brings rows to disk that have waited for `STRETCH_SECONDS`; call it every now and then."""
+        if self._unwritten and time.monotonic() - self._oldest > STRETCH_SECONDS:
+            self.flush()
+
+    def flush(self) -> None:
+        """Brings all rows that are there to disk, as a stretch."""
+        rows = self._take_unwritten()
+        if not rows:
+            return
+        path = self._stretch_path(rows[0].sample.index, rows[-1].sample.index)
+        self._write(path, [make_batch(rows, self._detokenize)])
+        self._files.append(path)
+
+    def finish(self) -> ShardFile:
+        """Writes the shard's file. FileNotFoundError means that another process finished the shard and cleaned up."""
+        rows = self._take_unwritten()
+        last = [make_batch(rows, self._detokenize)] if rows else []
+        tally = _Tally()
+        batches = merge_rows(self._files, last, STRETCH_ROWS)
+        sha256 = self._write(self._output, (tally.count(batch) for batch in batches))
+        size_bytes = self._output.stat().st_size
+        return ShardFile(tally.rows, tally.captioned, tally.failed, tally.num_tokens, size_bytes, sha256)
+
+    def _take_unwritten(self) -> list[Finished]:
+        """Hands out the rows that are in no file yet, in order of their index."""
+        rows = [self._unwritten[order] for order in sorted(self._unwritten)]
+        self._unwritten.clear()
+        return rows
+
+    def _write(self, path: Path, batches: Iterable[pa.RecordBatch]) -> str:
+        """Writes a Parquet file atomically and returns its SHA-256."""
+        temporary = atomic.temporary_path(path)
+        try:
+            with core.ParquetWriter(
+                temporary, SCHEMA, max_row_group_rows=STRETCH_ROWS, key_value_metadata=self._metadata
+            ) as writer:
+                for batch in batches:
+                    writer.write(batch)
+            with temporary.open("rb") as file:
+                digest = hashlib.file_digest(file, "sha256").hexdigest()
+            atomic.replace(temporary, path)
+        finally:
+            temporary.unlink(missing_ok=True)
+        return digest
+
+
+class _Tally:
+    """Counts rows as they pass by."""
+
+    def __init__(self) -> None:
+        self.rows = self.captioned = self.num_tokens = 0
+        self.failed: dict[str, int] = {}
+
+    def count(self, batch: pa.RecordBatch) -> pa.RecordBatch:
+        self.rows += batch.num_rows
+        self.num_tokens += pc.sum(batch.column("num_tokens")).as_py() or 0
+        for entry in pc.value_counts(batch.column("status")).to_pylist():
+            if entry["values"] == OK:
+                self.captioned += entry["counts"]
+            else:
+                self.failed[entry["values"]] = self.failed.get(entry["values"], 0) + entry["counts"]
+        return batch

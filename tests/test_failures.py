@@ -1,0 +1,196 @@
+"""What breaks in a run, and what becomes of the rest: shards, the engine, the disk, threads; and drains."""
+
+import dataclasses
+import threading
+import time
+
+import pytest
+import runs
+from fake_runs import TIMEOUT_S, FakeRun, RecordingEngine, break_off, captions, expected_captions, within, write_shards
+
+from recap_fast.errors import EngineError
+from recap_fast.write import shard_writer
+
+
+def test_a_shard_that_cannot_be_opened_is_recorded_and_the_run_goes_on(tmp_path):
+    write_shards(tmp_path / "in", [4, 4, 4])
+    (tmp_path / "in" / "00001.tar").write_bytes(b"not a tar" * 500)
+    run = FakeRun(tmp_path / "in", tmp_path / "out")
+    reports = {r.shard: r for r in run.run()}
+    assert {name: r.status for name, r in reports.items()} == {
+        "00000": "complete",
+        "00001": "failed",
+        "00002": "complete",
+    }
+    assert "00001.tar" in str(reports["00001"].error)
+    assert runs.read_done(tmp_path / "out", "00001")["status"] == "failed"
+    assert [(p.shard.name, p.reason) for p in run.ledger.pending()] == [("00001", "failed")]
+
+
+def test_a_shard_that_breaks_in_the_middle_keeps_what_it_gave(tmp_path, caplog):
+    write_shards(tmp_path / "in", [6, 6])
+    run = FakeRun(tmp_path / "in", tmp_path / "out")
+    open_shard = run.stages.open_shard
+
+    class Breaking:
+        def __init__(self, reader):
+            self._reader, self.identity, self.num_samples, self.problem = reader, reader.identity, 6, None
+
+        def samples(self, done):
+            for sample in self._reader.samples(done):
+                if sample.index == 4:
+                    raise KeyError("a bug of ours")
+                yield sample
+
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *_):
+            self._reader.close()
+
+    def open_breaking(shard):
+        return Breaking(open_shard(shard)) if shard.name == "00000" else open_shard(shard)
+
+    run.stages = dataclasses.replace(run.stages, open_shard=open_breaking)
+    reports = {r.shard: r for r in run.run()}
+    assert (reports["00000"].status, reports["00000"].rows) == ("truncated", 4)
+    assert reports["00000"].error == "KeyError: 'a bug of ours'"
+    assert "a bug of ours" in caplog.text
+    assert reports["00001"].status == "complete"
+
+
+def test_the_whole_samples_of_a_truncated_tar_are_captioned_and_a_mended_one_is_done_anew(tmp_path):
+    write_shards(tmp_path / "in", [8, 2])
+    whole = (tmp_path / "in" / "00000.tar").read_bytes()
+    (tmp_path / "in" / "00000.tar").write_bytes(whole[: len(whole) // 2])
+    reports = {r.shard: r for r in FakeRun(tmp_path / "in", tmp_path / "out").run()}
+    assert reports["00000"].status == "truncated"
+    assert 0 < reports["00000"].captioned < 8
+    assert reports["00000"].error
+
+    engine = RecordingEngine()
+    again = FakeRun(tmp_path / "in", tmp_path / "out", engine)
+    assert [s.name for s in again.pending] == ["00000"]
+    (report,) = again.run()
+    assert (report.status, report.rows) == ("truncated", reports["00000"].rows)
+    assert engine.submitted == 0, "rows that are there were done again"
+
+    (tmp_path / "in" / "00000.tar").write_bytes(whole)
+    (report,) = FakeRun(tmp_path / "in", tmp_path / "out").run()
+    assert (report.status, report.rows) == ("complete", 8)
+    assert captions(tmp_path / "out") == expected_captions(tmp_path / "in", [8, 2])
+    assert FakeRun(tmp_path / "in", tmp_path / "out").pending == []
+
+
+def test_an_engine_error_stops_at_once_and_what_is_finished_stays(tmp_path):
+    write_shards(tmp_path / "in", [10, 100])
+    engine = RecordingEngine(num_slots=4)
+    step = engine.step
+
+    def failing_step():
+        if engine.completed >= 40:
+            raise EngineError("CUDA error: an illegal memory access")
+        return step()
+
+    engine.step = failing_step
+    run = FakeRun(tmp_path / "in", tmp_path / "out", engine)
+    with pytest.raises(EngineError, match="illegal memory access"):
+        within(TIMEOUT_S, run.run)
+    assert runs.read_done(tmp_path / "out", "00000")["status"] == "complete"
+    again = FakeRun(tmp_path / "in", tmp_path / "out")
+    assert [s.name for s in again.pending] == ["00001"]
+    again.run()
+    assert again.engine.submitted == 110 - engine.completed, "captions that were finished are made again, or lost"
+    assert captions(tmp_path / "out") == expected_captions(tmp_path / "in", [10, 100])
+
+
+def test_a_full_disk_stops_the_run_with_the_systems_words(tmp_path, monkeypatch):
+    write_shards(tmp_path / "in", [30, 30])
+    run = FakeRun(tmp_path / "in", tmp_path / "out")
+
+    def full(*_):
+        raise OSError(28, "No space left on device", "00000.parquet")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(shard_writer.atomic, "replace", full)
+        with pytest.raises(OSError, match=r"No space left on device: '00000.parquet'"):
+            within(TIMEOUT_S, run.run)
+    assert not (tmp_path / "out" / "manifests").exists()
+    FakeRun(tmp_path / "in", tmp_path / "out").run()
+    assert captions(tmp_path / "out") == expected_captions(tmp_path / "in", [30, 30])
+
+
+@pytest.mark.parametrize("method", ["_read", "_decode", "_write", "_generate", "_decode_batch", "_next_batch", "_fill"])
+@pytest.mark.parametrize("window", [16, 2000], ids=["window full", "queues full"])
+def test_whichever_thread_dies_the_others_end(tmp_path, monkeypatch, method, window):
+    write_shards(tmp_path / "in", [300, 300])
+    run = FakeRun(tmp_path / "in", tmp_path / "out", window=window)
+    pipeline = run.pipeline()
+    monkeypatch.setattr(pipeline, method, break_off)
+    with pytest.raises(RuntimeError, match="broken on purpose"):
+        within(TIMEOUT_S, lambda: pipeline.run(run.pending))
+
+
+@pytest.mark.parametrize("part", ["decoder", "prompts", "detokenize", "ledger", "engine"])
+@pytest.mark.parametrize("after", [0, 25])
+def test_whichever_part_breaks_the_run_ends_with_its_error(tmp_path, monkeypatch, part, after):
+    write_shards(tmp_path / "in", [20] * 10)
+    run = FakeRun(tmp_path / "in", tmp_path / "out", window=16)
+    monkeypatch.setattr(shard_writer, "STRETCH_ROWS", 5)
+    monkeypatch.setattr("recap_fast.pipeline.DECODE_BATCH", 4)
+    count = iter(range(10**6))
+
+    def fail_later(method):
+        return lambda *a, **k: break_off() if next(count) >= after else method(*a, **k)
+
+    target = {
+        "decoder": (run.stages.decoder, "decode"),
+        "prompts": (run.stages.prompts, "text_ids"),
+        "ledger": (run.stages.ledger, "stretch_path"),
+        "engine": (run.stages.engine, "submit"),
+    }
+    if part == "detokenize":
+        run.stages = dataclasses.replace(run.stages, detokenize=fail_later(run.stages.detokenize))
+    else:
+        thing, method = target[part]
+        monkeypatch.setattr(thing, method, fail_later(getattr(thing, method)))
+    with pytest.raises(RuntimeError, match="broken on purpose"):
+        within(TIMEOUT_S, run.run)
+
+
+def test_draining_finishes_what_is_in_flight_and_the_next_run_goes_on(tmp_path):
+    write_shards(tmp_path / "in", [40] * 5)
+    engine = RecordingEngine(num_slots=4, length=lambda _: 3)
+    run = FakeRun(tmp_path / "in", tmp_path / "out", engine)
+    pipeline = run.pipeline()
+    step = engine.step
+
+    def step_and_drain():
+        if engine.submitted >= 90 and not pipeline.drained:
+            pipeline.drain(60)
+        return step()
+
+    engine.step = step_and_drain
+    reports = within(TIMEOUT_S, lambda: pipeline.run(run.pending))
+    assert pipeline.drained
+    assert engine.completed == engine.submitted < 200
+    assert [r.status for r in reports] == ["complete", "complete", "interrupted"]
+    again = FakeRun(tmp_path / "in", tmp_path / "out")
+    again.run()
+    assert again.engine.submitted == 200 - engine.completed
+    assert captions(tmp_path / "out") == expected_captions(tmp_path / "in", [40] * 5)
+
+
+def test_draining_waits_no_longer_than_it_was_told_to(tmp_path):
+    write_shards(tmp_path / "in", [20])
+    engine = RecordingEngine(num_slots=4, length=lambda number: float("inf") if number == 3 else 1)
+    run = FakeRun(tmp_path / "in", tmp_path / "out", engine)
+    pipeline = run.pipeline()
+    threading.Timer(0.2, lambda: pipeline.drain(0.3)).start()
+    started = time.monotonic()
+    (report,) = within(TIMEOUT_S, lambda: pipeline.run(run.pending))
+    assert 0.5 <= time.monotonic() - started < 5
+    assert report.status == "interrupted"
+    again = FakeRun(tmp_path / "in", tmp_path / "out")
+    again.run()
+    assert again.engine.submitted == 1, "only the one that was given up is to be done again"

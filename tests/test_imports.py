@@ -1,0 +1,72 @@
+"""Nothing heavy loads early: what is imported is asked of a fresh interpreter."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+HEAVY = (
+    *("torch", "pyarrow", "transformers", "tokenizers", "safetensors", "nvidia.dali", "fsspec", "datasets", "duckdb"),
+    *("PIL", "pandas", "hypothesis", "pytest"),
+)
+OURS = ("recap_fast._core", "recap_fast.launch", "recap_fast.pipeline")
+
+
+def imported(code: str) -> set[str]:
+    """The modules that there are after this code."""
+    code += "\nimport sys, json; sys.stdout.write('@@' + json.dumps(list(sys.modules)))"
+    output = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    return set(json.loads(output.rpartition("@@")[2]))
+
+
+def heavy(modules: set[str]) -> set[str]:
+    return modules & {*HEAVY, *OURS}
+
+
+def test_the_package_is_light():
+    modules = imported("import recap_fast")
+    assert heavy(modules) == set()
+    assert {m for m in modules if m.startswith("recap_fast")} == {"recap_fast"}
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["run", "--help"], ["build-engine", "--help"], ["verify", "--help"]])
+def test_help_loads_nothing_heavy(arguments):
+    code = f"import sys\nfrom recap_fast.cli import cli\ntry:\n cli({arguments!r})\nexcept SystemExit:\n pass"
+    modules = imported(code)
+    assert heavy(modules) == set()
+    assert "numpy" not in modules
+
+
+def test_records_and_errors_need_numpy_only():
+    assert heavy(imported("import recap_fast.records, recap_fast.errors")) == set()
+
+
+@pytest.mark.parametrize(
+    ("module", "without"),
+    [
+        ("recap_fast.shards.source", ("torch", "pyarrow", "PIL")),
+        ("recap_fast.shards.reader", ("torch", "pyarrow", "PIL")),
+        ("recap_fast.decode.decoder", ("torch", "pyarrow", "PIL", "nvidia.dali")),
+        ("recap_fast.decode.pillow", ("torch", "pyarrow", "nvidia.dali")),
+        ("recap_fast.generate.engine", ("torch", "pyarrow", "PIL", "transformers")),
+        ("recap_fast.write.shard_writer", ("torch", "PIL", "tokenizers")),
+        ("recap_fast.pipeline", ("torch", "PIL", "tokenizers", "nvidia.dali", "transformers")),
+        ("recap_fast.launch", ("torch", "PIL", "tokenizers", "nvidia.dali", "transformers")),
+        ("recap_fast.verify", ("torch", "PIL", "tokenizers")),
+    ],
+)
+def test_a_stage_loads_what_it_uses_and_no_more(module, without):
+    assert imported(f"import {module}") & set(without) == set()
+
+
+def test_transformers_and_datasets_are_never_imported_by_the_package(tiny_engine):
+    code = (
+        "from pathlib import Path\n"
+        "from recap_fast.generate.spec import EngineSpec\nfrom recap_fast.generate.engine import *\n"
+        "import recap_fast.launch\n"
+        f"f = Path({str(tiny_engine)!r}); open_engine(f, EngineSpec.load(f), EngineOptions(device='cpu'), [1])"
+    )
+    modules = imported(code)
+    assert "torch" in modules
+    assert modules & {"transformers", "datasets", "tokenizers", "nvidia.dali"} == set()

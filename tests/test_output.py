@@ -1,0 +1,110 @@
+"""What users read the output with: each opens the folder as it stands, a run cut short included."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import duckdb
+import pyarrow.dataset
+import pyarrow.parquet as pq
+import pytest
+import runs
+
+from recap_fast.write.schema import SCHEMA
+
+NUM_ROWS = 36
+
+
+@pytest.fixture(scope="module")
+def output(tmp_path_factory, server, tiny_engine) -> Path:
+    """Shards in folders of two depths; the last one was cut short, so there is a stretch of it in partial/."""
+    folder = tmp_path_factory.mktemp("output")
+    runs.write_pictures(folder / "in", 2, 12, bad=[5])
+    runs.write_pictures(folder / "in" / "deeper" / "still", 2, 12)
+    arguments = runs.run_arguments(tiny_engine, folder / "in", folder / "out", "--max-new-tokens", 4)
+    command = server.run(*arguments, "--shards", folder / "in" / "deeper" / "still", "--limit", 39)
+    assert command.code == 0, command.stderr
+    assert list((folder / "out" / "partial").rglob("*.parquet"))
+    assert len(runs.read_rows(folder / "out")) == NUM_ROWS
+    return folder / "out"
+
+
+def test_datasets_loads_the_folder_and_only_its_data(output, tmp_path):
+    code = (
+        "import datasets, json, sys\n"
+        "rows = datasets.load_dataset(sys.argv[1], split='train')\n"
+        "json.dump([rows.column_names, rows['index'], rows['shard'], rows['re_caption']], sys.stdout, default=list)"
+    )
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path)}
+    done = subprocess.run(
+        [sys.executable, "-c", code, output], env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    columns, indices, shards, captions = json.loads(done.stdout)
+    assert columns == SCHEMA.names
+    rows = runs.read_rows(output)
+    expected = {(row["shard"], row["index"]): row["re_caption"] for row in rows}
+    assert len(indices) == NUM_ROWS
+    assert dict(zip(zip(shards, indices, strict=True), captions, strict=True)) == expected
+
+
+def test_duckdb_reads_it(output):
+    query = f"SELECT count(*), count(DISTINCT (shard, index)), count(re_caption) FROM '{output}/data/**/*.parquet'"
+    assert duckdb.sql(query).fetchall() == [(NUM_ROWS, NUM_ROWS, NUM_ROWS - 2)]
+    assert [row[0] for row in duckdb.sql(f"DESCRIBE FROM '{output}/data/*.parquet'").fetchall()] == SCHEMA.names
+
+
+def test_pyarrow_reads_it(output):
+    table = pq.read_table(output / "data")
+    assert table.num_rows == NUM_ROWS
+    assert table.schema.equals(SCHEMA)
+    assert pyarrow.dataset.dataset(output / "data").count_rows() == NUM_ROWS
+
+
+def test_the_files_are_compressed_have_statistics_and_say_what_they_were_made_from(output):
+    for path in (output / "data").rglob("*.parquet"):
+        file = pq.ParquetFile(path)
+        group = file.metadata.row_group(0)
+        by_name = {group.column(i).path_in_schema: group.column(i) for i in range(group.num_columns)}
+        assert {column.compression for column in by_name.values()} == {"ZSTD"}
+        assert (by_name["index"].statistics.min, by_name["index"].statistics.max) == (0, 7)
+        name = path.relative_to(output / "data").with_suffix("")
+        assert file.metadata.metadata[b"recap_fast.shard"].decode() == str(name)
+        assert b"recap_fast.input" in file.metadata.metadata
+
+
+def test_row_groups_are_small(output):
+    files = [pq.ParquetFile(path).metadata for path in (output / "data").rglob("*.parquet")]
+    sizes = [file.row_group(group).num_rows for file in files for group in (0, 1)]
+    assert max(sizes) == runs.STRETCH_ROWS
+
+
+def test_outputs_mirror_the_inputs_and_nothing_else_lies_there(output):
+    names = {str(path.relative_to(output)) for path in output.rglob("*") if path.is_file()}
+    stretches = {name for name in names if name.startswith("partial/deeper/still/00001/")}
+    assert names - stretches == {
+        *("README.md", "run.json", "data/00000.parquet", "data/00001.parquet"),
+        *("manifests/00000.json", "manifests/00001.json"),
+        *("data/deeper/still/00000.parquet", "manifests/deeper/still/00000.json"),
+    }
+    assert stretches
+
+
+def test_a_done_record_is_readable_and_complete(output):
+    record = runs.read_done(output, "00000")
+    assert (record["status"], record["rows"], record["captioned"]) == ("complete", 12, 11)
+    assert record["failed"] == {"not_an_image": 1}
+    assert record["num_tokens"] == 44
+    assert record["input"]["size_bytes"] == Path(record["url"]).stat().st_size
+    assert record["output"]["size_bytes"] == (output / "data" / "00000.parquet").stat().st_size
+
+
+def test_a_row_says_all_that_came_with_its_sample(output):
+    row = runs.read_rows(output)[0]
+    assert (row["url"], row["uid"], row["key"]) == ("http://x/000000000", "u000000000", "000000000")
+    assert (row["org_caption"], row["org_length"]) == ("alt text 0", 3)
+    assert (row["width"], row["height"], row["finish_reason"], row["num_tokens"]) == (20, 16, "length", 4)
+    assert json.loads(row["metadata"])["caption"] == "alt text 0"
+    assert row["re_length"] == len(row["re_caption"].split())

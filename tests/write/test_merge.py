@@ -1,0 +1,63 @@
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from fake_runs import detokenize
+from finished_rows import finished
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from recap_fast.write.captions import make_batch
+from recap_fast.write.merge import merge_rows
+from recap_fast.write.schema import SCHEMA
+
+
+def batch(indices, tag):
+    return make_batch([finished(i, f"{i} {tag}") for i in sorted(indices)], detokenize)
+
+
+def write(path: Path, indices, tag) -> Path:
+    pq.write_table(pa.Table.from_batches([batch(indices, tag)], SCHEMA), path, row_group_size=3)
+    return path
+
+
+def merged(files, new, batch_rows=1000):
+    batches = list(merge_rows(files, new, batch_rows))
+    return [(r["index"], r["re_caption"]) for b in batches for r in b.to_pylist()]
+
+
+sets = st.lists(st.frozensets(st.integers(0, 30), max_size=20), max_size=5)
+
+
+@settings(deadline=None, max_examples=60)
+@given(sets, st.frozensets(st.integers(0, 30)), st.integers(1, 5), st.integers(1, 4))
+def test_the_union_of_any_files_and_new_rows_is_that_of_dictionaries(files, new, batch_rows, new_rows):
+    expected = {}
+    for number, indices in enumerate([*files, new]):
+        expected.update({i: f"{i} {number}" for i in indices})
+    rows = sorted(new)
+    parts = [batch(rows[i : i + new_rows], len(files)) for i in range(0, len(rows), new_rows)]
+    with TemporaryDirectory() as folder:
+        paths = [write(Path(folder, f"{n}.parquet"), indices, n) for n, indices in enumerate(files)]
+        assert merged(paths, parts, batch_rows) == sorted(expected.items())
+
+
+def test_no_batch_is_larger_than_those_of_all_sources_together(tmp_path):
+    even, odd = write(tmp_path / "a", range(0, 1000, 2), "a"), write(tmp_path / "b", range(1, 1000, 2), "b")
+    sizes = [b.num_rows for b in merge_rows([even, odd], [], batch_rows=50)]
+    assert max(sizes) <= 100
+    assert sum(sizes) == 1000
+
+
+def test_a_file_that_is_gone_is_an_error_and_not_a_gap(tmp_path):
+    there = write(tmp_path / "a", range(3), "a")
+    with pytest.raises(FileNotFoundError, match="gone"):
+        merged([there, tmp_path / "gone"], [])
+
+
+def test_files_with_other_metadata_are_merged_all_the_same(tmp_path):
+    path = write(tmp_path / "a", range(3), "a")
+    pq.write_table(pq.read_table(path).replace_schema_metadata({"recap_fast.input": "1:2"}), path)
+    assert merged([path], [batch([1, 3], "b")]) == [(0, "0 a"), (1, "1 b"), (2, "2 a"), (3, "3 b")]

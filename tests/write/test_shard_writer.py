@@ -1,0 +1,152 @@
+import hashlib
+import itertools
+import random
+
+import pyarrow.parquet as pq
+import pytest
+from fake_runs import detokenize
+from finished_rows import finished
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from runs import indices, num_row_groups
+
+from recap_fast.write import shard_writer
+from recap_fast.write.shard_writer import ShardWriter
+
+
+@pytest.fixture
+def stretch(monkeypatch):
+    """Stretches of 5 rows."""
+    monkeypatch.setattr(shard_writer, "STRETCH_ROWS", 5)
+
+
+def make_writer(folder, **options) -> ShardWriter:
+    count = itertools.count()
+    (folder / "partial").mkdir(parents=True, exist_ok=True)
+    path = lambda first, last: folder / "partial" / f"{first}-{last}.{next(count)}.parquet"  # noqa: E731
+    return ShardWriter(folder / "out.parquet", path, detokenize, **options)
+
+
+def stretches(folder) -> list[list[int]]:
+    return [indices(path) for path in sorted((folder / "partial").iterdir(), key=lambda p: int(p.name.split(".")[1]))]
+
+
+@settings(deadline=None, max_examples=30)
+@given(order=st.permutations(range(17)))
+def test_whatever_the_order_in_the_rows_come_out_in_input_order(tmp_path_factory, order):
+    folder = tmp_path_factory.mktemp("any")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(shard_writer, "STRETCH_ROWS", 5)
+        writer = make_writer(folder)
+        released = [writer.add(o, finished(2 * o, f"caption {o}")) for o in order]
+        file = writer.finish()
+    table = pq.ParquetFile(folder / "out.parquet").read()
+    assert table["index"].to_pylist() == list(range(0, 34, 2))
+    assert table["re_caption"].to_pylist() == [f"caption {o}" for o in range(17)]
+    assert sum(released) == 17 == writer.num_released
+    assert (file.rows, file.captioned) == (17, 17)
+    assert [len(s) for s in stretches(folder)] == [5, 5, 5]
+
+
+def test_a_sample_is_released_when_all_before_it_are_there(tmp_path):
+    writer = make_writer(tmp_path)
+    assert [writer.add(o, finished(o)) for o in (2, 1, 4, 0, 3)] == [0, 0, 0, 3, 2]
+
+
+def test_a_straggler_does_not_keep_finished_rows_from_the_disk(tmp_path, stretch):
+    writer = make_writer(tmp_path)
+    for order in range(1, 13):
+        writer.add(order, finished(order))
+    assert stretches(tmp_path) == [[1, 2, 3, 4, 5], [6, 7, 8, 9, 10]]
+    assert writer.num_released == 0
+    assert writer.add(0, finished(0)) == 13
+    writer.finish()
+    assert indices(tmp_path / "out.parquet") == list(range(13))
+
+
+def test_a_stretch_is_written_as_it_gets_full_and_not_before(tmp_path, stretch):
+    writer = make_writer(tmp_path)
+    for order in range(5):
+        writer.add(order, finished(order))
+    assert stretches(tmp_path) == []  # a shard of one stretch is written once
+    writer.add(5, finished(5))
+    assert stretches(tmp_path) == [[0, 1, 2, 3, 4]]
+
+
+def test_a_stretch_is_a_thousand_rows_or_five_minutes():
+    assert (shard_writer.STRETCH_ROWS, shard_writer.STRETCH_SECONDS) == (1000, 300.0)
+
+
+def test_rows_that_have_waited_for_five_minutes_go_to_disk(tmp_path, monkeypatch):
+    now = [1000.0]
+    monkeypatch.setattr(shard_writer.time, "monotonic", lambda: now[0])
+    writer = make_writer(tmp_path)
+    writer.flush_if_old()
+    writer.add(1, finished(1))
+    now[0] += 200
+    writer.add(2, finished(2))
+    writer.flush_if_old()
+    assert stretches(tmp_path) == []
+    now[0] += 101
+    writer.flush_if_old()
+    assert stretches(tmp_path) == [[1, 2]]
+    now[0] += 1000
+    writer.flush_if_old()
+    assert stretches(tmp_path) == [[1, 2]]
+
+
+def test_new_rows_take_the_place_of_kept_ones_and_counts_are_of_all(tmp_path):
+    first = make_writer(tmp_path)
+    for index, caption in enumerate(["a", None, None, "d"]):
+        first.add(index, finished(index, caption))
+    file = first.finish()
+    assert (file.rows, file.captioned, file.failed, file.num_tokens) == (4, 2, {"not_an_image": 2}, 4)
+    again = make_writer(tmp_path, kept=[tmp_path / "out.parquet"])
+    again.add(0, finished(1, "b"))
+    again.add(1, finished(2, None))
+    file = again.finish()
+    assert (file.rows, file.captioned, file.failed) == (4, 3, {"not_an_image": 1})
+    assert pq.ParquetFile(tmp_path / "out.parquet").read()["re_caption"].to_pylist() == ["a", "b", None, "d"]
+
+
+def test_the_report_names_the_very_file(tmp_path):
+    writer = make_writer(tmp_path)
+    writer.add(0, finished(0))
+    file = writer.finish()
+    content = (tmp_path / "out.parquet").read_bytes()
+    assert (file.size_bytes, file.sha256) == (len(content), hashlib.sha256(content).hexdigest())
+
+
+def test_the_metadata_is_that_of_the_file_and_of_every_stretch(tmp_path, stretch):
+    writer = make_writer(tmp_path, metadata={"recap_fast.input": "12:34"})
+    for order in range(6):
+        writer.add(order, finished(order))
+    writer.finish()
+    for path in [tmp_path / "out.parquet", *(tmp_path / "partial").iterdir()]:
+        assert pq.read_metadata(path).metadata[b"recap_fast.input"] == b"12:34"
+
+
+def test_a_shard_without_samples_is_a_file_without_rows(tmp_path):
+    file = make_writer(tmp_path).finish()
+    assert (file.rows, file.captioned, file.failed, file.num_tokens) == (0, 0, {}, 0)
+    assert indices(tmp_path / "out.parquet") == []
+
+
+def test_row_groups_are_full_however_the_stretches_overlap(tmp_path, stretch):
+    writer = make_writer(tmp_path)
+    order = list(range(40))
+    random.Random(0).shuffle(order)
+    for o in order:
+        writer.add(o, finished(o))
+    writer.finish()
+    assert indices(tmp_path / "out.parquet") == list(range(40))
+    assert num_row_groups(tmp_path / "out.parquet") == 8
+
+
+def test_a_write_that_fails_is_an_error_and_leaves_no_file_behind(tmp_path, monkeypatch):
+    writer = make_writer(tmp_path)
+    writer.add(0, finished(0))
+    monkeypatch.setattr(shard_writer.atomic, "replace", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left")))
+    with pytest.raises(OSError, match="No space left"):
+        writer.finish()
+    assert [p for p in tmp_path.rglob("*") if p.is_file()] == []
