@@ -251,10 +251,16 @@ def save(model, tokenizer: Tokenizer, folder: Path) -> None:
     (folder / "preprocessor_config.json").write_text(json.dumps(processor, indent=2) + "\n")
 
 
+def load(folder: Path) -> LlavaForConditionalGeneration:
+    """A saved checkpoint, in float32."""
+    return LlavaForConditionalGeneration.from_pretrained(folder, dtype=torch.float32, attn_implementation="eager")
+
+
 def train(args: argparse.Namespace) -> None:
+    """Trains for `args.minutes`; the learning rate is constant for the first half and then falls to nothing."""
     torch.set_num_threads(args.threads)
     tokenizer = train_tokenizer()
-    model = build_model(tokenizer)
+    model = build_model(tokenizer) if args.resume is None else load(args.resume)
     reader = SceneReader(model.config.text_config.hidden_size)
     parameters = [*model.parameters(), *reader.parameters()]
     optimizer = torch.optim.AdamW(parameters, lr=args.learning_rate, betas=(0.9, 0.98), weight_decay=0.02)
@@ -277,7 +283,7 @@ def train(args: argparse.Namespace) -> None:
             loss = reading = reader.loss(tokens, torch.from_numpy(batch["labels"]))
             if spent > args.reading_minutes * 60:
                 caption = caption_loss(model, tokens, batch["ids"], before, after)
-                loss = caption + 0.3 * reading
+                loss = caption + args.reading_weight * reading
         loss.backward()
         nn.utils.clip_grad_norm_(parameters, 1.0)
         optimizer.step()
@@ -290,8 +296,7 @@ def train(args: argparse.Namespace) -> None:
             torch.save(model.state_dict(), args.output.with_suffix(".pt"))
     drawer.terminate()
     save(model, tokenizer, args.output)
-    model = LlavaForConditionalGeneration.from_pretrained(args.output, dtype=torch.float32)
-    result = {**evaluate(model, tokenizer, 1000), "scenes": 1000, "steps": step, "minutes": args.minutes}
+    result = {**evaluate(load(args.output), tokenizer, 1000), "scenes": 1000, "steps": step, "minutes": args.minutes}
     (args.output / "accuracy.json").write_text(json.dumps(result, indent=2) + "\n")
     print(result)
 
@@ -299,8 +304,10 @@ def train(args: argparse.Namespace) -> None:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output", type=Path, required=True)
+    parser.add_argument("--resume", type=Path, help="go on from this checkpoint")
     parser.add_argument("--minutes", type=float, default=75)
     parser.add_argument("--reading-minutes", type=float, default=10, help="at the start, train the eye alone")
+    parser.add_argument("--reading-weight", type=float, default=0.3, help="of the reading loss beside the caption's")
     parser.add_argument("--batch-size", type=int, default=32)
     parser.add_argument("--learning-rate", type=float, default=1.5e-3)
     parser.add_argument("--threads", type=int, default=1)

@@ -1,0 +1,53 @@
+# Everything is done in .venv, made from scratch with the versions of constraints.txt. PYTHON=python3.12 make ... for another.
+PYTHON ?= python3
+BIN := .venv/bin
+PIP := PIP_CONSTRAINT=constraints.txt PIP_DISABLE_PIP_VERSION_CHECK=1 $(BIN)/pip install --quiet
+SOURCES := pyproject.toml constraints.txt CMakeLists.txt $(wildcard csrc/*)
+SHARDS := demo/out/shards/{00000..00001}.tar
+
+.PHONY: demo test lint unit asan bench format clean
+
+demo: .venv/installed  ## caption demo shards with the demo engine, through every stage, and check the captions
+	$(BIN)/recap-fast build-engine recap_tiny --checkpoint demo/recap-tiny --output demo/out/engine --overwrite
+	$(BIN)/python demo/make_shards.py --output demo/out/shards --shards 2 --samples 200
+	$(BIN)/recap-fast run --engine demo/out/engine --shards '$(SHARDS)' --output demo/out/captions --overwrite
+	$(BIN)/python demo/show.py demo/out/captions demo/out/shards/truth.json
+	$(BIN)/recap-fast verify demo/out/captions --shards '$(SHARDS)'
+
+test: lint unit  ## what CI runs
+
+lint: .venv/developing
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/clang-format --dry-run --Werror csrc/*.cpp csrc/*.hpp
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
+	$(BIN)/lizard -L 60 -C 15 -a 10 -w recap_fast csrc
+
+unit: .venv/developing
+	$(BIN)/pytest
+
+asan: .venv/developing  ## the tests of the C++ core under AddressSanitizer and UBSan
+	PATH=$(CURDIR)/$(BIN):$$PATH cmake --workflow --preset asan
+
+bench: .venv/developing  ## beside transformers, on this machine
+	$(BIN)/python benchmarks/compare_hf.py
+
+format: .venv/developing
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+	$(BIN)/clang-format -i csrc/*.cpp csrc/*.hpp
+
+.venv/installed: $(SOURCES)
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(PIP) --upgrade pip
+	$(PIP) --group build
+	$(PIP) --no-build-isolation --editable '.[dali]'
+	touch $@
+
+.venv/developing: .venv/installed
+	$(PIP) --group test --group lint
+	touch $@
+
+clean:
+	rm -rf .venv build demo/out
