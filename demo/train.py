@@ -19,12 +19,12 @@ import numpy as np
 import scenes
 import torch
 from PIL import Image
-from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
+from tokenizers import Tokenizer
 from torch import nn
 from torch.nn import functional as F
 from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig, LlavaForConditionalGeneration
 
-from recap_fast.generate.tokenizer import LLAMA3_PATTERN
+from recap_fast.synthetic import SPECIAL_TOKENS, train_vocabulary
 
 IMAGE_SIZE, PATCH = 96, 16
 NUM_IMAGE_TOKENS = (IMAGE_SIZE // PATCH) ** 2
@@ -33,37 +33,13 @@ STD = np.array([0.26862954, 0.26130258, 0.27577711], np.float32)
 PROMPT = "Please generate a detailed caption of this image. Please be as descriptive as possible."
 BEFORE = "<|begin_of_text|><|start_header_id|>user<|end_header_id|>\n\n"
 AFTER = f"\n{PROMPT}<|eot_id|><|start_header_id|>assistant<|end_header_id|>\n\n"
-SPECIAL_TOKENS = (
-    "<|begin_of_text|>",
-    "<|end_of_text|>",
-    "<|start_header_id|>",
-    "<|end_header_id|>",
-    "<|eot_id|>",
-    "<image>",
-    "<pad>",
-)
 
 
-def train_tokenizer(vocab_size: int = 640) -> Tokenizer:
-    """Llama-3's byte-level BPE in small: the same pre-tokenizer and special tokens, merges learnt from our captions."""
-    tokenizer = Tokenizer(models.BPE(ignore_merges=True))
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
-        [
-            pre_tokenizers.Split(Regex(LLAMA3_PATTERN), "isolated"),
-            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
-        ]
-    )
-    tokenizer.decoder = decoders.ByteLevel()
+def train_tokenizer() -> Tokenizer:
+    """Llama-3's byte-level BPE in small, learnt from our captions and the prompt."""
     rng = np.random.default_rng(0)
     corpus = [scenes.caption(scenes.random_scene(rng)) for _ in range(4000)] + [f"user\n\n{PROMPT}assistant\n\n"] * 400
-    trainer = trainers.BpeTrainer(
-        vocab_size=vocab_size - len(SPECIAL_TOKENS),
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-        show_progress=False,
-    )
-    tokenizer.train_from_iterator(corpus, trainer)
-    tokenizer.add_special_tokens([AddedToken(t, special=True, normalized=False) for t in SPECIAL_TOKENS])
-    return tokenizer
+    return train_vocabulary(corpus, 640)
 
 
 def build_model(tokenizer: Tokenizer) -> LlavaForConditionalGeneration:

@@ -5,21 +5,10 @@ import functools
 import json
 from pathlib import Path
 
-from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
+from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, trainers
 
-SPECIAL_TOKENS = (
-    "<|begin_of_text|>",
-    "<|end_of_text|>",
-    "<|start_header_id|>",
-    "<|end_header_id|>",
-    "<|eot_id|>",
-    "<image>",
-    "<pad>",
-)
-LLAMA3_REGEX = (
-    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}"
-    r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
-)
+from recap_fast.synthetic import train_vocabulary
+
 CORPUS = [
     "Please generate a detailed caption of this image. Please be as descriptive as possible.",
     "user\n\nassistant\n\nA small red circle is at the top left, and three blue squares are below it.",
@@ -42,19 +31,9 @@ def write_tokenizer(folder: Path, kind: str) -> dict[str, int]:
 
 
 @functools.cache
-def train_byte_level(vocab_size: int = 400) -> str:
+def train_byte_level(vocab_size: int = 407) -> str:
     """A tokenizer.json with Llama-3's pre-tokenizer and special tokens, merges learnt from a few sentences."""
-    tokenizer = Tokenizer(models.BPE(ignore_merges=True))
-    split = pre_tokenizers.Split(Regex(LLAMA3_REGEX), "isolated")
-    byte_level = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([split, byte_level])
-    tokenizer.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(
-        vocab_size=vocab_size, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False
-    )
-    tokenizer.train_from_iterator(CORPUS, trainer)
-    tokenizer.add_special_tokens([AddedToken(t, special=True, normalized=False) for t in SPECIAL_TOKENS])
-    return tokenizer.to_str()
+    return train_vocabulary(CORPUS, vocab_size).to_str()
 
 
 @functools.cache

@@ -1,0 +1,101 @@
+"""What a measurement was made on and with: processor, GPU, commit and versions, and how much memory it took.
+
+Every figure that a benchmark writes carries these.
+"""
+
+import contextlib
+import importlib.metadata
+import os
+import platform
+import resource
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import recap_fast
+
+LIBRARIES = ("torch", "transformers", "pyarrow", "pillow", "numpy", "nvidia-dali-cuda130")
+
+
+def describe_machine() -> dict[str, Any]:
+    """Processor, cores that this process may use, memory in bytes, GPUs by name."""
+    return {
+        "cpu": _cpu_model(),
+        "cores": len(os.sched_getaffinity(0)),
+        "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
+        "gpus": _gpus(),
+        "system": platform.platform(),
+    }
+
+
+def describe_versions() -> dict[str, str]:
+    """recap-fast, Python, and those of LIBRARIES that are installed."""
+    versions = {"recap-fast": recap_fast.__version__, "python": platform.python_version()}
+    for name in LIBRARIES:
+        try:
+            versions[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return versions
+
+
+def find_commit() -> str | None:
+    """The commit of the git checkout that recap-fast runs from, '+' behind it where files differ; None outside one."""
+    folder = Path(recap_fast.__file__).parent
+    try:
+        commit = _git(folder, "rev-parse", "--short=12", "HEAD")
+        changed = _git(folder, "status", "--porcelain", "--untracked-files=all", "--", str(folder))
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return commit + ("+" if changed else "")
+
+
+def reset_peak_memory() -> None:
+    """Lets `peak_memory` count from now on, as far as the system can."""
+    with contextlib.suppress(OSError):  # where this is no Linux, or forbids it, the peak is the whole process's
+        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # proc(5): resets VmHWM
+    if (torch := _torch_with_cuda()) is not None:
+        torch.cuda.reset_peak_memory_stats()
+
+
+def peak_memory() -> dict[str, int]:
+    """Bytes at most since `reset_peak_memory`: 'rss' of this process, 'cuda' as torch allocated it where it did."""
+    peak = {"rss": _peak_rss()}
+    if (torch := _torch_with_cuda()) is not None:
+        peak["cuda"] = torch.cuda.max_memory_allocated()
+    return peak
+
+
+def _peak_rss() -> int:
+    try:
+        status = Path("/proc/self/status").read_text(encoding="utf-8")
+    except OSError:
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    return next(int(line.split()[1]) * 1024 for line in status.splitlines() if line.startswith("VmHWM:"))
+
+
+def _torch_with_cuda() -> Any:
+    """torch, where it is loaded already and has used a GPU."""
+    torch = sys.modules.get("torch")
+    return torch if torch is not None and torch.cuda.is_initialized() else None
+
+
+def _cpu_model() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.machine()
+
+
+def _gpus() -> list[str]:
+    import torch
+
+    return [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+
+
+def _git(folder: Path, *arguments: str) -> str:
+    command = ["git", "-C", str(folder), *arguments]
+    return subprocess.run(command, capture_output=True, check=True, text=True).stdout.strip()

@@ -1,0 +1,103 @@
+"""Made-up data where there is none: webdataset tars of photographs, and small vocabularies like Llama-3's.
+
+The pictures are smooth noise of several scales, strongest at the coarsest, as photographs have it: JPEG compresses them
+about as well, and no two are alike. The same arguments give the same bytes.
+"""
+
+import hashlib
+import io
+import json
+import tarfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
+
+from recap_fast.generate.tokenizer import LLAMA3_PATTERN
+
+OCTAVES = range(1, 8)
+SAMPLES_PER_SHARD = 1000
+QUALITY = 90
+SPECIAL_TOKENS = (
+    "<|begin_of_text|>",
+    "<|end_of_text|>",
+    "<|start_header_id|>",
+    "<|end_header_id|>",
+    "<|eot_id|>",
+    "<image>",
+    "<pad>",
+)
+"""Those of Llama 3 that a conversation needs, and LLaVA's own; they get the last ids of a vocabulary."""
+
+
+def photograph(width: int, height: int, seed: int) -> Image.Image:
+    """An RGB picture of that size in pixels."""
+    rng = np.random.default_rng(seed)
+    total = np.zeros((height, width, 3), np.float32)
+    for octave in OCTAVES:
+        cells = Image.fromarray(rng.integers(0, 256, (2**octave, 2**octave, 3), dtype=np.uint8))
+        total += np.asarray(cells.resize((width, height), Image.Resampling.BICUBIC), np.float32) * 2.0 ** (
+            -0.7 * octave
+        )
+    low, high = total.min(), total.max()
+    return Image.fromarray(((total - low) * (255 / (high - low))).astype(np.uint8))
+
+
+def jpeg(width: int, height: int, seed: int) -> bytes:
+    """The same as the bytes of a JPEG file."""
+    out = io.BytesIO()
+    photograph(width, height, seed).save(out, "JPEG", quality=QUALITY)
+    return out.getvalue()
+
+
+def write_tars(
+    folder: Path, num_images: int, sizes: Sequence[tuple[int, int]], *, per_shard: int = SAMPLES_PER_SHARD
+) -> list[Path]:
+    """Writes `num_images` in img2dataset's layout, widths and heights taken from `sizes` in turn; returns the tars.
+
+    Keys count on over all shards, from 000000000.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = []
+    for shard, first in enumerate(range(0, num_images, per_shard)):
+        paths.append(folder / f"{shard:05d}.tar")
+        with tarfile.open(paths[-1], "w", format=tarfile.USTAR_FORMAT) as tar:
+            for number in range(first, min(first + per_shard, num_images)):
+                _add_sample(tar, number, *sizes[number % len(sizes)])
+    return paths
+
+
+def _add_sample(tar: tarfile.TarFile, number: int, width: int, height: int) -> None:
+    key, image, caption = f"{number:09d}", jpeg(width, height, number), f"a photograph, no. {number}"
+    fields = {
+        "url": f"https://images.example/{key}.jpg",
+        "caption": caption,
+        "key": key,
+        "status": "success",
+        "width": width,
+        "height": height,
+        "sha256": hashlib.sha256(image).hexdigest(),
+    }
+    for suffix, content in (("jpg", image), ("json", json.dumps(fields).encode()), ("txt", caption.encode())):
+        member = tarfile.TarInfo(f"{key}.{suffix}")
+        member.size = len(content)
+        tar.addfile(member, io.BytesIO(content))
+
+
+def train_vocabulary(corpus: Sequence[str], vocab_size: int) -> Tokenizer:
+    """A byte-level BPE as Llama 3 has it, of at most `vocab_size` tokens, with merges learnt from the corpus."""
+    tokenizer = Tokenizer(models.BPE(ignore_merges=True))
+    split = pre_tokenizers.Split(Regex(LLAMA3_PATTERN), "isolated")
+    byte_level = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([split, byte_level])
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size - len(SPECIAL_TOKENS),
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(corpus, trainer)
+    tokenizer.add_special_tokens([AddedToken(t, special=True, normalized=False) for t in SPECIAL_TOKENS])
+    return tokenizer

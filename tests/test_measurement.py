@@ -1,0 +1,29 @@
+import json
+
+from recap_fast.measurement import Measurement, Report, provenance
+
+READ = Measurement(stage="read", images=100, tokens=0, seconds=(0.1, 0.4, 0.2), peak_memory={"rss": 10**9})
+GENERATE = Measurement(
+    stage="generate", images=100, tokens=5000, seconds=(2.0, 1.0, 4.0), peak_memory={"rss": 10**9, "cuda": 3 * 10**9}
+)
+
+
+def test_rates_are_of_the_median():
+    assert READ.images_per_s == 500
+    assert (GENERATE.images_per_s, GENERATE.tokens_per_s, GENERATE.tokens_per_caption) == (50, 2500, 50)
+
+
+def test_json_has_token_rates_only_where_there_are_tokens():
+    assert "tokens_per_s" not in READ.as_json()
+    assert GENERATE.as_json()["tokens_per_s"] == 2500
+
+
+def test_the_table_shows_both_memories():
+    table = Report("tiny", "pillow", {}, (READ, GENERATE)).table()
+    assert table.splitlines()[-1] == "limit     generate, the slowest stage alone"
+    line = next(line for line in table.splitlines() if line.startswith("generate"))
+    assert line.split() == ["generate", "50.0", "2,500", "50.0", "1.00", "GB", "rss", "+", "3.00", "GB", "cuda"]
+
+
+def test_provenance_is_plain_json():
+    assert json.loads(json.dumps(provenance(["a", "b"])))["command"] == ["a", "b"]
