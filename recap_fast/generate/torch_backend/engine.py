@@ -26,6 +26,9 @@ from recap_fast.records import Completion, Request
 
 logger = logging.getLogger(__name__)
 
+CPU_SIZES = (32, 4)
+"""Slots and images a prefill unless asked for otherwise: more push each other's keys and values out of the cache."""
+
 # Letters: n images joining, S width of their text, P prefix length, N image tokens, B decode rows.
 
 
@@ -49,10 +52,11 @@ class TorchEngine:
                 f"--max-new-tokens {self._max_new_tokens} does not fit: prefix and image take {start} positions, text "
                 f"up to {self._max_text_tokens}, and the model has {spec.text.max_positions} in all."
             )
-        num_slots = options.num_slots or limits.num_slots
+        most_slots, most_images = CPU_SIZES if self._device.type == "cpu" else (limits.num_slots, limits.prefill_images)
+        num_slots = options.num_slots or min(limits.num_slots, most_slots)
         self._scheduler = Scheduler(
             num_slots,
-            options.prefill_images or limits.prefill_images,
+            options.prefill_images or min(limits.prefill_images, most_images),
             self._max_new_tokens,
             spec.stop_ids,
             loop_stop=options.loop_stop,

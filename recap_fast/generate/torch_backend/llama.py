@@ -57,7 +57,7 @@ class Llama:
     def __init__(self, spec: TextSpec, weights: Mapping[str, Tensor], num_positions: int):
         self._spec = spec
         self._embedding = weights["text.embed.weight"]
-        self._layers = [_Layer(spec, f"text.layers.{i}.", weights) for i in range(spec.num_layers)]
+        self._layers = [_Layer(spec, i, weights) for i in range(spec.num_layers)]
         self._norm = weights["text.norm.weight"]
         self._head = Linear(self._embedding if spec.tied_head else weights["text.head.weight"])
         dtype, device = self._embedding.dtype, self._embedding.device
@@ -100,16 +100,20 @@ def _mask(decode: Decode, dtype: torch.dtype) -> Tensor:
 
 
 class _Layer:
-    def __init__(self, spec: TextSpec, prefix: str, weights: Mapping[str, Tensor]):
+    def __init__(self, spec: TextSpec, index: int, weights: Mapping[str, Tensor]):
+        def linear(name: str, channels: slice = slice(None)) -> Linear:
+            weight, scale = (weights.get(f"text.layers.{index}.{name}.{kind}") for kind in ("weight", "scale"))
+            assert weight is not None
+            return Linear(weight[channels], scale=None if scale is None else scale[channels])
+
         self._spec = spec
-        self._norm1, self._norm2 = weights[f"{prefix}norm1.weight"], weights[f"{prefix}norm2.weight"]
-        self._qkv, self._out, self._gate_up, self._down = (
-            Linear(weights[f"{prefix}{n}.weight"], scale=weights.get(f"{prefix}{n}.scale"))
-            for n in ("qkv", "out", "gate_up", "down")
-        )
-        queries = spec.num_heads * spec.head_dim
-        self._q = self._qkv.rows(0, queries)
-        self._kv = self._qkv.rows(queries, queries + 2 * spec.num_kv_heads * spec.head_dim)
+        self._norm1, self._norm2 = (weights[f"text.layers.{index}.{name}.weight"] for name in ("norm1", "norm2"))
+        self._out, self._gate_up, self._down = (linear(name) for name in ("out", "gate_up", "down"))
+        if index < spec.num_layers - 1:
+            self._qkv = linear("qkv")
+        else:  # its queries are those of fewer rows than its keys and values
+            queries = spec.num_heads * spec.head_dim
+            self._q, self._kv = linear("qkv", slice(queries)), linear("qkv", slice(queries, None))
 
     def forward(
         self,
