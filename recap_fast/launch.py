@@ -14,6 +14,7 @@ from types import FrameType
 
 from recap_fast.config import RunConfig, fingerprint
 from recap_fast.decode.decoder import Decoder, make_decoder
+from recap_fast.errors import ConfigError
 from recap_fast.generate.engine import Engine, open_engine
 from recap_fast.generate.prompt import PromptEncoder
 from recap_fast.generate.spec import EngineSpec
@@ -42,6 +43,11 @@ def run(config: RunConfig, reporter: Reporter) -> int:
     spec = EngineSpec.load(config.engine)
     columns = Columns(image=config.image_column, caption=config.caption_column)
     index, num = resolve_part(config.shard_index, config.num_shards, os.environ)
+    if config.overwrite and num > 1:
+        raise ConfigError(
+            f"--overwrite with {num} processes: one would delete what the others have begun. Delete {config.output} "
+            "first, then start them without it."
+        )
     shard_set = expand(config.shards, columns)
     tokenizer = load_tokenizer(config.engine)
     own_limit = spec.limits.max_text_tokens if config.prompt is None else None

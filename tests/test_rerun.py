@@ -5,12 +5,14 @@ import os
 
 import numpy as np
 import pictures
+import pytest
 import runs
 import shard_files
 from launches import files
 
 from recap_fast import launch
 from recap_fast.decode.pillow import PillowDecoder
+from recap_fast.errors import ConfigError
 from recap_fast.generate.engine import EngineOptions
 from recap_fast.records import ImageOutcome
 
@@ -113,3 +115,11 @@ def test_captions_do_not_depend_on_how_the_run_is_cut_up(start, tmp_path):
     one, two = runs.read_rows(tmp_path / "one"), runs.read_rows(tmp_path / "two")
     assert [row["re_caption"] for row in one] == [row["re_caption"] for row in two]
     assert np.unique([row["re_caption"] for row in one]).size > 3
+
+
+def test_overwrite_is_refused_to_one_of_several_processes(start, tmp_path):
+    start()
+    before = files(tmp_path / "out")
+    with pytest.raises(ConfigError, match="--overwrite with 2 processes: one would delete what the others have begun"):
+        start(overwrite=True, shard_index=0, num_shards=2)
+    assert files(tmp_path / "out") == before
