@@ -28,8 +28,8 @@ from recap_fast.synthetic import SPECIAL_TOKENS, train_vocabulary
 
 IMAGE_SIZE, PATCH = 96, 16
 NUM_IMAGE_TOKENS = (IMAGE_SIZE // PATCH) ** 2
-MEAN = np.array([0.48145466, 0.4578275, 0.40821073], np.float32)
-STD = np.array([0.26862954, 0.26130258, 0.27577711], np.float32)
+MEAN = (0.48145466, 0.4578275, 0.40821073)  # CLIP's, of red, green and blue
+STD = (0.26862954, 0.26130258, 0.27577711)
 PROMPT = "Please generate a detailed caption of this image. Please be as descriptive as possible."
 BEFORE = "<|begin_of_text|><|start_header_id|>user<|end_header_id|>\n\n"
 AFTER = f"\n{PROMPT}<|eot_id|><|start_header_id|>assistant<|end_header_id|>\n\n"
@@ -162,12 +162,15 @@ def collate(examples: list[dict]) -> dict[str, np.ndarray]:
     return {"ids": ids, **{name: np.stack([e[name] for e in examples]) for name in ("pixels", "labels")}}
 
 
+def normalize(pixels: np.ndarray) -> torch.Tensor:
+    """float32 [n, 3, H, W] as CLIP takes it, of uint8 pixels."""
+    mean, std = (torch.tensor(values)[:, None, None] for values in (MEAN, STD))
+    return (torch.from_numpy(pixels).float() / 255 - mean) / std
+
+
 def embed(model: LlavaForConditionalGeneration, pixels: np.ndarray) -> torch.Tensor:
     """Projected image tokens [n, 36, D] of uint8 pixels [n, 3, H, W]."""
-    x = (torch.from_numpy(pixels).float() / 255 - torch.from_numpy(MEAN)[:, None, None]) / torch.from_numpy(STD)[
-        :, None, None
-    ]
-    states = model.model.vision_tower(x, output_hidden_states=True).hidden_states[-2][:, 1:]
+    states = model.model.vision_tower(normalize(pixels), output_hidden_states=True).hidden_states[-2][:, 1:]
     return model.model.multi_modal_projector(states)
 
 
@@ -194,13 +197,10 @@ def evaluate(model, tokenizer: Tokenizer, count: int, seed: int = 10**6) -> dict
     for start in range(0, count, 100):
         group = drawn[start : start + 100]
         pixels = np.stack([make_example(s, tokenizer, 90)["pixels"] for s in group])
-        x = (torch.from_numpy(pixels).float() / 255 - torch.from_numpy(MEAN)[:, None, None]) / torch.from_numpy(STD)[
-            :, None, None
-        ]
         out = model.generate(
             input_ids=prompt.expand(len(group), -1),
             attention_mask=torch.ones(len(group), prompt.shape[1], dtype=torch.long),
-            pixel_values=x,
+            pixel_values=normalize(pixels),
             max_new_tokens=128,
             do_sample=False,
             pad_token_id=tokenizer.token_to_id("<pad>"),
@@ -223,7 +223,7 @@ def save(model, tokenizer: Tokenizer, folder: Path) -> None:
         "crop_size": size,
         "resample": 3,
     }
-    processor |= {"image_mean": MEAN.astype(float).round(8).tolist(), "image_std": STD.astype(float).round(8).tolist()}
+    processor |= {"image_mean": MEAN, "image_std": STD}
     (folder / "preprocessor_config.json").write_text(json.dumps(processor, indent=2) + "\n")
 
 
