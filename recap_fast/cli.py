@@ -150,6 +150,7 @@ def verify(output: Path, shards: tuple[str, ...], image_column: str | None) -> N
     from recap_fast.shards.source import expand
     from recap_fast.verify import verify as check
 
+    logging.getLogger("recap_fast").setLevel(logging.ERROR)  # what `run` warned of when it read the same inputs
     verdict = check(output, expand(shards, Columns(image=image_column)) if shards else None)
     failed = ", ".join(f"{count:,} {status}" for status, count in verdict.failed.most_common())
     click.echo(f"shards     {verdict.num_shards:,}")
@@ -192,6 +193,7 @@ def bench(**given: Any) -> None:
     """Measures each stage alone and all of them end to end: images/s, tokens/s, memory, and which stage limits."""
     from recap_fast.bench import bench as measure
 
+    logging.getLogger("recap_fast").setLevel(logging.ERROR)  # each pass would warn of the same images again
     json_file = given.pop("json_file")
     report = measure(_bench_config(given))
     click.echo(report.table())

@@ -158,7 +158,8 @@ class TarReader:
         self._cut = indexer.problem is not None
         self.num_samples = len(self._index.keys)
         if self._index.repeated:
-            logger.warning("%s: %d repeated keys", shard.url, len(self._index.repeated))
+            count = len(self._index.repeated)
+            logger.warning("%s: %d samples repeat the key of another; their rows say so", shard.url, count)
 
     def samples(self, done: NDArray[np.int64]) -> Iterator[Sample]:
         """The samples whose index is not in `done`, in order."""
