@@ -7,6 +7,7 @@ import sys
 import textwrap
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -148,31 +149,33 @@ def test_a_path_that_cannot_be_opened_is_an_os_error_that_names_it(tmp_path: Pat
         core.ParquetWriter(tmp_path / "nowhere" / "a.parquet", NUMBERS)
 
 
-@pytest.fixture
+@contextmanager
 def small_files() -> Iterator[None]:
-    """No file of this process may grow beyond 4 kB."""
+    """No file of this process may grow beyond 4 kB. No fixture: pytest's own output may go to a file too."""
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (4096, limits[1]))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
 
 
-@pytest.mark.usefixtures("small_files")
 def test_an_error_of_the_thread_comes_at_the_next_call(tmp_path: Path):
     before = num_threads()
-    writer = core.ParquetWriter(tmp_path / "a.parquet", NUMBERS, max_row_group_rows=10, queue_size=1)
     message = r"cannot write .*/a\.parquet: .*File too large"
-    with pytest.raises(OSError, match=message):
-        write_numbers(writer, 1000)
-    for call in (lambda: writer.write(numbers(0, 1)), writer.close):
+    with small_files():
+        writer = core.ParquetWriter(tmp_path / "a.parquet", NUMBERS, max_row_group_rows=10, queue_size=1)
         with pytest.raises(OSError, match=message):
-            call()
+            write_numbers(writer, 1000)
+        for call in (lambda: writer.write(numbers(0, 1)), writer.close):
+            with pytest.raises(OSError, match=message):
+                call()
     assert num_threads() == before
 
 
-@pytest.mark.usefixtures("small_files")
 def test_an_error_of_the_last_row_group_comes_from_close(tmp_path: Path):
     with (
+        small_files(),
         pytest.raises(OSError, match=r"cannot write .*/a\.parquet: .*File too large"),
         core.ParquetWriter(tmp_path / "a.parquet", NUMBERS) as writer,
     ):
