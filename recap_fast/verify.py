@@ -1,10 +1,11 @@
 """Proves from an output folder that nothing is missing and nothing is there twice; with the inputs, counts them again.
 
-In go the folder and, if wanted, the shards; out come the faults, each a sentence. Memory does not grow with the output.
+In go the folder and, if wanted, the shards; out come the faults, each a sentence that names the remedy where another
+run alone is none. Memory does not grow with the output.
 """
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -23,13 +24,25 @@ FaultKind = Literal[
     "no record",
     "not complete",
     "no output",
+    "wrong record",
     "wrong hash",
     "unreadable",
     "wrong rows",
     "wrong counts",
     "stranger",
-    "input",
+    "new input",
+    "lost input",
+    "changed input",
 ]
+_REDO = "delete data/{0}.parquet and manifests/{0}.json, then run again"
+_REMEDIES: Mapping[FaultKind, str] = {
+    **dict.fromkeys(("wrong record", "wrong hash", "unreadable", "wrong rows", "wrong counts"), _REDO),
+    "stranger": "move it elsewhere",
+    "new input": "run again with the same --shards as now",
+    "lost input": "mend it, then verify again",
+    "changed input": "run again with --redo-changed",
+}
+"""By shard name. Of the kinds that are not here the next run takes care by itself."""
 BATCH_ROWS = 65_536
 
 
@@ -39,7 +52,18 @@ class Fault:
 
     kind: FaultKind
     shard: str
-    sentence: str
+    finding: str
+
+    @property
+    def remedy(self) -> str | None:
+        """What to do; None where it is enough to run again."""
+        remedy = _REMEDIES.get(self.kind)
+        return remedy and remedy.format(self.shard)
+
+    @property
+    def sentence(self) -> str:
+        """The finding and its remedy, without the shard's name."""
+        return f"{self.finding}; {self.remedy}" if self.remedy else self.finding
 
 
 @dataclass(slots=True)
@@ -77,7 +101,7 @@ def verify(output: Path, shard_set: ShardSet | None = None) -> Verdict:
         if name in inputs and shard_set is not None:
             verdict.faults += _check_input(inputs[name], shard_set, record, verdict)
     for name in inputs.keys() - run.shards.keys():
-        verdict.faults.append(Fault("input", name, f"{inputs[name].url} is not among the shards of the run"))
+        verdict.faults.append(Fault("new input", name, f"{inputs[name].url} is not among the shards of the run"))
     verdict.faults += _strangers(output, run.shards.keys())
     return verdict
 
@@ -88,7 +112,7 @@ def _check_record(name: str, record: DoneRecord, verdict: Verdict) -> Iterator[F
     verdict.captioned += report.captioned
     verdict.failed.update(report.failed)
     if report.shard != name:
-        yield Fault("no record", name, f"has the done-record of {report.shard}")
+        yield Fault("wrong record", name, f"has the done-record of {report.shard}")
     if report.status == "truncated":
         verdict.notes.append(f"{name}: the input is truncated ({report.error}); what is whole of it is captioned")
     elif report.status != "complete":
@@ -106,8 +130,11 @@ def _check_output(path: Path, name: str, record: DoneRecord) -> Iterator[Fault]:
         return
     try:
         size, digest = path.stat().st_size, sha256_of(path)
+    except FileNotFoundError:
+        yield Fault("no output", name, "has no output: the file is gone")
+        return
     except OSError as error:
-        yield Fault("no output", name, f"has no output that can be read: {error}")
+        yield Fault("unreadable", name, f"has no output that can be read: {error}")
         return
     if size != record.output_bytes:
         yield Fault("wrong hash", name, f"has {size:,} bytes, and {record.output_bytes:,} were written")
@@ -173,12 +200,14 @@ def _check_input(shard: Shard, shard_set: ShardSet, record: DoneRecord, verdict:
             num_samples, version = reader.num_samples, reader.identity
     except ShardError as error:
         if record.report.status != "failed":
-            yield Fault("input", shard.name, f"cannot be counted again: {error}")
+            yield Fault("lost input", shard.name, f"cannot be counted again: {error}")
         return
-    if version != record.identity:
+    has_changed = version != record.identity
+    if has_changed:
         verdict.notes.append(f"{shard.name}: {shard.url} has changed since it was captioned")
     if num_samples != record.report.rows:
-        yield Fault("input", shard.name, f"has {num_samples} samples in {shard.url}, and {record.report.rows} rows")
+        kind: FaultKind = "changed input" if has_changed else "wrong rows"
+        yield Fault(kind, shard.name, f"has {num_samples} samples in {shard.url}, and {record.report.rows} rows")
 
 
 def _strangers(output: Path, names: object) -> Iterator[Fault]:

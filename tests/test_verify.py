@@ -37,7 +37,11 @@ def output(tmp_path, shard_set):
 
 
 def faults(output, shard_set=None):
-    return [(fault.kind, fault.shard, fault.sentence) for fault in verify(output, shard_set).faults]
+    return [(fault.kind, fault.shard, fault.finding) for fault in verify(output, shard_set).faults]
+
+
+def sentences(output, shard_set=None):
+    return [f"{fault.shard} {fault.sentence}" for fault in verify(output, shard_set).faults]
 
 
 def edit_record(output, name, /, **fields):
@@ -139,7 +143,7 @@ def test_missing_files_and_records(output):
 
 def test_a_record_of_another_shard(output):
     (output / "manifests" / "1.json").write_bytes((output / "manifests" / "0.json").read_bytes())
-    assert ("no record", "1", "has the done-record of 0") in faults(output)
+    assert ("wrong record", "1", "has the done-record of 0") in faults(output)
 
 
 def test_files_of_no_shard(output):
@@ -167,8 +171,10 @@ def test_recounting_the_inputs(output, shard_set, tmp_path):
     write_tar(tmp_path / "in" / "0.tar", webdataset_members(N + 1))
     (tmp_path / "in" / "1.tar").write_bytes(b"garbage" * 100)
     verdict = verify(output, shard_set)
-    assert [(f.kind, f.shard) for f in verdict.faults] == [("input", "0"), ("input", "1")]
-    assert verdict.faults[0].sentence == f"has 7 samples in {tmp_path}/in/0.tar, and 6 rows"
+    assert [(f.kind, f.shard) for f in verdict.faults] == [("changed input", "0"), ("lost input", "1")]
+    assert verdict.faults[0].sentence == (
+        f"has 7 samples in {tmp_path}/in/0.tar, and 6 rows; run again with --redo-changed"
+    )
     assert "cannot be counted again" in verdict.faults[1].sentence
     assert verdict.notes == [f"0: {tmp_path}/in/0.tar has changed since it was captioned"]
     assert verify(output).faults == []
@@ -177,9 +183,48 @@ def test_recounting_the_inputs(output, shard_set, tmp_path):
 def test_inputs_that_no_run_has_had(output, shard_set, tmp_path):
     write_tar(tmp_path / "in" / "9.tar", [])
     found = faults(output, expand([str(tmp_path / "in")]))
-    assert found == [("input", "9", f"{tmp_path}/in/9.tar is not among the shards of the run")]
+    assert found == [("new input", "9", f"{tmp_path}/in/9.tar is not among the shards of the run")]
 
 
 def test_a_folder_that_is_no_output_is_refused(tmp_path):
     with pytest.raises(ConfigError, match=r"has no run\.json"):
         verify(tmp_path)
+
+
+def test_the_remedy_of_changed_bytes_and_doubled_rows_is_named_and_helps(output, shard_set):
+    path = output / "data" / "1.parquet"
+    content = bytearray(path.read_bytes())
+    content[10] ^= 1  # same size: another run would not notice
+    path.write_bytes(content)
+    rewrite(output, "2", [0, 1, 2, 3, 3, 5], failed=[2])
+    found = sentences(output)
+    assert {sentence.split()[0] for sentence in found} == {"1", "2"}
+    for sentence in found:
+        name = sentence.split()[0]
+        assert sentence.endswith(f"; delete data/{name}.parquet and manifests/{name}.json, then run again")
+    ledger = Ledger.open(output, {"engine": "tiny"}, shard_set)
+    assert ledger.pending() == []
+    for name in ("1", "2"):
+        (output / "data" / f"{name}.parquet").unlink()
+        (output / "manifests" / f"{name}.json").unlink()
+    assert [pending.shard.name for pending in ledger.pending()] == ["1", "2"]
+    assert all(ledger.progress(shard, identity(shard)).kept == () for shard in ledger.shards[1:])
+
+
+def test_what_another_run_redoes_by_itself_has_no_other_remedy(output, shard_set):
+    (output / "data" / "0.parquet").unlink()
+    (output / "manifests" / "1.json").unlink()
+    edit_record(output, "2", status="failed", error="is no tar")
+    assert sentences(output) == [
+        "0 has no output: the file is gone",
+        "1 has no done-record: it is not finished",
+        "2 is recorded as failed: is no tar",
+    ]
+    assert len(Ledger.open(output, {"engine": "tiny"}, shard_set).pending()) == 3
+
+
+def test_rows_that_the_unchanged_input_does_not_have(output, shard_set):
+    rewrite(output, "1", range(N + 1), failed=[2])
+    edit_record(output, "1", rows=N + 1, captioned=N)
+    (sentence,) = sentences(output, shard_set)
+    assert sentence.endswith("1.tar, and 7 rows; delete data/1.parquet and manifests/1.json, then run again")

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from recap_fast.records import OK, Identity, Sample, Shard
 from recap_fast.shards.remote import file_system, is_remote, network_errors
-from recap_fast.shards.sample import MAX_IMAGE_BYTES, MAX_TEXT_BYTES, Parts, to_sample
+from recap_fast.shards.sample import MAX_IMAGE_BYTES, MAX_TEXT_BYTES, UNREADABLE, Parts, to_sample
 
 
 def key_of(file: str) -> str:
@@ -59,7 +59,8 @@ class FolderReader:
         except _TooLargeError as too_large:
             status, error = "too_large", f"{file} has {too_large}"
         except network_errors() as unreadable:
-            status, error = "unreadable", f"{file} cannot be read: {unreadable}"
+            status, error = UNREADABLE, f"{file} cannot be read: {unreadable}"
+            self.problem = self.problem or error
         return Parts(
             key=key,
             image=image,

@@ -48,7 +48,7 @@ class Progress:
     kept: tuple[Path, ...]
     """Parquet files with rows of it. Where two have the same index, the row of the later file counts."""
     done: NDArray[np.int64]
-    """Indices of the rows that need not be done again, ascending."""
+    """Indices of the rows that need not be done again, ascending; those that could not be read are not among them."""
 
 
 class Ledger:
@@ -221,7 +221,7 @@ def _done(kept: Sequence[Path], *, retry_failed: bool) -> NDArray[np.int64]:
     if not kept:
         return np.empty(0, np.int64)
     # latest first: unique keeps the first of equal indices
-    rows = list(rows_of(kept))[::-1]
+    rows = list(rows_of(kept, retry_failed=retry_failed))[::-1]
     indices, first = np.unique(np.concatenate([index[::-1] for index, _ in rows]), return_index=True)
-    captioned = np.concatenate([ok[::-1] for _, ok in rows])[first]
-    return indices[captioned] if retry_failed else indices
+    done_indices: NDArray[np.int64] = indices[np.concatenate([done[::-1] for _, done in rows])[first]]
+    return done_indices

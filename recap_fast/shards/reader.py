@@ -3,7 +3,7 @@
 In goes a shard, out comes a reader that knows how many samples there are before it reads any image.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import TracebackType
 from typing import IO, Protocol, Self
 
@@ -43,10 +43,13 @@ class ShardReader(Protocol):
     ) -> None: ...
 
 
-def open_shard(shard: Shard, columns: Columns | None = None) -> ShardReader:
+def open_shard(
+    shard: Shard, columns: Columns | None = None, should_stop: Callable[[], bool] = lambda: False
+) -> ShardReader:
     """Opens a shard; a remote tar is spooled to a local file without a name, there until the reader is closed.
 
-    Raises ShardError, naming the input, where it cannot be read at all.
+    `should_stop` is asked again and again meanwhile. Raises StoppedError once it says so, and ShardError, naming the
+    input, where it cannot be read at all.
     """
     try:
         version = identity(shard)
@@ -56,13 +59,13 @@ def open_shard(shard: Shard, columns: Columns | None = None) -> ShardReader:
             from recap_fast.shards.table import TableReader  # pyarrow: only where a Parquet file is read
 
             return TableReader(shard, version, columns or Columns())
-        return _open_tar(shard, version)
+        return _open_tar(shard, version, should_stop)
     except ShardError as error:
         raise ShardError(f"{shard.url} {error}") from error
 
 
-def _open_tar(shard: Shard, version: Identity) -> TarReader:
-    file = _open_file(shard.url)
+def _open_tar(shard: Shard, version: Identity, should_stop: Callable[[], bool]) -> TarReader:
+    file = _open_file(shard.url, should_stop)
     try:
         return TarReader(shard, version, file)
     except BaseException:
@@ -70,9 +73,9 @@ def _open_tar(shard: Shard, version: Identity) -> TarReader:
         raise
 
 
-def _open_file(url: str) -> IO[bytes]:
+def _open_file(url: str, should_stop: Callable[[], bool]) -> IO[bytes]:
     if is_remote(url):
-        return spool(url)
+        return spool(url, should_stop)
     try:
         return open(url, "rb", buffering=BUFFER_BYTES)  # noqa: PTH123 - the reader closes it
     except OSError as error:

@@ -1,25 +1,31 @@
 """Where bytes lie: absolute local paths, and fsspec URLs (s3://, gs://, https://, memory://, hf://, ...).
 
 In go the addresses that users write; out come file systems, and remote files spooled to a local one without a name,
-which vanishes with its last descriptor, even when the process is killed. TMPDIR says where.
+which vanishes with its last descriptor, even when the process is killed. TMPDIR says where; that disk is never filled.
 """
 
 import http.client
 import importlib
 import logging
+import math
 import os
+import shutil
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Any
 
-from recap_fast.errors import ConfigError, ShardError
+from recap_fast.errors import ConfigError, ShardError, StoppedError
 
 logger = logging.getLogger(__name__)
 
 CHUNK_BYTES = 8 << 20
 NUM_ATTEMPTS = 5
+POLL_S = 0.25
+RESERVED_BYTES = 1 << 30
+"""Of the disk that remote files are spooled to, so much stays free, or a twentieth where that is less."""
 _EXTRAS = {"s3": "'recap-fast[s3]'", "s3a": "'recap-fast[s3]'", "gs": "'recap-fast[gcs]'", "gcs": "'recap-fast[gcs]'"}
 _PACKAGES = {"http": "aiohttp", "https": "aiohttp", "hf": "huggingface_hub", "abfs": "adlfs", "az": "adlfs"}
 _CLIENT_ERRORS = (("aiohttp", "ClientError"), ("botocore.exceptions", "BotoCoreError"), ("gcsfs.retry", "HttpError"))
@@ -64,16 +70,17 @@ def network_errors() -> tuple[type[Exception], ...]:
     return tuple(kinds)
 
 
-def spool(url: str) -> IO[bytes]:
+def spool(url: str, should_stop: Callable[[], bool] = lambda: False) -> IO[bytes]:
     """The content of a remote file as a local one; close it to free the space.
 
     A dropped connection goes on from where it broke, `NUM_ATTEMPTS` times without progress.
-    Raises ShardError when that fails, and where the disk is full.
+    Raises ShardError when that fails and where the disk has too little room, before the download if the size is known;
+    StoppedError within a chunk of `should_stop` saying so.
     """
     system, path = file_system(url)
     local = tempfile.TemporaryFile(prefix="recap-fast-")  # noqa: SIM115 - the caller closes it
     try:
-        _download(system, path, url, local)
+        _download(system, path, url, local, should_stop)
     except BaseException:
         local.close()
         raise
@@ -81,12 +88,12 @@ def spool(url: str) -> IO[bytes]:
     return local
 
 
-def _download(system: Any, path: str, url: str, local: IO[bytes]) -> None:
+def _download(system: Any, path: str, url: str, local: IO[bytes], should_stop: Callable[[], bool]) -> None:
     failures = 0
     while True:
         before = local.tell()
         try:
-            if _copy_rest(system, path, local):
+            if _copy_rest(system, path, local, should_stop):
                 return
             reason: Exception = EOFError(f"the connection ended after {local.tell():,} bytes")
         except (FileNotFoundError, PermissionError) as error:
@@ -97,12 +104,26 @@ def _download(system: Any, path: str, url: str, local: IO[bytes]) -> None:
         if failures >= NUM_ATTEMPTS:
             raise ShardError(f"cannot be read, tried {failures} times: {reason!r}") from reason
         logger.warning("%s: %r; trying again", url, reason)
-        time.sleep(min(2.0 ** (failures - 1) * 0.5, 10.0))
+        _pause(min(2.0 ** (failures - 1) * 0.5, 10.0), should_stop)
 
 
-def _copy_rest(system: Any, path: str, local: IO[bytes]) -> bool:
+def _pause(seconds: float, should_stop: Callable[[], bool]) -> None:
+    for _ in range(math.ceil(seconds / POLL_S)):
+        _check_stop(should_stop)
+        time.sleep(POLL_S)
+
+
+def _check_stop(should_stop: Callable[[], bool]) -> None:
+    if should_stop():
+        raise StoppedError("the run is stopping")
+
+
+def _copy_rest(system: Any, path: str, local: IO[bytes], should_stop: Callable[[], bool]) -> bool:
     """Appends what `local` lacks; whether it is complete then."""
+    _check_stop(should_stop)
     size = system.info(path).get("size")
+    if size is not None:
+        _check_space(size - local.tell())
     with system.open(path, "rb", block_size=CHUNK_BYTES, cache_type="readahead") as source:
         try:
             source.seek(local.tell())
@@ -110,8 +131,22 @@ def _copy_rest(system: Any, path: str, local: IO[bytes]) -> bool:
             local.seek(0)
             local.truncate()
         while chunk := source.read(CHUNK_BYTES):
+            _check_stop(should_stop)
+            _check_space(len(chunk))
             _write(local, chunk)
     return size is None or local.tell() >= size
+
+
+def _check_space(num_bytes: int) -> None:
+    """Raises ShardError where so many bytes more would take what is to stay free."""
+    where = tempfile.gettempdir()
+    disk = shutil.disk_usage(where)
+    reserved = min(RESERVED_BYTES, disk.total // 20)
+    if num_bytes > disk.free - reserved:
+        raise ShardError(
+            f"does not fit into {where}: it takes {num_bytes:,} bytes more, {disk.free:,} are free and {reserved:,} of "
+            "them stay so: set TMPDIR to a larger disk"
+        )
 
 
 def _write(local: IO[bytes], chunk: bytes) -> None:

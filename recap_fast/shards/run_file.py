@@ -71,7 +71,7 @@ def merge_run_file(
             _refuse_strangers(output)
             old = RunFile({}, shard_set.root, {})
         else:
-            _refuse_other_fingerprint(output, old.fingerprint, fingerprint)
+            refuse_other_fingerprint(output, old.fingerprint, fingerprint)
         shard_set = shard_set.below(old.root)
         run = RunFile(_as_json(fingerprint), old.root, _merge(old.shards, shard_set))
         if run != old:
@@ -102,7 +102,7 @@ def _as_json(fingerprint: Mapping[str, Any]) -> dict[str, Any]:
     return fields
 
 
-def _refuse_other_fingerprint(output: Path, old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
+def refuse_other_fingerprint(output: Path, old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
     fields = _as_json(new)
     differing = [name for name in sorted({*old, *fields}) if old.get(name) != fields.get(name)]
     if differing:
@@ -112,6 +112,12 @@ def _refuse_other_fingerprint(output: Path, old: Mapping[str, Any], new: Mapping
             + "\n".join(lines)
             + "\nGive another --output, the settings of that run, or --overwrite to remove its output."
         )
+
+
+def forget_unused(output: Path) -> None:
+    """Takes run.json back where nothing was made yet: a run that could not begin is not to bind the next one."""
+    if not any((output / name).exists() for name in ("data", "manifests", "partial")):
+        (output / RUN_FILE).unlink(missing_ok=True)
 
 
 def _refuse_strangers(output: Path) -> None:

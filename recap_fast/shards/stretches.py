@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from recap_fast.atomic import is_alive, owner
 from recap_fast.records import OK, ShardReport
+from recap_fast.shards.sample import UNREADABLE
 
 logger = logging.getLogger(__name__)
 
@@ -87,11 +88,13 @@ def recount(path: Path, report: ShardReport) -> ShardReport:
     return replace(report, rows=statuses.total(), captioned=statuses[OK], failed=failed)
 
 
-def rows_of(paths: Sequence[Path]) -> Iterator[tuple[NDArray[np.int64], NDArray[np.bool_]]]:
-    """Of each file the rows' indices, and whether they have a caption."""
+def rows_of(paths: Sequence[Path], *, retry_failed: bool) -> Iterator[tuple[NDArray[np.int64], NDArray[np.bool_]]]:
+    """Of each file the rows' indices, and whether they are done: captioned or, without `retry_failed`, read."""
     import pyarrow.compute as pc
     import pyarrow.parquet as pq
 
     for path in paths:
         table = pq.read_table(path, columns=["index", "status"], partitioning=None)
-        yield table["index"].to_numpy(), pc.equal(table["status"], OK).to_numpy()
+        status = table["status"]
+        done = pc.equal(status, OK) if retry_failed else pc.not_equal(status, UNREADABLE)
+        yield table["index"].to_numpy(), done.to_numpy()

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from recap_fast.errors import ConfigError, ShardError
 from recap_fast.records import OK, Identity, Sample, Shard
 from recap_fast.shards.remote import file_system, is_remote, network_errors
-from recap_fast.shards.sample import MAX_IMAGE_BYTES, Columns, Parts, to_sample
+from recap_fast.shards.sample import MAX_IMAGE_BYTES, UNREADABLE, Columns, Parts, to_sample
 
 BATCH_ROWS = 32
 BUFFER_BYTES = 1 << 20
@@ -137,7 +137,7 @@ class TableReader:
             self.problem = self.problem or f"row group {group} cannot be read from row {index:,}: {error}"
             for lost in range(index, first + num_rows):
                 if pending[lost]:
-                    parts = Parts(key=str(lost), status="unreadable", error=f"its row group cannot be read: {error}")
+                    parts = Parts(key=str(lost), status=UNREADABLE, error=f"its row group cannot be read: {error}")
                     yield to_sample(self._shard.name, lost, parts)
 
     def _batches(self, group: int) -> Iterator[pa.RecordBatch]:

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from recap_fast.records import OK, Identity, Sample, Shard
-from recap_fast.shards.sample import IMAGE_EXTENSIONS, MAX_IMAGE_BYTES, MAX_TEXT_BYTES, Parts, to_sample
+from recap_fast.shards.sample import IMAGE_EXTENSIONS, MAX_IMAGE_BYTES, MAX_TEXT_BYTES, UNREADABLE, Parts, to_sample
 from recap_fast.shards.tar_index import Member, TarIndexer
 
 logger = logging.getLogger(__name__)
@@ -159,7 +159,7 @@ class TarReader:
         self.num_samples = len(self._index.keys)
         if self._index.repeated:
             count = len(self._index.repeated)
-            logger.warning("%s: %d samples repeat the key of another; their rows say so", shard.url, count)
+            logger.warning("%s: samples that repeat the key of another, as their rows say: %d", shard.url, count)
 
     def samples(self, done: NDArray[np.int64]) -> Iterator[Sample]:
         """The samples whose index is not in `done`, in order."""
@@ -220,7 +220,7 @@ class TarReader:
             return OK, None, self._read(row)
         except OSError as error:
             self.problem = self.problem or f"cannot be read at byte {self._index.offsets[row]:,}: {error}"
-            return "unreadable", f"the .{image_name} cannot be read: {error}", b""
+            return UNREADABLE, f"the .{image_name} cannot be read: {error}", b""
 
     def _text(self, row: int | None, what: str, warnings: list[str]) -> bytes | None:
         if row is None or self._end(row) > self._size:

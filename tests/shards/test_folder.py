@@ -43,9 +43,20 @@ def test_files_that_are_gone_empty_or_share_a_key(tmp_path, monkeypatch):
 
 def test_an_image_that_cannot_be_read_is_a_row(tmp_path):
     (tmp_path / "a.jpg").mkdir()
-    (sample,) = read(Shard("s", str(tmp_path), "folder", ("a.jpg",)))
-    assert sample.status == "unreadable"
-    assert "a.jpg cannot be read: [Errno 21]" in sample.error
+    (tmp_path / "b.jpg").write_bytes(b"1")
+    with open_shard(Shard("s", str(tmp_path), "folder", ("a.jpg", "b.jpg"))) as reader:
+        samples = list(reader.samples(NONE))
+    assert [s.status for s in samples] == ["unreadable", "ok"]
+    assert "a.jpg cannot be read: [Errno 21]" in samples[0].error
+    assert reader.problem == samples[0].error
+
+
+def test_files_that_are_gone_or_too_large_are_no_problem_of_the_shard(tmp_path, monkeypatch):
+    (tmp_path / "a.jpg").write_bytes(b"x" * 11)
+    monkeypatch.setattr("recap_fast.shards.folder.MAX_IMAGE_BYTES", 10)
+    with open_shard(Shard("s", str(tmp_path), "folder", ("a.jpg", "b.jpg"))) as reader:
+        assert [s.status for s in reader.samples(NONE)] == ["too_large", "missing_image"]
+    assert reader.problem is None
 
 
 def test_remote_folders(memory):

@@ -1,8 +1,11 @@
+import errno
 import multiprocessing
 import os
 
 import numpy as np
 import pytest
+import runs
+from fake_runs import FakeRun, captions, expected_captions, write_shards
 from shard_files import webdataset_members, write_rows, write_tar
 
 from recap_fast.atomic import replace, sha256_of, temporary_path
@@ -294,3 +297,31 @@ def test_overwrite_starts_anew(inputs, output):
     for shard in ledger.shards:
         finish(ledger, shard)
     assert len(open_ledger(output, inputs, overwrite=True).pending()) == 3
+
+
+@pytest.mark.parametrize("times", [1, 2])
+def test_a_row_that_could_not_be_read_is_tried_again_until_it_can(inputs, output, monkeypatch, times):
+    write_shards(inputs, [5])
+    for tar in ("0.tar", "1.tar", "2.tar"):
+        (inputs / tar).unlink()
+    real, failures = os.pread, []
+
+    def failing(descriptor, size, offset):
+        content = real(descriptor, size, offset)
+        if content.startswith(b"image 3") and len(failures) < times:
+            failures.append(offset)
+            raise OSError(errno.EIO, "Input/output error")
+        return content
+
+    monkeypatch.setattr(os, "pread", failing)
+    for _ in range(times):
+        (report,) = FakeRun(inputs, output).run()
+        assert (report.status, report.rows, report.failed) == ("truncated", 5, {"unreadable": 1})
+        assert captions(output)[3] == ("00000", 3, None)
+    last = FakeRun(inputs, output)
+    (report,) = last.run()
+    assert last.engine.submitted == 1
+    assert (report.status, report.rows, report.captioned) == ("complete", 5, 5)
+    assert captions(output) == expected_captions(inputs, [5])
+    assert runs.read_done(output, "00000")["error"] is None
+    assert FakeRun(inputs, output).pending == []

@@ -1,11 +1,16 @@
+import dataclasses
 import subprocess
 import sys
+import threading
+import time
 
 import numpy as np
 import pytest
+from fake_runs import TIMEOUT_S, FakeRun, captions, expected_captions, within, write_shards
 from shard_files import webdataset_members, write_table, write_tar
 
 from recap_fast.records import Shard
+from recap_fast.shards import remote
 from recap_fast.shards.identity import identity
 from recap_fast.shards.reader import open_shard
 from recap_fast.shards.source import expand
@@ -66,3 +71,41 @@ def test_an_unknown_sample_index_in_done_is_no_trouble(shards):
     for shard in shards:
         with open_shard(Shard(shard.name, shard.url, shard.kind, shard.files)) as reader:
             assert [sample.index for sample in reader.samples(np.array([0, 7]))] == [1, 2]
+
+
+def test_draining_does_not_wait_for_a_remote_tar_and_leaves_it_as_not_begun(tmp_path, memory, monkeypatch):
+    write_shards(tmp_path / "in", [4, 4])
+    memory.pipe("/b/1.tar", (tmp_path / "in" / "00001.tar").read_bytes())
+    monkeypatch.setattr(remote, "CHUNK_BYTES", 10)  # with what each takes: a download of a minute and more
+    real, spooling = remote._write, threading.Event()
+
+    def slowly(local, chunk):
+        spooling.set()
+        time.sleep(0.05)
+        real(local, chunk)
+
+    monkeypatch.setattr(remote, "_write", slowly)
+    run = FakeRun(tmp_path / "in", tmp_path / "out")
+
+    def open_one_remotely(shard):
+        url = "memory://b/1.tar" if shard.name == "00001" else shard.url
+        return open_shard(dataclasses.replace(shard, url=url), should_stop=lambda: pipeline.stopping)
+
+    run.stages = dataclasses.replace(run.stages, open_shard=open_one_remotely)
+    pipeline = run.pipeline()
+
+    def drain():
+        spooling.wait()
+        assert not pipeline.stopping
+        pipeline.drain(5)
+
+    thread = threading.Thread(target=drain)
+    thread.start()
+    reports = within(TIMEOUT_S, lambda: pipeline.run(run.pending))
+    thread.join()
+    assert pipeline.stopping
+    assert [(report.shard, report.status) for report in reports] == [("00000", "complete")]
+    assert run.ledger.record("00001") is None
+    assert [(pending.shard.name, pending.reason) for pending in run.ledger.pending()] == [("00001", "new")]
+    FakeRun(tmp_path / "in", tmp_path / "out").run()
+    assert captions(tmp_path / "out") == expected_captions(tmp_path / "in", [4, 4])

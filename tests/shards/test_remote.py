@@ -1,11 +1,13 @@
 import io
+import shutil
 import tempfile
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from shard_files import tar_bytes, webdataset_members
 
-from recap_fast.errors import ConfigError, ShardError
+from recap_fast.errors import ConfigError, ShardError, StoppedError
 from recap_fast.records import Shard
 from recap_fast.shards import remote
 from recap_fast.shards.reader import open_shard
@@ -107,6 +109,74 @@ def test_a_full_disk_says_what_to_do(memory, monkeypatch):
     with pytest.raises(ShardError, match=r"No space left on device.*set TMPDIR to a larger disk"):
         spool("memory://b/0.tar")
     assert full.closed
+
+
+def set_free(monkeypatch, *free):
+    """The disk has 200,000 bytes, of them so many free, each time that it is asked; the last number for ever."""
+    answers = list(free)
+
+    def disk_usage(_):
+        return SimpleNamespace(total=200_000, free=answers.pop(0) if len(answers) > 1 else answers[0])
+
+    monkeypatch.setattr(shutil, "disk_usage", disk_usage)
+
+
+def test_a_file_that_does_not_fit_is_not_downloaded(memory, monkeypatch):
+    memory.pipe("/b/0.tar", CONTENT)
+    opened = dropping(memory, monkeypatch, after=0, times=0)
+    set_free(monkeypatch, len(CONTENT) + 9_999)  # a twentieth is to stay free
+    message = (
+        f"does not fit into {tempfile.gettempdir()}: it takes {len(CONTENT):,} bytes more, "
+        f"{len(CONTENT) + 9_999:,} are free and 10,000 of them stay so: set TMPDIR to a larger disk"
+    )
+    with pytest.raises(ShardError) as caught:
+        spool("memory://b/0.tar")
+    assert str(caught.value) == message
+    assert opened == []
+    set_free(monkeypatch, len(CONTENT) + 10_000)
+    with spool("memory://b/0.tar") as file:
+        assert file.read() == CONTENT
+
+
+def test_large_disks_keep_a_gibibyte_free(monkeypatch):
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(total=1 << 50, free=(1 << 30) + 100))
+    remote._check_space(100)
+    with pytest.raises(ShardError, match="it takes 101 bytes more, 1,073,741,924 are free and 1,073,741,824 of them"):
+        remote._check_space(101)
+
+
+def test_a_file_of_unknown_size_stops_before_the_disk_is_full(memory, monkeypatch, tmp_path):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    memory.pipe("/b/0.tar", CONTENT)
+    real = type(memory).info
+    monkeypatch.setattr(type(memory), "info", lambda self, path, **o: {**real(self, path), "size": None})
+    set_free(monkeypatch, 50_000, 50_000, 10_999)
+    with pytest.raises(ShardError, match=r"it takes 1,000 bytes more, 10,999 are free .* set TMPDIR"):
+        spool("memory://b/0.tar")
+    set_free(monkeypatch, 50_000)
+    with spool("memory://b/0.tar") as file:
+        assert file.read() == CONTENT
+
+
+def test_a_stop_ends_the_download_between_chunks(memory, monkeypatch):
+    memory.pipe("/b/0.tar", CONTENT)
+    chunks = []
+    real = remote._write
+    monkeypatch.setattr(remote, "_write", lambda local, chunk: (chunks.append(chunk), real(local, chunk)))
+    with pytest.raises(StoppedError, match="the run is stopping"):
+        spool("memory://b/0.tar", lambda: len(chunks) == 3)
+    assert b"".join(chunks) == CONTENT[:3000]
+
+
+def test_a_stop_ends_the_wait_for_another_attempt(memory, monkeypatch):
+    memory.pipe("/b/0.tar", CONTENT)
+    opened = dropping(memory, monkeypatch, after=0, times=99)
+    slept = []
+    monkeypatch.setattr(remote.time, "sleep", slept.append)
+    with pytest.raises(StoppedError):
+        spool("memory://b/0.tar", lambda: sum(slept) > 2)
+    assert 2 < sum(slept) <= 2 + remote.POLL_S  # of 0.5 + 1 + 2 + 4 seconds
+    assert len(opened) == 3
 
 
 def test_a_missing_package_and_an_unknown_protocol_are_explained(monkeypatch):

@@ -46,7 +46,8 @@ def test_only_those_made_before(tmp_path):
 
 def test_rows_and_the_input_they_were_made_from(tmp_path):
     path = write_rows(tmp_path / "x.parquet", "0", [3, 4, 5], failed=[4], made_from="10:7")
-    ((indices, captioned),) = rows_of([path])
-    assert (indices.tolist(), captioned.tolist()) == ([3, 4, 5], [True, False, True])
+    ((indices, done),) = rows_of([path], retry_failed=True)
+    assert (indices.tolist(), done.tolist()) == ([3, 4, 5], [True, False, True])
+    assert [done.tolist() for _, done in rows_of([path], retry_failed=False)] == [[True] * 3]
     assert input_of(path) == "10:7"
     assert input_of(write_rows(tmp_path / "y.parquet", "0", [1])) is None
