@@ -91,8 +91,7 @@ def caption(scene: Scene) -> str:
         preposition = "On the" if PLACES[thing.place] in ("left", "right") else "At the"
         if PLACES[thing.place].endswith(("corner", "center")):
             preposition = "In the"
-        article = "an" if thing.color == "orange" and not thing.size else "a"
-        there = f"there is {article} {thing.size} {thing.color} {thing.shape}."
+        there = f"there is a {thing.size} {thing.color} {thing.shape}."
         sentences.append(f"{preposition} {PLACES[thing.place]} {there}")
     if len(scene.things) > 2:
         sentences.append(_totals(scene.things))

@@ -26,6 +26,12 @@ class OpenShard:
     writer: ShardWriter
     started: float
     """By time.monotonic()."""
+    seconds: dict[str, float] = field(default_factory=dict)
+    """By stage, this shard's share of the work so far; each thread adds to its own stage."""
+
+    def spend(self, stage: str, seconds: float) -> None:
+        """Adds to a stage's share."""
+        self.seconds[stage] = self.seconds.get(stage, 0.0) + seconds
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,10 +77,12 @@ class Assembly:
         """Takes a finished sample."""
         opened = self._opened.setdefault(ticket.shard.shard.name, ticket.shard)
         self._progress.count(finished.status, finished.completion)
+        start = time.monotonic()
         released = opened.writer.add(ticket.order, finished)
+        opened.writer.flush_if_old()
+        opened.spend("write", time.monotonic() - start)
         if released:
             self._release(released)
-        opened.writer.flush_if_old()
         self._finish_if_due(opened.shard.name)
 
     def end(self, end: EndOfShard) -> None:
@@ -105,6 +113,7 @@ class Assembly:
         if end is None or not end.whole or end.total != opened.writer.num_released:
             return
         del self._opened[name], self._ended[name]
+        start = time.monotonic()
         try:
             file = opened.writer.finish()
         except FileNotFoundError:
@@ -114,6 +123,9 @@ class Assembly:
             logger.warning("shard %s: another process finished it first", name)
             self._note(record.report)
             return
+        now = time.monotonic()
+        opened.spend("write", now - start)
+        seconds = {**opened.seconds, "wall": now - opened.started}
         report = ShardReport(
             shard=name,
             status="truncated" if end.problem else "complete",
@@ -121,7 +133,7 @@ class Assembly:
             captioned=file.captioned,
             failed=file.failed,
             num_tokens=file.num_tokens,
-            seconds={"wall": round(time.monotonic() - opened.started, 3)},
+            seconds={stage: round(spent, 3) for stage, spent in seconds.items()},
             error=end.problem,
         )
         self._ledger.commit(opened.shard, report, opened.identity, sha256=file.sha256, size_bytes=file.size_bytes)

@@ -6,7 +6,8 @@ a signal, start again to go on; 128 + n killed by signal n.
 
 import logging
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -150,8 +151,9 @@ def verify(output: Path, shards: tuple[str, ...], image_column: str | None) -> N
     from recap_fast.shards.source import expand
     from recap_fast.verify import verify as check
 
-    logging.getLogger("recap_fast").setLevel(logging.ERROR)  # what `run` warned of when it read the same inputs
-    verdict = check(output, expand(shards, Columns(image=image_column)) if shards else None)
+    inputs = expand(shards, Columns(image=image_column)) if shards else None
+    with _without_warnings():  # `run` gave them when it read the same inputs
+        verdict = check(output, inputs)
     failed = ", ".join(f"{count:,} {status}" for status, count in verdict.failed.most_common())
     click.echo(f"shards     {verdict.num_shards:,}")
     click.echo(f"rows       {verdict.rows:,}")
@@ -163,10 +165,14 @@ def verify(output: Path, shards: tuple[str, ...], image_column: str | None) -> N
         click.echo(f"fault: {fault.shard} {fault.sentence}")
     if verdict.faults:
         click.echo(
-            f"Not proven: {_count(len(verdict.faults), 'fault')}. Run again: missing and unfinished shards are redone."
+            f"Not proven: {_count(len(verdict.faults), 'fault')}. Run again, after what is said above: shards that are "
+            "missing or unfinished are redone."
         )
         sys.exit(4)
-    counted = ", counted against the inputs" if shards else ""
+    counted = ""
+    if inputs is not None:
+        some = f" for {len(inputs.shards)} of them" if len(inputs.shards) < verdict.num_shards else ""
+        counted = f", counted against the inputs{some}"
     click.echo(f"Proven: every sample has exactly one row, every file is as it was written{counted}.")
 
 
@@ -193,12 +199,23 @@ def bench(**given: Any) -> None:
     """Measures each stage alone and all of them end to end: images/s, tokens/s, memory, and which stage limits."""
     from recap_fast.bench import bench as measure
 
-    logging.getLogger("recap_fast").setLevel(logging.ERROR)  # each pass would warn of the same images again
     json_file = given.pop("json_file")
-    report = measure(_bench_config(given))
+    with _without_warnings():  # each pass would give them again
+        report = measure(_bench_config(given))
     click.echo(report.table())
     if json_file is not None:
         json_file.write_text(report.as_json(["recap-fast", *sys.argv[1:]]), encoding="utf-8")
+
+
+@contextmanager
+def _without_warnings() -> Iterator[None]:
+    logger = logging.getLogger("recap_fast")
+    before = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
 
 
 def _count(number: int, thing: str) -> str:

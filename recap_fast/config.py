@@ -1,6 +1,7 @@
 """What a run was asked to do: one frozen record, checked when it is made. `cli` fills it, `launch` reads it."""
 
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -42,6 +43,10 @@ class RunConfig:
     def __post_init__(self) -> None:
         if not self.shards:
             raise ConfigError("--shards is missing: give a tar, a pattern such as '{00000..00099}.tar', or a folder.")
+        if re.match(r"[a-z][a-z0-9+.-]+:/", str(self.output)):  # a Path has one slash where the URL has two
+            raise ConfigError(
+                f"--output {self.output}: captions go to a local folder; copy it to an object store when it is done."
+            )
         if self.limit is not None and self.limit < 1:
             raise ConfigError(f"--limit {self.limit}: give a count of at least 1.")
         if self.decode_threads < 1:
@@ -52,15 +57,18 @@ class RunConfig:
             raise ConfigError(f"--max-error-rate {self.max_error_rate}: give a share from 0 to 1.")
 
 
-def fingerprint(config: RunConfig, spec: Any, decoder: str, schema_version: int) -> Mapping[str, str | int | bool]:
+def fingerprint(
+    config: RunConfig, spec: Any, decoder: str, schema_version: int, versions: str
+) -> Mapping[str, str | int | bool | None]:
     """All that decides what the rows of a run say, by name; `spec` is the engine's EngineSpec, with the run's question.
 
-    Two runs may share an output folder only where these are equal. What merely decides how fast they are made (slots,
-    threads, the device) is left out.
+    Two runs may share an output folder only where these are equal. What merely decides how fast rows are made (slots,
+    threads, the device) is left out, and so is the pixel limit: with another one, `--retry-failed` may rescue rows.
     """
     s, pre = config.options.sampling, spec.preprocess
     sampled = f"temperature {s.temperature}, top_k {s.top_k}, top_p {s.top_p}, seed {s.seed}"
     return {
+        "versions": versions,
         "schema": schema_version,
         "engine": spec.name,
         **{f"engine.{name}": digest for name, digest in sorted(spec.files.items())},
@@ -70,7 +78,8 @@ def fingerprint(config: RunConfig, spec: Any, decoder: str, schema_version: int)
         "max_field_tokens": config.max_field_tokens,
         "preprocess": f"{pre.mode} {pre.image_size}, mean {pre.mean}, std {pre.std}",
         "decoder": decoder,
-        "max_image_pixels": config.max_image_pixels,
+        "image_column": config.image_column,
+        "caption_column": config.caption_column,
         "stop_ids": ",".join(map(str, spec.stop_ids)),
         "max_new_tokens": config.options.max_new_tokens or spec.limits.max_new_tokens,
         "loop_stop": config.options.loop_stop,

@@ -8,10 +8,12 @@ import os
 import signal
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from types import FrameType
+from typing import Any
 
+from recap_fast import machine
 from recap_fast.config import RunConfig, fingerprint
 from recap_fast.decode.decoder import Decoder, make_decoder
 from recap_fast.errors import ConfigError
@@ -21,11 +23,11 @@ from recap_fast.generate.spec import EngineSpec
 from recap_fast.generate.tokenizer import load_tokenizer
 from recap_fast.pipeline import Pipeline, Stages
 from recap_fast.progress import Progress, Snapshot
-from recap_fast.records import Preprocess, ShardReport
+from recap_fast.records import Preprocess, Shard, ShardReport
 from recap_fast.reporter import Reporter, duration, failures, progress_fields
 from recap_fast.shards.ledger import Ledger, Pending
 from recap_fast.shards.reader import open_shard
-from recap_fast.shards.run_file import read_run_file
+from recap_fast.shards.run_file import forget_unused, read_run_file, refuse_other_fingerprint
 from recap_fast.shards.sample import Columns
 from recap_fast.shards.select import part, resolve_part
 from recap_fast.shards.source import ShardSet, describe, expand
@@ -55,20 +57,21 @@ def run(config: RunConfig, reporter: Reporter) -> int:
         spec = dataclasses.replace(spec, prompt=dataclasses.replace(spec.prompt, text=config.prompt))
     prompts = PromptEncoder(tokenizer, spec.prompt, config.max_field_tokens, own_limit)
     with closing(open_decoder(config, spec.preprocess)) as decoder:
+        versions = machine.list_versions(spec.backend, decoder.name)
+        marks = fingerprint(config, spec, decoder.name, SCHEMA_VERSION, versions)
         if config.dry_run:
-            return _show_plan(config, shard_set, (index, num), reporter)
-        marks = fingerprint(config, spec, decoder.name, SCHEMA_VERSION)
+            return _show_plan(config, marks, shard_set, (index, num), reporter)
         ledger = Ledger.open(config.output, marks, shard_set, overwrite=config.overwrite)
         mine = part(ledger.shards, index, num)
         pending = ledger.pending(mine, retry_failed=config.retry_failed, redo_changed=config.redo_changed)
         _announce(reporter, spec, decoder, pending, len(ledger.shards))
         if not pending:
-            reporter.event("done", "Nothing to do: every shard has its captions.")
-            return EXIT_OK
+            reporter.event("done", "Nothing to do: every shard is done.")
+            return _conclude(ledger, mine, [], reporter, config)
         with closing(_open_engine(config, spec, prompts, reporter)) as engine:
             limit = config.options.max_new_tokens or spec.limits.max_new_tokens
             stages = Stages(
-                open_shard=lambda shard: open_shard(shard, columns),
+                open_shard=lambda shard: open_shard(shard, columns, lambda: pipeline.stopping),
                 decoder=decoder,
                 prompts=prompts,
                 engine=engine,
@@ -84,13 +87,20 @@ def run(config: RunConfig, reporter: Reporter) -> int:
                 reporter.start(progress)
                 reports = pipeline.run([p.shard for p in pending])
         _summarize(reporter, progress.snapshot(), spec, decoder)
-    return _conclude(ledger, reports, reporter, config, drained=pipeline.drained)
+    if pipeline.drained:
+        reporter.event("drained", "Stopped by a signal; the same command goes on from here.")
+        return EXIT_DRAINED
+    return _conclude(ledger, mine, reports, reporter, config)
 
 
 def _open_engine(config: RunConfig, spec: EngineSpec, prompts: PromptEncoder, reporter: Reporter) -> Engine:
     started = time.monotonic()
     options = dataclasses.replace(config.options, max_text_tokens=prompts.max_text_tokens)
-    engine = open_engine(config.engine, spec, options, prompts.prefix_ids.tolist())
+    try:
+        engine = open_engine(config.engine, spec, options, prompts.prefix_ids.tolist())
+    except ConfigError:
+        forget_unused(config.output)
+        raise
     reporter.event("engine", f"engine   {engine.describe()}; ready in {time.monotonic() - started:.1f} s")
     return engine
 
@@ -132,10 +142,13 @@ def _signals(drain: Callable[[], None], reporter: Reporter) -> Iterator[None]:
             signal.signal(each, handler)
 
 
-def _show_plan(config: RunConfig, shard_set: ShardSet, index_num: tuple[int, int], reporter: Reporter) -> int:
-    """Lists what `run` would do, from what is in the output folder, which stays as it is."""
+def _show_plan(
+    config: RunConfig, marks: Mapping[str, Any], shard_set: ShardSet, index_num: tuple[int, int], reporter: Reporter
+) -> int:
+    """Lists what `run` would do, from what is in the output folder, which stays as it is; refuses what it would."""
     known = None if config.overwrite else read_run_file(config.output)
     if known is not None:
+        refuse_other_fingerprint(config.output, known.fingerprint, marks)
         shard_set = shard_set.below(known.root)
     mine = part(shard_set.shards, *index_num)
     pending = [Pending(shard, "new") for shard in mine]
@@ -172,12 +185,12 @@ def _summarize(reporter: Reporter, s: Snapshot, spec: EngineSpec, decoder: Decod
 
 
 def _conclude(
-    ledger: Ledger, reports: Sequence[ShardReport], reporter: Reporter, config: RunConfig, *, drained: bool
+    ledger: Ledger, mine: Sequence[Shard], reports: Sequence[ShardReport], reporter: Reporter, config: RunConfig
 ) -> int:
-    """Says what is left to do, and the exit code that goes with it."""
-    if drained:
-        reporter.event("drained", "Stopped by a signal; the same command goes on from here.")
-        return EXIT_DRAINED
+    """Says what is left to do, and the exit code that goes with it; errors count over all shards that are done."""
+    unfinished = sum(r.status == "interrupted" for r in reports)
+    if unfinished:
+        reporter.event("limit", f"{unfinished} shards were begun and cut by --limit; the next run goes on from there.")
     broken = [r for r in reports if r.status in ("failed", "truncated")]
     for report in broken:
         reporter.event("shard", f"shard {report.shard} is {report.status}: {report.error}", status=report.status)
@@ -185,7 +198,8 @@ def _conclude(
         text = f"{len(broken)} of {len(reports)} shards could not be read whole; the next run tries again."
         reporter.event("failure", text)
         return EXIT_FAILURE
-    rows, failed = (sum(r.rows for r in reports), sum(sum(r.failed.values()) for r in reports))
+    done = [record.report for shard in mine if (record := ledger.record(shard.name))]
+    rows, failed = sum(r.rows for r in done), sum(sum(r.failed.values()) for r in done)
     if rows and failed / rows > config.max_error_rate:
         reporter.event(
             "error_rate",

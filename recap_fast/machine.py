@@ -40,6 +40,13 @@ def describe_versions() -> dict[str, str]:
     return versions
 
 
+def list_versions(backend: str, decoder: str) -> str:
+    """Those that a run's rows depend on, in one line: of recap-fast, the engine's backend and the image decoders."""
+    found = describe_versions()
+    dali = ("nvidia-dali-cuda130",) if decoder == "dali" else ()
+    return ", ".join(f"{name} {found[name]}" for name in ("recap-fast", backend, *dali, "pillow") if name in found)
+
+
 def find_commit() -> str | None:
     """The commit of the git checkout that recap-fast runs from, '+' behind it where files differ; None outside one."""
     folder = Path(recap_fast.__file__).parent

@@ -6,10 +6,12 @@ that the core was built with: the libraries keep their binary interface within a
 
 import pyarrow as pa
 
+from recap_fast.errors import NativeError
+
 try:
     from recap_fast import _core as core
 except ImportError as error:
-    raise ImportError(
+    raise NativeError(
         f"recap_fast._core does not load beside pyarrow {pa.__version__} ({error}). It is built for one major version "
         "of pyarrow: install recap-fast again."
     ) from error
@@ -18,9 +20,9 @@ __all__ = ["core"]
 
 
 def check_arrow(built: str, installed: str) -> None:
-    """Raises ImportError unless the two versions of pyarrow have the same major version."""
+    """Raises NativeError unless the two versions of pyarrow have the same major version."""
     if built.split(".")[0] != installed.split(".")[0]:
-        raise ImportError(
+        raise NativeError(
             f"recap_fast._core was built with pyarrow {built}, but pyarrow {installed} is installed: "
             f"install recap-fast again, or pyarrow {built}."
         )

@@ -19,7 +19,7 @@ from typing import Any
 
 from recap_fast.assembly import Assembly, EndOfShard, OpenShard, Ticket
 from recap_fast.decode.decoder import Decoder
-from recap_fast.errors import RecapError
+from recap_fast.errors import RecapError, StoppedError
 from recap_fast.generate.engine import Engine
 from recap_fast.generate.prompt import PromptEncoder
 from recap_fast.progress import Progress
@@ -67,7 +67,10 @@ class Pipeline:
         self._drained = False
         self._num_read = 0
         self._next_id = 0
-        self._in_flight: dict[int, Ticket] = {}
+        self._in_flight: dict[int, tuple[Ticket, float]] = {}
+        """Requests in the engine, with `_shared_s` of when they joined."""
+        self._shared_s = 0.0
+        """Sum over the steps of their seconds, shared equally among the requests in each."""
         self._threads: list[Future[None]] = []
 
     def drain(self, seconds: float) -> None:
@@ -82,6 +85,11 @@ class Pipeline:
     def drained(self) -> bool:
         """Whether `drain` was called."""
         return self._drained
+
+    @property
+    def stopping(self) -> bool:
+        """Whether no new work is taken any more."""
+        return self._stop.is_set()
 
     def run(self, shards: Sequence[Shard]) -> list[ShardReport]:
         """Captions the shards and reports on each. Raises EngineError, and OSError where output cannot be written."""
@@ -115,12 +123,14 @@ class Pipeline:
         try:
             with self._stages.open_shard(shard) as reader:
                 opened, samples = self._begin(shard, reader)
-                for sample in self._progress.timed("read", samples):
+                for sample in self._progress.timed("read", samples, opened.spend):
                     if self._num_read == self._limit or not self._enter(Ticket(opened, total, sample)):
                         whole = False
                         break
                     total += 1
                 problem = reader.problem
+        except StoppedError:
+            return  # before it was opened: as if not begun
         except Exception as error:  # the shard boundary: no shard, however broken, ends the run
             known = isinstance(error, RecapError | OSError)
             problem = str(error) if known else f"{type(error).__name__}: {error}"
@@ -173,10 +183,13 @@ class Pipeline:
 
     def _decode_batch(self, tickets: list[Ticket]) -> None:
         images = [t.sample.image for t in tickets if t.sample.status == OK]
+        start = time.monotonic()
         with self._progress.busy("decode"):
             batch = self._stages.decoder.decode(images)
+        share = (time.monotonic() - start) / len(tickets)
         decoded = iter(zip(batch.pixels, batch.outcomes, strict=True))
         for ticket in tickets:
+            ticket.shard.spend("decode", share)
             pixels, outcome = next(decoded) if ticket.sample.status == OK else (None, ImageOutcome())
             sample = dataclasses.replace(ticket.sample, image=b"")
             if pixels is None or outcome.status != OK:
@@ -205,10 +218,13 @@ class Pipeline:
                 if not open_:
                     return
                 continue
+            start = time.monotonic()
             with self._progress.busy("generate"):
                 completions = engine.step()
+            self._shared_s += (time.monotonic() - start) / len(self._in_flight)
             for completion in completions:
-                ticket = self._in_flight.pop(completion.id)
+                ticket, joined_s = self._in_flight.pop(completion.id)
+                ticket.shard.spend("generate", self._shared_s - joined_s)
                 self._put(self._rows, (ticket, Finished(ticket.sample, ticket.outcome, completion, ticket.warning)))
 
     def _fill(self, engine: Engine) -> bool:
@@ -222,7 +238,7 @@ class Pipeline:
                 return False
             ticket, request = item
             engine.submit([request])
-            self._in_flight[request.id] = ticket
+            self._in_flight[request.id] = (ticket, self._shared_s)
         return True
 
     # -- writing: completions -> rows on disk --------------------------------------------------------------------------

@@ -6,7 +6,7 @@ one is what limits the run.
 
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal, TypeVar
@@ -62,19 +62,22 @@ class Progress:
         self._opened_shards = self._opened_rows = self._resumed_rows = 0
 
     @contextmanager
-    def busy(self, stage: Stage) -> Iterator[None]:
-        """Times a piece of work of a stage."""
+    def busy(self, stage: Stage, spend: Callable[[str, float], None] | None = None) -> Iterator[None]:
+        """Times a piece of work of a stage; `spend` is told stage and seconds."""
         start = time.monotonic()
         try:
             yield
         finally:
-            self._busy[stage] += time.monotonic() - start
+            seconds = time.monotonic() - start
+            self._busy[stage] += seconds
+            if spend is not None:
+                spend(stage, seconds)
 
-    def timed(self, stage: Stage, items: Iterable[T]) -> Iterator[T]:
+    def timed(self, stage: Stage, items: Iterable[T], spend: Callable[[str, float], None] | None = None) -> Iterator[T]:
         """Passes items on and times how long each took to come."""
         iterator = iter(items)
         while True:
-            with self.busy(stage):
+            with self.busy(stage, spend):
                 try:
                     item = next(iterator)
                 except StopIteration:

@@ -35,6 +35,7 @@ def spec() -> EngineSpec:
     ("changed", "message"),
     [
         ({"shards": ()}, "--shards is missing"),
+        ({"output": Path("s3://bucket/out")}, "--output s3:/bucket/out: captions go to a local folder"),
         ({"limit": 0}, "--limit 0: give a count of at least 1"),
         ({"decode_threads": 0}, "--decode-threads 0: give a count of at least 1"),
         ({"drain_seconds": -1}, "--drain-seconds -1: give 0 or more"),
@@ -53,7 +54,8 @@ def test_a_config_does_not_change():
 
 
 def test_the_fingerprint_is_all_that_decides_what_rows_say():
-    assert fingerprint(config(), spec(), "dali", 1) == {
+    assert fingerprint(config(), spec(), "dali", 1, "torch 2.13.0") == {
+        "versions": "torch 2.13.0",
         "schema": 1,
         "engine": "tiny",
         "engine.tokenizer.json": "bb",
@@ -64,7 +66,8 @@ def test_the_fingerprint_is_all_that_decides_what_rows_say():
         "max_field_tokens": 128,
         "preprocess": "pad 336, mean (0.5, 0.5, 0.5), std (0.5, 0.5, 0.5)",
         "decoder": "dali",
-        "max_image_pixels": 1000,
+        "image_column": None,
+        "caption_column": None,
         "stop_ids": "128001,128009",
         "max_new_tokens": 128,
         "loop_stop": True,
@@ -73,14 +76,15 @@ def test_the_fingerprint_is_all_that_decides_what_rows_say():
 
 
 def mark(**changed) -> dict:
-    return dict(fingerprint(config(**changed), spec(), "dali", 1))
+    return dict(fingerprint(config(**changed), spec(), "dali", 1, "torch 2.13.0"))
 
 
 @pytest.mark.parametrize(
     ("changed", "field"),
     [
         ({"max_field_tokens": 5}, "max_field_tokens"),
-        ({"max_image_pixels": 5}, "max_image_pixels"),
+        ({"image_column": "photo"}, "image_column"),
+        ({"caption_column": "alt"}, "caption_column"),
         ({"options": EngineOptions(max_new_tokens=5)}, "max_new_tokens"),
         ({"options": EngineOptions(loop_stop=False)}, "loop_stop"),
         ({"options": EngineOptions(sampling=Sampling(temperature=0.5))}, "sampling"),
@@ -104,6 +108,7 @@ def test_every_part_of_the_sampling_counts_once_it_is_on(field):
         {"options": EngineOptions(device="cpu", num_slots=3, prefill_images=2)},
         {"decode_threads": 7},
         {"limit": 3},
+        {"max_image_pixels": 5},
         {"drain_seconds": 1.0},
         {"shard_index": 1, "num_shards": 3},
         {"options": EngineOptions(sampling=Sampling(seed=4))},

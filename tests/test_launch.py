@@ -41,7 +41,7 @@ def test_a_second_run_has_nothing_to_do_and_loads_no_engine(start, tmp_path, mon
     monkeypatch.setattr(launch, "open_engine", None)
     outcome = start()
     assert outcome.code == 0
-    assert outcome["done"] == "Nothing to do: every shard has its captions."
+    assert outcome["done"] == "Nothing to do: every shard is done."
     assert files(tmp_path / "out") == before
 
 
@@ -183,3 +183,10 @@ def test_the_decoder_runs_on_the_engines_device(tiny_engine, small_inputs, monke
         config = make_config(tiny_engine, small_inputs, decoder=decoder, options=EngineOptions(device=device))
         launch.open_decoder(config, None)
     assert asked == [0, 1, None, None]
+
+
+def test_a_run_that_could_not_begin_does_not_bind_the_next_one(start, tmp_path):
+    with pytest.raises(ConfigError, match="--max-new-tokens 100000 does not fit"):
+        start(options=EngineOptions(device="cpu", max_new_tokens=100_000))
+    assert not (tmp_path / "out" / "run.json").exists()
+    assert start().code == 0

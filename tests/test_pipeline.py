@@ -51,7 +51,7 @@ def test_the_batch_never_drains_between_shards(tmp_path):
 
     def slow_step():
         time.sleep(0.002)  # time for the other stages, as a real step gives it
-        together.append({ticket.shard.shard.name for ticket in pipeline._in_flight.values()})
+        together.append({ticket.shard.shard.name for ticket, _ in pipeline._in_flight.values()})
         return step()
 
     engine.step = slow_step
@@ -63,7 +63,14 @@ def test_the_batch_never_drains_between_shards(tmp_path):
 
 def test_shards_smaller_than_the_batch_are_in_flight_together(tmp_path):
     write_shards(tmp_path / "in", [1] * 12)
-    engine = RecordingEngine(num_slots=8, length=lambda _: 50)
+    engine = RecordingEngine(num_slots=8, length=lambda _: float("inf"))  # until eight of them are there
+
+    def release_when_full():
+        while engine.submitted < 8:
+            time.sleep(0.005)
+        engine.release()
+
+    threading.Thread(target=release_when_full, daemon=True).start()
     FakeRun(tmp_path / "in", tmp_path / "out", engine).run()
     assert max(engine.occupied) == 8
 

@@ -74,7 +74,7 @@ def test_a_stretch_is_written_as_it_gets_full_and_not_before(tmp_path, stretch):
 
 
 def test_a_stretch_is_a_thousand_rows_or_five_minutes():
-    assert (shard_writer.STRETCH_ROWS, shard_writer.STRETCH_SECONDS) == (1000, 300.0)
+    assert (shard_writer.STRETCH_ROWS, shard_writer.STRETCH_SECONDS) == (800, 300.0)
 
 
 def test_rows_that_have_waited_for_five_minutes_go_to_disk(tmp_path, monkeypatch):

@@ -39,7 +39,6 @@ class TorchEngine:
         self.spec = spec
         self._sampling = options.sampling
         self._device = resolve_device(options.device)
-        weights = load_weights(folder / WEIGHTS_FILE, self._device)
         limits = spec.limits
         self._max_new_tokens = options.max_new_tokens or limits.max_new_tokens
         self._max_text_tokens = options.max_text_tokens or limits.max_text_tokens
@@ -54,9 +53,10 @@ class TorchEngine:
             )
         most_slots, most_images = CPU_SIZES if self._device.type == "cpu" else (limits.num_slots, limits.prefill_images)
         num_slots = options.num_slots or min(limits.num_slots, most_slots)
+        weights = load_weights(folder / WEIGHTS_FILE, self._device)
         self._scheduler = Scheduler(
             num_slots,
-            options.prefill_images or min(limits.prefill_images, most_images),
+            options.prefill_images or min(limits.prefill_images, most_images, max(1, num_slots // 4)),
             self._max_new_tokens,
             spec.stop_ids,
             loop_stop=options.loop_stop,
@@ -76,7 +76,8 @@ class TorchEngine:
     def describe(self) -> str:
         """Backend, device, precision and slots in one line."""
         slots = f"{self._scheduler.num_slots} slots, {self._scheduler.prefill_images} images a prefill"
-        return f"torch {torch.__version__} on {_device_name(self._device)}, {self.spec.precision}, {slots}"
+        precision = "fp8 (emulated)" if self.spec.precision == "fp8" else self.spec.precision
+        return f"torch {torch.__version__} on {_device_name(self._device)}, {precision}, {slots}"
 
     def submit(self, requests: Sequence[Request]) -> None:
         """Puts requests in line. Raises ValueError where there are too many, or one is over the limits."""
@@ -225,4 +226,7 @@ def load_weights(path: Path, device: torch.device) -> dict[str, Tensor]:
 
 
 def _device_name(device: torch.device) -> str:
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else f"cpu ({torch.get_num_threads()} threads)"
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    count = torch.get_num_threads()
+    return f"cpu ({count} thread{'s' if count > 1 else ''})"

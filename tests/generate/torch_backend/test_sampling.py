@@ -78,6 +78,8 @@ def test_numbers_are_uniform() -> None:
         ({"temperature": -1.0}, r"--temperature -1.0: give 0 \(greedy\)"),
         ({"top_p": 0.0}, "--top-p 0.0: give a number above 0"),
         ({"top_k": -2}, "--top-k -2: give a count"),
+        ({"top_k": 5}, r"--top-k and --top-p need --temperature above 0"),
+        ({"top_p": 0.9}, r"--top-k and --top-p need --temperature above 0"),
     ],
 )
 def test_options_are_checked(options: dict[str, float], message: str) -> None:
