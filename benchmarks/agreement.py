@@ -15,11 +15,11 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 
-from recap_fast import machine
 from recap_fast.config import RunConfig, default_decode_threads
 from recap_fast.decode.decoder import DEFAULT_MAX_IMAGE_PIXELS
 from recap_fast.generate.build import build_engine
 from recap_fast.launch import run
+from recap_fast.measurement import provenance
 from recap_fast.reporter import Reporter
 
 ROOT = Path(__file__).parents[1]
@@ -85,8 +85,8 @@ def main() -> None:
         shares = f"{r['right']:>9.1%}{r['as_reference']:>20.1%}"
         print(f"{r['precision']:<10}{r['decoder']:<9}{r['scenes']:>7}{shares}{r['loops']:>7}")
     if args.json:
-        about = {"machine": machine.describe_machine(), "versions": machine.describe_versions()}
-        args.json.write_text(json.dumps({**about, "commit": machine.find_commit(), "rows": rows}, indent=2) + "\n")
+        about = provenance(["python", *sys.argv])
+        args.json.write_text(json.dumps({**about, "rows": rows}, indent=2) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":
