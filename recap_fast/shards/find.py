@@ -4,6 +4,7 @@ A value is a path, a URL, a folder, a glob, a brace pattern, or `@list.txt` with
 """
 
 import glob
+import logging
 import os
 import re
 from collections.abc import Iterator, Sequence
@@ -16,9 +17,12 @@ from recap_fast.shards.braces import expand_braces
 from recap_fast.shards.remote import absolute, file_system, is_remote, network_errors
 from recap_fast.shards.sample import is_image_name
 
+logger = logging.getLogger(__name__)
+
 FileKind = Literal["tar", "parquet", "image"]
 MAX_PROBES = 16
 """Of many remote names, so many are asked for before it is said that none exists."""
+_COMPRESSED = re.compile(r"\.(tgz|tar\.\w+)$", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +88,9 @@ def _of_value(value: str) -> list[Found]:
         for text in [line] if os.path.lexists(line) else expand_braces(line):
             address = absolute(text)
             if _is_glob(address):
-                for match in _glob(address):
+                matches = _glob(address)
+                _warn_of_compressed(matches, value)
+                for match in matches:
                     files += _folder(match, value) if _is_folder(match) else _file(match, value)
             elif _is_folder(address):
                 files += _folder(address, value)
@@ -112,7 +118,7 @@ def _lines(address: str) -> list[str]:
 
 def _check_names(names: Sequence[str], value: str) -> None:
     for name in names:
-        if re.search(r"\.(tgz|tar\.\w+)$", name, re.IGNORECASE):
+        if _COMPRESSED.search(name):
             raise ConfigError(f"--shards {value}: {name} is compressed; tars are read by offset, so unpack it first.")
         if file_kind(name) is None:
             exists = is_remote(name) or Path(name).exists()
@@ -168,8 +174,20 @@ def _url(system: Any, start: str, path: str) -> str:
 
 
 def _folder(folder: str, value: str) -> list[Found]:
-    urls = _remote_files(folder) if is_remote(folder) else _local_files(folder)
+    urls = list(_remote_files(folder)) if is_remote(folder) else _local_files(folder)
+    _warn_of_compressed(urls, value)
     return [Found(url, kind, value, folder) for url in urls if (kind := file_kind(url))]
+
+
+def _warn_of_compressed(urls: Sequence[str], value: str) -> None:
+    compressed = [url for url in urls if _COMPRESSED.search(url)]
+    if compressed:
+        logger.warning(
+            "--shards %s: compressed tars are left out, unpack them first: %s and %d more",
+            value,
+            compressed[0],
+            len(compressed) - 1,
+        )
 
 
 def _remote_files(folder: str) -> Iterator[str]:

@@ -3,6 +3,7 @@
 In go the folder and the images' paths in it; out come samples, keyed by path without suffix.
 """
 
+import stat
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
@@ -97,6 +98,9 @@ def _read(folder: str, file: str, limit: int) -> bytes:
         content: bytes = system.cat_file(path)
         return content
     local = Path(folder, file)
-    if (size := local.stat().st_size) > limit:
+    found = local.stat()
+    if not stat.S_ISREG(found.st_mode):
+        raise OSError("it is no regular file")  # a pipe would be waited for
+    if (size := found.st_size) > limit:
         raise _TooLargeError(f"{size:,} bytes")
     return local.read_bytes()

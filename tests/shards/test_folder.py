@@ -1,3 +1,5 @@
+import os
+
 import numpy as np
 from shard_files import webdataset_members
 
@@ -47,7 +49,7 @@ def test_an_image_that_cannot_be_read_is_a_row(tmp_path):
     with open_shard(Shard("s", str(tmp_path), "folder", ("a.jpg", "b.jpg"))) as reader:
         samples = list(reader.samples(NONE))
     assert [s.status for s in samples] == ["unreadable", "ok"]
-    assert "a.jpg cannot be read: [Errno 21]" in samples[0].error
+    assert samples[0].error == "a.jpg cannot be read: it is no regular file"
     assert reader.problem == samples[0].error
 
 
@@ -68,3 +70,11 @@ def test_remote_folders(memory):
     assert before == identity(shard)
     memory.pipe("/b/photos/000000001.txt", b"new alt")
     assert identity(shard) != before
+
+
+def test_what_is_no_regular_file_is_a_row_and_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "pipe.jpg")
+    with open_shard(Shard("00000", str(tmp_path), "folder", ("pipe.jpg",))) as reader:
+        (sample,) = reader.samples(np.empty(0, np.int64))
+    assert (sample.status, sample.error) == ("unreadable", "pipe.jpg cannot be read: it is no regular file")
+    assert reader.problem == sample.error

@@ -204,3 +204,11 @@ def test_urls(memory):
 
 def test_file_urls_are_local_paths(data):
     assert expand([f"file://{data}/00000.tar"]).shards[0].url == f"{data}/00000.tar"
+
+
+@pytest.mark.parametrize("value", ["{}", "{}/*"])
+def test_compressed_tars_beside_others_are_named_not_passed_over_in_silence(tmp_path, caplog, value):
+    for name in ("00000.tar", "00001.tar.gz", "00002.tgz"):
+        (tmp_path / name).write_bytes(b"")
+    assert [shard.name for shard in expand([value.format(tmp_path)]).shards] == ["00000"]
+    assert f"compressed tars are left out, unpack them first: {tmp_path}/00001.tar.gz and 1 more" in caplog.text
