@@ -96,6 +96,8 @@ def test_draining_does_not_wait_for_a_remote_tar_and_leaves_it_as_not_begun(tmp_
 
     def drain():
         spooling.wait()
+        while run.ledger.record("00000") is None:
+            time.sleep(0.01)
         assert not pipeline.stopping
         pipeline.drain(5)
 
