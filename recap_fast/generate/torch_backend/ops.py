@@ -108,8 +108,13 @@ def decode_attention(q_RHE: Tensor, k_RKTE: Tensor, v_RKTE: Tensor, mask_R11T: T
     """One query position a row against its slot's cache: [R, H * E]. The mask is added: 0 or -inf.
 
     The G query heads that share a key/value head are given as its G query positions, so that the cache is read once.
+    On a CPU written out: torch's fused form gains nothing from a second thread at so few query positions.
     """
     rows, heads, width = q_RHE.shape
     grouped = q_RHE.view(rows, k_RKTE.shape[1], -1, width)
-    out = F.scaled_dot_product_attention(grouped, k_RKTE, v_RKTE, attn_mask=mask_R11T)
+    if grouped.device.type == "cpu":
+        scores = torch.matmul(grouped * width**-0.5, k_RKTE.transpose(-1, -2)) + mask_R11T
+        out = torch.matmul(scores.softmax(dim=-1, dtype=torch.float32).to(v_RKTE.dtype), v_RKTE)
+    else:
+        out = F.scaled_dot_product_attention(grouped, k_RKTE, v_RKTE, attn_mask=mask_R11T)
     return out.reshape(rows, heads * width)
