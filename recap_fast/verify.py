@@ -5,7 +5,7 @@ run alone is none. Memory does not grow with the output.
 """
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -210,9 +210,9 @@ def _check_input(shard: Shard, shard_set: ShardSet, record: DoneRecord, verdict:
         yield Fault(kind, shard.name, f"has {num_samples} samples in {shard.url}, and {record.report.rows} rows")
 
 
-def _strangers(output: Path, names: object) -> Iterator[Fault]:
+def _strangers(output: Path, names: Iterable[str]) -> Iterator[Fault]:
     """Files that a reader of data/*.parquet would take for output."""
-    known = set(names)  # type: ignore[call-overload]
+    known = set(names)
     for folder, suffix in (("data", ".parquet"), ("manifests", ".json")):
         for path in sorted((output / folder).rglob(f"*{suffix}")):
             name = path.relative_to(output / folder).as_posix().removesuffix(suffix)
