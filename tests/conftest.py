@@ -7,6 +7,9 @@ from typing import Any
 
 import pytest
 
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+"""The models are tiny: threads would only wait for each other, for milliseconds wherever another process has a core."""
+
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Tests that need CUDA are skipped without it; where RECAP_FAST_REQUIRE_CUDA=1 says that it is there, they fail."""

@@ -1,0 +1,119 @@
+"""The operations beside their definitions, in float64 where that says more."""
+
+import pytest
+import torch
+
+from recap_fast.generate.spec import RopeSpec
+from recap_fast.generate.torch_backend.ops import Rope, Rows, plain
+from recap_fast.generate.torch_backend.rope import rope_table
+
+
+def random(*shape: int, seed: int = 0) -> torch.Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("adds", [False, True])
+def test_add_rms_norm(dtype: torch.dtype, adds: bool) -> None:
+    x, weight = (3 * random(5, 64)).to(dtype), (1 + 0.1 * random(64, seed=1)).to(dtype)
+    delta = random(5, 64, seed=2).to(dtype) if adds else None
+    total = x if delta is None else x + delta
+    exact = total.double() / (total.double().pow(2).mean(-1, keepdim=True) + 1e-5).sqrt() * weight.double()
+    tolerance = 1e-5 if dtype == torch.float32 else 2e-2
+    got = plain.add_rms_norm(x, delta, weight, 1e-5)
+    torch.testing.assert_close(got.double(), exact, rtol=tolerance, atol=tolerance)
+    assert torch.equal(x, total), "the sum stays in x"
+
+
+def test_swiglu() -> None:
+    gate, up = random(4, 8), random(4, 8, seed=1)
+    torch.testing.assert_close(plain.swiglu(torch.cat([gate, up], -1)), gate * torch.sigmoid(gate) * up)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "largest", "error"), [(torch.int8, 127, 0.5 / 127), (torch.float8_e4m3fn, 448, 2**-4)]
+)
+def test_quantised_rows(dtype: torch.dtype, largest: float, error: float) -> None:
+    x = torch.cat([100 * random(3, 64), torch.zeros(1, 64)])
+    values, scale = plain.quantise_rows(x, dtype)
+    assert values.dtype == dtype
+    assert values.float().abs().amax(-1).tolist() == [largest] * 3 + [0]
+    assert ((values.float() * scale - x).abs() <= error * x.abs().amax(-1, keepdim=True)).all()
+    norm = plain.add_rms_norm(x.clone(), None, torch.ones(64), 1e-5, dtype)
+    assert torch.equal(
+        norm.values, plain.quantise_rows(plain.add_rms_norm(x, None, torch.ones(64), 1e-5), dtype).values
+    )
+    assert torch.equal(plain.swiglu(x, dtype).scale, plain.quantise_rows(plain.swiglu(x), dtype).scale)
+
+
+def test_int8_is_rounded_to_the_nearest_even() -> None:
+    x = torch.tensor([[127.0, 0.5, 1.5, 2.5, -0.5, -1.5]])
+    assert plain.quantise_rows(x, torch.int8).values.tolist() == [[127, 0, 2, 2, 0, -2]]
+
+
+@pytest.mark.parametrize("with_bias", [False, True])
+def test_dequantise(with_bias: bool) -> None:
+    sums = torch.tensor([[4, -2], [3, 0]], dtype=torch.int32)
+    bias = torch.tensor([1.0, 2.0]) if with_bias else None
+    got = plain.dequantise(sums, torch.tensor([[0.5], [2.0]]), torch.tensor([1.0, 10.0]), bias, torch.float32)
+    expected = torch.tensor([[2.0, -10.0], [6.0, 0.0]]) + (0 if bias is None else bias)
+    assert torch.equal(got, expected)
+
+
+def test_rotation_turns_pairs_by_their_angle() -> None:
+    rope = rope_table(RopeSpec(theta=10000.0), 8, 20)
+    positions = torch.tensor([0, 7, 19])
+    x = random(3, 3, 8)
+    turned = plain.rotate(x, rope, positions)
+    for row, position in enumerate(positions.tolist()):
+        for i in range(4):
+            angle = torch.tensor(position / 10000.0 ** (2 * i / 8))
+            a, b = x[row, :, i], x[row, :, i + 4]
+            torch.testing.assert_close(turned[row, :, i], a * angle.cos() - b * angle.sin())
+            torch.testing.assert_close(turned[row, :, i + 4], b * angle.cos() + a * angle.sin())
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float8_e4m3fn])
+def test_rope_store_puts_keys_and_values_where_they_belong(dtype: torch.dtype) -> None:
+    rope = Rope(*rope_table(RopeSpec(theta=10000.0), 8, 12))
+    rows = Rows(torch.tensor([2, 0, 2]), torch.tensor([3, 11, 4]))
+    qkv = random(3, (4 + 2 * 2) * 8)
+    cache = torch.zeros(2, 3, 2, 12, 8, dtype=dtype)
+    queries = plain.rope_store(qkv, 4, rope, rows, cache)
+    heads = qkv.view(3, 8, 8)
+    torch.testing.assert_close(queries, plain.rotate(heads[:, :4], rope, rows.positions))
+    keys = plain.rotate(heads[:, 4:6], rope, rows.positions).to(dtype)
+    for row, (slot, position) in enumerate(zip(*rows, strict=True)):
+        assert torch.equal(cache[0, slot, :, position].float(), keys[row].float())
+        assert torch.equal(cache[1, slot, :, position].float(), heads[row, 6:].to(dtype).float())
+    assert cache.float().count_nonzero() <= 2 * 3 * 2 * 8, "nothing else is written"
+    without_queries = torch.zeros_like(cache)
+    assert plain.rope_store(qkv[:, 4 * 8 :].contiguous(), 0, rope, rows, without_queries).shape == (3, 0, 8)
+    assert torch.equal(without_queries.float(), cache.float())
+
+
+def attention(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, visible: int) -> torch.Tensor:
+    """One query [H, E] over the first `visible` of keys and values [K, T, E], written out."""
+    group = q.shape[0] // k.shape[0]
+    out = []
+    for head in range(q.shape[0]):
+        keys, values = k[head // group, :visible].double(), v[head // group, :visible].double()
+        weights = (keys @ q[head].double() / q.shape[-1] ** 0.5).softmax(0)
+        out.append(weights @ values)
+    return torch.cat(out).float()
+
+
+def test_prefill_attention_sees_all_before_it() -> None:
+    q, k, v = random(2, 4, 5, 8), random(2, 2, 9, 8, seed=1), random(2, 2, 9, 8, seed=2)
+    got = plain.prefill_attention(q, k, v)
+    for n in range(2):
+        for row in range(5):
+            torch.testing.assert_close(got[n, row], attention(q[n, :, row], k[n], v[n], 5 + row))
+
+
+def test_decode_attention_reads_each_slot_to_its_position() -> None:
+    q, cache = random(3, 4, 8), random(2, 5, 2, 9, 8, seed=1)
+    rows = Rows(torch.tensor([4, 0, 1]), torch.tensor([0, 3, 8]))
+    got = plain.decode_attention(q, cache, rows)
+    for row, (slot, position) in enumerate(zip(*rows, strict=True)):
+        torch.testing.assert_close(got[row], attention(q[row], cache[0, slot], cache[1, slot], int(position) + 1))
