@@ -15,13 +15,13 @@ from typing import Any
 
 import recap_fast
 
-LIBRARIES = ("torch", "transformers", "pyarrow", "pillow", "numpy", "nvidia-dali-cuda130")
+LIBRARIES = ("torch", "tensorrt-llm", "transformers", "pyarrow", "pillow", "numpy", "nvidia-dali-cuda130")
 
 
 def describe_machine() -> dict[str, Any]:
     """Processor, cores that this process may use, memory in bytes, GPUs by name."""
     return {
-        "cpu": _cpu_model(),
+        "cpu": cpu_model(),
         "cores": len(os.sched_getaffinity(0)),
         "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
         "gpus": _gpus(),
@@ -88,7 +88,7 @@ def _torch_with_cuda() -> Any:
     return torch if torch is not None and torch.cuda.is_initialized() else None
 
 
-def _cpu_model() -> str:
+def cpu_model() -> str:
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:

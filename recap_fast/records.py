@@ -5,15 +5,26 @@ Shard -> (shards/) -> Sample -> (decode/) -> ImageBatch -> (generate/) Request -
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 ShardKind = Literal["tar", "parquet", "folder"]
 FinishReason = Literal["stop", "length", "loop", "error"]
 OK = "ok"
 """The `status` of a row with a caption. Any other status is the type of a failure, with the reason in `error`."""
+GENERATION_ERROR = "generation_error"
+"""The `status` where the engine failed on this image, and on others did not."""
+Pixels: TypeAlias = "NDArray[np.uint8] | Tensor"
+"""uint8 pixels, as numpy in host memory or as a torch tensor on the GPU that decoded them.
+
+A tensor is complete: any stream may read it at once. Whoever reads it on a stream of their own holds a reference until
+an event recorded behind the read has passed: with the last reference its memory goes back to torch's allocator, which
+knows of the decoder's stream alone and gives it to the next batch."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +105,7 @@ class ImageOutcome:
 class ImageBatch:
     """Decoded images: `pixels` is uint8 [n, 3, H, W], zero where an image failed; `outcomes` has n entries."""
 
-    pixels: NDArray[np.uint8]
+    pixels: Pixels
     outcomes: tuple[ImageOutcome, ...]
 
 
@@ -103,8 +114,8 @@ class Request:
     """One image to caption. The id is the caller's; a completion comes back with it."""
 
     id: int
-    pixels: NDArray[np.uint8]
-    """uint8 [3, H, W]."""
+    pixels: Pixels
+    """uint8 [3, H, W]: a view of an `ImageBatch`, whose memory lives as long as any of its images waits."""
     text_ids: NDArray[np.int32]
     """The prompt's token ids after the image; those before it are the engine's constant prefix."""
     max_new_tokens: int
@@ -121,6 +132,8 @@ class Completion:
     finish_reason: FinishReason
     num_tokens: int
     """Tokens generated, the stop token and those of a loop included."""
+    error: str | None = None
+    """Why there is no caption, where the engine failed on this request alone; `finish_reason` is then 'error'."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from transformers import LlavaForConditionalGeneration
 
 from recap_fast.generate.build import build_engine
-from recap_fast.generate.engine import EngineOptions, open_engine
+from recap_fast.generate.engine import EngineOptions, Statistics
 from recap_fast.generate.prompt import PromptEncoder
 from recap_fast.generate.spec import EngineSpec
 from recap_fast.generate.tokenizer import Tokenizer, load_tokenizer
@@ -32,11 +32,13 @@ class Pair:
     prompts: PromptEncoder
     tokenizer: Tokenizer
 
-    def open(self, *, stop_ids: Sequence[int] | None = None, **options: Any) -> TorchEngine:
-        """Opens the engine on the CPU."""
+    def open(
+        self, *, stop_ids: Sequence[int] | None = None, fixed_shapes: bool | None = None, **options: Any
+    ) -> TorchEngine:
+        """Opens the engine on the CPU; with `fixed_shapes` its steps are those of a GPU."""
         spec = self.spec if stop_ids is None else dataclasses.replace(self.spec, stop_ids=tuple(stop_ids))
         given = EngineOptions(**{"device": "cpu", "loop_stop": False, **options})
-        return open_engine(self.folder, spec, given, self.prompts.prefix_ids.tolist())
+        return TorchEngine(self.folder, spec, given, self.prompts.prefix_ids.tolist(), fixed_shapes=fixed_shapes)
 
     def inputs(self, pixels: NDArray[np.uint8], text_ids: NDArray[np.int32]) -> dict[str, torch.Tensor]:
         """One request as transformers takes it."""
@@ -103,6 +105,7 @@ class FakeEngine:
         self._num_slots, self._longest = num_slots, longest
         self._running: dict[int, tuple[Request, int]] = {}
         self.steps = 0
+        self.statistics = Statistics()
 
     @property
     def free_slots(self) -> int:

@@ -5,12 +5,12 @@ those that ended. It knows nothing of files, text or Parquet; nothing above it k
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, get_args
 
 from recap_fast.errors import ConfigError
-from recap_fast.generate.spec import EngineSpec
+from recap_fast.generate.spec import Backend, EngineSpec
 from recap_fast.records import Completion, Request
 
 
@@ -57,6 +57,34 @@ class EngineOptions:
                 raise ConfigError(f"--{name.replace('_', '-')} {value}: give a count of at least 1.")
 
 
+@dataclass(slots=True, kw_only=True)
+class Statistics:
+    """What an engine has done since it was opened, and how long its device took: what `bench` makes its figures of."""
+
+    mixed_steps: int = 0
+    """Steps that prefilled images, with or without decode rows beside them."""
+    mixed_s: float = 0.0
+    """Seconds that the device took for them."""
+    decode_steps: int = 0
+    """Steps of decode rows alone."""
+    decode_s: float = 0.0
+    images: int = 0
+    """Images prefilled."""
+    prompt_tokens: int = 0
+    """Their new positions, image and text, padding not counted."""
+    decode_rows: int = 0
+    """Tokens computed for running captions, over all steps."""
+    kv_positions: int = 0
+    """Positions that these rows read, each with its keys and values in every layer."""
+    decode_step_kv_positions: int = 0
+    """Those read in steps of decode rows alone."""
+    idle_s: dict[str, float] = field(default_factory=lambda: {"input": 0.0, "host": 0.0})
+    """Seconds between two steps in which the device had nothing to do: no request was there ('input'), or the host had
+    not launched the next step yet ('host')."""
+    startup_s: dict[str, float] = field(default_factory=dict)
+    """Seconds of each part of opening the engine: 'weights', 'prefix', 'capture'."""
+
+
 class Engine(Protocol):
     """Turns requests into completions, many at a time; they come back in the order in which they end."""
 
@@ -73,6 +101,10 @@ class Engine(Protocol):
     def describe(self) -> str:
         """One line for people: backend, device, precision, slots."""
 
+    @property
+    def statistics(self) -> Statistics:
+        """What was done since opening; it goes on counting."""
+
     def close(self) -> None:
         """Frees the device's memory."""
 
@@ -87,4 +119,10 @@ def open_engine(folder: Path, spec: EngineSpec, options: EngineOptions, prefix_i
         from recap_fast.generate.torch_backend.engine import TorchEngine
 
         return TorchEngine(folder, spec, options, prefix_ids)
-    raise ConfigError(f"{folder}: backend {spec.backend!r} is not known to this version, which has: torch.")
+    if spec.backend == "tensorrt-llm":
+        from recap_fast.generate.tensorrt_backend.engine import TensorRTEngine
+
+        return TensorRTEngine(folder, spec, options, prefix_ids)
+    raise ConfigError(
+        f"{folder}: backend {spec.backend!r} is not known to this version, which has: {', '.join(get_args(Backend))}."
+    )

@@ -11,11 +11,17 @@ from pathlib import Path
 from typing import Any, Literal
 
 from recap_fast.errors import ConfigError
+from recap_fast.generate.tensorrt_backend.manifest import Manifest
 from recap_fast.records import Preprocess
 
 FORMAT = 1
 SPEC_FILE, WEIGHTS_FILE = "engine.json", "weights.safetensors"
-Precision = Literal["float32", "bfloat16", "float16", "fp8"]
+ComputePrecision = Literal["float32", "bfloat16", "float16"]
+Precision = Literal[ComputePrecision, "fp8", "int8"]
+"""In fp8 and int8 the language model's linear layers have 8 bits a weight, all else is bfloat16."""
+Backend = Literal["torch", "tensorrt-llm"]
+KVPrecision = Literal["auto", "fp8"]
+"""Of keys and values: 'auto' is that of activations; 'fp8' is float8_e4m3fn without scales, half as much memory."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,24 +95,42 @@ class Limits:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Sizes:
+    """What an engine's speed and memory depend on and its captions do not."""
+
+    num_slots: int
+    prefill_images: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class EngineSpec:
     """The content of engine.json."""
 
     name: str
-    backend: Literal["torch"]
+    backend: Backend
     precision: Precision
+    kv_precision: KVPrecision = "auto"
     vision: VisionSpec
     text: TextSpec
     preprocess: Preprocess
     prompt: PromptSpec
     stop_ids: tuple[int, ...]
     limits: Limits
+    cards: dict[str, Sizes] = field(default_factory=dict)
+    """Sizes to use instead of those of `limits` on a card of this name, such as 'H200' or 'A100 80GB'."""
+    tensorrt_llm: Manifest | None = None
+    """What is known besides of an engine of that backend."""
     notice: str | None = None
     """A sentence that `run` shows at the start: what this model is not good for."""
     sources: dict[str, Any] = field(default_factory=dict)
     """Where it came from: recipe and checkpoint, SHA-256 of each file, versions of the libraries that built it."""
     files: dict[str, str] = field(default_factory=dict)
     """SHA-256 of the directory's other files, by name."""
+
+    @property
+    def compute_precision(self) -> ComputePrecision:
+        """Of activations, and of all weights that are not in 8 bits."""
+        return "bfloat16" if self.precision == "fp8" or self.precision == "int8" else self.precision
 
     def save(self, folder: Path) -> None:
         """Writes `engine.json` into the folder."""
@@ -127,7 +151,7 @@ class EngineSpec:
             version = content.pop("format")
             if version != FORMAT:
                 raise ConfigError(f"{path} has format {version}, this version reads {FORMAT}: build the engine again.")
-            text = content["text"]
+            text, manifest = content["text"], content.get("tensorrt_llm")
             return cls(
                 **{
                     **content,
@@ -137,6 +161,8 @@ class EngineSpec:
                     "prompt": PromptSpec(**content["prompt"]),
                     "stop_ids": tuple(content["stop_ids"]),
                     "limits": Limits(**content["limits"]),
+                    "tensorrt_llm": None if manifest is None else Manifest.parse(manifest),
+                    "cards": {name: Sizes(**sizes) for name, sizes in content.get("cards", {}).items()},
                 }
             )
         except (json.JSONDecodeError, KeyError, TypeError) as error:

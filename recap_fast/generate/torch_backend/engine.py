@@ -1,72 +1,83 @@
 """The torch engine, CPU and CUDA alike: one step that prefills new images and decodes running captions together.
 
-Requests in, completions out (see generate/engine.py). A step is: seat the waiting requests, run the vision tower on
-their pixels, one pass of the decoder over all rows, choose a token for each caption, hand the tokens to the scheduler.
+Requests in, completions out (see generate/engine.py). The scheduler says what a step computes, the runner has the
+device compute it, and its tokens go back to the scheduler: at once on a CPU, one step late on a GPU.
 """
 
-import logging
+import time
+from collections import deque
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from recap_fast.errors import ConfigError, EngineError
-from recap_fast.generate.engine import EngineOptions
-from recap_fast.generate.spec import WEIGHTS_FILE, EngineSpec
-from recap_fast.generate.torch_backend.llama import Decode, KVCache, Llama, Prefill
-from recap_fast.generate.torch_backend.sampling import choose, uniforms
-from recap_fast.generate.torch_backend.scheduler import Admission, Scheduler
-from recap_fast.generate.torch_backend.vision import VisionTower
-from recap_fast.native import core
+from recap_fast.generate.engine import EngineOptions, Statistics
+from recap_fast.generate.spec import WEIGHTS_FILE, EngineSpec, Sizes
+from recap_fast.generate.torch_backend.graphs import FixedRunner
+from recap_fast.generate.torch_backend.loading import device_name, load_weights, model_dtype, resolve_device
+from recap_fast.generate.torch_backend.precision import check_precision, find_hardware
+from recap_fast.generate.torch_backend.runner import EagerRunner, Outcome, PromptShape, Runner
+from recap_fast.generate.torch_backend.sampling import uniforms
+from recap_fast.generate.torch_backend.scheduler import Launch, Scheduler
+from recap_fast.generate.torch_backend.sizes import choose_sizes
+from recap_fast.generate.torch_backend.step import Step
+from recap_fast.generate.torch_backend.tuning import read_tuning
 from recap_fast.records import Completion, Request
-
-logger = logging.getLogger(__name__)
-
-CPU_SIZES = (32, 4)
-"""Slots and images a prefill unless asked for otherwise: more push each other's keys and values out of the cache."""
-
-# Letters: n images joining, S width of their text, P prefix length, N image tokens, B decode rows.
 
 
 class TorchEngine:
     """Implements `Engine` with static slots: prefix, image, text and caption of one request each."""
 
-    def __init__(self, folder: Path, spec: EngineSpec, options: EngineOptions, prefix_ids: Sequence[int]):
-        self.spec = spec
-        self._sampling = options.sampling
+    def __init__(
+        self,
+        folder: Path,
+        spec: EngineSpec,
+        options: EngineOptions,
+        prefix_ids: Sequence[int],
+        *,
+        fixed_shapes: bool | None = None,
+    ):
+        """`fixed_shapes`: steps of constant shape even on a CPU; None for GPUs only. Raises ConfigError."""
+        self.spec, self._sampling = spec, options.sampling
         self._device = resolve_device(options.device)
+        if self._device.type == "cuda":
+            torch.cuda.set_device(self._device)
         limits = spec.limits
         self._max_new_tokens = options.max_new_tokens or limits.max_new_tokens
-        self._max_text_tokens = options.max_text_tokens or limits.max_text_tokens
-        self._num_prefix = len(prefix_ids)
-        self._num_image_tokens = spec.vision.num_image_tokens
-        start = self._num_prefix + self._num_image_tokens
-        positions = start + self._max_text_tokens + self._max_new_tokens
-        if positions > spec.text.max_positions:
+        shape = PromptShape(
+            len(prefix_ids),
+            spec.vision.num_image_tokens,
+            options.max_text_tokens or limits.max_text_tokens,
+            spec.preprocess.image_size,
+        )
+        self._max_text_tokens = shape.max_text_tokens
+        positions = self._num_positions(shape)
+        sizes = self._choose_sizes(folder, options, positions)
+        self.statistics = Statistics()
+        try:
+            self._runner = self._make_runner(folder, prefix_ids, shape, sizes, positions, fixed_shapes)
+        except RuntimeError as error:
+            if not isinstance(error, torch.OutOfMemoryError) and "can't allocate memory" not in str(error):
+                raise
             raise ConfigError(
-                f"--max-new-tokens {self._max_new_tokens} does not fit: prefix and image take {start} positions, text "
-                f"up to {self._max_text_tokens}, and the model has {spec.text.max_positions} in all."
-            )
-        most_slots, most_images = CPU_SIZES if self._device.type == "cpu" else (limits.num_slots, limits.prefill_images)
-        num_slots = options.num_slots or min(limits.num_slots, most_slots)
-        weights = load_weights(folder / WEIGHTS_FILE, self._device)
+                f"An engine of {sizes.num_slots} slots and {sizes.prefill_images} images a prefill does not fit "
+                f"{device_name(self._device)}: lower --num-slots or --prefill-images. {error}"
+            ) from error
         self._scheduler = Scheduler(
-            num_slots,
-            options.prefill_images or min(limits.prefill_images, most_images, max(1, num_slots // 4)),
+            sizes.num_slots,
+            sizes.prefill_images,
             self._max_new_tokens,
             spec.stop_ids,
             loop_stop=options.loop_stop,
+            text_start=shape.num_prefix + shape.num_image_tokens,
         )
-        self._vision = VisionTower(spec.vision, spec.preprocess, weights)
-        self._llama = Llama(spec.text, weights, positions)
-        self._cache = self._make_cache(num_slots, positions)
-        self._next_ids = torch.zeros(num_slots, dtype=torch.int64, device=self._device)
-        self._positions = torch.full((num_slots,), self._cache.idle_position, dtype=torch.int64, device=self._device)
-        self._write_prefix(prefix_ids)
+        self._launched: deque[tuple[Launch, bool]] = deque()
+        """What is on its way, and whether the device had waited for input before it."""
+        self._lacked_input = True
 
     @property
     def free_slots(self) -> int:
@@ -76,8 +87,9 @@ class TorchEngine:
     def describe(self) -> str:
         """Backend, device, precision and slots in one line."""
         slots = f"{self._scheduler.num_slots} slots, {self._scheduler.prefill_images} images a prefill"
-        precision = "fp8 (emulated)" if self.spec.precision == "fp8" else self.spec.precision
-        return f"torch {torch.__version__} on {_device_name(self._device)}, {precision}, {slots}"
+        emulated = self.spec.precision == "fp8" and self._device.type == "cpu"
+        precision = "fp8 (emulated)" if emulated else self.spec.precision
+        return f"torch {torch.__version__} on {device_name(self._device)}, {precision}, {slots}"
 
     def submit(self, requests: Sequence[Request]) -> None:
         """Puts requests in line. Raises ValueError where there are too many, or one is over the limits."""
@@ -92,141 +104,103 @@ class TorchEngine:
                     f"request {request.id}: {request.max_new_tokens} new tokens, the engine makes "
                     f"1 to {self._max_new_tokens}"
                 )
+        self._lacked_input |= self._scheduler.is_empty
         self._scheduler.submit(requests)
 
-    @torch.inference_mode()
     def step(self) -> list[Completion]:
-        """Prefills the images that join, decodes the rest, returns the captions that ended."""
+        """Starts the next step, and returns the captions that ended in the newest one whose tokens are there."""
         try:
-            return self._step()
+            launch = self._scheduler.launch()
+            if launch is not None:
+                self._runner.start(launch, self._noise(launch))
+                self._launched.append((launch, self._lacked_input))
+                self._lacked_input = False
+            if not self._launched or (launch is not None and len(self._launched) <= self._runner.lag):
+                return []
+            (oldest, lacked_input), outcome = self._launched.popleft(), self._runner.finish()
         except torch.OutOfMemoryError as error:
             raise EngineError(f"{error} Lower --num-slots or --prefill-images.") from error
         except RuntimeError as error:
             raise EngineError(f"the torch engine failed: {error}") from error
+        self.statistics.idle_s["input" if lacked_input else "host"] += outcome.gap_s
+        self._count(oldest, outcome)
+        return self._scheduler.collect(oldest, outcome.tokens)
 
     def close(self) -> None:
         """Drops weights and cache."""
-        del self._vision, self._llama, self._cache
+        del self._runner
         if self._device.type == "cuda":
             torch.cuda.empty_cache()
 
-    def _step(self) -> list[Completion]:
-        running = self._scheduler.running
-        admission = self._scheduler.admit()
-        if admission is None and not len(running):
-            return []
-        prefill, rows = self._join(admission) if admission is not None else (None, [])
-        decode = self._decode_part(running)
-        if decode is not None:
-            rows.append(self._llama.embed(self._next_ids[: len(decode.positions)]))
-        logits = self._llama.forward(torch.cat(rows), self._cache, prefill, decode)
-        num_new = 0 if admission is None else len(admission.slots)
-        slots = running if admission is None else np.concatenate([admission.slots, running])
-        if decode is not None and len(running) < len(decode.positions):  # rows of idle slots are left out
-            logits = logits[self._to_device(np.concatenate([np.arange(num_new), num_new + running]))]
-        chosen = choose(logits, self._sampling, self._noise(slots))
-        on_device = self._to_device(slots)
-        self._next_ids[on_device] = chosen
-        self._positions[on_device[num_new:]] += 1
-        if prefill is not None:
-            self._positions[prefill.slots] = prefill.next_positions
-        completions = self._scheduler.collect(slots, chosen.to("cpu", torch.int32).numpy())
-        if completions:
-            idle = np.setdiff1d(slots, self._scheduler.running)
-            self._positions[self._to_device(idle)] = self._cache.idle_position
-        return completions
+    @property
+    def _is_sampled(self) -> bool:
+        return self._sampling.temperature > 0.0
 
-    def _join(self, admission: Admission) -> tuple[Prefill, list[Tensor]]:
-        """What the images that join contribute to a step: where they go, and their rows [n * (N + S), D]."""
-        texts = [r.text_ids for r in admission.requests]
-        width = max(map(len, texts))
-        packed = core.pack_prompts(texts, self._num_image_tokens, width, prefix_length=self._num_prefix)
-        pixels = self._to_device(np.stack([r.pixels for r in admission.requests]))
-        image = self._vision.encode(pixels).flatten(0, 1)
-        rows = image.new_empty(len(texts) * (self._num_image_tokens + width), image.shape[-1])
-        rows[self._to_device(packed.image_rows)] = image
-        rows[self._to_device(packed.text_rows)] = self._llama.embed(self._to_device(packed.text_ids)).flatten(0, 1)
-        prefill = Prefill(
-            self._to_device(admission.slots),
-            self._num_prefix,
-            self._num_image_tokens + width,
-            self._to_device(packed.last_rows),
-            self._to_device(packed.positions),
-        )
-        return prefill, [rows]
-
-    def _decode_part(self, running: NDArray[np.int64]) -> Decode | None:
-        """Decode rows are slots 0 to the highest running one; idle slots in between write to the idle position."""
-        if not len(running):
+    def _noise(self, launch: Launch) -> NDArray[np.float32] | None:
+        if not self._is_sampled:
             return None
-        positions = self._positions[: int(running[-1]) + 1].clone()
-        span = int(positions[self._to_device(running)].max()) + 1
-        return Decode(positions, span)
+        return uniforms(self._sampling.seed, self._scheduler.noise_keys(launch), launch.counters)
 
-    def _noise(self, slots: NDArray[np.int64]) -> Tensor | None:
-        if self._sampling.temperature == 0.0:
-            return None
-        keys, counters = self._scheduler.noise_keys(slots)
-        return self._to_device(uniforms(self._sampling.seed, keys, counters))
+    def _count(self, launch: Launch, outcome: Outcome) -> None:
+        """Adds a step to the statistics."""
+        counts, read = self.statistics, int((launch.positions[launch.running] + 1).sum())
+        if launch.requests:
+            counts.mixed_steps += 1
+            counts.mixed_s += outcome.seconds
+            counts.images += len(launch.requests)
+            counts.prompt_tokens += sum(self.spec.vision.num_image_tokens + len(r.text_ids) for r in launch.requests)
+        else:
+            counts.decode_steps += 1
+            counts.decode_s += outcome.seconds
+            counts.decode_step_kv_positions += read
+        counts.decode_rows += len(launch.positions[launch.running])
+        counts.kv_positions += read
 
-    def _to_device(self, array: NDArray[Any]) -> Tensor:
-        return torch.from_numpy(array).to(self._device)
-
-    def _make_cache(self, num_slots: int, positions: int) -> KVCache:
-        text = self.spec.text
-        dtype = torch.bfloat16 if self.spec.precision == "fp8" else getattr(torch, self.spec.precision)
-        try:
-            return KVCache(text, num_slots, positions, dtype, self._device)
-        except (torch.OutOfMemoryError, RuntimeError) as error:
-            per_slot = 2 * text.num_layers * text.num_kv_heads * positions * text.head_dim * dtype.itemsize
+    def _num_positions(self, shape: PromptShape) -> int:
+        """Of a slot: prefix, image, text and caption."""
+        start = shape.num_prefix + shape.num_image_tokens
+        positions = start + shape.max_text_tokens + self._max_new_tokens
+        if positions > self.spec.text.max_positions:
             raise ConfigError(
-                f"The cache of {num_slots} slots takes {num_slots * per_slot / 2**30:.1f} GiB, more than "
-                f"{_device_name(self._device)} has free: lower --num-slots."
-            ) from error
+                f"--max-new-tokens {self._max_new_tokens} does not fit: prefix and image take {start} positions, text "
+                f"up to {shape.max_text_tokens}, and the model has {self.spec.text.max_positions} in all."
+            )
+        return positions
 
-    @torch.inference_mode()
-    def _write_prefix(self, prefix_ids: Sequence[int]) -> None:
-        """Computes keys and values of the constant text before the image once and copies them to every slot."""
-        count = len(prefix_ids)
-        if not count:
-            return
-        slots = torch.zeros(1, dtype=torch.int64, device=self._device)
-        end = torch.full((1,), count, device=self._device)
-        prefill = Prefill(slots, 0, count, end - 1, end)
-        rows = self._llama.embed(torch.tensor(prefix_ids, device=self._device))
-        self._llama.forward(rows, self._cache, prefill, None)
-        self._cache.data[:, :, 1:, :, :count] = self._cache.data[:, :, :1, :, :count]
+    def _choose_sizes(self, folder: Path, options: EngineOptions, positions: int) -> Sizes:
+        check_precision(self.spec.precision, find_hardware(self._device), self.spec.kv_precision)
+        on_gpu = self._device.type == "cuda"
+        return choose_sizes(
+            self.spec,
+            options,
+            read_tuning(folder, device_name(self._device)),
+            device=device_name(self._device),
+            free_bytes=torch.cuda.mem_get_info(self._device)[0] if on_gpu else None,
+            positions=positions,
+            text_width=self._max_text_tokens,
+        )
 
-
-def resolve_device(name: str) -> torch.device:
-    """`auto` is the first CUDA device where there is one. Raises ConfigError for a device that is not there."""
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise ConfigError(f"--device {name}: give auto, cpu, cuda or cuda:N.") from error
-    if device.type not in ("cpu", "cuda"):
-        raise ConfigError(f"--device {name}: recap-fast runs on cpu and cuda.")
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise ConfigError(f"--device {name}: torch {torch.__version__} sees {torch.cuda.device_count()} CUDA devices.")
-    return device
-
-
-def load_weights(path: Path, device: torch.device) -> dict[str, Tensor]:
-    """All tensors of the engine's weight file; on the CPU they stay memory-mapped."""
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    try:
-        weights: dict[str, Tensor] = load_file(path, device=str(device))
-    except (OSError, SafetensorError) as error:
-        raise ConfigError(f"{path} cannot be read ({error}): build the engine again.") from error
-    return weights
-
-
-def _device_name(device: torch.device) -> str:
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    count = torch.get_num_threads()
-    return f"cpu ({count} thread{'s' if count > 1 else ''})"
+    def _make_runner(
+        self,
+        folder: Path,
+        prefix_ids: Sequence[int],
+        shape: PromptShape,
+        sizes: Sizes,
+        positions: int,
+        fixed_shapes: bool | None,
+    ) -> Runner:
+        """Loads the weights, fills the cache's prefix, and on a GPU captures the step; notes how long each took."""
+        times = [time.perf_counter()]
+        weights = load_weights(folder / WEIGHTS_FILE, self.spec, self._device)
+        times.append(time.perf_counter())
+        kv_dtype = torch.float8_e4m3fn if self.spec.kv_precision == "fp8" else model_dtype(self.spec, self._device)
+        step = Step(self.spec, weights, sizes.num_slots, positions, kv_dtype, self._sampling)
+        step.write_prefix(prefix_ids)
+        times.append(time.perf_counter())
+        runner: Runner = EagerRunner(step, shape)
+        if self._device.type == "cuda" if fixed_shapes is None else fixed_shapes:
+            runner = FixedRunner(step, shape, sizes.num_slots, sizes.prefill_images, sampled=self._is_sampled)
+        times.append(time.perf_counter())
+        parts = zip(("weights", "prefix", "capture"), pairwise(times), strict=True)
+        self.statistics.startup_s = {name: end - start for name, (start, end) in parts}
+        return runner

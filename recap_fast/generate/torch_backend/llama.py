@@ -2,7 +2,7 @@
 
 A row is a position of some caption. Prefill rows come first, n images of L positions each, then the decode rows, one a
 slot. Keys and values live in static slots; the constant text before the image was computed once and stands at the
-start of each slot.
+start of each slot. The same code runs eagerly with as many rows as there are, and with fixed shapes in a CUDA graph.
 """
 
 from collections.abc import Mapping
@@ -12,8 +12,9 @@ import torch
 from torch import Tensor
 
 from recap_fast.generate.spec import TextSpec
-from recap_fast.generate.torch_backend import ops
-from recap_fast.generate.torch_backend.ops import Linear
+from recap_fast.generate.torch_backend.linear import make_linear
+from recap_fast.generate.torch_backend.ops import Activation, Ops, Quantised, Rope, Rows, plain
+from recap_fast.generate.torch_backend.rope import rope_table
 
 # Letters: n prefills of L positions, B decode rows, R = n * L + B rows, D width, H query heads, K key/value heads,
 # E head width, T positions of a slot, V vocabulary.
@@ -29,17 +30,18 @@ class Prefill:
     length: int
     last_rows: Tensor
     """int64 [n]: the row of each prompt's last token; the rows after it, up to L, are padding."""
-    next_positions: Tensor
-    """int64 [n]: the position of each prompt's first generated token."""
+    last_positions: Tensor
+    """int64 [n]: that token's position."""
 
+    @property
+    def num_rows(self) -> int:
+        """n * L."""
+        return len(self.slots) * self.length
 
-@dataclass(frozen=True, slots=True)
-class Decode:
-    """The decode part of a step: slots 0 to B - 1, one new position each; the cache is read up to `span`."""
-
-    positions: Tensor
-    """int64 [B]."""
-    span: int
+    def rows(self) -> Rows:
+        """Slot and position of each row."""
+        positions = torch.arange(self.start, self.start + self.length, device=self.slots.device)
+        return Rows(self.slots.repeat_interleave(self.length), positions.repeat(len(self.slots)))
 
 
 class KVCache:
@@ -51,146 +53,120 @@ class KVCache:
         self.idle_position = num_positions
 
 
+@dataclass(frozen=True, slots=True)
+class _Batch:
+    """What every layer needs to know of a step's rows."""
+
+    prefill: Prefill | None
+    decode: Rows | None
+    rows: Rows
+    """Of all."""
+    rope: Rope
+
+    @property
+    def num_prefill(self) -> int:
+        return 0 if self.prefill is None else self.prefill.num_rows
+
+
 class Llama:
     """Runs rows through the decoder and returns the logits of the rows that the next tokens are read from."""
 
-    def __init__(self, spec: TextSpec, weights: Mapping[str, Tensor], num_positions: int):
-        self._spec = spec
+    def __init__(self, spec: TextSpec, weights: Mapping[str, Tensor], num_positions: int, ops: Ops):
+        self._spec, self._ops = spec, ops
         self._embedding = weights["text.embed.weight"]
-        self._layers = [_Layer(spec, i, weights) for i in range(spec.num_layers)]
-        self._norm = weights["text.norm.weight"]
-        self._head = Linear(self._embedding if spec.tied_head else weights["text.head.weight"])
         dtype, device = self._embedding.dtype, self._embedding.device
-        tables = ops.rope_table(spec.rope, spec.head_dim, num_positions + 1)
-        self._cos, self._sin = (t.to(device=device, dtype=dtype) for t in tables)
+        self._layers = [_Layer(spec, i, weights, ops, dtype) for i in range(spec.num_layers)]
+        self._norm = weights["text.norm.weight"]
+        self._head = make_linear(weights, "text.embed" if spec.tied_head else "text.head", ops, dtype)
+        table = rope_table(spec.rope, spec.head_dim, num_positions + 1)
+        self._rope = Rope(*(t.to(device=device, dtype=dtype) for t in table))
 
     def embed(self, ids: Tensor) -> Tensor:
         """Token embeddings: ids of any shape, one more dimension D."""
         return torch.nn.functional.embedding(ids, self._embedding)
 
-    def forward(self, x_RD: Tensor, cache: KVCache, prefill: Prefill | None, decode: Decode | None) -> Tensor:
-        """Logits [n + B, V]: of each prefilled prompt's last position, then of each decode row.
+    def forward(self, x_RD: Tensor, cache: KVCache, prefill: Prefill | None, decode: Rows | None) -> Tensor:
+        """Logits [n + B, V]: of each prefilled prompt's last position, then of each decode row. Overwrites `x`.
 
         Keys and values of all rows are written to the cache. In the last layer everything but keys and values is
         computed for the n + B rows alone.
         """
-        positions = self._positions(prefill, decode)
-        rope = self._cos[positions], self._sin[positions]
-        mask = None if decode is None else _mask(decode, x_RD.dtype)
+        parts = ([] if prefill is None else [prefill.rows()]) + ([] if decode is None else [decode])
+        rows = Rows(torch.cat([part.slots for part in parts]), torch.cat([part.positions for part in parts]))
+        batch = _Batch(prefill, decode, rows, self._rope)
+        delta: Tensor | None = None
         for index, layer in enumerate(self._layers[:-1]):
-            x_RD = layer.forward(x_RD, rope, cache.data[index], prefill, decode, mask)
-        x_RD = self._layers[-1].forward_last(x_RD, rope, cache.data[-1], prefill, decode, mask)
-        return self._head(ops.rms_norm(x_RD, self._norm, self._spec.norm_eps))
-
-    def _positions(self, prefill: Prefill | None, decode: Decode | None) -> Tensor:
-        parts = []
-        if prefill is not None:
-            new = torch.arange(prefill.start, prefill.start + prefill.length, device=self._cos.device)
-            parts.append(new.repeat(len(prefill.slots)))
-        if decode is not None:
-            parts.append(decode.positions)
-        return torch.cat(parts)
-
-
-def _mask(decode: Decode, dtype: torch.dtype) -> Tensor:
-    """What each decode row may read, [B, 1, 1, span]: 0 up to its own position, -inf after it."""
-    beyond = torch.arange(decode.span, device=decode.positions.device) > decode.positions[:, None]
-    mask = torch.zeros(beyond.shape, dtype=dtype, device=beyond.device).masked_fill_(beyond, float("-inf"))
-    return mask[:, None, None]
+            delta = layer.forward(x_RD, delta, cache.data[index], batch)
+        x_RD, delta = self._layers[-1].forward_last(x_RD, delta, cache.data[-1], batch)
+        return self._head(self._ops.add_rms_norm(x_RD, delta, self._norm, self._spec.norm_eps, self._head.quantise))
 
 
 class _Layer:
-    def __init__(self, spec: TextSpec, index: int, weights: Mapping[str, Tensor]):
-        def linear(name: str, channels: slice = slice(None)) -> Linear:
-            weight, scale = (weights.get(f"text.layers.{index}.{name}.{kind}") for kind in ("weight", "scale"))
-            assert weight is not None
-            return Linear(weight[channels], scale=None if scale is None else scale[channels])
+    """One decoder layer. It leaves what it adds to the residual stream for the next layer's norm to add."""
 
-        self._spec = spec
-        self._norm1, self._norm2 = (weights[f"text.layers.{index}.{name}.weight"] for name in ("norm1", "norm2"))
-        self._out, self._gate_up, self._down = (linear(name) for name in ("out", "gate_up", "down"))
+    def __init__(self, spec: TextSpec, index: int, weights: Mapping[str, Tensor], ops: Ops, dtype: torch.dtype):
+        name = f"text.layers.{index}"
+        self._spec, self._ops = spec, ops
+        self._norm1, self._norm2 = weights[f"{name}.norm1.weight"], weights[f"{name}.norm2.weight"]
+        self._out, self._gate_up, self._down = (
+            make_linear(weights, f"{name}.{part}", ops, dtype) for part in ("out", "gate_up", "down")
+        )
         if index < spec.num_layers - 1:
-            self._qkv = linear("qkv")
+            self._qkv = make_linear(weights, f"{name}.qkv", ops, dtype)
         else:  # its queries are those of fewer rows than its keys and values
             queries = spec.num_heads * spec.head_dim
-            self._q, self._kv = linear("qkv", slice(queries)), linear("qkv", slice(queries, None))
+            self._q, self._kv = (
+                make_linear(weights, f"{name}.qkv", ops, dtype, channels)
+                for channels in (slice(queries), slice(queries, None))
+            )
 
-    def forward(
-        self,
-        x_RD: Tensor,
-        rope: tuple[Tensor, Tensor],
-        cache: Tensor,
-        prefill: Prefill | None,
-        decode: Decode | None,
-        mask: Tensor | None,
-    ) -> Tensor:
-        s = self._spec
-        rows = len(x_RD)
-        qkv = self._qkv(ops.rms_norm(x_RD, self._norm1, s.norm_eps)).view(rows, -1, s.head_dim)
-        turned = ops.rotate(qkv[:, : s.num_heads + s.num_kv_heads], *rope)
-        q, k, v = turned[:, : s.num_heads], turned[:, s.num_heads :], qkv[:, s.num_heads + s.num_kv_heads :]
-        num_prefill = _store(cache, k, v, prefill, decode)
+    def forward(self, x_RD: Tensor, delta_RD: Tensor | None, cache: Tensor, batch: _Batch) -> Tensor:
+        """Adds `delta` and attention's part to `x` in place; returns what the feed-forward part adds: [R, D]."""
+        h = self._ops.add_rms_norm(x_RD, delta_RD, self._norm1, self._spec.norm_eps, self._qkv.quantise)
+        q_RHE = self._ops.rope_store(self._qkv(h), self._spec.num_heads, batch.rope, batch.rows, cache)
         attended = []
-        if prefill is not None:
-            n, end = len(prefill.slots), prefill.start + prefill.length
-            keys, values = cache[:, prefill.slots, :, :end]
-            queries = q[:num_prefill].view(n, prefill.length, s.num_heads, s.head_dim).transpose(1, 2)
-            attended.append(ops.prefill_attention(queries, keys, values).flatten(0, 1))
-        if decode is not None and mask is not None:
-            attended.append(_attend_running(q[num_prefill:], cache, decode, mask))
-        return self._feed_forward(x_RD + self._out(torch.cat(attended) if len(attended) > 1 else attended[0]))
+        if batch.prefill is not None:
+            attended.append(self._attend_prefill(q_RHE[: batch.num_prefill], cache, batch.prefill))
+        if batch.decode is not None:
+            attended.append(self._ops.decode_attention(q_RHE[batch.num_prefill :], cache, batch.decode))
+        return self._feed_forward(x_RD, attended)
 
     def forward_last(
-        self,
-        x_RD: Tensor,
-        rope: tuple[Tensor, Tensor],
-        cache: Tensor,
-        prefill: Prefill | None,
-        decode: Decode | None,
-        mask: Tensor | None,
-    ) -> Tensor:
-        """As `forward`, but only the rows that are read go on after keys and values are stored: [n + B, D]."""
-        s = self._spec
-        cos, sin = rope
-        h = ops.rms_norm(x_RD, self._norm1, s.norm_eps)
-        kv = self._kv(h).view(len(x_RD), -1, s.head_dim)
-        k = ops.rotate(kv[:, : s.num_kv_heads], cos, sin)
-        num_prefill = _store(cache, k, kv[:, s.num_kv_heads :], prefill, decode)
-        read = torch.arange(num_prefill, len(x_RD), device=x_RD.device)
-        if prefill is not None:
-            read = torch.cat([prefill.last_rows, read])
-        q = ops.rotate(self._q(h[read]).view(len(read), s.num_heads, s.head_dim), cos[read], sin[read])
-        attended = []
-        if prefill is not None:
-            n, end = len(prefill.slots), prefill.start + prefill.length
-            keys, values = cache[:, prefill.slots, :, :end]
-            whole = Decode(prefill.next_positions - 1, end)
-            attended.append(ops.decode_attention(q[:n], keys, values, _mask(whole, x_RD.dtype)))
-        if decode is not None and mask is not None:
-            attended.append(_attend_running(q[len(q) - len(decode.positions) :], cache, decode, mask))
-        return self._feed_forward(x_RD[read] + self._out(torch.cat(attended)))
+        self, x_RD: Tensor, delta_RD: Tensor | None, cache: Tensor, batch: _Batch
+    ) -> tuple[Tensor, Tensor]:
+        """As `forward`, but only the rows that are read go on after keys and values are stored: both [n + B, D]."""
+        h = self._ops.add_rms_norm(x_RD, delta_RD, self._norm1, self._spec.norm_eps, self._kv.quantise)
+        self._ops.rope_store(self._kv(h), 0, batch.rope, batch.rows, cache)
+        read = torch.arange(batch.num_prefill, len(x_RD), device=x_RD.device)
+        if batch.prefill is not None:
+            read = torch.cat([batch.prefill.last_rows, read])
+        rows = Rows(batch.rows.slots[read], batch.rows.positions[read])
+        q_RHE = self._q(_select(h, read)).view(len(read), self._spec.num_heads, self._spec.head_dim)
+        attended = self._ops.decode_attention(plain.rotate(q_RHE, batch.rope, rows.positions), cache, rows)
+        x_RD = x_RD[read]
+        return x_RD, self._feed_forward(x_RD, [attended])
 
-    def _feed_forward(self, x_RD: Tensor) -> Tensor:
-        h = ops.rms_norm(x_RD, self._norm2, self._spec.norm_eps)
-        return x_RD + self._down(ops.swiglu(self._gate_up(h)))
+    def _attend_prefill(self, q_RHE: Tensor, cache: Tensor, prefill: Prefill) -> Tensor:
+        n, end = len(prefill.slots), prefill.start + prefill.length
+        keys, values = _read(cache, prefill.slots, end).to(q_RHE.dtype)
+        queries = q_RHE.view(n, prefill.length, *q_RHE.shape[1:]).transpose(1, 2)
+        return plain.prefill_attention(queries, keys, values).flatten(0, 1)
+
+    def _feed_forward(self, x_RD: Tensor, attended: list[Tensor]) -> Tensor:
+        delta = self._out(torch.cat(attended) if len(attended) > 1 else attended[0])
+        h = self._ops.add_rms_norm(x_RD, delta, self._norm2, self._spec.norm_eps, self._gate_up.quantise)
+        return self._down(self._ops.swiglu(self._gate_up(h), self._down.quantise))
 
 
-def _store(cache: Tensor, k_RKE: Tensor, v_RKE: Tensor, prefill: Prefill | None, decode: Decode | None) -> int:
-    """Writes the new keys and values to the slots' cache [2, slots, K, T, E]; returns the number of prefill rows."""
-    num_prefill = 0
-    if prefill is not None:
-        n, length = len(prefill.slots), prefill.length
-        num_prefill = n * length
-        for part, new in ((cache[0], k_RKE), (cache[1], v_RKE)):
-            rows = new[:num_prefill].view(n, length, *new.shape[1:]).transpose(1, 2)
-            part[prefill.slots, :, prefill.start : prefill.start + length] = rows
-    if decode is not None:
-        slots = torch.arange(len(decode.positions), device=cache.device)
-        cache[0][slots, :, decode.positions] = k_RKE[num_prefill:]
-        cache[1][slots, :, decode.positions] = v_RKE[num_prefill:]
-    return num_prefill
+def _select(x: Activation, rows: Tensor) -> Activation:
+    """Those rows; 8-bit floats are taken as bytes, which every version of torch can index."""
+    if isinstance(x, Tensor):
+        return x[rows]
+    return Quantised(x.values.view(torch.uint8)[rows].view(x.values.dtype), x.scale[rows])
 
 
-def _attend_running(q_BHE: Tensor, cache: Tensor, decode: Decode, mask: Tensor) -> Tensor:
-    keys, values = cache[:, : len(decode.positions), :, : decode.span]
-    return ops.decode_attention(q_BHE, keys, values, mask)
+def _read(cache: Tensor, slots: Tensor, end: int) -> Tensor:
+    """Keys and values of these slots up to a position: [2, n, K, end, E]."""
+    if cache.dtype == torch.float8_e4m3fn:
+        return cache.view(torch.uint8)[:, slots, :, :end].view(cache.dtype)
+    return cache[:, slots, :, :end]

@@ -1,9 +1,12 @@
 """Which request sits in which slot, what it has said so far, and when it is done. Knows ids and counts, no tensors.
 
 In-flight batching: requests wait in line, join in groups when slots come free, and leave at their stop token, their
-limit or a loop, while the others go on.
+limit or a loop, while the others go on. A step is launched before the tokens of the one before it are known to the
+host, where the device is a GPU: then a caption that has stopped is computed one step too many, and that token is
+dropped.
 """
 
+import heapq
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,28 +19,53 @@ from recap_fast.records import Completion, FinishReason, Request
 
 
 @dataclass(frozen=True, slots=True)
-class Admission:
-    """Requests that join in the coming step, and the slots they get."""
+class Launch:
+    """What one step computes: n requests that join, and the next token of B running captions."""
 
     requests: tuple[Request, ...]
+    """Those that join, n."""
     slots: NDArray[np.int64]
+    """[n + B]: the slots of those that join, then of the running ones, ascending."""
+    positions: NDArray[np.int64]
+    """[n + B]: of the row that each next token is read from: a prompt's last one, or the newest token's."""
+    counters: NDArray[np.int64]
+    """[n + B]: which token of its caption each makes, from 0."""
+    tickets: NDArray[np.int64]
+    """[n + B]: who sat in the slot at that time."""
+
+    @property
+    def running(self) -> slice:
+        """The part of the arrays that is about running captions."""
+        return slice(len(self.requests), None)
 
 
 class Scheduler:
-    """The slots of one engine. `admit`, run the step, `collect` its tokens; repeat."""
+    """The slots of one engine. `launch`, run the step, `collect` its tokens, now or after the next launch; repeat."""
 
     def __init__(
-        self, num_slots: int, prefill_images: int, max_new_tokens: int, stop_ids: Sequence[int], *, loop_stop: bool
+        self,
+        num_slots: int,
+        prefill_images: int,
+        max_new_tokens: int,
+        stop_ids: Sequence[int],
+        *,
+        loop_stop: bool,
+        text_start: int = 0,
     ):
+        """`text_start` is the position of the first text token, after prefix and image."""
         self.num_slots = num_slots
         self.prefill_images = min(prefill_images, num_slots)
+        self._text_start = text_start
         self._stop_ids = np.array(stop_ids, np.int32)
         self._waiting: deque[Request] = deque()
-        self._running: dict[int, Request] = {}
-        self._free = list(range(num_slots - 1, -1, -1))
-        self._tokens = np.zeros((num_slots, max_new_tokens), np.int32)
+        self._free = list(range(num_slots))
+        self._requests: list[Request | None] = [None] * num_slots
+        self._tickets = np.zeros(num_slots, np.int64)
+        self._last = np.zeros(num_slots, np.int64)
+        self._launched = np.zeros(num_slots, np.int64)
         self._counts = np.zeros(num_slots, np.int64)
         self._limits = np.zeros(num_slots, np.int64)
+        self._tokens = np.zeros((num_slots, max_new_tokens), np.int32)
         self._loops = LoopDetector(num_slots) if loop_stop else None
 
     @property
@@ -46,13 +74,14 @@ class Scheduler:
         return len(self._free) - len(self._waiting)
 
     @property
-    def running(self) -> NDArray[np.int64]:
-        """The slots of the running requests, ascending."""
-        return np.array(sorted(self._running), np.int64)
+    def is_empty(self) -> bool:
+        """Whether nobody waits and nobody is seated."""
+        return len(self._free) == self.num_slots and not self._waiting
 
-    def noise_keys(self, slots: NDArray[np.int64]) -> tuple[list[int], NDArray[np.int64]]:
-        """What names the random numbers of the next token of each slot: the request's key and the token's number."""
-        return [self._running[int(s)].noise_key for s in slots], self._counts[slots]
+    def noise_keys(self, launch: Launch) -> list[int]:
+        """What names the random numbers of each caption of a step that was launched just now."""
+        seated = [self._requests[slot] for slot in launch.slots.tolist()]
+        return [0 if request is None else request.noise_key for request in seated]
 
     def submit(self, requests: Sequence[Request]) -> None:
         """Puts requests in line. Raises ValueError where there are more than `free_slots`."""
@@ -60,26 +89,43 @@ class Scheduler:
             raise ValueError(f"{len(requests)} requests given, {self.free_slots} slots are free")
         self._waiting.extend(requests)
 
-    def admit(self) -> Admission | None:
-        """Gives slots to the first in line: at most `prefill_images`, and only once as many slots are free.
+    def launch(self) -> Launch | None:
+        """What the next step is to compute; None where there is nothing."""
+        running = np.flatnonzero(self._launched < self._limits)
+        requests = self._admit()
+        joining = np.array([heapq.heappop(self._free) for _ in requests], np.int64)
+        for request, slot in zip(requests, joining.tolist(), strict=True):
+            self._requests[slot] = request
+            self._limits[slot] = request.max_new_tokens
+            self._last[slot] = self._text_start + len(request.text_ids) - 1
+        self._counts[joining] = 0
+        self._tickets[joining] += 1
+        if self._loops is not None:
+            self._loops.start(joining)
+        slots = np.concatenate([joining, running])
+        if not len(slots):
+            return None
+        counters = self._launched[slots]
+        self._launched[slots] = counters + 1
+        return Launch(requests, slots, self._last[slots] + counters, counters, self._tickets[slots])
+
+    def _admit(self) -> tuple[Request, ...]:
+        """The first in line: at most `prefill_images`, and only once as many slots are free.
 
         Waiting for the group keeps prefills large; where the line is shorter than the group there is nothing to wait
         for, so whoever is in it joins. The lowest slots are given first: steps then work on a dense range.
         """
-        if not self._waiting or len(self._free) < self.prefill_images:
-            return None
-        requests = tuple(self._waiting.popleft() for _ in range(min(self.prefill_images, len(self._waiting))))
-        slots = np.array([self._free.pop() for _ in requests], np.int64)
-        for request, slot in zip(requests, slots.tolist(), strict=True):
-            self._running[slot] = request
-            self._limits[slot] = request.max_new_tokens
-        self._counts[slots] = 0
-        if self._loops is not None:
-            self._loops.start(slots)
-        return Admission(requests, slots)
+        if len(self._free) < self.prefill_images:
+            return ()
+        return tuple(self._waiting.popleft() for _ in range(min(self.prefill_images, len(self._waiting))))
 
-    def collect(self, slots: NDArray[np.int64], tokens: NDArray[np.int32]) -> list[Completion]:
-        """Takes the new token of each slot; frees the slots of those that ended and returns their completions."""
+    def collect(self, launch: Launch, tokens: NDArray[np.int32]) -> list[Completion]:
+        """Takes the tokens [n + B] of a step; frees the slots of the captions that ended, and returns those.
+
+        Steps are collected in the order of their launch.
+        """
+        still = (self._tickets[launch.slots] == launch.tickets) & (self._limits[launch.slots] > 0)
+        slots, tokens = launch.slots[still], tokens[still]
         counts = self._counts[slots]
         self._tokens[slots, counts] = tokens
         self._counts[slots] = counts = counts + 1
@@ -92,7 +138,8 @@ class Scheduler:
         count = int(self._counts[slot])
         reason: FinishReason = "stop" if stopped else "loop" if repeated else "length"
         keep = count - 1 if stopped else count - repeated
-        request = self._running.pop(slot)
-        self._free.append(slot)
-        self._free.sort(reverse=True)
+        request, self._requests[slot] = self._requests[slot], None
+        assert request is not None
+        self._limits[slot] = self._launched[slot] = 0
+        heapq.heappush(self._free, slot)
         return Completion(request.id, self._tokens[slot, :keep].copy(), reason, count)

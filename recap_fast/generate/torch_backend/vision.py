@@ -7,7 +7,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from recap_fast.generate.spec import VisionSpec
-from recap_fast.generate.torch_backend.ops import Linear
+from recap_fast.generate.torch_backend.linear import make_linear
+from recap_fast.generate.torch_backend.ops import Ops
 from recap_fast.records import Preprocess
 
 # Letters: n images, N patches, S = N + 1 (class token first), D width of the tower.
@@ -16,23 +17,23 @@ from recap_fast.records import Preprocess
 class VisionTower:
     """Encodes images. Normalisation is part of it: it takes uint8 pixels."""
 
-    def __init__(self, spec: VisionSpec, preprocess: Preprocess, weights: Mapping[str, Tensor]):
+    def __init__(self, spec: VisionSpec, preprocess: Preprocess, weights: Mapping[str, Tensor], ops: Ops):
         self._spec = spec
-        self._weights = {name: t for name, t in weights.items() if name.startswith("vision.")}
-        self._layers = [_Layer(spec, f"vision.layers.{i}.", self._weights) for i in range(spec.num_layers)]
-        self._patch = Linear(self._weights["vision.patch.weight"])
-        self._projector = [Linear(weights[f"projector.{i}.weight"], weights.get(f"projector.{i}.bias")) for i in (0, 1)]
-        device = self._patch.weight.device
+        self._class, self._position = weights["vision.class"], weights["vision.position"]
+        self._pre_norm = weights["vision.pre_norm.weight"], weights["vision.pre_norm.bias"]
+        self._dtype, device = self._class.dtype, self._class.device
+        self._layers = [_Layer(spec, f"vision.layers.{i}", weights, ops, self._dtype) for i in range(spec.num_layers)]
+        self._patch, *self._projector = (
+            make_linear(weights, name, ops, self._dtype) for name in ("vision.patch", "projector.0", "projector.1")
+        )
         self._mean = torch.tensor(preprocess.mean, device=device)[:, None, None]
         self._std = torch.tensor(preprocess.std, device=device)[:, None, None]
 
     def encode(self, pixels: Tensor) -> Tensor:
         """Image tokens [n, N, width of the decoder] of uint8 pixels [n, 3, H, W]."""
-        w, eps = self._weights, self._spec.norm_eps
         patches = self._patch(self._patches(pixels))
-        cls = w["vision.class"].expand(len(pixels), 1, -1)
-        x = torch.cat([cls, patches], 1) + w["vision.position"]
-        x = F.layer_norm(x, x.shape[-1:], w["vision.pre_norm.weight"], w["vision.pre_norm.bias"], eps)
+        x = torch.cat([self._class.expand(len(pixels), 1, -1), patches], 1) + self._position
+        x = F.layer_norm(x, x.shape[-1:], *self._pre_norm, self._spec.norm_eps)
         for layer in self._layers:
             x = layer(x)
         first, second = self._projector
@@ -44,18 +45,18 @@ class VisionTower:
         grid = self._spec.image_size // p
         x = (pixels.float() / 255 - self._mean) / self._std
         x = x[:, :, : grid * p, : grid * p].reshape(n, 3, grid, p, grid, p).permute(0, 2, 4, 1, 3, 5)
-        return x.reshape(n, grid * grid, 3 * p * p).to(self._patch.weight.dtype)
+        return x.reshape(n, grid * grid, 3 * p * p).to(self._dtype)
 
 
 class _Layer:
     """One pre-norm transformer layer."""
 
-    def __init__(self, spec: VisionSpec, prefix: str, weights: Mapping[str, Tensor]):
+    def __init__(self, spec: VisionSpec, name: str, weights: Mapping[str, Tensor], ops: Ops, dtype: torch.dtype):
         self._heads, self._eps = spec.num_heads, spec.norm_eps
         self._quick = spec.activation == "quick_gelu"
-        self._norms = [(weights[f"{prefix}{n}.weight"], weights[f"{prefix}{n}.bias"]) for n in ("norm1", "norm2")]
+        self._norms = [(weights[f"{name}.{n}.weight"], weights[f"{name}.{n}.bias"]) for n in ("norm1", "norm2")]
         self._qkv, self._out, self._fc1, self._fc2 = (
-            Linear(weights[f"{prefix}{n}.weight"], weights[f"{prefix}{n}.bias"]) for n in ("qkv", "out", "fc1", "fc2")
+            make_linear(weights, f"{name}.{part}", ops, dtype) for part in ("qkv", "out", "fc1", "fc2")
         )
 
     def __call__(self, x: Tensor) -> Tensor:

@@ -10,7 +10,9 @@ import torch
 from engines import Pair, caption_all, make_pair, random_requests
 from recap_fast.errors import ConfigError, EngineError
 from recap_fast.generate.engine import EngineOptions, Sampling
-from recap_fast.generate.torch_backend.engine import resolve_device
+from recap_fast.generate.torch_backend.engine import TorchEngine
+from recap_fast.generate.torch_backend.loading import resolve_device
+from recap_fast.generate.torch_backend.step import Step
 from recap_fast.records import Request
 
 SHAPES = {
@@ -46,26 +48,35 @@ def frequent_tokens(captions: list[list[int]], count: int) -> list[int]:
     return ids[np.argsort(-counts, kind="stable")][:count].tolist()
 
 
+def step_of(engine: TorchEngine) -> Step:
+    return engine._runner._step
+
+
+@pytest.mark.parametrize("fixed_shapes", [False, True])
 @pytest.mark.parametrize("shape", SHAPES)
-def test_captions_equal_transformers(shape: str, tmp_path: Path) -> None:
+def test_captions_equal_transformers(shape: str, fixed_shapes: bool, tmp_path: Path) -> None:
     pair = make_pair(tmp_path, **SHAPES[shape])
     requests = random_requests(pair, 8, fields=True)
     unstopped = [pair.reference(r, []) for r in requests]
     assert len({tuple(c) for c in unstopped}) > 4, "the captions must differ for this test to mean something"
     stop_ids = frequent_tokens(unstopped, 2)
     expected = [pair.reference(r, stop_ids) for r in requests]
-    done = caption_all(pair.open(stop_ids=stop_ids, num_slots=3, prefill_images=2), requests)
+    engine = pair.open(stop_ids=stop_ids, num_slots=3, prefill_images=2, fixed_shapes=fixed_shapes)
+    done = caption_all(engine, requests)
     assert [done[i].token_ids.tolist() for i in range(8)] == expected
     assert len({len(c) for c in expected}) > 1, "the captions must end at different lengths"
 
 
+@pytest.mark.parametrize("fixed_shapes", [False, True])
 @pytest.mark.parametrize(("num_slots", "prefill_images"), [(1, 1), (3, 3), (5, 2), (8, 4), (16, 4), (64, 8)])
-def test_captions_do_not_depend_on_the_batch(pair: Pair, num_slots: int, prefill_images: int) -> None:
+def test_captions_do_not_depend_on_the_batch(
+    pair: Pair, num_slots: int, prefill_images: int, fixed_shapes: bool
+) -> None:
     requests = random_requests(pair, 20, fields=True)
     stop_ids = frequent_tokens([pair.reference(r, []) for r in requests[:6]], 2)
     expected = {r.id: pair.reference(r, stop_ids) for r in requests}
     order = np.random.default_rng(num_slots).permutation(len(requests))
-    engine = pair.open(stop_ids=stop_ids, num_slots=num_slots, prefill_images=prefill_images)
+    engine = pair.open(stop_ids=stop_ids, num_slots=num_slots, prefill_images=prefill_images, fixed_shapes=fixed_shapes)
     done = caption_all(engine, [requests[i] for i in order])
     assert {i: c.token_ids.tolist() for i, c in done.items()} == expected
     assert engine.free_slots == num_slots
@@ -75,8 +86,9 @@ def test_logits_equal_transformers(pair: Pair) -> None:
     (request,) = random_requests(pair, 1)
     engine = pair.open(num_slots=2, prefill_images=1)
     seen: list[torch.Tensor] = []
-    forward = engine._llama.forward
-    engine._llama.forward = lambda *args: seen.append(forward(*args)) or seen[-1]  # type: ignore[method-assign]
+    llama = step_of(engine)._llama
+    forward = llama.forward
+    llama.forward = lambda *args: seen.append(forward(*args)) or seen[-1]  # type: ignore[method-assign]
     caption = caption_all(engine, [dataclasses.replace(request, max_new_tokens=6)])[0].token_ids
     inputs = pair.inputs(request.pixels, np.concatenate([request.text_ids, caption[:-1]]))
     with torch.inference_mode():
@@ -103,14 +115,16 @@ def test_stop_token_is_counted_but_not_part_of_the_caption(pair: Pair) -> None:
     assert done.num_tokens == whole.index(stop) + 1
 
 
-def test_sampled_captions_do_not_depend_on_neighbours_or_slots(pair: Pair) -> None:
+@pytest.mark.parametrize("fixed_shapes", [False, True])
+def test_sampled_captions_do_not_depend_on_neighbours_or_slots(pair: Pair, fixed_shapes: bool) -> None:
     requests = random_requests(pair, 12, fields=True)
     sampling = Sampling(temperature=1.0, top_k=50, top_p=0.9, seed=3)
     alone = {
         r.id: caption_all(pair.open(num_slots=1, stop_ids=[], sampling=sampling), [r])[r.id].token_ids.tolist()
         for r in requests
     }
-    together = caption_all(pair.open(num_slots=5, prefill_images=2, stop_ids=[], sampling=sampling), requests[::-1])
+    engine = pair.open(num_slots=5, prefill_images=2, stop_ids=[], sampling=sampling, fixed_shapes=fixed_shapes)
+    together = caption_all(engine, requests[::-1])
     assert {i: c.token_ids.tolist() for i, c in together.items()} == alone
     other = caption_all(pair.open(num_slots=5, stop_ids=[], sampling=dataclasses.replace(sampling, seed=4)), requests)
     assert sum(other[i].token_ids.tolist() == alone[i] for i in alone) < 3
@@ -132,7 +146,7 @@ def test_loop_is_ended_early_and_its_repetition_dropped(tmp_path: Path) -> None:
             assert completion.token_ids.tolist() == whole
 
 
-@pytest.mark.parametrize("precision", ["bfloat16", "float16", "fp8"])
+@pytest.mark.parametrize("precision", ["bfloat16", "float16", "fp8", "int8"])
 def test_lower_precisions_mostly_agree(precision: str, tmp_path: Path) -> None:
     pair = make_pair(tmp_path, precision=precision)
     requests = random_requests(pair, 16, max_new_tokens=1)
@@ -154,6 +168,11 @@ def test_requests_over_the_limits_are_refused(pair: Pair) -> None:
         engine.submit([short, short])
 
 
+def test_more_slots_than_memory_are_refused(pair: Pair) -> None:
+    with pytest.raises(ConfigError, match=r"An engine of 10{9} slots .* does not fit .*: lower --num-slots"):
+        pair.open(num_slots=10**9)
+
+
 def test_captions_longer_than_the_model_are_refused(pair: Pair) -> None:
     with pytest.raises(ConfigError, match="--max-new-tokens 5000 does not fit: prefix and image take"):
         pair.open(max_new_tokens=5000)
@@ -173,7 +192,7 @@ def test_a_failing_device_stops_the_engine(pair: Pair, monkeypatch: pytest.Monke
     def fail(*_: object) -> None:
         raise RuntimeError("CUDA error: an illegal memory access")
 
-    monkeypatch.setattr(engine._llama, "forward", fail)
+    monkeypatch.setattr(step_of(engine)._llama, "forward", fail)
     with pytest.raises(EngineError, match="the torch engine failed: CUDA error: an illegal memory access"):
         engine.step()
 
@@ -201,3 +220,27 @@ def test_idle_engine_steps_to_nothing(pair: Pair) -> None:
     engine.submit([Request(7, np.zeros((3, 32, 32), np.uint8), pair.prompts.text_ids({})[0], 1)])
     assert [c.id for c in engine.step()] == [7]
     engine.close()
+
+
+def test_statistics_count_what_was_done(pair: Pair) -> None:
+    engine = pair.open(stop_ids=[], num_slots=2, prefill_images=2)
+    requests = [dataclasses.replace(r, max_new_tokens=1 + 3 * r.id) for r in random_requests(pair, 2)]
+    caption_all(engine, requests)
+    counts, text = engine.statistics, len(requests[0].text_ids)
+    prompt = len(pair.prompts.prefix_ids) + pair.spec.vision.num_image_tokens + text
+    assert (counts.mixed_steps, counts.decode_steps, counts.images, counts.decode_rows) == (1, 3, 2, 3)
+    assert counts.prompt_tokens == 2 * (pair.spec.vision.num_image_tokens + text)
+    assert counts.kv_positions == counts.decode_step_kv_positions == 3 * prompt + 1 + 2 + 3
+    assert counts.mixed_s > 0
+    assert counts.decode_s > 0
+    assert counts.idle_s["host"] > 0
+    assert set(counts.startup_s) == {"weights", "prefix", "capture"}
+
+
+def test_device_time_without_requests_is_idle_for_want_of_input(pair: Pair) -> None:
+    engine = pair.open(stop_ids=[], num_slots=1)
+    for request in random_requests(pair, 2, max_new_tokens=1):
+        engine.submit([request])
+        engine.step()
+    assert engine.statistics.idle_s["input"] > 0
+    assert engine.statistics.idle_s["host"] == 0

@@ -1,0 +1,166 @@
+"""Linear layers y = x W^T (+ b), with W as [out, in], each in the form that is fastest on its device.
+
+plain    torch's own, any device and precision
+packed   oneDNN with weights reordered once: float32 and bfloat16 on a CPU
+int8     W8A8: `torch._int_mm` and a pass that applies the scales, CPU and CUDA
+fp8      W8A8 in e4m3: `torch._scaled_mm`, row-wise, on cards that have FP8; elsewhere emulated in float32
+"""
+
+import functools
+from collections.abc import Mapping
+from typing import Protocol
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from recap_fast.generate.torch_backend.ops import Activation, Ops, Quantised, plain
+
+# Letters: R rows, D width, N output channels.
+
+PACKED_ROWS = 256
+"""The number of rows that the layout of packed weights is chosen for; any number may be multiplied."""
+
+
+class Linear(Protocol):
+    """A linear layer."""
+
+    @property
+    def quantise(self) -> torch.dtype | None:
+        """The 8-bit type that the rows are multiplied in; rows in the model's precision are brought to it first."""
+
+    def __call__(self, x: Activation) -> Tensor:
+        """[..., D] to [..., N] in the model's precision; quantised rows have two dimensions."""
+
+
+def make_linear(
+    weights: Mapping[str, Tensor], name: str, ops: Ops, dtype: torch.dtype, channels: slice = slice(None)
+) -> Linear:
+    """The layer of `name`.weight, with `name`.bias and `name`.scale where there are such; `dtype` is its output's.
+
+    `channels` are the output channels to take.
+    """
+    weight, bias, scale = (
+        None if tensor is None else tensor[channels]
+        for tensor in (weights.get(f"{name}.{kind}") for kind in ("weight", "bias", "scale"))
+    )
+    assert weight is not None, name
+    if scale is None:
+        return _Packed(weight, bias) if _can_pack(weight) else _Plain(weight, bias)
+    if weight.dtype == torch.int8:
+        is_exact = weight.device.type != "cpu" or cpu_multiplies_int8()
+        return (_Int8 if is_exact else _EmulatedInt8)(weight, scale, bias, ops, dtype)
+    if weight.device.type == "cuda":
+        return _Fp8(weight, scale, bias, ops, dtype)
+    return _EmulatedFp8(weight, scale, bias, ops, dtype)
+
+
+class _Plain:
+    quantise = None
+
+    def __init__(self, weight: Tensor, bias: Tensor | None):
+        self._weight, self._bias = weight, bias
+
+    def __call__(self, x: Activation) -> Tensor:
+        assert isinstance(x, Tensor)
+        return F.linear(x, self._weight, self._bias)
+
+
+class _Packed:
+    """Torch multiplies float32 through MKL, which on AMD processors stays at half of what oneDNN reaches, and hands
+    bfloat16 to oneDNN unordered at every call."""
+
+    quantise = None
+
+    def __init__(self, weight: Tensor, bias: Tensor | None):
+        self._weight, self._bias = torch.ops.mkldnn._reorder_linear_weight(weight, PACKED_ROWS), bias
+
+    def __call__(self, x: Activation) -> Tensor:
+        y: Tensor = torch.ops.mkldnn._linear_pointwise(x, self._weight, self._bias, "none", [], "")
+        return y
+
+
+def _can_pack(weight: Tensor) -> bool:
+    """Whether torch was built with oneDNN and this processor has its instructions for the weight's precision."""
+    if weight.device.type != "cpu" or not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
+        return False
+    if weight.dtype == torch.bfloat16:
+        return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+    return weight.dtype == torch.float32
+
+
+class _Scaled:
+    """A layer in 8 bits: weights with a scale for each output channel, activations with one for each row."""
+
+    def __init__(self, weight: Tensor, scale: Tensor, bias: Tensor | None, ops: Ops, dtype: torch.dtype):
+        self._weight, self._scale = weight, scale.float()
+        self._bias = None if bias is None else bias.float()
+        self._ops, self._dtype = ops, dtype
+        self.quantise = weight.dtype
+
+    def __call__(self, x: Activation) -> Tensor:
+        if isinstance(x, Quantised):
+            return self._multiply(x)
+        rows = self._ops.quantise_rows(x.reshape(-1, x.shape[-1]), self.quantise)
+        return self._multiply(rows).view(*x.shape[:-1], -1)
+
+    def _multiply(self, x: Quantised) -> Tensor:
+        raise NotImplementedError
+
+
+MIN_INT_MM_ROWS = 17
+"""`torch._int_mm` on CUDA takes no fewer rows."""
+
+
+class _Int8(_Scaled):
+    def _multiply(self, x: Quantised) -> Tensor:
+        values, rows = x.values, len(x.values)
+        if values.is_cuda and rows < MIN_INT_MM_ROWS:
+            values = F.pad(values, (0, 0, 0, MIN_INT_MM_ROWS - rows))
+        sums_RN = torch._int_mm(values, self._weight.t())[:rows]
+        return self._ops.dequantise(sums_RN, x.scale, self._scale, self._bias, self._dtype)
+
+
+class _EmulatedInt8(_Scaled):
+    """In float32: exact up to 1,040 columns, beyond that rounded as float32 products are."""
+
+    def _multiply(self, x: Quantised) -> Tensor:
+        sums_RN = F.linear(x.values.float(), self._weight.float())
+        return plain.dequantise(sums_RN, x.scale, self._scale, self._bias, self._dtype)
+
+
+@functools.cache
+def cpu_multiplies_int8() -> bool:
+    """Whether `torch._int_mm` is right on this processor.
+
+    Without VNNI or AMX oneDNN 3.12 adds pairs of products in 16 bits, after moving one factor up by 128: they overflow.
+    """
+    largest = torch.full((32, 64), 127, dtype=torch.int8)
+    return bool((torch._int_mm(largest, largest.t()) == 64 * 127**2).all())
+
+
+class _Fp8(_Scaled):
+    def _multiply(self, x: Quantised) -> Tensor:
+        y: Tensor = torch._scaled_mm(
+            x.values,
+            self._weight.t(),
+            scale_a=x.scale,
+            scale_b=self._scale[None],
+            out_dtype=self._dtype,
+            use_fast_accum=True,
+        )
+        return y if self._bias is None else y + self._bias.to(y.dtype)
+
+
+class _EmulatedFp8(_Scaled):
+    """What a scaled FP8 matrix product computes, in float32: right on any device, and slow."""
+
+    def _multiply(self, x: Quantised) -> Tensor:
+        y = F.linear(x.values.float(), self._weight.float()) * x.scale * self._scale
+        return (y if self._bias is None else y + self._bias).to(self._dtype)
+
+
+def quantise_channels(weight_ND: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """A weight in 8 bits and float32 scales [N], one for each output channel, as `build-engine` quantises them."""
+    values, scale = plain.quantise_rows(weight_ND, dtype)
+    return values, scale[:, 0]

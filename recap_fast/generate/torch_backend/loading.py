@@ -1,0 +1,69 @@
+"""From an engine directory to weights on a device, in the precision that the device computes in."""
+
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from recap_fast.errors import ConfigError
+from recap_fast.generate.spec import EngineSpec
+from recap_fast.generate.torch_backend.linear import quantise_channels
+from recap_fast.machine import cpu_model
+
+TOWER_LAYERS = "vision.layers."
+
+
+def resolve_device(name: str) -> torch.device:
+    """`auto` is the first CUDA device where there is one. Raises ConfigError for a device that is not there."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise ConfigError(f"--device {name}: give auto, cpu, cuda or cuda:N.") from error
+    if device.type not in ("cpu", "cuda"):
+        raise ConfigError(f"--device {name}: recap-fast runs on cpu and cuda.")
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise ConfigError(f"--device {name}: torch {torch.__version__} sees {torch.cuda.device_count()} CUDA devices.")
+    return device
+
+
+def device_name(device: torch.device) -> str:
+    """For people, and the key of what is known of a device: the card, or the processor with the threads it is given."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    count = torch.get_num_threads()
+    return f"{cpu_model()}, {count} thread{'s' if count > 1 else ''}"
+
+
+def model_dtype(spec: EngineSpec, device: torch.device) -> torch.dtype:
+    """What everything that is not in 8 bits is computed in.
+
+    That is bfloat16 in 8-bit engines, or float32 on a CPU without instructions for bfloat16.
+    """
+    if spec.precision not in ("fp8", "int8"):
+        dtype: torch.dtype = getattr(torch, spec.precision)
+        return dtype
+    has_bfloat16 = device.type == "cuda" or torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    return torch.bfloat16 if has_bfloat16 else torch.float32
+
+
+def load_weights(path: Path, spec: EngineSpec, device: torch.device) -> dict[str, Tensor]:
+    """All tensors of the engine's weight file, streamed to the device; on a CPU they stay memory-mapped where they can.
+
+    On a CPU the layers of an int8 engine's vision tower are quantised here: there, unlike on a GPU, they are worth it.
+    """
+    dtype = model_dtype(spec, device)
+    weights: dict[str, Tensor] = {}
+    try:
+        with safe_open(path, framework="pt", device=str(device)) as file:
+            for name in file.keys():  # noqa: SIM118 - not a dict
+                tensor = file.get_tensor(name)
+                weights[name] = tensor.to(dtype) if tensor.dtype == torch.bfloat16 else tensor
+    except (OSError, SafetensorError) as error:
+        raise ConfigError(f"{path} cannot be read ({error}): build the engine again.") from error
+    if spec.precision == "int8" and device.type == "cpu":
+        for name in [n for n in weights if n.startswith(TOWER_LAYERS) and weights[n].ndim == 2]:
+            weights[name], weights[name.replace(".weight", ".scale")] = quantise_channels(weights[name], torch.int8)
+    return weights

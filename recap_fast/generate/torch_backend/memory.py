@@ -1,0 +1,154 @@
+"""What an engine takes of a GPU's memory, and how many slots fit. Arithmetic on shapes: needs no device.
+
+Weights, keys and values, and pixels are exact. Activations are those of the largest moment of a step, by the formulas
+below, and what the graphs, the libraries' workspaces and the allocator's gaps add is one constant: both are estimates.
+"""
+
+from bisect import bisect_right
+from dataclasses import asdict, dataclass
+
+from recap_fast.errors import ConfigError
+from recap_fast.generate.spec import EngineSpec, Sizes
+from recap_fast.generate.weights import weight_bytes
+
+GIB = 1 << 30
+OVERHEAD_BYTES = 2 * GIB
+"""CUDA graphs, cuBLAS's workspaces, gaps between the allocator's blocks, and DALI with the pixels that it has decoded
+ahead, about a half of it. Estimated, not measured."""
+SLOTS_MULTIPLE = 16
+ITEM_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2, "fp8": 1}
+
+# Letters: n images of a prefill, N image tokens, S width of the text after them, B decode rows, one a slot,
+# R = n * (N + S) + B rows of a step, D and F width and inner width of the decoder, V vocabulary.
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MemoryPlan:
+    """Bytes by purpose."""
+
+    weights: int
+    cache: int
+    """Keys and values of all slots."""
+    activations: int
+    pixels: int
+    overhead: int
+
+    @property
+    def total(self) -> int:
+        """Of all parts."""
+        return sum(asdict(self).values())
+
+    def table(self) -> str:
+        """One line a part, in GiB, the sum last."""
+        parts = {**asdict(self), "total": self.total}
+        return "\n".join(f"{name:11} {size / GIB:8.2f} GiB" for name, size in parts.items())
+
+
+def plan_memory(
+    spec: EngineSpec, *, num_slots: int, prefill_images: int, positions: int, text_width: int
+) -> MemoryPlan:
+    """The memory of an engine whose slots hold `positions` each and whose prompts have `text_width` after the image.
+
+    An idle position is added to each slot and an idle slot to all of them, and pixels are held twice: while a step
+    reads the one buffer the next images are copied into the other.
+    """
+    text, vision = spec.text, spec.vision
+    kv_precision = spec.compute_precision if spec.kv_precision == "auto" else spec.kv_precision
+    per_position = 2 * text.num_layers * text.num_kv_heads * text.head_dim * ITEM_BYTES[kv_precision]
+    rows = prefill_images * (vision.num_image_tokens + text_width) + num_slots
+    return MemoryPlan(
+        weights=weight_bytes(spec),
+        cache=(num_slots + 1) * (positions + 1) * per_position,
+        activations=_activation_bytes(spec, rows, prefill_images, prefill_images + num_slots),
+        pixels=2 * prefill_images * 3 * vision.image_size**2,
+        overhead=OVERHEAD_BYTES,
+    )
+
+
+def _activation_bytes(spec: EngineSpec, rows: int, images: int, logits: int) -> int:
+    """The largest of three moments, with b bytes a number; the residual stream R * D * b lives through all of them.
+
+    vision   after the first half of the feed-forward part: n * (N + 1) * (2 width + 3 inner width) * b
+    decoder  after SwiGLU: R * (2 D + 3 F) * b; with int8 weights before it: R * (2 D * b + 2 F * (4 + b)), since its
+             products come as int32
+    head     (n + B) * V * (b + 4): logits, and a float32 copy of them
+    """
+    text, vision, item = spec.text, spec.vision, ITEM_BYTES[spec.compute_precision]
+    width, inner = text.hidden_size, text.intermediate_size
+    patches = images * (vision.num_image_tokens + 1)
+    products = 2 * inner * (4 + item) if spec.precision == "int8" else 3 * inner * item
+    return rows * width * item + max(
+        patches * (2 * vision.hidden_size + 3 * vision.intermediate_size) * item,
+        rows * (2 * width * item + products),
+        logits * text.vocab_size * (item + 4),
+    )
+
+
+def fit_slots(
+    spec: EngineSpec,
+    free_bytes: int,
+    *,
+    prefill_images: int,
+    positions: int,
+    text_width: int,
+    most: int | None = None,
+    device: str = "the device",
+) -> int:
+    """The largest number of slots that fits, up to `most` (by default the engine's own); below it a multiple of 16.
+
+    `device` is its name, for people. Raises ConfigError where not even one slot fits, as `check_fit` does.
+    """
+    most = spec.limits.num_slots if most is None else most
+
+    def plan(num_slots: int) -> MemoryPlan:
+        images = min(prefill_images, num_slots)
+        return plan_memory(spec, num_slots=num_slots, prefill_images=images, positions=positions, text_width=text_width)
+
+    fits = bisect_right(range(1, most + 1), free_bytes, key=lambda num_slots: plan(num_slots).total)
+    if fits == 0:
+        raise _misfit(spec, plan(1), free_bytes, Sizes(num_slots=1, prefill_images=1), device)
+    return fits if fits == most or fits < SLOTS_MULTIPLE else fits - fits % SLOTS_MULTIPLE
+
+
+def check_fit(
+    spec: EngineSpec,
+    free_bytes: int,
+    *,
+    num_slots: int,
+    prefill_images: int,
+    positions: int,
+    text_width: int,
+    device: str = "the device",
+) -> MemoryPlan:
+    """Returns the memory that these sizes take.
+
+    Raises ConfigError where it is more than `free_bytes`: what each part takes, by how much it is too much, and what to
+    lower.
+    """
+    plan = plan_memory(
+        spec, num_slots=num_slots, prefill_images=prefill_images, positions=positions, text_width=text_width
+    )
+    if plan.total > free_bytes:
+        sizes = Sizes(num_slots=num_slots, prefill_images=prefill_images)
+        raise _misfit(spec, plan, free_bytes, sizes, device)
+    return plan
+
+
+def _misfit(spec: EngineSpec, plan: MemoryPlan, free_bytes: int, sizes: Sizes, device: str) -> ConfigError:
+    parts = ", ".join(f"{name} {size / GIB:.1f}" for name, size in asdict(plan).items())
+    lower = [f"--{name.replace('_', '-')}" for name, size in asdict(sizes).items() if size > 1]
+    build = []
+    if spec.precision == spec.compute_precision:
+        build.append("--precision fp8 or int8")
+    if spec.kv_precision == "auto":
+        build.append('kv_precision = "fp8" in its recipe')
+    ways = [
+        *([f"lower {' or '.join(lower)}"] if lower else []),
+        *([f"build the engine with {' or '.join(build)}"] if build else []),
+    ]
+    advice = ", or ".join(ways) or "use a larger device"
+    return ConfigError(
+        f"The engine does not fit {device}: with num_slots {sizes.num_slots} and prefill_images "
+        f"{sizes.prefill_images} it takes {plan.total / GIB:.1f} GiB ({parts}), {free_bytes / GIB:.1f} GiB are free, "
+        f"{(plan.total - free_bytes) / GIB:.1f} GiB too few. {advice[0].upper()}{advice[1:]}."
+    )

@@ -1,0 +1,98 @@
+"""Runs the launches of the scheduler. Here: what a runner is, and the eager one of CPUs; graphs.py has that of GPUs."""
+
+import time
+from collections import deque
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from recap_fast.generate.torch_backend.ops import Rows
+from recap_fast.generate.torch_backend.scheduler import Launch
+from recap_fast.generate.torch_backend.step import Joining, Step
+from recap_fast.native import core
+
+# Letters: n images joining, S width of their text, N image tokens, B running captions.
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What came of one launch."""
+
+    tokens: NDArray[np.int32]
+    """[n + B], in the order of the launch's slots."""
+    seconds: float
+    """That the device took."""
+    gap_s: float
+    """From the end of the step before it to its start: the device had nothing to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class PromptShape:
+    """What all prompts of an engine have in common."""
+
+    num_prefix: int
+    num_image_tokens: int
+    max_text_tokens: int
+    image_size: int
+
+
+class Runner(Protocol):
+    """A device's queue of steps. They finish in the order in which they were started."""
+
+    lag: int
+    """How many steps may be on their way when the next one is started."""
+
+    def start(self, launch: Launch, noise: NDArray[np.float32] | None) -> None:
+        """Hands a step to the device."""
+
+    def finish(self) -> Outcome:
+        """Waits for the oldest step."""
+
+
+class EagerRunner:
+    """For CPUs: runs a step at once, with no more rows than it needs. On a GPU it serves to be compared with."""
+
+    lag = 0
+
+    def __init__(self, step: Step, shape: PromptShape):
+        self._step, self._shape = step, shape
+        self._device = step.cache.data.device
+        self._done: deque[Outcome] = deque()
+        self._ended = time.perf_counter()
+
+    def start(self, launch: Launch, noise: NDArray[np.float32] | None) -> None:
+        """Runs the step."""
+        start = time.perf_counter()
+        running = None
+        if len(launch.slots) > len(launch.requests):
+            running = Rows(self._send(launch.slots[launch.running]), self._send(launch.positions[launch.running]))
+        tokens = self._step.run(self._join(launch), running, None if noise is None else self._send(noise))
+        on_host = tokens.to("cpu", torch.int32).numpy()
+        gap_s, self._ended = start - self._ended, time.perf_counter()
+        self._done.append(Outcome(on_host, self._ended - start, gap_s))
+
+    def finish(self) -> Outcome:
+        """What the oldest step gave."""
+        return self._done.popleft()
+
+    def _join(self, launch: Launch) -> Joining | None:
+        n = len(launch.requests)
+        if not n:
+            return None
+        texts = [r.text_ids for r in launch.requests]
+        packed = core.pack_prompts(texts, self._shape.num_image_tokens, max(map(len, texts)))
+        pixels = torch.stack([torch.as_tensor(r.pixels, device=self._device) for r in launch.requests])
+        return Joining(
+            pixels,
+            self._send(packed.text_ids),
+            self._send(launch.slots[:n]),
+            self._send(packed.last_rows),
+            self._send(launch.positions[:n]),
+        )
+
+    def _send(self, array: NDArray[Any]) -> Tensor:
+        return torch.from_numpy(array).to(self._device)

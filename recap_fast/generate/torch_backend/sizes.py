@@ -1,0 +1,66 @@
+"""How many slots and images a prefill an engine gets. What is asked for comes first, then what was measured on this
+very device, then what the recipe has for such a card, then the engine's limits; and no more slots than fit.
+"""
+
+import re
+from dataclasses import asdict, replace
+
+from recap_fast.generate.engine import EngineOptions
+from recap_fast.generate.spec import EngineSpec, Sizes
+from recap_fast.generate.torch_backend.memory import check_fit, fit_slots
+
+CPU_SIZES = Sizes(num_slots=64, prefill_images=8)
+"""At most these on a CPU, unless measured or asked for: more gain a few percent and take memory."""
+
+
+def choose_sizes(
+    spec: EngineSpec,
+    options: EngineOptions,
+    tuned: Sizes | None,
+    *,
+    device: str,
+    free_bytes: int | None,
+    positions: int,
+    text_width: int,
+) -> Sizes:
+    """The sizes to open an engine with.
+
+    `tuned` is what `read_tuning` has for the device, `device` its name, `free_bytes` its free memory, or None for a
+    CPU, whose weights are mapped into memory and count for nothing. A slot has `positions`, and `text_width` of them
+    are for the text after the image. Raises ConfigError where what is asked for does not fit, or nothing fits.
+    """
+    wanted = tuned or default_sizes(spec, device, is_cpu=free_bytes is None)
+    if options.prefill_images is not None:
+        wanted = replace(wanted, prefill_images=options.prefill_images)
+    if free_bytes is None:
+        return _with_slots(wanted, options.num_slots or wanted.num_slots, options)
+    shape = {"positions": positions, "text_width": text_width}
+    num_slots = options.num_slots or fit_slots(
+        spec, free_bytes, prefill_images=wanted.prefill_images, most=wanted.num_slots, device=device, **shape
+    )
+    sizes = _with_slots(wanted, num_slots, options)
+    check_fit(spec, free_bytes, **asdict(sizes), device=device, **shape)
+    return sizes
+
+
+def default_sizes(spec: EngineSpec, device: str, *, is_cpu: bool) -> Sizes:
+    """What engine.json has for a device of this name: the first of `cards` whose words are all in it, or the limits."""
+    words = set(re.split(r"[\s-]+", device.lower()))
+    for card, sizes in spec.cards.items():
+        if words.issuperset(card.lower().split()):
+            return sizes
+    sizes = Sizes(num_slots=spec.limits.num_slots, prefill_images=spec.limits.prefill_images)
+    if not is_cpu:
+        return sizes
+    return Sizes(
+        num_slots=min(sizes.num_slots, CPU_SIZES.num_slots),
+        prefill_images=min(sizes.prefill_images, CPU_SIZES.prefill_images),
+    )
+
+
+def _with_slots(sizes: Sizes, num_slots: int, options: EngineOptions) -> Sizes:
+    """With another number of slots, and a prefill that leaves three of four to the captions that are running."""
+    images = sizes.prefill_images
+    if num_slots < sizes.num_slots and options.prefill_images is None:
+        images = min(images, max(1, num_slots // 4))
+    return Sizes(num_slots=num_slots, prefill_images=min(images, num_slots))

@@ -1,0 +1,112 @@
+"""One step on the device: uint8 pixels and token ids in, the next token of every caption out.
+
+The vision tower, the projector, the decoder and the choice of the tokens are one function of tensors, without a look
+at any of their values. So it runs as it is with as many rows as there are (a CPU), or with constant shapes and
+addresses as a CUDA graph; see runner.py and graphs.py.
+"""
+
+import contextlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from recap_fast.generate.engine import Sampling
+from recap_fast.generate.spec import EngineSpec
+from recap_fast.generate.torch_backend.llama import KVCache, Llama, Prefill
+from recap_fast.generate.torch_backend.ops import Rows, select_ops
+from recap_fast.generate.torch_backend.sampling import choose
+from recap_fast.generate.torch_backend.vision import VisionTower
+
+# Letters: n images joining, S width of their text, P prefix length, N image tokens, B running captions.
+
+ATTENTION = [SDPBackend.CUDNN_ATTENTION, SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
+"""Of prompts and images on Hopper, the first that takes the shapes; elsewhere torch's own order is the better one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Joining:
+    """The images of a step."""
+
+    pixels: Tensor
+    """uint8 [n, 3, H, W]."""
+    text_ids: Tensor
+    """int64 [n, S], padded."""
+    slots: Tensor
+    """int64 [n]."""
+    last_rows: Tensor
+    """int64 [n]: the row of each prompt's last token among n * (N + S)."""
+    last_positions: Tensor
+    """int64 [n]."""
+
+
+class Step:
+    """Weights and state of an engine on its device: keys and values, and the newest token of every slot.
+
+    There is one slot more than asked for, the last, for whatever fills up a fixed shape and is of no use.
+    """
+
+    def __init__(
+        self,
+        spec: EngineSpec,
+        weights: Mapping[str, Tensor],
+        num_slots: int,
+        num_positions: int,
+        kv_dtype: torch.dtype,
+        sampling: Sampling,
+    ):
+        like = weights["text.norm.weight"]
+        ops = select_ops(like.device, like.dtype)
+        self._sampling = sampling
+        self._num_prefix = 0
+        self._vision = VisionTower(spec.vision, spec.preprocess, weights, ops)
+        self._llama = Llama(spec.text, weights, num_positions, ops)
+        self.cache = KVCache(spec.text, num_slots + 1, num_positions, kv_dtype, like.device)
+        self._next_ids = torch.zeros(num_slots + 1, dtype=torch.int64, device=like.device)
+        self._is_hopper = like.is_cuda and torch.cuda.get_device_capability(like.device)[0] == 9
+
+    @torch.inference_mode()
+    def write_prefix(self, ids: Sequence[int]) -> None:
+        """Computes keys and values of the constant text before the image once, and copies them to every slot."""
+        if not ids:
+            return
+        self._num_prefix = count = len(ids)
+        device = self._next_ids.device
+        end = torch.full((1,), count - 1, device=device)
+        prefill = Prefill(torch.zeros(1, dtype=torch.int64, device=device), 0, count, end, end)
+        self._llama.forward(self._llama.embed(torch.tensor(ids, device=device)), self.cache, prefill, None)
+        for part in self.cache.data.flatten(0, 1):
+            part[1:, :, :count] = part[:1, :, :count]
+
+    @torch.inference_mode()
+    def run(self, joining: Joining | None, running: Rows | None, noise: Tensor | None) -> Tensor:
+        """The next tokens, int64 [n + B]. `running` are slot and position of the newest token of each running caption.
+
+        `noise` holds a uniform number for each token where captions are sampled. Slots may occur twice where nobody
+        reads them.
+        """
+        with self._attention():
+            return self._run(joining, running, noise)
+
+    def _run(self, joining: Joining | None, running: Rows | None, noise: Tensor | None) -> Tensor:
+        rows, prefill = [], None
+        if joining is not None:
+            images, texts = self._vision.encode(joining.pixels), self._llama.embed(joining.text_ids)
+            length = images.shape[1] + texts.shape[1]
+            prefill = Prefill(joining.slots, self._num_prefix, length, joining.last_rows, joining.last_positions)
+            rows += [part for pair in zip(images, texts, strict=True) for part in pair]
+        if running is not None:
+            rows.append(self._llama.embed(self._next_ids[running.slots]))
+        logits = self._llama.forward(torch.cat(rows), self.cache, prefill, running)
+        tokens = choose(logits, self._sampling, noise)
+        num_joining = 0 if joining is None else len(joining.slots)
+        if running is not None:
+            self._next_ids[running.slots] = tokens[num_joining:]
+        if joining is not None:  # last: a slot that was idle until now ran along as well
+            self._next_ids[joining.slots] = tokens[:num_joining]
+        return tokens
+
+    def _attention(self) -> contextlib.AbstractContextManager[None]:
+        return sdpa_kernel(ATTENTION, set_priority=True) if self._is_hopper else contextlib.nullcontext()

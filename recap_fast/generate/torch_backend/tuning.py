@@ -1,0 +1,260 @@
+"""The sizes that an engine is fastest with on this very device, found by trying a few; `tuning.json` keeps them.
+
+Sizes decide how fast captions are made, not what they say, so the file is no part of what engine.json lists and of a
+run's fingerprint. It has one entry for each device that the engine was tuned on.
+"""
+
+import dataclasses
+import itertools
+import json
+import logging
+import math
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+import recap_fast
+from recap_fast.atomic import atomic_write
+from recap_fast.errors import ConfigError, EngineError, RecapError
+from recap_fast.generate.engine import Engine, EngineOptions, open_engine
+from recap_fast.generate.prompt import MAX_FIELD_TOKENS, PromptEncoder
+from recap_fast.generate.spec import EngineSpec, Sizes
+from recap_fast.generate.tokenizer import load_tokenizer
+from recap_fast.generate.torch_backend.loading import device_name, resolve_device
+from recap_fast.generate.torch_backend.memory import fit_slots
+from recap_fast.generate.torch_backend.sizes import default_sizes
+from recap_fast.records import Request
+
+logger = logging.getLogger(__name__)
+
+TUNING_FILE, FORMAT = "tuning.json", 1
+CPU_SLOTS, CPU_SHARES = (8, 16, 32, 64, 128), (4, 8, 16)
+"""On a CPU one of so many slots is filled in a prefill."""
+GPU_IMAGES = 4, 5, 6, 8, 10, 12, 16
+MIN_GPU_SLOTS, MAX_GPU_SLOTS = 128, 512
+TILE = 128, 256
+"""Rows and columns of a matrix product that one multiprocessor works on at a time, as cuBLAS has it for large ones."""
+SECONDS = 5.0
+FINALISTS = 3
+MIN_CAPTIONS = 8
+MEDIAN_LENGTH, SIGMA, SHORTEST, LONGEST = 44, 0.55, 16, 128
+"""Captions have log-normal lengths in tokens; these are those of the benchmarks."""
+NUM_IMAGES = 32
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trial:
+    """What a pair of sizes came to."""
+
+    num_slots: int
+    prefill_images: int
+    images_per_s: float
+    seconds: float
+    """How long it was measured, after the warm-up."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tuning:
+    """The best sizes of an engine on one device, and all that were tried."""
+
+    device: str
+    best: Trial
+    trials: tuple[Trial, ...]
+    measured: str
+    """Date and time."""
+    versions: dict[str, str]
+
+    def table(self) -> str:
+        """A line a trial, the fastest first."""
+        lines = [f"{'num_slots':>9}  {'prefill_images':>14}  {'images/s':>9}  {'seconds':>7}"]
+        for t in sorted(self.trials, key=lambda trial: -trial.images_per_s):
+            mark = "  <- kept" if t == self.best else ""
+            lines.append(f"{t.num_slots:9}  {t.prefill_images:14}  {t.images_per_s:9.2f}  {t.seconds:7.1f}{mark}")
+        return "\n".join(lines)
+
+
+def read_tuning(folder: Path, device: str) -> Sizes | None:
+    """The sizes that the engine in `folder` was found to be fastest with on the device of this name; None if not tuned.
+
+    Raises ConfigError where tuning.json cannot be read.
+    """
+    entry = _read(folder / TUNING_FILE).get(device)
+    return None if entry is None else Sizes(num_slots=entry["num_slots"], prefill_images=entry["prefill_images"])
+
+
+def tune(
+    folder: Path,
+    device: str = "auto",
+    *,
+    seconds: float = SECONDS,
+    candidates: list[Sizes] | None = None,
+    say: Callable[[str], None] = logger.info,
+) -> Tuning:
+    """Tries sizes on the device, each for so many seconds and the best again for twice as long, and keeps the fastest.
+
+    `candidates` are the sizes to try, by default a list that goes by the device; what does not fit is left out. `say`
+    is told how it goes. Raises ConfigError where the engine cannot be opened with any of them.
+    """
+    spec = EngineSpec.load(folder)
+    if spec.backend != "torch":
+        raise ConfigError(f"{folder}: the sizes of a {spec.backend} engine were fixed when it was built.")
+    where = resolve_device(device)
+    name = device_name(where)
+    bench = _Bench(folder, spec, where)
+    points = bench.candidates() if candidates is None else candidates
+    trials: list[Trial] = []
+    say(f"tuning on {name}: {len(points)} pairs of sizes, at least {seconds:g} s each")
+    for span, kept in ((seconds, FINALISTS), (2 * seconds, 1)):
+        tried = bench.try_all(points, span, say)
+        trials += tried
+        points = [Sizes(num_slots=t.num_slots, prefill_images=t.prefill_images) for t in tried[:kept]]
+    tuning = Tuning(
+        device=name,
+        best=tried[0],
+        trials=tuple(trials),
+        measured=datetime.now(UTC).isoformat(timespec="seconds"),
+        versions={"recap-fast": recap_fast.__version__, "torch": torch.__version__},
+    )
+    _save(folder / TUNING_FILE, tuning)
+    return tuning
+
+
+def wave_share(rows: int, columns: int, num_units: int) -> float:
+    """Share of the device's multiprocessors that a matrix product [rows, columns] keeps at work, on average.
+
+    Its tiles are dealt out in waves, one to each multiprocessor; the last wave, and tiles at the edge, are not full.
+    """
+    tiles = math.ceil(rows / TILE[0]) * math.ceil(columns / TILE[1])
+    waves = math.ceil(tiles / num_units)
+    return rows * columns / (waves * num_units * TILE[0] * TILE[1])
+
+
+def gpu_candidates(rows_per_image: int, columns: int, num_units: int, most_slots: int) -> list[Sizes]:
+    """For each number of images a prefill the slots that fill the multiprocessors best, the larger of equals.
+
+    A step has `rows_per_image` rows for each image that joins and one for each slot; the products to care about are the
+    narrow ones, with `columns` output channels.
+    """
+    slots = range(min(MIN_GPU_SLOTS, most_slots), most_slots + 1, 8)
+
+    def best(images: int) -> int:
+        return max(slots, key=lambda count: (wave_share(images * rows_per_image + count, columns, num_units), count))
+
+    return [Sizes(num_slots=best(images), prefill_images=images) for images in GPU_IMAGES if images <= slots[-1]]
+
+
+class _Bench:
+    """Opens an engine with given sizes and measures it on requests of noise, the same for all sizes."""
+
+    def __init__(self, folder: Path, spec: EngineSpec, device: torch.device):
+        self._folder, self._device = folder, device
+        self._spec = dataclasses.replace(spec, stop_ids=())
+        self._prompts = PromptEncoder(
+            load_tokenizer(folder), spec.prompt, MAX_FIELD_TOKENS, spec.limits.max_text_tokens
+        )
+        side = spec.preprocess.image_size
+        self._pixels = np.random.default_rng(0).integers(0, 256, (NUM_IMAGES, 3, side, side), dtype=np.uint8)
+
+    def candidates(self) -> list[Sizes]:
+        """Sizes to try: what the engine has for the device, and a grid on a CPU or full waves on a GPU."""
+        spec, is_cpu = self._spec, self._device.type == "cpu"
+        default = default_sizes(spec, device_name(self._device), is_cpu=is_cpu)
+        if is_cpu:
+            pairs = itertools.product(CPU_SLOTS, CPU_SHARES)
+            points = [Sizes(num_slots=slots, prefill_images=slots // n) for slots, n in pairs if n <= slots]
+        else:
+            limits, rows = spec.limits, spec.vision.num_image_tokens + spec.limits.max_text_tokens
+            most = fit_slots(
+                spec,
+                torch.cuda.mem_get_info(self._device)[0],
+                prefill_images=GPU_IMAGES[-1],
+                positions=len(self._prompts.prefix_ids) + rows + limits.max_new_tokens,
+                text_width=limits.max_text_tokens,
+                most=MAX_GPU_SLOTS,
+                device=device_name(self._device),
+            )
+            num_units = torch.cuda.get_device_properties(self._device).multi_processor_count
+            points = gpu_candidates(rows, spec.text.hidden_size, num_units, most)
+        return points if default in points else [default, *points]
+
+    def try_all(self, points: list[Sizes], seconds: float, say: Callable[[str], None]) -> list[Trial]:
+        """The trials, the fastest first. Raises the last refusal where no engine can be opened or run."""
+        trials: list[Trial] = []
+        refusal: RecapError | None = None
+        for sizes in points:
+            label = f"  num_slots {sizes.num_slots:4}, prefill_images {sizes.prefill_images:2}"
+            try:
+                trials.append(self.measure(sizes, seconds))
+            except (ConfigError, EngineError) as error:
+                refusal = error
+                say(f"{label}: {error}")
+            else:
+                say(f"{label}: {trials[-1].images_per_s:8.2f} images/s")
+        if not trials and refusal is not None:
+            raise refusal
+        return sorted(trials, key=lambda trial: -trial.images_per_s)
+
+    def measure(self, sizes: Sizes, seconds: float) -> Trial:
+        """Images/s once all slots are taken. The engine always has requests waiting."""
+        options = EngineOptions(device=str(self._device), loop_stop=False, **asdict(sizes))
+        engine = open_engine(self._folder, self._spec, options, self._prompts.prefix_ids.tolist())
+        requests = self._requests(sizes.num_slots)
+        with closing(engine):
+            while engine.statistics.images < sizes.num_slots:
+                self._step(engine, requests)
+            started, done, elapsed = time.perf_counter(), 0, 0.0
+            while elapsed < seconds or done < MIN_CAPTIONS:
+                done += self._step(engine, requests)
+                elapsed = time.perf_counter() - started
+        return Trial(**asdict(sizes), images_per_s=round(done / elapsed, 3), seconds=round(elapsed, 3))
+
+    @staticmethod
+    def _step(engine: Engine, requests: Iterator[Request]) -> int:
+        """Captions that ended in one step."""
+        engine.submit(list(itertools.islice(requests, engine.free_slots)))
+        return len(engine.step())
+
+    def _requests(self, num_slots: int) -> Iterator[Request]:
+        """Without end. The first of each slot are cut at random, as if met midway: no long wait for a steady state."""
+        rng, text_ids = np.random.default_rng(0), self._prompts.text_ids({})[0]
+        longest = min(LONGEST, self._spec.limits.max_new_tokens)
+        shortest = min(SHORTEST, longest)
+        for number in itertools.count():
+            length = rng.lognormal(np.log(MEDIAN_LENGTH), SIGMA)
+            length = np.clip(np.rint(length), shortest, longest)
+            if number < num_slots:
+                length = np.ceil(length * rng.uniform(1 / shortest, 1))
+            yield Request(number, self._pixels[number % NUM_IMAGES], text_ids, int(length))
+
+
+def _save(path: Path, tuning: Tuning) -> None:
+    """Adds the entry of a device to the file, or replaces it."""
+    entry: dict[str, Any] = {
+        **asdict(tuning.best),
+        "measured": tuning.measured,
+        "versions": tuning.versions,
+        "trials": [asdict(trial) for trial in tuning.trials],
+    }
+    content = {"format": FORMAT, "devices": {**_read(path), tuning.device: entry}}
+    atomic_write(path, (json.dumps(content, indent=2) + "\n").encode())
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """The entries by device; none where there is no file."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        entries: dict[str, Any] = content["devices"]
+        for entry in entries.values():
+            EngineOptions(num_slots=entry["num_slots"], prefill_images=entry["prefill_images"])
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ConfigError(f"{path} cannot be read ({error}): delete it, or tune the engine again.") from error
+    return entries

@@ -1,0 +1,94 @@
+"""Each form of a linear layer beside the product that it stands for."""
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from recap_fast.generate.torch_backend import linear
+from recap_fast.generate.torch_backend.linear import Linear, make_linear, quantise_channels
+from recap_fast.generate.torch_backend.ops import plain
+
+
+def random(*shape: int, seed: int = 0) -> torch.Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+
+
+def layer(weight: torch.Tensor, dtype: torch.dtype = torch.float32, **more: torch.Tensor) -> Linear:
+    return make_linear({"a.weight": weight, **{f"a.{k}": v for k, v in more.items()}}, "a", plain, dtype)
+
+
+@pytest.mark.parametrize("rows", [1, 3, 32, 300])
+@pytest.mark.parametrize("has_bias", [False, True])
+def test_float32(rows: int, has_bias: bool) -> None:
+    x, weight, bias = random(rows, 48), random(80, 48, seed=1), random(80, seed=2) if has_bias else None
+    got = layer(weight, **({} if bias is None else {"bias": bias}))(x)
+    torch.testing.assert_close(got, F.linear(x, weight, bias), rtol=1e-5, atol=1e-5)
+
+
+def test_leading_dimensions_are_kept() -> None:
+    x, weight = random(2, 5, 48), random(80, 48, seed=1)
+    torch.testing.assert_close(layer(weight)(x), F.linear(x, weight), rtol=1e-5, atol=1e-5)
+    values, scale = quantise_channels(weight, torch.int8)
+    assert layer(values, scale=scale)(x).shape == (2, 5, 80)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision(dtype: torch.dtype) -> None:
+    x, weight = random(7, 64).to(dtype), random(96, 64, seed=1).to(dtype)
+    exact = F.linear(x.double(), weight.double())
+    torch.testing.assert_close(layer(weight, dtype)(x).double(), exact, rtol=2e-2, atol=2e-2)
+
+
+def test_some_output_channels_alone() -> None:
+    x, weight = random(3, 48), random(80, 48, seed=1)
+    values, scale = quantise_channels(weight, torch.int8)
+    for weights in ({"a.weight": weight}, {"a.weight": values, "a.scale": scale}):
+        whole = make_linear(weights, "a", plain, torch.float32)(x)
+        part = make_linear(weights, "a", plain, torch.float32, slice(32, 64))(x)
+        torch.testing.assert_close(part, whole[:, 32:64], rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize(("dtype", "error"), [(torch.int8, 0.02), (torch.float8_e4m3fn, 0.05)])
+@pytest.mark.parametrize("output", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("rows", [1, 9, 40])
+def test_eight_bits(dtype: torch.dtype, error: float, output: torch.dtype, rows: int) -> None:
+    """Equal to the product of the rounded numbers, and near that of the exact ones."""
+    x, weight, bias = random(rows, 64), random(32, 64, seed=1), random(32, seed=2)
+    values, scale = quantise_channels(weight, dtype)
+    product = layer(values, output, scale=scale, bias=bias)
+    assert product.quantise == dtype
+    got, exact = product(x.to(output)), F.linear(x, weight, bias)
+    assert got.dtype == output
+    assert (got.float() - exact).norm() < (error + 0.01 * (output == torch.bfloat16)) * exact.norm()
+    rounded = plain.quantise_rows(x.to(output), dtype)
+    expected = F.linear(rounded.values.float() * rounded.scale, values.float() * scale[:, None], bias)
+    tolerance = 1e-4 if output == torch.float32 else 2e-2
+    torch.testing.assert_close(got.float(), expected, rtol=tolerance, atol=tolerance)
+    assert torch.equal(product(rounded), got), "rows may come quantised"
+
+
+def test_int8_where_the_processor_cannot(monkeypatch: pytest.MonkeyPatch) -> None:
+    x, (values, scale) = random(5, 64), quantise_channels(random(32, 64, seed=1), torch.int8)
+    exact = layer(values, scale=scale)(x)
+    monkeypatch.setattr(linear, "cpu_multiplies_int8", lambda: False)
+    emulated = layer(values, scale=scale)
+    monkeypatch.setattr(torch, "_int_mm", None)
+    torch.testing.assert_close(emulated(x), exact, rtol=1e-6, atol=1e-6)
+
+
+def test_overflowing_products_are_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    def saturate(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+        """Unsigned times signed, as AVX2 has it: the first factor is moved up by 128, pairs are added in 16 bits."""
+        products = (a[:, :, None].int() + 128) * b[None].int()
+        pairs = (products[:, 0::2] + products[:, 1::2]).clamp(-(2**15), 2**15 - 1)
+        return pairs.sum(1) - 128 * b.int().sum(0)
+
+    monkeypatch.setattr(torch, "_int_mm", saturate)
+    assert not linear.cpu_multiplies_int8.__wrapped__()
+
+
+def test_channels_have_scales_of_their_own() -> None:
+    weight = torch.stack([torch.tensor([1.0, -0.5]), torch.tensor([1000.0, 500.0]), torch.zeros(2)])
+    values, scale = quantise_channels(weight, torch.int8)
+    assert values.tolist() == [[127, -64], [127, 64], [0, 0]]
+    torch.testing.assert_close(scale[:2], torch.tensor([1 / 127, 1000 / 127]))

@@ -1,0 +1,140 @@
+"""The sums of an engine's memory, for the shape of LLaVA-1.5 on LLaMA-3-8B and for tiny engines that are built."""
+
+import dataclasses
+import re
+from pathlib import Path
+
+import pytest
+import specs
+import torch
+
+from engines import make_pair
+from recap_fast.errors import ConfigError
+from recap_fast.generate.recipe import find_recipe, load_recipe
+from recap_fast.generate.torch_backend.memory import GIB, check_fit, fit_slots, plan_memory
+
+MIB = 1 << 20
+SIZES = {"prefill_images": 8, "positions": 767, "text_width": 24}
+
+
+def plan(num_slots=448, **changed):
+    return plan_memory(specs.llava_llama3_8b(**changed), num_slots=num_slots, **SIZES)
+
+
+def test_weights_of_eight_billion_parameters():
+    text = 128320 * 4096 * 2 + 32 * (6144 * 4096 + 4096 * 4096 + 28672 * 4096 + 4096 * 14336 + 2 * 4096) + 4096
+    vision = (
+        (3 * 14 * 14 + 577 + 1 + 2) * 1024
+        + 23 * (4 * 1024**2 + 4 * 1024 + 2 * 1024 * 4096 + 4096 + 1024 + 4 * 1024)
+        + (1024 + 1) * 4096
+        + (4096 + 1) * 4096
+    )
+    assert plan().weights == 2 * (text + vision)
+    assert text * 2 / 1e9 == pytest.approx(16.1, abs=0.05)
+    assert vision * 2 / 1e9 == pytest.approx(0.6, abs=0.05)
+    linear, channels = 32 * 218_103_808, 32 * (6144 + 4096 + 28672 + 4096)
+    assert linear / 1e9 == pytest.approx(6.979, abs=0.001)
+    for precision in ("fp8", "int8"):
+        assert plan(precision=precision).weights == 2 * (text + vision) - linear + 4 * channels
+
+
+@pytest.mark.parametrize(("changed", "mib"), [({}, 96), ({"kv_precision": "fp8"}, 48), ({"precision": "int8"}, 96)])
+def test_a_slot_of_768_positions(changed, mib):
+    assert plan(101, **changed).cache - plan(100, **changed).cache == mib * MIB
+    assert plan(448, **changed).cache == 449 * mib * MIB  # one is for idle rows
+
+
+def test_pixels_are_held_twice_in_bytes():
+    assert plan().pixels == 2 * 8 * 3 * 336 * 336
+
+
+def test_the_largest_moment_is_counted():
+    rows = 8 * 600 + 448
+    assert plan().activations == rows * 4096 * 2 + rows * (2 * 4096 + 3 * 14336) * 2
+    assert plan(precision="int8").activations == rows * 4096 * 2 + rows * (2 * 4096 * 2 + 2 * 14336 * 6)
+    few = plan_memory(specs.llava_llama3_8b(), num_slots=1, prefill_images=1, positions=767, text_width=1)
+    wide = dataclasses.replace(specs.llava_llama3_8b().vision, intermediate_size=1 << 16)
+    with_wide = plan_memory(
+        specs.llava_llama3_8b(vision=wide), num_slots=1, prefill_images=1, positions=767, text_width=1
+    )
+    assert (
+        with_wide.activations - few.activations == 577 * (2 * 1024 + 3 * 65536) * 2 - 578 * (2 * 4096 + 3 * 14336) * 2
+    )
+    only_heads = plan_memory(specs.llava_llama3_8b(), num_slots=20000, prefill_images=1, positions=9, text_width=1)
+    assert only_heads.activations == 20577 * 4096 * 2 + 20001 * 128320 * 6
+
+
+def test_the_table_adds_up():
+    lines = plan().table().splitlines()
+    assert [line.split()[0] for line in lines] == ["weights", "cache", "activations", "pixels", "overhead", "total"]
+    sizes = [float(line.split()[1]) for line in lines]
+    assert sizes[-1] == pytest.approx(sum(sizes[:-1]), abs=0.05) == pytest.approx(plan().total / GIB, abs=0.01)
+
+
+@pytest.mark.parametrize("free_gib", [30, 40.7, 55, 79])
+def test_as_many_slots_as_fit_in_sixteens(free_gib):
+    spec, free = specs.llava_llama3_8b(), int(free_gib * GIB)
+    slots = fit_slots(spec, free, most=10_000, **SIZES)
+    assert slots % 16 == 0
+    assert plan(slots).total <= free < plan(slots + 16).total
+
+
+def test_no_more_slots_than_the_engines_own_and_few_where_there_is_little_room():
+    spec = specs.llava_llama3_8b()
+    assert fit_slots(spec, 200 * GIB, **SIZES) == spec.limits.num_slots == 448
+    assert fit_slots(spec, 200 * GIB, most=37, **SIZES) == 37
+    free = plan_memory(spec, num_slots=5, prefill_images=5, positions=767, text_width=24).total
+    assert fit_slots(spec, free, **SIZES) == 5
+    assert fit_slots(spec, free - 1, **SIZES) == 4
+
+
+def test_what_does_not_fit_is_refused_with_its_sum():
+    spec = specs.llava_llama3_8b()
+    assert check_fit(spec, 200 * GIB, num_slots=448, **SIZES) == plan()
+    message = (
+        r"does not fit NVIDIA A100-SXM4-40GB: with num_slots 448 and prefill_images 8 it takes 60\.2 GiB \(weights "
+        r"15\.5, cache 42\.1, activations 0\.5, pixels 0\.0, overhead 2\.0\), 39\.0 GiB are free, 21\.2 GiB too few\. "
+        r"Lower --num-slots or --prefill-images, or build the engine with --precision fp8 or int8 or kv_precision = "
+    )
+    with pytest.raises(ConfigError, match=message):
+        check_fit(spec, 39 * GIB, num_slots=448, device="NVIDIA A100-SXM4-40GB", **SIZES)
+
+
+def test_weights_alone_that_do_not_fit_are_refused():
+    with pytest.raises(
+        ConfigError, match=r"num_slots 1 and prefill_images 1 .* few. Build the engine with --precision"
+    ):
+        fit_slots(specs.llava_llama3_8b(), 12 * GIB, **SIZES)
+    smallest = specs.llava_llama3_8b(precision="fp8", kv_precision="fp8")
+    with pytest.raises(ConfigError, match=r"GiB too few. Use a larger device\."):
+        fit_slots(smallest, 8 * GIB, **SIZES)
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16", "fp8", "int8"])
+@pytest.mark.parametrize("tied", [True, False])
+def test_weights_are_those_of_the_file(tmp_path, precision, tied):
+    from safetensors.torch import load_file
+
+    pair = make_pair(tmp_path, precision=precision, text={"tie_word_embeddings": tied})
+    tensors = load_file(pair.folder / "weights.safetensors")
+    found = plan_memory(pair.spec, num_slots=1, prefill_images=1, positions=1, text_width=1)
+    assert found.weights == sum(t.nbytes for t in tensors.values())
+    assert getattr(torch, pair.spec.compute_precision) == tensors["text.embed.weight"].dtype
+
+
+RECIPES = sorted(p.stem for p in (Path(__file__).parents[3] / "engines").glob("llava_llama3_8b*.toml"))
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_the_sums_in_the_recipes_are_right_and_fit(name):
+    recipe = load_recipe(name)
+    spec = specs.llava_llama3_8b(precision=recipe.precision, kv_precision=recipe.kv_precision)
+    row = r'^"(.+)" += {.*}  # ([\d.]+) \+ ([\d.]+) \+ ([\d.]+) = ([\d.]+) of (\d+)$'
+    sums = {card: tuple(map(float, rest)) for card, *rest in re.findall(row, find_recipe(name).read_text(), re.M)}
+    assert sums.keys() == recipe.cards.keys() != set()
+    for card, (weights, cache, rest, total, memory) in sums.items():
+        # 5 tokens before the image, 576 of it, 24 after it, 128 new
+        found = plan_memory(spec, **dataclasses.asdict(recipe.cards[card]), positions=733, text_width=24)
+        assert [weights, cache, total] == [round(b / GIB, 1) for b in (found.weights, found.cache, found.total)]
+        assert weights + cache + rest == pytest.approx(total)
+        assert total <= memory - 1

@@ -1,0 +1,81 @@
+import pytest
+import specs
+
+from recap_fast.errors import ConfigError
+from recap_fast.generate.engine import EngineOptions
+from recap_fast.generate.spec import Limits, Sizes
+from recap_fast.generate.torch_backend.memory import GIB
+from recap_fast.generate.torch_backend.sizes import choose_sizes, default_sizes
+
+CARDS = {
+    "H200": Sizes(num_slots=400, prefill_images=7),
+    "A100 80GB": Sizes(num_slots=320, prefill_images=5),
+    "A100": Sizes(num_slots=160, prefill_images=4),
+}
+TUNED = Sizes(num_slots=200, prefill_images=6)
+
+
+def choose(tuned=None, *, device="NVIDIA H200", free_gib=139, limits=None, **options):
+    changed = {"cards": CARDS} if limits is None else {"cards": CARDS, "limits": limits}
+    return choose_sizes(
+        specs.llava_llama3_8b(**changed),
+        EngineOptions(**options),
+        tuned,
+        device=device,
+        free_bytes=None if free_gib is None else int(free_gib * GIB),
+        positions=735,
+        text_width=24,
+    )
+
+
+def sizes(num_slots, prefill_images):
+    return Sizes(num_slots=num_slots, prefill_images=prefill_images)
+
+
+@pytest.mark.parametrize(
+    ("device", "expected"),
+    [
+        ("NVIDIA H200", sizes(400, 7)),
+        ("NVIDIA H200 NVL", sizes(400, 7)),
+        ("NVIDIA GH200 480GB", sizes(448, 8)),
+        ("NVIDIA A100-SXM4-80GB", sizes(320, 5)),
+        ("NVIDIA A100 80GB PCIe", sizes(320, 5)),
+        ("NVIDIA A100-SXM4-40GB", sizes(160, 4)),
+        ("NVIDIA L40S", sizes(448, 8)),
+    ],
+)
+def test_a_card_is_found_by_the_words_of_its_name(device, expected):
+    assert default_sizes(specs.llava_llama3_8b(cards=CARDS), device, is_cpu=False) == expected
+
+
+def test_asked_for_comes_before_tuned_before_the_card_before_the_limits():
+    assert choose(device="NVIDIA L40S") == sizes(448, 8)
+    assert choose() == sizes(400, 7)
+    assert choose(TUNED) == TUNED
+    assert choose(TUNED, num_slots=300, prefill_images=9) == sizes(300, 9)
+    assert choose(TUNED, prefill_images=3) == sizes(200, 3)
+
+
+def test_no_more_slots_than_fit_unless_they_are_asked_for():
+    few = choose(free_gib=24)
+    assert (few.num_slots % 16, few.prefill_images) == (0, 7)
+    assert 16 <= few.num_slots < 100
+    assert choose(TUNED, free_gib=24) == sizes(few.num_slots, 6)
+    with pytest.raises(ConfigError, match=r"does not fit NVIDIA H200: with num_slots 400 and prefill_images 7"):
+        choose(free_gib=24, num_slots=400)
+    with pytest.raises(ConfigError, match=r"does not fit NVIDIA H200: with num_slots 1 and"):
+        choose(free_gib=12)
+
+
+def test_fewer_slots_than_planned_have_smaller_prefills():
+    assert choose(num_slots=8) == sizes(8, 2)
+    assert choose(num_slots=3) == sizes(3, 1)
+    assert choose(num_slots=3, prefill_images=8) == sizes(3, 3)
+    tiny = Limits(max_new_tokens=8, max_text_tokens=8, num_slots=8, prefill_images=4)
+    assert choose(device="NVIDIA L40S", limits=tiny) == sizes(8, 4)
+
+
+def test_a_cpu_has_no_memory_to_count():
+    assert choose(device="cpu (2 threads)", free_gib=None) == sizes(64, 8)
+    assert choose(device="cpu (2 threads)", free_gib=None, num_slots=1000) == sizes(1000, 8)
+    assert choose(TUNED, device="cpu (2 threads)", free_gib=None) == TUNED
