@@ -49,22 +49,16 @@ def cli() -> None:
 @click.option("--checkpoint", type=FOLDER, required=True, help="LLaVA checkpoint: safetensors and config.json.")
 @click.option("--output", type=FOLDER, required=True, help="Engine directory to make.")
 @click.option("--tokenizer", type=click.Path(path_type=Path), help="Tokenizer to use instead of the checkpoint's.")
-@click.option("--precision", help="Instead of the recipe's: float32, bfloat16, float16 or fp8.")
-@click.option("--backend", type=click.Choice(["torch"]), default="torch", help="What will run the engine.")
+@click.option("--precision", help="Instead of the recipe's: float32, bfloat16, float16, fp8 or int8.")
+@click.option("--backend", type=click.Choice(["torch", "tensorrt-llm"]), default="torch", help="What will run it.")
+@click.option("--flow", type=click.Choice(["trt", "pytorch"]), help="Of tensorrt-llm: compiled or not.  [default: trt]")
+@click.option("--calibration", type=click.Path(path_type=Path), help="Of tensorrt-llm: captions to calibrate FP8 with.")
+@click.option("--tune", "is_tuned", is_flag=True, help="Find the fastest sizes on this machine, as `tune` does.")
 @click.option("--overwrite", is_flag=True, help="Replace an engine that is there.")
-def build_engine(
-    recipe: str,
-    checkpoint: Path,
-    output: Path,
-    tokenizer: Path | None,
-    precision: str | None,
-    backend: str,
-    overwrite: bool,
-) -> None:
+def build_engine(recipe: str, checkpoint: Path, output: Path, is_tuned: bool, **choices: Any) -> None:
     """Makes an engine directory from RECIPE (a .toml file, or the name of one that ships) and a checkpoint."""
     from recap_fast.generate.build import build_engine as build
 
-    del backend  # there is one so far; the option is there so that scripts may name it
     bar: Any = click.progressbar(length=0, label="weights", file=sys.stderr)
     with bar:
 
@@ -72,14 +66,32 @@ def build_engine(
             bar.length = total
             bar.update(done - bar.pos)
 
-        spec = build(
-            recipe, checkpoint, output, tokenizer=tokenizer, precision=precision, overwrite=overwrite, progress=show
-        )
-    size = sum(f.stat().st_size for f in output.iterdir()) / 2**20
+        spec = build(recipe, checkpoint, output, progress=show, **choices)
+    size = sum(f.stat().st_size for f in output.rglob("*") if f.is_file()) / 2**20
     click.echo(
         f"{spec.name}: {spec.text.num_layers} decoder layers of {spec.text.hidden_size}, "
         f"{spec.vision.num_image_tokens} image tokens, {spec.precision}, {size:,.1f} MiB in {output}"
     )
+    if is_tuned:
+        _tune(output, "auto")
+
+
+@cli.command(cls=_Command)
+@click.option("--engine", type=FOLDER, required=True, help="Engine directory, from build-engine.")
+@click.option("--device", default="auto", help="auto, cpu, cuda or cuda:N.")
+def tune(engine: Path, device: str) -> None:
+    """Finds the --num-slots and --prefill-images that are fastest on this device; later runs on it use them.
+
+    They are kept in tuning.json in the engine directory, for each device that the engine was tuned on, and change no
+    caption in float32.
+    """
+    _tune(engine, device)
+
+
+def _tune(engine: Path, device: str) -> None:
+    from recap_fast.generate.torch_backend.tuning import tune as search
+
+    click.echo(search(engine, device, say=lambda line: click.echo(line, err=True)).table())
 
 
 @cli.command(cls=_Command)

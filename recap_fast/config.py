@@ -73,6 +73,7 @@ def fingerprint(
         "engine": spec.name,
         **{f"engine.{name}": digest for name, digest in sorted(spec.files.items())},
         "precision": spec.precision,
+        "kv_precision": spec.kv_precision,
         "template": spec.prompt.template,
         "prompt": spec.prompt.text,
         "max_field_tokens": config.max_field_tokens,

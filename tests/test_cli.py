@@ -1,5 +1,6 @@
 """The command line as a user meets it: what it takes, what it says, and with which code it ends."""
 
+import functools
 import json
 import os
 import pty
@@ -10,13 +11,18 @@ import checkpoints
 import click
 import pytest
 import runs
+from click.testing import CliRunner
 
 from recap_fast.cli import cli
+from recap_fast.generate.spec import Sizes
+from recap_fast.generate.torch_backend import tuning
 
 OPTIONS = {
     "build-engine": {
-        *("recipe", "--checkpoint", "--output", "--tokenizer", "--precision", "--backend", "--overwrite"),
+        *("recipe", "--checkpoint", "--output", "--tokenizer", "--precision", "--backend", "--flow", "--calibration"),
+        *("--tune", "--overwrite"),
     },
+    "tune": {"--engine", "--device"},
     "run": {
         *("--engine", "--shards", "--input", "--output", "--output-folder", "--decoder", "--decode-threads"),
         *("--max-image-pixels", "--device", "--num-slots", "--prefill-images", "--prompt", "--prompt-file"),
@@ -147,6 +153,21 @@ def test_build_engine_reports_and_refuses(server, tmp_path):
     assert command.code == 2
     assert "did you mean 'llava'?" in command.stderr
     assert "Traceback" not in command.stderr
+
+
+def test_an_engine_is_tuned_when_it_is_built_and_later(tmp_path, monkeypatch):
+    checkpoints.make_checkpoint(tmp_path / "checkpoint")
+    quick = functools.partial(tuning.tune, seconds=0.01, candidates=[Sizes(num_slots=4, prefill_images=2)])
+    monkeypatch.setattr(tuning, "tune", quick)
+    build = ["build-engine", "llava", "--checkpoint", tmp_path / "checkpoint", "--output", tmp_path / "engine"]
+    for command in ([*build, "--tune"], ["tune", "--engine", tmp_path / "engine", "--device", "cpu"]):
+        done = CliRunner().invoke(cli, [*map(str, command)])
+        assert done.exit_code == 0, done.output
+        assert "  num_slots    4, prefill_images  2: " in done.stderr
+        assert done.stdout.splitlines()[-3].split() == ["num_slots", "prefill_images", "images/s", "seconds"]
+        assert "<- kept" in done.stdout
+        assert (tmp_path / "engine/tuning.json").is_file()
+        (tmp_path / "engine/tuning.json").unlink()
 
 
 # -- a run -------------------------------------------------------------------------------------------------------------

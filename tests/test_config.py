@@ -61,6 +61,7 @@ def test_the_fingerprint_is_all_that_decides_what_rows_say():
         "engine.tokenizer.json": "bb",
         "engine.weights.safetensors": "aa",
         "precision": "float32",
+        "kv_precision": "auto",
         "template": "llama3",
         "prompt": "What is this?",
         "max_field_tokens": 128,

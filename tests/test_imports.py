@@ -30,7 +30,7 @@ def test_the_package_is_light():
     assert {m for m in modules if m.startswith("recap_fast")} == {"recap_fast"}
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["run", "--help"], ["build-engine", "--help"], ["verify", "--help"]])
+@pytest.mark.parametrize("arguments", [["--help"], ["run", "--help"], ["build-engine", "--help"], ["tune", "--help"]])
 def test_help_loads_nothing_heavy(arguments):
     code = f"import sys\nfrom recap_fast.cli import cli\ntry:\n cli({arguments!r})\nexcept SystemExit:\n pass"
     modules = imported(code)

@@ -1,6 +1,7 @@
 """`build-engine`: a recipe and a checkpoint become an engine directory.
 
     weights.safetensors   the engine's own tensors (weights.py)
+    tensorrt_llm/         the language model, for that backend (tensorrt_backend/build.py)
     tokenizer.json        or tokenizer.model, as it came
     engine.json           all the rest (spec.py), written last
 
@@ -30,9 +31,12 @@ from recap_fast.generate.json_file import read_json
 from recap_fast.generate.preprocessing import read_preprocess
 from recap_fast.generate.prompt import MAX_FIELD_TOKENS, PromptEncoder, Template, find_template
 from recap_fast.generate.recipe import AUTO, Recipe, find_recipe, load_recipe
-from recap_fast.generate.spec import SPEC_FILE, WEIGHTS_FILE, EngineSpec, Limits, Precision, PromptSpec
+from recap_fast.generate.spec import SPEC_FILE, WEIGHTS_FILE, Backend, EngineSpec, Limits, Precision, PromptSpec
+from recap_fast.generate.tensorrt_backend.build import Parts, TensorRTBuild
+from recap_fast.generate.tensorrt_backend.manifest import Flow
 from recap_fast.generate.tokenizer import TOKENIZER_FILES, Tokenizer, find_tokenizer, load_tokenizer
-from recap_fast.generate.weights import Progress, check_fp8, expected_shapes, plan_weights, write_weights
+from recap_fast.generate.torch_backend.precision import check_precision, find_hardware
+from recap_fast.generate.weights import Progress, check_sides, expected_shapes, plan_weights, write_weights
 
 logger = logging.getLogger(__name__)
 
@@ -46,16 +50,22 @@ def build_engine(
     precision: str | None = None,
     overwrite: bool = False,
     progress: Progress | None = None,
+    backend: Backend = "torch",
+    flow: Flow | None = None,
+    calibration: Path | None = None,
 ) -> EngineSpec:
     """Builds an engine directory and returns what its engine.json says.
 
     `recipe` is a path or the name of a recipe that ships; `tokenizer` a folder or file to use instead of the
-    checkpoint's; `precision` replaces the recipe's; `progress` is called with bytes written and bytes in all. Raises
-    ConfigError for anything that cannot be used, before any weight is read where that can be known.
+    checkpoint's; `precision` replaces the recipe's; `progress` is called with bytes written and bytes in all;
+    `flow` ('trt' unless given) and `calibration` (captions, for FP8) are the backend tensorrt-llm's. Raises ConfigError
+    for anything that cannot be used, before any weight is read where that can be known.
     """
     choices = load_recipe(recipe)
     if precision is not None:
         choices = replace(choices, precision=_precision(precision))
+    if backend == "torch" and (flow or calibration):
+        raise ConfigError("--flow and --calibration are for --backend tensorrt-llm.")
     _check_output(output, overwrite)
     source = open_checkpoint(checkpoint)
     architecture = read_architecture(checkpoint)
@@ -63,17 +73,20 @@ def build_engine(
     architecture = _check_tensors(source, architecture)
     spec = make_spec(choices, source, architecture, load_tokenizer(tokenizer_file))
     plan = plan_weights(architecture)
-    if spec.precision == "fp8":
-        check_fp8(plan)
+    check_sides(plan, spec.precision)
+    _check_device(spec)
+    progress, parts = progress or _no_progress, Parts(spec, source, architecture, tokenizer_file)
+    tensorrt = TensorRTBuild(parts, flow or "trt", calibration) if backend == "tensorrt-llm" else None
     with _new_folder(output, overwrite) as folder:
-        weights_sha256 = write_weights(folder / WEIGHTS_FILE, plan, source, spec.precision, progress or _no_progress)
+        if tensorrt is not None:
+            spec = tensorrt.write(folder, output, progress)
+        else:
+            digest = write_weights(folder / WEIGHTS_FILE, plan, source, spec.precision, progress)
+            spec = replace(spec, files={WEIGHTS_FILE: digest})
         stored = folder / ("tokenizer.model" if tokenizer_file.suffix == ".model" else "tokenizer.json")
         shutil.copyfile(tokenizer_file, stored)
-        spec = replace(
-            spec,
-            sources=_sources(find_recipe(recipe), source, tokenizer_file),
-            files={WEIGHTS_FILE: weights_sha256, stored.name: _sha256(stored)},
-        )
+        sources = _sources(find_recipe(recipe), source, tokenizer_file)
+        spec = replace(spec, sources=sources, files={**spec.files, stored.name: _sha256(stored)})
         spec.save(folder)
     return spec
 
@@ -96,12 +109,14 @@ def make_spec(recipe: Recipe, checkpoint: Checkpoint, architecture: Architecture
         name=folder.resolve().name if recipe.name == AUTO else recipe.name,
         backend="torch",
         precision=_resolve_precision(recipe, checkpoint),
+        kv_precision=recipe.kv_precision,
         vision=architecture.vision,
         text=architecture.text,
         preprocess=read_preprocess(folder, architecture.vision.image_size, mode),
         prompt=prompt,
         stop_ids=_stop_ids(recipe, checkpoint.folder, architecture, template, tokenizer),
         limits=_limits(recipe, tokenizer, prompt),
+        cards=recipe.cards,
         notice=recipe.notice,
     )
     _check_positions(spec, tokenizer)
@@ -109,10 +124,10 @@ def make_spec(recipe: Recipe, checkpoint: Checkpoint, architecture: Architecture
 
 
 def _precision(name: str) -> Precision:
-    for known in ("float32", "bfloat16", "float16", "fp8"):
+    for known in ("float32", "bfloat16", "float16", "fp8", "int8"):
         if name == known:
             return known
-    raise ConfigError(f"--precision {name}: expected float32, bfloat16, float16 or fp8.")
+    raise ConfigError(f"--precision {name}: expected float32, bfloat16, float16, fp8 or int8.")
 
 
 def _resolve_precision(recipe: Recipe, checkpoint: Checkpoint) -> Precision:
@@ -121,6 +136,19 @@ def _resolve_precision(recipe: Recipe, checkpoint: Checkpoint) -> Precision:
         return recipe.precision
     dtype = checkpoint.tensors["text.layers.0.self_attn.q_proj.weight"].dtype
     return "float32" if dtype == "float64" else _precision(dtype)
+
+
+def _check_device(spec: EngineSpec) -> None:
+    """Raises ConfigError where this machine has a card without the engine's precision; warns where it is slow."""
+    hardware = find_hardware(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
+    try:
+        note = check_precision(spec.precision, hardware, spec.kv_precision)
+    except ConfigError as error:
+        raise ConfigError(
+            f"{error} To build it for another machine, hide this card: CUDA_VISIBLE_DEVICES= recap-fast ..."
+        ) from error
+    if note is not None:
+        logger.warning("On this machine the engine will be slow: %s", note)
 
 
 def _check_tensors(checkpoint: Checkpoint, architecture: Architecture) -> Architecture:
@@ -253,7 +281,7 @@ def _new_folder(output: Path, overwrite: bool) -> Iterator[Path]:
     folder.mkdir()
     try:
         yield folder
-        for path in folder.iterdir():
+        for path in (p for p in folder.rglob("*") if p.is_file()):
             with path.open("rb") as file:
                 os.fsync(file.fileno())
         _check_output(output, overwrite)

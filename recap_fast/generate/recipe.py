@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from recap_fast.errors import ConfigError
-from recap_fast.generate.spec import Precision
+from recap_fast.generate.spec import KVPrecision, Precision, Sizes
 
 PROMPT = "Please generate a detailed caption of this image. Please be as descriptive as possible."
 """The prompt of Recap-DataComp-1B."""
@@ -46,9 +46,13 @@ class Recipe:
     preprocess: Literal["auto", "pad", "crop"] = "auto"
     precision: Precision | Literal["auto"] = "auto"
     """'auto' is the dtype of the checkpoint's language model."""
+    kv_precision: KVPrecision = "auto"
+    """Of keys and values; see `spec.KVPrecision`."""
     notice: str | None = None
     """A sentence that `run` shows at the start."""
     limits: RecipeLimits = field(default_factory=RecipeLimits)
+    cards: dict[str, Sizes] = field(default_factory=dict)
+    """Sizes for cards by name; see `spec.EngineSpec`."""
 
 
 TYPES: dict[str, tuple[type, str]] = {
@@ -59,11 +63,18 @@ TYPES: dict[str, tuple[type, str]] = {
     "stop_ids": (int, "a list of integers"),
     "preprocess": (str, "a string"),
     "precision": (str, "a string"),
+    "kv_precision": (str, "a string"),
     "notice": (str, "a string"),
     "limits": (dict, "a table"),
+    "cards": (dict, "a table"),
 }
 LIMITS = ("max_new_tokens", "max_text_tokens", "num_slots", "prefill_images")
-CHOICES = {"preprocess": (AUTO, "pad", "crop"), "precision": (AUTO, *get_args(Precision))}
+SIZES = ("num_slots", "prefill_images")
+CHOICES = {
+    "preprocess": (AUTO, "pad", "crop"),
+    "precision": (AUTO, *get_args(Precision)),
+    "kv_precision": get_args(KVPrecision),
+}
 
 
 def find_recipe(name: str | Path) -> Path:
@@ -92,7 +103,8 @@ def load_recipe(name: str | Path) -> Recipe:
         raise ConfigError(f"{path} is not TOML: {error}.") from error
     _refuse_unknown(path, content, TYPES)
     values = {key: _checked(path, key, value) for key, value in content.items()}
-    return Recipe(**{**values, "limits": _limits(path, values.get("limits", {}))})
+    limits, cards = _limits(path, values.get("limits", {})), _cards(path, values.get("cards", {}))
+    return Recipe(**{**values, "limits": limits, "cards": cards})
 
 
 def _shipped_folders() -> list[Path]:
@@ -123,14 +135,26 @@ def _checked(path: Path, key: str, value: Any) -> Any:
         raise ConfigError(f"{path}: '{key}' must be {wanted}, not {value!r}.")
     if key in CHOICES and value not in CHOICES[key]:
         raise ConfigError(f"{path}: '{key}' must be one of {', '.join(CHOICES[key])}, not {value!r}.")
-    if not value and key != "limits":
+    if not value and kind is not dict:
         raise ConfigError(f"{path}: '{key}' is empty; leave the line out instead.")
     return value
 
 
 def _limits(path: Path, content: Mapping[str, Any]) -> RecipeLimits:
     _refuse_unknown(path, content, LIMITS)
+    _check_counts(path, "limits", content)
+    return RecipeLimits(**content)
+
+
+def _cards(path: Path, content: Mapping[str, Any]) -> dict[str, Sizes]:
+    for name, sizes in content.items():
+        if not isinstance(sizes, dict) or sizes.keys() != set(SIZES):
+            raise ConfigError(f"{path}: 'cards.{name}' must be a table of {' and '.join(SIZES)}, not {sizes!r}.")
+        _check_counts(path, f"cards.{name}", sizes)
+    return {name: Sizes(**sizes) for name, sizes in content.items()}
+
+
+def _check_counts(path: Path, table: str, content: Mapping[str, Any]) -> None:
     for key, value in content.items():
         if type(value) is not int or value < 1:
-            raise ConfigError(f"{path}: 'limits.{key}' must be an integer of at least 1, not {value!r}.")
-    return RecipeLimits(**content)
+            raise ConfigError(f"{path}: '{table}.{key}' must be an integer of at least 1, not {value!r}.")

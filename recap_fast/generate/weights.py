@@ -1,8 +1,8 @@
 """weights.safetensors: the tensors of an engine, fused and cast, written one piece at a time.
 
 `plan_weights` says which tensors an engine has and which of the checkpoint's they are made of; `write_weights` reads,
-casts and writes them in bounded memory. A linear layer in FP8 is float8_e4m3fn [N, K] and a float32 `<name>.scale` [N]:
-weight = stored * scale, with scale = largest magnitude of the row / 448.
+casts and writes them in bounded memory. A linear layer in 8 bits is float8_e4m3fn or int8 [N, K] and a float32
+`<name>.scale` [N]: weight = stored * scale, with scale = largest magnitude of the row / largest number of the type.
 """
 
 import hashlib
@@ -18,17 +18,32 @@ from safetensors import safe_open
 from recap_fast.errors import ConfigError, EngineError
 from recap_fast.generate.architecture import Architecture
 from recap_fast.generate.checkpoint import Checkpoint, TensorSource
-from recap_fast.generate.spec import Precision, TextSpec, VisionSpec
+from recap_fast.generate.spec import EngineSpec, Precision, TextSpec, VisionSpec
 
 CHUNK_BYTES = 16 << 20
-FP8_MAX = 448.0
-FP8_MULTIPLE = 16
-"""The matrix units take FP8 in sides that are multiples of this."""
+
+
+@dataclass(frozen=True, slots=True)
+class EightBits:
+    """A precision of 8 bits a weight, with a scale for each output channel."""
+
+    dtype: torch.dtype
+    largest: float
+    """The largest number of the type that is used: for int8 127, so that it is symmetric."""
+    multiple: int
+    """torch's products (`_scaled_mm`, `_int_mm`) take sides that are multiples of this."""
+
+
+EIGHT_BITS: Mapping[str, EightBits] = {
+    "fp8": EightBits(torch.float8_e4m3fn, 448.0, 16),
+    "int8": EightBits(torch.int8, 127.0, 8),
+}
 STORED = {
     torch.float32: ("F32", 4),
     torch.bfloat16: ("BF16", 2),
     torch.float16: ("F16", 2),
     torch.float8_e4m3fn: ("F8_E4M3", 1),
+    torch.int8: ("I8", 1),
 }
 Progress = Callable[[int, int], None]
 """Called with bytes done and bytes in all."""
@@ -43,7 +58,7 @@ class FusedTensor:
     """The checkpoint's tensors by our names, with the shapes that they must have there."""
     shape: tuple[int, ...]
     is_text_linear: bool = False
-    """A linear layer of the language model: what FP8 is for."""
+    """A linear layer of the language model: what 8 bits are for."""
     is_optional: bool = False
     """A bias that the checkpoint has none of is zero."""
 
@@ -63,8 +78,13 @@ class _Entry:
 
 def plan_weights(architecture: Architecture) -> list[FusedTensor]:
     """The tensors of an engine of this architecture, in the order of the file."""
-    plan = [*_vision(architecture.vision), *_projector(architecture), *_text(architecture.text)]
-    return plan if architecture.text.tied_head else [*plan, _head(architecture.text)]
+    return _plan(architecture.vision, architecture.text, projector_bias=architecture.projector_bias)
+
+
+def weight_bytes(spec: EngineSpec) -> int:
+    """Bytes of an engine's tensors, by its shapes and precision."""
+    plan = _plan(spec.vision, spec.text, projector_bias=True)
+    return sum(entry.size_bytes for tensor in plan for entry in _entries(tensor, spec.precision))
 
 
 def expected_shapes(plan: list[FusedTensor]) -> dict[str, tuple[int, ...]]:
@@ -72,13 +92,16 @@ def expected_shapes(plan: list[FusedTensor]) -> dict[str, tuple[int, ...]]:
     return {name: shape for tensor in plan if not tensor.is_optional for name, shape in tensor.sources.items()}
 
 
-def check_fp8(plan: list[FusedTensor]) -> None:
-    """Raises ConfigError where a layer's sides are none that FP8 takes."""
+def check_sides(plan: list[FusedTensor], precision: Precision) -> None:
+    """Raises ConfigError where a layer's sides are none that the precision takes."""
+    if precision not in EIGHT_BITS:
+        return
+    multiple = EIGHT_BITS[precision].multiple
     for tensor in plan:
-        if tensor.is_text_linear and any(side % FP8_MULTIPLE for side in tensor.shape):
+        if tensor.is_text_linear and any(side % multiple for side in tensor.shape):
             raise ConfigError(
-                f"precision fp8: {tensor.name} is {list(tensor.shape)}, and FP8 takes multiples of {FP8_MULTIPLE}. "
-                "Use precision bfloat16."
+                f"precision {precision}: {tensor.name} is {list(tensor.shape)}, and {precision} takes multiples of "
+                f"{multiple}. Use precision bfloat16."
             )
 
 
@@ -90,8 +113,8 @@ def write_weights(
     Memory is bounded by a few pieces of 16 MiB, whatever the checkpoint's size. Raises ConfigError for a weight that is
     not finite, or too large for the precision.
     """
-    # FP8 first: its sizes are multiples of 256 bytes, so that the float32 scales between them stay aligned
-    order = sorted(plan, key=lambda tensor: not (precision == "fp8" and tensor.is_text_linear))
+    # 8 bits first: their sizes are multiples of 64 bytes, so that the float32 scales between them stay aligned
+    order = sorted(plan, key=lambda tensor: not (precision in EIGHT_BITS and tensor.is_text_linear))
     entries = [entry for tensor in order for entry in _entries(tensor, precision)]
     total, done, digest = sum(e.size_bytes for e in entries), 0, hashlib.sha256()
     with path.open("xb") as file:
@@ -129,12 +152,15 @@ def _header(entries: list[_Entry]) -> bytes:
 
 
 def _entries(tensor: FusedTensor, precision: Precision) -> list[_Entry]:
-    if precision != "fp8":
+    if precision not in EIGHT_BITS:
         return [_Entry(tensor.name, getattr(torch, precision), tensor.shape)]
     if not tensor.is_text_linear:
         return [_Entry(tensor.name, torch.bfloat16, tensor.shape)]
     scale = f"{tensor.name.removesuffix('.weight')}.scale"
-    return [_Entry(tensor.name, torch.float8_e4m3fn, tensor.shape), _Entry(scale, torch.float32, tensor.shape[:1])]
+    return [
+        _Entry(tensor.name, EIGHT_BITS[precision].dtype, tensor.shape),
+        _Entry(scale, torch.float32, tensor.shape[:1]),
+    ]
 
 
 def _pieces(tensor: FusedTensor, checkpoint: Checkpoint, precision: Precision) -> Iterator[torch.Tensor]:
@@ -144,7 +170,7 @@ def _pieces(tensor: FusedTensor, checkpoint: Checkpoint, precision: Precision) -
         source = checkpoint.tensors.get(name)
         for piece in [torch.zeros(shape)] if source is None else source.read(CHUNK_BYTES):
             if len(entries) == 2:
-                stored, scale = quantize_fp8(_checked(piece.float(), piece, name, source))
+                stored, scale = quantize(_checked(piece.float(), piece, name, source), EIGHT_BITS[precision])
                 scales.append(scale)
                 yield stored
             else:
@@ -153,11 +179,12 @@ def _pieces(tensor: FusedTensor, checkpoint: Checkpoint, precision: Precision) -
         yield torch.cat(scales)
 
 
-def quantize_fp8(rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """float32 [N, K] -> float8_e4m3fn [N, K] and float32 scales [N]; a row of zeros has scale 1."""
+def quantize(rows: torch.Tensor, form: EightBits) -> tuple[torch.Tensor, torch.Tensor]:
+    """float32 [N, K] -> 8 bits [N, K], rounded to the nearest, and float32 scales [N]; a row of zeros has scale 1."""
     largest = rows.abs().amax(dim=1)
-    scale = torch.where(largest > 0, largest / FP8_MAX, 1.0)
-    return (rows / scale[:, None]).clamp_(-FP8_MAX, FP8_MAX).to(torch.float8_e4m3fn), scale
+    scale = torch.where(largest > 0, largest / form.largest, 1.0)
+    scaled = (rows / scale[:, None]).clamp_(-form.largest, form.largest)
+    return (scaled if form.dtype.is_floating_point else scaled.round_()).to(form.dtype), scale
 
 
 def _checked(cast: torch.Tensor, piece: torch.Tensor, name: str, source: TensorSource | None) -> torch.Tensor:
@@ -165,6 +192,11 @@ def _checked(cast: torch.Tensor, piece: torch.Tensor, name: str, source: TensorS
         why = f"is too large for {cast.dtype}" if torch.isfinite(piece).all() else "is not finite"
         raise ConfigError(f"{source or name}: a weight {why}.".replace("torch.", ""))
     return cast
+
+
+def _plan(vision: VisionSpec, text: TextSpec, *, projector_bias: bool) -> list[FusedTensor]:
+    plan = [*_vision(vision), *_projector(text.hidden_size, vision.hidden_size, projector_bias), *_text(text)]
+    return plan if text.tied_head else [*plan, _head(text)]
 
 
 def _pair(name: str, source: str, *shape: int) -> list[FusedTensor]:
@@ -205,13 +237,12 @@ def _vision(spec: VisionSpec) -> list[FusedTensor]:
     return plan
 
 
-def _projector(architecture: Architecture) -> list[FusedTensor]:
-    width, image_width = architecture.text.hidden_size, architecture.vision.hidden_size
+def _projector(width: int, image_width: int, has_bias: bool) -> list[FusedTensor]:
     plan = [
         *_pair("projector.0", "projector.0", width, image_width),
         *_pair("projector.1", "projector.1", width, width),
     ]
-    if architecture.projector_bias:
+    if has_bias:
         return plan
     return [FusedTensor(t.name, t.sources, t.shape, is_optional=t.name.endswith(".bias")) for t in plan]
 

@@ -15,9 +15,11 @@ import vocabularies
 from safetensors.torch import load_file, save_file
 
 from recap_fast.errors import ConfigError
+from recap_fast.generate import build
 from recap_fast.generate.build import build_engine
-from recap_fast.generate.spec import EngineSpec
+from recap_fast.generate.spec import EngineSpec, Sizes
 from recap_fast.generate.tokenizer import load_tokenizer
+from recap_fast.generate.torch_backend.precision import Hardware
 
 
 def sha256(path: Path) -> str:
@@ -110,26 +112,60 @@ def test_the_recipe_comes_before_the_checkpoint(tmp_path, checkpoint):
         stop_tokens = ["<|eot_id|>"]
         preprocess = "crop"
         precision = "bfloat16"
+        kv_precision = "fp8"
         notice = "For tests."
         [limits]
         max_new_tokens = 16
         num_slots = 3
+        [cards]
+        "A100 80GB" = { num_slots = 320, prefill_images = 5 }
     """
     spec = build_engine(recipe(tmp_path, textwrap.dedent(text)), checkpoint, tmp_path / "engine")
     assert (spec.name, spec.notice, spec.precision, spec.preprocess.mode) == ("mine", "For tests.", "bfloat16", "crop")
     assert (spec.prompt.template, spec.prompt.text) == ("llama3_vicuna_system", "Describe {org_caption} of {key}.")
     assert spec.stop_ids == (7, load_tokenizer(checkpoint).special_id("<|eot_id|>"))
     assert (spec.limits.max_new_tokens, spec.limits.num_slots, spec.limits.prefill_images) == (16, 3, 3)
+    assert (spec.kv_precision, spec.cards) == ("fp8", {"A100 80GB": Sizes(num_slots=320, prefill_images=5)})
+    assert EngineSpec.load(tmp_path / "engine") == spec
     assert 256 < spec.limits.max_text_tokens < 320
     assert {t.dtype for t in load_file(tmp_path / "engine/weights.safetensors").values()} == {torch.bfloat16}
+
+
+def test_engines_of_before_there_were_cards_and_kv_precisions_still_load(tmp_path, checkpoint):
+    spec = build_engine("llava", checkpoint, tmp_path / "engine")
+    file = tmp_path / "engine/engine.json"
+    content = json.loads(file.read_text())
+    del content["cards"], content["kv_precision"]
+    file.write_text(json.dumps(content))
+    assert EngineSpec.load(tmp_path / "engine") == spec
+    assert (spec.kv_precision, spec.cards) == ("auto", {})
 
 
 def test_precision_on_the_command_line_comes_first(tmp_path, checkpoint):
     spec = build_engine("recap_tiny", checkpoint, tmp_path / "engine", precision="fp8")
     assert spec.precision == "fp8"
     assert spec.notice.startswith("recap-tiny knows only")
-    with pytest.raises(ConfigError, match="--precision int4: expected float32, bfloat16, float16 or fp8"):
+    with pytest.raises(ConfigError, match="--precision int4: expected float32, bfloat16, float16, fp8 or int8"):
         build_engine("recap_tiny", checkpoint, tmp_path / "other", precision="int4")
+
+
+def test_a_card_without_the_precision_is_refused_before_anything_is_written(tmp_path, checkpoint, monkeypatch):
+    card = Hardware(name="NVIDIA A100-SXM4-40GB", capability=(8, 0))
+    monkeypatch.setattr(build, "find_hardware", lambda device: card)
+    message = r"A100-SXM4-40GB has 8\.0.*It takes float32, bfloat16, float16, int8\. To build it for another machine"
+    with pytest.raises(ConfigError, match=message):
+        build_engine("llava", checkpoint, tmp_path / "engine", precision="fp8")
+    assert not (tmp_path / "engine").exists()
+    assert build_engine("llava", checkpoint, tmp_path / "engine", precision="int8").precision == "int8"
+
+
+def test_a_precision_that_is_slow_here_is_said_to_be(tmp_path, checkpoint, monkeypatch, caplog):
+    cpu = Hardware(name="this CPU", capability=None, slow=frozenset({"fp8"}))
+    monkeypatch.setattr(build, "find_hardware", lambda device: cpu)
+    build_engine("llava", checkpoint, tmp_path / "1", precision="int8")
+    assert caplog.text == ""
+    build_engine("llava", checkpoint, tmp_path / "2", precision="fp8")
+    assert "the engine will be slow: fp8 is emulated in float32 on a CPU; take int8 there." in caplog.text
 
 
 def test_auto_precision_is_that_of_the_language_model(tmp_path):
@@ -271,7 +307,7 @@ def sized_checkpoints(tmp_path_factory):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("precision", ["bfloat16", "fp8"])
+@pytest.mark.parametrize("precision", ["bfloat16", "fp8", "int8"])
 def test_memory_is_bounded_whatever_the_size(sized_checkpoints, tmp_path, precision):
     """The peak grows by a few pieces of 16 MiB between checkpoints of 1 MB and of 700 MB."""
     peak_mib = {}

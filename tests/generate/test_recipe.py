@@ -20,11 +20,13 @@ def test_shipped_recipes_load_by_path_and_by_name(path):
 
 
 def test_shipped_recipes_keep_the_papers_prompt_and_length():
-    recipes = {name: load_recipe(name) for name in ("llava", "llava_llama3_8b", "llava_llama3_8b_fp8", "recap_tiny")}
+    recipes = {path.stem: load_recipe(path) for path in ENGINES.glob("*.toml")}
+    assert len(recipes) == 5
     assert {r.prompt for r in recipes.values()} == {PROMPT}
     assert {r.limits.max_new_tokens for r in recipes.values()} == {128}
     assert recipes["llava_llama3_8b"].stop_tokens == ("<|end_of_text|>", "<|eot_id|>")
     assert recipes["llava_llama3_8b_fp8"].precision == "fp8"
+    assert recipes["llava_llama3_8b_int8"].precision == "int8"
 
 
 def test_empty_recipe_leaves_all_to_the_checkpoint(tmp_path):
@@ -43,7 +45,15 @@ def test_empty_recipe_leaves_all_to_the_checkpoint(tmp_path):
         ("stop_ids = [true]", "'stop_ids' must be a list of integers"),
         ("stop_tokens = 'a'", "'stop_tokens' must be a list of strings, not 'a'"),
         ("limits = 3", "'limits' must be a table, not 3"),
-        ("precision = 'int8'", "'precision' must be one of auto, float32, bfloat16, float16, fp8, not 'int8'"),
+        ("precision = 'int4'", "'precision' must be one of auto, float32, bfloat16, float16, fp8, int8, not 'int4'"),
+        ("kv_precision = 'int8'", "'kv_precision' must be one of auto, fp8, not 'int8'"),
+        ("cards = 3", "'cards' must be a table, not 3"),
+        ("cards.H200 = 448", "'cards.H200' must be a table of num_slots and prefill_images, not 448"),
+        ("cards.H200 = {num_slots = 8}", "'cards.H200' must be a table of num_slots and prefill_images, not {'num"),
+        (
+            "cards.H200 = {num_slots = 8, prefill_images = 0}",
+            "'cards.H200.prefill_images' must be an integer of at least 1, not 0",
+        ),
         ("preprocess = 'stretch'", "'preprocess' must be one of auto, pad, crop, not 'stretch'"),
         ("[limits]\nnum_slots = 0", "'limits.num_slots' must be an integer of at least 1, not 0"),
         ("[limits]\nnum_slots = true", "'limits.num_slots' must be an integer of at least 1, not True"),
