@@ -17,7 +17,7 @@ from recap_fast import machine
 from recap_fast.config import RunConfig, fingerprint
 from recap_fast.decode.decoder import Decoder, make_decoder
 from recap_fast.errors import ConfigError
-from recap_fast.generate.engine import Engine, open_engine
+from recap_fast.generate.engine import Engine, Statistics, open_engine
 from recap_fast.generate.prompt import PromptEncoder
 from recap_fast.generate.spec import EngineSpec
 from recap_fast.generate.tokenizer import load_tokenizer
@@ -80,13 +80,13 @@ def run(config: RunConfig, reporter: Reporter) -> int:
                 max_new_tokens=lambda _: limit,
             )
             progress = Progress(len(pending))
-            window = WINDOW_SLOTS * (config.options.num_slots or spec.limits.num_slots) + 512
+            window = WINDOW_SLOTS * engine.free_slots + 512
             pipeline = Pipeline(stages, progress, limit=config.limit, window=window)
             write_card(config.output, _card_facts(spec, decoder))
             with reporter, _signals(lambda: pipeline.drain(config.drain_seconds), reporter):
                 reporter.start(progress)
                 reports = pipeline.run([p.shard for p in pending])
-        _summarize(reporter, progress.snapshot(), spec, decoder)
+        _summarize(reporter, progress.snapshot(), spec, decoder, engine.statistics)
     if pipeline.drained:
         reporter.event("drained", "Stopped by a signal; the same command goes on from here.")
         return EXIT_DRAINED
@@ -107,19 +107,25 @@ def _open_engine(config: RunConfig, spec: EngineSpec, prompts: PromptEncoder, re
 
 def open_decoder(config: RunConfig, preprocess: Preprocess) -> Decoder:
     """The decoder that was asked for; DALI decodes on the GPU where the engine runs on one."""
-    device_id = None
-    if config.options.device != "cpu" and config.decoder != "pillow":
-        import torch
-
-        if torch.cuda.is_available():
-            device_id = torch.device("cuda" if config.options.device == "auto" else config.options.device).index or 0
+    on_cpu = config.options.device == "cpu" or config.decoder == "pillow"
     return make_decoder(
         config.decoder,
         preprocess,
         max_image_pixels=config.max_image_pixels,
         num_threads=config.decode_threads,
-        device_id=device_id,
+        device_id=None if on_cpu else _gpu(config.options.device),
     )
+
+
+def _gpu(device: str) -> int | None:
+    """The number of the GPU that the engine will run on; None for a CPU and for what the engine will refuse."""
+    import torch
+
+    try:
+        found = torch.device("cuda" if device == "auto" else device)
+    except RuntimeError:
+        return None
+    return (found.index or 0) if found.type == "cuda" and torch.cuda.is_available() else None
 
 
 @contextmanager
@@ -173,7 +179,7 @@ def _announce(reporter: Reporter, spec: EngineSpec, decoder: Decoder, pending: S
         reporter.event("notice", f"notice   {spec.notice}")
 
 
-def _summarize(reporter: Reporter, s: Snapshot, spec: EngineSpec, decoder: Decoder) -> None:
+def _summarize(reporter: Reporter, s: Snapshot, spec: EngineSpec, decoder: Decoder, statistics: Statistics) -> None:
     with_what = f"decoder {decoder.name}, backend {spec.backend}, {spec.precision}"
     fallbacks = f" ({decoder.num_fallbacks} by Pillow)" if decoder.num_fallbacks else ""
     text = (
@@ -181,7 +187,8 @@ def _summarize(reporter: Reporter, s: Snapshot, spec: EngineSpec, decoder: Decod
         f"{s.tokens_per_caption:.1f} tokens a caption; {with_what}{fallbacks}"
     )
     parts = {"decoder": decoder.name, "backend": spec.backend, "precision": spec.precision}
-    reporter.event("summary", text, **parts, **progress_fields(s))
+    done = dataclasses.asdict(statistics)
+    reporter.event("summary", text, **parts, **progress_fields(s), engine=done)
 
 
 def _conclude(

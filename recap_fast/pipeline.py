@@ -23,7 +23,7 @@ from recap_fast.errors import RecapError, StoppedError
 from recap_fast.generate.engine import Engine
 from recap_fast.generate.prompt import PromptEncoder
 from recap_fast.progress import Progress
-from recap_fast.records import OK, ImageOutcome, Request, Sample, Shard, ShardReport
+from recap_fast.records import GENERATION_ERROR, OK, Completion, ImageOutcome, Request, Sample, Shard, ShardReport
 from recap_fast.shards.ledger import Ledger
 from recap_fast.shards.reader import ShardReader
 from recap_fast.write.captions import Detokenize, Finished
@@ -32,6 +32,9 @@ from recap_fast.write.shard_writer import ShardWriter
 logger = logging.getLogger(__name__)
 
 DECODE_BATCH = 32
+"""Images decoded at once. The pixels that wait for the engine are those of four batches at most, 128 images or 43 MB at
+336 px, in the memory that the decoder left them in; beside them, those of requests that the engine has taken and not
+yet prefilled, one a slot at most."""
 POLL_S = 0.05
 
 
@@ -225,7 +228,7 @@ class Pipeline:
             for completion in completions:
                 ticket, joined_s = self._in_flight.pop(completion.id)
                 ticket.shard.spend("generate", self._shared_s - joined_s)
-                self._put(self._rows, (ticket, Finished(ticket.sample, ticket.outcome, completion, ticket.warning)))
+                self._put(self._rows, (ticket, _finish(ticket, completion)))
 
     def _fill(self, engine: Engine) -> bool:
         """Gives the engine what it has room for and what is there; waits only if it has nothing to do."""
@@ -272,6 +275,14 @@ class Pipeline:
                     return False
             else:
                 return True
+
+
+def _finish(ticket: Ticket, completion: Completion) -> Finished:
+    """A request that the engine has failed on is a row without a caption, with the reason."""
+    if completion.error is None:
+        return Finished(ticket.sample, ticket.outcome, completion, ticket.warning)
+    outcome = dataclasses.replace(ticket.outcome, status=GENERATION_ERROR, error=completion.error)
+    return Finished(ticket.sample, outcome, None, ticket.warning)
 
 
 def _fields(sample: Sample) -> dict[str, str | None]:

@@ -179,10 +179,13 @@ def test_the_decoder_runs_on_the_engines_device(tiny_engine, small_inputs, monke
     asked = []
     monkeypatch.setattr(launch, "make_decoder", lambda name, pre, **options: asked.append(options["device_id"]))
     monkeypatch.setattr("torch.cuda.is_available", lambda: True)
-    for device, decoder in (("auto", "auto"), ("cuda:1", "dali"), ("cpu", "auto"), ("cuda:1", "pillow")):
+    for device, decoder in (
+        *(("auto", "auto"), ("cuda", "auto"), ("cuda:1", "dali")),
+        *(("cpu", "auto"), ("cuda:1", "pillow"), ("gpu", "auto"), ("mps", "auto")),
+    ):
         config = make_config(tiny_engine, small_inputs, decoder=decoder, options=EngineOptions(device=device))
         launch.open_decoder(config, None)
-    assert asked == [0, 1, None, None]
+    assert asked == [0, 0, 1, None, None, None, None]
 
 
 def test_a_run_that_could_not_begin_does_not_bind_the_next_one(start, tmp_path):

@@ -8,12 +8,22 @@ import numpy as np
 import pytest
 import runs
 import shard_files
-from fake_runs import TIMEOUT_S, FakeRun, RecordingEngine, captions, expected_captions, within, write_shards
+import torch
+from fake_runs import (
+    TIMEOUT_S,
+    FakeDecoder,
+    FakeRun,
+    RecordingEngine,
+    captions,
+    expected_captions,
+    within,
+    write_shards,
+)
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engines import FakeEngine
-from recap_fast.records import ImageOutcome
+from recap_fast.records import ImageBatch, ImageOutcome
 
 
 @settings(deadline=None, max_examples=20)
@@ -192,3 +202,37 @@ def test_noise_keys_tell_every_sample_of_every_shard_and_never_change(tmp_path):
     assert keys[0] == keys[1]
     assert len(set(keys[0])) == 40
     assert all(0 <= key < 2**64 for key in keys[0])
+
+
+class TensorDecoder(FakeDecoder):
+    """Its pixels are tensors, as those of a decoder on a GPU are; it keeps them all."""
+
+    def __init__(self):
+        self.made: list[torch.Tensor] = []
+
+    def decode(self, images):
+        batch = super().decode(images)
+        self.made.append(torch.from_numpy(batch.pixels))
+        return ImageBatch(self.made[-1], batch.outcomes)
+
+
+class TensorEngine(RecordingEngine):
+    """Notes where the pixels lie, and reads them as numpy."""
+
+    def __init__(self):
+        super().__init__()
+        self.storages: set[int] = set()
+
+    def submit(self, requests):
+        for request in requests:
+            self.storages.add(request.pixels.untyped_storage().data_ptr())
+            super().submit([dataclasses.replace(request, pixels=request.pixels.numpy())])
+
+
+def test_pixels_of_a_gpu_decoder_reach_the_engine_without_a_copy(tmp_path):
+    write_shards(tmp_path / "in", [40], bad=(3,))
+    run = FakeRun(tmp_path / "in", tmp_path / "out", TensorEngine())
+    run.stages = dataclasses.replace(run.stages, decoder=TensorDecoder())
+    run.run()
+    assert run.engine.storages <= {pixels.untyped_storage().data_ptr() for pixels in run.stages.decoder.made}
+    assert captions(tmp_path / "out") == expected_captions(tmp_path / "in", [40], bad=(3,))

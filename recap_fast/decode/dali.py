@@ -7,11 +7,17 @@ Distance from Pillow, measured with 336 px pad and crop on the CPU (levels of 0 
 for photograph-like and drawn images, 20 and 0.27 for white noise. All of it comes from the resize, where Pillow rounds
 to uint8 between its two passes; decoded pixels are equal. DALI gives what there is of a JPEG with an invalid scan,
 which Pillow calls corrupt.
+
+On a GPU the pixels stay there. None of that has been measured yet, neither its speed nor the distance, where nvJPEG's
+own IDCT and chroma upsampling add to the resize. By arithmetic, a batch at its limits takes about 1 GiB of the GPU's
+memory beside torch's: 0.2 GB each for the decoded, the padded and the half resized images, the rest for nvJPEG.
 """
 
 import io
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,9 +29,12 @@ from recap_fast.decode.formats import is_cut
 from recap_fast.decode.geometry import Window, crop_window, pad_window, resized_size
 from recap_fast.decode.header import Header, RefusedImageError, open_image
 from recap_fast.decode.pillow import PillowDecoder
+from recap_fast.decode.pixels import BatchPixels, HostPixels
 from recap_fast.records import ImageBatch, ImageOutcome, Preprocess
 
 _MAX_BATCH = 32
+"""Images of one DALI batch. Enough for a GPU, too: DALI's authors report 16 ms for a batch of 256 (NVIDIA/DALI #6366),
+and even at that time for 32 it is ten times as fast as the engine takes images."""
 _MAX_BATCH_PIXELS = 1 << 26
 """Of the images of one DALI batch, padding included: 200 MB of RGB."""
 _logger = logging.getLogger(__name__)
@@ -48,13 +57,13 @@ class DaliDecoder:
         self._max_image_pixels = max_image_pixels
         self._num_threads, self._device_id = num_threads, device_id
         self._pillow = PillowDecoder(preprocess, max_image_pixels=max_image_pixels, num_threads=num_threads)
+        self._begin = _choose_memory(preprocess.image_size, device_id)
         self._pipeline = self._build()
-        self._run_pipeline([_try_out()], [Header("JPEG", "RGB", 16, 16, 1)])
+        self._try_out()
 
     def decode(self, images: Sequence[bytes]) -> ImageBatch:
         """Decodes each image; a bad one leaves zeros and its outcome, and never raises."""
-        size = self._preprocess.image_size
-        pixels = np.zeros((len(images), 3, size, size), np.uint8)
+        pixels = self._begin(len(images))
         outcomes: dict[int, ImageOutcome] = {}
         headers: dict[int, Header] = {}
         for index, data in enumerate(images):
@@ -66,17 +75,17 @@ class DaliDecoder:
             if self._takes(data, header):
                 headers[index] = header
         for batch in self._batches(headers):
-            for index, result in zip(batch, self._run(images, headers, batch), strict=True):
-                if result is not None:
-                    pixels[index] = result
-                    outcomes[index] = ImageOutcome(headers[index].width, headers[index].height)
+            for index in self._run(images, headers, batch, pixels):
+                outcomes[index] = ImageOutcome(headers[index].width, headers[index].height)
         rest = [index for index in range(len(images)) if index not in outcomes]
         if rest:
             self.num_fallbacks += len(rest)
-            fallback = self._pillow.decode([images[index] for index in rest])
-            pixels[rest] = fallback.pixels
-            outcomes.update(zip(rest, fallback.outcomes, strict=True))
-        return ImageBatch(pixels, tuple(outcomes[index] for index in range(len(images))))
+            size = self._preprocess.image_size
+            fallback = np.zeros((len(rest), 3, size, size), np.uint8)
+            found = self._pillow.decode_into(fallback, [images[index] for index in rest])
+            pixels.put_host(rest, fallback)
+            outcomes.update(zip(rest, found, strict=True))
+        return ImageBatch(pixels.finish(), tuple(outcomes[index] for index in range(len(images))))
 
     def close(self) -> None:
         """Frees the pipeline's buffers and the threads."""
@@ -113,45 +122,53 @@ class DaliDecoder:
         if batch:
             yield batch
 
+    def _try_out(self) -> None:
+        """Decodes a small JPEG: some installations of DALI import, and fail at the first image."""
+        out = io.BytesIO()
+        Image.new("RGB", (16, 16)).save(out, "JPEG")
+        output, _ = self._run_pipeline([out.getvalue()], [Header("JPEG", "RGB", 16, 16, 1)])
+        pixels = self._begin(1)
+        pixels.put_dali([0], output, [0])
+        pixels.finish()
+
     def _run(
-        self, images: Sequence[bytes], headers: dict[int, Header], batch: list[int]
-    ) -> list[NDArray[np.uint8] | None]:
-        """The pixels of each image of a batch, None where DALI fails.
+        self, images: Sequence[bytes], headers: dict[int, Header], batch: list[int], pixels: BatchPixels
+    ) -> list[int]:
+        """Puts the images of a batch into `pixels`; returns which ones, for there may be some that DALI fails on.
 
         One bad image fails a whole batch, and no call of DALI says which: then each image is tried by itself.
         """
         try:
-            return self._run_pipeline([images[index] for index in batch], [headers[index] for index in batch])
+            output, shapes = self._run_pipeline([images[i] for i in batch], [headers[i] for i in batch])
         except RuntimeError as error:
             _logger.debug("DALI failed on a batch of %d: %s", len(batch), error)
             self._pipeline = self._build()  # a pipeline that has failed once is of no more use
-        if len(batch) == 1:
-            return [None]
-        return [result for index in batch for result in self._run(images, headers, [index])]
+            if len(batch) == 1:
+                return []
+            return [row for index in batch for row in self._run(images, headers, [index], pixels)]
+        # Where DALI reads another size or rotation than the gate did, the geometry was wrong: Pillow redoes it.
+        sizes = [(headers[index].height, headers[index].width) for index in batch]
+        kept = [i for i, size in enumerate(sizes) if tuple(shapes[i, :2]) == size]
+        rows = [batch[i] for i in kept]
+        pixels.put_dali(rows, output, kept)
+        return rows
 
-    def _run_pipeline(self, images: list[bytes], headers: list[Header]) -> list[NDArray[np.uint8] | None]:
+    def _run_pipeline(self, images: list[bytes], headers: list[Header]) -> tuple[Any, NDArray[np.int64]]:
+        """DALI's output, uint8 [n, 3, H, W], until its next run, and what it takes each image's shape to be: [n, 3]."""
         windows, sizes = zip(*(_geometry(header, self._preprocess) for header in headers), strict=True)
         self._pipeline.feed_input("encoded", [np.frombuffer(data, np.uint8) for data in images])
         self._pipeline.feed_input("start", np.array([(w.top, w.left) for w in windows], np.int32))
         self._pipeline.feed_input("shape", np.array([(w.height, w.width) for w in windows], np.int32))
         self._pipeline.feed_input("size", np.array([(height, width) for width, height in sizes], np.float32))
-        pixels, shapes = self._pipeline.run()
-        array = np.array(pixels.as_cpu().as_array())  # a copy: DALI uses the buffer again in its next run
-        decoded = shapes.as_array()
-        # Where DALI reads another size or rotation than the gate did, the geometry was wrong: Pillow redoes it.
-        return [
-            result if tuple(shape[:2]) == (header.height, header.width) else None
-            for result, shape, header in zip(array, decoded, headers, strict=True)
-        ]
+        output, shapes = self._pipeline.run()
+        return output, shapes.as_array()
 
     def _build(self) -> Pipeline:
         pipeline = Pipeline(
             batch_size=_MAX_BATCH,
             num_threads=self._num_threads,
             device_id=self._device_id,
-            prefetch_queue_depth=1,
-            exec_pipelined=False,
-            exec_async=False,
+            prefetch_queue_depth=1,  # each run is fed and read by `_run`: nothing can be fetched ahead of it
         )
         with pipeline:
             device = "cpu" if self._device_id is None else "mixed"
@@ -160,11 +177,17 @@ class DaliDecoder:
         return pipeline
 
 
-def _try_out() -> bytes:
-    """A small JPEG: some installations of DALI import, and fail at the first image."""
-    out = io.BytesIO()
-    Image.new("RGB", (16, 16)).save(out, "JPEG")
-    return out.getvalue()
+def _choose_memory(size: int, device_id: int | None) -> Callable[[int], BatchPixels]:
+    """What begins a batch of so many images: in host memory, or on GPU `device_id`."""
+    if device_id is None:
+        return partial(HostPixels, size)
+    import torch
+
+    from recap_fast.decode.device_pixels import DevicePixels
+
+    device = torch.device("cuda", device_id)
+    stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+    return partial(DevicePixels, size, device, stream)
 
 
 def _define_pipeline(preprocess: Preprocess, device: str) -> tuple[DataNode, DataNode]:
@@ -176,7 +199,8 @@ def _define_pipeline(preprocess: Preprocess, device: str) -> tuple[DataNode, Dat
     start = fn.external_source(name="start", dtype=types.INT32, ndim=1)
     shape = fn.external_source(name="shape", dtype=types.INT32, ndim=1)
     size = fn.external_source(name="size", dtype=types.FLOAT, ndim=1)
-    # All JPEGs to the GPU's JPEG engine: how they are shared out would otherwise depend on their neighbors.
+    # All JPEGs to the GPU's JPEG engine, where there is one (A100, H100): it leaves the cores to the model, and how
+    # images are shared out would otherwise depend on their neighbors.
     images = fn.decoders.image(
         encoded, device=device, output_type=types.RGB, jpeg_fancy_upsampling=True, hw_decoder_load=1.0
     )

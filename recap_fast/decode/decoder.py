@@ -45,10 +45,11 @@ def make_decoder(
     num_threads: int = 1,
     device_id: int | None = None,
 ) -> Decoder:
-    """Makes the decoder `name`, one of DECODERS; 'auto' is DALI where it is installed and works, else Pillow.
+    """Makes the decoder `name`, one of DECODERS.
 
-    `device_id` is the GPU that DALI decodes on; None for the CPU. Raises ConfigError for a name that is not known, a
-    number below 1, and DALI asked for where it cannot be had.
+    `device_id` is the GPU that DALI decodes on; None for the CPU. 'auto' is DALI on a GPU where it is installed and
+    works, else Pillow: on a CPU Pillow is the faster one, and its pixels are the reference. Raises ConfigError for a
+    name that is not known, a number below 1, and DALI asked for where it cannot be had.
     """
     if name not in DECODERS:
         raise ConfigError(f"--decoder is {name!r}; it must be one of {', '.join(DECODERS)}.")
@@ -57,7 +58,7 @@ def make_decoder(
     if num_threads < 1:
         raise ConfigError(f"The number of decoder threads is {num_threads}; it must be at least 1.")
     note = None
-    if name != "pillow":
+    if name == "dali" or (name == "auto" and device_id is not None):
         try:
             from recap_fast.decode.dali import DaliDecoder
 

@@ -56,14 +56,17 @@ class PillowDecoder:
         """Decodes each image; a bad one leaves zeros and its outcome, and never raises."""
         size = self._preprocess.image_size
         pixels = np.zeros((len(images), 3, size, size), np.uint8)
-        outcomes = tuple(self._threads.map(self._decode_into, pixels, images))
-        return ImageBatch(pixels, outcomes)
+        return ImageBatch(pixels, self.decode_into(pixels, images))
+
+    def decode_into(self, pixels: NDArray[np.uint8], images: Sequence[bytes]) -> tuple[ImageOutcome, ...]:
+        """Decodes each image into its row of `pixels`, uint8 [n, 3, size, size]; that of a bad one stays as it is."""
+        return tuple(self._threads.map(self._decode_image, pixels, images))
 
     def close(self) -> None:
         """Ends the threads."""
         self._threads.shutdown()
 
-    def _decode_into(self, pixels: NDArray[np.uint8], data: bytes) -> ImageOutcome:
+    def _decode_image(self, pixels: NDArray[np.uint8], data: bytes) -> ImageOutcome:
         try:
             image = decode_rgb(data, self._max_image_pixels)
             pixels[:] = preprocess_image(image, self._preprocess).transpose(2, 0, 1)

@@ -2,6 +2,7 @@
 
 import importlib
 import logging
+from functools import partial
 
 import numpy as np
 import pytest
@@ -200,3 +201,27 @@ def test_other_sizes_and_colors_than_clips_are_obeyed():
 
 def test_an_empty_batch_is_a_batch(decoder):
     assert decoder.decode([]).pixels.shape == (0, 3, 336, 336)
+
+
+def test_a_batch_in_device_memory_is_the_one_in_host_memory(decoder):
+    """The GPU's way, with torch's CPU device: images by DALI, by DALI one by one, by Pillow, and bad ones."""
+    torch = pytest.importorskip("torch")
+    device_pixels = importlib.import_module("recap_fast.decode.device_pixels")
+    good = [encode(natural(300 + i, 200, seed=i), "JPEG") for i in range(40)]
+    data = [good[0], b"<html>", encode(natural(90, 60), "GIF"), damaged_png(), *good[1:], b""]
+    expected = decoder.decode(data)
+    decoder._begin = partial(device_pixels.DevicePixels, PAD.image_size, torch.device("cpu"), None)
+    decoder._try_out()
+    batch = decoder.decode(data)
+    assert isinstance(batch.pixels, torch.Tensor)
+    assert batch.outcomes == expected.outcomes
+    np.testing.assert_array_equal(batch.pixels, expected.pixels)
+    assert decoder.decode([]).pixels.shape == (0, 3, 336, 336)
+
+
+def test_gpu_memory_is_chosen_where_dali_decodes_on_a_gpu(monkeypatch):
+    torch = pytest.importorskip("torch")
+    monkeypatch.setattr("torch.cuda.Stream", lambda device: f"a stream on {device}")
+    begin = dali._choose_memory(336, 1)
+    assert begin.args == (336, torch.device("cuda", 1), "a stream on cuda:1")
+    assert dali._choose_memory(336, None)(2).finish().shape == (2, 3, 336, 336)

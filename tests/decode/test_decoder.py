@@ -52,14 +52,27 @@ def _no_dali(monkeypatch):
 
 
 @pytest.mark.skipif(not HAS_DALI, reason="no DALI")
-def test_auto_is_dali_where_it_works():
-    decoder = make_decoder("auto", PAD)
+def test_dali_by_choice():
+    decoder = make_decoder("dali", PAD)
     assert (decoder.name, decoder.note, decoder.num_fallbacks) == ("dali", None, 0)
 
 
-@pytest.mark.usefixtures("_no_dali")
-def test_auto_is_pillow_without_dali_and_says_so():
+def test_auto_is_pillow_on_a_cpu():
     decoder = make_decoder("auto", PAD)
+    assert (decoder.name, decoder.note) == ("pillow", None)
+
+
+@pytest.mark.skipif(not HAS_DALI, reason="no DALI")
+def test_auto_is_dali_on_a_gpu(monkeypatch):
+    made = []
+    monkeypatch.setattr("recap_fast.decode.dali.DaliDecoder", lambda *_, **options: made.append(options))
+    make_decoder("auto", PAD, device_id=1)
+    assert [options["device_id"] for options in made] == [1]
+
+
+@pytest.mark.usefixtures("_no_dali")
+def test_auto_on_a_gpu_is_pillow_without_dali_and_says_so():
+    decoder = make_decoder("auto", PAD, device_id=0)
     assert decoder.name == "pillow"
     assert decoder.note == (
         "Pillow decodes: NVIDIA DALI cannot be imported (No module named 'nvidia'); "
@@ -75,11 +88,11 @@ def test_dali_asked_for_and_missing_is_an_error_that_helps():
 
 @pytest.mark.skipif(not HAS_DALI, reason="no DALI")
 def test_dali_that_fails_at_its_first_image_is_not_taken(monkeypatch):
-    def fail(*_):
+    def fail(*_, **__):
         raise RuntimeError("no decoder\nwas found")
 
-    monkeypatch.setattr("recap_fast.decode.dali.DaliDecoder._run_pipeline", fail)
-    decoder = make_decoder("auto", PAD)
+    monkeypatch.setattr("recap_fast.decode.dali.DaliDecoder.__init__", fail)
+    decoder = make_decoder("auto", PAD, device_id=0)
     assert (decoder.name, decoder.note) == ("pillow", "Pillow decodes: NVIDIA DALI does not work here: no decoder")
     with pytest.raises(ConfigError, match="does not work here: no decoder"):
         make_decoder("dali", PAD)
