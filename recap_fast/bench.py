@@ -5,6 +5,7 @@ from memory and its output goes nowhere: what it then reaches is the most that i
 """
 
 import dataclasses
+import functools
 import io
 import itertools
 import json
@@ -22,7 +23,7 @@ from recap_fast import launch, machine, synthetic
 from recap_fast.config import DEFAULT_MAX_FIELD_TOKENS, RunConfig
 from recap_fast.decode.decoder import DEFAULT_MAX_IMAGE_PIXELS
 from recap_fast.errors import ConfigError, RecapError
-from recap_fast.generate.engine import Engine, EngineOptions, open_engine
+from recap_fast.generate.engine import Engine, EngineOptions, Statistics, open_engine
 from recap_fast.generate.prompt import PromptEncoder
 from recap_fast.generate.spec import EngineSpec
 from recap_fast.generate.tokenizer import load_tokenizer
@@ -30,6 +31,7 @@ from recap_fast.measurement import Measurement, Report
 from recap_fast.pipeline import DECODE_BATCH
 from recap_fast.records import OK, Completion, ImageOutcome, Request, Sample
 from recap_fast.reporter import Reporter
+from recap_fast.roofline import Figures, Roofline, difference, snapshot
 from recap_fast.shards.reader import open_shard
 from recap_fast.shards.source import expand
 from recap_fast.write.captions import Finished
@@ -76,7 +78,8 @@ def bench(config: BenchConfig) -> Report:
         with _Bench(dataclasses.replace(config, shards=shards), spec, Path(folder)) as stages:
             found = [m for stage in STAGES if stage in config.stages for m in stages.measure(stage)]
             decoder = f"{stages.decoder.name}, {config.decode_threads} threads"
-            return Report(stages.engine_text, decoder, dataclasses.asdict(config), tuple(found))
+            rates = stages.roofline.rates if any(m.figures for m in found) else None
+            return Report(stages.engine_text, decoder, dataclasses.asdict(config), tuple(found), rates)
 
 
 def caption_all(engine: Engine, requests: Sequence[Request]) -> list[Completion]:
@@ -96,6 +99,7 @@ class _Pass:
     images: int
     seconds: float
     tokens: int = 0
+    figures: Figures | None = None
     details: dict[str, Any] = field(default_factory=dict)
 
 
@@ -128,6 +132,14 @@ class _Bench:
     def __exit__(self, *_: object) -> None:
         self.decoder.close()
 
+    @functools.cached_property
+    def roofline(self) -> Roofline:
+        """What the engine is measured against; its rates are taken once, while no engine is open."""
+        from recap_fast.generate.torch_backend.loading import resolve_device
+
+        device = resolve_device(self._config.options.device)
+        return Roofline(self._spec, device, prefix_tokens=len(self._prompts.prefix_ids))
+
     def measure(self, stage: str) -> list[Measurement]:
         """What there is to say of a stage: of `generate` for captions as they come and for the longest ones."""
         if stage == "generate":
@@ -139,14 +151,15 @@ class _Bench:
         work()
         machine.reset_peak_memory()
         passes = [work() for _ in range(self._config.repeat)]
-        last = passes[-1]
+        median = sorted(passes, key=lambda p: p.seconds)[len(passes) // 2]
         return Measurement(
             stage=name,
-            images=last.images,
-            tokens=last.tokens,
+            images=median.images,
+            tokens=median.tokens,
             seconds=tuple(round(p.seconds, 6) for p in passes),
             peak_memory=machine.peak_memory(),
-            details=last.details,
+            figures=median.figures,
+            details=median.details,
         )
 
     def _samples(self) -> Iterator[Sample]:
@@ -186,12 +199,15 @@ class _Bench:
         return [natural, self._generate(f"generate, all {self._max_new_tokens}", endless, longest, requests)]
 
     def _generate(self, name: str, spec: EngineSpec, options: EngineOptions, requests: list[Request]) -> Measurement:
+        roofline = self.roofline
         engine = open_engine(self._config.engine, spec, options, self._prompts.prefix_ids.tolist())
 
         def generate() -> _Pass:
-            start = time.perf_counter()
+            before, start = snapshot(engine.statistics), time.perf_counter()
             completions = caption_all(engine, requests)
-            return _Pass(len(requests), time.perf_counter() - start, sum(c.num_tokens for c in completions))
+            seconds = time.perf_counter() - start
+            figures = roofline.figures(difference(before, engine.statistics), seconds)
+            return _Pass(len(requests), seconds, sum(c.num_tokens for c in completions), figures)
 
         self.engine_text = f"{spec.name}: {engine.describe()}"
         try:
@@ -229,12 +245,14 @@ class _Bench:
                 for order, row in enumerate(finished):
                     writer.add(order, row)
                 file = writer.finish()
-                return _Pass(file.rows, time.perf_counter() - start, tokens, {"bytes": file.size_bytes})
+                seconds = time.perf_counter() - start
+                return _Pass(file.rows, seconds, tokens, details={"bytes": file.size_bytes})
 
         return write
 
     def _end_to_end(self) -> _Pass:
         """A real `run` into a folder of its own; timed by itself, from the first shard's opening to the last record."""
+        roofline = self.roofline
         stream = io.StringIO()
         start = time.perf_counter()
         code = launch.run(self._run, Reporter("json", stream))
@@ -246,4 +264,5 @@ class _Bench:
         tokens = round(summary["tokens_per_caption"] * summary["captioned"])
         details = {name: summary[name] for name in ("busy", "limiting_stage", "failed")}
         details["startup_s"] = round(wall - summary["seconds"], 3)
-        return _Pass(summary["captioned"], summary["seconds"], tokens, details)
+        figures = roofline.figures(Statistics(**summary["engine"]), summary["seconds"])
+        return _Pass(summary["captioned"], summary["seconds"], tokens, figures, details)

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from recap_fast.machine import describe_machine, describe_versions, find_commit
+from recap_fast.roofline import Figures, Rates
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -21,6 +22,8 @@ class Measurement:
     seconds: tuple[float, ...]
     peak_memory: dict[str, int]
     """Bytes: 'rss' of the process, inputs held in memory included; 'cuda' where there is a GPU."""
+    figures: Figures | None = None
+    """Of the engine, in the median repeat; None where it took no part."""
     details: dict[str, Any] = field(default_factory=dict)
 
     @property
@@ -52,6 +55,8 @@ class Report:
     decoder: str
     config: Mapping[str, Any]
     measurements: tuple[Measurement, ...]
+    rates: Rates | None = None
+    """What the engine is measured against; None where it was not measured."""
 
     @property
     def limit(self) -> str:
@@ -77,7 +82,19 @@ class Report:
             tokens = f"{m.tokens_per_s:>11,.0f}{m.tokens_per_caption:>16.1f}" if m.tokens else " " * 27
             memory = " + ".join(f"{size / 1e9:.2f} GB {where}" for where, size in m.peak_memory.items())
             lines.append(f"{m.stage:<20}{m.images_per_s:>10,.1f}{tokens}  {memory}")
-        return "\n".join([*lines, "", f"limit     {self.limit}"])
+        return "\n".join([*lines, "", *self._engine_lines(), f"limit     {self.limit}"])
+
+    def _engine_lines(self) -> list[str]:
+        """How the engine did in the stages that it took part in, and what the machine could do."""
+        if self.rates is None:
+            return []
+        lines = [f"{'engine':<20}{'roofline':>9}{'decode GB/s':>12}{'idle: input':>12}{'host':>8}  start-up, s"]
+        for stage, f in ((m.stage, m.figures) for m in self.measurements if m.figures is not None):
+            decode = "-" if f.decode_bytes_per_s is None else f"{f.decode_bytes_per_s / 1e9:,.1f}"
+            idle = f"{f.idle_s['input']:>10.2f} s{f.idle_s['host']:>6.2f} s"
+            startup = ", ".join(f"{part} {seconds:.1f}" for part, seconds in f.startup_s.items())
+            lines.append(f"{stage:<20}{f.share:>9.1%}{decode:>12}{idle}  {startup}")
+        return [*lines, "", f"rates     {self.rates}"]
 
     def as_json(self, command: Sequence[str]) -> str:
         """For machines; `command` is what made it."""
@@ -87,6 +104,7 @@ class Report:
             "decoder": self.decoder,
             "config": self.config,
             "limit": self.limit,
+            "rates": None if self.rates is None else dataclasses.asdict(self.rates),
             "measurements": [m.as_json() for m in self.measurements],
         }
         return json.dumps(content, indent=2, default=str) + "\n"

@@ -5,6 +5,7 @@ from click.testing import CliRunner
 
 import engines
 from recap_fast import bench as bench_module
+from recap_fast import roofline
 from recap_fast.bench import STAGES, BenchConfig, bench, caption_all
 from recap_fast.cli import cli
 from recap_fast.errors import ConfigError, RecapError
@@ -12,6 +13,16 @@ from recap_fast.generate.engine import EngineOptions
 from recap_fast.synthetic import write_tars
 
 OPTIONS = EngineOptions(device="cpu", num_slots=4, prefill_images=2, max_new_tokens=6)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def quick_rates():
+    """Rates of small products: how fast this machine is does not matter here."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(roofline, "CPU_SIDE", 256)
+        patch.setattr(roofline, "CPU_COPY_BYTES", 1 << 20)
+        patch.setattr(roofline, "MEASURE_S", 0.0)
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -42,6 +53,29 @@ def test_fixed_lengths_are_the_longest(report):
     assert end_to_end.tokens == natural.tokens
 
 
+def test_the_engine_is_measured_against_the_roofline(report):
+    assert report.rates.copy > 0
+    assert [m.stage for m in report.measurements if m.figures] == ["generate", "generate, all 6", "end-to-end"]
+    natural, fixed, end_to_end = (m.figures for m in report.measurements if m.figures)
+    assert 0 < fixed.share < 1
+    assert sum(fixed.operations.values()) > sum(natural.operations.values()) * 0.999
+    assert end_to_end.operations == natural.operations
+    for figures in (natural, fixed, end_to_end):
+        assert figures.decode_bytes_per_s > 0
+        assert set(figures.idle_s) == {"input", "host"}
+        assert figures.startup_s["weights"] > 0
+        assert sum(figures.device_s.values()) > 0
+
+
+def test_the_table_fits_a_terminal(report):
+    lines = report.table().splitlines()
+    assert max(map(len, lines[5:])) <= 100  # the lines above name the machine
+    start = next(i for i, line in enumerate(lines) if line.startswith("engine  ") and "roofline" in line)
+    assert [line[:20].strip() for line in lines[start + 1 : start + 4]] == ["generate", "generate, all 6", "end-to-end"]
+    assert f"{report.measurements[2].figures.share:.1%}" in lines[start + 1]
+    assert f"rates     {report.rates}" in lines
+
+
 def test_the_end_to_end_run_says_what_limits_it(report):
     details = report.measurements[-1].details
     assert details["limiting_stage"] in details["busy"]
@@ -54,6 +88,9 @@ def test_table_and_json_agree(report):
     content = json.loads(report.as_json(["recap-fast", "bench"]))
     assert set(content) >= {"command", "machine", "commit", "versions", "config", "measurements", "limit"}
     assert content["versions"]["torch"]
+    assert content["rates"]["copy"] == report.rates.copy
+    assert content["measurements"][2]["figures"]["share"] == report.measurements[2].figures.share
+    assert content["measurements"][0]["figures"] is None
     for m in content["measurements"]:
         line = next(line for line in table.splitlines() if line.startswith(f"{m['stage']:<20}"))
         assert f"{m['images_per_s']:,.1f}" in line
@@ -82,6 +119,7 @@ def test_one_stage_alone_names_the_slowest(pair):
     config = BenchConfig(engine=pair.folder, stages=("read",), limit=3, repeat=1, image_size=(32, 32), decoder="pillow")
     report = bench(config)
     assert [m.stage for m in report.measurements] == ["read"]
+    assert report.rates is None
     assert report.limit == "read, the slowest stage alone"
 
 

@@ -1,0 +1,51 @@
+"""Where the device's time goes: kernels by kind, from torch's profiler."""
+
+import re
+from collections import defaultdict
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch.profiler import ProfilerActivity, profile
+
+KINDS = (
+    ("decode attention", r"decode_attention|combine_kernel"),
+    ("norms and what they quantise", r"add_rms_norm"),
+    ("SwiGLU", r"swiglu"),
+    ("RoPE and keys and values", r"rope_store"),
+    ("quantise", r"quantise_kernel|quantise_rows"),
+    ("attention of prompts and images", r"flash|fmha|sdpa|cudnn.*attn|attention"),
+    (
+        "matrix products",
+        r"gemm|gemv|nvjet|cutlass|cublas|xmma|wgmma|s16816|mkldnn|::(addmm|mm|bmm|linear)|(scaled|int)_mm",
+    ),
+    ("LayerNorm", r"layer_?norm"),
+    ("copies", r"memcpy|memset|copy|::cat$|CatArray|index|gather|embedding"),
+    ("choice of tokens", r"argmax|reduce_kernel.*ArgMax|sort|topk"),
+    ("element-wise", r"elementwise|vectorized|gelu|sigmoid|::(add|mul|div|silu)_?$"),
+)
+"""The first pattern that a kernel's name holds says its kind; others go by their names."""
+
+
+def table(step: Callable[[], Any], num_steps: int, device: str) -> dict[str, float]:
+    """Share of the device's time by kind over so many steps, largest first."""
+    activity = ProfilerActivity.CPU if device == "cpu" else ProfilerActivity.CUDA
+    with profile(activities=[activity], acc_events=True) as profiler:
+        for _ in range(num_steps):
+            step()
+        if device != "cpu":
+            torch.cuda.synchronize()
+    spent: dict[str, float] = defaultdict(float)
+    for event in profiler.key_averages():
+        micros = event.self_cpu_time_total if device == "cpu" else event.self_device_time_total
+        spent[kind_of(event.key)] += micros
+    total = sum(spent.values()) or 1.0
+    return {kind: micros / total for kind, micros in sorted(spent.items(), key=lambda item: -item[1]) if micros > 0}
+
+
+def kind_of(kernel: str) -> str:
+    """The kind of a kernel by its name."""
+    for kind, pattern in KINDS:
+        if re.search(pattern, kernel, re.IGNORECASE):
+            return kind
+    return kernel.partition("<")[0].removeprefix("void ")[-60:]

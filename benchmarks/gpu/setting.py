@@ -1,0 +1,106 @@
+"""What a part of the suite is told, what it finds, and how it takes time. Imports nothing of recap-fast."""
+
+import json
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[2]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Setting:
+    """How a part is to run."""
+
+    device: str
+    """cuda or cpu."""
+    size: str
+    """'real' is LLaVA-LLaMA3-8B; 'tiny' shows in seconds, on any machine, that a part runs."""
+    work: Path
+    """A folder that the parts share: engines, tars, and what earlier parts found."""
+    num_slots: int | None = None
+    prefill_images: int | None = None
+    """Instead of the recipe's."""
+
+    @property
+    def is_real(self) -> bool:
+        """Whether figures mean something."""
+        return self.size == "real"
+
+    def find(self, part: str) -> "Found":
+        """What a part is to fill."""
+        return Found(self.work / f"{part}.json")
+
+    def found_by(self, part: str) -> dict[str, Any]:
+        """The details of a part that has run already; empty if it has not."""
+        file = self.work / f"{part}.json"
+        return json.loads(file.read_text(encoding="utf-8"))["details"] if file.is_file() else {}
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """A row of the last table."""
+
+    what: str
+    figure: str
+    bar: str = ""
+    """What it has to reach, if anything."""
+    met: bool | None = None
+
+
+@dataclass(slots=True)
+class Found:
+    """What a part has found; each new line is on disk at once, should the next measurement be the last."""
+
+    file: Path
+    lines: list[Line] = field(default_factory=list)
+    details: dict[str, Any] = field(default_factory=dict)
+
+    def add(self, what: str, figure: str, bar: str = "", met: bool | None = None) -> None:
+        """Adds a row to the table."""
+        self.lines.append(Line(what, figure, bar, met))
+        self.save()
+
+    @contextmanager
+    def trying(self, what: str) -> Iterator[None]:
+        """Lets a part go on after an error in here; the table has its kind, the JSON all of it."""
+        try:
+            yield
+        except Exception as error:  # noqa: BLE001 - whatever it is, the rest is worth measuring
+            self.details.setdefault("errors", {})[what] = traceback.format_exc()
+            self.add(what, type(error).__name__, "no error", False)
+
+    def at_least(self, what: str, value: float, bar: float | None, unit: str) -> None:
+        """A figure and what it has to reach; None for nothing."""
+        met = None if bar is None else value >= bar
+        self.add(what, f"{value:,.1f} {unit}", "" if bar is None else f">= {bar:,.0f}", met)
+
+    def save(self) -> None:
+        """Writes it all as JSON."""
+        content = {"lines": [asdict(line) for line in self.lines], "details": self.details}
+        self.file.write_text(json.dumps(content, indent=1, default=str) + "\n", encoding="utf-8")
+
+
+def seconds_of(run: Callable[[], Any], device: str, *, calls: int = 10, repeat: int = 3) -> float:
+    """Seconds of one call: the best of `repeat` times `calls` in a row, after one that is not counted."""
+    import torch
+
+    run()
+    found = []
+    for _ in range(repeat):
+        _wait(torch, device)
+        start = time.perf_counter()
+        for _ in range(calls):
+            run()
+        _wait(torch, device)
+        found.append((time.perf_counter() - start) / calls)
+    return min(found)
+
+
+def _wait(torch: Any, device: str) -> None:
+    if device != "cpu":
+        torch.cuda.synchronize()
