@@ -31,7 +31,7 @@ asan: .venv/developing  ## the tests of the C++ core under AddressSanitizer and 
 	PATH=$(CURDIR)/$(BIN):$$PATH cmake --workflow --preset asan
 
 bench: .venv/developing  ## beside transformers, on this machine
-	$(BIN)/python benchmarks/compare_hf.py
+	$(BIN)/python benchmarks/compare_peers.py --peers transformers
 
 format: .venv/developing
 	$(BIN)/ruff check --fix .

@@ -27,7 +27,7 @@ sys.path.insert(0, str(ROOT / "demo"))
 from make_shards import make_shards  # noqa: E402
 
 REFERENCE = ("float32", "pillow")
-VARIANTS = (REFERENCE, ("float32", "dali"), ("bfloat16", "pillow"), ("fp8", "pillow"))
+VARIANTS = (REFERENCE, ("float32", "dali"), ("bfloat16", "pillow"), ("int8", "pillow"), ("fp8", "pillow"))
 Captions = dict[str, tuple[str, str]]
 
 

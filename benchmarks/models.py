@@ -1,4 +1,4 @@
-"""The random LLaVAs that the benchmarks run, as transformers checkpoints: real shapes, real tokenizer, no training.
+"""The random LLaVAs that the benchmarks run, as checkpoints of the Hub: real shapes, real tokenizer, no training.
 
     python benchmarks/models.py 6m /tmp/llava-6m
 
@@ -12,8 +12,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer
 from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig, LlavaForConditionalGeneration
+from transformers.utils.logging import disable_progress_bar
 
 from recap_fast.synthetic import train_vocabulary
 
@@ -106,24 +108,51 @@ def randomize(model: torch.nn.Module, seed: int) -> None:
 
 
 def make_checkpoint(size: str, folder: Path) -> Path:
-    """Writes model, tokenizer and preprocessing of one of `SIZES`, as transformers saves them; returns the folder."""
+    """Writes model, tokenizer and preprocessing of one of `SIZES`, as the Hub has LLaVAs; returns the folder."""
     shape = SIZES[size]
     tokenizer = make_tokenizer(shape["text"]["vocab"])
     model = make_model(size, tokenizer)
+    disable_progress_bar()
     model.save_pretrained(folder)
+    rename_vision_tower(folder / "model.safetensors")
     tokenizer.save(str(folder / "tokenizer.json"))
     side = shape["image_size"]
-    processor = {
-        "image_processor_type": "CLIPImageProcessor",
-        "size": {"shortest_edge": side},
-        "crop_size": {"height": side, "width": side},
-        "resample": 3,
-        "image_mean": [0.48145466, 0.4578275, 0.40821073],
-        "image_std": [0.26862954, 0.26130258, 0.27577711],
+    files = {
+        "preprocessor_config.json": {
+            "image_processor_type": "CLIPImageProcessor",
+            "size": {"shortest_edge": side},
+            "crop_size": {"height": side, "width": side},
+            "resample": 3,
+            "image_mean": [0.48145466, 0.4578275, 0.40821073],
+            "image_std": [0.26862954, 0.26130258, 0.27577711],
+        },
+        "processor_config.json": {
+            "processor_class": "LlavaProcessor",
+            "image_token": "<image>",
+            "patch_size": shape["patch_size"],
+            "vision_feature_select_strategy": "default",
+            "num_additional_image_tokens": 1,
+        },
+        "tokenizer_config.json": {
+            "tokenizer_class": "PreTrainedTokenizerFast",
+            "bos_token": "<|begin_of_text|>",
+            "eos_token": "<|eot_id|>",
+            "pad_token": "<pad>",
+            "extra_special_tokens": {"image_token": "<image>"},
+        },
     }
-    (folder / "preprocessor_config.json").write_text(json.dumps(processor, indent=2) + "\n")
+    for name, content in files.items():
+        (folder / name).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
     print(f"{size}: {sum(p.numel() for p in model.parameters()) / 1e6:.1f} M parameters in {folder}")
     return folder
+
+
+def rename_vision_tower(file: Path) -> None:
+    """Gives the vision tower's weights the names of the Hub's checkpoints, which all versions of all libraries read."""
+    old, new = "vision_tower.", "vision_tower.vision_model."
+    weights = load_file(file)
+    renamed = {key if key.startswith(new) else key.replace(old, new, 1): value for key, value in weights.items()}
+    save_file(renamed, file, metadata={"format": "pt"})
 
 
 if __name__ == "__main__":

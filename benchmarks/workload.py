@@ -1,9 +1,11 @@
 """What the engines are compared on: a checkpoint, JPEGs in tars, how long each caption is to be; and recap-fast's run.
 
-Every peer gets the same images and has to return captions of exactly the requested lengths, equal token for token.
+Every contestant gets the same images and has to return captions of exactly the requested lengths; in float32 they have
+to be equal token for token.
 """
 
 import dataclasses
+import json
 import shutil
 import tempfile
 import time
@@ -13,10 +15,12 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
+import torch
+from peers.protocol import Job, Pass
 
 from recap_fast.decode.decoder import make_decoder
 from recap_fast.generate.build import build_engine
-from recap_fast.generate.engine import Engine, EngineOptions, open_engine
+from recap_fast.generate.engine import Engine, EngineOptions, Statistics, open_engine
 from recap_fast.generate.prompt import PromptEncoder
 from recap_fast.generate.spec import EngineSpec
 from recap_fast.generate.tokenizer import load_tokenizer
@@ -38,15 +42,6 @@ MEDIAN_LENGTH, SIGMA, SHORTEST, LONGEST = 44, 0.55, 16, 128
 
 class MismatchError(Exception):
     """An output that is not what was asked for, so that its time says nothing."""
-
-
-@dataclass(frozen=True)
-class Pass:
-    """One engine went once over all images."""
-
-    seconds: float
-    captions: list[list[int]]
-    """Token ids by image, in input order."""
 
 
 def fixed_lengths(num_images: int) -> list[int]:
@@ -74,25 +69,49 @@ def check(name: str, captions: Sequence[Sequence[int]], lengths: Sequence[int], 
             )
 
 
-@dataclass(frozen=True)
-class Workload:
-    """Files of a comparison, below one folder."""
+def agreement(captions: Sequence[Sequence[int]], truth: Sequence[Sequence[int]]) -> dict[str, float]:
+    """How far captions are those of float32: the share that is equal, the mean number of tokens before a difference."""
+    prefixes = [
+        next((i for i, (a, b) in enumerate(zip(ids, expected, strict=True)) if a != b), len(ids))
+        for ids, expected in zip(captions, truth, strict=True)
+    ]
+    equal = sum(prefix == len(expected) for prefix, expected in zip(prefixes, truth, strict=True))
+    return {"equal_captions": equal / len(truth), "mean_equal_tokens": sum(prefixes) / len(truth)}
 
-    checkpoint: Path
-    engine: Path
-    tars: list[Path]
-    images: list[bytes]
-    """The JPEGs in the tars, in order."""
 
-    @classmethod
-    def make(cls, folder: Path, checkpoint: Path, num_images: int) -> "Workload":
-        """Draws the images and builds the checkpoint's engine in float32."""
-        engine = folder / "engine"
-        build_engine("llava", checkpoint, engine, precision="float32", overwrite=True)
-        per_shard = -(-num_images // NUM_SHARDS)
-        tars = write_tars(folder / "shards", num_images, IMAGE_SIZES, per_shard=per_shard)
-        images = [jpeg(*IMAGE_SIZES[i % len(IMAGE_SIZES)], i) for i in range(num_images)]
-        return cls(checkpoint, engine, tars, images)
+def make_workload(folder: Path, checkpoint: Path, num_images: int, *, threads: int, device: str = "cpu") -> Job:
+    """Draws the images, as tars and one by one, and writes the prompt in token ids, all below `folder`."""
+    per_shard = -(-num_images // NUM_SHARDS)
+    write_tars(folder / "shards", num_images, IMAGE_SIZES, per_shard=per_shard)
+    (folder / "images").mkdir()
+    for i in range(num_images):
+        (folder / "images" / f"{i:06d}.jpg").write_bytes(jpeg(*IMAGE_SIZES[i % len(IMAGE_SIZES)], i))
+    spec = EngineSpec.load(find_engine(folder, checkpoint, "float32"))
+    prompts = PromptEncoder(load_tokenizer(folder / "engine-float32"), spec.prompt, 128, spec.limits.max_text_tokens)
+    config = json.loads((checkpoint / "config.json").read_text(encoding="utf-8"))
+    return Job(
+        folder=str(folder),
+        checkpoint=str(checkpoint),
+        prefix_ids=prompts.prefix_ids.tolist(),
+        suffix_ids=prompts.text_ids({})[0].tolist(),
+        image_token_id=config.get("image_token_index", config.get("image_token_id")),
+        num_image_tokens=spec.vision.num_image_tokens,
+        image_size=spec.preprocess.image_size,
+        mode=spec.preprocess.mode,
+        mean=list(spec.preprocess.mean),
+        std=list(spec.preprocess.std),
+        threads=threads,
+        device=device,
+        max_new_tokens=LONGEST,
+    )
+
+
+def find_engine(folder: Path, checkpoint: Path, precision: str) -> Path:
+    """The checkpoint's engine in that precision; builds it the first time."""
+    engine = folder / f"engine-{precision}"
+    if not engine.exists():
+        build_engine("llava", checkpoint, engine, precision=precision)
+    return engine
 
 
 @dataclass
@@ -117,6 +136,10 @@ class Recorder:
     def describe(self) -> str:
         return self.engine.describe()
 
+    @property
+    def statistics(self) -> Statistics:
+        return self.engine.statistics
+
     def close(self) -> None:
         self.engine.close()
 
@@ -124,26 +147,26 @@ class Recorder:
 class RecapFast:
     """recap-fast end to end, from the tars to renamed Parquet files and done-records; the engine stays open."""
 
-    name = "recap-fast"
+    libraries = ("torch", "pillow", "pyarrow")
 
-    def __init__(self, workload: Workload, options: EngineOptions, *, decode_threads: int = 1):
-        """Stop tokens and loops are ignored whatever `options` say; pixels are Pillow's."""
-        self._workload = workload
-        spec = dataclasses.replace(EngineSpec.load(workload.engine), stop_ids=())
-        self._tokenizer = load_tokenizer(workload.engine)
+    def __init__(self, job: Job):
+        """Stop tokens and loops are ignored; pixels are Pillow's. Settings: `num_slots`, `prefill_images`."""
+        torch.set_num_threads(job.threads)
+        self._folder = Path(job.folder)
+        engine = find_engine(self._folder, Path(job.checkpoint), job.precision)
+        spec = dataclasses.replace(EngineSpec.load(engine), stop_ids=())
+        self._tars = sorted((self._folder / "shards").glob("*.tar"))
+        self._tokenizer = load_tokenizer(engine)
         self._prompts = PromptEncoder(self._tokenizer, spec.prompt, 128, spec.limits.max_text_tokens)
-        self.num_prompt_tokens = (
-            len(self._prompts.prefix_ids) + spec.vision.num_image_tokens + len(self._prompts.text_ids({})[0])
-        )
-        self._decoder = make_decoder("pillow", spec.preprocess, num_threads=decode_threads)
-        options = dataclasses.replace(options, loop_stop=False)
-        self.engine = open_engine(workload.engine, spec, options, self._prompts.prefix_ids.tolist())
+        self._decoder = make_decoder("pillow", spec.preprocess, num_threads=max(1, job.threads // 2))
+        options = EngineOptions(device=job.device, loop_stop=False, **job.settings)
+        self.engine = open_engine(engine, spec, options, self._prompts.prefix_ids.tolist())
         self._window = WINDOW_SLOTS * (options.num_slots or spec.limits.num_slots) + 512
 
     def run(self, lengths: Sequence[int]) -> Pass:
         """Captions all images; raises MismatchError where the Parquet files do not hold what the engine said."""
-        output = Path(tempfile.mkdtemp(prefix="out-", dir=self._workload.engine.parent))
-        shards = expand(list(map(str, self._workload.tars)))
+        output = Path(tempfile.mkdtemp(prefix="out-", dir=self._folder))
+        shards = expand(list(map(str, self._tars)))
         recorder = Recorder(self.engine)
 
         def length(sample: Sample) -> int:
@@ -171,7 +194,7 @@ class RecapFast:
         columns = ["re_caption", "num_tokens", "status"]
         rows = [
             row
-            for tar in self._workload.tars
+            for tar in self._tars
             for row in pq.read_table(output / "data" / f"{tar.stem}.parquet", columns=columns).to_pylist()
         ]
         texts = self._tokenizer.detokenize([np.array(ids, np.int32) for ids in captions])

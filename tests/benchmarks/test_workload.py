@@ -1,9 +1,33 @@
-"""benchmarks/workload.py: the lengths, the check that makes a comparison worth something, and recap-fast's run."""
+"""benchmarks/workload.py: lengths, the check that makes a comparison worth something, our run; peers' pixels."""
 
+import dataclasses
 import statistics
 
+import checkpoints
+import numpy as np
 import pytest
 import workload
+from peers import protocol
+from transformers import CLIPImageProcessorPil
+
+from recap_fast.decode.pillow import decode_rgb, preprocess_image
+from recap_fast.records import Preprocess
+
+LENGTHS = [8, 3, 5]
+
+
+@pytest.fixture(scope="module")
+def job(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("workload")
+    checkpoints.make_checkpoint(folder / "checkpoint", "hf4", preprocess="crop")
+    return workload.make_workload(folder, folder / "checkpoint", len(LENGTHS), threads=1)
+
+
+@pytest.fixture
+def ours(job):
+    contestant = workload.RecapFast(dataclasses.replace(job, settings={"num_slots": 4, "prefill_images": 2}))
+    yield contestant
+    contestant.close()
 
 
 def test_fixed_lengths_are_64():
@@ -38,3 +62,48 @@ def test_check_accepts_equal_captions():
 def test_check_refuses_what_differs(captions, message):
     with pytest.raises(workload.MismatchError, match=message):
         workload.check("x", captions, [2, 1], [[1, 2], [3]])
+
+
+def test_agreement_counts_equal_captions_and_the_tokens_before_a_difference():
+    found = workload.agreement([[1, 2, 3], [4, 9, 6], [7]], [[1, 2, 3], [4, 5, 6], [8]])
+    assert found == {"equal_captions": 1 / 3, "mean_equal_tokens": (3 + 1 + 0) / 3}
+
+
+def test_recap_fast_gives_captions_of_the_requested_lengths(ours):
+    done = ours.run(LENGTHS)
+    assert [len(ids) for ids in done.captions] == LENGTHS
+    assert len(set(map(tuple, done.captions))) == len(LENGTHS)
+
+
+def test_a_wrong_row_in_the_output_fails(ours, monkeypatch):
+    text, stages = ours._tokenizer.detokenize, workload.Stages
+
+    def garbled(rows):
+        return [caption + "x" for caption in text(rows)]
+
+    monkeypatch.setattr(workload, "Stages", lambda **parts: stages(**{**parts, "detokenize": garbled}))
+    with pytest.raises(workload.MismatchError, match="do not hold the captions that the engine generated"):
+        ours.run(LENGTHS)
+
+
+def test_a_job_survives_its_file(job, tmp_path):
+    job.write(tmp_path / "job.json")
+    assert protocol.Job.read(tmp_path / "job.json") == job
+    assert job.prompt_ids.count(job.image_token_id) == job.num_image_tokens
+
+
+@pytest.mark.parametrize("mode", ["crop", "pad"])
+@pytest.mark.parametrize("size", workload.IMAGE_SIZES)
+def test_pixels_of_peers_are_ours(job, mode, size):
+    data = workload.jpeg(*size, seed=1)
+    preprocess = Preprocess(job.image_size, mode, tuple(job.mean), tuple(job.std))
+    expected = preprocess_image(decode_rgb(data, 1 << 20), preprocess)
+    np.testing.assert_array_equal(protocol.decode(data, dataclasses.replace(job, mode=mode)), expected)
+
+
+def test_pixels_of_peers_are_those_of_transformers_own_processor(job):
+    processor = CLIPImageProcessorPil.from_pretrained(job.checkpoint)
+    data = workload.jpeg(160, 120, seed=1)
+    (expected,) = processor([decode_rgb(data, 1 << 20)], return_tensors="np")["pixel_values"]
+    pixels = (protocol.decode(data, job) / 255 - job.mean) / job.std
+    np.testing.assert_allclose(pixels.transpose(2, 0, 1), expected, rtol=0, atol=1e-6)
