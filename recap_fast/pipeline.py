@@ -35,6 +35,8 @@ DECODE_BATCH = 32
 """Images decoded at once. The pixels that wait for the engine are those of four batches at most, 128 images or 43 MB at
 336 px, in the memory that the decoder left them in; beside them, those of requests that the engine has taken and not
 yet prefilled, one a slot at most."""
+FIRST_BATCH = 8
+"""The first batches are smaller, so that the engine has something to do early."""
 POLL_S = 0.05
 
 
@@ -164,17 +166,18 @@ class Pipeline:
     # -- decoding: samples -> requests ---------------------------------------------------------------------------------
 
     def _decode(self) -> None:
-        open_ = True
+        open_, size = True, FIRST_BATCH
         while open_ and not self._stop.is_set():
-            tickets, open_ = self._next_batch()
+            tickets, open_ = self._next_batch(size)
             if tickets:
                 self._decode_batch(tickets)
+                size = min(2 * size, DECODE_BATCH)
         self._put(self._ready, None)
 
-    def _next_batch(self) -> tuple[list[Ticket], bool]:
+    def _next_batch(self, size: int) -> tuple[list[Ticket], bool]:
         """Waits for a sample, then takes as many more as there are, up to a batch; False at the end of the input."""
         tickets: list[Ticket] = []
-        while len(tickets) < DECODE_BATCH:
+        while len(tickets) < size:
             try:
                 ticket = self._samples.get(timeout=POLL_S) if not tickets else self._samples.get_nowait()
             except queue.Empty:

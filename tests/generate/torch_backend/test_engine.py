@@ -10,8 +10,10 @@ import torch
 from engines import Pair, caption_all, make_pair, random_requests
 from recap_fast.errors import ConfigError, EngineError
 from recap_fast.generate.engine import EngineOptions, Sampling
+from recap_fast.generate.torch_backend import step
 from recap_fast.generate.torch_backend.engine import TorchEngine
 from recap_fast.generate.torch_backend.loading import resolve_device
+from recap_fast.generate.torch_backend.ops import plain
 from recap_fast.generate.torch_backend.step import Step
 from recap_fast.records import Request
 
@@ -82,6 +84,16 @@ def test_captions_do_not_depend_on_the_batch(
     assert engine.free_slots == num_slots
 
 
+@pytest.mark.parametrize("fixed_shapes", [False, True])
+def test_captions_with_plain_operations(pair: Pair, fixed_shapes: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Prompts go through torch's causal attention here, as on a GPU."""
+    monkeypatch.setattr(step, "select_ops", lambda *_: plain)
+    requests = random_requests(pair, 10, fields=True)
+    engine = pair.open(stop_ids=[], num_slots=4, prefill_images=2, fixed_shapes=fixed_shapes)
+    done = caption_all(engine, requests)
+    assert {i: c.token_ids.tolist() for i, c in done.items()} == {r.id: pair.reference(r, []) for r in requests}
+
+
 def test_logits_equal_transformers(pair: Pair) -> None:
     (request,) = random_requests(pair, 1)
     engine = pair.open(num_slots=2, prefill_images=1)
@@ -133,12 +145,12 @@ def test_sampled_captions_do_not_depend_on_neighbours_or_slots(pair: Pair, fixed
 def test_loop_is_ended_early_and_its_repetition_dropped(tmp_path: Path) -> None:
     pair = make_pair(tmp_path)
     requests = random_requests(pair, 6, max_new_tokens=100)
-    plain = caption_all(pair.open(stop_ids=[], num_slots=4), requests)
+    endless = caption_all(pair.open(stop_ids=[], num_slots=4), requests)
     stopped = caption_all(pair.open(stop_ids=[], num_slots=4, loop_stop=True), requests)
     loops = [c for c in stopped.values() if c.finish_reason == "loop"]
     assert loops, "random models fall into loops"
     for completion in stopped.values():
-        whole = plain[completion.id].token_ids.tolist()
+        whole = endless[completion.id].token_ids.tolist()
         assert whole[: len(completion.token_ids)] == completion.token_ids.tolist()
         if completion.finish_reason == "loop":
             assert len(completion.token_ids) < completion.num_tokens < 100

@@ -52,6 +52,9 @@ class Rope(NamedTuple):
 class Ops(Protocol):
     """An implementation of the operations; a module is one."""
 
+    BY_ROW: frozenset[torch.dtype]
+    """The precisions in which `decode_attention` of all rows of a prompt is faster than one causal product."""
+
     def add_rms_norm(
         self, x_RD: Tensor, delta_RD: Tensor | None, weight_D: Tensor, eps: float, quantise: torch.dtype | None
     ) -> Activation:

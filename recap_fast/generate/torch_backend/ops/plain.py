@@ -9,6 +9,7 @@ from recap_fast.generate.torch_backend.ops import Activation, Quantised, Rope, R
 # Letters: n images, R rows, D width, F inner width, H query heads, K key/value heads, L new of T positions, E head
 # width, B decode rows.
 
+BY_ROW: frozenset[torch.dtype] = frozenset()
 SMALLEST_SCALE = 1e-12
 """Of a row of zeros, which would otherwise be divided by zero."""
 

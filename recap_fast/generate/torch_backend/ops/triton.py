@@ -15,6 +15,7 @@ from recap_fast.generate.torch_backend.ops import triton_kernels as kernels
 # Letters: R rows, D width, F inner width, H query heads, K key/value heads, T positions of a slot, E head width, B
 # decode rows, S splits of the positions.
 
+BY_ROW: frozenset[torch.dtype] = frozenset()
 SPLIT: int = kernels.SPLIT.value
 
 
