@@ -33,6 +33,7 @@ PARTS = {
     "loader": 60,
     "end_to_end": 120,
     "transformers": 90,
+    "trtllm": 240,
 }
 """In the order in which they run, with the most seconds that each may take."""
 SHARED_MEMORY = Path("/dev/shm")

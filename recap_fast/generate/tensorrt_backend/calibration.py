@@ -1,0 +1,121 @@
+"""The texts that FP8 is calibrated with: whole conversations as the model will see them, without the image.
+
+ModelOpt runs them through the language model and takes the largest activations as the ends of the FP8 range. Captions
+come from the user: a file of texts, or the output of `recap-fast run` with the same checkpoint on the torch backend,
+which is made from the user's own images and prompt.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from recap_fast.errors import ConfigError
+from recap_fast.generate.prompt import BOS, MAX_FIELD_TOKENS, QUESTION, PromptEncoder, Special, find_template
+from recap_fast.generate.spec import PromptSpec
+from recap_fast.generate.tokenizer import Tokenizer
+
+MAX_TEXTS = 512
+MIN_TEXTS = 32
+CAPTION_COLUMN = "re_caption"
+FORMS = (
+    "a .txt with a caption on each line, a .jsonl with the key 'text', a .parquet with the column "
+    f"'{CAPTION_COLUMN}', or the output folder of `recap-fast run`"
+)
+
+
+def read_captions(path: Path) -> list[str]:
+    """The first `MAX_TEXTS` captions. Raises ConfigError where there are fewer than `MIN_TEXTS`."""
+    captions: list[str] = []
+    for caption in _captions(path):
+        if caption and caption.strip():
+            captions.append(caption.strip())
+        if len(captions) == MAX_TEXTS:
+            break
+    if len(captions) < MIN_TEXTS:
+        raise ConfigError(
+            f"--calibration {path} has {len(captions)} captions, FP8 needs {MIN_TEXTS} to {MAX_TEXTS}: give {FORMS}."
+        )
+    return captions
+
+
+def make_texts(captions: Sequence[str], prompt: PromptSpec, tokenizer: Tokenizer) -> list[str]:
+    """Conversations that end in these captions, special tokens spelt out; fields of the question are empty."""
+    _, template = find_template(prompt.template, tokenizer)
+    question = prompt.text.format_map(_Empty())
+    pieces = [p.token if isinstance(p, Special) else p for p in (*template.before, *template.after)]
+    start = first_special(tokenizer, BOS) + "".join(pieces).replace(QUESTION, question)
+    return [start + caption for caption in captions]
+
+
+def make_rows(captions: Sequence[str], prompt: PromptSpec, tokenizer: Tokenizer) -> list[NDArray[np.int32]]:
+    """The same conversations as token ids."""
+    encoder = PromptEncoder(tokenizer, prompt, MAX_FIELD_TOKENS)
+    start = np.concatenate([encoder.prefix_ids, encoder.text_ids({})[0]])
+    return [np.concatenate([start, tokenizer.encode(caption, continues=True)]) for caption in captions]
+
+
+def first_special(tokenizer: Tokenizer, tokens: Sequence[str]) -> str:
+    """The first of these special tokens that the tokenizer has. Raises ConfigError where it has none."""
+    for token in tokens:
+        if tokenizer.special_id(token) is not None:
+            return token
+    raise ConfigError(f"The tokenizer has none of {', '.join(tokens)}.")
+
+
+def digest(texts: Sequence[str]) -> str:
+    """SHA-256 of texts."""
+    return hashlib.sha256("\0".join(texts).encode()).hexdigest()
+
+
+def write_texts(folder: Path, texts: Sequence[str]) -> None:
+    """A folder as TensorRT-LLM's `calib_dataset` takes it: `datasets.load_dataset(folder, split="train")["text"]`."""
+    folder.mkdir(parents=True)
+    lines = [json.dumps({"text": text}) + "\n" for text in texts]
+    (folder / "train.jsonl").write_text("".join(lines), encoding="utf-8")
+
+
+class _Empty(dict[str, str]):
+    def __missing__(self, key: str) -> str:
+        return ""
+
+
+def _captions(path: Path) -> Iterator[str | None]:
+    if not path.exists():
+        raise ConfigError(f"--calibration {path} is not there: give {FORMS}.")
+    if path.is_dir():
+        for file in sorted((path / "data").rglob("*.parquet")):
+            yield from _parquet(file)
+    elif path.suffix == ".parquet":
+        yield from _parquet(path)
+    elif path.suffix in (".txt", ".jsonl"):
+        yield from _lines(path)
+    else:
+        raise ConfigError(f"--calibration {path}: give {FORMS}.")
+
+
+def _lines(path: Path) -> Iterator[str]:
+    with path.open(encoding="utf-8") as file:
+        for number, line in enumerate(file, 1):
+            if path.suffix == ".txt" or not line.strip():
+                yield line
+                continue
+            try:
+                yield str(json.loads(line)["text"])
+            except (ValueError, KeyError, TypeError) as error:
+                raise ConfigError(f"--calibration {path}, line {number}: expected {{'text': '...'}}.") from error
+
+
+def _parquet(path: Path) -> Iterator[str | None]:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        with pq.ParquetFile(path) as file:
+            for batch in file.iter_batches(columns=[CAPTION_COLUMN]):
+                yield from batch.column(0).to_pylist()
+    except (pa.ArrowException, IndexError) as error:
+        raise ConfigError(f"--calibration {path} cannot be read as captions ({error}): give {FORMS}.") from error

@@ -1,0 +1,128 @@
+"""What has to be on this machine: TensorRT-LLM in a version that has the flow, and an NVIDIA GPU.
+
+    flow trt       1.2.1 up to 1.3: the last stable versions that compile engines (removed upstream in 1.3.0rc21)
+    flow pytorch   1.2.1 up to 1.5; recap-fast was written against 1.2.1
+
+Nothing here imports TensorRT-LLM: that takes half a minute, and says less than its metadata.
+"""
+
+import importlib.metadata
+import logging
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+
+from recap_fast.errors import ConfigError
+from recap_fast.generate.tensorrt_backend.manifest import Flow, Manifest
+
+logger = logging.getLogger(__name__)
+
+WRITTEN_FOR = "1.2.1"
+OLDEST = (1, 2, 1)
+ENDS: dict[Flow, tuple[int, int]] = {"trt": (1, 3), "pytorch": (1, 5)}
+"""The first release that a flow is not run on."""
+WHERE = (
+    "Run recap-fast in NVIDIA's container 'TensorRT-LLM Release' of version 1.2.1, from the NGC catalog, or install "
+    "the wheel of tensorrt_llm 1.2.1 from NVIDIA's own Python package index: what PyPI has by that name is a stub."
+)
+SINGLE_PROCESS = "TLLM_WORKER_USE_SINGLE_PROCESS"
+DISTRIBUTIONS = {"tensorrt_llm": "tensorrt-llm", "tensorrt": "tensorrt", "modelopt": "nvidia-modelopt"}
+
+
+@dataclass(frozen=True, slots=True)
+class Gpu:
+    """The card that everything runs on."""
+
+    name: str
+    sm: str
+    """Compute capability, such as '9.0'."""
+    device: torch.device
+
+
+def require_library(flow: Flow) -> str:
+    """The version of TensorRT-LLM that is installed. Raises ConfigError where there is none, or none for this flow."""
+    version = installed_versions().get("tensorrt_llm")
+    if version is None:
+        raise ConfigError(f"The backend tensorrt-llm needs TensorRT-LLM, which is not installed. {WHERE}")
+    check_version(version, flow)
+    os.environ[SINGLE_PROCESS] = "1"  # flow pytorch's, read once, at the import: another process lacks our model class
+    return version
+
+
+@contextmanager
+def importing() -> Iterator[None]:
+    """Around the import of a flow. Raises ConfigError where TensorRT-LLM is there and does not load."""
+    try:
+        yield
+    except ImportError as error:
+        raise ConfigError(f"TensorRT-LLM is installed and cannot be imported: {error}. {WHERE}") from error
+
+
+def check_version(version: str, flow: Flow) -> None:
+    """Raises ConfigError for a version without the flow, or with a known fault; warns of one that nobody looked at."""
+    found = re.match(r"(\d+)\.(\d+)(?:\.(\d+))?", version)
+    release = tuple(int(part or 0) for part in found.groups()) if found else (0, 0, 0)
+    if release == (1, 2, 0):
+        raise ConfigError(
+            f"TensorRT-LLM {version} corrupts its key-value cache (NVIDIA/TensorRT-LLM #12770, fixed in 1.2.1): "
+            f"captions would be wrong. {WHERE}"
+        )
+    if release < OLDEST:
+        raise ConfigError(f"TensorRT-LLM {version} is too old: flow {flow} needs 1.2.1. {WHERE}")
+    if release >= ENDS[flow]:
+        other = " From 1.3.0rc21 on it compiles no engines: use --flow pytorch, or" if flow == "trt" else " Use"
+        raise ConfigError(
+            f"TensorRT-LLM {version} is not supported by flow {flow}, which ends before "
+            f"{'.'.join(map(str, ENDS[flow]))}.{other} version 1.2.1. {WHERE}"
+        )
+    if version != WRITTEN_FOR:
+        logger.warning(
+            "recap-fast was written for TensorRT-LLM %s and finds %s: an interface that nobody has compared. Look at "
+            "some captions before you trust it.",
+            WRITTEN_FOR,
+            version,
+        )
+
+
+def find_gpu(device: str) -> Gpu:
+    """The GPU of `--device`. Raises ConfigError where there is none, or it is not the process's first."""
+    if device not in ("auto", "cuda", "cuda:0"):
+        raise ConfigError(
+            f"--device {device}: TensorRT-LLM runs on the first GPU that the process sees. For another one set "
+            "CUDA_VISIBLE_DEVICES and leave --device out; for a CPU build the engine with --backend torch."
+        )
+    if not torch.cuda.is_available():
+        raise ConfigError(
+            f"TensorRT-LLM needs an NVIDIA GPU, and torch {torch.__version__} sees none. Build the engine with "
+            "--backend torch to run it here."
+        )
+    major, minor = torch.cuda.get_device_capability()
+    return Gpu(torch.cuda.get_device_name(), f"{major}.{minor}", torch.device("cuda", 0))
+
+
+def check_same_machine(manifest: Manifest, version: str, gpu: Gpu) -> None:
+    """Raises ConfigError for a compiled engine of another version or GPU; weights of flow pytorch run anywhere."""
+    if manifest.flow != "trt":
+        return
+    built, found = (manifest.versions["tensorrt_llm"], manifest.gpu, manifest.sm), (version, gpu.name, gpu.sm)
+    if built != found:
+        texts = [f"TensorRT-LLM {v} on {name} (compute capability {sm})" for v, name, sm in (built, found)]
+        raise ConfigError(
+            f"The engine was compiled with {texts[0]}, and here is {texts[1]}: compiled engines run nowhere else. "
+            "Build it again on this machine, with the same recipe and checkpoint."
+        )
+
+
+def installed_versions() -> dict[str, str]:
+    """Of what a compiled engine depends on, as far as it is there."""
+    found = {} if torch.version.cuda is None else {"cuda": torch.version.cuda}
+    for name, distribution in DISTRIBUTIONS.items():
+        try:
+            found[name] = importlib.metadata.version(distribution)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found

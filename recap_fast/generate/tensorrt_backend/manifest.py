@@ -1,0 +1,104 @@
+"""What engine.json says of a TensorRT-LLM engine beside what every engine has, and how it fits the engine's own files.
+
+tensorrt_llm/config.json     written by TensorRT-LLM: version, pretrained_config, build_config (flow trt)
+tensorrt_llm/rank0.engine    the compiled language model (flow trt)
+tensorrt_llm/*.safetensors   the language model as a plain Llama (flow pytorch), with a config.json of transformers
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from recap_fast.errors import ConfigError
+from recap_fast.generate.json_file import read_json
+
+Flow = Literal["trt", "pytorch"]
+"""'trt' compiles an engine for one GPU and one version; 'pytorch' runs weights on TensorRT-LLM's PyTorch backend."""
+FLOWS: tuple[Flow, ...] = get_args(Flow)
+ARCHITECTURE = "RecapLlavaForCausalLM"
+"""The name under which flow pytorch registers its model class, and that its config.json asks for."""
+MODEL_FOLDER = "tensorrt_llm"
+CONFIG_FILE, COMPILED_FILE = "config.json", "rank0.engine"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BuiltLimits:
+    """Sizes that the language model was built for, by TensorRT-LLM's names."""
+
+    max_batch_size: int
+    """Captions being generated at once."""
+    max_input_len: int
+    """Prompt ids: prefix, image and text."""
+    max_seq_len: int
+    """Prompt and caption."""
+    max_num_tokens: int
+    """Ids of one step, over all requests."""
+    max_prompt_embedding_table_size: int
+    """Rows of the image embeddings of a full batch."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Manifest:
+    """The table `tensorrt_llm` of engine.json."""
+
+    flow: Flow
+    versions: dict[str, str] = field(default_factory=dict)
+    """Of tensorrt_llm, tensorrt, modelopt and cuda, as far as they were there."""
+    gpu: str
+    """The card that it was built on."""
+    sm: str
+    """Its compute capability, such as '9.0'."""
+    dtype: str
+    """Of activations, and so of the image embeddings."""
+    quant_algo: str | None
+    kv_cache_quant_algo: str | None
+    calibration_sha256: str | None
+    """Of the texts that FP8 was calibrated with."""
+    vocab_size: int
+    fake_id_base: int
+    """The id of an image's first token: those of the image are fake_id_base, fake_id_base + 1, and so on."""
+    limits: BuiltLimits
+
+    @classmethod
+    def parse(cls, content: Mapping[str, Any]) -> "Manifest":
+        """Of what `dataclasses.asdict` gave. Raises TypeError or KeyError for anything else."""
+        return cls(**{**content, "limits": BuiltLimits(**content["limits"])})
+
+
+def check_model_folder(folder: Path, manifest: Manifest) -> None:
+    """Compares engine.json with what the engine's own config.json says. Raises ConfigError naming each difference."""
+    path = folder / MODEL_FOLDER / CONFIG_FILE
+    weights = path.with_name(COMPILED_FILE) if manifest.flow == "trt" else path.with_name("model.safetensors")
+    has_weights = weights.is_file() or (manifest.flow == "pytorch" and any(path.parent.glob("*.safetensors")))
+    if not path.is_file() or not has_weights:
+        raise ConfigError(f"{folder} lacks {MODEL_FOLDER}/{CONFIG_FILE} or its weights: build the engine again.")
+    differing = list(_differences(read_json(path), manifest))
+    if differing:
+        raise ConfigError(
+            f"{path} does not belong to the engine.json of {folder}: {'; '.join(differing)}. Build the engine again, "
+            "or copy the whole folder."
+        )
+
+
+def _differences(config: Mapping[str, Any], manifest: Manifest) -> Iterator[str]:
+    for name, expected in _expected(manifest).items():
+        found: Any = config
+        for part in name.split("."):
+            found = found.get(part) if isinstance(found, Mapping) else None
+        if found != expected:
+            yield f"{name} is {found!r} where engine.json has {expected!r}"
+
+
+def _expected(manifest: Manifest) -> dict[str, Any]:
+    """Values of the engine's own config.json, by their places in it."""
+    if manifest.flow == "pytorch":
+        return {"architectures": [ARCHITECTURE], "vocab_size": manifest.vocab_size}
+    return {
+        "version": manifest.versions["tensorrt_llm"],
+        "pretrained_config.vocab_size": manifest.vocab_size,
+        "pretrained_config.dtype": manifest.dtype,
+        "pretrained_config.quantization.quant_algo": manifest.quant_algo,
+        "pretrained_config.quantization.kv_cache_quant_algo": manifest.kv_cache_quant_algo,
+        **{f"build_config.{name}": value for name, value in asdict(manifest.limits).items()},
+    }

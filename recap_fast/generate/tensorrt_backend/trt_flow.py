@@ -1,0 +1,171 @@
+"""Flow trt: a plain Llama is compiled to an engine, and TensorRT-LLM's C++ executor runs it with in-flight batching.
+
+An image comes as a prompt table: `PromptTuningConfig(embedding_table=[N, D])`, and its ids, vocab_size and above, say
+which row stands where. All names are those of TensorRT-LLM 1.2.1; tests/data/trtllm_contract.json lists what each was
+read from.
+"""
+
+import contextlib
+import threading
+from collections.abc import Mapping
+from dataclasses import asdict
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+from tensorrt_llm.bindings import executor as trt
+from tensorrt_llm.builder import BuildConfig, build
+from tensorrt_llm.models import LLaMAForCausalLM
+from tensorrt_llm.models.modeling_utils import QuantConfig
+from tensorrt_llm.quantization import QuantAlgo
+
+from recap_fast.errors import EngineError
+from recap_fast.generate.spec import EngineSpec
+from recap_fast.generate.tensorrt_backend.manifest import MODEL_FOLDER, BuiltLimits
+from recap_fast.generate.tensorrt_backend.session import KV_SHARE, Answer, Answers, Prompt, SessionOptions
+
+POLL = timedelta(milliseconds=100)
+CALIBRATION_LENGTH = 512
+"""Tokens of a calibration text at most."""
+
+
+def load_model(llama: Path, spec: EngineSpec) -> Any:
+    """TensorRT-LLM's model of a plain Llama's folder, in the engine's precision."""
+    return LLaMAForCausalLM.from_hugging_face(str(llama), dtype=spec.compute_precision)
+
+
+def quantise_model(llama: Path, output: Path, spec: EngineSpec, texts: Path, num_texts: int) -> Any:
+    """The same in FP8: ModelOpt runs the texts of a folder (`texts`/train.jsonl) through it and sets the scales."""
+    kv_cache = QuantAlgo.FP8 if spec.kv_precision == "fp8" else None
+    LLaMAForCausalLM.quantize(
+        str(llama),
+        str(output),
+        dtype=spec.compute_precision,
+        quant_config=QuantConfig(quant_algo=QuantAlgo.FP8, kv_cache_quant_algo=kv_cache),
+        calib_dataset=str(texts),
+        calib_batches=num_texts,
+        calib_max_seq_length=CALIBRATION_LENGTH,
+    )
+    return LLaMAForCausalLM.from_checkpoint(str(output))
+
+
+def compile_model(model: Any, output: Path, spec: EngineSpec, limits: BuiltLimits, timing_cache: Path) -> None:
+    """Compiles the model and writes config.json and rank0.engine. Takes minutes.
+
+    BuildConfig and PluginConfig drop what they do not know without a word, so everything is read back. `build` itself
+    sets what follows from the model: the plugins' dtype, and FP8 attention of prompts where keys and values are FP8.
+    Without a path for the timing cache it leaves one in the working directory. Raises EngineError for a value that was
+    not taken.
+    """
+    wanted = {**asdict(limits), "max_beam_width": 1, "output_timing_cache": str(timing_cache)}
+    config = BuildConfig(**wanted)
+    check_taken("BuildConfig", config, wanted)
+    plugins = {"gemm_plugin": None if spec.precision == "fp8" else "auto"}
+    for name, value in plugins.items():
+        setattr(config.plugin_config, name, value)
+    check_taken("PluginConfig", config.plugin_config, plugins)
+    build(model, config).save(str(output))
+
+
+def check_taken(name: str, given: Any, wanted: Mapping[str, Any]) -> None:
+    """Raises EngineError where an object of TensorRT-LLM does not hold what it was given."""
+    for key, value in wanted.items():
+        if getattr(given, key, None) != value:
+            raise EngineError(
+                f"TensorRT-LLM's {name} has {key} {getattr(given, key, None)!r} after it was set to {value!r}: this "
+                "version takes it under another name. Use TensorRT-LLM 1.2.1."
+            )
+
+
+class TrtSession:
+    """The C++ executor, and a thread that waits for its responses."""
+
+    def __init__(self, options: SessionOptions, answers: Answers):
+        """Loads the engine. Raises EngineError where the executor does not start."""
+        self._answers, self._sampling = answers, options.sampling
+        self._end_id = options.stop_ids[-1] if options.stop_ids else None
+        self._stop_words = [[stop] for stop in options.stop_ids[:-1]] or None
+        self._output = trt.OutputConfig(exclude_input_from_output=True)
+        try:
+            model = options.folder / MODEL_FOLDER
+            self._executor = trt.Executor(model, trt.ModelType.DECODER_ONLY, self._config(options))
+        except RuntimeError as error:
+            raise EngineError(f"TensorRT-LLM's executor does not start: {error}") from error
+        self._is_closing = threading.Event()
+        self._thread = threading.Thread(target=self._poll, name="recap-trt", daemon=True)
+        self._thread.start()
+
+    def submit(self, prompt: Prompt) -> None:
+        """Enqueues a request."""
+        request = trt.Request(
+            prompt.token_ids,
+            prompt.max_new_tokens,
+            sampling_config=self._sampling_config(prompt.seed),
+            output_config=self._output,
+            end_id=self._end_id,
+            pad_id=self._end_id,
+            stop_words=self._stop_words,
+            prompt_tuning_config=trt.PromptTuningConfig(embedding_table=prompt.table),
+            client_id=prompt.id,
+        )
+        try:
+            self._executor.enqueue_request(request)
+        except RuntimeError as error:
+            raise EngineError(f"TensorRT-LLM's executor takes no requests any more: {error}") from error
+
+    def close(self) -> None:
+        """Ends the thread, then the executor."""
+        self._is_closing.set()
+        self._thread.join()
+        with contextlib.suppress(RuntimeError):  # it may have died before, and that was said
+            self._executor.shutdown()
+
+    def _config(self, options: SessionOptions) -> Any:
+        """The executor's options, set by attribute and read back.
+
+        Block reuse would give an image the keys and values of another one, for the ids of all images are the same; in
+        chunks of context the rows of a table do not come right.
+        """
+        config, limits = trt.ExecutorConfig(), options.manifest.limits
+        wanted = {
+            "max_beam_width": 1,
+            "enable_chunked_context": False,
+            "max_batch_size": options.num_slots,
+            "max_num_tokens": limits.max_num_tokens,
+        }
+        for name, value in wanted.items():
+            setattr(config, name, value)
+        config.kv_cache_config = trt.KvCacheConfig(enable_block_reuse=False, free_gpu_memory_fraction=KV_SHARE)
+        check_taken("ExecutorConfig", config, wanted)
+        check_taken("KvCacheConfig", config.kv_cache_config, {"enable_block_reuse": False})
+        return config
+
+    def _sampling_config(self, seed: int) -> Any:
+        """Greedy is said in so many words; where no `top_k` is asked for, `top_p` 1 stands for all tokens."""
+        s = self._sampling
+        if s.temperature == 0.0:
+            return trt.SamplingConfig(top_k=1)
+        return trt.SamplingConfig(top_k=s.top_k or None, top_p=s.top_p, temperature=s.temperature, seed=seed)
+
+    def _poll(self) -> None:
+        try:
+            while not self._is_closing.is_set():
+                responses = self._executor.await_responses(timeout=POLL)
+                for response in responses:
+                    self._answers.put(_answer(response))
+                if not responses and not self._executor.can_enqueue_requests():
+                    raise EngineError("it has stopped")  # noqa: TRY301 - as if it had said so
+        except Exception as error:  # noqa: BLE001 - the thread's end: whatever it is, the engine's step raises it
+            if not self._is_closing.is_set():
+                self._answers.put(EngineError(f"TensorRT-LLM's executor died: {error}"))
+
+
+def _answer(response: Any) -> Answer:
+    """Of a response: without streaming, a request has one."""
+    if response.has_error():
+        return Answer(response.client_id, [], error=response.error_msg)
+    result, reasons = response.result, trt.FinishReason
+    (ids,), (reason,) = result.output_token_ids, result.finish_reasons
+    if not result.is_final or reason not in (reasons.END_ID, reasons.STOP_WORDS, reasons.LENGTH):
+        return Answer(response.client_id, [], error=f"the request ended with {reason}, before its caption did")
+    return Answer(response.client_id, list(ids), reason != reasons.LENGTH)

@@ -1,0 +1,136 @@
+"""Which versions run, and what a machine without them is told."""
+
+import importlib.metadata
+import os
+
+import pytest
+import torch
+
+from recap_fast.errors import ConfigError
+from recap_fast.generate.tensorrt_backend import environment
+from recap_fast.generate.tensorrt_backend.environment import Gpu, check_same_machine, check_version, find_gpu
+from recap_fast.generate.tensorrt_backend.manifest import BuiltLimits, Manifest
+
+LIMITS = BuiltLimits(
+    max_batch_size=4, max_input_len=64, max_seq_len=96, max_num_tokens=8192, max_prompt_embedding_table_size=64
+)
+
+
+def make_manifest(flow="trt", **changes):
+    values = {
+        "flow": flow,
+        "versions": {"tensorrt_llm": "1.2.1"},
+        "gpu": "NVIDIA H100 80GB HBM3",
+        "sm": "9.0",
+        "dtype": "bfloat16",
+        "quant_algo": None,
+        "kv_cache_quant_algo": None,
+        "calibration_sha256": None,
+        "vocab_size": 300,
+        "fake_id_base": 300,
+        "limits": LIMITS,
+    }
+    return Manifest(**{**values, **changes})
+
+
+@pytest.mark.parametrize("flow", ["trt", "pytorch"])
+def test_the_version_that_it_was_written_for_is_taken_without_a_word(flow, caplog):
+    check_version("1.2.1", flow)
+    assert caplog.text == ""
+
+
+@pytest.mark.parametrize(
+    ("version", "flow"),
+    [("1.2.2", "trt"), ("1.2.5", "pytorch"), ("1.3.0rc21", "pytorch"), ("1.3.0", "pytorch"), ("1.4.0rc1", "pytorch")],
+)
+def test_other_versions_are_taken_with_a_warning(version, flow, caplog):
+    check_version(version, flow)
+    assert f"finds {version}" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("version", "flow", "reason"),
+    [
+        ("1.2.0", "trt", "corrupts its key-value cache"),
+        ("1.2.0", "pytorch", "corrupts its key-value cache"),
+        ("1.2.0rc6", "trt", "corrupts its key-value cache"),
+        ("1.1.0", "trt", "too old"),
+        ("0.21.0", "pytorch", "too old"),
+        ("1.3.0rc5", "trt", "use --flow pytorch"),
+        ("1.3.0", "trt", "compiles no engines"),
+        ("1.5.0", "pytorch", "not supported by flow pytorch"),
+        ("2.0.0", "pytorch", "not supported by flow pytorch"),
+        ("unknown", "trt", "too old"),
+    ],
+)
+def test_the_rest_is_refused(version, flow, reason):
+    with pytest.raises(ConfigError, match=reason) as caught:
+        check_version(version, flow)
+    assert version in str(caught.value)
+    assert "TensorRT-LLM Release" in str(caught.value)
+
+
+def test_a_missing_package_says_where_it_is(monkeypatch):
+    def missing(name):
+        raise importlib.metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(importlib.metadata, "version", missing)
+    with pytest.raises(ConfigError, match=r"not installed.*container.*package index.*stub"):
+        environment.require_library("trt")
+
+
+def test_a_package_that_does_not_load_is_no_traceback():
+    with pytest.raises(ConfigError, match=r"cannot be imported: libnvinfer"), environment.importing():
+        raise ImportError("libnvinfer.so.10 is missing")
+
+
+@pytest.mark.parametrize("flow", ["trt", "pytorch"])
+def test_the_worker_of_flow_pytorch_stays_in_this_process_whatever_comes_first(flow, fake, monkeypatch):
+    monkeypatch.delenv(environment.SINGLE_PROCESS, raising=False)
+    assert environment.require_library(flow) == "1.2.1"
+    assert os.environ[environment.SINGLE_PROCESS] == "1"
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+@pytest.mark.parametrize("device", ["auto", "cuda"])
+def test_without_a_gpu_it_says_so(device):
+    with pytest.raises(ConfigError, match="needs an NVIDIA GPU"):
+        find_gpu(device)
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda:1"])
+def test_other_devices_are_refused(device):
+    with pytest.raises(ConfigError, match="CUDA_VISIBLE_DEVICES"):
+        find_gpu(device)
+
+
+CPU = torch.device("cpu")
+HERE = Gpu("NVIDIA H100 80GB HBM3", "9.0", CPU)
+
+
+def test_a_compiled_engine_runs_where_it_was_compiled():
+    check_same_machine(make_manifest(), "1.2.1", HERE)
+
+
+@pytest.mark.parametrize(
+    ("version", "gpu"),
+    [
+        ("1.2.2", HERE),
+        ("1.2.1", Gpu("NVIDIA H200", "9.0", CPU)),
+        ("1.2.1", Gpu("NVIDIA A100-SXM4-80GB", "8.0", CPU)),
+    ],
+)
+def test_a_compiled_engine_runs_nowhere_else(version, gpu):
+    with pytest.raises(ConfigError, match=r"H100.*9\.0.*Build it again on this machine") as caught:
+        check_same_machine(make_manifest(), version, gpu)
+    assert gpu.name in str(caught.value)
+
+
+def test_weights_of_flow_pytorch_run_anywhere():
+    check_same_machine(make_manifest("pytorch"), "1.3.0", Gpu("NVIDIA L40S", "8.9", CPU))
+
+
+def test_versions_are_those_that_are_installed(fake):
+    found = environment.installed_versions()
+    assert found["tensorrt_llm"] == "1.2.1"
+    assert {"tensorrt", "modelopt"} <= found.keys()

@@ -1,0 +1,74 @@
+"""engine.json against the engine's own config.json."""
+
+import dataclasses
+import json
+
+import pytest
+
+from recap_fast.errors import ConfigError
+from recap_fast.generate.spec import EngineSpec
+from recap_fast.generate.tensorrt_backend.manifest import MODEL_FOLDER, Manifest, check_model_folder
+
+pytestmark = pytest.mark.usefixtures("gpu")
+
+
+def test_it_survives_engine_json(fake, build):
+    folder = build("trt")
+    spec = EngineSpec.load(folder)
+    manifest = spec.tensorrt_llm
+    assert spec.backend == "tensorrt-llm"
+    assert Manifest.parse(json.loads(json.dumps(dataclasses.asdict(manifest)))) == manifest
+    check_model_folder(folder, manifest)
+
+
+@pytest.mark.parametrize(
+    ("place", "value"),
+    [
+        ("version", "1.2.2"),
+        ("pretrained_config.vocab_size", 999),
+        ("pretrained_config.dtype", "float16"),
+        ("pretrained_config.quantization.quant_algo", "FP8"),
+        ("build_config.max_batch_size", 8),
+        ("build_config.max_prompt_embedding_table_size", 1),
+        ("build_config.max_seq_len", None),
+    ],
+)
+def test_every_difference_is_named(place, value, fake, build, start):
+    folder = build("trt")
+    path = folder / MODEL_FOLDER / "config.json"
+    content = json.loads(path.read_text())
+    *parents, last = place.split(".")
+    table = content
+    for part in parents:
+        table = table[part]
+    table[last] = value
+    path.write_text(json.dumps(content))
+    with pytest.raises(ConfigError, match=r"does not belong to the engine\.json") as caught:
+        start(folder)
+    assert f"{place} is {value!r}" in str(caught.value)
+
+
+def test_flow_pytorch_is_checked_too(fake, build, start):
+    folder = build("pytorch")
+    path = folder / MODEL_FOLDER / "config.json"
+    path.write_text(path.read_text().replace("RecapLlavaForCausalLM", "LlamaForCausalLM"))
+    with pytest.raises(ConfigError, match="architectures is"):
+        start(folder)
+
+
+@pytest.mark.parametrize(
+    ("flow", "name"),
+    [("trt", "rank0.engine"), ("trt", "config.json"), ("pytorch", "model.safetensors"), ("pytorch", "config.json")],
+)
+def test_a_missing_file_is_named(flow, name, fake, build, start):
+    folder = build(flow)
+    (folder / MODEL_FOLDER / name).unlink()
+    with pytest.raises(ConfigError, match=r"lacks tensorrt_llm/config\.json or its weights"):
+        start(folder)
+
+
+def test_an_engine_json_without_the_table_is_refused(fake, build, start):
+    folder = build("trt")
+    dataclasses.replace(EngineSpec.load(folder), tensorrt_llm=None).save(folder)
+    with pytest.raises(ConfigError, match="says nothing of TensorRT-LLM"):
+        start(folder)

@@ -1,0 +1,71 @@
+"""Whole captions in, completions out: stop ids and loops are cut as the torch engine cuts them while it generates."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from recap_fast.generate.tensorrt_backend.session import Answer, complete, find_loops, request_seed
+from recap_fast.generate.torch_backend.scheduler import Scheduler
+from recap_fast.records import Request
+
+STOPS = (7, 9)
+LIMIT = 60
+
+
+def scheduled(rows, *, loop_stop):
+    """What the torch engine's scheduler makes of models that would say these rows, one token a step."""
+    done = {}
+    for i, row in enumerate(rows):
+        scheduler = Scheduler(1, 1, LIMIT, STOPS, loop_stop=loop_stop)
+        scheduler.submit([Request(i, np.zeros((3, 1, 1), np.uint8), np.zeros(1, np.int32), len(row))])
+        tokens = iter(row)
+        while i not in done:
+            launch = scheduler.launch()
+            done |= {c.id: c for c in scheduler.collect(launch, np.array([next(tokens)], np.int32))}
+    return done
+
+
+looping = st.tuples(
+    st.lists(st.integers(0, 9), max_size=8), st.lists(st.integers(0, 6), min_size=1, max_size=6), st.integers(1, 40)
+).map(lambda t: (t[0] + t[1] * t[2])[:LIMIT])
+
+
+@settings(deadline=None, max_examples=60)
+@given(rows=st.lists(looping, min_size=1, max_size=5), loop_stop=st.booleans())
+def test_captions_end_where_the_torch_engine_ends_them(rows, loop_stop):
+    answers = [Answer(i, row) for i, row in enumerate(rows)]
+    truth = scheduled(rows, loop_stop=loop_stop)
+    for completion in complete(answers, STOPS, loop_stop=loop_stop):
+        wanted = truth[completion.id]
+        assert completion.token_ids.tolist() == wanted.token_ids.tolist()
+        assert completion.finish_reason == wanted.finish_reason
+        assert completion.num_tokens >= wanted.num_tokens
+        if wanted.finish_reason != "loop":
+            assert completion.num_tokens == wanted.num_tokens
+
+
+def test_a_loop_counts_all_tokens_that_were_generated():
+    (done,) = complete([Answer(0, [1, 2, 3] * 15)], STOPS, loop_stop=True)
+    assert (done.finish_reason, done.token_ids.tolist(), done.num_tokens) == ("loop", [1, 2, 3], 45)
+
+
+def test_a_stop_id_that_the_library_took_off_counts():
+    (done,) = complete([Answer(0, [1, 2], has_stopped=True)], STOPS, loop_stop=False)
+    assert (done.finish_reason, done.token_ids.tolist(), done.num_tokens) == ("stop", [1, 2], 3)
+
+
+def test_an_error_has_no_tokens():
+    (done,) = complete([Answer(3, [], error="out of luck")], STOPS, loop_stop=True)
+    assert (done.id, done.finish_reason, done.num_tokens, done.error) == (3, "error", 0, "out of luck")
+
+
+def test_no_rows_have_no_loops():
+    assert find_loops([]) == []
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2**40])
+def test_seeds_fit_and_differ(seed):
+    seeds = {request_seed(seed, key) for key in (0, 1, 2**64 - 1)}
+    assert len(seeds) == 3
+    assert all(0 <= s < 2**63 for s in seeds)
