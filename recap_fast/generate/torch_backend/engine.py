@@ -18,13 +18,8 @@ from recap_fast.errors import ConfigError, EngineError
 from recap_fast.generate.engine import EngineOptions, Statistics
 from recap_fast.generate.spec import WEIGHTS_FILE, EngineSpec, Sizes
 from recap_fast.generate.torch_backend.graphs import FixedRunner
-from recap_fast.generate.torch_backend.loading import (
-    device_name,
-    keep_freed_memory,
-    load_weights,
-    model_dtype,
-    resolve_device,
-)
+from recap_fast.generate.torch_backend.loading import device_name, load_weights, model_dtype, resolve_device
+from recap_fast.generate.torch_backend.pages import keep_freed_memory
 from recap_fast.generate.torch_backend.precision import check_precision, find_hardware
 from recap_fast.generate.torch_backend.runner import EagerRunner, Outcome, PromptShape, Runner
 from recap_fast.generate.torch_backend.sampling import uniforms

@@ -14,6 +14,7 @@ from torch import Tensor
 from recap_fast.generate.spec import TextSpec
 from recap_fast.generate.torch_backend.linear import make_linear
 from recap_fast.generate.torch_backend.ops import Activation, Ops, Quantised, Rope, Rows, plain
+from recap_fast.generate.torch_backend.pages import use_huge_pages
 from recap_fast.generate.torch_backend.rope import rope_table
 
 # Letters: n prefills of L positions, B decode rows, R = n * L + B rows, D width, H query heads, K key/value heads,
@@ -49,7 +50,10 @@ class KVCache:
 
     def __init__(self, spec: TextSpec, num_slots: int, num_positions: int, dtype: torch.dtype, device: torch.device):
         shape = (spec.num_layers, 2, num_slots, spec.num_kv_heads, num_positions + 1, spec.head_dim)
-        self.data = torch.zeros(shape, dtype=dtype, device=device)
+        self.data = torch.empty(shape, dtype=dtype, device=device)
+        if device.type == "cpu":
+            use_huge_pages(self.data)
+        self.data.zero_()
         self.idle_position = num_positions
 
 

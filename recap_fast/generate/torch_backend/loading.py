@@ -1,6 +1,5 @@
 """From an engine directory to weights on a device, in the precision that the device computes in."""
 
-import ctypes
 from pathlib import Path
 
 import torch
@@ -13,8 +12,6 @@ from recap_fast.generate.torch_backend.linear import quantise_channels
 from recap_fast.machine import cpu_model
 
 TOWER_LAYERS = "vision.layers."
-M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
-"""Of glibc's <malloc.h>."""
 
 
 def resolve_device(name: str) -> torch.device:
@@ -38,18 +35,6 @@ def device_name(device: torch.device) -> str:
         return torch.cuda.get_device_name(device)
     count = torch.get_num_threads()
     return f"{cpu_model()}, {count} thread{'s' if count > 1 else ''}"
-
-
-def keep_freed_memory() -> None:
-    """Tells glibc not to hand freed blocks back to the kernel; without glibc it does nothing.
-
-    A step allocates and frees megabytes for every product. Given back and mapped anew, each page costs a fault: with it
-    kept, an engine of 6 M parameters makes 144 to 151 images/s on two threads, 124 without.
-    """
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    if mallopt is not None:
-        mallopt(M_MMAP_THRESHOLD, 1 << 30)
-        mallopt(M_TRIM_THRESHOLD, (1 << 31) - 1)
 
 
 def model_dtype(spec: EngineSpec, device: torch.device) -> torch.dtype:
