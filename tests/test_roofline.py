@@ -3,49 +3,17 @@
 import dataclasses
 
 import pytest
+import specs
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 import engines
 from recap_fast import roofline
 from recap_fast.generate.engine import Statistics
-from recap_fast.generate.spec import EngineSpec, Limits, PromptSpec, RopeSpec, TextSpec, VisionSpec
-from recap_fast.records import Preprocess
 from recap_fast.roofline import Rates, Roofline, Work, difference, operations, snapshot
 
 TERA = 1e12
-LLAVA_LLAMA3_8B = EngineSpec(
-    name="llava-llama3-8b",
-    backend="torch",
-    precision="bfloat16",
-    vision=VisionSpec(
-        hidden_size=1024,
-        intermediate_size=4096,
-        num_layers=23,
-        num_heads=16,
-        image_size=336,
-        patch_size=14,
-        activation="quick_gelu",
-        norm_eps=1e-5,
-    ),
-    text=TextSpec(
-        hidden_size=4096,
-        intermediate_size=14336,
-        num_layers=32,
-        num_heads=32,
-        num_kv_heads=8,
-        head_dim=128,
-        vocab_size=128256,
-        max_positions=8192,
-        norm_eps=1e-5,
-        tied_head=False,
-        rope=RopeSpec(theta=500000.0),
-    ),
-    preprocess=Preprocess(336, "pad", (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
-    prompt=PromptSpec(template="llama3", text="Describe."),
-    stop_ids=(),
-    limits=Limits(max_new_tokens=128, max_text_tokens=24, num_slots=256, prefill_images=8),
-)
+LLAVA_LLAMA3_8B = specs.llava_llama3_8b()
 PREFIX, NEW = 20, 600
 RATES = Rates(precisions=("bfloat16", "bfloat16"), linear=788e12, other=788e12, copy=4.3e12)
 

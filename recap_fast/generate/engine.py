@@ -109,6 +109,18 @@ class Engine(Protocol):
         """Frees the device's memory."""
 
 
+def check_request(request: Request, max_text_tokens: int, max_new_tokens: int) -> None:
+    """Raises ValueError for a request over an engine's limits."""
+    if len(request.text_ids) > max_text_tokens:
+        raise ValueError(
+            f"request {request.id}: {len(request.text_ids)} text tokens, the engine takes {max_text_tokens}"
+        )
+    if not 1 <= request.max_new_tokens <= max_new_tokens:
+        raise ValueError(
+            f"request {request.id}: {request.max_new_tokens} new tokens, the engine makes 1 to {max_new_tokens}"
+        )
+
+
 def open_engine(folder: Path, spec: EngineSpec, options: EngineOptions, prefix_ids: Sequence[int]) -> Engine:
     """Opens the engine in `folder` with the backend that engine.json names.
 

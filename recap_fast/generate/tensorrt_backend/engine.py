@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from recap_fast.errors import ConfigError, EngineError
-from recap_fast.generate.engine import EngineOptions, Statistics
+from recap_fast.generate.engine import EngineOptions, Statistics, check_request
 from recap_fast.generate.spec import WEIGHTS_FILE, EngineSpec
 from recap_fast.generate.tensorrt_backend import environment
 from recap_fast.generate.tensorrt_backend.manifest import FLOWS, check_model_folder
@@ -99,16 +99,7 @@ class TensorRTEngine:
         if len(requests) > self.free_slots:
             raise ValueError(f"{len(requests)} requests given, {self.free_slots} slots are free")
         for request in requests:
-            if len(request.text_ids) > self._max_text_tokens:
-                raise ValueError(
-                    f"request {request.id}: {len(request.text_ids)} text tokens, the engine takes "
-                    f"{self._max_text_tokens}"
-                )
-            if not 1 <= request.max_new_tokens <= self._max_new_tokens:
-                raise ValueError(
-                    f"request {request.id}: {request.max_new_tokens} new tokens, the engine makes "
-                    f"1 to {self._max_new_tokens}"
-                )
+            check_request(request, self._max_text_tokens, self._max_new_tokens)
         self._waiting.extend(requests)
 
     def step(self) -> list[Completion]:

@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 
 from recap_fast.errors import ConfigError, EngineError
-from recap_fast.generate.engine import EngineOptions, Statistics
+from recap_fast.generate.engine import EngineOptions, Statistics, check_request
 from recap_fast.generate.spec import WEIGHTS_FILE, EngineSpec, Sizes
 from recap_fast.generate.torch_backend.graphs import FixedRunner
 from recap_fast.generate.torch_backend.loading import device_name, load_weights, model_dtype, resolve_device
@@ -97,16 +97,7 @@ class TorchEngine:
     def submit(self, requests: Sequence[Request]) -> None:
         """Puts requests in line. Raises ValueError where there are too many, or one is over the limits."""
         for request in requests:
-            if len(request.text_ids) > self._max_text_tokens:
-                raise ValueError(
-                    f"request {request.id}: {len(request.text_ids)} text tokens, the engine takes "
-                    f"{self._max_text_tokens}"
-                )
-            if not 1 <= request.max_new_tokens <= self._max_new_tokens:
-                raise ValueError(
-                    f"request {request.id}: {request.max_new_tokens} new tokens, the engine makes "
-                    f"1 to {self._max_new_tokens}"
-                )
+            check_request(request, self._max_text_tokens, self._max_new_tokens)
         self._lacked_input |= self._scheduler.is_empty
         self._scheduler.submit(requests)
 
