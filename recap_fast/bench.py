@@ -77,7 +77,8 @@ def bench(config: BenchConfig) -> Report:
             shards = tuple(map(str, tars))
         with _Bench(dataclasses.replace(config, shards=shards), spec, Path(folder)) as stages:
             found = [m for stage in STAGES if stage in config.stages for m in stages.measure(stage)]
-            decoder = f"{stages.decoder.name}, {config.decode_threads} threads"
+            threads = config.decode_threads
+            decoder = f"{stages.decoder.name}, {threads} thread{'s' if threads > 1 else ''}"
             rates = stages.roofline.rates if any(m.figures for m in found) else None
             return Report(stages.engine_text, decoder, dataclasses.asdict(config), tuple(found), rates)
 
