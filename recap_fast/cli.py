@@ -4,6 +4,7 @@
 a signal, start again to go on; 128 + n killed by signal n.
 """
 
+import contextlib
 import logging
 import sys
 from collections.abc import Callable, Iterator
@@ -59,12 +60,13 @@ def build_engine(recipe: str, checkpoint: Path, output: Path, is_tuned: bool, **
     """Makes an engine directory from RECIPE (a .toml file, or the name of one that ships) and a checkpoint."""
     from recap_fast.generate.build import build_engine as build
 
-    bar: Any = click.progressbar(length=0, label="weights", file=sys.stderr)
-    with bar:
+    bars: list[Any] = []
+    with contextlib.ExitStack() as stack:
 
         def show(done: int, total: int) -> None:
-            bar.length = total
-            bar.update(done - bar.pos)
+            if not bars:  # an error before it shows nothing but itself
+                bars.append(stack.enter_context(click.progressbar(length=total, label="weights", file=sys.stderr)))
+            bars[0].update(done - bars[0].pos)
 
         spec = build(recipe, checkpoint, output, progress=show, **choices)
     size = sum(f.stat().st_size for f in output.rglob("*") if f.is_file()) / 2**20
