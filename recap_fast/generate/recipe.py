@@ -26,7 +26,7 @@ class RecipeLimits:
     max_new_tokens: int = 128
     max_text_tokens: int | None = None
     """None: what the prompt needs, with 128 tokens for each of its fields."""
-    num_slots: int = 64
+    num_slots: int = 96
     prefill_images: int = 8
 
 

@@ -9,7 +9,7 @@ from recap_fast.generate.engine import EngineOptions
 from recap_fast.generate.spec import EngineSpec, Sizes
 from recap_fast.generate.torch_backend.memory import check_fit, fit_slots
 
-CPU_SIZES = Sizes(num_slots=64, prefill_images=8)
+CPU_SIZES = Sizes(num_slots=96, prefill_images=8)
 """At most these on a CPU, unless measured or asked for: more gain a few percent and take memory."""
 
 

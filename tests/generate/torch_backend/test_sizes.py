@@ -76,6 +76,6 @@ def test_fewer_slots_than_planned_have_smaller_prefills():
 
 
 def test_a_cpu_has_no_memory_to_count():
-    assert choose(device="cpu (2 threads)", free_gib=None) == sizes(64, 8)
+    assert choose(device="cpu (2 threads)", free_gib=None) == sizes(96, 8)
     assert choose(device="cpu (2 threads)", free_gib=None, num_slots=1000) == sizes(1000, 8)
     assert choose(TUNED, device="cpu (2 threads)", free_gib=None) == TUNED
