@@ -72,6 +72,10 @@ void run(const Swiglu& op, int num_threads) {
   run_rows(op, kernels.swiglu, op.rows, 2 * op.width, op.width, num_threads);
 }
 
+void run(const QuickGelu& op, int num_threads) {
+  run_rows(op, kernels.quick_gelu, op.rows, op.width, op.width, num_threads);
+}
+
 void run(const QuantiseRows& op, int num_threads) {
   run_rows(op, kernels.quantise_rows, op.rows, op.width, op.width, num_threads);
 }

@@ -35,6 +35,13 @@ struct Swiglu {
   RowsOut out;
 };
 
+struct QuickGelu {
+  Precision precision;
+  std::int64_t rows, width;
+  const void* x;
+  RowsOut out;
+};
+
 struct QuantiseRows {
   Precision precision;
   std::int64_t rows, width;
@@ -90,6 +97,7 @@ struct DecodeAttention {
 // number of them. Those with places throw std::out_of_range for one outside of the cache.
 void run(const AddRmsNorm& op, int num_threads);
 void run(const Swiglu& op, int num_threads);
+void run(const QuickGelu& op, int num_threads);
 void run(const QuantiseRows& op, int num_threads);
 void run(const Dequantise& op, int num_threads);
 void run(const RopeStore& op, int num_threads);

@@ -68,6 +68,12 @@ void swiglu(bool bfloat16, Size rows, Size width, Address gate_up, Address out, 
       num_threads);
 }
 
+void quick_gelu(bool bfloat16, Size rows, Size width, Address x, Address out, Address scale,
+                int num_threads) {
+  run(recap::cpu::QuickGelu{precision_of(bfloat16), rows, width, at<void>(x), rows_out(out, scale)},
+      num_threads);
+}
+
 void quantise_rows(bool bfloat16, Size rows, Size width, Address x, Address out, Address scale,
                    int num_threads) {
   run(recap::cpu::QuantiseRows{precision_of(bfloat16), rows, width, at<void>(x),
@@ -108,6 +114,7 @@ PYBIND11_MODULE(_cpu_ops, module) {
   });
   module.def("add_rms_norm", &add_rms_norm);
   module.def("swiglu", &swiglu);
+  module.def("quick_gelu", &quick_gelu);
   module.def("quantise_rows", &quantise_rows);
   module.def("dequantise", &dequantise);
   module.def("rope_store", &rope_store);

@@ -103,6 +103,18 @@ void swiglu(const Swiglu& op, std::int64_t begin, std::int64_t end, float* scrat
 }
 
 template <typename T>
+void quick_gelu(const QuickGelu& op, std::int64_t begin, std::int64_t end, float* scratch) {
+  for (std::int64_t row = begin; row < end; ++row) {
+    const T* x = static_cast<const T*>(op.x) + row * op.width;
+    const auto gated = [=](std::int64_t i) {
+      const float y = to_float(x[i]);
+      return y * rounded<T>(1.0F / (1.0F + exp(-rounded<T>(1.702F * y))));
+    };
+    write_row<T>(gated, row, op.width, op.out, scratch);
+  }
+}
+
+template <typename T>
 void quantise_rows(const QuantiseRows& op, std::int64_t begin, std::int64_t end, float* scratch) {
   for (std::int64_t row = begin; row < end; ++row) {
     const T* x = static_cast<const T*>(op.x) + row * op.width;
@@ -217,6 +229,7 @@ extern const Kernels KERNELS;
 const Kernels KERNELS = {
     by_precision<AddRmsNorm, add_rms_norm<float>, add_rms_norm<BFloat16>>,
     by_precision<Swiglu, swiglu<float>, swiglu<BFloat16>>,
+    by_precision<QuickGelu, quick_gelu<float>, quick_gelu<BFloat16>>,
     by_precision<QuantiseRows, quantise_rows<float>, quantise_rows<BFloat16>>,
     by_precision<Dequantise, dequantise<float>, dequantise<BFloat16>>,
     by_precision<RopeStore, rope_store<float>, rope_store<BFloat16>>,

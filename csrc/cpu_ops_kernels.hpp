@@ -13,6 +13,7 @@ using Kernel = void (*)(const Op& op, std::int64_t begin, std::int64_t end, floa
 struct Kernels {
   Kernel<AddRmsNorm> add_rms_norm;           // scratch [width]
   Kernel<Swiglu> swiglu;                     // scratch [width]
+  Kernel<QuickGelu> quick_gelu;              // scratch [width]
   Kernel<QuantiseRows> quantise_rows;        // scratch [width]
   Kernel<Dequantise> dequantise;             // no scratch
   Kernel<RopeStore> rope_store;              // no scratch

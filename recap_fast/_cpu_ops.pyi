@@ -28,6 +28,7 @@ def add_rms_norm(
 def swiglu(bfloat16: bool, rows: int, width: int, gate_up: int, out: int, scale: int, num_threads: int, /) -> None:
     """`width` is that of the output."""
 
+def quick_gelu(bfloat16: bool, rows: int, width: int, x: int, out: int, scale: int, num_threads: int, /) -> None: ...
 def quantise_rows(bfloat16: bool, rows: int, width: int, x: int, out: int, scale: int, num_threads: int, /) -> None: ...
 def dequantise(
     bfloat16: bool,

@@ -85,6 +85,7 @@ class Cases:
             suffix = "" if quantise is None else f" to {SHORT[quantise]}"
             cases[f"add_rms_norm{suffix}"] = self._norm(quantise)
             cases[f"swiglu{suffix}"] = self._swiglu(quantise)
+        cases["quick_gelu"] = self._quick_gelu()
         cases["quantise_rows to fp8"] = self._quantise(torch.float8_e4m3fn)
         cases["dequantise"] = self._dequantise()
         for dtype in (torch.bfloat16, torch.float8_e4m3fn):
@@ -112,6 +113,10 @@ class Cases:
         inner, form = self._text.intermediate_size, quantise or torch.bfloat16
         gate_up = self._random(self._rows, 2 * inner)
         return Case(lambda ops: ops.swiglu(gate_up, quantise), self._rows * inner * (4.0 + form.itemsize), BAR[form])
+
+    def _quick_gelu(self) -> Case:
+        x, dtype = self._random(self._rows, self._text.hidden_size), torch.bfloat16
+        return Case(lambda ops: ops.quick_gelu(x, None), x.numel() * 4.0, BAR[dtype])
 
     def _quantise(self, dtype: torch.dtype) -> Case:
         x = self._random(self._rows, self._text.hidden_size)

@@ -11,7 +11,7 @@ from torch.profiler import ProfilerActivity, profile
 KINDS = (
     ("decode attention", r"decode_attention|combine_kernel"),
     ("norms and what they quantise", r"add_rms_norm"),
-    ("SwiGLU", r"swiglu"),
+    ("SwiGLU and GELU", r"swiglu|quick_gelu"),
     ("RoPE and keys and values", r"rope_store"),
     ("quantise", r"quantise_kernel|quantise_rows"),
     ("attention of prompts and images", r"flash|fmha|sdpa|cudnn.*attn|attention"),

@@ -45,7 +45,7 @@ def test_eight_bits_are_those_of_the_bfloat16_engine(setting):
 
 def test_operations_agree_with_plain_ones(setting):
     found = ops.run(setting)
-    assert len(found.lines) == 12
+    assert len(found.lines) == 13
     assert all(line.met for line in found.lines)
     assert all(case["bytes_per_s"] > 0 for case in found.details.values())
 
@@ -79,7 +79,7 @@ def test_an_operation_that_fails_costs_no_other(setting, monkeypatch):
     monkeypatch.setattr(ops, "select_ops", lambda *_: broken)
     found = ops.run(setting)
     assert [(line.what, line.figure) for line in found.lines if not line.met] == [("dequantise", "RuntimeError")]
-    assert len(found.lines) == 12
+    assert len(found.lines) == 13
     assert "illegal address" in setting.found_by("ops")["errors"]["dequantise"]
 
 

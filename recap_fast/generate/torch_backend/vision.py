@@ -49,11 +49,11 @@ class VisionTower:
 
 
 class _Layer:
-    """One pre-norm transformer layer."""
+    """One pre-norm transformer layer. It adds to its input in place."""
 
     def __init__(self, spec: VisionSpec, name: str, weights: Mapping[str, Tensor], ops: Ops, dtype: torch.dtype):
         self._heads, self._eps = spec.num_heads, spec.norm_eps
-        self._quick = spec.activation == "quick_gelu"
+        self._ops, self._quick = ops, spec.activation == "quick_gelu"
         self._norms = [(weights[f"{name}.{n}.weight"], weights[f"{name}.{n}.bias"]) for n in ("norm1", "norm2")]
         self._qkv, self._out, self._fc1, self._fc2 = (
             make_linear(weights, f"{name}.{part}", ops, dtype) for part in ("qkv", "out", "fc1", "fc2")
@@ -64,7 +64,8 @@ class _Layer:
         h = F.layer_norm(x, (width,), *self._norms[0], self._eps)
         q, k, v = self._qkv(h).view(n, length, 3, self._heads, -1).permute(2, 0, 3, 1, 4)
         attended = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(n, length, width)
-        x = x + self._out(attended)
-        h = self._fc1(F.layer_norm(x, (width,), *self._norms[1], self._eps))
-        h = h * torch.sigmoid(1.702 * h) if self._quick else F.gelu(h)
-        return x + self._fc2(h)
+        x += self._out(attended)
+        h = self._fc1(F.layer_norm(x, (width,), *self._norms[1], self._eps)).flatten(0, 1)
+        gelu = self._ops.quick_gelu(h, self._fc2.quantise) if self._quick else F.gelu(h)
+        x += self._fc2(gelu).view_as(x)
+        return x

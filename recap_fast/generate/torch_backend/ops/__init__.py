@@ -66,6 +66,9 @@ class Ops(Protocol):
     def swiglu(self, gate_up_R2F: Tensor, quantise: torch.dtype | None) -> Activation:
         """silu(gate) * up of a fused projection [R, 2F]: [R, F]."""
 
+    def quick_gelu(self, x_RF: Tensor, quantise: torch.dtype | None) -> Activation:
+        """x * sigmoid(1.702 x), CLIP's activation: [R, F]."""
+
     def quantise_rows(self, x_RD: Tensor, dtype: torch.dtype) -> Quantised:
         """Each row in 8 bits with a scale of its own; int8 is rounded to the nearest, ties to even."""
 

@@ -83,6 +83,23 @@ def swiglu(gate_up_R2F: Tensor, quantise: torch.dtype | None = None) -> Activati
     return _as_activation(y, scale, quantise)
 
 
+def quick_gelu(x_RF: Tensor, quantise: torch.dtype | None = None) -> Activation:
+    """See `Ops.quick_gelu`. Rounds where `plain.quick_gelu` does."""
+    rows, width = x_RF.shape
+    dtype = x_RF.dtype
+    y, scale = _empty_rows(rows, width, dtype, quantise)
+    core.quick_gelu(
+        _is_bfloat16(dtype),
+        rows,
+        width,
+        _address(x_RF, dtype, (rows, width)),
+        y.data_ptr(),
+        0 if scale is None else scale.data_ptr(),
+        torch.get_num_threads(),
+    )
+    return _as_activation(y, scale, quantise)
+
+
 def quantise_rows(x_RD: Tensor, dtype: torch.dtype) -> Quantised:
     """See `Ops.quantise_rows`."""
     if dtype != torch.int8:

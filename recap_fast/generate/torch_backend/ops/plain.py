@@ -34,6 +34,12 @@ def swiglu(gate_up_R2F: Tensor, quantise: torch.dtype | None = None) -> Activati
     return y if quantise is None else quantise_rows(y, quantise)
 
 
+def quick_gelu(x_RF: Tensor, quantise: torch.dtype | None = None) -> Activation:
+    """See `Ops.quick_gelu`."""
+    y = x_RF * torch.sigmoid(1.702 * x_RF)
+    return y if quantise is None else quantise_rows(y, quantise)
+
+
 def quantise_rows(x_RD: Tensor, dtype: torch.dtype) -> Quantised:
     """See `Ops.quantise_rows`."""
     largest = 127.0 if dtype == torch.int8 else torch.finfo(dtype).max

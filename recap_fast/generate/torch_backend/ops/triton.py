@@ -45,6 +45,18 @@ def swiglu(gate_up_R2F: Tensor, quantise: torch.dtype | None = None) -> Activati
     return out if scale is None else Quantised(out, scale)
 
 
+def quick_gelu(x_RF: Tensor, quantise: torch.dtype | None = None) -> Activation:
+    """See `Ops.quick_gelu`."""
+    rows, width = x_RF.shape
+    out, scale, largest = _make_output(x_RF, width, quantise)
+    block = triton.next_power_of_2(width)
+    if quantise is None:
+        block = min(block, 2048)
+    args = x_RF.contiguous(), out, scale, width, largest, block
+    _launch(kernels.quick_gelu_kernel, (rows, triton.cdiv(width, block)), args, num_warps=_num_warps(block))
+    return out if scale is None else Quantised(out, scale)
+
+
 def quantise_rows(x_RD: Tensor, dtype: torch.dtype) -> Quantised:
     """See `Ops.quantise_rows`."""
     rows, width = x_RD.shape

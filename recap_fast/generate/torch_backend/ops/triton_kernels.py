@@ -71,6 +71,17 @@ def swiglu_kernel(gate_up_ptr, out_ptr, scale_ptr, F: tl.constexpr, LARGEST: tl.
 
 
 @triton.jit
+def quick_gelu_kernel(x_ptr, out_ptr, scale_ptr, F: tl.constexpr, LARGEST: tl.constexpr, BLOCK: tl.constexpr):
+    """A program is a block of a row; a whole row where it is quantised."""
+    row = tl.program_id(0).to(tl.int64)
+    f = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
+    inside = f < F
+    x = tl.load(x_ptr + row * F + f, mask=inside, other=0.0).to(tl.float32)
+    share = _rounded(1.0 / (1.0 + tl.exp(-_rounded(1.702 * x, x_ptr))), x_ptr)
+    _store_row(_rounded(x * share, x_ptr), row, row * F + f, inside, out_ptr, scale_ptr, LARGEST)
+
+
+@triton.jit
 def quantise_kernel(x_ptr, out_ptr, scale_ptr, D: tl.constexpr, LARGEST: tl.constexpr, BLOCK: tl.constexpr):
     """A program is a row."""
     row = tl.program_id(0).to(tl.int64)

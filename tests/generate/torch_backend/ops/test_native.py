@@ -89,6 +89,14 @@ def test_swiglu_is_exact_for_every_size_of_gate() -> None:
     torch.testing.assert_close(got[4001:].double(), exact[4001:], rtol=1e-6, atol=1e-6)
 
 
+@BOTH
+@settings(deadline=None)
+@given(**rows_and_width, quantise=st.sampled_from([None, torch.int8]))
+def test_quick_gelu(dtype: torch.dtype, rows: int, width: int, seed: int, quantise: torch.dtype | None) -> None:
+    x = 5 * random(rows, width, seed=seed, dtype=dtype)
+    assert_same(native.quick_gelu(x, quantise), plain.quick_gelu(x, quantise))
+
+
 def test_what_is_not_a_number_stays_so() -> None:
     x = random(3, 40, seed=0)
     x[1, 7] = torch.nan
@@ -97,6 +105,7 @@ def test_what_is_not_a_number_stays_so() -> None:
         assert normed.isnan().all(-1).tolist() == [False, True, False]
         scale = native.quantise_rows(x.to(dtype), torch.int8).scale
         assert scale[:, 0].isnan().tolist() == [False, True, False]
+        assert native.quick_gelu(x.to(dtype)).isnan().any(-1).tolist() == [False, True, False]
         assert native.swiglu(x.to(dtype)).isnan().any(-1).tolist() == [False, True, False]
 
 
@@ -229,6 +238,8 @@ def test_any_number_of_threads_gives_the_same_bits(dtype: torch.dtype) -> None:
             *native.add_rms_norm(x.clone(), None, weight, 1e-5, torch.int8),
             native.swiglu(x),
             *native.swiglu(x, torch.int8),
+            native.quick_gelu(x),
+            *native.quick_gelu(x, torch.int8),
             *native.quantise_rows(x, torch.int8),
             native.dequantise(sums, scale, weight.float(), None, dtype),
             native.rope_store(qkv, 56, rope, places, stored),

@@ -30,6 +30,11 @@ def test_swiglu() -> None:
     torch.testing.assert_close(plain.swiglu(torch.cat([gate, up], -1)), gate * torch.sigmoid(gate) * up)
 
 
+def test_quick_gelu() -> None:
+    x = random(4, 8)
+    torch.testing.assert_close(plain.quick_gelu(x), x / (1 + torch.exp(-1.702 * x)))
+
+
 @pytest.mark.parametrize(
     ("dtype", "largest", "error"), [(torch.int8, 127, 0.5 / 127), (torch.float8_e4m3fn, 448, 2**-4)]
 )
@@ -43,6 +48,7 @@ def test_quantised_rows(dtype: torch.dtype, largest: float, error: float) -> Non
     assert torch.equal(
         norm.values, plain.quantise_rows(plain.add_rms_norm(x, None, torch.ones(64), 1e-5), dtype).values
     )
+    assert torch.equal(plain.quick_gelu(x, dtype).scale, plain.quantise_rows(plain.quick_gelu(x), dtype).scale)
     assert torch.equal(plain.swiglu(x, dtype).scale, plain.quantise_rows(plain.swiglu(x), dtype).scale)
 
 

@@ -104,6 +104,14 @@ def test_swiglu(ops: Any, shape: tuple[int, int], dtype: torch.dtype, quantise: 
 
 
 @pytest.mark.parametrize("dtype", FLOAT_TYPES)
+@pytest.mark.parametrize("quantise", [None, *EIGHT_BITS])
+@pytest.mark.parametrize("shape", [(0, 64), (3, 96), (2, 2500)])
+def test_quick_gelu(ops: Any, shape: tuple[int, int], dtype: torch.dtype, quantise: torch.dtype | None) -> None:
+    x = 2 * random(*shape, dtype=dtype)
+    assert_same(ops.quick_gelu(x, quantise), plain.quick_gelu(x, quantise))
+
+
+@pytest.mark.parametrize("dtype", FLOAT_TYPES)
 @pytest.mark.parametrize("quantise", EIGHT_BITS)
 @pytest.mark.parametrize("shape", [(0, 64), (1, 16), (4, 4096)])
 def test_quantise_rows(ops: Any, shape: tuple[int, int], dtype: torch.dtype, quantise: torch.dtype) -> None:
@@ -272,7 +280,7 @@ def test_kernels_compile_for_a_card(
     monkeypatch.setattr(triton.JITFunction, "run", compile_only)
     monkeypatch.setattr(triton.runtime.driver, "_active", AbsentCard(capability))
     run_all(dtype, quantise, cached)
-    assert len(compiled) == 6 + (quantise is not None) + (quantise == torch.int8)
+    assert len(compiled) == 7 + (quantise is not None) + (quantise == torch.int8)
     for kernel in compiled:
         assert kernel.asm["cubin"]
         assert kernel.metadata.shared <= SHARED_MEMORY[capability]
@@ -286,6 +294,7 @@ def run_all(dtype: torch.dtype, quantise: torch.dtype | None, cached: torch.dtyp
     x, weight, index = torch.zeros(2, 4096, dtype=dtype), torch.ones(4096, dtype=dtype), torch.zeros(2).long()
     ops.add_rms_norm(x, x.clone(), weight, 1e-5, quantise)
     ops.swiglu(torch.zeros(2, 28672, dtype=dtype), quantise)
+    ops.quick_gelu(x, quantise)
     if quantise is not None:
         ops.quantise_rows(x, quantise)
     if quantise == torch.int8:
