@@ -5,6 +5,7 @@ Each is one pass over memory, on the threads that torch runs already. Where 8-bi
 
 import ctypes
 import logging
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -66,56 +67,24 @@ def add_rms_norm(
 
 def swiglu(gate_up_R2F: Tensor, quantise: torch.dtype | None = None) -> Activation:
     """See `Ops.swiglu`. Rounds where `plain.swiglu` does."""
-    rows, columns = gate_up_R2F.shape
+    columns = gate_up_R2F.shape[1]
     if columns % 2:
         raise ValueError(f"{columns} columns cannot be halved into gate and up")
-    dtype, width = gate_up_R2F.dtype, columns // 2
-    y, scale = _empty_rows(rows, width, dtype, quantise)
-    core.swiglu(
-        _is_bfloat16(dtype),
-        rows,
-        width,
-        _address(gate_up_R2F, dtype, (rows, columns)),
-        y.data_ptr(),
-        0 if scale is None else scale.data_ptr(),
-        torch.get_num_threads(),
-    )
-    return _as_activation(y, scale, quantise)
+    return _map_rows(core.swiglu, gate_up_R2F, columns // 2, quantise)
 
 
 def quick_gelu(x_RF: Tensor, quantise: torch.dtype | None = None) -> Activation:
     """See `Ops.quick_gelu`. Rounds where `plain.quick_gelu` does."""
-    rows, width = x_RF.shape
-    dtype = x_RF.dtype
-    y, scale = _empty_rows(rows, width, dtype, quantise)
-    core.quick_gelu(
-        _is_bfloat16(dtype),
-        rows,
-        width,
-        _address(x_RF, dtype, (rows, width)),
-        y.data_ptr(),
-        0 if scale is None else scale.data_ptr(),
-        torch.get_num_threads(),
-    )
-    return _as_activation(y, scale, quantise)
+    return _map_rows(core.quick_gelu, x_RF, x_RF.shape[1], quantise)
 
 
 def quantise_rows(x_RD: Tensor, dtype: torch.dtype) -> Quantised:
     """See `Ops.quantise_rows`."""
     if dtype != torch.int8:
         return plain.quantise_rows(x_RD, dtype)
-    rows, width = x_RD.shape
-    values, scale = torch.empty(rows, width, dtype=torch.int8), torch.empty(rows, 1)
-    core.quantise_rows(
-        _is_bfloat16(x_RD.dtype),
-        rows,
-        width,
-        _address(x_RD, x_RD.dtype, (rows, width)),
-        values.data_ptr(),
-        scale.data_ptr(),
-        torch.get_num_threads(),
-    )
-    return Quantised(values, scale)
+    rows = _map_rows(core.quantise_rows, x_RD, x_RD.shape[1], dtype)
+    assert isinstance(rows, Quantised)
+    return rows
 
 
 def dequantise(
@@ -188,6 +157,22 @@ def decode_attention(q_BHE: Tensor, cache: Tensor, rows: Rows) -> Tensor:
         torch.get_num_threads(),
     )
     return out
+
+
+def _map_rows(kernel: Callable[..., None], x_RC: Tensor, width: int, quantise: torch.dtype | None) -> Activation:
+    """Runs a kernel that makes a row of `width` of every row of `x`."""
+    rows, columns = x_RC.shape
+    y, scale = _empty_rows(rows, width, x_RC.dtype, quantise)
+    kernel(
+        _is_bfloat16(x_RC.dtype),
+        rows,
+        width,
+        _address(x_RC, x_RC.dtype, (rows, columns)),
+        y.data_ptr(),
+        0 if scale is None else scale.data_ptr(),
+        torch.get_num_threads(),
+    )
+    return _as_activation(y, scale, quantise)
 
 
 def _empty_rows(

@@ -35,37 +35,19 @@ def add_rms_norm(
 
 def swiglu(gate_up_R2F: Tensor, quantise: torch.dtype | None = None) -> Activation:
     """See `Ops.swiglu`."""
-    rows, width = len(gate_up_R2F), gate_up_R2F.shape[1] // 2
-    out, scale, largest = _make_output(gate_up_R2F, width, quantise)
-    block = triton.next_power_of_2(width)
-    if quantise is None:
-        block = min(block, 2048)
-    args = gate_up_R2F.contiguous(), out, scale, width, largest, block
-    _launch(kernels.swiglu_kernel, (rows, triton.cdiv(width, block)), args, num_warps=_num_warps(block))
-    return out if scale is None else Quantised(out, scale)
+    return _map_rows(kernels.swiglu_kernel, gate_up_R2F, gate_up_R2F.shape[1] // 2, quantise)
 
 
 def quick_gelu(x_RF: Tensor, quantise: torch.dtype | None = None) -> Activation:
     """See `Ops.quick_gelu`."""
-    rows, width = x_RF.shape
-    out, scale, largest = _make_output(x_RF, width, quantise)
-    block = triton.next_power_of_2(width)
-    if quantise is None:
-        block = min(block, 2048)
-    args = x_RF.contiguous(), out, scale, width, largest, block
-    _launch(kernels.quick_gelu_kernel, (rows, triton.cdiv(width, block)), args, num_warps=_num_warps(block))
-    return out if scale is None else Quantised(out, scale)
+    return _map_rows(kernels.quick_gelu_kernel, x_RF, x_RF.shape[1], quantise)
 
 
 def quantise_rows(x_RD: Tensor, dtype: torch.dtype) -> Quantised:
     """See `Ops.quantise_rows`."""
-    rows, width = x_RD.shape
-    out, scale, largest = _make_output(x_RD, width, dtype)
-    assert scale is not None
-    block = triton.next_power_of_2(width)
-    args = x_RD.contiguous(), out, scale, width, largest, block
-    _launch(kernels.quantise_kernel, (rows,), args, num_warps=_num_warps(block))
-    return Quantised(out, scale)
+    rows = _map_rows(kernels.quantise_kernel, x_RD, x_RD.shape[1], dtype)
+    assert isinstance(rows, Quantised)
+    return rows
 
 
 def dequantise(
@@ -111,6 +93,17 @@ def decode_attention(q_BHE: Tensor, cache: Tensor, rows: Rows) -> Tensor:
     args = partial_BHSE, lse_BHS, rows, out, splits, positions, width
     _launch(kernels.combine_kernel, (num_rows, heads), args, num_warps=1)
     return out
+
+
+def _map_rows(kernel: Any, x_RC: Tensor, width: int, quantise: torch.dtype | None) -> Activation:
+    """Runs a kernel that makes a row of `width` of every row of `x`, in blocks where it need not see a whole row."""
+    out, scale, largest = _make_output(x_RC, width, quantise)
+    block = triton.next_power_of_2(width)
+    if quantise is None:
+        block = min(block, 2048)
+    args = x_RC.contiguous(), out, scale, width, largest, block
+    _launch(kernel, (len(x_RC), triton.cdiv(width, block)), args, num_warps=_num_warps(block))
+    return out if scale is None else Quantised(out, scale)
 
 
 def _launch(kernel: Any, grid: tuple[int, ...], args: tuple[Any, ...], num_warps: int = 4) -> None:
