@@ -23,6 +23,8 @@ from recap_fast.generate.engine import EngineOptions, open_engine
 from recap_fast.generate.prompt import PromptEncoder
 from recap_fast.generate.spec import EngineSpec
 from recap_fast.generate.tokenizer import load_tokenizer
+from recap_fast.generate.torch_backend.loading import resolve_device
+from recap_fast.generate.torch_backend.precision import find_hardware
 from recap_fast.records import Request
 
 SIZES = ((1, 1), (3, 3), (5, 2), (16, 4), (64, 8))
@@ -138,7 +140,8 @@ def _gap(pair: engines.Pair, request: Request, expected: list[int], given: list[
 
 def _eight_bits(found: Found, setting: Setting, num_scenes: int) -> None:
     """The next token after every beginning of a caption, beside bfloat16's, which made the captions."""
-    demo = {p: _Demo(setting, p) for p in ("bfloat16", "fp8", "int8")}
+    has = find_hardware(resolve_device(setting.device)).precisions()
+    demo = {p: _Demo(setting, p) for p in ("bfloat16", "fp8", "int8") if p in has}
     rng = np.random.default_rng(10**6)
     pictures = demo["bfloat16"].decode([scenes.jpeg(scenes.random_scene(rng)) for _ in range(num_scenes)])
     captions = demo["bfloat16"].caption(pictures)

@@ -107,8 +107,9 @@ class Stream:
     def __init__(self, engine: Engine, made: model.Model, pixels: NDArray[np.uint8]):
         self._engine, self._made, self._pixels = engine, made, pixels
         self._numbers, self._text = itertools.count(), made.prompts.text_ids({})[0]
+        self._num_slots = engine.free_slots
         self._lengths: Iterator[int] = iter(())
-        self._first = 0
+        self._first = self._longest = 0
 
     def advance(self) -> list[int]:
         """One step; how many tokens each caption has that ended and was asked for since the last change of lengths."""
@@ -118,17 +119,24 @@ class Stream:
         return [done.num_tokens for done in self._engine.step() if done.id >= self._first]
 
     def window(self, lengths: Sequence[int], seconds: float) -> Counted:
-        """Changes to these lengths, waits until captions of the kind end, and counts for so long."""
+        """Changes to these lengths, waits until captions of the kind end, and counts for so long or a little longer.
+
+        It counts whole turnovers, as many captions as there are slots: those of one length join in a burst and end in
+        a burst, and part of that would show too many prefills or too few.
+        """
         self._lengths, self._first = itertools.cycle(lengths), next(self._numbers) + 1
-        longest = max(lengths)
-        for _ in range(longest):  # by then those of the old lengths are on their way out
+        before, self._longest = self._longest, max(lengths)
+        for _ in range(max(before, self._longest)):  # by then those of the old lengths are on their way out
             self.advance()
         while not self.advance():
             pass
-        before, start, ended = snapshot(self._engine.statistics), time.perf_counter(), []
-        while (now := time.perf_counter()) - start < seconds:
-            ended += self.advance()
-        return Counted(len(ended), sum(ended), now - start, difference(before, self._engine.statistics))
+        counted, start, ended = snapshot(self._engine.statistics), time.perf_counter(), []
+        while True:
+            done = self.advance()
+            begun, ended = len(ended) // self._num_slots, ended + done
+            now = time.perf_counter()
+            if now - start >= seconds and len(ended) // self._num_slots > begun:
+                return Counted(len(ended), sum(ended), now - start, difference(counted, self._engine.statistics))
 
     def _request(self) -> Request:
         number = next(self._numbers)

@@ -71,7 +71,8 @@ def _activation_bytes(spec: EngineSpec, rows: int, images: int, logits: int) -> 
     vision   after the first half of the feed-forward part: n * (N + 1) * (2 width + 3 inner width) * b
     decoder  after SwiGLU: R * (2 D + 3 F) * b; with int8 weights before it: R * (2 D * b + 2 F * (4 + b)), since its
              products come as int32
-    head     (n + B) * V * (b + 4): logits, and a float32 copy of them
+    head     (n + B) * V * (b + 4): logits, and a float32 copy of them; sampling without a top-k takes some 28 bytes a
+             logit instead, which is not counted
     """
     text, vision, item = spec.text, spec.vision, ITEM_BYTES[spec.compute_precision]
     width, inner = text.hidden_size, text.intermediate_size
