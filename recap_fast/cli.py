@@ -8,7 +8,6 @@ import contextlib
 import logging
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +59,8 @@ def build_engine(recipe: str, checkpoint: Path, output: Path, is_tuned: bool, **
     """Makes an engine directory from RECIPE (a .toml file, or the name of one that ships) and a checkpoint."""
     from recap_fast.generate.build import build_engine as build
 
+    if is_tuned and choices["backend"] != "torch":
+        raise click.UsageError("--tune is for --backend torch: the recipe's limits size an engine of tensorrt-llm.")
     bars: list[Any] = []
     with contextlib.ExitStack() as stack:
 
@@ -84,8 +85,7 @@ def build_engine(recipe: str, checkpoint: Path, output: Path, is_tuned: bool, **
 def tune(engine: Path, device: str) -> None:
     """Finds the --num-slots and --prefill-images that are fastest on this device; later runs on it use them.
 
-    They are kept in tuning.json in the engine directory, for each device that the engine was tuned on, and change no
-    caption in float32.
+    They are kept in the engine directory, for each device by name, and change no caption in float32.
     """
     _tune(engine, device)
 
@@ -221,7 +221,7 @@ def bench(**given: Any) -> None:
         json_file.write_text(report.as_json(["recap-fast", *sys.argv[1:]]), encoding="utf-8")
 
 
-@contextmanager
+@contextlib.contextmanager
 def _without_warnings() -> Iterator[None]:
     logger = logging.getLogger("recap_fast")
     before = logger.level

@@ -155,6 +155,13 @@ def test_build_engine_reports_and_refuses(server, tmp_path):
     assert "Traceback" not in command.stderr
 
 
+def test_an_engine_of_tensorrt_llm_is_not_tuned(tmp_path):
+    build = ["build-engine", "llava", "--checkpoint", tmp_path, "--output", tmp_path / "engine", "--tune"]
+    done = CliRunner().invoke(cli, [*map(str, build), "--backend", "tensorrt-llm"])
+    assert done.exit_code == 2
+    assert "--tune is for --backend torch" in done.stderr
+
+
 def test_an_engine_is_tuned_when_it_is_built_and_later(tmp_path, monkeypatch):
     checkpoints.make_checkpoint(tmp_path / "checkpoint")
     quick = functools.partial(tuning.tune, seconds=0.01, candidates=[Sizes(num_slots=4, prefill_images=2)])

@@ -102,7 +102,9 @@ def test_plugins_are_set_by_attribute(fake: Fake) -> None:
 
     plugins = BuildConfig().plugin_config
     plugins.gemm_plugin = "auto"
-    assert plugins.gemm_plugin == "auto"
+    assert plugins.gemm_plugin == "float16"
+    plugins.dtype = "bfloat16"
+    assert plugins.gemm_plugin == plugins.gpt_attention_plugin == "bfloat16"
     with pytest.raises(ValidationError, match="gemm_plugins"):
         plugins.gemm_plugins = "auto"
     with pytest.raises(ValidationError, match="bf16"):

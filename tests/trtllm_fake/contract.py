@@ -183,7 +183,8 @@ def make_class(
     def read(self: Any, name: str) -> Any:
         if name not in readable:
             raise AttributeError(f"{symbol}.{name} is not in the contract table")
-        return getattr(self._behind, name)
+        value = getattr(self._behind, name)
+        return getattr(self._behind, entry["auto"]) if value == "auto" and "auto" in entry else value
 
     def write(self: Any, name: str, value: Any) -> None:
         if name not in writable:

@@ -134,6 +134,7 @@ def build(engine_class: type, behaviour: type[Engine], fields: Sequence[str], mo
         values["max_seq_len"] = behind.checkpoint.config["max_position_embeddings"]
     if values["max_input_len"] > values["max_seq_len"]:
         raise ValueError(f"max_input_len {values['max_input_len']} is over max_seq_len {values['max_seq_len']}")
+    values["max_num_tokens"] = min(values["max_num_tokens"], values["max_seq_len"] * values["max_batch_size"])
     gemm = values["plugin_config"]["gemm_plugin"]
     if gemm in DTYPES and gemm != behind.dtype:
         raise ValueError(f"gemm_plugin {gemm!r} is not the model's type {behind.dtype!r}")

@@ -148,12 +148,12 @@ def make_limits(spec: EngineSpec, tokenizer: Tokenizer) -> BuiltLimits:
     """Sizes for an engine's prompts: the table holds the image tokens of a full batch."""
     encoder = PromptEncoder(tokenizer, spec.prompt, MAX_FIELD_TOKENS, spec.limits.max_text_tokens)
     longest = len(encoder.prefix_ids) + spec.vision.num_image_tokens + spec.limits.max_text_tokens
-    batch = min(spec.limits.num_slots, MAX_BATCH)
+    batch, caption = min(spec.limits.num_slots, MAX_BATCH), longest + spec.limits.max_new_tokens
     return BuiltLimits(
         max_batch_size=batch,
         max_input_len=longest,
-        max_seq_len=longest + spec.limits.max_new_tokens,
-        max_num_tokens=max(STEP_TOKENS, longest),
+        max_seq_len=caption,
+        max_num_tokens=min(max(STEP_TOKENS, longest), batch * caption),  # `build` lowers it to what a batch can be
         max_prompt_embedding_table_size=batch * spec.vision.num_image_tokens,
     )
 

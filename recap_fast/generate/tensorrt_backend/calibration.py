@@ -98,15 +98,18 @@ def _captions(path: Path) -> Iterator[str | None]:
 
 
 def _lines(path: Path) -> Iterator[str]:
-    with path.open(encoding="utf-8") as file:
-        for number, line in enumerate(file, 1):
-            if path.suffix == ".txt" or not line.strip():
-                yield line
-                continue
-            try:
-                yield str(json.loads(line)["text"])
-            except (ValueError, KeyError, TypeError) as error:
-                raise ConfigError(f"--calibration {path}, line {number}: expected {{'text': '...'}}.") from error
+    try:
+        lines = path.read_text(encoding="utf-8").split("\n")
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"--calibration {path} is not UTF-8 ({error.reason} at byte {error.start}).") from error
+    for number, line in enumerate(lines, 1):
+        if path.suffix == ".txt" or not line.strip():
+            yield line
+            continue
+        try:
+            yield str(json.loads(line)["text"])
+        except (ValueError, KeyError, TypeError) as error:
+            raise ConfigError(f"--calibration {path}, line {number}: expected {{'text': '...'}}.") from error
 
 
 def _parquet(path: Path) -> Iterator[str | None]:

@@ -52,15 +52,16 @@ def quantise_model(llama: Path, output: Path, spec: EngineSpec, texts: Path, num
 def compile_model(model: Any, output: Path, spec: EngineSpec, limits: BuiltLimits, timing_cache: Path) -> None:
     """Compiles the model and writes config.json and rank0.engine. Takes minutes.
 
-    BuildConfig and PluginConfig drop what they do not know without a word, so everything is read back. `build` itself
-    sets what follows from the model: the plugins' dtype, and FP8 attention of prompts where keys and values are FP8.
+    BuildConfig and PluginConfig drop what they do not know without a word, so everything is read back. No plugin is set
+    to 'auto', which reads as the plugins' dtype. FP8 attention of prompts, where keys and values are FP8, `build` sets.
     Without a path for the timing cache it leaves one in the working directory. Raises EngineError for a value that was
     not taken.
     """
     wanted = {**asdict(limits), "max_beam_width": 1, "output_timing_cache": str(timing_cache)}
     config = BuildConfig(**wanted)
     check_taken("BuildConfig", config, wanted)
-    plugins = {"gemm_plugin": None if spec.precision == "fp8" else "auto"}
+    dtype = spec.compute_precision
+    plugins = {"dtype": dtype, "gemm_plugin": None if spec.precision == "fp8" else dtype}
     for name, value in plugins.items():
         setattr(config.plugin_config, name, value)
     check_taken("PluginConfig", config.plugin_config, plugins)
@@ -89,8 +90,11 @@ class TrtSession:
         try:
             model = options.folder / MODEL_FOLDER
             self._executor = trt.Executor(model, trt.ModelType.DECODER_ONLY, self._config(options))
-        except RuntimeError as error:
-            raise EngineError(f"TensorRT-LLM's executor does not start: {error}") from error
+        except Exception as error:  # the library's: what its bindings raise is written nowhere
+            raise EngineError(
+                f"TensorRT-LLM's executor does not start: {error}. If the GPU's memory is too small, build the engine "
+                "with fewer num_slots in its recipe's limits."
+            ) from error
         self._is_closing = threading.Event()
         self._thread = threading.Thread(target=self._poll, name="recap-trt", daemon=True)
         self._thread.start()

@@ -55,6 +55,13 @@ def test_what_cannot_be_used_is_named(name, content, reason, tmp_path):
         calibration.read_captions(tmp_path / name)
 
 
+@pytest.mark.parametrize("name", ["a.txt", "a.jsonl"])
+def test_what_is_not_utf8_is_named(name, tmp_path):
+    (tmp_path / name).write_bytes(b"a caption\n\xff\n")
+    with pytest.raises(ConfigError, match="not UTF-8.* at byte 10"):
+        calibration.read_captions(tmp_path / name)
+
+
 def test_what_is_not_there_is_named(tmp_path):
     with pytest.raises(ConfigError, match="is not there"):
         calibration.read_captions(tmp_path / "none.txt")
