@@ -116,8 +116,10 @@ class PytorchSession:
         self._answers, self._options = answers, options
         try:
             self._llm = LLM(**_arguments(options))
-        except (RuntimeError, ValueError) as error:
-            raise EngineError(f"TensorRT-LLM's LLM does not start: {error}") from error
+        except (RuntimeError, ValueError, MemoryError, AssertionError) as error:
+            raise EngineError(
+                f"TensorRT-LLM's LLM does not start: {error}. If the GPU's memory is too small, lower --num-slots."
+            ) from error
         if self._llm.args.kv_cache_config.enable_block_reuse:
             raise EngineError("TensorRT-LLM reuses blocks of keys and values: images would get each other's captions.")
         self._runner = asyncio.Runner()

@@ -87,10 +87,10 @@ class TrtSession:
         self._end_id = options.stop_ids[-1] if options.stop_ids else None
         self._stop_words = [[stop] for stop in options.stop_ids[:-1]] or None
         self._output = trt.OutputConfig(exclude_input_from_output=True)
+        model, config = options.folder / MODEL_FOLDER, self._config(options)
         try:
-            model = options.folder / MODEL_FOLDER
-            self._executor = trt.Executor(model, trt.ModelType.DECODER_ONLY, self._config(options))
-        except Exception as error:  # the library's: what its bindings raise is written nowhere
+            self._executor = trt.Executor(model, trt.ModelType.DECODER_ONLY, config)
+        except (RuntimeError, ValueError, MemoryError) as error:
             raise EngineError(
                 f"TensorRT-LLM's executor does not start: {error}. If the GPU's memory is too small, build the engine "
                 "with fewer num_slots in its recipe's limits."

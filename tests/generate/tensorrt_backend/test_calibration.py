@@ -58,7 +58,7 @@ def test_what_cannot_be_used_is_named(name, content, reason, tmp_path):
 @pytest.mark.parametrize("name", ["a.txt", "a.jsonl"])
 def test_what_is_not_utf8_is_named(name, tmp_path):
     (tmp_path / name).write_bytes(b"a caption\n\xff\n")
-    with pytest.raises(ConfigError, match="not UTF-8.* at byte 10"):
+    with pytest.raises(ConfigError, match=r"not UTF-8.* at byte 10"):
         calibration.read_captions(tmp_path / name)
 
 
