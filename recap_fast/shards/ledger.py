@@ -4,6 +4,7 @@ In go the run's shards and its fingerprint; out comes what is left to do of each
 Layout: run.json, data/<name>.parquet, manifests/<name>.json, partial/<name>/*.parquet.
 """
 
+import hashlib
 import logging
 import time
 from collections.abc import Mapping, Sequence
@@ -15,7 +16,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from recap_fast.atomic import make_folder, remove_leftovers, sha256_of
+from recap_fast.atomic import make_folder, remove_leftovers
 from recap_fast.errors import ShardError
 from recap_fast.records import Identity, Shard, ShardReport
 from recap_fast.shards.done_record import DoneRecord, read_record, write_record
@@ -164,13 +165,13 @@ class Ledger:
         """
         path = self.output_path(shard)
         while True:
-            digest, record = sha256_of(path), self.record(shard.name)
-            if record is not None and record.output_sha256 == digest:
-                return
-            logger.warning("%s: another process has committed this shard too", shard.name)
-            mine = replace(
-                mine, report=recount(path, mine.report), output_sha256=digest, output_bytes=path.stat().st_size
-            )
+            with path.open("rb") as output:  # one file throughout, whatever takes its place meanwhile
+                digest, record = hashlib.file_digest(output, "sha256").hexdigest(), self.record(shard.name)
+                if record is not None and record.output_sha256 == digest:
+                    return
+                logger.warning("%s: another process has committed this shard too", shard.name)
+                size = output.tell()
+                mine = replace(mine, report=recount(output, mine.report), output_sha256=digest, output_bytes=size)
             write_record(self.record_path(shard.name), mine)
 
     def _reason(self, shard: Shard, retry_failed: bool, redo_changed: bool) -> Reason | None:

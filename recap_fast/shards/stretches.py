@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -79,11 +80,11 @@ def input_of(path: Path) -> str | None:
     return None if value is None else value.decode()
 
 
-def recount(path: Path, report: ShardReport) -> ShardReport:
-    """The report with the rows, captions and failures that the file has."""
+def recount(file: BinaryIO, report: ShardReport) -> ShardReport:
+    """The report with the rows, captions and failures that the open Parquet file has."""
     import pyarrow.parquet as pq
 
-    statuses = Counter(pq.read_table(path, columns=["status"], partitioning=None)["status"].to_pylist())
+    statuses = Counter(pq.ParquetFile(file).read(columns=["status"])["status"].to_pylist())
     failed = {status: count for status, count in statuses.items() if status != OK}
     return replace(report, rows=statuses.total(), captioned=statuses[OK], failed=failed)
 
