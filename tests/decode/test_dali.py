@@ -6,6 +6,7 @@ from functools import partial
 
 import numpy as np
 import pytest
+import torch
 from pictures import CROP, PAD, STD, drawn, encode, natural, noise, with_orientation
 from PIL import Image
 
@@ -205,7 +206,6 @@ def test_an_empty_batch_is_a_batch(decoder):
 
 def test_a_batch_in_device_memory_is_the_one_in_host_memory(decoder):
     """The GPU's way, with torch's CPU device: images by DALI, by DALI one by one, by Pillow, and bad ones."""
-    torch = pytest.importorskip("torch")
     device_pixels = importlib.import_module("recap_fast.decode.device_pixels")
     good = [encode(natural(300 + i, 200, seed=i), "JPEG") for i in range(40)]
     data = [good[0], b"<html>", encode(natural(90, 60), "GIF"), damaged_png(), *good[1:], b""]
@@ -220,7 +220,6 @@ def test_a_batch_in_device_memory_is_the_one_in_host_memory(decoder):
 
 
 def test_gpu_memory_is_chosen_where_dali_decodes_on_a_gpu(monkeypatch):
-    torch = pytest.importorskip("torch")
     monkeypatch.setattr("torch.cuda.Stream", lambda device: f"a stream on {device}")
     begin = dali._choose_memory(336, 1)
     assert begin.args == (336, torch.device("cuda", 1), "a stream on cuda:1")

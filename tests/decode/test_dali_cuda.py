@@ -7,9 +7,9 @@ import importlib
 
 import numpy as np
 import pytest
+import torch
 from pictures import CROP, PAD, drawn, encode, natural, with_orientation
 
-torch = pytest.importorskip("torch")
 pytestmark = pytest.mark.needs_cuda
 
 LIMIT = 10**8

@@ -78,7 +78,7 @@ def test_captions_equal_transformers(pair: Pair, drawn: list[scenes.Scene]) -> N
 
 
 def test_dali_and_pillow_agree(pair: Pair, drawn: list[scenes.Scene]) -> None:
-    pytest.importorskip("nvidia.dali")
+    pytest.importorskip("nvidia.dali", reason="NVIDIA DALI is not installed")
     images = [scenes.jpeg(s) for s in drawn]
     by_pillow, by_dali = (texts(pair, make_requests(pair, images, name)) for name in ("pillow", "dali"))
     agreed = sum(a == b for a, b in zip(by_pillow, by_dali, strict=True))

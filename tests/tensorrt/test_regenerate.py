@@ -56,7 +56,7 @@ def test_fields_of_dataclasses_and_models_are_read() -> None:
         c: list[int] = dataclasses.field(default_factory=list)
 
     assert real_fields(Data) == {"a": EMPTY, "b": 2, "c": list}
-    pydantic = pytest.importorskip("pydantic")
+    pydantic = pytest.importorskip("pydantic", reason="pydantic is not installed")
     model = pydantic.create_model("Model", a=(int, ...), b=(int, 2), c=(list, pydantic.Field(default_factory=list)))
     assert real_fields(model) == {"a": EMPTY, "b": 2, "c": list}
 

@@ -86,7 +86,7 @@ def test_texts_and_rows_are_the_same_conversations(pair):
 
 
 def test_the_folder_is_what_datasets_reads(tmp_path):
-    datasets = pytest.importorskip("datasets")
+    datasets = pytest.importorskip("datasets", reason="datasets is not installed")
     calibration.write_texts(tmp_path / "texts", CAPTIONS)
     rows = datasets.load_dataset(str(tmp_path / "texts"), split="train", cache_dir=str(tmp_path / "cache"))
     assert rows["text"][:] == CAPTIONS

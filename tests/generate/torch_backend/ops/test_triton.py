@@ -12,7 +12,7 @@ from triton_interpreter import Interpreted
 
 from recap_fast.generate.torch_backend.ops import Quantised, Rope, Rows, plain
 
-pytest.importorskip("triton")
+pytest.importorskip("triton", reason="Triton is not installed: it exists for Linux only")
 
 FLOAT_TYPES = [torch.float32, torch.bfloat16]
 EIGHT_BITS = [torch.int8, torch.float8_e4m3fn]
