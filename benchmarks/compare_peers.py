@@ -11,21 +11,17 @@ ratio, unless all captions have their length and those in float32 are equal toke
 
 import argparse
 import dataclasses
-import json
 import os
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
-from comparison import Comparison, Contest
+from comparison import Comparison, Contest, write_results
 from contestants import KINDS, OURS, Candidate, ContestantError, Process, check_installed, list_candidates
 from models import SIZES, make_checkpoint
 from peers.protocol import Job
 from workload import MismatchError, fixed_lengths, make_workload, varied_lengths
-
-from recap_fast.measurement import provenance
 
 LENGTHS = {"fixed": fixed_lengths, "varied": varied_lengths}
 PRECISIONS = ("float32", "bfloat16", "int8")
@@ -47,7 +43,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         help="a comparison for each; best: the fastest precision of each engine",
     )
     parser.add_argument("--peers", nargs="+", choices=[k for k in KINDS if k != OURS], default=["transformers"])
-    parser.add_argument("--python", nargs="+", type=_assignment, default=[], metavar="NAME=PATH", help="interpreters")
+    parser.add_argument("--python", nargs="+", type=assignment, default=[], metavar="NAME=PATH", help="interpreters")
     parser.add_argument("--repeat", type=int, default=5)
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)), help="of each contestant")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
@@ -57,7 +53,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
-def _assignment(text: str) -> tuple[str, str]:
+def assignment(text: str) -> tuple[str, str]:
     name, equals, path = text.partition("=")
     if not equals or name not in KINDS:
         raise argparse.ArgumentTypeError(f"{text!r}: give NAME=PATH, with a name among {', '.join(KINDS)}")
@@ -108,28 +104,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"compare_peers: {error}", file=sys.stderr)
         return 1
     if args.output is not None:
-        write_results(args.output, found, args.threads, sys.argv if arguments is None else list(arguments))
+        command = sys.argv if arguments is None else list(arguments)
+        write_results(args.output, "recap-fast beside its peers", found, args.threads, command)
     return 0
-
-
-def write_results(output: Path, found: Sequence[Comparison], threads: int, command: Sequence[str]) -> None:
-    """Writes what was printed as markdown, and all of it as JSON."""
-    comparisons = [comparison.as_json() for comparison in found]
-    content: dict[str, Any] = {**provenance(command), "threads": threads, "comparisons": comparisons}
-    output.with_suffix(".json").write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-    machine, versions = content["machine"], dict(content["versions"])
-    for comparison in found:
-        for name, entry in comparison.entries.items():
-            if name != OURS:
-                versions |= {f"{name}'s {library}": version for library, version in entry.versions.items()}
-    where = f"{machine['cpu']}, {machine['cores']} cores, {', '.join(machine['gpus']) or 'no GPU'}; {threads} threads"
-    tables = "\n\n".join(comparison.table() for comparison in found)
-    output.with_suffix(".md").write_text(
-        f"# recap-fast beside its peers\n\n- command: `python {' '.join(command)}`\n- machine: {where}\n"
-        f"- commit: {content['commit']}\n- versions: {', '.join(f'{k} {v}' for k, v in versions.items())}\n\n"
-        f"```\n{tables}\n```\n",
-        encoding="utf-8",
-    )
 
 
 if __name__ == "__main__":

@@ -145,11 +145,14 @@ class Process:
             raise
         self._signal(signal.SIGSTOP)
 
-    def run(self, lengths: Sequence[int]) -> Pass:
-        """One pass. Raises ContestantError where the contestant fails or is gone."""
+    def run(self, lengths: Sequence[int], **more: Any) -> Pass:
+        """One pass; `more` is what else the contestant's `run` takes.
+
+        Raises ContestantError where the contestant fails or is gone.
+        """
         self._signal(signal.SIGCONT)
         with contextlib.suppress(BrokenPipeError):
-            self._stdin.write(json.dumps({"lengths": list(lengths)}) + "\n")
+            self._stdin.write(json.dumps({"lengths": list(lengths), **more}) + "\n")
             self._stdin.flush()
         done = Pass(**self._read())
         self._signal(signal.SIGSTOP)

@@ -7,6 +7,7 @@ to be equal token for token.
 import dataclasses
 import json
 import shutil
+import tarfile
 import tempfile
 import time
 from collections.abc import Sequence
@@ -31,8 +32,9 @@ from recap_fast.records import Completion, Request, Sample
 from recap_fast.shards.ledger import Ledger
 from recap_fast.shards.reader import open_shard
 from recap_fast.shards.source import expand
-from recap_fast.synthetic import jpeg, write_tars
+from recap_fast.synthetic import write_tars
 
+RECIPE = "llava"
 IMAGE_SIZES = [(160, 120), (192, 144), (224, 168), (256, 192), (120, 160)]
 """Width and height in pixels of the photographs, in turn."""
 NUM_SHARDS = 4
@@ -79,15 +81,27 @@ def agreement(captions: Sequence[Sequence[int]], truth: Sequence[Sequence[int]])
     return {"equal_captions": equal / len(truth), "mean_equal_tokens": sum(prefixes) / len(truth)}
 
 
-def make_workload(folder: Path, checkpoint: Path, num_images: int, *, threads: int, device: str = "cpu") -> Job:
-    """Draws the images, as tars and one by one, and writes the prompt in token ids, all below `folder`."""
+def make_workload(
+    folder: Path,
+    checkpoint: Path,
+    num_images: int,
+    *,
+    threads: int,
+    device: str = "cpu",
+    image_sizes: Sequence[tuple[int, int]] = IMAGE_SIZES,
+    precision: str = "float32",
+) -> Job:
+    """Draws the images, as tars and one by one, and writes the prompt in token ids, all below `folder`.
+
+    `precision` is that of an engine which is there, or may be built, to ask for prompt and preprocessing.
+    """
     per_shard = -(-num_images // NUM_SHARDS)
-    write_tars(folder / "shards", num_images, IMAGE_SIZES, per_shard=per_shard)
-    (folder / "images").mkdir()
-    for i in range(num_images):
-        (folder / "images" / f"{i:06d}.jpg").write_bytes(jpeg(*IMAGE_SIZES[i % len(IMAGE_SIZES)], i))
-    spec = EngineSpec.load(find_engine(folder, checkpoint, "float32"))
-    prompts = PromptEncoder(load_tokenizer(folder / "engine-float32"), spec.prompt, 128, spec.limits.max_text_tokens)
+    for path in write_tars(folder / "shards", num_images, image_sizes, per_shard=per_shard):
+        with tarfile.open(path) as tar:
+            tar.extractall(folder / "images", [m for m in tar if m.name.endswith(".jpg")], filter="data")
+    engine = find_engine(folder, checkpoint, precision)
+    spec = EngineSpec.load(engine)
+    prompts = PromptEncoder(load_tokenizer(engine), spec.prompt, 128, spec.limits.max_text_tokens)
     config = json.loads((checkpoint / "config.json").read_text(encoding="utf-8"))
     return Job(
         folder=str(folder),
@@ -106,11 +120,11 @@ def make_workload(folder: Path, checkpoint: Path, num_images: int, *, threads: i
     )
 
 
-def find_engine(folder: Path, checkpoint: Path, precision: str) -> Path:
-    """The checkpoint's engine in that precision; builds it the first time."""
+def find_engine(folder: Path, checkpoint: Path, precision: str, recipe: str = RECIPE) -> Path:
+    """The checkpoint's engine in that precision; builds it the first time, by that recipe."""
     engine = folder / f"engine-{precision}"
     if not engine.exists():
-        build_engine("llava", checkpoint, engine, precision=precision)
+        build_engine(recipe, checkpoint, engine, precision=precision)
     return engine
 
 
@@ -154,7 +168,7 @@ class RecapFast:
         torch.set_num_threads(job.threads)
         self._folder = Path(job.folder)
         engine = find_engine(self._folder, Path(job.checkpoint), job.precision)
-        spec = dataclasses.replace(EngineSpec.load(engine), stop_ids=())
+        spec = dataclasses.replace(EngineSpec.load(engine), stop_ids=(), kv_precision=job.kv_precision)
         self._tars = sorted((self._folder / "shards").glob("*.tar"))
         self._tokenizer = load_tokenizer(engine)
         self._prompts = PromptEncoder(self._tokenizer, spec.prompt, 128, spec.limits.max_text_tokens)

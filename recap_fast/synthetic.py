@@ -9,6 +9,7 @@ import io
 import json
 import tarfile
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -61,16 +62,20 @@ def write_tars(
     """
     folder.mkdir(parents=True, exist_ok=True)
     paths = []
-    for shard, first in enumerate(range(0, num_images, per_shard)):
-        paths.append(folder / f"{shard:05d}.tar")
-        with tarfile.open(paths[-1], "w", format=tarfile.USTAR_FORMAT) as tar:
-            for number in range(first, min(first + per_shard, num_images)):
-                _add_sample(tar, number, *sizes[number % len(sizes)])
+    with ThreadPoolExecutor() as threads:
+        for shard, first in enumerate(range(0, num_images, per_shard)):
+            numbers = range(first, min(first + per_shard, num_images))
+            shapes = [sizes[number % len(sizes)] for number in numbers]
+            images = threads.map(lambda shape, number: jpeg(*shape, number), shapes, numbers)
+            paths.append(folder / f"{shard:05d}.tar")
+            with tarfile.open(paths[-1], "w", format=tarfile.USTAR_FORMAT) as tar:
+                for number, shape, image in zip(numbers, shapes, images, strict=True):
+                    _add_sample(tar, number, *shape, image)
     return paths
 
 
-def _add_sample(tar: tarfile.TarFile, number: int, width: int, height: int) -> None:
-    key, image, caption = f"{number:09d}", jpeg(width, height, number), f"a photograph, no. {number}"
+def _add_sample(tar: tarfile.TarFile, number: int, width: int, height: int, image: bytes) -> None:
+    key, caption = f"{number:09d}", f"a photograph, no. {number}"
     fields = {
         "url": f"https://images.example/{key}.jpg",
         "caption": caption,
@@ -88,16 +93,40 @@ def _add_sample(tar: tarfile.TarFile, number: int, width: int, height: int) -> N
 
 def train_vocabulary(corpus: Sequence[str], vocab_size: int) -> Tokenizer:
     """A byte-level BPE as Llama 3 has it, of at most `vocab_size` tokens, with merges learnt from the corpus."""
-    tokenizer = Tokenizer(models.BPE(ignore_merges=True))
-    split = pre_tokenizers.Split(Regex(LLAMA3_PATTERN), "isolated")
-    byte_level = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([split, byte_level])
-    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer = _byte_level(models.BPE(ignore_merges=True))
     trainer = trainers.BpeTrainer(
         vocab_size=vocab_size - len(SPECIAL_TOKENS),
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
     tokenizer.train_from_iterator(corpus, trainer)
+    return _with_special_tokens(tokenizer)
+
+
+def word_vocabulary(texts: Sequence[str], vocab_size: int) -> Tokenizer:
+    """One of exactly `vocab_size` tokens without merges, made in a moment.
+
+    Each word of `texts` is a token, as common words are in Llama 3's; any other text is single bytes.
+    """
+    pre_tokenizer = _byte_level(models.BPE()).pre_tokenizer
+    words = [word for text in texts for word, _ in pre_tokenizer.pre_tokenize_str(text)]
+    tokens = dict.fromkeys([*sorted(pre_tokenizers.ByteLevel.alphabet()), *words])
+    missing = vocab_size - len(SPECIAL_TOKENS) - len(tokens)
+    tokens |= dict.fromkeys(f"w{number}" for number in range(missing))
+    vocabulary = {token: i for i, token in enumerate(tokens)}
+    return _with_special_tokens(_byte_level(models.BPE(vocabulary, [], ignore_merges=True)))
+
+
+def _byte_level(model: models.BPE) -> Tokenizer:
+    """Text is cut and its bytes are written as Llama 3 does it."""
+    tokenizer = Tokenizer(model)
+    split = pre_tokenizers.Split(Regex(LLAMA3_PATTERN), "isolated")
+    byte_level = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([split, byte_level])
+    tokenizer.decoder = decoders.ByteLevel()
+    return tokenizer
+
+
+def _with_special_tokens(tokenizer: Tokenizer) -> Tokenizer:
     tokenizer.add_special_tokens([AddedToken(t, special=True, normalized=False) for t in SPECIAL_TOKENS])
     return tokenizer

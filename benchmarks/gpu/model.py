@@ -12,7 +12,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from safetensors.torch import save_file
-from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers
 
 from gpu.setting import Setting
 from recap_fast.generate.architecture import Architecture
@@ -29,10 +28,10 @@ from recap_fast.generate.spec import (
     TextSpec,
     VisionSpec,
 )
-from recap_fast.generate.tokenizer import LLAMA3_PATTERN, load_tokenizer
+from recap_fast.generate.tokenizer import load_tokenizer
 from recap_fast.generate.weights import EIGHT_BITS, FusedTensor, plan_weights, quantize
 from recap_fast.records import Preprocess, Request
-from recap_fast.synthetic import SPECIAL_TOKENS
+from recap_fast.synthetic import word_vocabulary
 
 MAX_NEW_TOKENS = 128
 RECIPES = {"bfloat16": "llava_llama3_8b", "fp8": "llava_llama3_8b_fp8", "int8": "llava_llama3_8b_int8"}
@@ -132,7 +131,8 @@ def best_precision(setting: Setting) -> Precision:
 
 def _write(folder: Path, setting: Setting, precision: Precision) -> None:
     vision, text = SHAPES[setting.size]
-    _vocabulary(text.vocab_size).save(str(folder / "tokenizer.json"))
+    texts = (f"\n{PROMPT}", "user", "assistant", "\n\n")
+    word_vocabulary(texts, text.vocab_size).save(str(folder / "tokenizer.json"))
     prompt = PromptSpec(template="llama3", text=PROMPT)
     prompts = PromptEncoder(load_tokenizer(folder), prompt, 128)
     recipe = load_recipe(RECIPES[precision])
@@ -182,20 +182,3 @@ def _random(tensor: FusedTensor, seed: int, precision: Precision, device: torch.
         return {tensor.name: noise.to(torch.bfloat16).cpu()}
     values, scale = quantize(noise.to(torch.bfloat16).float(), EIGHT_BITS[precision])
     return {tensor.name: values.cpu(), f"{tensor.name.removesuffix('.weight')}.scale": scale.cpu()}
-
-
-def _vocabulary(size: int) -> Tokenizer:
-    """A byte-level vocabulary of exactly that size in which each word of the prompt is one token, as in Llama 3's."""
-    split = pre_tokenizers.Split(Regex(LLAMA3_PATTERN), "isolated")
-    pre_tokenizer = pre_tokenizers.Sequence([split, pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)])
-    texts = (f"\n{PROMPT}", "user", "assistant", "\n\n")
-    words = [word for text in texts for word, _ in pre_tokenizer.pre_tokenize_str(text)]
-    tokens = dict.fromkeys([*sorted(pre_tokenizers.ByteLevel.alphabet()), *words])
-    number = 0
-    while len(tokens) < size - len(SPECIAL_TOKENS):
-        tokens[f"w{number}"] = None
-        number += 1
-    tokenizer = Tokenizer(models.BPE({token: i for i, token in enumerate(tokens)}, [], ignore_merges=True))
-    tokenizer.pre_tokenizer, tokenizer.decoder = pre_tokenizer, decoders.ByteLevel()
-    tokenizer.add_special_tokens([AddedToken(t, special=True, normalized=False) for t in SPECIAL_TOKENS])
-    return tokenizer

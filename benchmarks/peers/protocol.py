@@ -4,7 +4,7 @@ A contestant is a script, started with the interpreter of its own virtual enviro
 its engine, which is not timed, and speaks JSON lines on its standard input and output:
 
     contestant:  {"versions": {"torch": "2.13.0"}}
-    driver:      {"lengths": [44, 17]}
+    driver:      {"lengths": [44, 17]}, and what else its `run` takes
     contestant:  {"seconds": 0.031, "captions": [[5, 9, ...], [8, ...]]}
 
 Anything that goes wrong is {"error": "..."} instead. What libraries print goes to standard error. This file runs in
@@ -48,6 +48,8 @@ class Job:
     mean: list[float]
     std: list[float]
     precision: str = "float32"
+    kv_precision: str = "auto"
+    """Of keys and values: that of activations, or fp8."""
     threads: int = 1
     device: str = "cpu"
     max_new_tokens: int = 128
@@ -95,13 +97,17 @@ class Images:
         self._threads = ThreadPoolExecutor(max(1, job.threads // 2))
 
     def decode(self, num_images: int) -> Iterator[NDArray[np.uint8]]:
-        """The pixels of the first images, [H, W, 3] each, in order."""
+        """The pixels of the first images as the vision tower takes them, [size, size, 3] each, in order."""
         return self._threads.map(lambda data: decode(data, self._job), self._jpegs[:num_images])
+
+    def decode_originals(self, num_images: int) -> Iterator[NDArray[np.uint8]]:
+        """The pixels of the first images as their files have them, [H, W, 3] each, in order."""
+        return self._threads.map(lambda data: np.asarray(open_rgb(data)), self._jpegs[:num_images])
 
 
 def decode(data: bytes, job: Job) -> NDArray[np.uint8]:
     """uint8 [H, W, 3]: what transformers' own processor makes of a JPEG before it normalises, by Pillow alone."""
-    image, size = Image.open(io.BytesIO(data)).convert("RGB"), job.image_size
+    image, size = open_rgb(data), job.image_size
     width, height = image.size
     if job.mode == "pad":
         side = max(width, height)
@@ -112,6 +118,11 @@ def decode(data: bytes, job: Job) -> NDArray[np.uint8]:
     image = image.resize(wide, Image.Resampling.BICUBIC)
     left, top = (wide[0] - size) // 2, (wide[1] - size) // 2
     return np.asarray(image.crop((left, top, left + size, top + size)))
+
+
+def open_rgb(data: bytes) -> Image.Image:
+    """The image of a JPEG."""
+    return Image.open(io.BytesIO(data)).convert("RGB")
 
 
 def serve(open_contestant: Callable[[Job], Contestant]) -> None:
@@ -127,7 +138,7 @@ def serve(open_contestant: Callable[[Job], Contestant]) -> None:
         contestant = open_contestant(Job.read(Path(sys.argv[1])))
         say(versions={name: importlib.metadata.version(name) for name in contestant.libraries})
         for line in sys.stdin:
-            say(**dataclasses.asdict(contestant.run(json.loads(line)["lengths"])))
+            say(**dataclasses.asdict(contestant.run(**json.loads(line))))
     except Exception as error:
         say(error=f"{type(error).__name__}: {error}")
         raise

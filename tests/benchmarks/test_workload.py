@@ -12,6 +12,7 @@ from transformers import CLIPImageProcessorPil
 
 from recap_fast.decode.pillow import decode_rgb, preprocess_image
 from recap_fast.records import Preprocess
+from recap_fast.synthetic import jpeg
 
 LENGTHS = [8, 3, 5]
 
@@ -95,7 +96,7 @@ def test_a_job_survives_its_file(job, tmp_path):
 @pytest.mark.parametrize("mode", ["crop", "pad"])
 @pytest.mark.parametrize("size", workload.IMAGE_SIZES)
 def test_pixels_of_peers_are_ours(job, mode, size):
-    data = workload.jpeg(*size, seed=1)
+    data = jpeg(*size, seed=1)
     preprocess = Preprocess(job.image_size, mode, tuple(job.mean), tuple(job.std))
     expected = preprocess_image(decode_rgb(data, 1 << 20), preprocess)
     np.testing.assert_array_equal(protocol.decode(data, dataclasses.replace(job, mode=mode)), expected)
@@ -103,7 +104,7 @@ def test_pixels_of_peers_are_ours(job, mode, size):
 
 def test_pixels_of_peers_are_those_of_transformers_own_processor(job):
     processor = CLIPImageProcessorPil.from_pretrained(job.checkpoint)
-    data = workload.jpeg(160, 120, seed=1)
+    data = jpeg(160, 120, seed=1)
     (expected,) = processor([decode_rgb(data, 1 << 20)], return_tensors="np")["pixel_values"]
     pixels = (protocol.decode(data, job) / 255 - job.mean) / job.std
     np.testing.assert_allclose(pixels.transpose(2, 0, 1), expected, rtol=0, atol=1e-6)
