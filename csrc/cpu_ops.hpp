@@ -4,8 +4,16 @@
 #pragma once
 
 #include <cstdint>
+#include <string>
+#include <vector>
 
 namespace recap::cpu {
+
+// The levels of instructions that this processor has kernels for, the best one, which is used,
+// first. A packed matrix is of the level that was used then. Throws std::invalid_argument for
+// another one.
+std::vector<std::string> kernel_levels();
+void use_kernels(const std::string& level);
 
 // Of activations and weights; sums are in float32 always.
 enum class Precision { float32, bfloat16 };
@@ -93,8 +101,58 @@ struct DecodeAttention {
   void* out;  // [R, H * E]
 };
 
-// Each runs on up to `num_threads` threads (see parallel.hpp) and gives the same bits with any
-// number of them. Those with places throw std::out_of_range for one outside of the cache.
+// What becomes of a product's sums.
+enum class Sums {
+  store,
+  add,         // to what is there
+  swiglu,      // silu(gate) * up of packed pairs
+  quick_gelu,  // x * sigmoid(1.702 x)
+};
+
+// Lays out a matrix for Product; items are panels.
+struct Pack {
+  std::int64_t columns, depth;
+  bool pairs;           // of gate and up, the halves of `weight`, for Sums::swiglu
+  const float* weight;  // [columns, depth]
+  float* packed;        // packed_size() floats
+};
+
+// Rows times a matrix that Pack has laid out, in float32.
+struct Product {
+  std::int64_t rows, depth, columns;  // columns of `out`
+  const float* x;                     // [R, depth]
+  const float* packed;
+  const float* bias;  // [columns] or null; never with pairs
+  Sums sums;
+  float* out;                                   // [R, columns]
+  std::int64_t rows_per_item, panels_per_item;  // into which the work is cut
+};
+
+struct LayerNorm {
+  std::int64_t rows, width;
+  const float* x;  // [R, D]
+  const float *weight, *bias;
+  float eps;
+  float* out;
+};
+
+// Attention of neighbouring rows, those of a prompt or of an image, to one another, in float32;
+// with `start` rows before them, and causal, for prompts. Pitches are in floats.
+struct BlockAttention {
+  std::int64_t num_heads, num_kv_heads, head_width;
+  std::int64_t num_blocks, start, length;  // `length` rows a block
+  bool causal;
+  const float* queries;  // [blocks * length, H * E], rows `query_pitch` apart
+  std::int64_t query_pitch;
+  const float *keys, *values;  // of position 0
+  std::int64_t key_pitch, head_pitch, block_pitch;
+  const std::int64_t* slots;  // of each row, and so of each block; null where they lie in order
+  float* out;                 // [blocks * length, H * E]
+};
+
+// Each of those below runs on up to `num_threads` threads (see parallel.hpp) and gives the same
+// bits with any number of them. Those with places throw std::out_of_range for one outside of the
+// cache.
 void run(const AddRmsNorm& op, int num_threads);
 void run(const Swiglu& op, int num_threads);
 void run(const QuickGelu& op, int num_threads);
@@ -102,5 +160,9 @@ void run(const QuantiseRows& op, int num_threads);
 void run(const Dequantise& op, int num_threads);
 void run(const RopeStore& op, int num_threads);
 void run(const DecodeAttention& op, int num_threads);
+void run(const Pack& op, int num_threads);
+
+// Of a packed matrix, in floats.
+std::int64_t packed_size(std::int64_t columns, std::int64_t depth);
 
 }  // namespace recap::cpu

@@ -4,10 +4,19 @@
 
 #include <utility>
 
+#include "cpu_ops.hpp"
 #include "cpu_ops_numbers.hpp"
 
 namespace recap::cpu {
 namespace {
+
+// Elements from one head of a slot to the next, and from keys to values.
+std::int64_t head_stride(const Cache& cache) {
+  return cache.num_positions * cache.head_width;
+}
+std::int64_t values_offset(const Cache& cache) {
+  return cache.num_slots * cache.num_kv_heads * head_stride(cache);
+}
 
 // The sums of neighbouring lanes: those of a, then those of b.
 #if defined(__clang__)

@@ -5,8 +5,11 @@
 
 #include <array>
 #include <utility>
+#include <vector>
 
+#include "cpu_decoder.hpp"
 #include "cpu_ops.hpp"
+#include "cpu_tower.hpp"
 #include "parallel.hpp"
 
 namespace py = pybind11;
@@ -15,9 +18,11 @@ using namespace pybind11::literals;
 namespace {
 
 using recap::cpu::Cache;
+using recap::cpu::Decoder;
 using recap::cpu::Places;
 using recap::cpu::Precision;
 using recap::cpu::RowsOut;
+using recap::cpu::Tower;
 
 using Address = std::uintptr_t;
 using Size = std::int64_t;
@@ -106,12 +111,77 @@ void decode_attention(bool bfloat16, Size num_heads, Size rows, Address queries,
       num_threads);
 }
 
+void pack(Size columns, Size depth, bool pairs, Address weight, Address packed, int num_threads) {
+  run(recap::cpu::Pack{columns, depth, pairs, at<float>(weight), at<float>(packed)}, num_threads);
+}
+
+// Of a layer: norm1, qkv, kv, out, norm2, gate_up, down, as in DecoderLayer.
+using LayerAddresses = std::array<Address, 7>;
+// Of the decoder: norm, head, cos, sin.
+using DecoderAddresses = std::array<Address, 4>;
+
+Decoder make_decoder(const std::array<Size, 6>& shape, float eps,
+                     const std::vector<LayerAddresses>& layers, const DecoderAddresses& weights) {
+  recap::cpu::DecoderWeights found{{},
+                                   at<float>(weights[0]),
+                                   at<float>(weights[1]),
+                                   at<float>(weights[2]),
+                                   at<float>(weights[3])};
+  for (const LayerAddresses& layer : layers) {
+    found.layers.push_back({at<float>(layer[0]), at<float>(layer[1]), at<float>(layer[2]),
+                            at<float>(layer[3]), at<float>(layer[4]), at<float>(layer[5]),
+                            at<float>(layer[6])});
+  }
+  return {{shape[0], shape[1], shape[2], shape[3], shape[4], shape[5], eps}, std::move(found)};
+}
+
+void forward(Decoder& decoder, Size rows, Address x, const SlotsAndPositions& places,
+             const std::array<Size, 3>& prompts, Size num_read, Address read,
+             const CacheAndShape& cache, Address logits, int num_threads) {
+  const py::gil_scoped_release release;
+  decoder.forward({at<float>(x), places_of(rows, places), prompts[0], prompts[1], prompts[2],
+                   num_read, at<std::int64_t>(read)},
+                  cache_of(cache), at<float>(logits), num_threads);
+}
+
+// Of a layer: norm1, its bias, qkv, its bias, out, its bias, norm2, fc1 and fc2 likewise.
+using TowerAddresses = std::array<Address, 12>;
+
+Tower make_tower(const std::array<Size, 3>& shape, float eps,
+                 const std::vector<TowerAddresses>& layers) {
+  std::vector<recap::cpu::TowerLayer> found;
+  for (const TowerAddresses& layer : layers) {
+    const auto affine = [&](int i) {
+      return recap::cpu::Affine{at<float>(layer[i]), at<float>(layer[i + 1])};
+    };
+    found.push_back({at<float>(layer[0]), at<float>(layer[1]), affine(2), affine(4),
+                     at<float>(layer[6]), at<float>(layer[7]), affine(8), affine(10)});
+  }
+  return {{shape[0], shape[1], shape[2], eps}, std::move(found)};
+}
+
+void forward_images(Tower& tower, Address x, Size num_images, Size length, int num_threads) {
+  const py::gil_scoped_release release;
+  tower.forward(at<float>(x), num_images, length, num_threads);
+}
+
 }  // namespace
 
 PYBIND11_MODULE(_cpu_ops, module) {
-  module.def("set_parallel", [](Address entry) {
+  module.def("set_parallel", [](Address entry, Address team_size) {
     recap::parallel_entry = reinterpret_cast<recap::ParallelEntry>(entry);
+    recap::parallel_team_size = reinterpret_cast<int (*)()>(team_size);
   });
+  module.def("kernel_levels", &recap::cpu::kernel_levels);
+  module.def("use_kernels", &recap::cpu::use_kernels);
+  module.def("packed_size", &recap::cpu::packed_size);
+  module.def("pack", &pack);
+  py::class_<Decoder>(module, "Decoder")
+      .def(py::init(&make_decoder), "shape"_a, "eps"_a, "layers"_a, "weights"_a)
+      .def("forward", &forward);
+  py::class_<Tower>(module, "Tower")
+      .def(py::init(&make_tower), "shape"_a, "eps"_a, "layers"_a)
+      .def("forward", &forward_images);
   module.def("add_rms_norm", &add_rms_norm);
   module.def("swiglu", &swiglu);
   module.def("quick_gelu", &quick_gelu);

@@ -4,7 +4,9 @@
 #include "cpu_ops_kernels.hpp"
 
 #include "cpu_ops_attention.hpp"
+#include "cpu_ops_blocks.hpp"
 #include "cpu_ops_numbers.hpp"
+#include "cpu_ops_product.hpp"
 
 namespace recap::cpu {
 namespace {
@@ -88,6 +90,25 @@ void add_rms_norm(const AddRmsNorm& op, std::int64_t begin, std::int64_t end, fl
   }
 }
 
+void layer_norm(const LayerNorm& op, std::int64_t begin, std::int64_t end, float*) {
+  for (std::int64_t row = begin; row < end; ++row) {
+    const float* x = op.x + row * op.width;
+    float* out = op.out + row * op.width;
+    float sum = 0.0F;
+#pragma omp simd reduction(+ : sum)
+    for (std::int64_t i = 0; i < op.width; ++i) sum += x[i];
+    const float mean = sum / static_cast<float>(op.width);
+    float squares = 0.0F;
+#pragma omp simd reduction(+ : squares)
+    for (std::int64_t i = 0; i < op.width; ++i) squares += (x[i] - mean) * (x[i] - mean);
+    const float factor = 1.0F / __builtin_sqrtf(squares / static_cast<float>(op.width) + op.eps);
+#pragma omp simd
+    for (std::int64_t i = 0; i < op.width; ++i) {
+      out[i] = (x[i] - mean) * factor * op.weight[i] + op.bias[i];
+    }
+  }
+}
+
 template <typename T>
 void swiglu(const Swiglu& op, std::int64_t begin, std::int64_t end, float* scratch) {
   const std::int64_t width = op.width;
@@ -146,14 +167,6 @@ template <typename T>
 void dequantise(const Dequantise& op, std::int64_t begin, std::int64_t end, float*) {
   op.float_sums ? dequantise_rows<T, float>(op, begin, end)
                 : dequantise_rows<T, std::int32_t>(op, begin, end);
-}
-
-// Elements from one head of a slot to the next, and from keys to values.
-std::int64_t head_stride(const Cache& cache) {
-  return cache.num_positions * cache.head_width;
-}
-std::int64_t values_offset(const Cache& cache) {
-  return cache.num_slots * cache.num_kv_heads * head_stride(cache);
 }
 
 template <typename T>
@@ -234,6 +247,11 @@ const Kernels KERNELS = {
     by_precision<Dequantise, dequantise<float>, dequantise<BFloat16>>,
     by_precision<RopeStore, rope_store<float>, rope_store<BFloat16>>,
     by_precision<DecodeAttention, decode_attention<float>, decode_attention<BFloat16>>,
+    pack,
+    product,
+    layer_norm,
+    block_attention,
+    kBlockColumns,
 };
 
 }  // namespace recap::cpu

@@ -7,8 +7,15 @@ positions: recap_fast/generate/torch_backend/ops/native.py checks tensors and pa
 
 from collections.abc import Sequence
 
-def set_parallel(entry: int, /) -> None:
-    """The address of `GOMP_parallel` in the OpenMP runtime whose threads are to be used; 0, as at first, for none."""
+def set_parallel(entry: int, team_size: int, /) -> None:
+    """The addresses of `GOMP_parallel` and `omp_get_num_threads` in the OpenMP runtime whose threads are to be used;
+    0, as at first, for none."""
+
+def kernel_levels() -> list[str]:
+    """The levels of instructions that this processor has kernels for, the best one, which is used, first."""
+
+def use_kernels(level: str, /) -> None:
+    """For tests; what was packed before is of another level. Raises ValueError for a level that is not there."""
 
 def add_rms_norm(
     bfloat16: bool,
@@ -72,3 +79,44 @@ def decode_attention(
     /,
 ) -> None:
     """Raises IndexError as `rope_store` does."""
+
+def packed_size(columns: int, depth: int, /) -> int:
+    """Floats that `pack` writes."""
+
+def pack(columns: int, depth: int, pairs: bool, weight: int, packed: int, num_threads: int, /) -> None: ...
+
+class Decoder:
+    """Keeps the addresses that it is given: their memory has to live as long."""
+
+    def __init__(
+        self,
+        shape: tuple[int, int, int, int, int, int],
+        eps: float,
+        layers: Sequence[tuple[int, ...]],
+        weights: tuple[int, ...],
+    ) -> None:
+        """`shape`: width, inner width, query heads, key/value heads, head width, vocabulary; `layers`: norm1, qkv, kv,
+        out, norm2, gate_up, down of each; `weights`: norm, head, cosines, sines."""
+
+    def forward(
+        self,
+        rows: int,
+        x: int,
+        places: tuple[int, int],
+        prompts: tuple[int, int, int],
+        num_read: int,
+        read: int,
+        cache: tuple[int, Sequence[int]],
+        logits: int,
+        num_threads: int,
+        /,
+    ) -> None:
+        """`prompts`: their number, first position and length; `cache`: that of the first layer, with its shape."""
+
+class Tower:
+    """Keeps the addresses that it is given."""
+
+    def __init__(self, shape: tuple[int, int, int], eps: float, layers: Sequence[tuple[int, ...]]) -> None:
+        """`shape`: width, inner width, heads; `layers`: weight and bias of norm1, qkv, out, norm2, fc1, fc2 of each."""
+
+    def forward(self, x: int, num_images: int, length: int, num_threads: int, /) -> None: ...

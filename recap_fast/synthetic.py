@@ -66,7 +66,8 @@ def write_tars(
         for shard, first in enumerate(range(0, num_images, per_shard)):
             numbers = range(first, min(first + per_shard, num_images))
             shapes = [sizes[number % len(sizes)] for number in numbers]
-            images = threads.map(lambda shape, number: jpeg(*shape, number), shapes, numbers)
+            widths, heights = zip(*shapes, strict=True)
+            images = threads.map(jpeg, widths, heights, numbers)
             paths.append(folder / f"{shard:05d}.tar")
             with tarfile.open(paths[-1], "w", format=tarfile.USTAR_FORMAT) as tar:
                 for number, shape, image in zip(numbers, shapes, images, strict=True):

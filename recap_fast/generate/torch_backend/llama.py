@@ -45,6 +45,12 @@ class Prefill:
         return Rows(self.slots.repeat_interleave(self.length), positions.repeat(len(self.slots)))
 
 
+def list_rows(prefill: Prefill | None, decode: Rows | None) -> Rows:
+    """Slot and position of each row of a step."""
+    parts = ([] if prefill is None else [prefill.rows()]) + ([] if decode is None else [decode])
+    return Rows(torch.cat([part.slots for part in parts]), torch.cat([part.positions for part in parts]))
+
+
 class KVCache:
     """Keys and values of every slot, [layers, 2, slots, K, T, E], with one more position that idle slots write to."""
 
@@ -95,9 +101,7 @@ class Llama:
         Keys and values of all rows are written to the cache. In the last layer everything but keys and values is
         computed for the n + B rows alone.
         """
-        parts = ([] if prefill is None else [prefill.rows()]) + ([] if decode is None else [decode])
-        rows = Rows(torch.cat([part.slots for part in parts]), torch.cat([part.positions for part in parts]))
-        batch = _Batch(prefill, decode, rows, self._rope)
+        batch = _Batch(prefill, decode, list_rows(prefill, decode), self._rope)
         delta: Tensor | None = None
         for index, layer in enumerate(self._layers[:-1]):
             delta = layer.forward(x_RD, delta, cache.data[index], batch)

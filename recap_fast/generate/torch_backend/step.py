@@ -8,6 +8,7 @@ addresses as a CUDA graph; see runner.py and graphs.py.
 import contextlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -16,9 +17,12 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from recap_fast.generate.engine import Sampling
 from recap_fast.generate.spec import EngineSpec
 from recap_fast.generate.torch_backend.llama import KVCache, Llama, Prefill
-from recap_fast.generate.torch_backend.ops import Rows, select_ops
+from recap_fast.generate.torch_backend.ops import Ops, Rows, select_ops
 from recap_fast.generate.torch_backend.sampling import choose
 from recap_fast.generate.torch_backend.vision import VisionTower
+
+if TYPE_CHECKING:
+    from recap_fast.generate.torch_backend.native_llama import NativeLlama
 
 # Letters: n images joining, S width of their text, P prefix length, N image tokens, B running captions.
 
@@ -42,6 +46,17 @@ class Joining:
     """int64 [n]."""
 
 
+def make_llama(
+    spec: EngineSpec, weights: Mapping[str, Tensor], num_positions: int, kv_dtype: torch.dtype, ops: Ops
+) -> "Llama | NativeLlama":
+    """The decoder: layers in one call where the operations have that for all of its numbers."""
+    if {getattr(torch, spec.precision, None), kv_dtype} <= ops.WHOLE:
+        from recap_fast.generate.torch_backend.native_llama import NativeLlama
+
+        return NativeLlama(spec.text, weights, num_positions)
+    return Llama(spec.text, weights, num_positions, ops)
+
+
 class Step:
     """Weights and state of an engine on its device: keys and values, and the newest token of every slot.
 
@@ -62,7 +77,7 @@ class Step:
         self._sampling = sampling
         self._num_prefix = 0
         self._vision = VisionTower(spec.vision, spec.preprocess, weights, ops)
-        self._llama = Llama(spec.text, weights, num_positions, ops)
+        self._llama = make_llama(spec, weights, num_positions, kv_dtype, ops)
         self.cache = KVCache(spec.text, num_slots + 1, num_positions, kv_dtype, like.device)
         self._next_ids = torch.zeros(num_slots + 1, dtype=torch.int64, device=like.device)
         self._is_hopper = like.is_cuda and torch.cuda.get_device_capability(like.device)[0] == 9

@@ -55,6 +55,9 @@ class Ops(Protocol):
     BY_ROW: frozenset[torch.dtype]
     """The precisions in which `decode_attention` of all rows of a prompt is faster than one causal product."""
 
+    WHOLE: frozenset[torch.dtype]
+    """The precisions in which decoder and tower run as a whole: native_llama.py, native_tower.py."""
+
     def add_rms_norm(
         self, x_RD: Tensor, delta_RD: Tensor | None, weight_D: Tensor, eps: float, quantise: torch.dtype | None
     ) -> Activation:

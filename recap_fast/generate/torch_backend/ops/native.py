@@ -15,32 +15,39 @@ from recap_fast.errors import NativeError
 from recap_fast.generate.torch_backend.ops import Activation, Quantised, Rope, Rows, plain
 
 try:
-    from recap_fast import _cpu_ops as core
+    from recap_fast import _cpu_ops
 except ImportError as error:
     raise NativeError(f"recap_fast._cpu_ops does not load ({error}): install recap-fast again.") from error
 
+core = _cpu_ops
 logger = logging.getLogger(__name__)
 
 BY_ROW: frozenset[torch.dtype] = frozenset([torch.float32])
 """8 prompts of 86 rows, two threads of a Xeon with AMX: 0.55 ms, torch's fused attention 1.53. In bfloat16 0.67 and
 0.61, and for longer prompts or wider heads torch's is twice as fast or more."""
 
+WHOLE: frozenset[torch.dtype] = frozenset([torch.float32])
+
 # Letters: R rows, D width, F inner width, H query heads, K key/value heads, E head width, B decode rows.
 
 
-def find_parallel_entry(library: Path) -> int:
-    """The address of `GOMP_parallel` in the OpenMP runtime that torch's CPU library is linked to; 0 for none.
+def find_threads(library: Path) -> tuple[int, int]:
+    """The addresses of `GOMP_parallel` and `omp_get_num_threads` in the OpenMP runtime that torch's CPU library is
+    linked to; 0 for none.
 
-    libgomp has it, and for compatibility LLVM's and Intel's runtime.
+    libgomp has both, and for compatibility LLVM's and Intel's runtime.
     """
     try:
-        return ctypes.cast(ctypes.CDLL(str(library)).GOMP_parallel, ctypes.c_void_p).value or 0
+        runtime = ctypes.CDLL(str(library))
+        entries = runtime.GOMP_parallel, runtime.omp_get_num_threads
     except (OSError, AttributeError) as error:
         logger.warning("torch's OpenMP threads cannot be shared (%s): operations in C++ run on one thread.", error)
-        return 0
+        return 0, 0
+    start, count = (ctypes.cast(entry, ctypes.c_void_p).value or 0 for entry in entries)
+    return start, count
 
 
-core.set_parallel(find_parallel_entry(Path(torch.__file__).parent / "lib" / "libtorch_cpu.so"))
+core.set_parallel(*find_threads(Path(torch.__file__).parent / "lib" / "libtorch_cpu.so"))
 
 
 def add_rms_norm(
@@ -54,9 +61,9 @@ def add_rms_norm(
         _is_bfloat16(dtype),
         rows,
         width,
-        _address(x_RD, dtype, (rows, width)),
-        0 if delta_RD is None else _address(delta_RD, dtype, (rows, width)),
-        _address(weight_D, dtype, (width,)),
+        address(x_RD, dtype, (rows, width)),
+        0 if delta_RD is None else address(delta_RD, dtype, (rows, width)),
+        address(weight_D, dtype, (width,)),
         eps,
         y.data_ptr(),
         0 if scale is None else scale.data_ptr(),
@@ -100,10 +107,10 @@ def dequantise(
         rows,
         width,
         float_sums,
-        _address(sums_RN, torch.float32 if float_sums else torch.int32, (rows, width)),
-        _address(row_scale_R1, torch.float32, (rows, 1)),
-        _address(channel_scale_N, torch.float32, (width,)),
-        0 if bias_N is None else _address(bias_N, torch.float32, (width,)),
+        address(sums_RN, torch.float32 if float_sums else torch.int32, (rows, width)),
+        address(row_scale_R1, torch.float32, (rows, 1)),
+        address(channel_scale_N, torch.float32, (width,)),
+        0 if bias_N is None else address(bias_N, torch.float32, (width,)),
         out.data_ptr(),
         torch.get_num_threads(),
     )
@@ -124,11 +131,11 @@ def rope_store(qkv_RC: Tensor, num_heads: int, rope: Rope, rows: Rows, cache: Te
         _is_bfloat16(dtype),
         num_heads,
         num_rows,
-        _address(qkv_RC, dtype, (num_rows, (num_heads + 2 * num_kv_heads) * width)),
-        _address(rope.cos, dtype, (num_positions, width)),
-        _address(rope.sin, dtype, (num_positions, width)),
-        _place_addresses(rows, num_rows),
-        (_address(cache, dtype, (2, *shape[1:])), shape),
+        address(qkv_RC, dtype, (num_rows, (num_heads + 2 * num_kv_heads) * width)),
+        address(rope.cos, dtype, (num_positions, width)),
+        address(rope.sin, dtype, (num_positions, width)),
+        place_addresses(rows, num_rows),
+        (address(cache, dtype, (2, *shape[1:])), shape),
         queries.data_ptr(),
         torch.get_num_threads(),
     )
@@ -150,13 +157,29 @@ def decode_attention(q_BHE: Tensor, cache: Tensor, rows: Rows) -> Tensor:
         _is_bfloat16(dtype),
         num_heads,
         num_rows,
-        _address(q_BHE, dtype, (num_rows, num_heads, width)),
-        _place_addresses(rows, num_rows),
-        (_address(cache, dtype, (2, *shape[1:4], width)), shape),
+        address(q_BHE, dtype, (num_rows, num_heads, width)),
+        place_addresses(rows, num_rows),
+        (address(cache, dtype, (2, *shape[1:4], width)), shape),
         out.data_ptr(),
         torch.get_num_threads(),
     )
     return out
+
+
+def pack(weight_ND: Tensor, *, pairs: bool = False) -> Tensor:
+    """A float32 matrix [N, D] as native_llama.py and native_tower.py have it; `pairs` for a fused gate and up."""
+    columns, depth = weight_ND.shape
+    weight_ND = weight_ND.contiguous()
+    packed = torch.empty(core.packed_size(columns, depth))
+    core.pack(
+        columns,
+        depth,
+        pairs,
+        address(weight_ND, torch.float32, (columns, depth)),
+        packed.data_ptr(),
+        torch.get_num_threads(),
+    )
+    return packed
 
 
 def _map_rows(kernel: Callable[..., None], x_RC: Tensor, width: int, quantise: torch.dtype | None) -> Activation:
@@ -167,7 +190,7 @@ def _map_rows(kernel: Callable[..., None], x_RC: Tensor, width: int, quantise: t
         _is_bfloat16(x_RC.dtype),
         rows,
         width,
-        _address(x_RC, x_RC.dtype, (rows, columns)),
+        address(x_RC, x_RC.dtype, (rows, columns)),
         y.data_ptr(),
         0 if scale is None else scale.data_ptr(),
         torch.get_num_threads(),
@@ -196,8 +219,8 @@ def _is_bfloat16(dtype: torch.dtype) -> bool:
     return dtype == torch.bfloat16
 
 
-def _address(tensor: Tensor, dtype: torch.dtype, shape: tuple[int, ...]) -> int:
-    """Where its elements are, one after another; raises ValueError unless the tensor is what C++ takes it for."""
+def address(tensor: Tensor, dtype: torch.dtype, shape: tuple[int, ...]) -> int:
+    """Where a tensor's elements are, one after another. Raises ValueError unless it is what C++ takes it for."""
     if tensor.dtype != dtype or tensor.shape != shape or not tensor.is_contiguous() or not tensor.is_cpu:
         layout = "contiguous" if tensor.is_contiguous() else "strided"
         raise ValueError(
@@ -207,6 +230,7 @@ def _address(tensor: Tensor, dtype: torch.dtype, shape: tuple[int, ...]) -> int:
     return tensor.data_ptr()
 
 
-def _place_addresses(rows: Rows, num_rows: int) -> tuple[int, int]:
+def place_addresses(rows: Rows, num_rows: int) -> tuple[int, int]:
+    """Where slots and positions are."""
     shape = (num_rows,)
-    return _address(rows.slots, torch.int64, shape), _address(rows.positions, torch.int64, shape)
+    return address(rows.slots, torch.int64, shape), address(rows.positions, torch.int64, shape)

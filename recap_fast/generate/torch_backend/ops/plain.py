@@ -10,6 +10,7 @@ from recap_fast.generate.torch_backend.ops import Activation, Quantised, Rope, R
 # width, B decode rows.
 
 BY_ROW: frozenset[torch.dtype] = frozenset()
+WHOLE: frozenset[torch.dtype] = frozenset()
 SMALLEST_SCALE = 1e-12
 """Of a row of zeros, which would otherwise be divided by zero."""
 
