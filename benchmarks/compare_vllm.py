@@ -31,6 +31,8 @@ from workload import RECIPE, MismatchError, find_engine, make_workload
 from recap_fast.generate.spec import EngineSpec
 
 IMAGE_SIZE = 512, 384
+BYTES = 48 << 30
+"""Of a checkpoint of 8 B and an engine of it in each precision."""
 RECIPES = {"bfloat16": "llava_llama3_8b", "fp8": "llava_llama3_8b_fp8"}
 """By precision: they know the card. Models of other sizes have none of their own."""
 BUDGETS, CACHING, NUM_SEQS = (16384, 8192), (False, True), 1024
@@ -121,7 +123,7 @@ def prepare(args: argparse.Namespace, work: Path) -> Job:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the comparisons and returns the exit code."""
     args = parse(arguments)
-    work = args.work or make_work_folder("real" if args.size == "8b" else "tiny")
+    work = args.work or make_work_folder(BYTES if args.size == "8b" else 0)
     found: list[Comparison] = []
     try:
         for comparison in compare_all(args, work):

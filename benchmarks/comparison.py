@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from contestants import OURS, Candidate, Process
+from contestants import OURS, Candidate, ContestantError, Process
 from workload import MismatchError, agreement, check
 
 from recap_fast.measurement import provenance
@@ -156,21 +156,34 @@ class Contest:
         return Comparison(title, self._lengths, entries, tried, self._reference.precision, num_distinct)
 
     def _choose(self, candidates: Sequence[Candidate]) -> Candidate:
-        """The fastest; one alone is not tried."""
+        """The fastest of those that work; one alone is not tried."""
         if len(candidates) == 1:
             return candidates[0]
+        failure: ContestantError | None = None
         for candidate in candidates:
             if str(candidate) not in self._tried:
-                process = self._open_warm(candidate)
                 try:
-                    done = process.run(self._lengths)
-                    self._check(process, done.captions)
-                finally:
-                    process.close()
-                rate = len(self._lengths) / done.seconds
+                    rate = self._try(candidate)
+                except ContestantError as error:
+                    failure = error
+                    print(f"  tried {error}", file=sys.stderr, flush=True)
+                    continue
                 self._tried[str(candidate)] = round(rate, 3)
                 print(f"  tried {candidate}: {rate:.1f} images/s", file=sys.stderr, flush=True)
-        return max(candidates, key=lambda candidate: self._tried[str(candidate)])
+        working = [candidate for candidate in candidates if str(candidate) in self._tried]
+        if failure is not None and not working:
+            raise failure
+        return max(working, key=lambda candidate: self._tried[str(candidate)])
+
+    def _try(self, candidate: Candidate) -> float:
+        """Images/s of one pass."""
+        process = self._open_warm(candidate)
+        try:
+            done = process.run(self._lengths)
+            self._check(process, done.captions)
+        finally:
+            process.close()
+        return len(self._lengths) / done.seconds
 
     def _open_warm(self, candidate: Candidate) -> Process:
         """After a pass that is not timed: compiling for numbers of rows and filling caches is no part of a long run."""

@@ -26,19 +26,19 @@ from gpu.setting import ROOT
 
 PARTS = {
     "build": 120,
-    "ops": 90,
     "parity": 150,
-    "gemm": 60,
     "step": 270,
-    "loader": 60,
     "end_to_end": 120,
+    "ops": 90,
+    "gemm": 60,
+    "loader": 60,
     "transformers": 90,
     "trtllm": 240,
 }
-"""In the order in which they run, with the most seconds that each may take."""
+"""In the order in which they run, what matters most first, with the most seconds that each may take."""
 SHARED_MEMORY = Path("/dev/shm")
 ENGINE_BYTES = 32 << 30
-"""Of the engines in both precisions, and tars."""
+"""Of the engines in both precisions, and tars, at the real size."""
 NVIDIA_SMI = "name,driver_version,power.limit,clocks.sm,clocks.max.sm,clocks.mem,temperature.gpu,memory.total"
 LAST_WORDS = 4000
 """Characters of a failed part's output that go into the JSON; the table has the last line."""
@@ -116,9 +116,9 @@ def is_good(results: dict[str, Any]) -> bool:
     return all(not f["error"] and all(line["met"] is not False for line in f["lines"]) for f in results.values())
 
 
-def make_work_folder(size: str) -> Path:
-    """A temporary folder, in memory where that has room for the engines."""
-    roomy = size == "real" and SHARED_MEMORY.is_dir() and shutil.disk_usage(SHARED_MEMORY).free > ENGINE_BYTES
+def make_work_folder(num_bytes: int) -> Path:
+    """A temporary folder with room for so much, in memory where that is large; 0 for what is small anyway."""
+    roomy = num_bytes and SHARED_MEMORY.is_dir() and shutil.disk_usage(SHARED_MEMORY).free > num_bytes
     return Path(tempfile.mkdtemp(prefix="gpu-suite-", dir=SHARED_MEMORY if roomy else None))
 
 
@@ -139,7 +139,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the suite and returns the exit code."""
     args = parse(arguments)
-    work = args.work or make_work_folder(args.size)
+    work = args.work or make_work_folder(ENGINE_BYTES if args.size == "real" else 0)
     work.mkdir(parents=True, exist_ok=True)
     setting = {name: getattr(args, name) for name in ("device", "size", "num_slots", "prefill_images")}
     card = describe_card()

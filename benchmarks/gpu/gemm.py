@@ -1,6 +1,7 @@
 """The matrix products of the decoder, at the numbers of rows of a step: operations a second by precision.
 
-Mixed steps have 4096 to 6144 rows, decode steps 256 to 512. The best number of rows is where slots and images of a
+Mixed steps have 4096 to 6144 rows, decode steps 256 to 512; FP8 has one scale instead of a row's up to 256, as the
+engine has it. The best number of rows is where slots and images of a
 prefill should land: tiles that do not fill the last wave of the card cost up to a sixth.
 """
 
@@ -11,6 +12,7 @@ import torch
 
 from gpu.model import SHAPES
 from gpu.setting import Found, Setting, seconds_of
+from recap_fast.generate.torch_backend.linear import FEW_ROWS, has_row_wise_products
 
 MIXED, DECODE = range(4096, 6145, 128), range(256, 513, 64)
 TINY = (range(32, 65, 32), range(17, 18))
@@ -21,17 +23,17 @@ def run(setting: Setting) -> Found:
     found = setting.find("gemm")
     sweeps = (MIXED, DECODE) if setting.is_real else TINY
     for precision in _precisions(setting.device):
-        table = {rows: _rows(setting, precision, rows) for sweep in sweeps for rows in sweep}
-        found.details[precision] = table
         for kind, sweep in zip(("mixed", "decode"), sweeps, strict=True):
-            rates = {rows: table[rows]["all"] for rows in sweep}
-            best, worst = max(rates, key=rates.__getitem__), min(rates, key=rates.__getitem__)
-            found.add(
-                f"{precision}, {kind} rows: best at {best}",
-                f"{rates[best]:,.2f} TFLOP/s",
-                f"worst {rates[worst]:,.2f} at {worst}",
-            )
+            with found.trying(f"{precision}, {kind} rows"):
+                table = {rows: _rows(setting, precision, rows) for rows in sweep}
+                found.details.setdefault(precision, {}).update(table)
+                _add(found, f"{precision}, {kind} rows", {rows: rates["all"] for rows, rates in table.items()})
     return found
+
+
+def _add(found: Found, what: str, rates: dict[int, float]) -> None:
+    best, worst = max(rates, key=rates.__getitem__), min(rates, key=rates.__getitem__)
+    found.add(f"{what}: best at {best}", f"{rates[best]:,.2f} TFLOP/s", f"worst {rates[worst]:,.2f} at {worst}")
 
 
 def _precisions(device: str) -> list[str]:
@@ -67,7 +69,15 @@ def _product(precision: str, rows: int, side_in: int, side_out: int, device: str
         a8, b8 = ((x * 32).clamp(-127, 127).to(torch.int8) for x in (a, b))
         return lambda: torch._int_mm(a8, b8.t())
     a8, b8 = a.to(torch.float8_e4m3fn), b.to(torch.float8_e4m3fn)
-    scale_a, scale_b = (torch.ones(n, 1, device=device) for n in (rows, side_out))
+    row_wise = rows > FEW_ROWS and has_row_wise_products(torch.device(device))
+    scale_a, scale_b = (
+        torch.ones(n, 1, device=device) if row_wise else torch.ones(1, device=device) for n in (rows, side_out)
+    )
     return lambda: torch._scaled_mm(
-        a8, b8.t(), scale_a=scale_a, scale_b=scale_b.t(), out_dtype=torch.bfloat16, use_fast_accum=True
+        a8,
+        b8.t(),
+        scale_a=scale_a,
+        scale_b=scale_b.t(),
+        out_dtype=torch.bfloat16 if row_wise else torch.float32,
+        use_fast_accum=True,
     )

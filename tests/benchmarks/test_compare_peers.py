@@ -81,6 +81,17 @@ def test_the_fastest_settings_are_chosen(start):
     assert list(found.tried.values()) == [1.0, 2.0, 0.5]
 
 
+def test_a_setting_that_fails_is_passed_over_while_another_works(start, capfd):
+    peers = [Candidate("fake", "float32", settings) for settings in ({"fault": "cannot open"}, *SETTINGS)]
+    candidates = {"recap-fast": [Candidate("recap-fast", "float32")], "fake": peers}
+    found = Contest(start, LENGTHS).compare("test", candidates, repeat=1)
+    assert found.entries["fake"].candidate == peers[2]
+    assert "no such weights" in capfd.readouterr().err
+    broken = [Candidate("fake", "float32", {"fault": "cannot open", "n": n}) for n in range(2)]
+    with pytest.raises(ContestantError, match="no such weights"):
+        Contest(start, LENGTHS).compare("test", {**candidates, "fake": broken}, repeat=1)
+
+
 @pytest.mark.parametrize(
     ("fault", "message"),
     [

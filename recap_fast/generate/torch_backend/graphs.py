@@ -202,7 +202,8 @@ class _CudaQueue:
             for _ in range(WARM_UPS):
                 compute()
         torch.cuda.synchronize(self._device)
-        with torch.cuda.graph(graph, pool=self._pool, stream=self._compute):
+        # DALI's threads may call CUDA meanwhile: it is this thread alone that must not
+        with torch.cuda.graph(graph, pool=self._pool, stream=self._compute, capture_error_mode="thread_local"):
             result = compute()
 
         def replay() -> Tensor:

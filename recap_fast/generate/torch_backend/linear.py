@@ -139,8 +139,35 @@ def cpu_multiplies_int8() -> bool:
     return bool((torch._int_mm(largest, largest.t()) == 64 * 127**2).all())
 
 
+FEW_ROWS = 256
+"""Up to so many rows cuBLASLt refuses row-wise products of many columns on Hopper, those with one scale it does not
+(https://github.com/pytorch/ao/issues/4582)."""
+
+
+def has_row_wise_products(device: torch.device) -> bool:
+    """Whether FP8 products with a scale for each row go through cuBLASLt there; on older cards torch 2.11 has a kernel
+    for them that ignores the stream, so that no graph can hold it (https://github.com/pytorch/pytorch/issues/177651).
+    """
+    return torch.cuda.get_device_capability(device) >= (9, 0)
+
+
 class _Fp8(_Scaled):
+    def __init__(self, weight: Tensor, scale: Tensor, bias: Tensor | None, ops: Ops, dtype: torch.dtype):
+        super().__init__(weight, scale, bias, ops, dtype)
+        self._one = torch.ones(1, device=weight.device)
+        self._is_row_wise = has_row_wise_products(weight.device)
+
     def _multiply(self, x: Quantised) -> Tensor:
+        if len(x.values) <= FEW_ROWS or not self._is_row_wise:
+            sums_RN: Tensor = torch._scaled_mm(
+                x.values,
+                self._weight.t(),
+                scale_a=self._one,
+                scale_b=self._one,
+                out_dtype=torch.float32,
+                use_fast_accum=True,
+            )
+            return self._ops.dequantise(sums_RN, x.scale, self._scale, self._bias, self._dtype)
         y: Tensor = torch._scaled_mm(
             x.values,
             self._weight.t(),

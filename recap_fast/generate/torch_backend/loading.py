@@ -15,18 +15,24 @@ TOWER_LAYERS = "vision.layers."
 
 
 def resolve_device(name: str) -> torch.device:
-    """`auto` is the first CUDA device where there is one. Raises ConfigError for a device that is not there."""
+    """`auto` is the first CUDA device where there is one. Raises ConfigError for a device that is not there.
+
+    A CUDA device has its index: `torch.cuda.set_device` takes none without.
+    """
     if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        name = "cuda" if torch.cuda.is_available() else "cpu"
     try:
         device = torch.device(name)
     except RuntimeError as error:
         raise ConfigError(f"--device {name}: give auto, cpu, cuda or cuda:N.") from error
     if device.type not in ("cpu", "cuda"):
         raise ConfigError(f"--device {name}: recap-fast runs on cpu and cuda.")
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+    if device.type == "cpu":
+        return device
+    index = device.index or 0
+    if index >= torch.cuda.device_count():
         raise ConfigError(f"--device {name}: torch {torch.__version__} sees {torch.cuda.device_count()} CUDA devices.")
-    return device
+    return torch.device("cuda", index)
 
 
 def device_name(device: torch.device) -> str:

@@ -219,6 +219,13 @@ def test_devices() -> None:
         resolve_device("cuda:99")
 
 
+@pytest.mark.parametrize(("name", "index"), [("auto", 0), ("cuda", 0), ("cuda:1", 1)])
+def test_a_cuda_device_has_its_index(name: str, index: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert resolve_device(name) == torch.device("cuda", index)
+
+
 @pytest.mark.parametrize("name", ["num_slots", "prefill_images", "max_new_tokens"])
 def test_options_are_checked(name: str) -> None:
     with pytest.raises(ConfigError, match=f"--{name.replace('_', '-')} 0: give a count of at least 1"):

@@ -67,6 +67,23 @@ def test_eight_bits(dtype: torch.dtype, error: float, output: torch.dtype, rows:
     assert torch.equal(product(rounded), got), "rows may come quantised"
 
 
+@pytest.mark.parametrize("row_wise", [False, True])
+@pytest.mark.parametrize("rows", [1, 256, 257])
+def test_fp8_products_of_a_card_on_a_cpu(rows: int, row_wise: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """torch has `_scaled_mm` for CPUs as well. Scales are a row's own, also where the product takes only one."""
+    asked = []
+    scaled_mm = torch._scaled_mm
+    monkeypatch.setattr(torch, "_scaled_mm", lambda *a, **k: asked.append(k["scale_a"].numel()) or scaled_mm(*a, **k))
+    monkeypatch.setattr(linear, "has_row_wise_products", lambda _: row_wise)
+    x, weight, bias = random(rows, 64), random(32, 64, seed=1), random(32, seed=2)
+    x *= 1 + torch.arange(rows)[:, None]
+    values, scale = quantise_channels(weight, torch.float8_e4m3fn)
+    parts = values, scale, bias, plain, torch.bfloat16
+    got, expected = (form(*parts)(x.bfloat16()) for form in (linear._Fp8, linear._EmulatedFp8))
+    torch.testing.assert_close(got, expected, rtol=2e-2, atol=2e-2)
+    assert asked == [rows if row_wise and rows > linear.FEW_ROWS else 1]
+
+
 def test_int8_where_the_processor_cannot(monkeypatch: pytest.MonkeyPatch) -> None:
     x, (values, scale) = random(5, 64), quantise_channels(random(32, 64, seed=1), torch.int8)
     exact = layer(values, scale=scale)(x)
