@@ -1,5 +1,6 @@
 #include "cpu_decoder.hpp"
 
+#include <algorithm>
 #include <utility>
 
 #include "cpu_worker.hpp"
@@ -63,8 +64,11 @@ class Pass {
     if (read.rows < rows.places.rows) {
       x = to_.read_x;
       normed = to_.read_normed;
-      worker_.gather(rows.x, rows.read, read.rows, shape_.width, x);
-      worker_.gather(to_.normed, rows.read, read.rows, shape_.width, normed);
+      worker_.each(read.rows, shape_.width, [&](std::int64_t i) {
+        const std::int64_t from = rows.read[i] * shape_.width;
+        std::copy_n(rows.x + from, shape_.width, x + i * shape_.width);
+        std::copy_n(to_.normed + from, shape_.width, normed + i * shape_.width);
+      });
     }
     multiply(normed, read.rows, shape_.width, layer.qkv, Sums::store, queries_width(shape_),
              to_.qkv);

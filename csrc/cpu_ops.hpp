@@ -107,6 +107,7 @@ enum class Sums {
   add,         // to what is there
   swiglu,      // silu(gate) * up of packed pairs
   quick_gelu,  // x * sigmoid(1.702 x)
+  gelu,        // x * Phi(x), Phi by erf
 };
 
 // Lays out a matrix for Product; items are panels.

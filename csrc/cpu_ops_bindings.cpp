@@ -144,25 +144,42 @@ void forward(Decoder& decoder, Size rows, Address x, const SlotsAndPositions& pl
                   cache_of(cache), at<float>(logits), num_threads);
 }
 
-// Of a layer: norm1, its bias, qkv, its bias, out, its bias, norm2, fc1 and fc2 likewise.
-using TowerAddresses = std::array<Address, 12>;
+using Matrix = std::pair<Address, Address>;  // packed, bias
 
-Tower make_tower(const std::array<Size, 3>& shape, float eps,
-                 const std::vector<TowerAddresses>& layers) {
-  std::vector<recap::cpu::TowerLayer> found;
-  for (const TowerAddresses& layer : layers) {
-    const auto affine = [&](int i) {
-      return recap::cpu::Affine{at<float>(layer[i]), at<float>(layer[i + 1])};
-    };
-    found.push_back({at<float>(layer[0]), at<float>(layer[1]), affine(2), affine(4),
-                     at<float>(layer[6]), at<float>(layer[7]), affine(8), affine(10)});
-  }
-  return {{shape[0], shape[1], shape[2], eps}, std::move(found)};
+recap::cpu::Affine affine(const Matrix& matrix) {
+  return {at<float>(matrix.first), at<float>(matrix.second)};
 }
 
-void forward_images(Tower& tower, Address x, Size num_images, Size length, int num_threads) {
+// Of a layer, weight and bias of each: norm1, qkv, out, norm2, fc1, fc2.
+using TowerLayerAddresses = std::array<Matrix, 6>;
+
+Tower make_tower(const std::array<Size, 6>& shape, float eps, bool quick_gelu,
+                 const std::array<Address, 3>& levels_class_position, const Matrix& patch,
+                 const Matrix& pre_norm, const std::vector<TowerLayerAddresses>& layers,
+                 const std::array<Matrix, 2>& projector) {
+  const auto& [levels, class_token, position] = levels_class_position;
+  recap::cpu::TowerWeights weights{at<float>(levels),
+                                   affine(patch),
+                                   at<float>(class_token),
+                                   at<float>(position),
+                                   at<float>(pre_norm.first),
+                                   at<float>(pre_norm.second),
+                                   {},
+                                   affine(projector[0]),
+                                   affine(projector[1])};
+  for (const auto& [norm1, qkv, out, norm2, fc1, fc2] : layers) {
+    weights.layers.push_back({at<float>(norm1.first), at<float>(norm1.second), affine(qkv),
+                              affine(out), at<float>(norm2.first), at<float>(norm2.second),
+                              affine(fc1), affine(fc2)});
+  }
+  const auto activation = quick_gelu ? recap::cpu::Sums::quick_gelu : recap::cpu::Sums::gelu;
+  return {{shape[0], shape[1], shape[2], shape[3], shape[4], shape[5], eps, activation},
+          std::move(weights)};
+}
+
+void encode(Tower& tower, Address pixels, Size num_images, Address tokens, int num_threads) {
   const py::gil_scoped_release release;
-  tower.forward(at<float>(x), num_images, length, num_threads);
+  tower.encode(at<std::uint8_t>(pixels), num_images, at<float>(tokens), num_threads);
 }
 
 }  // namespace
@@ -180,8 +197,9 @@ PYBIND11_MODULE(_cpu_ops, module) {
       .def(py::init(&make_decoder), "shape"_a, "eps"_a, "layers"_a, "weights"_a)
       .def("forward", &forward);
   py::class_<Tower>(module, "Tower")
-      .def(py::init(&make_tower), "shape"_a, "eps"_a, "layers"_a)
-      .def("forward", &forward_images);
+      .def(py::init(&make_tower), "shape"_a, "eps"_a, "quick_gelu"_a, "levels_class_position"_a,
+           "patch"_a, "pre_norm"_a, "layers"_a, "projector"_a)
+      .def("encode", &encode);
   module.def("add_rms_norm", &add_rms_norm);
   module.def("swiglu", &swiglu);
   module.def("quick_gelu", &quick_gelu);

@@ -1,18 +1,22 @@
-// The layers of CLIP's vision transformer in float32, all in one call: what
-// recap_fast/generate/torch_backend/vision.py does, which is their truth.
+// CLIP's vision tower and LLaVA's projector in float32, from pixels to image tokens in one call:
+// what recap_fast/generate/torch_backend/vision.py does, which is their truth. Letters: n images, N
+// patches, S = N + 1 positions (class token first), D width, P width of the projector.
 #pragma once
 
 #include <cstdint>
 #include <vector>
 
+#include "cpu_ops.hpp"
+
 namespace recap::cpu {
 
 struct TowerShape {
-  std::int64_t width, inner_width, num_heads;
+  std::int64_t image_size, patch_size, width, inner_width, num_heads, projector_width;
   float eps;
+  Sums activation;  // quick_gelu or gelu
 };
 
-// A matrix that Pack has laid out, and what is added to its products.
+// A matrix that Pack has laid out, and what is added to its products; null for nothing.
 struct Affine {
   const float *packed, *bias;
 };
@@ -24,16 +28,25 @@ struct TowerLayer {
   Affine fc1, fc2;
 };
 
+struct TowerWeights {
+  const float* levels;  // [3, 256]: each level of each color, normalised
+  Affine patch;
+  const float *class_token, *position;  // [D], [S, D]
+  const float *pre_norm, *pre_norm_bias;
+  std::vector<TowerLayer> layers;
+  Affine first, second;  // of the projector
+};
+
 class Tower {
  public:
-  Tower(const TowerShape& shape, std::vector<TowerLayer> layers);
+  Tower(const TowerShape& shape, TowerWeights weights);
 
-  // Runs x [images * length, D] through all layers, in place; the activation is quick_gelu.
-  void forward(float* x, std::int64_t num_images, std::int64_t length, int num_threads);
+  // Writes image tokens [n, N, P] of pixels [n, 3, image_size, image_size].
+  void encode(const std::uint8_t* pixels, std::int64_t num_images, float* tokens, int num_threads);
 
  private:
   TowerShape shape_;
-  std::vector<TowerLayer> layers_;
+  TowerWeights weights_;
   std::vector<float> memory_;  // of intermediate results
 };
 

@@ -53,9 +53,7 @@ class Worker {
   template <typename Op>
   void by_row(const Op& op, Kernel<Op> kernel, std::int64_t rows, std::int64_t row_elements,
               std::int64_t scratch) {
-    const std::int64_t chunk =
-        std::max(divide_up(rows, kPieces * team_.size()), divide_up(kMinElements, row_elements));
-    run(op, kernel, rows, chunk, scratch);
+    run(op, kernel, rows, chunk(rows, row_elements), scratch);
   }
 
   void attend(const BlockAttention& op) {
@@ -67,15 +65,19 @@ class Worker {
         attention_scratch(op));
   }
 
-  // to[i, :] = from[rows[i], :]
-  void gather(const float* from, const std::int64_t* rows, std::int64_t count, std::int64_t width,
-              float* to) {
-    team_.run(count, divide_up(count, kPieces), [&](std::int64_t i, std::int64_t end) {
-      for (; i < end; ++i) std::copy_n(from + rows[i] * width, width, to + i * width);
+  // Calls action(i) for each row.
+  template <typename Action>
+  void each(std::int64_t rows, std::int64_t row_elements, const Action& action) {
+    team_.run(rows, chunk(rows, row_elements), [&](std::int64_t i, std::int64_t end) {
+      for (; i < end; ++i) action(i);
     });
   }
 
  private:
+  std::int64_t chunk(std::int64_t rows, std::int64_t row_elements) const {
+    return std::max(divide_up(rows, kPieces * team_.size()), divide_up(kMinElements, row_elements));
+  }
+
   template <typename Op>
   void run(const Op& op, Kernel<Op> kernel, std::int64_t count, std::int64_t chunk,
            std::int64_t scratch) {

@@ -84,15 +84,14 @@ class Team {
       shared_.next.store(0, std::memory_order_relaxed);
       shared_.arrived.store(0, std::memory_order_relaxed);
       shared_.phase.store(phase + 1, std::memory_order_release);
+      shared_.phase.notify_all();
       return;
     }
-    for (int spins = 0; shared_.phase.load(std::memory_order_acquire) == phase; ++spins) {
-      if (spins > kSpins) {
-        std::this_thread::yield();
-      } else {
-        pause();
-      }
+    for (int spins = 0; spins < kSpins; ++spins) {
+      if (shared_.phase.load(std::memory_order_acquire) != phase) return;
+      pause();
     }
+    shared_.phase.wait(phase, std::memory_order_acquire);
   }
 
   static void pause() {
@@ -101,7 +100,7 @@ class Team {
 #endif
   }
 
-  static constexpr int kSpins = 4000;
+  static constexpr int kSpins = 8000;
 
   Shared& shared_;
   int size_;

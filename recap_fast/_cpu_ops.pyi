@@ -116,7 +116,18 @@ class Decoder:
 class Tower:
     """Keeps the addresses that it is given."""
 
-    def __init__(self, shape: tuple[int, int, int], eps: float, layers: Sequence[tuple[int, ...]]) -> None:
-        """`shape`: width, inner width, heads; `layers`: weight and bias of norm1, qkv, out, norm2, fc1, fc2 of each."""
+    def __init__(
+        self,
+        shape: tuple[int, int, int, int, int, int],
+        eps: float,
+        quick_gelu: bool,
+        levels_class_position: tuple[int, int, int],
+        patch: tuple[int, int],
+        pre_norm: tuple[int, int],
+        layers: Sequence[Sequence[tuple[int, int]]],
+        projector: tuple[tuple[int, int], tuple[int, int]],
+    ) -> None:
+        """`shape`: sides of images and patches, width, inner width, heads, width of the projector. Pairs are weight, of
+        matrices packed, and bias, 0 for none; `layers` have norm1, qkv, out, norm2, fc1, fc2."""
 
-    def forward(self, x: int, num_images: int, length: int, num_threads: int, /) -> None: ...
+    def encode(self, pixels: int, num_images: int, tokens: int, num_threads: int, /) -> None: ...

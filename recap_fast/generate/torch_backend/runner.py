@@ -85,7 +85,7 @@ class EagerRunner:
             return None
         texts = [r.text_ids for r in launch.requests]
         packed = core.pack_prompts(texts, self._shape.num_image_tokens, max(map(len, texts)))
-        pixels = torch.stack([torch.as_tensor(r.pixels, device=self._device) for r in launch.requests])
+        pixels = self._stack([r.pixels for r in launch.requests])
         return Joining(
             pixels,
             self._send(packed.text_ids),
@@ -93,6 +93,12 @@ class EagerRunner:
             self._send(packed.last_rows),
             self._send(launch.positions[:n]),
         )
+
+    def _stack(self, pixels: list[Any]) -> Tensor:
+        """By NumPy where it can: torch starts threads for the copy and waits, should one of them be decoding images."""
+        if all(isinstance(p, np.ndarray) for p in pixels):
+            return torch.from_numpy(np.stack(pixels)).to(self._device)
+        return torch.stack([torch.as_tensor(p, device=self._device) for p in pixels])
 
     def _send(self, array: NDArray[Any]) -> Tensor:
         return torch.from_numpy(array).to(self._device)

@@ -8,7 +8,7 @@ addresses as a CUDA graph; see runner.py and graphs.py.
 import contextlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -20,9 +20,6 @@ from recap_fast.generate.torch_backend.llama import KVCache, Llama, Prefill
 from recap_fast.generate.torch_backend.ops import Ops, Rows, select_ops
 from recap_fast.generate.torch_backend.sampling import choose
 from recap_fast.generate.torch_backend.vision import VisionTower
-
-if TYPE_CHECKING:
-    from recap_fast.generate.torch_backend.native_llama import NativeLlama
 
 # Letters: n images joining, S width of their text, P prefix length, N image tokens, B running captions.
 
@@ -46,15 +43,29 @@ class Joining:
     """int64 [n]."""
 
 
-def make_llama(
+class Vision(Protocol):
+    """`VisionTower` or what stands for it."""
+
+    def encode(self, pixels: Tensor) -> Tensor: ...
+
+
+class Decoder(Protocol):
+    """`Llama` or what stands for it."""
+
+    def embed(self, ids: Tensor) -> Tensor: ...
+    def forward(self, x_RD: Tensor, cache: KVCache, prefill: Prefill | None, decode: Rows | None) -> Tensor: ...
+
+
+def make_model(
     spec: EngineSpec, weights: Mapping[str, Tensor], num_positions: int, kv_dtype: torch.dtype, ops: Ops
-) -> "Llama | NativeLlama":
-    """The decoder: layers in one call where the operations have that for all of its numbers."""
+) -> tuple[Vision, Decoder]:
+    """Tower and decoder, each in one call where the operations have that for all of their numbers."""
     if {getattr(torch, spec.precision, None), kv_dtype} <= ops.WHOLE:
         from recap_fast.generate.torch_backend.native_llama import NativeLlama
+        from recap_fast.generate.torch_backend.native_tower import NativeTower
 
-        return NativeLlama(spec.text, weights, num_positions)
-    return Llama(spec.text, weights, num_positions, ops)
+        return NativeTower(spec.vision, spec.preprocess, weights), NativeLlama(spec.text, weights, num_positions)
+    return VisionTower(spec.vision, spec.preprocess, weights, ops), Llama(spec.text, weights, num_positions, ops)
 
 
 class Step:
@@ -76,8 +87,7 @@ class Step:
         ops = select_ops(like.device, like.dtype)
         self._sampling = sampling
         self._num_prefix = 0
-        self._vision = VisionTower(spec.vision, spec.preprocess, weights, ops)
-        self._llama = make_llama(spec, weights, num_positions, kv_dtype, ops)
+        self._vision, self._llama = make_model(spec, weights, num_positions, kv_dtype, ops)
         self.cache = KVCache(spec.text, num_slots + 1, num_positions, kv_dtype, like.device)
         self._next_ids = torch.zeros(num_slots + 1, dtype=torch.int64, device=like.device)
         self._is_hopper = like.is_cuda and torch.cuda.get_device_capability(like.device)[0] == 9

@@ -1,6 +1,6 @@
 """Pixels to image tokens: CLIP's vision transformer as far as LLaVA reads it, and the projector to decoder width."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor
@@ -22,7 +22,7 @@ class VisionTower:
         self._class, self._position = weights["vision.class"], weights["vision.position"]
         self._pre_norm = weights["vision.pre_norm.weight"], weights["vision.pre_norm.bias"]
         self._dtype, device = self._class.dtype, self._class.device
-        self._layers = _make_layers(spec, weights, ops, self._dtype)
+        self._layers = [_Layer(spec, f"vision.layers.{i}", weights, ops, self._dtype) for i in range(spec.num_layers)]
         self._patch, *self._projector = (
             make_linear(weights, name, ops, self._dtype) for name in ("vision.patch", "projector.0", "projector.1")
         )
@@ -34,8 +34,8 @@ class VisionTower:
         patches = self._patch(self._patches(pixels))
         x = torch.cat([self._class.expand(len(pixels), 1, -1), patches], 1) + self._position
         x = F.layer_norm(x, x.shape[-1:], *self._pre_norm, self._spec.norm_eps)
-        for layers in self._layers:
-            x = layers(x)
+        for layer in self._layers:
+            x = layer(x)
         first, second = self._projector
         return second(F.gelu(first(x[:, 1:])))
 
@@ -46,19 +46,6 @@ class VisionTower:
         x = (pixels.float() / 255 - self._mean) / self._std
         x = x[:, :, : grid * p, : grid * p].reshape(n, 3, grid, p, grid, p).permute(0, 2, 4, 1, 3, 5)
         return x.reshape(n, grid * grid, 3 * p * p).to(self._dtype)
-
-
-def _make_layers(
-    spec: VisionSpec, weights: Mapping[str, Tensor], ops: Ops, dtype: torch.dtype
-) -> Sequence[Callable[[Tensor], Tensor]]:
-    """The layers one by one, or in one where the operations have that for all of their numbers."""
-    names = [f"vision.layers.{i}" for i in range(spec.num_layers)]
-    kinds = {weights[f"{name}.fc1.weight"].dtype for name in names}
-    if kinds <= ops.WHOLE and spec.activation == "quick_gelu":
-        from recap_fast.generate.torch_backend.native_tower import NativeTower
-
-        return [NativeTower(spec, weights)]
-    return [_Layer(spec, name, weights, ops, dtype) for name in names]
 
 
 class _Layer:

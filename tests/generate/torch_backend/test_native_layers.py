@@ -4,22 +4,26 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+import specs
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
 from recap_fast.generate.spec import RopeSpec, TextSpec, VisionSpec
-from recap_fast.generate.torch_backend import vision
+from recap_fast.generate.torch_backend import step
 from recap_fast.generate.torch_backend.llama import KVCache, Llama, Prefill
 from recap_fast.generate.torch_backend.native_llama import NativeLlama
-from recap_fast.generate.torch_backend.native_tower import NativeTower
+from recap_fast.generate.torch_backend.native_tower import NativeTower, normalised_levels
 from recap_fast.generate.torch_backend.ops import Rows, native, plain
+from recap_fast.generate.torch_backend.vision import VisionTower
+from recap_fast.records import Preprocess
 
 pytestmark = pytest.mark.usefixtures("kernel_level")
 
 NUM_SLOTS, NUM_POSITIONS = 7, 60
 CPU = torch.device("cpu")
+PREPROCESS = Preprocess(24, "pad", (0.481, 0.458, 0.408), (0.269, 0.261, 0.276))
 
 
 @pytest.fixture(autouse=True)
@@ -184,7 +188,7 @@ def vision_spec(**changed: Any) -> VisionSpec:
         "intermediate_size": 100,
         "num_layers": 2,
         "num_heads": 2,
-        "image_size": 32,
+        "image_size": 24,
         "patch_size": 8,
         "activation": "quick_gelu",
         "norm_eps": 1e-5,
@@ -192,27 +196,27 @@ def vision_spec(**changed: Any) -> VisionSpec:
     return VisionSpec(**{**fields, **changed})
 
 
-def vision_weights(spec: VisionSpec, seed: int) -> dict[str, Tensor]:
+def vision_weights(spec: VisionSpec, projector_width: int, seed: int) -> dict[str, Tensor]:
     width, inner = spec.hidden_size, spec.intermediate_size
     matrices = {"qkv": (3 * width, width), "out": (width, width), "fc1": (inner, width), "fc2": (width, inner)}
-    shapes: dict[str, tuple[int, ...]] = {}
+    parts = {"projector.0": (projector_width, width), "projector.1": (projector_width, projector_width)}
+    parts |= {"vision.pre_norm": (width,)}
     for i in range(spec.num_layers):
         for name, shape in {"norm1": (width,), "norm2": (width,), **matrices}.items():
-            shapes[f"vision.layers.{i}.{name}.weight"] = shape
-            shapes[f"vision.layers.{i}.{name}.bias"] = shape[:1]
+            parts[f"vision.layers.{i}.{name}"] = shape
+    shapes: dict[str, tuple[int, ...]] = {
+        "vision.patch.weight": (width, 3 * spec.patch_size**2),
+        "vision.class": (width,),
+        "vision.position": (spec.num_image_tokens + 1, width),
+    }
+    for name, shape in parts.items():
+        shapes |= {f"{name}.weight": shape, f"{name}.bias": shape[:1]}
     return random_matrices(shapes, seed)
 
 
-def plain_layers(spec: VisionSpec, weights: dict[str, Tensor]) -> Any:
-    layers = vision._make_layers(spec, weights, plain, torch.float32)
-    assert len(layers) == spec.num_layers
-
-    def forward(x: Tensor) -> Tensor:
-        for layer in layers:
-            x = layer(x)
-        return x
-
-    return forward
+def random_pixels(spec: VisionSpec, count: int, seed: int) -> Tensor:
+    shape = (count, 3, spec.image_size, spec.image_size)
+    return torch.randint(0, 256, shape, dtype=torch.uint8, generator=torch.Generator().manual_seed(seed))
 
 
 @settings(deadline=None)
@@ -220,37 +224,75 @@ def plain_layers(spec: VisionSpec, weights: dict[str, Tensor]) -> Any:
     num_heads=st.integers(1, 3),
     head_width=st.sampled_from([1, 3, 16, 24, 32, 40, 64]),
     intermediate_size=st.integers(1, 130),
-    num_layers=st.integers(1, 2),
+    num_layers=st.integers(0, 2),
+    patch_size=st.integers(1, 9),
+    image_size=st.integers(9, 40),
+    activation=st.sampled_from(["quick_gelu", "gelu"]),
+    projector_width=st.integers(1, 70),
+    has_bias=st.booleans(),
     images=st.integers(1, 3),
-    length=st.integers(1, 70),
     seed=st.integers(0, 99),
 )
-def test_tower(num_heads: int, head_width: int, images: int, length: int, seed: int, **shape: int) -> None:
+def test_tower(
+    num_heads: int, head_width: int, projector_width: int, has_bias: bool, images: int, seed: int, **shape: Any
+) -> None:
+    """Also where patches leave a rest of the image, and of projectors without a bias."""
+    shape["patch_size"] = max(shape["patch_size"], shape["image_size"] // 6)  # up to 49 patches
     spec = vision_spec(num_heads=num_heads, hidden_size=num_heads * head_width, **shape)
-    weights = vision_weights(spec, seed)
-    x = torch.randn(images, length, spec.hidden_size, generator=torch.Generator().manual_seed(seed))
+    weights = vision_weights(spec, projector_width, seed)
+    if not has_bias:
+        del weights["projector.0.bias"], weights["projector.1.bias"]
+    pixels = random_pixels(spec, images, seed)
     with torch.inference_mode():
-        expected, got = plain_layers(spec, weights)(x.clone()), NativeTower(spec, weights)(x.clone())
+        expected = VisionTower(spec, PREPROCESS, weights, plain).encode(pixels)
+        got = NativeTower(spec, PREPROCESS, weights).encode(pixels)
     torch.testing.assert_close(got, expected, rtol=1e-4, atol=1e-4)
 
 
 def test_tower_gives_the_same_bits_with_any_number_of_threads() -> None:
-    spec = vision_spec(hidden_size=120)
-    tower = NativeTower(spec, vision_weights(spec, 0))
-    x = torch.randn(5, 65, 120, generator=torch.Generator().manual_seed(1))
+    spec = vision_spec(hidden_size=120, image_size=64)
+    tower, pixels = NativeTower(spec, PREPROCESS, vision_weights(spec, 75, 0)), random_pixels(spec, 5, 0)
     torch.set_num_threads(1)
-    expected = tower(x.clone())
+    expected = tower.encode(pixels)
     for num_threads in (2, 3, 5):
         torch.set_num_threads(num_threads)
         for _ in range(10):
-            assert torch.equal(tower(x.clone()), expected)
+            assert torch.equal(tower.encode(pixels), expected)
 
 
-def test_a_tower_of_another_activation_or_precision_stays_in_python() -> None:
+def test_levels_are_normalised_as_pixels_are() -> None:
+    levels = torch.arange(256, dtype=torch.uint8).expand(3, 256)
+    mean, std = (torch.tensor(values)[:, None] for values in (PREPROCESS.mean, PREPROCESS.std))
+    assert torch.equal(normalised_levels(PREPROCESS), (levels.float() / 255 - mean) / std)
+
+
+def test_pixels_of_another_size_are_refused() -> None:
     spec = vision_spec()
-    weights = vision_weights(spec, 0)
-    half = {name: weight.bfloat16() for name, weight in weights.items()}
-    (tower,) = vision._make_layers(spec, weights, native, torch.float32)
-    assert isinstance(tower, NativeTower)
-    assert len(vision._make_layers(vision_spec(activation="gelu"), weights, native, torch.float32)) == 2
-    assert len(vision._make_layers(spec, half, native, torch.bfloat16)) == 2
+    tower = NativeTower(spec, PREPROCESS, vision_weights(spec, 8, 0))
+    with pytest.raises(ValueError, match=r"not a contiguous one \[1, 3, 24, 24\] of torch.uint8"):
+        tower.encode(torch.zeros(1, 3, 23, 24, dtype=torch.uint8))
+
+
+def test_gelu_is_exact_to_the_last_bits() -> None:
+    """By way of a projector that hands its input on: one pixel a patch, a tower without layers."""
+    x = torch.cat([torch.linspace(-9, 9, 2001), torch.tensor([-1e4, -40.0, 40.0, 1e4])])
+    spec = vision_spec(hidden_size=len(x), num_heads=1, num_layers=0, image_size=1, patch_size=1)
+    weights = vision_weights(spec, len(x), 0)
+    weights["projector.0.weight"], weights["projector.0.bias"] = torch.zeros(len(x), len(x)), x
+    weights["projector.1.weight"], weights["projector.1.bias"] = torch.eye(len(x)), torch.zeros(len(x))
+    got = NativeTower(spec, PREPROCESS, weights).encode(random_pixels(spec, 1, 0)).flatten()
+    exact = torch.nn.functional.gelu(x.double())
+    torch.testing.assert_close(got.double(), exact, rtol=2e-7, atol=3e-7)
+
+
+@pytest.mark.parametrize(
+    ("precision", "kv_dtype", "whole"),
+    [("float32", torch.float32, True), ("float32", torch.float8_e4m3fn, False), ("bfloat16", torch.bfloat16, False)],
+)
+def test_what_is_not_float32_throughout_stays_in_python(precision: str, kv_dtype: torch.dtype, whole: bool) -> None:
+    spec = specs.llava_llama3_8b(precision=precision, vision=vision_spec(), text=text_spec())
+    weights = {**vision_weights(spec.vision, 40, 0), **text_weights(spec.text, 0)}
+    weights = {name: weight.to(getattr(torch, precision)) for name, weight in weights.items()}
+    tower, llama = step.make_model(spec, weights, NUM_POSITIONS, kv_dtype, native)
+    assert (type(tower), type(llama)) == ((NativeTower, NativeLlama) if whole else (VisionTower, Llama))
+    assert type(step.make_model(spec, weights, NUM_POSITIONS, kv_dtype, plain)[1]) is Llama
