@@ -137,7 +137,8 @@ class TorchEngine:
 
     def _count(self, launch: Launch, outcome: Outcome) -> None:
         """Adds a step to the statistics."""
-        counts, read = self.statistics, int((launch.positions[launch.running] + 1).sum())
+        counts, positions = self.statistics, launch.positions[launch.running]
+        read = int(positions.sum()) + len(positions)
         if launch.requests:
             counts.mixed_steps += 1
             counts.mixed_s += outcome.seconds
@@ -147,7 +148,7 @@ class TorchEngine:
             counts.decode_steps += 1
             counts.decode_s += outcome.seconds
             counts.decode_step_kv_positions += read
-        counts.decode_rows += len(launch.positions[launch.running])
+        counts.decode_rows += len(positions)
         counts.kv_positions += read
 
     def _num_positions(self, shape: PromptShape) -> int:

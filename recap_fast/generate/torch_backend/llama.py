@@ -48,6 +48,8 @@ class Prefill:
 def list_rows(prefill: Prefill | None, decode: Rows | None) -> Rows:
     """Slot and position of each row of a step."""
     parts = ([] if prefill is None else [prefill.rows()]) + ([] if decode is None else [decode])
+    if len(parts) == 1:
+        return parts[0]
     return Rows(torch.cat([part.slots for part in parts]), torch.cat([part.positions for part in parts]))
 
 

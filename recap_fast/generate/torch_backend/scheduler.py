@@ -129,7 +129,7 @@ class Scheduler:
         counts = self._counts[slots]
         self._tokens[slots, counts] = tokens
         self._counts[slots] = counts = counts + 1
-        stopped = np.isin(tokens, self._stop_ids)
+        stopped = (tokens[:, None] == self._stop_ids).any(axis=1)
         repeated = self._loops.update(slots, tokens) if self._loops is not None else np.zeros(len(slots), np.int64)
         ended = stopped | (counts >= self._limits[slots]) | (repeated > 0)
         return [self._retire(int(slots[i]), bool(stopped[i]), int(repeated[i])) for i in np.flatnonzero(ended).tolist()]
