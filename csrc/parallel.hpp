@@ -5,7 +5,6 @@
 #include <algorithm>
 #include <atomic>
 #include <cstdint>
-#include <thread>
 
 namespace recap {
 
@@ -100,7 +99,7 @@ class Team {
 #endif
   }
 
-  static constexpr int kSpins = 8000;
+  static constexpr int kSpins = 8000;  // some 0.1 ms
 
   Shared& shared_;
   int size_;
