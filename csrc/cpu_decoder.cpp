@@ -1,6 +1,8 @@
 #include "cpu_decoder.hpp"
 
 #include <algorithm>
+#include <stdexcept>
+#include <string>
 #include <utility>
 
 #include "cpu_worker.hpp"
@@ -159,6 +161,10 @@ void Decoder::forward(const DecoderRows& rows, const Cache& cache, float* logits
   std::vector<std::int64_t> slots(rows.num_read);
   std::vector<std::int64_t> positions(rows.num_read);
   for (std::int64_t i = 0; i < rows.num_read; ++i) {
+    if (rows.read[i] < 0 || rows.read[i] >= rows.places.rows) {
+      throw std::out_of_range("row " + std::to_string(rows.read[i]) + " is to be read, there are " +
+                              std::to_string(rows.places.rows));
+    }
     slots[i] = rows.places.slots[rows.read[i]];
     positions[i] = rows.places.positions[rows.read[i]];
   }

@@ -33,7 +33,7 @@ struct DecoderRows {
   Places places;
   std::int64_t num_prompts, prompt_start, prompt_length;
   std::int64_t num_read;
-  const std::int64_t* read;  // [N], the rows that a token is read from, ascending
+  const std::int64_t* read;  // [N], the rows that a token is read from, ascending, each once
 };
 
 class Decoder {
@@ -41,7 +41,7 @@ class Decoder {
   Decoder(const DecoderShape& shape, DecoderWeights weights);
 
   // Writes logits [N, V]. `cache` is that of the first layer; the others lie behind it. Throws
-  // std::out_of_range for places outside of it.
+  // std::out_of_range for places outside of it and for rows to be read that are not there.
   void forward(const DecoderRows& rows, const Cache& cache, float* logits, int num_threads);
 
  private:

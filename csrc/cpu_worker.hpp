@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <initializer_list>
 #include <utility>
 #include <vector>
 
@@ -21,7 +22,10 @@ using Part = std::pair<float**, std::int64_t>;
 inline void lay_out(std::initializer_list<Part> parts, std::vector<float>& memory) {
   std::int64_t size = 0;
   for (const Part& part : parts) size += part.second;
-  if (memory.size() < static_cast<std::size_t>(size)) memory.resize(size);
+  if (memory.size() < static_cast<std::size_t>(size)) {
+    memory = {};  // before there is more: nothing in it is needed
+    memory.resize(size);
+  }
   float* next = memory.data();
   for (const auto& [pointer, count] : parts) {
     *pointer = next;
@@ -37,6 +41,7 @@ class Worker {
 
   void multiply(const float* x, std::int64_t rows, std::int64_t depth, const float* packed,
                 const float* bias, Sums sums, std::int64_t columns, float* out) {
+    if (rows == 0) return;
     const std::int64_t width =
         sums == Sums::swiglu ? kernels().block_columns / 2 : kernels().block_columns;
     const std::int64_t panels = divide_up(columns, width);
@@ -75,7 +80,8 @@ class Worker {
 
  private:
   std::int64_t chunk(std::int64_t rows, std::int64_t row_elements) const {
-    return std::max(divide_up(rows, kPieces * team_.size()), divide_up(kMinElements, row_elements));
+    return std::max(divide_up(rows, kPieces * team_.size()),
+                    divide_up(kMinElements, std::max<std::int64_t>(1, row_elements)));
   }
 
   template <typename Op>
@@ -87,7 +93,7 @@ class Worker {
   }
 
   // Loops are cut into so many pieces for each thread, so that one which the system holds up delays
-  // the others little; but into none of fewer elements, or of a product rows, than these.
+  // the others little; but into none of fewer elements, or of a product of about so many rows.
   static constexpr std::int64_t kPieces = 4;
   static constexpr std::int64_t kMinElements = 1024;
   static constexpr std::int64_t kMinRows = 28;

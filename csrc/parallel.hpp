@@ -37,7 +37,7 @@ void parallel_for(std::int64_t count, std::int64_t chunk, int num_threads, const
     std::int64_t chunk;
     std::atomic<std::int64_t> next{0};
   } shared{action, count, chunk};
-  const auto work = [](void* data) {
+  const auto work = [](void* data) noexcept {
     auto& loop = *static_cast<Shared*>(data);
     for (;;) {
       const std::int64_t begin = loop.next.fetch_add(loop.chunk, std::memory_order_relaxed);
@@ -82,7 +82,8 @@ class Team {
     if (shared_.arrived.fetch_add(1, std::memory_order_acq_rel) + 1 == size_) {
       shared_.next.store(0, std::memory_order_relaxed);
       shared_.arrived.store(0, std::memory_order_relaxed);
-      shared_.phase.store(phase + 1, std::memory_order_release);
+      // sequentially consistent: libstdc++ looks for waiters without a fence of its own
+      shared_.phase.store(phase + 1, std::memory_order_seq_cst);
       shared_.phase.notify_all();
       return;
     }
@@ -99,7 +100,7 @@ class Team {
 #endif
   }
 
-  static constexpr int kSpins = 8000;  // some 0.1 ms
+  static constexpr int kSpins = 8000;  // 0.1 to 0.5 ms on x86
 
   Shared& shared_;
   int size_;
@@ -118,7 +119,7 @@ void run_team(int num_threads, const Body& body) {
     body(team);
     return;
   }
-  const auto work = [](void* data) {
+  const auto work = [](void* data) noexcept {
     auto& shared = *static_cast<Job*>(data);
     Team team(shared.shared, parallel_team_size());
     shared.body(team);

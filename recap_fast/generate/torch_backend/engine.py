@@ -63,8 +63,9 @@ class TorchEngine:
         self.statistics = Statistics()
         try:
             self._runner = self._make_runner(folder, prefix_ids, shape, sizes, positions, fixed_shapes)
-        except RuntimeError as error:
-            if not isinstance(error, torch.OutOfMemoryError) and "can't allocate memory" not in str(error):
+        except (RuntimeError, MemoryError) as error:
+            is_memory = isinstance(error, torch.OutOfMemoryError | MemoryError)
+            if not is_memory and "can't allocate memory" not in str(error):
                 raise
             raise ConfigError(
                 f"An engine of {sizes.num_slots} slots and {sizes.prefill_images} images a prefill does not fit "
@@ -112,7 +113,7 @@ class TorchEngine:
             if not self._launched or (launch is not None and len(self._launched) <= self._runner.lag):
                 return []
             (oldest, lacked_input), outcome = self._launched.popleft(), self._runner.finish()
-        except torch.OutOfMemoryError as error:
+        except (torch.OutOfMemoryError, MemoryError) as error:
             raise EngineError(f"{error} Lower --num-slots or --prefill-images.") from error
         except RuntimeError as error:
             raise EngineError(f"the torch engine failed: {error}") from error

@@ -3,7 +3,7 @@
 plain    torch's own, any device and precision
 packed   oneDNN with weights reordered once: float32 and bfloat16 on a CPU
 int8     W8A8: `torch._int_mm` and a pass that applies the scales, CPU and CUDA
-fp8      W8A8 in e4m3: `torch._scaled_mm`, row-wise, on cards that have FP8; elsewhere emulated in float32
+fp8      W8A8 in e4m3: `torch._scaled_mm` on cards that have FP8, row-wise on Hopper; elsewhere emulated in float32
 """
 
 import functools
@@ -145,10 +145,12 @@ FEW_ROWS = 256
 
 
 def has_row_wise_products(device: torch.device) -> bool:
-    """Whether FP8 products with a scale for each row go through cuBLASLt there; on older cards torch 2.11 has a kernel
-    for them that ignores the stream, so that no graph can hold it (https://github.com/pytorch/pytorch/issues/177651).
+    """Whether FP8 products with a scale for each row go through cuBLASLt there, which is so on Hopper alone.
+
+    On older cards torch 2.11 has a kernel for them that ignores the stream, so that no graph can hold it
+    (https://github.com/pytorch/pytorch/issues/177651); on newer ones cuBLAS has none.
     """
-    return torch.cuda.get_device_capability(device) >= (9, 0)
+    return torch.cuda.get_device_capability(device) == (9, 0)
 
 
 class _Fp8(_Scaled):

@@ -134,7 +134,7 @@ class _Layer:
         """Adds `delta` and attention's part to `x` in place; returns what the feed-forward part adds: [R, D]."""
         h = self._ops.add_rms_norm(x_RD, delta_RD, self._norm1, self._spec.norm_eps, self._qkv.quantise)
         q_RHE = self._ops.rope_store(self._qkv(h), self._spec.num_heads, batch.rope, batch.rows, cache)
-        if q_RHE.dtype in self._ops.BY_ROW:
+        if q_RHE.dtype == cache.dtype and q_RHE.dtype in self._ops.BY_ROW:
             return self._feed_forward(x_RD, [self._ops.decode_attention(q_RHE, cache, batch.rows)])
         attended = []
         if batch.prefill is not None:

@@ -23,11 +23,14 @@ class NativeLlama:
     """Has the face of `Llama`."""
 
     def __init__(self, spec: TextSpec, weights: Mapping[str, Tensor], num_positions: int):
-        self._spec = spec
+        if spec.head_dim % 2 or spec.num_heads % spec.num_kv_heads:
+            raise ValueError(f"{spec.num_heads} heads of width {spec.head_dim} cannot share {spec.num_kv_heads}")
+        self._spec, self._num_positions = spec, num_positions + 1
         self._embedding = weights["text.embed.weight"].numpy()
         head = weights["text.embed.weight" if spec.tied_head else "text.head.weight"]
         layers = [self._layer(weights, index) for index in range(spec.num_layers)]
-        rest = [weights["text.norm.weight"], pack(head), *rope_table(spec.rope, spec.head_dim, num_positions + 1)]
+        norm, packed_head = self._vector(weights["text.norm.weight"]), pack(head, (spec.vocab_size, spec.hidden_size))
+        rest = [norm, packed_head, *rope_table(spec.rope, spec.head_dim, self._num_positions)]
         self._kept = layers, rest  # C++ has their addresses
         self._core = native.core.Decoder(
             (
@@ -54,8 +57,7 @@ class NativeLlama:
         if prefill is not None:
             read_N = torch.cat([prefill.last_rows, read_N])
             prompts = len(prefill.slots), prefill.start, prefill.length
-        _, _, num_slots, _, num_positions, _ = cache.data.shape
-        shape = (2, num_slots, spec.num_kv_heads, num_positions, spec.head_dim)
+        shape = (2, cache.data.shape[2], spec.num_kv_heads, self._num_positions, spec.head_dim)
         logits_NV = torch.empty(len(read_N), spec.vocab_size)
         self._core.forward(
             num_rows,
@@ -72,12 +74,29 @@ class NativeLlama:
 
     def _layer(self, weights: Mapping[str, Tensor], index: int) -> list[Tensor | None]:
         """In the order of `core.Decoder`."""
+        spec = self._spec
+        width, inner, queries = spec.hidden_size, spec.intermediate_size, spec.num_heads * spec.head_dim
+        kv_width = 2 * spec.num_kv_heads * spec.head_dim
         norm1, qkv, out, norm2, gate_up, down = (
             weights[f"text.layers.{index}.{name}.weight"]
             for name in ("norm1", "qkv", "out", "norm2", "gate_up", "down")
         )
-        kv = None
-        if index == self._spec.num_layers - 1:  # its queries are those of fewer rows than its keys and values
-            qkv, kv = qkv.tensor_split([self._spec.num_heads * self._spec.head_dim])
-        packed_kv = None if kv is None else pack(kv)
-        return [norm1, pack(qkv), packed_kv, pack(out), norm2, pack(gate_up, pairs=True), pack(down)]
+        packed_kv = None
+        if index < spec.num_layers - 1:
+            packed_qkv = pack(qkv, (queries + kv_width, width))
+        else:  # its queries are those of fewer rows than its keys and values
+            packed_qkv, packed_kv = pack(qkv[:queries], (queries, width)), pack(qkv[queries:], (kv_width, width))
+        return [
+            self._vector(norm1),
+            packed_qkv,
+            packed_kv,
+            pack(out, (width, queries)),
+            self._vector(norm2),
+            pack(gate_up, (2 * inner, width), pairs=True),
+            pack(down, (width, inner)),
+        ]
+
+    def _vector(self, tensor: Tensor) -> Tensor:
+        """A norm's weight. Raises ValueError where it is none."""
+        address(tensor, torch.float32, (self._spec.hidden_size,))
+        return tensor

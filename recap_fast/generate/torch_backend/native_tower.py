@@ -15,38 +15,44 @@ from recap_fast.records import Preprocess
 
 # Letters: n images, N patches, P width of the decoder.
 
-LAYER = ("norm1", "qkv", "out", "norm2", "fc1", "fc2")
-
 
 class NativeTower:
     """Has the face of `VisionTower`."""
 
     def __init__(self, spec: VisionSpec, preprocess: Preprocess, weights: Mapping[str, Tensor]):
-        self._spec, self._weights = spec, weights
+        width, inner, out = spec.hidden_size, spec.intermediate_size, len(weights["projector.1.weight"])
+        if width % spec.num_heads:
+            raise ValueError(f"{width} channels cannot be divided among {spec.num_heads} heads")
+        self._spec, self._width = spec, out
         self._kept: list[Tensor] = []  # C++ has their addresses
-        self._width = len(weights["projector.1.weight"])
+        layer = {
+            "norm1": (width,),
+            "qkv": (3 * width, width),
+            "out": (width, width),
+            "norm2": (width,),
+            "fc1": (inner, width),
+            "fc2": (width, inner),
+        }
         self._core = native.core.Tower(
-            (
-                spec.image_size,
-                spec.patch_size,
-                spec.hidden_size,
-                spec.intermediate_size,
-                spec.num_heads,
-                self._width,
-            ),
+            (spec.image_size, spec.patch_size, width, inner, spec.num_heads, out),
             spec.norm_eps,
             spec.activation == "quick_gelu",
             (
-                self._keep(normalised_levels(preprocess)),
-                self._keep(weights["vision.class"]),
-                self._keep(weights["vision.position"]),
+                self._keep(normalised_levels(preprocess), (3, 256)),
+                self._keep(weights["vision.class"], (width,)),
+                self._keep(weights["vision.position"], (spec.num_image_tokens + 1, width)),
             ),
-            self._parts("vision.patch"),
-            self._parts("vision.pre_norm"),
-            [[self._parts(f"vision.layers.{i}.{name}") for name in LAYER] for i in range(spec.num_layers)],
-            (self._parts("projector.0"), self._parts("projector.1")),
+            self._parts(weights, "vision.patch", (width, 3 * spec.patch_size**2)),
+            self._parts(weights, "vision.pre_norm", (width,)),
+            [
+                [self._parts(weights, f"vision.layers.{i}.{name}", shape) for name, shape in layer.items()]
+                for i in range(spec.num_layers)
+            ],
+            (
+                self._parts(weights, "projector.0", (out, width)),
+                self._parts(weights, "projector.1", (out, out)),
+            ),
         )
-        del self._weights
 
     def encode(self, pixels: Tensor) -> Tensor:
         """See `VisionTower.encode`."""
@@ -56,15 +62,18 @@ class NativeTower:
         self._core.encode(given, n, tokens_nNP.data_ptr(), torch.get_num_threads())
         return tokens_nNP
 
-    def _parts(self, name: str) -> tuple[int, int]:
-        """Addresses of a weight, packed if it is a matrix, and its bias, 0 for none."""
-        weight, bias = self._weights[f"{name}.weight"], self._weights.get(f"{name}.bias")
-        kept = self._keep(pack(weight) if weight.ndim == 2 else weight)
-        return kept, 0 if bias is None else self._keep(bias)
+    def _parts(self, weights: Mapping[str, Tensor], name: str, shape: tuple[int, ...]) -> tuple[int, int]:
+        """Addresses of a norm's weight and bias, or of a packed matrix and its bias, 0 for none."""
+        weight, bias = weights[f"{name}.weight"], weights.get(f"{name}.bias")
+        if len(shape) == 1:
+            return self._keep(weight, shape), self._keep(weights[f"{name}.bias"], shape)
+        self._kept.append(pack(weight, (shape[0], shape[1])))
+        return self._kept[-1].data_ptr(), 0 if bias is None else self._keep(bias, shape[:1])
 
-    def _keep(self, tensor: Tensor) -> int:
+    def _keep(self, tensor: Tensor, shape: tuple[int, ...]) -> int:
+        """The address of a float32 tensor that is kept from now on. Raises ValueError for another kind of tensor."""
         self._kept.append(tensor.contiguous())
-        return self._kept[-1].data_ptr()
+        return address(self._kept[-1], torch.float32, shape)
 
 
 def normalised_levels(preprocess: Preprocess) -> Tensor:

@@ -209,6 +209,18 @@ def test_a_failing_device_stops_the_engine(pair: Pair, monkeypatch: pytest.Monke
         engine.step()
 
 
+def test_out_of_memory_in_cpp_stops_the_engine_with_advice(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = pair.open(num_slots=2)
+    engine.submit(random_requests(pair, 1))
+
+    def fail(*_: object) -> None:
+        raise MemoryError("std::bad_alloc")
+
+    monkeypatch.setattr(step_of(engine)._llama, "forward", fail)
+    with pytest.raises(EngineError, match=r"std::bad_alloc Lower --num-slots or --prefill-images"):
+        engine.step()
+
+
 def test_devices() -> None:
     assert resolve_device("cpu") == torch.device("cpu")
     with pytest.raises(ConfigError, match="--device tpu: give auto, cpu, cuda or cuda:N"):

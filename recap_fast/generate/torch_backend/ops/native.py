@@ -166,9 +166,12 @@ def decode_attention(q_BHE: Tensor, cache: Tensor, rows: Rows) -> Tensor:
     return out
 
 
-def pack(weight_ND: Tensor, *, pairs: bool = False) -> Tensor:
-    """A float32 matrix [N, D] as native_llama.py and native_tower.py have it; `pairs` for a fused gate and up."""
-    columns, depth = weight_ND.shape
+def pack(weight_ND: Tensor, shape: tuple[int, int], *, pairs: bool = False) -> Tensor:
+    """A float32 matrix [N, D] as native_llama.py and native_tower.py have it; `pairs` for a fused gate and up.
+
+    Raises ValueError for one of another shape.
+    """
+    columns, depth = shape
     weight_ND = weight_ND.contiguous()
     packed = torch.empty(core.packed_size(columns, depth))
     core.pack(
