@@ -53,7 +53,7 @@ def test_kill_9_at_many_random_moments_changes_nothing(tmp_path, server, tiny_en
         kills_here = 0
         while True:
             command = server.start(*run_arguments(tiny_engine, inputs, output, *SHORT))
-            if kills < NUM_KILLS:
+            if kills < NUM_KILLS and kills_here < NUM_KILLS // 2:  # more than one folder, however fast the machine is
                 time.sleep(rng.uniform(0.0, 0.7 * seconds))
                 command.send(signal.SIGKILL)
             code = command.wait()
