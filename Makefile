@@ -2,7 +2,8 @@
 PYTHON ?= python3
 BIN := .venv/bin
 PIP := PIP_CONSTRAINT=constraints.txt PIP_DISABLE_PIP_VERSION_CHECK=1 $(BIN)/pip install --quiet
-SOURCES := pyproject.toml constraints.txt CMakeLists.txt $(wildcard csrc/*)
+SOURCES := pyproject.toml constraints.txt CMakeLists.txt $(shell find csrc -type f)
+CSRC := $(wildcard csrc/*/*.[ch]pp csrc/*/*/*.[ch]pp)
 SHARDS := demo/out/shards/{00000..00001}.tar
 
 .PHONY: demo test lint unit asan bench format clean
@@ -19,7 +20,7 @@ test: lint unit  ## what CI runs
 lint: .venv/developing
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/clang-format --dry-run --Werror csrc/*.cpp csrc/*.hpp
+	$(BIN)/clang-format --dry-run --Werror $(CSRC)
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
 	$(BIN)/lizard -L 60 -C 15 -a 10 -w recap_fast csrc
@@ -36,7 +37,7 @@ bench: .venv/developing  ## beside transformers, on this machine
 format: .venv/developing
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
-	$(BIN)/clang-format -i csrc/*.cpp csrc/*.hpp
+	$(BIN)/clang-format -i $(CSRC)
 
 .venv/installed: $(SOURCES)
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv

@@ -15,12 +15,12 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 
-from recap_fast.config import RunConfig, default_decode_threads
+from recap_fast.bench.report import provenance
+from recap_fast.build.engine_directory import build_engine
 from recap_fast.decode.decoder import DEFAULT_MAX_IMAGE_PIXELS
-from recap_fast.generate.build import build_engine
-from recap_fast.launch import run
-from recap_fast.measurement import provenance
-from recap_fast.reporter import Reporter
+from recap_fast.launch.config import RunConfig, default_decode_threads
+from recap_fast.launch.execute import run
+from recap_fast.launch.reporter import Reporter
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "demo"))

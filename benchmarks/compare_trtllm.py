@@ -21,16 +21,16 @@ from pathlib import Path
 
 import numpy as np
 
-from recap_fast.bench import caption_all
+from recap_fast.bench.report import provenance
+from recap_fast.bench.stages import caption_all
 from recap_fast.decode.decoder import make_decoder
 from recap_fast.generate.engine import EngineOptions, open_engine
 from recap_fast.generate.prompt import MAX_FIELD_TOKENS, PromptEncoder
 from recap_fast.generate.spec import EngineSpec
 from recap_fast.generate.tokenizer import load_tokenizer
-from recap_fast.measurement import provenance
 from recap_fast.records import OK, Request
+from recap_fast.shards.expand import expand
 from recap_fast.shards.reader import open_shard
-from recap_fast.shards.source import expand
 
 DECODE_BATCH = 32
 

@@ -12,7 +12,7 @@ from typing import Any
 from contestants import OURS, Candidate, ContestantError, Process
 from workload import MismatchError, agreement, check
 
-from recap_fast.measurement import provenance
+from recap_fast.bench.report import provenance
 
 EXACT = "float32"
 Open = Callable[[Candidate], Process]

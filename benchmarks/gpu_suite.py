@@ -158,7 +158,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def write_results(output: Path, text: str, card: str, results: dict[str, Any], command: Sequence[str]) -> None:
     """Writes what was printed as markdown, and all of it as JSON."""
     sys.path.insert(0, str(ROOT))
-    from recap_fast.measurement import provenance
+    from recap_fast.bench.report import provenance
 
     about = provenance(["python", *command])
     content = {**about, "card": card, "parts": results}

@@ -18,9 +18,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from recap_fast.generate.loop import LoopDetector
+from recap_fast.bench.report import provenance
+from recap_fast.generate.loop_detector import LoopDetector
 from recap_fast.generate.tokenizer import load_tokenizer
-from recap_fast.measurement import provenance
 
 WINDOW, SHORTEST = 128, 32
 NOT_PROSE = re.compile(r">>>|::|[=\-*_#~]{4}|^\s*[|+]", re.MULTILINE)

@@ -18,7 +18,7 @@ from safetensors.torch import save_file
 from tokenizers import Tokenizer
 from transformers import AutoModelForImageTextToText, CLIPVisionConfig, LlamaConfig, LlavaConfig, PreTrainedModel
 
-from recap_fast.synthetic import train_vocabulary, word_vocabulary
+from recap_fast.bench.synthetic import train_vocabulary, word_vocabulary
 
 SIZES = {
     # 64 image tokens; about 6 M parameters

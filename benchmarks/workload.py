@@ -19,20 +19,20 @@ import pyarrow.parquet as pq
 import torch
 from peers.protocol import Job, Pass
 
+from recap_fast.bench.synthetic import write_tars
+from recap_fast.build.engine_directory import build_engine
 from recap_fast.decode.decoder import make_decoder
-from recap_fast.generate.build import build_engine
 from recap_fast.generate.engine import Engine, EngineOptions, Statistics, open_engine
 from recap_fast.generate.prompt import PromptEncoder
 from recap_fast.generate.spec import EngineSpec
 from recap_fast.generate.tokenizer import load_tokenizer
-from recap_fast.launch import WINDOW_SLOTS
-from recap_fast.pipeline import Pipeline, Stages
-from recap_fast.progress import Progress
+from recap_fast.launch.execute import WINDOW_SLOTS
+from recap_fast.pipeline.counters import Progress
+from recap_fast.pipeline.pipeline import Pipeline, Stages
 from recap_fast.records import Completion, Request, Sample
-from recap_fast.shards.ledger import Ledger
+from recap_fast.shards.expand import expand
 from recap_fast.shards.reader import open_shard
-from recap_fast.shards.source import expand
-from recap_fast.synthetic import write_tars
+from recap_fast.write.ledger import Ledger
 
 RECIPE = "llava"
 IMAGE_SIZES = [(160, 120), (192, 144), (224, 168), (256, 192), (120, 160)]

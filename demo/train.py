@@ -24,7 +24,7 @@ from torch import nn
 from torch.nn import functional as F
 from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig, LlavaForConditionalGeneration
 
-from recap_fast.synthetic import SPECIAL_TOKENS, train_vocabulary
+from recap_fast.bench.synthetic import SPECIAL_TOKENS, train_vocabulary
 
 IMAGE_SIZE, PATCH = 96, 16
 NUM_IMAGE_TOKENS = (IMAGE_SIZE // PATCH) ** 2

@@ -1,5 +1,5 @@
 """`python -m recap_fast` is `recap-fast`."""
 
-from recap_fast.cli import main
+from recap_fast.cli.main import main
 
 main()

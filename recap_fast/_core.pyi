@@ -1,6 +1,6 @@
 """The C++ core (csrc/): tokenizer, packing, Parquet writer. Everything here releases the GIL while it works.
 
-Import pyarrow before it, and compare `ARROW_VERSION`: recap_fast/native.py does both and passes this module on.
+Import pyarrow before it, and compare `ARROW_VERSION`: recap_fast/arrow_core.py does both and passes this module on.
 """
 # ruff: noqa: PYI021 - the documentation is here, the bindings hold conversions only
 

@@ -26,7 +26,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture(scope="session")
 def tiny_engine(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The directory of a real engine of random weights: 32 px, float32, 8 slots, captions of up to 24 tokens."""
-    import engines
+    from support import engines
 
     folder = tmp_path_factory.mktemp("tiny")
     (folder / "tiny.toml").write_text(
@@ -39,7 +39,7 @@ def tiny_engine(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def server() -> Iterator[Any]:
     """Runs `recap-fast` commands, each in a process of its own; see runs.Server."""
-    import runs
+    from support import runs
 
     with runs.Server() as started:
         yield started
@@ -48,7 +48,7 @@ def server() -> Iterator[Any]:
 @pytest.fixture
 def small_inputs(tmp_path: Path) -> Path:
     """Two tars of six pictures."""
-    import runs
+    from support import runs
 
     return runs.write_pictures(tmp_path / "in", 2, 6)
 
@@ -58,10 +58,10 @@ def start(tiny_engine: Path, small_inputs: Path) -> Any:
     """Runs in this process, on `small_inputs` into tmp_path / "out", with a changed config; see launches.Outcome."""
     import io
 
-    import launches
+    from support import launches
 
-    from recap_fast import launch
-    from recap_fast.reporter import Reporter
+    from recap_fast.launch import execute as launch
+    from recap_fast.launch.reporter import Reporter
 
     def run(**changed: Any) -> launches.Outcome:
         stream = io.StringIO()

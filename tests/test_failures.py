@@ -5,8 +5,17 @@ import threading
 import time
 
 import pytest
-import runs
-from fake_runs import TIMEOUT_S, FakeRun, RecordingEngine, break_off, captions, expected_captions, within, write_shards
+from support import runs
+from support.fake_runs import (
+    TIMEOUT_S,
+    FakeRun,
+    RecordingEngine,
+    break_off,
+    captions,
+    expected_captions,
+    within,
+    write_shards,
+)
 
 from recap_fast.errors import EngineError
 from recap_fast.write import shard_writer
@@ -137,7 +146,7 @@ def test_whichever_part_breaks_the_run_ends_with_its_error(tmp_path, monkeypatch
     write_shards(tmp_path / "in", [20] * 10)
     run = FakeRun(tmp_path / "in", tmp_path / "out", window=16)
     monkeypatch.setattr(shard_writer, "STRETCH_ROWS", 5)
-    monkeypatch.setattr("recap_fast.pipeline.DECODE_BATCH", 4)
+    monkeypatch.setattr("recap_fast.pipeline.pipeline.DECODE_BATCH", 4)
     count = iter(range(10**6))
 
     def fail_later(method):

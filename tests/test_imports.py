@@ -10,7 +10,7 @@ HEAVY = (
     *("torch", "pyarrow", "transformers", "tokenizers", "safetensors", "nvidia.dali", "fsspec", "datasets", "duckdb"),
     *("PIL", "pandas", "hypothesis", "pytest"),
 )
-OURS = ("recap_fast._core", "recap_fast.launch", "recap_fast.pipeline")
+OURS = ("recap_fast._core", "recap_fast.launch.execute", "recap_fast.pipeline.pipeline")
 
 
 def imported(code: str) -> set[str]:
@@ -32,7 +32,7 @@ def test_the_package_is_light():
 
 @pytest.mark.parametrize("arguments", [["--help"], ["run", "--help"], ["build-engine", "--help"], ["tune", "--help"]])
 def test_help_loads_nothing_heavy(arguments):
-    code = f"import sys\nfrom recap_fast.cli import cli\ntry:\n cli({arguments!r})\nexcept SystemExit:\n pass"
+    code = f"import sys\nfrom recap_fast.cli.main import cli\ntry:\n cli({arguments!r})\nexcept SystemExit:\n pass"
     modules = imported(code)
     assert heavy(modules) == set()
     assert "numpy" not in modules
@@ -45,15 +45,15 @@ def test_records_and_errors_need_numpy_only():
 @pytest.mark.parametrize(
     ("module", "without"),
     [
-        ("recap_fast.shards.source", ("torch", "pyarrow", "PIL")),
+        ("recap_fast.shards.expand", ("torch", "pyarrow", "PIL")),
         ("recap_fast.shards.reader", ("torch", "pyarrow", "PIL")),
         ("recap_fast.decode.decoder", ("torch", "pyarrow", "PIL", "nvidia.dali")),
         ("recap_fast.decode.pillow", ("torch", "pyarrow", "nvidia.dali")),
         ("recap_fast.generate.engine", ("torch", "pyarrow", "PIL", "transformers")),
         ("recap_fast.write.shard_writer", ("torch", "PIL", "tokenizers")),
-        ("recap_fast.pipeline", ("torch", "PIL", "tokenizers", "nvidia.dali", "transformers")),
-        ("recap_fast.launch", ("torch", "PIL", "tokenizers", "nvidia.dali", "transformers")),
-        ("recap_fast.verify", ("torch", "PIL", "tokenizers")),
+        ("recap_fast.pipeline.pipeline", ("torch", "PIL", "tokenizers", "nvidia.dali", "transformers")),
+        ("recap_fast.launch.execute", ("torch", "PIL", "tokenizers", "nvidia.dali", "transformers")),
+        ("recap_fast.write.verify", ("torch", "PIL", "tokenizers")),
     ],
 )
 def test_a_stage_loads_what_it_uses_and_no_more(module, without):
@@ -64,7 +64,7 @@ def test_transformers_and_datasets_are_never_imported_by_the_package(tiny_engine
     code = (
         "from pathlib import Path\n"
         "from recap_fast.generate.spec import EngineSpec\nfrom recap_fast.generate.engine import *\n"
-        "import recap_fast.launch\n"
+        "import recap_fast.launch.execute\n"
         f"f = Path({str(tiny_engine)!r}); open_engine(f, EngineSpec.load(f), EngineOptions(device='cpu'), [1])"
     )
     modules = imported(code)

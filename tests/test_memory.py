@@ -5,7 +5,7 @@ import subprocess
 import sys
 
 import pytest
-import runs
+from support import runs
 
 SAMPLES_PER_SHARD = 20
 NOISE_MB = 40
@@ -16,7 +16,7 @@ def peak_mb(engine, inputs, output) -> float:
     """Peak resident set of a run in its own process, in MB, as it tells itself: getrusage would count its parent's."""
     arguments = [str(a) for a in runs.run_arguments(engine, inputs, output, "--max-new-tokens", 2)]
     code = (
-        "import sys\nfrom recap_fast.cli import main\ntry:\n    main()\n"
+        "import sys\nfrom recap_fast.cli.main import main\ntry:\n    main()\n"
         "except SystemExit as end:\n    sys.stdout.write(f'{end.code} ' + open('/proc/self/status').read())"
     )
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}

@@ -2,9 +2,9 @@
 
 import pyarrow.parquet as pq
 import pytest
-import runs
+from support import runs
 
-from recap_fast.native import core
+from recap_fast.arrow_core import core
 
 
 class Calls:

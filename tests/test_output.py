@@ -10,7 +10,7 @@ import duckdb
 import pyarrow.dataset
 import pyarrow.parquet as pq
 import pytest
-import runs
+from support import runs
 
 from recap_fast.write.schema import SCHEMA
 

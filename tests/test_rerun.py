@@ -4,17 +4,15 @@ import dataclasses
 import os
 
 import numpy as np
-import pictures
 import pytest
-import runs
-import shard_files
-from launches import files
+from support import pictures, runs, shard_files
+from support.launches import files
 
-from recap_fast import launch
 from recap_fast.decode.pillow import PillowDecoder
 from recap_fast.errors import ConfigError
 from recap_fast.generate.engine import EngineOptions
-from recap_fast.launch import EXIT_ERRORS
+from recap_fast.launch import execute as launch
+from recap_fast.launch.execute import EXIT_ERRORS
 from recap_fast.records import ImageOutcome
 
 

@@ -7,8 +7,8 @@ import time
 from collections import Counter
 
 import pytest
-import runs
-from runs import run_arguments
+from support import runs
+from support.runs import run_arguments
 
 NUM_SHARDS, NUM_SAMPLES = 4, 40
 NUM_KILLS = 32

@@ -35,7 +35,7 @@ def run(setting: Setting) -> Found:
 
 def loads() -> bool:
     """Whether a fresh interpreter can import the native modules."""
-    code = "from recap_fast.native import core; from recap_fast import _cpu_ops"
+    code = "from recap_fast.arrow_core import core; from recap_fast import _cpu_ops"
     return subprocess.run([sys.executable, "-c", code], check=False, capture_output=True).returncode == 0
 
 

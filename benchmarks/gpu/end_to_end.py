@@ -14,12 +14,12 @@ from typing import Any
 from gpu import model
 from gpu.loader import photographs
 from gpu.setting import Found, Setting
-from recap_fast import launch
-from recap_fast.bench import caption_all
-from recap_fast.config import RunConfig, default_decode_threads
+from recap_fast.bench.stages import caption_all
 from recap_fast.decode.decoder import DEFAULT_MAX_IMAGE_PIXELS
 from recap_fast.generate.engine import open_engine
-from recap_fast.reporter import Reporter
+from recap_fast.launch import execute as launch
+from recap_fast.launch.config import RunConfig, default_decode_threads
+from recap_fast.launch.reporter import Reporter
 
 NUM_IMAGES, TINY_IMAGES, DISTINCT, PER_TAR = 2048, 12, 256, 512
 NUM_TOKENS, TINY_TOKENS = 65, 6

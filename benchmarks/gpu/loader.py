@@ -13,10 +13,10 @@ import numpy as np
 
 from gpu import model
 from gpu.setting import Found, Setting
+from recap_fast.bench.synthetic import jpeg
 from recap_fast.decode.decoder import make_decoder
 from recap_fast.errors import ConfigError
-from recap_fast.pipeline import DECODE_BATCH
-from recap_fast.synthetic import jpeg
+from recap_fast.pipeline.pipeline import DECODE_BATCH
 
 SIZES = ((512, 384), (1024, 768))
 NUM_IMAGES, TINY_IMAGES = 256, 6

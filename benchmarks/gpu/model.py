@@ -14,10 +14,12 @@ from numpy.typing import NDArray
 from safetensors.torch import save_file
 
 from gpu.setting import Setting
-from recap_fast.generate.architecture import Architecture
+from recap_fast.bench.synthetic import word_vocabulary
+from recap_fast.build.architecture import Architecture
+from recap_fast.build.recipe import PROMPT, load_recipe
+from recap_fast.build.weights import EIGHT_BITS, FusedTensor, plan_weights, quantize
 from recap_fast.generate.engine import EngineOptions
 from recap_fast.generate.prompt import PromptEncoder
-from recap_fast.generate.recipe import PROMPT, load_recipe
 from recap_fast.generate.spec import (
     WEIGHTS_FILE,
     EngineSpec,
@@ -29,9 +31,7 @@ from recap_fast.generate.spec import (
     VisionSpec,
 )
 from recap_fast.generate.tokenizer import load_tokenizer
-from recap_fast.generate.weights import EIGHT_BITS, FusedTensor, plan_weights, quantize
 from recap_fast.records import Preprocess, Request
-from recap_fast.synthetic import word_vocabulary
 
 MAX_NEW_TOKENS = 128
 RECIPES = {"bfloat16": "llava_llama3_8b", "fp8": "llava_llama3_8b_fp8", "int8": "llava_llama3_8b_int8"}

@@ -14,11 +14,11 @@ import numpy as np
 import scenes
 import torch
 from numpy.typing import NDArray
+from support import engines
 
-import engines
 from gpu.setting import ROOT, Found, Setting
+from recap_fast.build.engine_directory import build_engine
 from recap_fast.decode.decoder import make_decoder
-from recap_fast.generate.build import build_engine
 from recap_fast.generate.engine import EngineOptions, open_engine
 from recap_fast.generate.prompt import PromptEncoder
 from recap_fast.generate.spec import EngineSpec

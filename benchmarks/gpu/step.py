@@ -19,10 +19,10 @@ from gpu import model
 from gpu.profile import table
 from gpu.setting import Found, Setting
 from recap_fast import machine
+from recap_fast.bench.roofline import Roofline, difference, snapshot
 from recap_fast.generate.engine import Engine, open_engine
 from recap_fast.generate.torch_backend.loading import resolve_device
 from recap_fast.records import Request
-from recap_fast.roofline import Roofline, difference, snapshot
 
 WINDOW_S, TINY_WINDOW_S = 6.0, 0.3
 NUM_PICTURES = 256

@@ -14,11 +14,11 @@ from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig, LlavaForCon
 
 from gpu import model
 from gpu.setting import Found, Setting
-from recap_fast.bench import caption_all
-from recap_fast.generate.architecture import Architecture
+from recap_fast.bench.stages import caption_all
+from recap_fast.build.architecture import Architecture
+from recap_fast.build.weights import plan_weights
 from recap_fast.generate.engine import open_engine
 from recap_fast.generate.spec import WEIGHTS_FILE, EngineSpec
-from recap_fast.generate.weights import plan_weights
 
 BATCH, TINY_BATCH, NUM_TOKENS, TINY_TOKENS = 64, 2, 65, 6
 THEIRS = {

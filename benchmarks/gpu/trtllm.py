@@ -12,7 +12,7 @@ from compare_trtllm import compare
 from make_shards import make_shards
 
 from gpu.setting import ROOT, Found, Setting
-from recap_fast.generate.build import build_engine
+from recap_fast.build.engine_directory import build_engine
 from recap_fast.generate.tensorrt_backend.manifest import FLOWS
 
 CHECKPOINT = ROOT / "demo/recap-tiny"

@@ -26,8 +26,8 @@ from nvidia.dali.data_node import DataNode
 from PIL import Image
 
 from recap_fast.decode.formats import is_cut
+from recap_fast.decode.gate import Header, RefusedImageError, open_image
 from recap_fast.decode.geometry import Window, crop_window, pad_window, resized_size
-from recap_fast.decode.header import Header, RefusedImageError, open_image
 from recap_fast.decode.pillow import PillowDecoder
 from recap_fast.decode.pixels import BatchPixels, HostPixels
 from recap_fast.records import ImageBatch, ImageOutcome, Preprocess

@@ -12,8 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from recap_fast.decode.geometry import crop_window, pad_window, resized_size
-from recap_fast.decode.header import (
+from recap_fast.decode.gate import (
     PILLOW_ERRORS,
     Header,
     RefusedImageError,
@@ -22,6 +21,7 @@ from recap_fast.decode.header import (
     read_orientation,
     take_over_pillow_checks,
 )
+from recap_fast.decode.geometry import crop_window, pad_window, resized_size
 from recap_fast.records import ImageBatch, ImageOutcome, Preprocess
 
 _UPRIGHT = {

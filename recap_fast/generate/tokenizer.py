@@ -66,7 +66,7 @@ class ByteLevelTokenizer:
         ignore_merges: bool,
     ):
         """`tokens` by id; `merges` are (left, right, merged) ids by priority, None for priority by id (tiktoken)."""
-        from recap_fast.native import core
+        from recap_fast.arrow_core import core
 
         self._core = core.Tokenizer(tokens, merges, dict(special), ignore_merges)
         self._pack = core.pack_rows

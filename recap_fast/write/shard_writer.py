@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from recap_fast import atomic
-from recap_fast.native import core
+from recap_fast.arrow_core import core
 from recap_fast.records import OK
 from recap_fast.write.captions import Detokenize, Finished, make_batch
 from recap_fast.write.merge import merge_rows

@@ -6,13 +6,13 @@ import sys
 import time
 from pathlib import Path
 
-import checkpoints
 import compare_peers
 import contestants
 import pytest
 from comparison import Contest
 from contestants import Candidate, ContestantError, Kind, Process
 from peers.protocol import Job
+from support import checkpoints
 from workload import MismatchError
 
 FOLDER = Path(contestants.__file__).parent

@@ -12,10 +12,10 @@ from gpu import end_to_end, gemm, loader, model, ops, parity, step, transformers
 from gpu.profile import kind_of, table
 from gpu.setting import Found, Setting
 from safetensors.torch import load_file
+from support import engines
 
-import engines
+from recap_fast.build.weights import EIGHT_BITS
 from recap_fast.generate.torch_backend.ops import plain
-from recap_fast.generate.weights import EIGHT_BITS
 
 
 @pytest.fixture(scope="module")

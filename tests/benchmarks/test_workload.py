@@ -3,16 +3,16 @@
 import dataclasses
 import statistics
 
-import checkpoints
 import numpy as np
 import pytest
 import workload
 from peers import protocol
+from support import checkpoints
 from transformers import CLIPImageProcessorPil
 
+from recap_fast.bench.synthetic import jpeg
 from recap_fast.decode.pillow import decode_rgb, preprocess_image
 from recap_fast.records import Preprocess
-from recap_fast.synthetic import jpeg
 
 LENGTHS = [8, 3, 5]
 

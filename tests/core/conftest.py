@@ -10,9 +10,9 @@ from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
 
-import pyarrow  # noqa: F401 - before the core, as recap_fast/native.py does it
+import pyarrow  # noqa: F401 - before the core, as recap_fast/arrow_core.py does it
 import pytest
-import reference
+from support import reference
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 
 if core_file := os.environ.get("RECAP_FAST_CORE"):  # set by ctest: a build with sanitizers, say
@@ -22,7 +22,7 @@ if core_file := os.environ.get("RECAP_FAST_CORE"):  # set by ctest: a build with
     sys.modules["recap_fast._core"] = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(sys.modules["recap_fast._core"])
 
-from recap_fast.native import core
+from recap_fast.arrow_core import core
 
 SPECIAL_TOKENS = ("<|begin_of_text|>", "<|end_of_text|>", "<|eot_id|>", "<|eot_id|>x", "<image>", "<pad>", "pad")
 CORPUS = [

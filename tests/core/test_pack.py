@@ -4,11 +4,11 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
-import reference
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support import reference
 
-from recap_fast.native import core
+from recap_fast.arrow_core import core
 
 FIELDS = ("text_ids", "lengths", "last_rows", "positions", "image_rows", "text_rows")
 INT32 = st.integers(-(2**31), 2**31 - 1)

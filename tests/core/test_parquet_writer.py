@@ -17,7 +17,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from recap_fast.native import core
+from recap_fast.arrow_core import core
 
 SCHEMA = pa.schema(
     [

@@ -12,13 +12,13 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-import reference
 import tokenizers
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support import reference
 from tokenizers import Tokenizer
 
-from recap_fast.native import core
+from recap_fast.arrow_core import core
 
 BYTES = [bytes([byte]) for byte in range(256)]
 MAX_EXAMPLES = int(os.environ.get("RECAP_FAST_MAX_EXAMPLES", "100"))
@@ -35,7 +35,9 @@ TEXTS = st.one_of(
     st.lists(st.one_of(st.sampled_from(FRAGMENTS), st.characters(exclude_categories=["Cs"]))).map("".join),
     st.lists(st.sampled_from(FRAGMENTS), max_size=30).map("".join),
 )
-make_unicode_tables = SimpleNamespace(**runpy.run_path(str(Path(__file__).parents[2] / "csrc/make_unicode_tables.py")))
+make_unicode_tables = SimpleNamespace(
+    **runpy.run_path(str(Path(__file__).parents[2] / "csrc/core/make_unicode_tables.py"))
+)
 many = settings(max_examples=MAX_EXAMPLES, deadline=None)
 
 Pair = tuple[Tokenizer, core.Tokenizer]
@@ -126,7 +128,7 @@ def test_a_text_comes_back(small: Pair, text: str):
 
 @pytest.fixture(scope="module")
 def classes() -> dict[str, set[int]]:
-    """The code points of each class in the installed `tokenizers`, by the names of csrc/unicode_tables.hpp."""
+    """The code points of each class in the installed `tokenizers`, by the names of csrc/core/unicode_tables.hpp."""
     return {name: set(make_unicode_tables.code_points(regex)) for name, regex in make_unicode_tables.CLASSES.items()}
 
 
@@ -134,8 +136,8 @@ def test_the_unicode_tables_are_those_of_the_installed_tokenizers(classes: dict[
     header = make_unicode_tables.TABLE.read_text(encoding="utf-8")
     for name, points in classes.items():
         assert make_unicode_tables.table(name, make_unicode_tables.ranges(sorted(points))) in header, (
-            f"{name} of csrc/unicode_tables.hpp are not those of tokenizers {tokenizers.__version__}: "
-            "run csrc/make_unicode_tables.py"
+            f"{name} of csrc/core/unicode_tables.hpp are not those of tokenizers {tokenizers.__version__}: "
+            "run csrc/core/make_unicode_tables.py"
         )
 
 

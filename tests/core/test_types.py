@@ -3,7 +3,7 @@
 import ast
 from pathlib import Path
 
-from recap_fast.native import core
+from recap_fast.arrow_core import core
 
 STUB = ast.parse((Path(__file__).parents[2] / "recap_fast" / "_core.pyi").read_text(encoding="utf-8"))
 INHERITED = {*dir(object), "__module__", "__dict__", "__weakref__", "_pybind11_conduit_v1_"}

@@ -7,8 +7,8 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
-from pictures import CROP, PAD, STD, drawn, encode, natural, noise, with_orientation
 from PIL import Image
+from support.pictures import CROP, PAD, STD, drawn, encode, natural, noise, with_orientation
 
 from recap_fast.decode.pillow import PillowDecoder
 from recap_fast.records import Preprocess
@@ -185,7 +185,7 @@ def test_large_images_are_spread_over_batches(decoder, monkeypatch):
 def test_an_image_that_dali_reads_otherwise_is_pillows(decoder, monkeypatch):
     """The gate and DALI each read the header: where they disagree the geometry would be wrong."""
     data = encode(natural(300, 200), "JPEG", exif=with_orientation(6))
-    monkeypatch.setattr("recap_fast.decode.header.read_orientation", lambda image: 1)
+    monkeypatch.setattr("recap_fast.decode.gate.read_orientation", lambda image: 1)
     decoder.decode([data])
     assert decoder.num_fallbacks == 1
 

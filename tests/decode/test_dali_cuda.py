@@ -8,7 +8,7 @@ import importlib
 import numpy as np
 import pytest
 import torch
-from pictures import CROP, PAD, drawn, encode, natural, with_orientation
+from support.pictures import CROP, PAD, drawn, encode, natural, with_orientation
 
 pytestmark = pytest.mark.needs_cuda
 

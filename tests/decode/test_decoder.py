@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from pictures import CROP, PAD, blank_png, encode, natural, with_orientation
+from support.pictures import CROP, PAD, blank_png, encode, natural, with_orientation
 
 from recap_fast.decode.decoder import make_decoder
 from recap_fast.errors import ConfigError

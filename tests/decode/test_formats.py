@@ -1,7 +1,7 @@
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from pictures import encode, natural
+from support.pictures import encode, natural
 
 from recap_fast.decode.formats import describe, is_cut, sniff, webp_size
 

@@ -5,11 +5,11 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from pictures import CROP, MEAN, PAD, STD, drawn, encode, natural, noise, with_orientation
 from PIL import Image
+from support.pictures import CROP, MEAN, PAD, STD, drawn, encode, natural, noise, with_orientation
 
 from recap_fast.decode import pillow
-from recap_fast.decode.header import take_over_pillow_checks
+from recap_fast.decode.gate import take_over_pillow_checks
 from recap_fast.decode.pillow import PillowDecoder, decode_rgb, preprocess_image
 from recap_fast.records import Preprocess
 

@@ -75,7 +75,8 @@ def test_the_images_of_a_batch_are_views_of_one_tensor():
 def test_without_a_gpu_decoding_loads_no_torch():
     pytest.importorskip("nvidia.dali", reason="NVIDIA DALI is not installed")
     code = (
-        "import sys\nfrom pictures import PAD, encode, natural\nfrom recap_fast.decode.decoder import make_decoder\n"
+        "import sys\nfrom support.pictures import PAD, encode, natural\n"
+        "from recap_fast.decode.decoder import make_decoder\n"
         "decoder = make_decoder('dali', PAD)\n"
         "outcomes = decoder.decode([encode(natural(40, 30), 'JPEG'), encode(natural(40, 30), 'GIF')]).outcomes\n"
         "print([o.status for o in outcomes], decoder.num_fallbacks, 'torch' in sys.modules)"

@@ -9,11 +9,11 @@ import pytest
 import scenes
 import torch
 from PIL import Image
+from support.engines import Pair, caption_all
 from transformers import LlavaForConditionalGeneration
 
-from engines import Pair, caption_all
+from recap_fast.build.engine_directory import build_engine
 from recap_fast.decode.decoder import make_decoder
-from recap_fast.generate.build import build_engine
 from recap_fast.generate.prompt import PromptEncoder
 from recap_fast.generate.tokenizer import load_tokenizer
 from recap_fast.records import OK, Request

@@ -3,16 +3,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tokenizers
-import vocabularies
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support import vocabularies
 
+from recap_fast.bench.synthetic import SPECIAL_TOKENS
+from recap_fast.build.recipe import PROMPT
 from recap_fast.errors import ConfigError
 from recap_fast.generate.prompt import TEMPLATES, PromptEncoder, find_template
-from recap_fast.generate.recipe import PROMPT
 from recap_fast.generate.spec import PromptSpec
 from recap_fast.generate.tokenizer import load_tokenizer
-from recap_fast.synthetic import SPECIAL_TOKENS
 
 # Written out from facts.md and the sources it names, not derived from the code.
 VICUNA = (

@@ -4,9 +4,9 @@ import os
 import numpy as np
 import pytest
 import tokenizers
-import vocabularies
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support import vocabularies
 
 from recap_fast.errors import ConfigError
 from recap_fast.generate.tokenizer import ByteLevelTokenizer, LibraryTokenizer, load_tokenizer

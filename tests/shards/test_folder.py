@@ -1,12 +1,12 @@
 import os
 
 import numpy as np
-from shard_files import webdataset_members
+from support.shard_files import webdataset_members
 
 from recap_fast.records import Shard
+from recap_fast.shards.expand import expand
 from recap_fast.shards.identity import identity
 from recap_fast.shards.reader import open_shard
-from recap_fast.shards.source import expand
 
 NONE = np.empty(0, np.int64)
 

@@ -6,14 +6,14 @@ import time
 
 import numpy as np
 import pytest
-from fake_runs import TIMEOUT_S, FakeRun, captions, expected_captions, within, write_shards
-from shard_files import webdataset_members, write_table, write_tar
+from support.fake_runs import TIMEOUT_S, FakeRun, captions, expected_captions, within, write_shards
+from support.shard_files import webdataset_members, write_table, write_tar
 
 from recap_fast.records import Shard
 from recap_fast.shards import remote
+from recap_fast.shards.expand import expand
 from recap_fast.shards.identity import identity
 from recap_fast.shards.reader import open_shard
-from recap_fast.shards.source import expand
 
 
 @pytest.fixture
@@ -59,9 +59,8 @@ def test_a_reader_that_fails_to_open_leaves_no_file_open(tmp_path):
 
 
 def test_heavy_libraries_are_not_loaded_for_tars(tmp_path):
-    code = (
-        "import sys, recap_fast.shards.reader, recap_fast.shards.source, recap_fast.shards.ledger, recap_fast.verify\n"
-    )
+    modules = ("shards.reader", "shards.expand", "write.ledger", "write.verify")
+    code = f"import sys, {', '.join(f'recap_fast.{module}' for module in modules)}\n"
     code += "print(sorted({'pyarrow', 'fsspec', 'torch', 'aiohttp'} & set(sys.modules)))"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert result.stdout == "[]\n"

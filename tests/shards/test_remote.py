@@ -5,7 +5,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from shard_files import tar_bytes, webdataset_members
+from support.shard_files import tar_bytes, webdataset_members
 
 from recap_fast.errors import ConfigError, ShardError, StoppedError
 from recap_fast.records import Shard

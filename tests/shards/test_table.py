@@ -6,7 +6,7 @@ from decimal import Decimal
 import numpy as np
 import pyarrow as pa
 import pytest
-from shard_files import write_table
+from support.shard_files import write_table
 
 from recap_fast.errors import ShardError
 from recap_fast.records import Shard

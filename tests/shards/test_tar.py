@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from shard_files import tar_bytes, webdataset_members, write_tar
+from support.shard_files import tar_bytes, webdataset_members, write_tar
 
 from recap_fast.errors import ShardError
 from recap_fast.records import Shard

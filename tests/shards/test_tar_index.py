@@ -5,7 +5,7 @@ import tarfile
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from shard_files import tar_bytes
+from support.shard_files import tar_bytes
 
 from recap_fast.errors import ShardError
 from recap_fast.shards.tar_index import TarIndexer

@@ -5,12 +5,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from support.engines import Pair, make_pair
 from trtllm_fake.callers import build_engine
 from trtllm_fake.faults import Faults
 from trtllm_fake.package import Fake, installed
 from trtllm_fake.plain_llama import write_plain_llama
-
-from engines import Pair, make_pair
 
 
 @pytest.fixture(scope="session")

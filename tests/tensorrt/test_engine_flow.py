@@ -9,12 +9,11 @@ from typing import Any
 
 import pytest
 import torch
+from support.engines import Pair, random_requests
 from trtllm_fake.callers import await_all, make_request, open_executor, prompt_of, tokens_of
 from trtllm_fake.llama import TrapError
 from trtllm_fake.package import Fake
 from trtllm_fake.plain_llama import write_plain_llama
-
-from engines import Pair, random_requests
 
 NUM_ROWS = 16
 CALIBRATION = '{"text": "a red square"}\n{"text": "two circles"}\n'

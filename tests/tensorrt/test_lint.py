@@ -95,7 +95,7 @@ def test_violations_are_found(body: str, expected: str) -> None:
     assert expected in found
 
 
-@pytest.mark.parametrize("path", ["recap_fast/pipeline.py", "benchmarks/x.py", f"{BACKEND}engine.py"])
+@pytest.mark.parametrize("path", ["recap_fast/pipeline/pipeline.py", "benchmarks/x.py", f"{BACKEND}engine.py"])
 @pytest.mark.parametrize("body", ["import tensorrt_llm", "__import__('tensorrt_llm')", EXECUTOR])
 def test_only_the_two_flows_import_it(path: str, body: str) -> None:
     (found,) = findings(body, path)

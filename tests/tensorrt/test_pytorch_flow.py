@@ -10,14 +10,13 @@ from typing import Any
 
 import pytest
 import torch
+from support.engines import Pair, make_pair, random_requests
 from trtllm_fake.callers import generate, open_llm, prompt_of, register_classes
 from trtllm_fake.faults import Faults
 from trtllm_fake.llama import TrapError
 from trtllm_fake.loop import ON_DEMAND
 from trtllm_fake.package import Fake
 from trtllm_fake.plain_llama import write_plain_llama
-
-from engines import Pair, make_pair, random_requests
 
 
 @pytest.fixture(scope="session")

@@ -8,9 +8,9 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+from support.engines import Pair
 from torch import Tensor
 
-from engines import Pair
 from recap_fast.records import Request
 from trtllm_fake.plain_llama import image_table
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import make_shards
-from runs import read_rows
+from support.runs import read_rows
 
 ROOT = Path(__file__).parents[2]
 COMMAND = (sys.executable, "-m", "recap_fast")

@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
-from fake_runs import detokenize
-from finished_rows import finished
 from hypothesis import given
 from hypothesis import strategies as st
+from support.fake_runs import detokenize
+from support.finished_rows import finished
 
 from recap_fast.records import Completion, ImageOutcome, Sample
 from recap_fast.write.captions import Finished, clean, count_words, make_batch

@@ -4,10 +4,10 @@ from tempfile import TemporaryDirectory
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from fake_runs import detokenize
-from finished_rows import finished
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.fake_runs import detokenize
+from support.finished_rows import finished
 
 from recap_fast.write.captions import make_batch
 from recap_fast.write.merge import merge_rows

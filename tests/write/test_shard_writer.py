@@ -4,11 +4,11 @@ import random
 
 import pyarrow.parquet as pq
 import pytest
-from fake_runs import detokenize
-from finished_rows import finished
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from runs import indices, num_row_groups
+from support.fake_runs import detokenize
+from support.finished_rows import finished
+from support.runs import indices, num_row_groups
 
 from recap_fast.write import shard_writer
 from recap_fast.write.shard_writer import ShardWriter

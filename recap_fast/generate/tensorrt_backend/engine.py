@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from recap_fast.arrow_core import core
 from recap_fast.errors import ConfigError, EngineError
 from recap_fast.generate.engine import EngineOptions, Statistics, check_request
 from recap_fast.generate.spec import WEIGHTS_FILE, EngineSpec
@@ -32,7 +33,6 @@ from recap_fast.generate.torch_backend.loading import load_weights
 from recap_fast.generate.torch_backend.ops import select_ops
 from recap_fast.generate.torch_backend.precision import check_precision, find_hardware
 from recap_fast.generate.torch_backend.vision import VisionTower
-from recap_fast.native import core
 from recap_fast.records import Completion, Request
 
 IN_FLIGHT = 2

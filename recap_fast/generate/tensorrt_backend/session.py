@@ -12,7 +12,7 @@ from torch import Tensor
 
 from recap_fast.errors import EngineError
 from recap_fast.generate.engine import Sampling
-from recap_fast.generate.loop import MIN_TOKENS, LoopDetector
+from recap_fast.generate.loop_detector import MIN_TOKENS, LoopDetector
 from recap_fast.generate.tensorrt_backend.manifest import Manifest
 from recap_fast.records import Completion, FinishReason
 

@@ -14,10 +14,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from recap_fast.bench.tune import read_tuning
 from recap_fast.errors import ConfigError, EngineError
 from recap_fast.generate.engine import EngineOptions, Statistics, check_request
 from recap_fast.generate.spec import WEIGHTS_FILE, EngineSpec, Sizes
-from recap_fast.generate.torch_backend.graphs import FixedRunner
+from recap_fast.generate.torch_backend.fixed_runner import FixedRunner
 from recap_fast.generate.torch_backend.loading import device_name, load_weights, model_dtype, resolve_device
 from recap_fast.generate.torch_backend.pages import keep_freed_memory
 from recap_fast.generate.torch_backend.precision import check_precision, find_hardware
@@ -26,7 +27,6 @@ from recap_fast.generate.torch_backend.sampling import uniforms
 from recap_fast.generate.torch_backend.scheduler import Launch, Scheduler
 from recap_fast.generate.torch_backend.sizes import choose_sizes
 from recap_fast.generate.torch_backend.step import Step
-from recap_fast.generate.torch_backend.tuning import read_tuning
 from recap_fast.records import Completion, Request
 
 

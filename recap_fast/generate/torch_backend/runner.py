@@ -10,10 +10,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from recap_fast.arrow_core import core
 from recap_fast.generate.torch_backend.ops import Rows
 from recap_fast.generate.torch_backend.scheduler import Launch
 from recap_fast.generate.torch_backend.step import Joining, Step
-from recap_fast.native import core
 
 # Letters: n images joining, S width of their text, N image tokens, B running captions.
 

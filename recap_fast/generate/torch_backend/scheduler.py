@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from recap_fast.generate.loop import LoopDetector
+from recap_fast.generate.loop_detector import LoopDetector
 from recap_fast.records import Completion, FinishReason, Request
 
 

@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 import torch
+from support.engines import Pair, make_pair
 from trtllm_fake.faults import Faults
 from trtllm_fake.package import Fake, installed
 
-from engines import Pair, make_pair
-from recap_fast.generate.build import build_engine
+from recap_fast.build.engine_directory import build_engine
 from recap_fast.generate.engine import Engine, EngineOptions, open_engine
 from recap_fast.generate.spec import EngineSpec
 from recap_fast.generate.tensorrt_backend import environment

@@ -5,9 +5,9 @@ import json
 
 import compare_trtllm
 import pytest
-import runs
 from gpu import trtllm
 from gpu.setting import Setting
+from support import runs
 
 from recap_fast.generate.engine import EngineOptions
 

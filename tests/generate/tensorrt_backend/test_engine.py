@@ -9,13 +9,13 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
+from support.engines import caption_all, random_requests
 
-from engines import caption_all, random_requests
+from recap_fast.bench.tune import tune
 from recap_fast.errors import ConfigError, EngineError
 from recap_fast.generate.engine import Sampling
 from recap_fast.generate.spec import EngineSpec
 from recap_fast.generate.tensorrt_backend import engine as backend
-from recap_fast.generate.torch_backend.tuning import tune
 
 pytestmark = pytest.mark.usefixtures("gpu")
 FLOWS = ["trt", "pytorch"]

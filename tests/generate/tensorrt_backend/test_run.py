@@ -3,17 +3,16 @@
 import io
 from pathlib import Path
 
-import launches
 import make_shards
 import pytest
-import runs
 from click.testing import CliRunner
+from support import launches, runs
 
-from recap_fast import launch
-from recap_fast.cli import cli
+from recap_fast.cli.main import cli
 from recap_fast.errors import EngineError
 from recap_fast.generate.engine import EngineOptions
-from recap_fast.reporter import Reporter
+from recap_fast.launch import execute as launch
+from recap_fast.launch.reporter import Reporter
 
 pytestmark = pytest.mark.usefixtures("gpu")
 CHECKPOINT = Path(__file__).parents[3] / "demo/recap-tiny"

@@ -15,14 +15,14 @@ if module_file := os.environ.get("RECAP_FAST_CPU_OPS"):  # set by ctest: a build
     sys.modules["recap_fast._cpu_ops"] = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(sys.modules["recap_fast._cpu_ops"])
 
-from recap_fast.generate.torch_backend.ops import native
+from recap_fast.generate.torch_backend.ops import cpp
 
-LEVELS = native.core.kernel_levels()
+LEVELS = cpp.core.kernel_levels()
 
 
 @pytest.fixture(scope="module", params=LEVELS)
 def kernel_level(request: Any) -> Iterator[str]:
     """Each in turn; the best one again for the tests after these."""
-    native.core.use_kernels(request.param)
+    cpp.core.use_kernels(request.param)
     yield request.param
-    native.core.use_kernels(LEVELS[0])
+    cpp.core.use_kernels(LEVELS[0])

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from support.engines import Pair, caption_all, make_pair, random_requests
 
-from engines import Pair, caption_all, make_pair, random_requests
 from recap_fast.errors import ConfigError
 from recap_fast.generate.engine import Sampling
 

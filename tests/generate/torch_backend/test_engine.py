@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from support.engines import Pair, caption_all, make_pair, random_requests
 
-from engines import Pair, caption_all, make_pair, random_requests
 from recap_fast.errors import ConfigError, EngineError
 from recap_fast.generate.engine import EngineOptions, Sampling
 from recap_fast.generate.torch_backend import step

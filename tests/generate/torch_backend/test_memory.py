@@ -5,12 +5,12 @@ import re
 from pathlib import Path
 
 import pytest
-import specs
 import torch
+from support import specs
+from support.engines import make_pair
 
-from engines import make_pair
+from recap_fast.build.recipe import find_recipe, load_recipe
 from recap_fast.errors import ConfigError
-from recap_fast.generate.recipe import find_recipe, load_recipe
 from recap_fast.generate.torch_backend.memory import GIB, check_fit, fit_slots, plan_memory
 
 MIB = 1 << 20

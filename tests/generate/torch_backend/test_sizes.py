@@ -1,5 +1,5 @@
 import pytest
-import specs
+from support import specs
 
 from recap_fast.errors import ConfigError
 from recap_fast.generate.engine import EngineOptions

@@ -1,7 +1,7 @@
 """The few operations that a step is made of besides matrix products, and which implementation of them a device gets.
 
     plain.py    torch alone, any device: the truth that the others are tested against
-    native.py   C++ for CPUs, float32 and bfloat16
+    cpp.py   C++ for CPUs, float32 and bfloat16
     triton.py   Triton for CUDA devices (its kernels are in triton_kernels.py)
 
 All three have the same functions, those of `Ops`.
@@ -100,9 +100,9 @@ def select_ops(device: torch.device, dtype: torch.dtype) -> Ops:
     from recap_fast.generate.torch_backend.ops import plain
 
     if device.type == "cpu" and dtype in (torch.float32, torch.bfloat16):
-        from recap_fast.generate.torch_backend.ops import native
+        from recap_fast.generate.torch_backend.ops import cpp
 
-        return native
+        return cpp
     if device.type == "cuda":
         try:
             from recap_fast.generate.torch_backend.ops import triton

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 import torch
+from support.triton_interpreter import Interpreted
 from torch import Tensor
-from triton_interpreter import Interpreted
 
 from recap_fast.generate.torch_backend.ops import Quantised, Rope, Rows, plain
 

@@ -1,0 +1,267 @@
+#include "core/parquet_writer.hpp"
+
+#include <arrow/c/bridge.h>
+#include <arrow/io/file.h>
+#include <arrow/record_batch.h>
+#include <arrow/result.h>
+#include <arrow/type.h>
+#include <arrow/util/compression.h>
+#include <arrow/util/key_value_metadata.h>
+#include <fcntl.h>
+#include <parquet/arrow/writer.h>
+#include <parquet/file_writer.h>
+#include <parquet/properties.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <condition_variable>
+#include <cstring>
+#include <deque>
+#include <exception>
+#include <mutex>
+#include <optional>
+#include <set>
+#include <thread>
+#include <utility>
+
+namespace recap {
+namespace {
+
+using Batch = std::shared_ptr<arrow::RecordBatch>;
+
+void check(const arrow::Status& status) {
+  if (status.ok()) return;
+  const auto detail = status.detail();  // the operating system's error
+  throw WriteError(status.message() + (detail ? ": " + detail->ToString() : ""));
+}
+
+template <typename T>
+T take(arrow::Result<T> result) {
+  check(result.status());
+  return std::move(result).ValueUnsafe();
+}
+
+[[noreturn]] void fail_with_errno(const char* action) {
+  throw WriteError(std::string(action) + ": " + std::strerror(errno));
+}
+
+// One Parquet file being written; not thread-safe. Its errors do not name the file.
+class ParquetFile {
+ public:
+  ParquetFile(const std::filesystem::path& path, const std::shared_ptr<arrow::Schema>& schema,
+              const ParquetOptions& options) {
+    const int descriptor = ::open(path.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
+    if (descriptor < 0) fail_with_errno("open");
+    sink_ = take(arrow::io::FileOutputStream::Open(descriptor));
+    const auto properties = parquet::WriterProperties::Builder()
+                                .compression(arrow::Compression::ZSTD)
+                                ->compression_level(options.compression_level)
+                                ->max_row_group_length(options.max_row_group_rows)
+                                ->enable_statistics()
+                                ->build();
+    const auto arrow_properties = parquet::ArrowWriterProperties::Builder().store_schema()->build();
+    writer_ = take(parquet::arrow::FileWriter::Open(*schema, arrow::default_memory_pool(), sink_,
+                                                    properties, arrow_properties));
+    if (!options.metadata.empty()) {
+      const auto metadata = std::make_shared<arrow::KeyValueMetadata>();
+      for (const auto& [key, value] : options.metadata) metadata->Append(key, value);
+      check(writer_->AddKeyValueMetadata(metadata));
+    }
+  }
+
+  // Without its sink the Parquet library cannot end an unfinished file with a footer, which would
+  // make it look whole.
+  ~ParquetFile() {
+    if (sink_) static_cast<void>(sink_->Close());
+  }
+  ParquetFile(const ParquetFile&) = delete;
+  ParquetFile& operator=(const ParquetFile&) = delete;
+
+  void write(const arrow::RecordBatch& batch) {
+    if (batch.num_rows() > 0) check(writer_->WriteRecordBatch(batch));
+  }
+
+  ParquetSummary close() {
+    check(writer_->Close());
+    const std::int64_t size = take(sink_->Tell());
+    if (::fsync(sink_->file_descriptor()) != 0) fail_with_errno("fsync");
+    check(sink_->Close());
+    const auto metadata = writer_->metadata();
+    return {metadata->num_rows(), size, metadata->num_row_groups()};
+  }
+
+ private:
+  std::shared_ptr<arrow::io::FileOutputStream> sink_;
+  std::unique_ptr<parquet::arrow::FileWriter> writer_;
+};
+
+// All writers of the process.
+struct Registry {
+  std::mutex mutex;
+  std::set<ParquetWriter*> writers;
+};
+
+Registry& registry() {
+  static Registry instance;
+  return instance;
+}
+
+void check_options(const ParquetOptions& options) {
+  if (options.max_row_group_rows < 1) throw std::invalid_argument("max_row_group_rows is below 1");
+  if (options.queue_size < 1) throw std::invalid_argument("queue_size is below 1");
+  if (options.compression_level < 1 || options.compression_level > 22) {
+    throw std::invalid_argument("compression_level is " +
+                                std::to_string(options.compression_level) +
+                                ", zstd has levels 1 to 22");
+  }
+}
+
+}  // namespace
+
+class ParquetWriter::Impl {
+ public:
+  Impl(const std::filesystem::path& path, ArrowSchema* schema, ParquetOptions options)
+      : path_(path.string()), queue_size_(options.queue_size) {
+    check_options(options);
+    named([&] {
+      schema_ = take(arrow::ImportSchema(schema));
+      file_.emplace(path, schema_, options);
+    });
+    thread_ = std::thread([this] { run(); });
+  }
+
+  ~Impl() { abort(); }
+
+  void write(ArrowArray* array, ArrowSchema* schema) {
+    Batch batch = import_batch(array, schema);  // before the lock: to free it may need the GIL
+    std::unique_lock lock(mutex_);
+    changed_.wait(
+        lock, [this] { return queue_.size() < queue_size_ || state_ != State::kOpen || error_; });
+    if (error_) std::rethrow_exception(error_);
+    if (state_ != State::kOpen)
+      throw std::invalid_argument("the writer of " + path_ + " is closed");
+    queue_.push_back(std::move(batch));
+    changed_.notify_all();
+  }
+
+  ParquetSummary close() {
+    end(State::kClosing);
+    if (error_) std::rethrow_exception(error_);
+    if (!summary_) throw std::invalid_argument("the writer of " + path_ + " was aborted");
+    return *summary_;
+  }
+
+  void abort() noexcept { end(State::kAborted); }
+
+ private:
+  enum class State { kOpen, kClosing, kAborted };
+
+  // Runs it so that whatever goes wrong is a WriteError that names the file.
+  template <typename Action>
+  void named(Action action) const {
+    try {
+      action();
+    } catch (const std::exception& error) {
+      throw WriteError("cannot write " + path_ + ": " + error.what());
+    }
+  }
+
+  Batch import_batch(ArrowArray* array, ArrowSchema* schema) const {
+    auto imported = arrow::ImportRecordBatch(array, schema);
+    if (!imported.ok()) throw std::invalid_argument(imported.status().message());
+    if (!(*imported)->schema()->Equals(*schema_, /*check_metadata=*/false)) {
+      throw std::invalid_argument("a batch for " + path_ + " has the schema\n" +
+                                  (*imported)->schema()->ToString() + "\nwhere the file has\n" +
+                                  schema_->ToString());
+    }
+    return *imported;
+  }
+
+  // Sets the state if it is still open, and waits for the thread.
+  void end(State state) {
+    {
+      const std::lock_guard lock(mutex_);
+      if (state_ == State::kOpen) state_ = state;
+      changed_.notify_all();
+    }
+    const std::lock_guard lock(join_mutex_);
+    if (thread_.joinable()) thread_.join();
+  }
+
+  // The thread. Batches are freed here, outside the lock: that may need Python's GIL.
+  void run() noexcept {
+    try {
+      named([this] {
+        while (const Batch batch = next_batch()) file_->write(*batch);
+        if (state_ == State::kClosing) summary_ = file_->close();
+      });
+    } catch (const WriteError&) {
+      const std::lock_guard lock(mutex_);
+      error_ = std::current_exception();
+      changed_.notify_all();
+    }
+    std::deque<Batch> dropped;
+    {
+      const std::lock_guard lock(mutex_);
+      dropped.swap(queue_);
+    }
+    file_.reset();
+  }
+
+  // The next batch; none once the writer has ended.
+  Batch next_batch() {
+    std::unique_lock lock(mutex_);
+    changed_.wait(lock, [this] { return !queue_.empty() || state_ != State::kOpen; });
+    if (state_ == State::kAborted || queue_.empty()) return nullptr;
+    Batch batch = std::move(queue_.front());
+    queue_.pop_front();
+    changed_.notify_all();
+    return batch;
+  }
+
+  const std::string path_;
+  const std::size_t queue_size_;
+  std::shared_ptr<arrow::Schema> schema_;
+  std::optional<ParquetFile> file_;        // the thread's alone once it runs
+  std::optional<ParquetSummary> summary_;  // read after the thread has ended
+
+  std::mutex mutex_;  // guards the three below
+  std::condition_variable changed_;
+  State state_ = State::kOpen;
+  std::deque<Batch> queue_;
+  std::exception_ptr error_;
+
+  std::mutex join_mutex_;
+  std::thread thread_;
+};
+
+ParquetWriter::ParquetWriter(const std::filesystem::path& path, ArrowSchema* schema,
+                             ParquetOptions options)
+    : impl_(std::make_unique<Impl>(path, schema, std::move(options))) {
+  const std::lock_guard lock(registry().mutex);
+  registry().writers.insert(this);
+}
+
+ParquetWriter::~ParquetWriter() {
+  const std::lock_guard lock(registry().mutex);
+  registry().writers.erase(this);
+}
+
+void ParquetWriter::abort_all() noexcept {
+  const std::lock_guard lock(registry().mutex);
+  for (ParquetWriter* writer : registry().writers) writer->abort();
+}
+
+void ParquetWriter::write(ArrowArray* array, ArrowSchema* schema) {
+  impl_->write(array, schema);
+}
+
+ParquetSummary ParquetWriter::close() {
+  return impl_->close();
+}
+
+void ParquetWriter::abort() noexcept {
+  impl_->abort();
+}
+
+}  // namespace recap

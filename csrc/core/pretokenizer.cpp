@@ -1,0 +1,132 @@
+#include "core/pretokenizer.hpp"
+
+#include <algorithm>
+#include <array>
+
+#include "core/unicode_tables.hpp"
+#include "core/utf8.hpp"
+
+namespace recap {
+namespace {
+
+enum class Class { kLetter, kNumber, kSpace, kOther };
+
+template <std::size_t size>
+bool contains(const std::array<CodePointRange, size>& ranges, char32_t point) {
+  const auto range = std::lower_bound(
+      ranges.begin(), ranges.end(), point,
+      [](const CodePointRange& candidate, char32_t value) { return candidate.last < value; });
+  return range != ranges.end() && range->first <= point;
+}
+
+Class search_class(char32_t point) {
+  if (contains(kLetters, point)) return Class::kLetter;
+  if (contains(kNumbers, point)) return Class::kNumber;
+  if (contains(kSpaces, point)) return Class::kSpace;
+  return Class::kOther;
+}
+
+Class class_of(char32_t point) {
+  static const auto ascii = [] {
+    std::array<Class, 128> classes{};
+    for (char32_t c = 0; c < classes.size(); ++c) classes[c] = search_class(c);
+    return classes;
+  }();
+  return point < ascii.size() ? ascii[point] : search_class(point);
+}
+
+// One character of the text; at the text's end its size is 0 and it is of no class.
+struct Character {
+  char32_t value = 0;
+  std::size_t begin = 0;
+  std::size_t end = 0;
+  Class kind = Class::kOther;
+
+  bool is(Class wanted) const { return end > begin && kind == wanted; }
+  bool is_newline() const { return is(Class::kSpace) && (value == '\r' || value == '\n'); }
+};
+
+Character read(std::string_view text, std::size_t begin) {
+  if (begin == text.size()) return {.begin = begin, .end = begin};
+  const CodePoint point = read_code_point(text, begin);
+  return {point.value, begin, begin + point.size, class_of(point.value)};
+}
+
+template <typename Condition>
+std::size_t skip_while(std::string_view text, std::size_t begin, Condition condition) {
+  for (Character c = read(text, begin); condition(c); c = read(text, begin)) begin = c.end;
+  return begin;
+}
+
+std::size_t skip(std::string_view text, std::size_t begin, Class kind) {
+  return skip_while(text, begin, [kind](const Character& c) { return c.is(kind); });
+}
+
+// What may follow the apostrophe of a contraction, in lower case. U+017F, the long s, folds to s.
+constexpr std::array<std::string_view, 8> kContractions = {"s", "t",  "re", "ve",
+                                                           "m", "ll", "d",  "\xC5\xBF"};
+
+char to_lower(char c) {
+  return c >= 'A' && c <= 'Z' ? static_cast<char>(c - 'A' + 'a') : c;
+}
+
+// (?i:'s|'t|'re|'ve|'m|'ll|'d), where `begin` is at the apostrophe; `begin` where there is none.
+std::size_t skip_contraction(std::string_view text, std::size_t begin) {
+  for (const std::string_view wanted : kContractions) {
+    const std::string_view found = text.substr(begin + 1, wanted.size());
+    if (std::equal(found.begin(), found.end(), wanted.begin(), wanted.end(),
+                   [](char c, char lower) { return to_lower(c) == lower; })) {
+      return begin + 1 + wanted.size();
+    }
+  }
+  return begin;
+}
+
+// \p{N}{1,3}, where `first` is the first of them.
+std::size_t skip_number(std::string_view text, const Character& first) {
+  std::size_t end = first.end;
+  for (int count = 1; count < 3; ++count) {
+    const Character next = read(text, end);
+    if (!next.is(Class::kNumber)) break;
+    end = next.end;
+  }
+  return end;
+}
+
+// \s*[\r\n]+|\s+(?!\S)|\s+, where `begin` is at white space: up to the last line break; else all of
+// it, but for the last character where a word follows, which may begin with it.
+std::size_t skip_spaces(std::string_view text, std::size_t begin) {
+  std::size_t end = begin;
+  std::size_t last_begin = begin;
+  std::size_t newlines_end = begin;
+  for (Character c = read(text, begin); c.is(Class::kSpace); c = read(text, end)) {
+    last_begin = c.begin;
+    end = c.end;
+    if (c.is_newline()) newlines_end = end;
+  }
+  if (newlines_end > begin) return newlines_end;
+  return end == text.size() || last_begin == begin ? end : last_begin;
+}
+
+}  // namespace
+
+std::size_t find_word_end(std::string_view text, std::size_t begin) {
+  const Character first = read(text, begin);
+  if (first.value == '\'') {
+    if (const std::size_t end = skip_contraction(text, begin); end > begin) return end;
+  }
+  if (first.is(Class::kLetter)) return skip(text, first.end, Class::kLetter);
+  if (first.is(Class::kNumber)) return skip_number(text, first);
+
+  const Character second = read(text, first.end);
+  if (second.is(Class::kLetter) && !first.is_newline()) {
+    return skip(text, second.end, Class::kLetter);
+  }
+  if (first.is(Class::kOther) || (first.value == ' ' && second.is(Class::kOther))) {
+    const std::size_t end = skip(text, first.end, Class::kOther);
+    return skip_while(text, end, [](const Character& c) { return c.is_newline(); });
+  }
+  return skip_spaces(text, begin);
+}
+
+}  // namespace recap

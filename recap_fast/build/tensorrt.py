@@ -1,0 +1,201 @@
+"""`build-engine --backend tensorrt-llm`: the model part of an engine directory.
+
+    weights.safetensors   vision tower and projector, as in every engine; the torch code runs them
+    tensorrt_llm/         the language model: compiled (flow trt), or weights (flow pytorch); see manifest.py
+
+Tokenizer and engine.json are written by generate/build.py, as for every engine.
+"""
+
+import hashlib
+import json
+import logging
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+from recap_fast.build import calibration as texts
+from recap_fast.build.architecture import Architecture
+from recap_fast.build.checkpoint import Checkpoint
+from recap_fast.build.tensorrt_split import (
+    add_tokenizer,
+    neutral_folder,
+    write_language_model,
+    write_vision,
+)
+from recap_fast.build.weights import Progress
+from recap_fast.errors import ConfigError, EngineError
+from recap_fast.generate.json_file import read_json
+from recap_fast.generate.prompt import BOS, MAX_FIELD_TOKENS, PromptEncoder, find_template
+from recap_fast.generate.spec import WEIGHTS_FILE, EngineSpec
+from recap_fast.generate.tensorrt_backend import environment
+from recap_fast.generate.tensorrt_backend.manifest import (
+    ARCHITECTURE,
+    CONFIG_FILE,
+    MODEL_FOLDER,
+    BuiltLimits,
+    Flow,
+    Manifest,
+)
+from recap_fast.generate.tokenizer import Tokenizer, load_tokenizer
+
+logger = logging.getLogger(__name__)
+
+MAX_BATCH = 128
+"""Captions at once: the image embeddings of all of them are copied in every step, which more would pay dearly for."""
+STEP_TOKENS = 8192
+"""Of one step: thirteen prompts of 600 tokens, beyond which larger products gain nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What an engine is built of."""
+
+    spec: EngineSpec
+    """As for the torch backend."""
+    checkpoint: Checkpoint
+    architecture: Architecture
+    tokenizer_file: Path
+
+
+class TensorRTBuild:
+    """One build. Made, it has checked all that can be known before weights are read."""
+
+    def __init__(self, parts: Parts, flow: Flow, calibration: Path | None):
+        """`calibration` holds captions, for FP8. Raises ConfigError where library, GPU or choices do not fit."""
+        self._version, self._gpu = environment.require_library(flow), environment.find_gpu("auto")
+        self._parts, self._spec, self._flow = parts, parts.spec, flow
+        self._tokenizer = load_tokenizer(parts.tokenizer_file)
+        _check_precision(self._spec, flow, parts.tokenizer_file, calibration)
+        self._captions = [] if calibration is None else texts.read_captions(calibration)
+
+    def write(self, folder: Path, output: Path, progress: Progress) -> EngineSpec:
+        """Writes weights and model into the folder, which will be called `output`, and returns the engine's spec.
+
+        `progress` is about the language model's weights on their way to TensorRT-LLM. Raises EngineError where the
+        library built something else than it was told.
+        """
+        parts, model = self._parts, folder / MODEL_FOLDER
+        vision = write_vision(folder / WEIGHTS_FILE, parts.architecture, parts.checkpoint, self._spec.compute_precision)
+        limits = make_limits(self._spec, self._tokenizer)
+        if self._flow == "trt":
+            with neutral_folder(output) as staging:
+                self._compile(staging, model, limits, progress)
+        else:
+            self._export(output, model, progress)
+        manifest = self._manifest(limits, model)
+        return replace(
+            self._spec,
+            backend="tensorrt-llm",
+            tensorrt_llm=manifest,
+            limits=replace(self._spec.limits, num_slots=limits.max_batch_size),
+            files={WEIGHTS_FILE: vision, **_hashes(folder, model)},
+        )
+
+    def _compile(self, staging: Path, model: Path, limits: BuiltLimits, progress: Progress) -> None:
+        with environment.importing():
+            from recap_fast.generate.tensorrt_backend.trt_flow import compile_model, load_model, quantise_model
+
+        spec, llama = self._spec, staging / "lm"
+        write_language_model(llama, spec, self._parts.checkpoint, "LlamaForCausalLM", progress)
+        logger.info("compiling with TensorRT-LLM %s on %s: some minutes", self._version, self._gpu.name)
+        if spec.precision == "fp8":
+            _, template = find_template(spec.prompt.template, self._tokenizer)
+            bos, eos = (texts.first_special(self._tokenizer, names) for names in (BOS, template.stop_tokens))
+            add_tokenizer(llama, self._parts.tokenizer_file, bos, eos)
+            conversations = texts.make_texts(self._captions, spec.prompt, self._tokenizer)
+            texts.write_texts(staging / "texts", conversations)
+            loaded = quantise_model(llama, staging / "fp8", spec, staging / "texts", len(conversations))
+        else:
+            loaded = load_model(llama, spec)
+        compile_model(loaded, model, spec, limits, staging / "timing.cache")
+
+    def _export(self, output: Path, model: Path, progress: Progress) -> None:
+        spec = self._spec
+        if spec.precision != "fp8":
+            write_language_model(model, spec, self._parts.checkpoint, ARCHITECTURE, progress)
+            return
+        from recap_fast.build.fp8_export import export_fp8
+
+        with neutral_folder(output) as staging:
+            write_language_model(staging / "lm", spec, self._parts.checkpoint, "LlamaForCausalLM", progress)
+            rows = texts.make_rows(self._captions, spec.prompt, self._tokenizer)
+            export_fp8(staging / "lm", model, rows, self._gpu.device)
+        config = read_json(model / CONFIG_FILE)
+        config["architectures"] = [ARCHITECTURE]
+        (model / CONFIG_FILE).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+
+    def _manifest(self, limits: BuiltLimits, model: Path) -> Manifest:
+        spec = self._spec
+        quant_algo = "FP8" if spec.precision == "fp8" else None
+        kv_cache = "FP8" if spec.kv_precision == "fp8" else None
+        if self._flow == "trt":
+            limits = _read_back(model, limits, quant_algo)
+        return Manifest(
+            flow=self._flow,
+            versions=environment.installed_versions(),
+            gpu=self._gpu.name,
+            sm=self._gpu.sm,
+            dtype=spec.compute_precision,
+            quant_algo=quant_algo,
+            kv_cache_quant_algo=kv_cache,
+            calibration_sha256=texts.digest(self._captions) if self._captions else None,
+            vocab_size=spec.text.vocab_size,
+            fake_id_base=spec.text.vocab_size,
+            limits=limits,
+        )
+
+
+def make_limits(spec: EngineSpec, tokenizer: Tokenizer) -> BuiltLimits:
+    """Sizes for an engine's prompts: the table holds the image tokens of a full batch."""
+    encoder = PromptEncoder(tokenizer, spec.prompt, MAX_FIELD_TOKENS, spec.limits.max_text_tokens)
+    longest = len(encoder.prefix_ids) + spec.vision.num_image_tokens + spec.limits.max_text_tokens
+    batch, caption = min(spec.limits.num_slots, MAX_BATCH), longest + spec.limits.max_new_tokens
+    return BuiltLimits(
+        max_batch_size=batch,
+        max_input_len=longest,
+        max_seq_len=caption,
+        max_num_tokens=min(max(STEP_TOKENS, longest), batch * caption),  # `build` lowers it to what a batch can be
+        max_prompt_embedding_table_size=batch * spec.vision.num_image_tokens,
+    )
+
+
+def _check_precision(spec: EngineSpec, flow: Flow, tokenizer_file: Path, calibration: Path | None) -> None:
+    if spec.precision == "int8":
+        raise ConfigError("precision int8 is the torch backend's: with TensorRT-LLM take fp8, bfloat16 or float16.")
+    if spec.precision == "fp8" and calibration is None:
+        raise ConfigError(
+            f"precision fp8 with TensorRT-LLM needs --calibration with captions: {texts.FORMS}. To make some, caption "
+            f"{texts.MAX_TEXTS} of your images with an engine of the torch backend."
+        )
+    if spec.precision != "fp8" and calibration is not None:
+        raise ConfigError(f"--calibration is for precision fp8, and the engine is {spec.precision}: leave it out.")
+    if flow != "trt":
+        return
+    if spec.precision == "fp8" and tokenizer_file.suffix == ".model":
+        raise ConfigError(
+            f"FP8 is calibrated with transformers' tokenizer, which reads no {tokenizer_file.name}: give the model's "
+            "tokenizer.json with --tokenizer."
+        )
+    if spec.kv_precision == "fp8" and spec.precision != "fp8":
+        raise ConfigError("kv_precision fp8 in flow trt is set by FP8's calibration: take precision fp8, or 'auto'.")
+
+
+def _read_back(model: Path, limits: BuiltLimits, quant_algo: str | None) -> BuiltLimits:
+    """The limits that the engine was built with, by its own config.json. Raises EngineError where others were asked."""
+    config = read_json(model / CONFIG_FILE)
+    found = {name: config["build_config"].get(name) for name in asdict(limits)}
+    found["quant_algo"] = config["pretrained_config"]["quantization"].get("quant_algo")
+    asked = {**asdict(limits), "quant_algo": quant_algo}
+    wrong = [f"{name} {found[name]!r} instead of {value!r}" for name, value in asked.items() if found[name] != value]
+    if wrong:
+        raise EngineError(f"TensorRT-LLM built an engine with {', '.join(wrong)}. Use TensorRT-LLM 1.2.1.")
+    del found["quant_algo"]
+    return BuiltLimits(**found)
+
+
+def _hashes(folder: Path, model: Path) -> dict[str, str]:
+    """SHA-256 of the model's files, by their paths in the engine directory."""
+    found = {}
+    for path in sorted(p for p in model.rglob("*") if p.is_file()):
+        with path.open("rb") as file:
+            found[path.relative_to(folder).as_posix()] = hashlib.file_digest(file, "sha256").hexdigest()
+    return found

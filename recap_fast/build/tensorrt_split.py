@@ -1,0 +1,134 @@
+"""Splits a LLaVA checkpoint: the language model becomes a plain Llama, vision tower and projector stay ours.
+
+TensorRT-LLM reads no LLaVA-1.5 checkpoint: it takes model_type `llava_llama` for VILA, and looks for other weight names
+where "llava" or "vila" is in a path. So it is given a folder of a plain Llama, below a path that has neither word.
+"""
+
+import json
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from recap_fast.build.architecture import Architecture
+from recap_fast.build.checkpoint import Checkpoint
+from recap_fast.build.weights import FusedTensor, Progress, plan_weights, write_weights
+from recap_fast.errors import ConfigError
+from recap_fast.generate.spec import ComputePrecision, EngineSpec, TextSpec
+
+TRAPS = ("llava", "vila")
+WEIGHTS = "model.safetensors"
+
+
+@contextmanager
+def neutral_folder(beside: Path) -> Iterator[Path]:
+    """A temporary folder whose path does not tell TensorRT-LLM that a LLaVA or a VILA lies in it.
+
+    On the disk of `beside` if its path is neutral too, for there will be room for the engine; else where temporary
+    files go. Raises ConfigError where that path has one of the words as well.
+    """
+    parents = [beside.resolve().parent, Path(tempfile.gettempdir()).resolve()]
+    parent = next((p for p in parents if is_neutral(p)), None)
+    if parent is None:
+        raise ConfigError(
+            f"TensorRT-LLM reads a checkpoint otherwise where {' or '.join(TRAPS)} is in its path, as in {parents[0]} "
+            f"and {parents[1]}. Set TMPDIR to a folder whose path has neither, with room for the language model."
+        )
+    with tempfile.TemporaryDirectory(prefix=".recap-", suffix=".building", dir=parent) as name:
+        folder = Path(name)
+        if not is_neutral(folder):  # the random part has eight characters, enough for each of the words
+            raise ConfigError(f"The temporary folder {folder} got an unlucky name: start again.")
+        yield folder
+
+
+def is_neutral(path: Path) -> bool:
+    """Whether a path has neither of the words."""
+    return not any(word in str(path).lower() for word in TRAPS)
+
+
+def write_vision(path: Path, architecture: Architecture, checkpoint: Checkpoint, precision: ComputePrecision) -> str:
+    """Writes vision tower and projector as an engine's weights are written, and returns the file's SHA-256."""
+    plan = [t for t in plan_weights(architecture) if t.name.startswith(("vision.", "projector."))]
+    return write_weights(path, plan, checkpoint, precision, lambda done, total: None)
+
+
+def write_language_model(
+    folder: Path, spec: EngineSpec, checkpoint: Checkpoint, architecture: str, progress: Progress
+) -> None:
+    """Makes a folder as transformers' Llama has it: config.json and model.safetensors in the engine's precision."""
+    folder.mkdir(parents=True)
+    config = llama_config(spec, architecture)
+    (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+    generation = {"eos_token_id": list(spec.stop_ids), "do_sample": False}
+    (folder / "generation_config.json").write_text(json.dumps(generation, indent=2) + "\n", encoding="utf-8")
+    write_weights(folder / WEIGHTS, plan_llama(spec.text), checkpoint, spec.compute_precision, progress)
+
+
+def add_tokenizer(folder: Path, file: Path, bos: str, eos: str) -> None:
+    """Puts a tokenizer.json where transformers' AutoTokenizer finds all that it wants of it."""
+    shutil.copyfile(file, folder / "tokenizer.json")
+    config = {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "bos_token": bos,
+        "eos_token": eos,
+        "pad_token": eos,
+        "clean_up_tokenization_spaces": False,
+    }
+    (folder / "tokenizer_config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+
+
+def plan_llama(text: TextSpec) -> list[FusedTensor]:
+    """The tensors of transformers' LlamaForCausalLM; a head that is tied to the embedding is written out."""
+    width, inner = text.hidden_size, text.intermediate_size
+    rows = {"q": text.num_heads * text.head_dim, "k": text.num_kv_heads * text.head_dim}
+    layer = {
+        "input_layernorm": (width,),
+        **{f"self_attn.{p}_proj": (rows["q" if p == "q" else "k"], width) for p in "qkv"},
+        "self_attn.o_proj": (width, rows["q"]),
+        "post_attention_layernorm": (width,),
+        **{f"mlp.{p}_proj": (inner, width) for p in ("gate", "up")},
+        "mlp.down_proj": (width, inner),
+    }
+    shapes: dict[str, tuple[int, ...]] = {"embed_tokens": (text.vocab_size, width)}
+    for i in range(text.num_layers):
+        shapes |= {f"layers.{i}.{name}": shape for name, shape in layer.items()}
+    shapes["norm"] = (width,)
+    plan = [FusedTensor(f"model.{n}.weight", {f"text.{n}.weight": shape}, shape) for n, shape in shapes.items()]
+    head = shapes["embed_tokens"]
+    source = "text.embed_tokens.weight" if text.tied_head else "head.weight"
+    return [*plan, FusedTensor("lm_head.weight", {source: head}, head)]
+
+
+def llama_config(spec: EngineSpec, architecture: str) -> dict[str, Any]:
+    """The config.json, in the spelling of transformers 4."""
+    text, rope = spec.text, spec.text.rope
+    scaling = {
+        "rope_type": "llama3",
+        "factor": rope.factor,
+        "low_freq_factor": rope.low_freq_factor,
+        "high_freq_factor": rope.high_freq_factor,
+        "original_max_position_embeddings": rope.original_max_positions,
+    }
+    return {
+        "architectures": [architecture],
+        "model_type": "llama",
+        "torch_dtype": spec.compute_precision,
+        "vocab_size": text.vocab_size,
+        "hidden_size": text.hidden_size,
+        "intermediate_size": text.intermediate_size,
+        "num_hidden_layers": text.num_layers,
+        "num_attention_heads": text.num_heads,
+        "num_key_value_heads": text.num_kv_heads,
+        "head_dim": text.head_dim,
+        "hidden_act": "silu",
+        "max_position_embeddings": text.max_positions,
+        "rms_norm_eps": text.norm_eps,
+        "rope_theta": rope.theta,
+        "rope_scaling": None if rope.factor is None else scaling,
+        "attention_bias": False,
+        "mlp_bias": False,
+        "tie_word_embeddings": False,
+        "eos_token_id": list(spec.stop_ids),
+    }

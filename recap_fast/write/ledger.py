@@ -1,0 +1,228 @@
+"""What is done and what is not: the state of an output folder, all of it on disk, O(shards).
+
+In go the run's shards and its fingerprint; out comes what is left to do of each, and done-records at the end.
+Layout: run.json, data/<name>.parquet, manifests/<name>.json, partial/<name>/*.parquet.
+"""
+
+import hashlib
+import logging
+import time
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from recap_fast.atomic import make_folder, remove_leftovers
+from recap_fast.errors import ShardError
+from recap_fast.records import Identity, Shard, ShardReport
+from recap_fast.shards.expand import ShardSet
+from recap_fast.shards.identity import identity, identity_text
+from recap_fast.write.done_record import DoneRecord, read_record, write_record
+from recap_fast.write.run_file import RunFile, merge_run_file
+from recap_fast.write.stretches import INPUT_KEY, input_of, recount, remove_stretches, rows_of, stretch_name, stretches
+
+logger = logging.getLogger(__name__)
+
+Reason = Literal["new", "failed", "truncated", "interrupted", "changed", "output missing", "retry"]
+_ENDED = ("complete", "truncated")
+"""Of shards with an output that has all rows there are."""
+NUM_THREADS = 32
+"""To ask for the versions of inputs: each answer may come over a network."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pending:
+    """A shard that is to be done, and why."""
+
+    shard: Shard
+    reason: Reason
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """What is on disk of a shard that is not done."""
+
+    kept: tuple[Path, ...]
+    """Parquet files with rows of it. Where two have the same index, the row of the later file counts."""
+    done: NDArray[np.int64]
+    """Indices of the rows that need not be done again, ascending; those that could not be read are not among them."""
+
+
+class Ledger:
+    """The state of one output folder. `run` is its run.json, `shards` are this run's, as the folder names them."""
+
+    def __init__(self, output: Path, run: RunFile, shards: tuple[Shard, ...]) -> None:
+        self.output, self.run, self.shards = output, run, shards
+        self._retry_failed = False
+
+    @classmethod
+    def open(
+        cls, output: Path, fingerprint: Mapping[str, Any], shard_set: ShardSet, *, overwrite: bool = False
+    ) -> "Ledger":
+        """Makes the folder or goes on in it; `fingerprint` is anything that json can hold.
+
+        `overwrite` removes what earlier runs wrote: never to be given to one of several processes.
+        Raises ConfigError for a folder of another fingerprint or with other files, and for inputs from elsewhere.
+        """
+        run, shard_set = merge_run_file(output, fingerprint, shard_set, overwrite=overwrite)
+        remove_leftovers(output)
+        return cls(output, run, shard_set.shards)
+
+    def pending(
+        self, shards: Sequence[Shard] | None = None, *, retry_failed: bool = False, redo_changed: bool = False
+    ) -> list[Pending]:
+        """The shards, of these or of the whole run, that are not done, and why.
+
+        Inputs that changed since they were done are named in a warning, and pending only with `redo_changed`.
+        `retry_failed`: also shards that have rows with an error; `progress` counts such rows as not done from now on.
+        """
+        self._retry_failed = retry_failed
+        shards = self.shards if shards is None else shards
+        with ThreadPoolExecutor(NUM_THREADS) as pool:
+            reasons = pool.map(lambda shard: self._reason(shard, retry_failed, redo_changed), shards)
+            return [Pending(shard, reason) for shard, reason in zip(shards, reasons, strict=True) if reason]
+
+    def progress(self, shard: Shard, version: Identity) -> Progress:
+        """What is on disk of a shard whose input is now of this version; rows made from another one do not count."""
+        record, text = self.record(shard.name), identity_text(version)
+        kept: list[Path] = []
+        output = self.output_path(shard)
+        if output.exists() and self._is_of(output, record, version):
+            kept.append(output)
+        # a stretch from before the done-record is in the output already
+        since = record.finished_ns if record and kept and record.identity == version else 0
+        recent = (stretch.path for stretch in stretches(self._partial(shard)) if stretch.made_ns > since)
+        kept += [path for path in recent if input_of(path) == text]
+        return Progress(tuple(kept), _done(kept, retry_failed=self._retry_failed))
+
+    def record(self, name: str) -> DoneRecord | None:
+        """The done-record of a shard; None where there is none. A second process may have written it meanwhile."""
+        return read_record(self.record_path(name))
+
+    def is_done(self, shard: Shard, version: Identity) -> bool:
+        """Whether there is a done-record for all of this version of the input: another process may have written it."""
+        record = self.record(shard.name)
+        return record is not None and record.report.status in _ENDED and record.identity == version
+
+    def file_metadata(self, shard: Shard, version: Identity) -> dict[str, str]:
+        """The Parquet metadata of every file with rows of this shard: it says what they were made from."""
+        return {INPUT_KEY.decode(): identity_text(version), "recap_fast.shard": shard.name}
+
+    def record_path(self, name: str) -> Path:
+        """Where a shard's done-record lies."""
+        return self.output / "manifests" / f"{name}.json"
+
+    def output_path(self, shard: Shard) -> Path:
+        """Where a shard's Parquet file lies."""
+        return self.output / "data" / f"{shard.name}.parquet"
+
+    def stretch_path(self, shard: Shard, first: int, last: int) -> Path:
+        """A new name for a file with the rows `first` to `last`."""
+        folder = self._partial(shard)
+        make_folder(folder)
+        return folder / stretch_name(first, last)
+
+    def commit(
+        self,
+        shard: Shard,
+        report: ShardReport,
+        version: Identity | None,
+        *,
+        sha256: str | None = None,
+        size_bytes: int | None = None,
+    ) -> None:
+        """Writes the done-record, after the output is in place, and removes the stretches.
+
+        `sha256` and `size_bytes` are the output's.
+        A shard that failed before anything was written has no output and may have no version of its input.
+        Two processes may commit the same shard: both have all rows, and the record fits the file that stays.
+        """
+        record = DoneRecord(
+            report=report,
+            url=shard.url,
+            identity=version,
+            output_sha256=sha256,
+            output_bytes=size_bytes,
+            finished_ns=time.time_ns(),
+        )
+        write_record(self.record_path(shard.name), record)
+        if sha256 is not None:
+            self._settle(shard, record)
+        if report.status in _ENDED:
+            remove_stretches(self._partial(shard), self.output / "partial")
+
+    def _partial(self, shard: Shard) -> Path:
+        return self.output / "partial" / shard.name
+
+    def _settle(self, shard: Shard, mine: DoneRecord) -> None:
+        """Makes the record fit the output, should another process have replaced one of the two.
+
+        Whoever writes a record looks afterwards, so the last to write finds out.
+        """
+        path = self.output_path(shard)
+        while True:
+            with path.open("rb") as output:  # one file throughout, whatever takes its place meanwhile
+                digest, record = hashlib.file_digest(output, "sha256").hexdigest(), self.record(shard.name)
+                if record is not None and record.output_sha256 == digest:
+                    return
+                logger.warning("%s: another process has committed this shard too", shard.name)
+                size = output.tell()
+                mine = replace(mine, report=recount(output, mine.report), output_sha256=digest, output_bytes=size)
+            write_record(self.record_path(shard.name), mine)
+
+    def _reason(self, shard: Shard, retry_failed: bool, redo_changed: bool) -> Reason | None:
+        record = self.record(shard.name)
+        if record is None:
+            return "new"
+        report = record.report
+        if report.status != "complete":
+            return report.status
+        path = self.output_path(shard)
+        if not path.exists() or path.stat().st_size != record.output_bytes:
+            return "output missing"
+        if self._has_changed(shard, record):
+            return "changed" if redo_changed else None
+        # killed between the done-record and the removal of what it made superfluous
+        remove_stretches(self._partial(shard), self.output / "partial", before_ns=record.finished_ns)
+        return "retry" if retry_failed and report.failed else None
+
+    def _has_changed(self, shard: Shard, record: DoneRecord) -> bool:
+        try:
+            now = identity(shard)
+        except ShardError as error:
+            logger.warning("%s is done, but its input %s", shard.url, error)
+            return False
+        if now == record.identity:
+            return False
+        then = record.identity or Identity(0, "unknown")
+        logger.warning(
+            "%s has changed since it was captioned: %d bytes, version %s then; %d bytes, version %s now. "
+            "Its captions stay as they are unless --redo-changed is given.",
+            shard.url,
+            then.size_bytes,
+            then.version,
+            now.size_bytes,
+            now.version,
+        )
+        return True
+
+    def _is_of(self, output: Path, record: DoneRecord | None, version: Identity) -> bool:
+        """Whether an output's rows were made from this version of the input."""
+        made_from = input_of(output)
+        if made_from is not None:
+            return made_from == identity_text(version)
+        return record is not None and record.identity == version and record.output_bytes == output.stat().st_size
+
+
+def _done(kept: Sequence[Path], *, retry_failed: bool) -> NDArray[np.int64]:
+    if not kept:
+        return np.empty(0, np.int64)
+    # latest first: unique keeps the first of equal indices
+    rows = list(rows_of(kept, retry_failed=retry_failed))[::-1]
+    indices, first = np.unique(np.concatenate([index[::-1] for index, _ in rows]), return_index=True)
+    done_indices: NDArray[np.int64] = indices[np.concatenate([done[::-1] for _, done in rows])[first]]
+    return done_indices

@@ -1,0 +1,220 @@
+"""Proves from an output folder that nothing is missing and nothing is there twice; with the inputs, counts them again.
+
+In go the folder and, if wanted, the shards; out come the faults, each a sentence that names the remedy where another
+run alone is none. Memory does not grow with the output.
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from recap_fast.atomic import sha256_of
+from recap_fast.errors import ConfigError, ShardError
+from recap_fast.records import OK, Shard
+from recap_fast.shards.expand import ShardSet
+from recap_fast.shards.reader import open_shard
+from recap_fast.write.done_record import DoneRecord, read_record
+from recap_fast.write.run_file import read_run_file
+
+FaultKind = Literal[
+    "no record",
+    "not complete",
+    "no output",
+    "wrong record",
+    "wrong hash",
+    "unreadable",
+    "wrong rows",
+    "wrong counts",
+    "stranger",
+    "new input",
+    "lost input",
+    "changed input",
+]
+_REDO = "delete data/{0}.parquet and manifests/{0}.json, then run again"
+_REMEDIES: Mapping[FaultKind, str] = {
+    **dict.fromkeys(("wrong record", "wrong hash", "unreadable", "wrong rows", "wrong counts"), _REDO),
+    "stranger": "move it elsewhere",
+    "new input": "run again with the same --shards as now",
+    "lost input": "mend it, then verify again",
+    "changed input": "run again with --redo-changed",
+}
+"""By shard name. Of the kinds that are not here the next run takes care by itself."""
+BATCH_ROWS = 65_536
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """Something that is not as it must be."""
+
+    kind: FaultKind
+    shard: str
+    finding: str
+
+    @property
+    def remedy(self) -> str | None:
+        """What to do; None where it is enough to run again."""
+        remedy = _REMEDIES.get(self.kind)
+        return remedy and remedy.format(self.shard)
+
+    @property
+    def sentence(self) -> str:
+        """The finding and its remedy, without the shard's name."""
+        return f"{self.finding}; {self.remedy}" if self.remedy else self.finding
+
+
+@dataclass(slots=True)
+class Verdict:
+    """What `verify` found. The output is proven where there are no faults."""
+
+    num_shards: int = 0
+    rows: int = 0
+    captioned: int = 0
+    failed: Counter[str] = field(default_factory=Counter)
+    """Rows without a caption, by status."""
+    faults: list[Fault] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    """What is no fault of the output: an input that is truncated, or that has changed since."""
+
+
+def verify(output: Path, shard_set: ShardSet | None = None) -> Verdict:
+    """Checks every shard of run.json; `shard_set`: also how many samples the inputs have.
+
+    Raises ConfigError where the folder is not the output of a run.
+    """
+    run = read_run_file(output)
+    if run is None:
+        raise ConfigError(f"{output} has no run.json: it is not the --output of a run.")
+    inputs = {shard.name: shard for shard in shard_set.below(run.root).shards} if shard_set else {}
+    verdict = Verdict()
+    for name in run.shards:
+        verdict.num_shards += 1
+        record = read_record(output / "manifests" / f"{name}.json")
+        if record is None:
+            verdict.faults.append(Fault("no record", name, "has no done-record: it is not finished"))
+            continue
+        verdict.faults += _check_record(name, record, verdict)
+        verdict.faults += _check_output(output / "data" / f"{name}.parquet", name, record)
+        if name in inputs and shard_set is not None:
+            verdict.faults += _check_input(inputs[name], shard_set, record, verdict)
+    for name in inputs.keys() - run.shards.keys():
+        verdict.faults.append(Fault("new input", name, f"{inputs[name].url} is not among the shards of the run"))
+    verdict.faults += _strangers(output, run.shards.keys())
+    return verdict
+
+
+def _check_record(name: str, record: DoneRecord, verdict: Verdict) -> Iterator[Fault]:
+    report = record.report
+    verdict.rows += report.rows
+    verdict.captioned += report.captioned
+    verdict.failed.update(report.failed)
+    if report.shard != name:
+        yield Fault("wrong record", name, f"has the done-record of {report.shard}")
+    if report.status == "truncated":
+        verdict.notes.append(f"{name}: the input is truncated ({report.error}); what is whole of it is captioned")
+    elif report.status != "complete":
+        yield Fault("not complete", name, f"is recorded as {report.status}: {report.error}")
+    num_failed = sum(report.failed.values())
+    if report.rows != report.captioned + num_failed:
+        sentence = f"has {report.rows} rows by its record, but {report.captioned} captioned and {num_failed} failed"
+        yield Fault("wrong counts", name, sentence)
+
+
+def _check_output(path: Path, name: str, record: DoneRecord) -> Iterator[Fault]:
+    if record.output_sha256 is None:
+        if record.report.rows or path.exists() or record.report.status != "failed":
+            yield Fault("no output", name, "has no output by its record")
+        return
+    try:
+        size, digest = path.stat().st_size, sha256_of(path)
+    except FileNotFoundError:
+        yield Fault("no output", name, "has no output: the file is gone")
+        return
+    except OSError as error:
+        yield Fault("unreadable", name, f"has no output that can be read: {error}")
+        return
+    if size != record.output_bytes:
+        yield Fault("wrong hash", name, f"has {size:,} bytes, and {record.output_bytes:,} were written")
+    elif digest != record.output_sha256:
+        yield Fault("wrong hash", name, "is not as it was written: its SHA-256 differs from the record's")
+    yield from _check_rows(path, name, record)
+
+
+def _check_rows(path: Path, name: str, record: DoneRecord) -> Iterator[Fault]:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    statuses: Counter[str] = Counter()
+    rows, gap, other = 0, "", None
+    try:
+        with pq.ParquetFile(path) as table:
+            for batch in table.iter_batches(BATCH_ROWS, columns=["shard", "index", "status"]):
+                gap = gap or _first_gap(batch["index"].to_numpy(zero_copy_only=False), rows)
+                shards = batch["shard"].unique().to_pylist()
+                other = next((shard for shard in shards if shard != name), other)
+                statuses.update(
+                    {count["values"]: count["counts"] for count in batch["status"].value_counts().to_pylist()}
+                )
+                rows += batch.num_rows
+    except (pa.ArrowException, OSError, KeyError) as error:
+        yield Fault("unreadable", name, f"has an output that is no whole Parquet file: {error}")
+        return
+    if gap:
+        yield Fault("wrong rows", name, gap)
+    if other is not None:
+        yield Fault("wrong rows", name, f"has rows of shard {other}")
+    yield from _check_counts(name, record, rows, statuses)
+
+
+def _first_gap(indices: np.ndarray, expected: int) -> str:
+    """A sentence about the first row whose index is not its place; '' where all are."""
+    wrong = np.flatnonzero(indices != np.arange(expected, expected + len(indices)))
+    if not len(wrong):
+        return ""
+    place = expected + int(wrong[0])
+    index = int(indices[wrong[0]])
+    return f"has index {index} in row {place}: " + (
+        f"{place} is missing" if index > place else f"{index} is there twice"
+    )
+
+
+def _check_counts(name: str, record: DoneRecord, rows: int, statuses: Counter[str]) -> Iterator[Fault]:
+    report = record.report
+    if rows != report.rows:
+        yield Fault("wrong rows", name, f"has {rows} rows, and its record says {report.rows}")
+    expected = Counter({OK: report.captioned}) + Counter(report.failed)
+    if statuses != expected:
+        yield Fault("wrong counts", name, f"has rows {_shown(statuses)}, and its record says {_shown(expected)}")
+
+
+def _shown(statuses: Counter[str]) -> str:
+    return ", ".join(f"{status} {count}" for status, count in sorted(statuses.items())) or "none"
+
+
+def _check_input(shard: Shard, shard_set: ShardSet, record: DoneRecord, verdict: Verdict) -> Iterator[Fault]:
+    try:
+        with open_shard(shard, shard_set.columns) as reader:
+            num_samples, version = reader.num_samples, reader.identity
+    except ShardError as error:
+        if record.report.status != "failed":
+            yield Fault("lost input", shard.name, f"cannot be counted again: {error}")
+        return
+    has_changed = version != record.identity
+    if has_changed:
+        verdict.notes.append(f"{shard.name}: {shard.url} has changed since it was captioned")
+    if num_samples != record.report.rows:
+        kind: FaultKind = "changed input" if has_changed else "wrong rows"
+        yield Fault(kind, shard.name, f"has {num_samples} samples in {shard.url}, and {record.report.rows} rows")
+
+
+def _strangers(output: Path, names: Iterable[str]) -> Iterator[Fault]:
+    """Files that a reader of data/*.parquet would take for output."""
+    known = set(names)
+    for folder, suffix in (("data", ".parquet"), ("manifests", ".json")):
+        for path in sorted((output / folder).rglob(f"*{suffix}")):
+            name = path.relative_to(output / folder).as_posix().removesuffix(suffix)
+            if name not in known:
+                yield Fault("stranger", name, f"is no shard of the run, but {folder}/{name}{suffix} is there")

@@ -1,0 +1,132 @@
+"""Operations and bytes, beside figures worked out by hand for LLaVA-LLaMA3-8B and beside what torch counts."""
+
+import dataclasses
+
+import pytest
+import torch
+from support import engines, specs
+from torch.utils.flop_counter import FlopCounterMode
+
+from recap_fast.bench import roofline
+from recap_fast.bench.roofline import Rates, Roofline, Work, difference, operations, snapshot
+from recap_fast.generate.engine import Statistics
+
+TERA = 1e12
+LLAVA_LLAMA3_8B = specs.llava_llama3_8b()
+PREFIX, NEW = 20, 600
+RATES = Rates(precisions=("bfloat16", "bfloat16"), linear=788e12, other=788e12, copy=4.3e12)
+
+
+def image(num_tokens: int) -> Work:
+    """One image with a caption of so many tokens: the first comes from the prefill, each other from a decode row."""
+    rows = num_tokens - 1
+    positions = sum(range(PREFIX + NEW + 1, PREFIX + NEW + rows + 1))
+    return Work(images=1, prompt_tokens=NEW, prefix_tokens=PREFIX, decode_rows=rows, kv_positions=positions)
+
+
+def statistics(work: Work, **more: float) -> Statistics:
+    counts = dataclasses.asdict(work)
+    del counts["prefix_tokens"]
+    return Statistics(**counts, **more)
+
+
+def test_operations_of_an_image_are_those_worked_out_by_hand():
+    found = {part: count / TERA for part, count in operations(LLAVA_LLAMA3_8B, image(65)).items()}
+    assert found["vision_linear"] + found["vision_attention"] == pytest.approx(0.366, rel=0.01)
+    assert found["vision_attention"] == pytest.approx(0.0314, rel=0.01)
+    assert found["projector"] == pytest.approx(0.0242, rel=0.01)
+    assert found["prefill_linear"] == pytest.approx(8.124, rel=1e-3)
+    assert found["prefill_attention"] == pytest.approx(0.098, rel=0.01)
+    assert found["decode_linear"] + found["head"] == pytest.approx(0.961 + 0.001, rel=2e-3)
+    assert found["decode_attention"] == pytest.approx(0.022, rel=0.02)
+
+
+@pytest.mark.parametrize(("num_tokens", "total"), [(65, 9.595), (128, 10.565)])
+def test_the_totals_too(num_tokens, total):
+    assert sum(operations(LLAVA_LLAMA3_8B, image(num_tokens)).values()) / TERA == pytest.approx(total, rel=0.01)
+
+
+def test_bytes_of_weights_and_of_a_position():
+    assert roofline.decode_weight_bytes(LLAVA_LLAMA3_8B, 2, 2) / 1e9 == pytest.approx(13.96 + 1.05, rel=1e-3)
+    assert roofline.decode_weight_bytes(LLAVA_LLAMA3_8B, 1, 2) / 1e9 == pytest.approx(6.98 + 1.05, rel=1e-3)
+    assert roofline.kv_bytes_per_position(LLAVA_LLAMA3_8B, 2) == 128 << 10
+    assert roofline.kv_bytes_per_position(LLAVA_LLAMA3_8B, 1) == 64 << 10
+
+
+@pytest.mark.parametrize(("num_tokens", "images_per_s"), [(65, 74.5), (128, 62.5)])
+def test_a_perfect_serial_engine_has_the_whole_roofline(monkeypatch, num_tokens, images_per_s):
+    monkeypatch.setattr(roofline, "measure_rates", lambda *_: RATES)
+    perfect = Roofline(LLAVA_LLAMA3_8B, torch.device("cpu"), PREFIX)
+    figures = perfect.figures(statistics(image(num_tokens)), 1 / images_per_s)
+    assert figures.share == pytest.approx(1, rel=0.01)
+    assert perfect.figures(statistics(image(num_tokens)), 2 / images_per_s).share == pytest.approx(0.5, rel=0.01)
+
+
+def test_only_the_linear_layers_of_the_decoder_run_at_the_rate_of_fp8(monkeypatch):
+    fast = dataclasses.replace(RATES, linear=2 * RATES.linear)
+    monkeypatch.setattr(roofline, "measure_rates", lambda *_: fast)
+    spec = dataclasses.replace(LLAVA_LLAMA3_8B, precision="fp8", kv_precision="fp8")
+    work = image(65)
+    parts = operations(spec, work)
+    linear = parts["prefill_linear"] + parts["decode_linear"]
+    least = linear / fast.linear + (sum(parts.values()) - linear) / fast.other
+    least += work.kv_positions * (64 << 10) / fast.copy
+    assert Roofline(spec, torch.device("cpu"), PREFIX).figures(statistics(work), least).share == pytest.approx(1)
+
+
+def test_bandwidth_is_of_the_steps_that_only_decode(monkeypatch):
+    monkeypatch.setattr(roofline, "measure_rates", lambda *_: RATES)
+    measured = Roofline(LLAVA_LLAMA3_8B, torch.device("cpu"), PREFIX)
+    done = statistics(image(65), decode_steps=10, decode_step_kv_positions=1000, decode_s=0.1)
+    read = 10 * roofline.decode_weight_bytes(LLAVA_LLAMA3_8B, 2, 2) + 1000 * (128 << 10)
+    assert measured.figures(done, 1.0).decode_bytes_per_s == pytest.approx(read / 0.1)
+    assert measured.figures(statistics(image(65)), 1.0).decode_bytes_per_s is None
+
+
+def test_operations_are_those_that_torch_counts_in_transformers(tmp_path):
+    """Prefill of one image, without our savings: the last layer for all rows, and no position computed before."""
+    pair = engines.make_pair(tmp_path)
+    request = engines.random_requests(pair, 1)[0]
+    inputs = pair.inputs(request.pixels, request.text_ids)
+    new = inputs["input_ids"].shape[1]
+    with FlopCounterMode(display=False) as counter, torch.inference_mode():
+        pair.model(**inputs, logits_to_keep=1)
+    counted = counter.get_flop_counts()
+    spec, text = pair.spec, pair.spec.text
+    work = Work(images=1, prompt_tokens=new, prefix_tokens=0, decode_rows=0, kv_positions=0)
+    found = operations(spec, work)
+    assert found["head"] == counted["LlavaForConditionalGeneration.lm_head"][torch.ops.aten.mm]
+    assert found["projector"] == sum(counted["LlavaForConditionalGeneration.model.multi_modal_projector"].values())
+    one_more = dataclasses.replace(spec, text=dataclasses.replace(text, num_layers=text.num_layers + 1))
+    layer = operations(one_more, work)["prefill_linear"] - found["prefill_linear"]
+    theirs = counted["LlavaForConditionalGeneration.model.language_model"][torch.ops.aten.mm]
+    assert layer * text.num_layers == theirs
+
+
+def test_rates_are_measured_and_told(monkeypatch):
+    monkeypatch.setattr(roofline, "CPU_SIDE", 64)
+    monkeypatch.setattr(roofline, "CPU_COPY_BYTES", 1 << 16)
+    monkeypatch.setattr(roofline, "MEASURE_S", 0.0)
+    device = torch.device("cpu")
+    for linear in (torch.float32, torch.bfloat16, torch.int8, torch.float8_e4m3fn):
+        other = linear if linear.itemsize > 1 else torch.float32
+        rates = roofline.measure_rates(device, linear, other)
+        assert min(rates.linear, rates.other, rates.copy) > 0
+        assert rates.precisions == (str(linear).removeprefix("torch."), str(other).removeprefix("torch."))
+        assert (rates.linear == rates.other) == (linear == other)
+    told = str(dataclasses.replace(RATES, precisions=("float8_e4m3fn", "bfloat16"), linear=1.2e15))
+    assert told == "1,200.00 TFLOP/s float8_e4m3fn, 788.00 TFLOP/s bfloat16; copy 4,300 GB/s"
+    assert str(RATES) == "788.00 TFLOP/s bfloat16; copy 4,300 GB/s"
+
+
+def test_the_difference_of_two_snapshots():
+    now = Statistics(images=2, mixed_s=0.5, startup_s={"weights": 1.0})
+    now.idle_s["host"] = 0.25
+    before = snapshot(now)
+    now.images, now.mixed_s = 7, 0.75
+    now.idle_s["host"] = 1.0
+    done = difference(before, now)
+    assert (done.images, done.mixed_s, done.decode_rows) == (5, 0.25, 0)
+    assert done.idle_s == {"input": 0.0, "host": 0.75}
+    assert done.startup_s == {"weights": 1.0}
+    assert before.images == 2

@@ -1,0 +1,176 @@
+import json
+
+import pytest
+from click.testing import CliRunner
+from support import engines
+
+from recap_fast.bench import roofline
+from recap_fast.bench import stages as bench_module
+from recap_fast.bench.stages import STAGES, BenchConfig, bench, caption_all
+from recap_fast.bench.synthetic import write_tars
+from recap_fast.cli.main import cli
+from recap_fast.errors import ConfigError, RecapError
+from recap_fast.generate.engine import EngineOptions
+
+OPTIONS = EngineOptions(device="cpu", num_slots=4, prefill_images=2, max_new_tokens=6)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def quick_rates():
+    """Rates of small products: how fast this machine is does not matter here."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(roofline, "CPU_SIDE", 256)
+        patch.setattr(roofline, "CPU_COPY_BYTES", 1 << 20)
+        patch.setattr(roofline, "MEASURE_S", 0.0)
+        yield
+
+
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory):
+    return engines.make_pair(tmp_path_factory.mktemp("bench"))
+
+
+@pytest.fixture(scope="module")
+def report(pair):
+    config = BenchConfig(
+        engine=pair.folder, limit=5, repeat=2, image_size=(48, 40), options=OPTIONS, decoder="pillow", decode_threads=1
+    )
+    return bench(config)
+
+
+def test_every_stage_is_measured(report):
+    stages = [m.stage for m in report.measurements]
+    assert stages == ["read", "decode", "generate", "generate, all 6", "write", "end-to-end"]
+    assert all(m.images == 5 for m in report.measurements)
+    assert all(len(m.seconds) == 2 and min(m.seconds) > 0 for m in report.measurements)
+    assert all(m.peak_memory["rss"] > 1 << 20 for m in report.measurements)
+
+
+def test_fixed_lengths_are_the_longest(report):
+    natural, fixed, end_to_end = (report.measurements[i] for i in (2, 3, 5))
+    assert fixed.tokens_per_caption == 6
+    assert natural.tokens <= fixed.tokens
+    assert end_to_end.tokens == natural.tokens
+
+
+def test_the_engine_is_measured_against_the_roofline(report):
+    assert report.rates.copy > 0
+    assert [m.stage for m in report.measurements if m.figures] == ["generate", "generate, all 6", "end-to-end"]
+    natural, fixed, end_to_end = (m.figures for m in report.measurements if m.figures)
+    assert 0 < fixed.share < 1
+    assert sum(fixed.operations.values()) > sum(natural.operations.values()) * 0.999
+    assert end_to_end.operations == natural.operations
+    for figures in (natural, fixed, end_to_end):
+        assert figures.decode_bytes_per_s > 0
+        assert set(figures.idle_s) == {"input", "host"}
+        assert figures.startup_s["weights"] > 0
+        assert sum(figures.device_s.values()) > 0
+
+
+def test_the_table_fits_a_terminal(report):
+    lines = report.table().splitlines()
+    assert max(map(len, lines[5:])) <= 100  # the lines above name the machine
+    start = next(i for i, line in enumerate(lines) if line.startswith("engine  ") and "roofline" in line)
+    assert [line[:20].strip() for line in lines[start + 1 : start + 4]] == ["generate", "generate, all 6", "end-to-end"]
+    assert f"{report.measurements[2].figures.share:.1%}" in lines[start + 1]
+    assert f"rates     {report.rates}" in lines
+
+
+def test_the_end_to_end_run_says_what_limits_it(report):
+    details = report.measurements[-1].details
+    assert details["limiting_stage"] in details["busy"]
+    assert details["startup_s"] > 0
+    assert report.limit.startswith(details["limiting_stage"])
+
+
+def test_table_and_json_agree(report):
+    table = report.table()
+    content = json.loads(report.as_json(["recap-fast", "bench"]))
+    assert set(content) >= {"command", "machine", "commit", "versions", "config", "measurements", "limit"}
+    assert content["versions"]["torch"]
+    assert content["rates"]["copy"] == report.rates.copy
+    assert content["measurements"][2]["figures"]["share"] == report.measurements[2].figures.share
+    assert content["measurements"][0]["figures"] is None
+    for m in content["measurements"]:
+        line = next(line for line in table.splitlines() if line.startswith(f"{m['stage']:<20}"))
+        # the JSON has three decimals, the table one of all of them: they may round to either side of a half
+        assert float(line[20:30].replace(",", "")) == pytest.approx(m["images_per_s"], abs=0.0506)
+    assert f"limit     {content['limit']}" in table
+
+
+def test_shards_of_the_user_are_used_and_bad_images_do_not_matter(pair, tmp_path):
+    tar = write_tars(tmp_path, 4, [(40, 40)])[0]
+    content = tar.read_bytes()
+    place = content.index(b"\xff\xd8\xff")  # the first JPEG
+    tar.write_bytes(content[:place] + b"not" + content[place + 3 :])
+    config = BenchConfig(engine=pair.folder, shards=(str(tar),), repeat=1, options=OPTIONS, decoder="pillow")
+    found = {m.stage: m for m in bench(config).measurements}
+    assert {stage: m.images for stage, m in found.items()} == {
+        "read": 4,
+        "decode": 4,
+        "generate": 3,
+        "generate, all 6": 3,
+        "write": 4,
+        "end-to-end": 3,
+    }
+    assert found["end-to-end"].details["failed"] == {"not_an_image": 1}
+
+
+def test_one_stage_alone_names_the_slowest(pair):
+    config = BenchConfig(engine=pair.folder, stages=("read",), limit=3, repeat=1, image_size=(32, 32), decoder="pillow")
+    report = bench(config)
+    assert [m.stage for m in report.measurements] == ["read"]
+    assert report.rates is None
+    assert report.limit == "read, the slowest stage alone"
+
+
+def test_captions_are_those_of_the_engine_however_it_is_fed(pair):
+    requests = engines.random_requests(pair, 5, max_new_tokens=4)
+    engine = pair.open(num_slots=2)
+    by_id = {c.id: c.token_ids.tolist() for c in caption_all(engine, requests)}
+    assert by_id == {r.id: pair.reference(r) for r in requests}
+
+
+def test_a_run_that_fails_is_an_error(pair, monkeypatch):
+    def failing(config, reporter):
+        reporter.event("failure", "nothing could be read")
+        return 1
+
+    monkeypatch.setattr(bench_module.launch, "run", failing)
+    config = BenchConfig(engine=pair.folder, stages=("end-to-end",), limit=2, image_size=(32, 32), decoder="pillow")
+    with pytest.raises(RecapError, match="exit code 1: nothing could be read"):
+        bench(config)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"limit": 0}, "--limit 0: give a count of at least 1"),
+        ({"repeat": 0}, "--repeat 0: give a count of at least 1"),
+        ({"image_size": (8, 64)}, "--image-size 8x64: give at least 16x16"),
+        ({"stages": ("resize",)}, "--stage resize: there are read, decode, generate, write, end-to-end"),
+    ],
+)
+def test_config_is_checked(tmp_path, given, message):
+    with pytest.raises(ConfigError, match=message):
+        BenchConfig(engine=tmp_path, **given)
+
+
+def test_the_command_prints_the_table_and_writes_json(pair, tmp_path):
+    file = tmp_path / "figures.json"
+    arguments = ["bench", "--engine", str(pair.folder), "--limit", "3", "--repeat", "1", "--image-size", "32x32"]
+    result = CliRunner().invoke(cli, [*arguments, "--stage", "write", "--decoder", "pillow", "--json", str(file)])
+    assert result.exit_code == 0, result.output
+    assert [m["stage"] for m in json.loads(file.read_text())["measurements"]] == ["write"]
+    assert "limit     write, the slowest stage alone" in result.output
+
+
+def test_the_command_refuses_a_size_that_is_none(pair):
+    result = CliRunner().invoke(cli, ["bench", "--engine", str(pair.folder), "--image-size", "512"])
+    assert isinstance(result.exception, ConfigError)
+    assert "--image-size 512: give width and height" in str(result.exception)
+
+
+def test_the_stages_of_the_command_are_those_there_are():
+    choice = next(p.type for p in cli.commands["bench"].params if p.name == "stage")
+    assert tuple(choice.choices) == ("all", *STAGES)

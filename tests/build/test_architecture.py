@@ -1,0 +1,196 @@
+import json
+
+import pytest
+from support import checkpoints
+
+from recap_fast.build.architecture import Architecture, read_architecture
+from recap_fast.errors import ConfigError
+from recap_fast.generate.spec import RopeSpec, TextSpec, VisionSpec
+
+LLAVA_1_5_7B = {  # as published: what equals a default is left out
+    "model_type": "llava",
+    "image_token_index": 32000,
+    "projector_hidden_act": "gelu",
+    "vision_feature_layer": -2,
+    "vision_feature_select_strategy": "default",
+    "text_config": {"max_position_embeddings": 4096, "model_type": "llama", "rms_norm_eps": 1e-05, "vocab_size": 32064},
+    "vision_config": {
+        "hidden_size": 1024,
+        "image_size": 336,
+        "intermediate_size": 4096,
+        "model_type": "clip_vision_model",
+        "num_attention_heads": 16,
+        "num_hidden_layers": 24,
+        "patch_size": 14,
+        "projection_dim": 768,
+        "vocab_size": 32000,
+    },
+}
+LLAVA_LLAMA3_8B = {  # the original LLaVA's layout
+    "model_type": "llava_llama",
+    "architectures": ["LlavaLlamaForCausalLM"],
+    "hidden_size": 4096,
+    "intermediate_size": 14336,
+    "num_hidden_layers": 32,
+    "num_attention_heads": 32,
+    "num_key_value_heads": 8,
+    "vocab_size": 128256,
+    "max_position_embeddings": 8192,
+    "rope_theta": 500000.0,
+    "rms_norm_eps": 1e-05,
+    "eos_token_id": 128001,
+    "mm_vision_tower": "openai/clip-vit-large-patch14-336",
+    "mm_projector_type": "mlp2x_gelu",
+    "mm_vision_select_layer": -2,
+    "mm_vision_select_feature": "patch",
+    "mm_patch_merge_type": "flat",
+    "image_aspect_ratio": "pad",
+    "mm_use_im_start_end": False,
+}
+LLAMA31_ROPE = {
+    "factor": 8.0,
+    "low_freq_factor": 1.0,
+    "high_freq_factor": 4.0,
+    "original_max_position_embeddings": 8192,
+}
+CLIP_L = VisionSpec(
+    hidden_size=1024,
+    intermediate_size=4096,
+    num_layers=23,
+    num_heads=16,
+    image_size=336,
+    patch_size=14,
+    activation="quick_gelu",
+    norm_eps=1e-5,
+)
+
+
+def read(folder, config: dict) -> Architecture:
+    (folder / "config.json").write_text(json.dumps(config))
+    return read_architecture(folder)
+
+
+def test_llava_1_5_7b(tmp_path):
+    found = read(tmp_path, LLAVA_1_5_7B)
+    assert found.vision == CLIP_L
+    assert found.text == TextSpec(
+        hidden_size=4096,
+        intermediate_size=11008,
+        num_layers=32,
+        num_heads=32,
+        num_kv_heads=32,
+        head_dim=128,
+        vocab_size=32064,
+        max_positions=4096,
+        norm_eps=1e-5,
+        tied_head=False,
+        rope=RopeSpec(theta=10000.0),
+    )
+    assert (found.num_vision_layers, found.projector_bias, found.eos_ids, found.preprocess_mode) == (24, True, (), None)
+
+
+def test_original_llava_on_llama3(tmp_path):
+    found = read(tmp_path, LLAVA_LLAMA3_8B)
+    assert found.vision == CLIP_L
+    assert (found.text.num_kv_heads, found.text.head_dim, found.text.rope.theta) == (8, 128, 500000.0)
+    assert (found.eos_ids, found.preprocess_mode) == ((128001,), "pad")
+
+
+def test_defaults_are_those_of_transformers(tmp_path):
+    bare = read(tmp_path, {"model_type": "llava", "text_config": {}, "vision_config": {}})
+    from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig
+
+    text, vision = LlamaConfig(), CLIPVisionConfig()
+    assert bare.text.hidden_size == text.hidden_size
+    assert bare.text.intermediate_size == text.intermediate_size
+    assert bare.text.max_positions == text.max_position_embeddings
+    assert bare.text.norm_eps == text.rms_norm_eps
+    assert bare.text.vocab_size == text.vocab_size
+    assert (bare.text.num_layers, bare.text.num_heads) == (text.num_hidden_layers, text.num_attention_heads)
+    assert (bare.vision.hidden_size, bare.vision.intermediate_size) == (vision.hidden_size, vision.intermediate_size)
+    assert (bare.vision.image_size, bare.vision.patch_size) == (vision.image_size, vision.patch_size)
+    assert (bare.num_vision_layers, bare.vision.num_heads) == (vision.num_hidden_layers, vision.num_attention_heads)
+    assert (bare.vision.activation, bare.vision.norm_eps) == (vision.hidden_act, vision.layer_norm_eps)
+    without = read(tmp_path, {"model_type": "llava"})
+    assert without.vision == CLIP_L
+    assert without.num_vision_layers == LlavaConfig().vision_config.num_hidden_layers
+
+
+def with_text(**changes):
+    return {**LLAVA_1_5_7B, "text_config": {**LLAVA_1_5_7B["text_config"], **changes}}
+
+
+def test_rope_of_both_versions(tmp_path):
+    expected = RopeSpec(theta=500000.0, factor=8.0, original_max_positions=8192)
+    old = {"rope_theta": 500000.0, "rope_scaling": {"rope_type": "llama3", **LLAMA31_ROPE}}
+    new = {"rope_parameters": {"rope_theta": 500000.0, "rope_type": "llama3", **LLAMA31_ROPE}}
+    assert read(tmp_path, with_text(**old)).text.rope == read(tmp_path, with_text(**new)).text.rope == expected
+    assert read(tmp_path, with_text(rope_theta=1e6, rope_scaling=None)).text.rope == RopeSpec(theta=1e6)
+    lacking = {k: v for k, v in LLAMA31_ROPE.items() if k != "factor"}
+    with pytest.raises(ConfigError, match="rope_type 'llama3' lacks 'factor'"):
+        read(tmp_path, with_text(rope_scaling={"rope_type": "llama3", **lacking}))
+
+
+@pytest.mark.parametrize(("layer", "num_layers"), [(-2, 23), (-1, 24), (22, 22), ([-3], 22), (-24, 1)])
+def test_vision_layer_counts_hidden_states(tmp_path, layer, num_layers):
+    assert read(tmp_path, {**LLAVA_1_5_7B, "vision_feature_layer": layer}).vision.num_layers == num_layers
+
+
+def test_tied_head_may_be_said_in_either_place(tmp_path):
+    assert read(tmp_path, with_text(tie_word_embeddings=True)).text.tied_head
+    assert read(tmp_path, {**LLAVA_1_5_7B, "tie_word_embeddings": True}).text.tied_head
+
+
+def test_tower_may_be_a_folder(tmp_path):
+    checkpoints.make_checkpoint(tmp_path, "original")
+    assert read_architecture(tmp_path).vision.hidden_size == checkpoints.VISION["hidden_size"]
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        (
+            {"model_type": "llava_next", "architectures": ["X"]},
+            r"model_type 'llava_next' \(X\) is not supported. recap-f",
+        ),
+        ({"model_type": "qwen2_vl"}, r"'qwen2_vl' \(no architecture named\).*a CLIP vision tower, a two-layer GELU"),
+        ({"model_type": "llama"}, "model_type 'llama'"),
+        ({**LLAVA_1_5_7B, "vision_config": {"model_type": "siglip_vision_model"}}, "model_type 'siglip_vision_model'"),
+        (with_text(model_type="mistral"), "text_config.model_type 'mistral' is not supported, expected 'llama'"),
+        (with_text(model_type="qwen2"), "text_config.model_type 'qwen2'"),
+        (with_text(attention_bias=True), "attention_bias True is not supported"),
+        (with_text(hidden_act="gelu"), "hidden_act 'gelu' is not supported, expected 'silu'"),
+        (with_text(rope_scaling={"type": "linear", "factor": 2.0}), "rope_type 'linear' is not supported"),
+        (with_text(num_attention_heads=30), "hidden_size 4096 is not a multiple of 30"),
+        ({**LLAVA_1_5_7B, "projector_hidden_act": "relu"}, "projector_hidden_act 'relu'"),
+        ({**LLAVA_1_5_7B, "vision_feature_select_strategy": "full"}, "vision_feature_select_strategy 'full'"),
+        ({**LLAVA_1_5_7B, "vision_feature_layer": [-2, -5]}, r"vision layer \[-2, -5\] is not supported"),
+        ({**LLAVA_1_5_7B, "vision_feature_layer": -25}, r"vision layer -25 is not supported, expected one of 1..24"),
+        ({**LLAVA_1_5_7B, "quantization_config": {"bits": 4}}, "the weights are quantized"),
+        (
+            {**LLAVA_LLAMA3_8B, "mm_vision_tower": "google/siglip-so400m-patch14-384"},
+            "siglip.*known towers: clip-vit-la",
+        ),
+        ({**LLAVA_LLAMA3_8B, "mm_vision_tower": None}, "names no mm_vision_tower"),
+        ({**LLAVA_LLAMA3_8B, "mm_projector_type": "mlp3x_gelu"}, "mm_projector_type 'mlp3x_gelu'"),
+        ({**LLAVA_LLAMA3_8B, "image_aspect_ratio": "anyres"}, "image_aspect_ratio 'anyres' is not supported"),
+        ({**LLAVA_LLAMA3_8B, "mm_patch_merge_type": "spatial_unpad"}, "mm_patch_merge_type 'spatial_unpad'"),
+        ({**LLAVA_LLAMA3_8B, "mm_vision_select_feature": "cls_patch"}, "mm_vision_select_feature 'cls_patch'"),
+        ({**LLAVA_LLAMA3_8B, "mm_use_im_start_end": True}, "mm_use_im_start_end True"),
+        ({**LLAVA_LLAMA3_8B, "model_type": "llava_mistral"}, "model_type 'llava_mistral'"),
+    ],
+)
+def test_other_architectures_are_refused_by_name(tmp_path, config, message):
+    with pytest.raises(ConfigError, match=message):
+        read(tmp_path, config)
+
+
+def test_unreadable_configs_are_refused(tmp_path):
+    with pytest.raises(ConfigError, match=r"config.json cannot be read: No such file"):
+        read_architecture(tmp_path)
+    (tmp_path / "config.json").write_text("{")
+    with pytest.raises(ConfigError, match="is not json"):
+        read_architecture(tmp_path)
+    (tmp_path / "config.json").write_text("[]")
+    with pytest.raises(ConfigError, match="holds list, expected an object"):
+        read_architecture(tmp_path)

@@ -1,0 +1,92 @@
+"""Captions in every form that --calibration takes, and the conversations that they become."""
+
+import json
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from recap_fast.build import calibration
+from recap_fast.errors import ConfigError
+
+CAPTIONS = [f"caption {i}" for i in range(50)]
+
+
+def write(path, captions=CAPTIONS):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.suffix == ".parquet":
+        pq.write_table(pa.table({"re_caption": pa.array(captions, pa.string()), "key": ["k"] * len(captions)}), path)
+    elif path.suffix == ".jsonl":
+        path.write_text("".join(json.dumps({"text": c}) + "\n" for c in captions))
+    else:
+        path.write_text("".join(f"{c}\n" for c in captions))
+    return path
+
+
+@pytest.mark.parametrize("name", ["a.txt", "a.jsonl", "a.parquet"])
+def test_files(name, tmp_path):
+    assert calibration.read_captions(write(tmp_path / name)) == CAPTIONS
+
+
+def test_the_output_of_a_run(tmp_path):
+    write(tmp_path / "data" / "b" / "00001.parquet", CAPTIONS[25:])
+    write(tmp_path / "data" / "a" / "00000.parquet", [*CAPTIONS[:25], None])
+    assert calibration.read_captions(tmp_path) == CAPTIONS
+
+
+def test_no_more_than_are_needed(tmp_path):
+    path = write(tmp_path / "a.txt", [f"caption {i}" for i in range(2000)])
+    assert len(calibration.read_captions(path)) == calibration.MAX_TEXTS
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "reason"),
+    [
+        ("few.txt", "one\ntwo\n\n", "has 2 captions"),
+        ("a.jsonl", '{"txt": "a"}\n', "line 1"),
+        ("a.csv", "a\n", "give a .txt"),
+        ("a.parquet", "no parquet", "cannot be read as captions"),
+    ],
+)
+def test_what_cannot_be_used_is_named(name, content, reason, tmp_path):
+    (tmp_path / name).write_text(content)
+    with pytest.raises(ConfigError, match=reason):
+        calibration.read_captions(tmp_path / name)
+
+
+@pytest.mark.parametrize("name", ["a.txt", "a.jsonl"])
+def test_what_is_not_utf8_is_named(name, tmp_path):
+    (tmp_path / name).write_bytes(b"a caption\n\xff\n")
+    with pytest.raises(ConfigError, match=r"not UTF-8.* at byte 10"):
+        calibration.read_captions(tmp_path / name)
+
+
+def test_what_is_not_there_is_named(tmp_path):
+    with pytest.raises(ConfigError, match="is not there"):
+        calibration.read_captions(tmp_path / "none.txt")
+
+
+def test_a_parquet_without_the_column_is_named(tmp_path):
+    pq.write_table(pa.table({"caption": CAPTIONS}), tmp_path / "a.parquet")
+    with pytest.raises(ConfigError, match="re_caption"):
+        calibration.read_captions(tmp_path / "a.parquet")
+
+
+def test_texts_and_rows_are_the_same_conversations(pair):
+    captions = ["A red cube.", "Two blue balls, one <|eot_id|> of them large."]
+    texts = calibration.make_texts(captions, pair.spec.prompt, pair.tokenizer)
+    rows = calibration.make_rows(captions, pair.spec.prompt, pair.tokenizer)
+    start = np.concatenate([pair.prompts.prefix_ids, pair.prompts.text_ids({})[0]])
+    for caption, text, row in zip(captions, texts, rows, strict=True):
+        assert text.endswith(caption)
+        assert "Describe the image." in text
+        assert row[: len(start)].tolist() == start.tolist()
+        assert pair.tokenizer.detokenize([row[len(start) :]]) == [caption]
+
+
+def test_the_folder_is_what_datasets_reads(tmp_path):
+    datasets = pytest.importorskip("datasets", reason="datasets is not installed")
+    calibration.write_texts(tmp_path / "texts", CAPTIONS)
+    rows = datasets.load_dataset(str(tmp_path / "texts"), split="train", cache_dir=str(tmp_path / "cache"))
+    assert rows["text"][:] == CAPTIONS

@@ -1,0 +1,328 @@
+import dataclasses
+import hashlib
+import json
+import logging
+import os
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from support import checkpoints, vocabularies
+
+from recap_fast.build import engine_directory as build
+from recap_fast.build.engine_directory import build_engine
+from recap_fast.errors import ConfigError
+from recap_fast.generate.spec import EngineSpec, Sizes
+from recap_fast.generate.tokenizer import load_tokenizer
+from recap_fast.generate.torch_backend.precision import Hardware
+
+
+def sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def comparable(spec: EngineSpec) -> EngineSpec:
+    return dataclasses.replace(spec, sources={})
+
+
+@pytest.fixture
+def checkpoint(tmp_path):
+    checkpoints.make_checkpoint(tmp_path / "checkpoint")
+    return tmp_path / "checkpoint"
+
+
+def recipe(folder: Path, text: str) -> Path:
+    (folder / "recipe.toml").write_text(text, encoding="utf-8")
+    return folder / "recipe.toml"
+
+
+VARIANTS = {
+    "plain": {},
+    "float16": {"dtype": torch.float16},
+    "mixed": {"dtype": (torch.float16, torch.float32)},
+    "bfloat16": {"dtype": torch.bfloat16},
+    "tied": {"text": {"tie_word_embeddings": True}},
+    "several files": {"num_files": 3},
+    "llama 3.1": {
+        "text": {
+            "rope_parameters": {
+                "rope_type": "llama3",
+                "rope_theta": 500000.0,
+                "factor": 8.0,
+                "low_freq_factor": 1.0,
+                "high_freq_factor": 4.0,
+                "original_max_position_embeddings": 256,
+            }
+        }
+    },
+    "llama 2": {"tokenizer": "llama2", "text": {"num_key_value_heads": 4}},
+    "tiktoken": {"tokenizer": "tiktoken"},
+    "another layer": {"llava": {"vision_feature_layer": -3}, "vision": {"num_hidden_layers": 5}},
+    "wide heads": {"text": {"head_dim": 24}},
+}
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_every_layout_gives_the_same_engine(tmp_path, variant):
+    specs = {}
+    for layout in checkpoints.LAYOUTS:
+        checkpoints.make_checkpoint(tmp_path / layout / "model", layout, **VARIANTS[variant])
+        specs[layout] = build_engine("llava", tmp_path / layout / "model", tmp_path / f"{layout}.engine")
+        assert sha256(tmp_path / f"{layout}.engine/weights.safetensors") == specs[layout].files["weights.safetensors"]
+    assert {layout: comparable(spec) for layout, spec in specs.items()} == dict.fromkeys(
+        checkpoints.LAYOUTS, comparable(specs["hf5"])
+    )
+
+
+def test_engine_json_says_all(tmp_path, checkpoint):
+    spec = build_engine("llava", checkpoint, tmp_path / "engine")
+    tokenizer = load_tokenizer(checkpoint)
+    assert EngineSpec.load(tmp_path / "engine") == spec
+    assert {p.name for p in (tmp_path / "engine").iterdir()} == {"engine.json", "tokenizer.json", "weights.safetensors"}
+    assert spec.files == {
+        "weights.safetensors": sha256(tmp_path / "engine/weights.safetensors"),
+        "tokenizer.json": sha256(checkpoint / "tokenizer.json"),
+    }
+    assert spec.sources["checkpoint"]["files"]["model.safetensors"] == sha256(checkpoint / "model.safetensors")
+    assert set(spec.sources["checkpoint"]["files"]) == {
+        "config.json",
+        "generation_config.json",
+        "model.safetensors",
+        "preprocessor_config.json",
+    }
+    assert spec.sources["recipe"]["file"] == "llava.toml"
+    assert spec.sources["versions"]["torch"] == torch.__version__
+    assert (spec.name, spec.precision, spec.preprocess.mode) == ("checkpoint", "float32", "pad")
+    assert spec.prompt.template == "llama3"
+    assert spec.stop_ids == (tokenizer.special_id("<|end_of_text|>"), tokenizer.special_id("<|eot_id|>"))
+    assert spec.vision.num_layers == checkpoints.VISION["num_hidden_layers"] - 1
+
+
+def test_the_recipe_comes_before_the_checkpoint(tmp_path, checkpoint):
+    text = """
+        name = "mine"
+        template = "llama3_vicuna_system"
+        prompt = "Describe {org_caption} of {key}."
+        stop_ids = [7]
+        stop_tokens = ["<|eot_id|>"]
+        preprocess = "crop"
+        precision = "bfloat16"
+        kv_precision = "fp8"
+        notice = "For tests."
+        [limits]
+        max_new_tokens = 16
+        num_slots = 3
+        [cards]
+        "A100 80GB" = { num_slots = 320, prefill_images = 5 }
+    """
+    spec = build_engine(recipe(tmp_path, textwrap.dedent(text)), checkpoint, tmp_path / "engine")
+    assert (spec.name, spec.notice, spec.precision, spec.preprocess.mode) == ("mine", "For tests.", "bfloat16", "crop")
+    assert (spec.prompt.template, spec.prompt.text) == ("llama3_vicuna_system", "Describe {org_caption} of {key}.")
+    assert spec.stop_ids == (7, load_tokenizer(checkpoint).special_id("<|eot_id|>"))
+    assert (spec.limits.max_new_tokens, spec.limits.num_slots, spec.limits.prefill_images) == (16, 3, 3)
+    assert (spec.kv_precision, spec.cards) == ("fp8", {"A100 80GB": Sizes(num_slots=320, prefill_images=5)})
+    assert EngineSpec.load(tmp_path / "engine") == spec
+    assert 256 < spec.limits.max_text_tokens < 320
+    assert {t.dtype for t in load_file(tmp_path / "engine/weights.safetensors").values()} == {torch.bfloat16}
+
+
+def test_engines_of_before_there_were_cards_and_kv_precisions_still_load(tmp_path, checkpoint):
+    spec = build_engine("llava", checkpoint, tmp_path / "engine")
+    file = tmp_path / "engine/engine.json"
+    content = json.loads(file.read_text())
+    del content["cards"], content["kv_precision"]
+    file.write_text(json.dumps(content))
+    assert EngineSpec.load(tmp_path / "engine") == spec
+    assert (spec.kv_precision, spec.cards) == ("auto", {})
+
+
+def test_precision_on_the_command_line_comes_first(tmp_path, checkpoint):
+    spec = build_engine("recap_tiny", checkpoint, tmp_path / "engine", precision="fp8")
+    assert spec.precision == "fp8"
+    assert spec.notice.startswith("recap-tiny knows only")
+    with pytest.raises(ConfigError, match="--precision int4: expected float32, bfloat16, float16, fp8 or int8"):
+        build_engine("recap_tiny", checkpoint, tmp_path / "other", precision="int4")
+
+
+def test_a_card_without_the_precision_is_refused_before_anything_is_written(tmp_path, checkpoint, monkeypatch):
+    card = Hardware(name="NVIDIA A100-SXM4-40GB", capability=(8, 0))
+    monkeypatch.setattr(build, "find_hardware", lambda device: card)
+    message = r"A100-SXM4-40GB has 8\.0.*It takes float32, bfloat16, float16, int8\. To build it for another machine"
+    with pytest.raises(ConfigError, match=message):
+        build_engine("llava", checkpoint, tmp_path / "engine", precision="fp8")
+    assert not (tmp_path / "engine").exists()
+    assert build_engine("llava", checkpoint, tmp_path / "engine", precision="int8").precision == "int8"
+
+
+def test_a_precision_that_is_slow_here_is_said_to_be(tmp_path, checkpoint, monkeypatch, caplog):
+    cpu = Hardware(name="this CPU", capability=None, slow=frozenset({"fp8"}))
+    monkeypatch.setattr(build, "find_hardware", lambda device: cpu)
+    build_engine("llava", checkpoint, tmp_path / "1", precision="int8")
+    assert caplog.text == ""
+    build_engine("llava", checkpoint, tmp_path / "2", precision="fp8")
+    assert "the engine will be slow: fp8 is emulated in float32 on a CPU; take int8 there." in caplog.text
+
+
+def test_auto_precision_is_that_of_the_language_model(tmp_path):
+    checkpoints.make_checkpoint(tmp_path / "c", "original", dtype=(torch.float16, torch.float32))
+    assert build_engine("llava", tmp_path / "c", tmp_path / "engine").precision == "float16"
+
+
+def test_original_llava_takes_its_tokenizer_from_elsewhere(tmp_path):
+    checkpoints.make_checkpoint(tmp_path / "c", "original", tokenizer=None)
+    with pytest.raises(
+        ConfigError, match=r"has no tokenizer.json or tokenizer.model. Give the language model's with --tok"
+    ):
+        build_engine("llava", tmp_path / "c", tmp_path / "engine")
+    with pytest.raises(ConfigError, match=r"--tokenizer .*: there is no tokenizer.json or tokenizer.model"):
+        build_engine("llava", tmp_path / "c", tmp_path / "engine", tokenizer=tmp_path)
+    vocabularies.write_tokenizer(tmp_path, "byte_level")
+    by_folder = build_engine("llava", tmp_path / "c", tmp_path / "1", tokenizer=tmp_path)
+    by_file = build_engine("llava", tmp_path / "c", tmp_path / "2", tokenizer=tmp_path / "tokenizer.json")
+    assert by_folder == by_file
+    assert load_tokenizer(tmp_path / "1").encode("red").tolist() == load_tokenizer(tmp_path).encode("red").tolist()
+
+
+def test_generation_config_comes_before_config_for_stop_ids(tmp_path, checkpoint, caplog):
+    tokenizer = load_tokenizer(checkpoint)
+    own = {tokenizer.special_id("<|end_of_text|>"), tokenizer.special_id("<|eot_id|>")}
+    content = {"eos_token_id": [5, tokenizer.special_id("<pad>")], "do_sample": True, "temperature": 0.6}
+    (checkpoint / "generation_config.json").write_text(json.dumps(content))
+    with caplog.at_level(logging.WARNING):
+        spec = build_engine("llava", checkpoint, tmp_path / "engine")
+    assert set(spec.stop_ids) == {5, tokenizer.special_id("<pad>"), *own}
+    assert "stops at token 5, which is text: '&'" in caplog.text
+
+
+def change(checkpoint: Path, name: str, tensor: torch.Tensor | None) -> None:
+    tensors = {**load_file(checkpoint / "model.safetensors"), name: tensor}
+    save_file({n: t.clone() for n, t in tensors.items() if t is not None}, checkpoint / "model.safetensors")
+
+
+def test_a_tied_head_in_the_file_must_be_the_embedding(tmp_path):
+    checkpoints.make_checkpoint(tmp_path / "c", "hf4", text={"tie_word_embeddings": True})
+    plain = build_engine("llava", tmp_path / "c", tmp_path / "1")
+    embedding = load_file(tmp_path / "c/model.safetensors")["language_model.model.embed_tokens.weight"]
+    change(tmp_path / "c", "language_model.lm_head.weight", embedding)
+    assert comparable(build_engine("llava", tmp_path / "c", tmp_path / "2")) == comparable(plain)
+    change(tmp_path / "c", "language_model.lm_head.weight", embedding + 1)
+    with pytest.raises(ConfigError, match=r"ties the head to the embedding, and language_model.lm_head.weight differs"):
+        build_engine("llava", tmp_path / "c", tmp_path / "3")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("template = 'vicuna'", "no template 'vicuna'. Known templates: llama3"),
+        ("prompt = 'About {alt}'", r"unknown field \{alt\}"),
+        ("stop_tokens = ['<|im_end|>']", r"stop_tokens <\|im_end\|> are no special tokens of the tokenizer"),
+        ("stop_ids = [100000]", r"Stop ids \[100000\] are outside the vocabulary"),
+        ("[limits]\nmax_text_tokens = 10", "tokens after the image, the engine takes 10"),
+        (
+            "[limits]\nmax_new_tokens = 1000",
+            r"has 1024 positions and a caption needs 1\d\d\d \(\d+ before the image, 16 of",
+        ),
+    ],
+)
+def test_recipes_that_do_not_fit_the_checkpoint_are_refused(tmp_path, checkpoint, text, message):
+    with pytest.raises(ConfigError, match=message):
+        build_engine(recipe(tmp_path, text), checkpoint, tmp_path / "engine")
+    assert not (tmp_path / "engine").exists()
+
+
+def test_another_models_tokenizer_is_refused(tmp_path, checkpoint):
+    (tmp_path / "t").mkdir()
+    vocabularies.write_tokenizer(tmp_path / "t", "tiktoken")
+    with pytest.raises(ConfigError, match="has 656 tokens and the model's embedding 407 rows: it is another model's"):
+        build_engine("llava", checkpoint, tmp_path / "engine", tokenizer=tmp_path / "t")
+
+
+def test_outputs_are_not_overwritten_by_mistake(tmp_path, checkpoint):
+    output = tmp_path / "engine"
+    first = build_engine("llava", checkpoint, output)
+    with pytest.raises(ConfigError, match="holds an engine: give another folder, or --overwrite"):
+        build_engine("llava", checkpoint, output)
+    assert build_engine("recap_tiny", checkpoint, output, overwrite=True).name == "recap-tiny" != first.name
+    assert EngineSpec.load(output).name == "recap-tiny"
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "cat.jpg").touch()
+    for target in (tmp_path / "photos", checkpoint / "config.json"):
+        with pytest.raises(ConfigError, match="is there and is no engine directory: give another folder"):
+            build_engine("llava", checkpoint, target, overwrite=True)
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, OSError])
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_an_interrupted_build_leaves_no_trace(tmp_path, checkpoint, error, overwrite):
+    if overwrite:
+        build_engine("recap_tiny", checkpoint, tmp_path / "engine")
+    before = {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()}
+
+    def interrupt(done, total):
+        if done > total // 2:
+            raise error
+
+    with pytest.raises(error):
+        build_engine("llava", checkpoint, tmp_path / "engine", overwrite=overwrite, progress=interrupt)
+    assert {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()} == before
+
+
+def test_a_killed_build_leaves_nothing_that_looks_like_an_engine(tmp_path, checkpoint):
+    code = f"""
+        import os, signal
+        from pathlib import Path
+        from recap_fast.build.engine_directory import build_engine
+
+        def kill(done, total):
+            if done == total:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+        build_engine("llava", Path({str(checkpoint)!r}), Path({str(tmp_path / "engine")!r}), progress=kill)
+    """
+    assert run_python(code).returncode == -9
+    assert not (tmp_path / "engine").exists()
+    assert not list(tmp_path.rglob("engine.json"))
+    build_engine("llava", checkpoint, tmp_path / "engine")
+    assert {p.name for p in tmp_path.iterdir()} == {"checkpoint", "engine"}
+
+
+def run_python(code: str) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-c", textwrap.dedent(code)]
+    return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+
+
+@pytest.fixture(scope="module")
+def sized_checkpoints(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("sized")
+    large = {"hidden_size": 2048, "intermediate_size": 8192, "num_attention_heads": 16, "num_hidden_layers": 6}
+    checkpoints.make_checkpoint(folder / "small", "hf4", dtype=torch.float16)
+    checkpoints.make_checkpoint(folder / "large", "hf4", dtype=torch.float16, text=large)
+    return folder
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("precision", ["bfloat16", "fp8", "int8"])
+def test_memory_is_bounded_whatever_the_size(sized_checkpoints, tmp_path, precision):
+    """The peak grows by a few pieces of 16 MiB between checkpoints of 1 MB and of 700 MB."""
+    peak_mib = {}
+    for name in ("small", "large"):
+        # VmHWM: getrusage's peak would include that of the process that started this one
+        code = f"""
+            import re
+            from pathlib import Path
+            from recap_fast.build.engine_directory import build_engine
+
+            folder, output = Path({str(sized_checkpoints / name)!r}), Path({str(tmp_path / name)!r})
+            build_engine("llava", folder, output, precision={precision!r})
+            print(int(re.search(r"VmHWM:\\s+(\\d+) kB", Path("/proc/self/status").read_text())[1]) // 1024)
+        """
+        result = run_python(code)
+        assert result.returncode == 0, result.stderr
+        peak_mib[name] = int(result.stdout)
+    assert (sized_checkpoints / "large/model.safetensors").stat().st_size > 600 << 20
+    assert peak_mib["large"] - peak_mib["small"] < 250, peak_mib

@@ -1,0 +1,69 @@
+import json
+import logging
+
+import pytest
+
+from recap_fast.build.preprocessing import CLIP_MEAN, CLIP_STD, read_preprocess
+from recap_fast.errors import ConfigError
+from recap_fast.records import Preprocess
+
+CLIP = {
+    "do_resize": True,
+    "size": {"shortest_edge": 336},
+    "resample": 3,
+    "do_center_crop": True,
+    "crop_size": {"height": 336, "width": 336},
+    "do_rescale": True,
+    "rescale_factor": 0.00392156862745098,
+    "do_normalize": True,
+    "image_mean": [0.5, 0.4, 0.3],
+    "image_std": [0.25, 0.25, 0.25],
+}
+
+
+def write(folder, config, name="preprocessor_config.json"):
+    (folder / name).write_text(json.dumps(config))
+
+
+@pytest.mark.parametrize(
+    ("config", "mode"),
+    [(CLIP, "crop"), ({**CLIP, "do_pad": True}, "pad"), ({**CLIP, "size": 336, "crop_size": 336}, "crop")],
+)
+def test_files_of_either_version(tmp_path, config, mode):
+    write(tmp_path, config)
+    expected = Preprocess(336, mode, (0.5, 0.4, 0.3), (0.25, 0.25, 0.25))
+    assert read_preprocess(tmp_path, 336, None) == expected
+    (tmp_path / "preprocessor_config.json").unlink()
+    write(tmp_path, {"processor_class": "LlavaProcessor", "image_processor": config}, "processor_config.json")
+    assert read_preprocess(tmp_path, 336, None) == expected
+
+
+def test_the_recipe_comes_first(tmp_path):
+    write(tmp_path, CLIP)
+    assert read_preprocess(tmp_path, 336, "pad").mode == "pad"
+
+
+def test_without_a_file_clips_values_hold(tmp_path, caplog):
+    assert read_preprocess(tmp_path, 224, "pad") == Preprocess(224, "pad", CLIP_MEAN, CLIP_STD)
+    assert not caplog.records
+    with caplog.at_level(logging.WARNING):
+        assert read_preprocess(tmp_path, 224, None).mode == "crop"
+    assert "no preprocessor_config.json: images are cropped" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"resample": 2}, "resample 2 is not supported, expected 3"),
+        ({"do_normalize": False}, "do_normalize False is not supported"),
+        ({"rescale_factor": 1.0}, "rescale_factor 1.0 is not supported"),
+        ({"crop_size": {"height": 224, "width": 224}}, "crop_size .* is not the vision tower's image size, 336"),
+        ({"size": {"shortest_edge": 384}}, "size .* is not the vision tower's image size, 336"),
+        ({"do_center_crop": False}, "do_center_crop is false"),
+        ({"image_mean": [0.5]}, r"image_mean \[0.5\] is not three numbers"),
+    ],
+)
+def test_what_no_decoder_does_is_refused(tmp_path, changes, message):
+    write(tmp_path, {**CLIP, **changes})
+    with pytest.raises(ConfigError, match=message):
+        read_preprocess(tmp_path, 336, None)

@@ -1,0 +1,74 @@
+from pathlib import Path
+
+import pytest
+
+from recap_fast.build.recipe import PROMPT, Recipe, find_recipe, load_recipe
+from recap_fast.errors import ConfigError
+
+ENGINES = Path(__file__).parents[2] / "engines"
+
+
+def write(folder: Path, text: str) -> Path:
+    path = folder / "recipe.toml"
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+@pytest.mark.parametrize("path", sorted(ENGINES.glob("*.toml")), ids=lambda p: p.stem)
+def test_shipped_recipes_load_by_path_and_by_name(path):
+    assert load_recipe(path) == load_recipe(path.stem) == load_recipe(path.name)
+
+
+def test_shipped_recipes_keep_the_papers_prompt_and_length():
+    recipes = {path.stem: load_recipe(path) for path in ENGINES.glob("*.toml")}
+    assert len(recipes) == 5
+    assert {r.prompt for r in recipes.values()} == {PROMPT}
+    assert {r.limits.max_new_tokens for r in recipes.values()} == {128}
+    assert recipes["llava_llama3_8b"].stop_tokens == ("<|end_of_text|>", "<|eot_id|>")
+    assert recipes["llava_llama3_8b_fp8"].precision == "fp8"
+    assert recipes["llava_llama3_8b_int8"].precision == "int8"
+
+
+def test_empty_recipe_leaves_all_to_the_checkpoint(tmp_path):
+    assert load_recipe(write(tmp_path, "")) == Recipe()
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("templat = 'x'", r"unknown key 'templat' \(did you mean 'template'\?\). Known keys: name, template, prompt"),
+        ("[limits]\nmax_tokens = 3", r"unknown key 'max_tokens' \(did you mean .*Known keys: max_new_tokens, max_text"),
+        ("zzz = 1", r"unknown key 'zzz'. Known keys"),
+        ("prompt = 3", "'prompt' must be a string, not 3"),
+        ("prompt = ''", "'prompt' is empty"),
+        ("stop_ids = ['a']", r"'stop_ids' must be a list of integers, not \['a'\]"),
+        ("stop_ids = [true]", "'stop_ids' must be a list of integers"),
+        ("stop_tokens = 'a'", "'stop_tokens' must be a list of strings, not 'a'"),
+        ("limits = 3", "'limits' must be a table, not 3"),
+        ("precision = 'int4'", "'precision' must be one of auto, float32, bfloat16, float16, fp8, int8, not 'int4'"),
+        ("kv_precision = 'int8'", "'kv_precision' must be one of auto, fp8, not 'int8'"),
+        ("cards = 3", "'cards' must be a table, not 3"),
+        ("cards.H200 = 448", "'cards.H200' must be a table of num_slots and prefill_images, not 448"),
+        ("cards.H200 = {num_slots = 8}", "'cards.H200' must be a table of num_slots and prefill_images, not {'num"),
+        (
+            "cards.H200 = {num_slots = 8, prefill_images = 0}",
+            "'cards.H200.prefill_images' must be an integer of at least 1, not 0",
+        ),
+        ("preprocess = 'stretch'", "'preprocess' must be one of auto, pad, crop, not 'stretch'"),
+        ("[limits]\nnum_slots = 0", "'limits.num_slots' must be an integer of at least 1, not 0"),
+        ("[limits]\nnum_slots = true", "'limits.num_slots' must be an integer of at least 1, not True"),
+        ("name =", "is not TOML"),
+    ],
+)
+def test_wrong_recipes_are_refused(tmp_path, text, message):
+    with pytest.raises(ConfigError, match=message):
+        load_recipe(write(tmp_path, text))
+
+
+def test_unknown_recipes_name_the_known_ones(tmp_path):
+    with pytest.raises(
+        ConfigError, match=r"no recipe recap_tinny \(did you mean 'recap_tiny'\?\).*llava_llama3_8b_fp8"
+    ):
+        find_recipe("recap_tinny")
+    with pytest.raises(ConfigError, match=r"Give the path of a .toml file, or a name"):
+        find_recipe(tmp_path / "recap_tiny.toml")

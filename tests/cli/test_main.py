@@ -1,0 +1,273 @@
+"""The command line as a user meets it: what it takes, what it says, and with which code it ends."""
+
+import functools
+import json
+import os
+import pty
+import subprocess
+import sys
+
+import click
+import pytest
+from click.testing import CliRunner
+from support import checkpoints, runs
+
+from recap_fast.bench import tune as tuning
+from recap_fast.cli.main import cli
+from recap_fast.generate.spec import Sizes
+
+OPTIONS = {
+    "build-engine": {
+        *("recipe", "--checkpoint", "--output", "--tokenizer", "--precision", "--backend", "--flow", "--calibration"),
+        *("--tune", "--overwrite"),
+    },
+    "tune": {"--engine", "--device"},
+    "run": {
+        *("--engine", "--shards", "--input", "--output", "--output-folder", "--decoder", "--decode-threads"),
+        *("--max-image-pixels", "--device", "--num-slots", "--prefill-images", "--prompt", "--prompt-file"),
+        *("--max-field-tokens", "--max-new-tokens", "--temperature", "--top-k", "--top-p", "--seed"),
+        *("--loop-stop", "--no-loop-stop", "--image-column", "--caption-column", "--limit", "--dry-run"),
+        *("--overwrite", "--retry-failed", "--redo-changed", "--shard-index", "--num-shards"),
+        *("--drain-seconds", "--max-error-rate", "--log-format"),
+    },
+    "bench": {
+        *("--engine", "--shards", "--limit", "--image-size", "--stage", "--repeat", "--decoder", "--decode-threads"),
+        *("--device", "--num-slots", "--prefill-images", "--max-new-tokens", "--json"),
+    },
+    "verify": {"output", "--shards", "--input", "--image-column"},
+}
+
+
+@pytest.fixture(scope="module")
+def inputs(tmp_path_factory):
+    return runs.write_pictures(tmp_path_factory.mktemp("in"), 2, 5, bad=[1])
+
+
+def arguments(engine, inputs, output, *more):
+    return runs.run_arguments(engine, inputs, output, "--max-new-tokens", 4, "--max-error-rate", 1, *more)
+
+
+# -- what it takes -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", OPTIONS)
+def test_no_option_comes_or_goes_unnoticed(name):
+    command = cli.commands[name]
+    assert {name for p in command.params for name in (*p.opts, *p.secondary_opts)} == OPTIONS[name]
+
+
+@pytest.mark.parametrize("name", OPTIONS)
+def test_every_option_says_what_it_is(name):
+    command = cli.commands[name]
+    for option in command.params:
+        if isinstance(option, click.Option):
+            assert option.help, f"{option.name} has no help"
+            sentence = option.help.partition("  [default: ")[0]
+            assert sentence[0].isupper() or sentence.startswith(("0 is", "auto,"))
+            assert sentence.endswith(".")
+
+
+def test_the_help_shows_the_three_steps_and_every_command():
+    done = subprocess.run([sys.executable, "-m", "recap_fast", "--help"], capture_output=True, text=True, check=True)
+    assert "1. recap-fast build-engine RECIPE --checkpoint DIR --output ENGINE\n" in done.stdout
+    for name in OPTIONS:
+        assert f"\n  {name} " in done.stdout
+    assert done.stderr == ""
+
+
+def test_the_version():
+    done = subprocess.run([sys.executable, "-m", "recap_fast", "--version"], capture_output=True, text=True, check=True)
+    assert done.stdout.startswith("recap-fast, version 0.")
+
+
+# -- errors ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        (["--engine", "/nowhere"], "/nowhere is not an engine directory: it has no engine.json"),
+        (["--decoder", "opencv"], "'opencv' is not one of 'auto', 'dali', 'pillow'"),
+        (["--limit", "0"], "--limit 0: give a count of at least 1."),
+        (["--num-slots", "0"], "--num-slots 0: give a count of at least 1."),
+        (["--temperature", "-1"], "--temperature -1.0: give 0 (greedy) or a number up to 10."),
+        (["--decode-threads", "0"], "--decode-threads 0: give a count of at least 1."),
+        (["--device", "tpu"], "--device tpu"),
+        (["--prompt", "a", "--prompt-file", "b"], "--prompt and --prompt-file: give one of them."),
+        (["--prompt-file", "/nowhere"], "--prompt-file /nowhere cannot be read"),
+        (["--shard-index", "1"], "--shard-index and --num-shards go together"),
+        (["--limit", "many"], "'many' is not a valid integer"),
+        (["--colour", "red"], "No such option"),
+        (["--max-new-tokens", "100000"], "--max-new-tokens 100000 does not fit"),
+    ],
+)
+def test_a_usage_error_is_a_sentence_and_2(server, tiny_engine, inputs, tmp_path, changed, message):
+    command = server.run(*arguments(tiny_engine, inputs, tmp_path / "out", *changed))
+    assert command.code == 2
+    assert message in command.stderr
+    assert "Traceback" not in command.stderr
+
+
+def test_shards_that_match_nothing_are_named(server, tiny_engine, tmp_path):
+    command = server.run(*arguments(tiny_engine, tmp_path, tmp_path / "out"))
+    assert command.code == 2
+    assert command.stderr.startswith(f"recap-fast: --shards {tmp_path}/*.tar")
+    assert command.stderr.count("\n") == 1
+
+
+def test_a_missing_option_is_named(server):
+    command = server.run("run")
+    assert command.code == 2
+    assert "Missing option '--engine'" in command.stderr
+
+
+def test_an_output_that_cannot_be_made_is_a_sentence(server, tiny_engine, inputs, tmp_path):
+    (tmp_path / "file").write_text("")
+    command = server.run(*arguments(tiny_engine, inputs, tmp_path / "file" / "out"))
+    assert command.code == 2
+    assert command.stderr.startswith(f"recap-fast: --output {tmp_path}/file/out cannot be made")
+
+
+def test_an_output_that_cannot_be_written_is_a_sentence_and_1(server, tiny_engine, inputs, tmp_path):
+    out = tmp_path / "out"
+    assert server.run(*arguments(tiny_engine, inputs, out, "--limit", 1)).code == 0
+    (out / "data").write_text("in the way")
+    command = server.run(*arguments(tiny_engine, inputs, out))
+    assert command.code == 1
+    assert command.stderr.splitlines()[-1].startswith("recap-fast: [Errno ")
+    assert f"{out}/data" in command.stderr
+    assert "Traceback" not in command.stderr
+
+
+def test_build_engine_reports_and_refuses(server, tmp_path):
+    checkpoints.make_checkpoint(tmp_path / "checkpoint")
+    command = server.run("build-engine", "llava", "--checkpoint", tmp_path / "checkpoint", "--output", tmp_path / "e")
+    assert command.code == 0, command.stderr
+    assert command.stdout.startswith("checkpoint: 2 decoder layers of 64, 16 image tokens, ")
+    assert command.stdout.endswith(f" MiB in {tmp_path}/e\n")
+    command = server.run("build-engine", "llava", "--checkpoint", tmp_path / "checkpoint", "--output", tmp_path / "e")
+    assert command.code == 2
+    assert "--overwrite" in command.stderr
+    command = server.run("build-engine", "lava", "--checkpoint", tmp_path / "checkpoint", "--output", tmp_path / "e")
+    assert command.code == 2
+    assert "did you mean 'llava'?" in command.stderr
+    assert "Traceback" not in command.stderr
+
+
+def test_an_engine_of_tensorrt_llm_is_not_tuned(tmp_path):
+    build = ["build-engine", "llava", "--checkpoint", tmp_path, "--output", tmp_path / "engine", "--tune"]
+    done = CliRunner().invoke(cli, [*map(str, build), "--backend", "tensorrt-llm"])
+    assert done.exit_code == 2
+    assert "--tune is for --backend torch" in done.stderr
+
+
+def test_an_engine_is_tuned_when_it_is_built_and_later(tmp_path, monkeypatch):
+    checkpoints.make_checkpoint(tmp_path / "checkpoint")
+    quick = functools.partial(tuning.tune, seconds=0.01, candidates=[Sizes(num_slots=4, prefill_images=2)])
+    monkeypatch.setattr(tuning, "tune", quick)
+    build = ["build-engine", "llava", "--checkpoint", tmp_path / "checkpoint", "--output", tmp_path / "engine"]
+    for command in ([*build, "--tune"], ["tune", "--engine", tmp_path / "engine", "--device", "cpu"]):
+        done = CliRunner().invoke(cli, [*map(str, command)])
+        assert done.exit_code == 0, done.output
+        assert "  num_slots    4, prefill_images  2: " in done.stderr
+        assert done.stdout.splitlines()[-3].split() == ["num_slots", "prefill_images", "images/s", "seconds"]
+        assert "<- kept" in done.stdout
+        assert (tmp_path / "engine/tuning.json").is_file()
+        (tmp_path / "engine/tuning.json").unlink()
+
+
+# -- a run -------------------------------------------------------------------------------------------------------------
+
+
+def test_underscores_will_do(server, tiny_engine, inputs, tmp_path):
+    command = server.run(
+        *("run", "--engine", tiny_engine, "--input", f"{inputs}/*.tar", "--output_folder", tmp_path / "a_b"),
+        *("--decoder", "pillow", "--max_new_tokens=4", "--max_error_rate", "1", "--no_loop_stop", "--dry_run"),
+    )
+    assert command.code == 0, command.stderr
+    assert f"{tmp_path}/a_b/data/00000.parquet" in command.stderr
+
+
+def test_a_prompt_from_a_file(server, tiny_engine, inputs, tmp_path):
+    (tmp_path / "ask.txt").write_text("What color is it?\n")
+    out = tmp_path / "out"
+    assert server.run(*arguments(tiny_engine, inputs, out, "--prompt_file", tmp_path / "ask.txt")).code == 0
+    assert json.loads((out / "run.json").read_text())["fingerprint"]["prompt"] == "What color is it?"
+
+
+def test_plain_lines_where_there_is_no_terminal(server, tiny_engine, inputs, tmp_path):
+    command = server.run(*arguments(tiny_engine, inputs, tmp_path / "out"))
+    assert command.code == 0
+    assert "\r" not in command.stderr
+    assert "\x1b" not in command.stderr
+    lines = command.stderr.splitlines()
+    assert [line.split()[0] for line in lines] == ["shards", "decoder", "engine", "8"]
+    assert lines[-1].startswith("8 captions, 2 failed (2 not_an_image) in ")
+    assert lines[-1].endswith("; decoder pillow, backend torch, float32")
+    assert command.stdout == ""
+
+
+def test_json_lines_and_nothing_else(server, tiny_engine, inputs, tmp_path):
+    (tmp_path / "in").mkdir()
+    for tar in inputs.iterdir():
+        (tmp_path / "in" / tar.name).write_bytes(tar.read_bytes()[:6000])
+    command = server.run(*arguments(tiny_engine, tmp_path / "in", tmp_path / "out", "--log-format", "json"))
+    assert command.code == 1
+    events = [json.loads(line) for line in command.stderr.splitlines()]
+    assert {"shards", "decoder", "engine", "summary", "shard", "failure"} <= {event["event"] for event in events}
+    assert all({"event", "time", "message"} <= event.keys() for event in events)
+    refused = server.run(*arguments("/nowhere", inputs, tmp_path / "other", "--log-format", "json"))
+    assert refused.code == 2
+    (event,) = [json.loads(line) for line in refused.stderr.splitlines()]
+    assert event["event"] == "error"
+    assert event["message"].startswith("recap-fast: /nowhere is not an engine directory")
+
+
+def test_a_live_line_on_a_terminal(server, tiny_engine, inputs, tmp_path):
+    master, slave = pty.openpty()
+    try:
+        command = server.start(*arguments(tiny_engine, inputs, tmp_path / "out"), step_s=0.2, stderr=os.ttyname(slave))
+        assert command.wait() == 0
+        os.set_blocking(master, False)
+        text = os.read(master, 1 << 16).decode()
+    finally:
+        os.close(master)
+        os.close(slave)
+    assert "\rshards 0/2  " in text
+    assert "\x1b[K" in text
+    assert text.rstrip().endswith("decoder pillow, backend torch, float32")
+    assert "\r\x1b[K8 captions, 2 failed" in text, "the live line is gone at the end"
+
+
+def test_too_many_failures_are_3(server, tiny_engine, inputs, tmp_path):
+    command = server.run(*arguments(tiny_engine, inputs, tmp_path / "out", "--max-error-rate", 0.1))
+    assert command.code == 3
+    assert "2 of 10 images have no caption (20.0%)" in command.stderr.splitlines()[-1]
+
+
+# -- verify ------------------------------------------------------------------------------------------------------------
+
+
+def test_verify_proves_a_whole_output_and_names_each_gap(server, tiny_engine, inputs, tmp_path):
+    out = tmp_path / "out"
+    assert server.run(*arguments(tiny_engine, inputs, out)).code == 0
+    command = server.run("verify", out)
+    assert command.code == 0
+    assert command.stdout == (
+        "shards     2\nrows       10\ncaptioned  8\nfailed     2  (2 not_an_image)\n"
+        "Proven: every sample has exactly one row, every file is as it was written.\n"
+    )
+    command = server.run("verify", out, "--shards", f"{inputs}/*.tar")
+    assert command.code == 0
+    assert "as it was written, counted against the inputs." in command.stdout
+    (out / "manifests" / "00001.json").unlink()
+    command = server.run("verify", out)
+    assert command.code == 4
+    assert "\nfault: 00001 has no done-record: it is not finished\n" in command.stdout
+    assert "Not proven: 1 fault. Run again" in command.stdout
+
+
+def test_verify_of_no_output_is_a_usage_error(server, tmp_path):
+    command = server.run("verify", tmp_path)
+    assert command.code == 2
+    assert command.stderr == f"recap-fast: {tmp_path} has no run.json: it is not the --output of a run.\n"

@@ -1,0 +1,126 @@
+import dataclasses
+from pathlib import Path
+
+import pytest
+
+from recap_fast.errors import ConfigError
+from recap_fast.generate.engine import EngineOptions, Sampling
+from recap_fast.generate.spec import EngineSpec, Limits, PromptSpec
+from recap_fast.launch.config import RunConfig, default_decode_threads, fingerprint
+from recap_fast.records import Preprocess
+
+GIVEN = {"engine": Path("e"), "shards": ("a.tar",), "output": Path("o"), "max_image_pixels": 1000}
+
+
+def config(**changed) -> RunConfig:
+    return RunConfig(**{**GIVEN, **changed})
+
+
+def spec() -> EngineSpec:
+    return EngineSpec(
+        name="tiny",
+        backend="torch",
+        precision="float32",
+        vision=None,
+        text=None,
+        preprocess=Preprocess(336, "pad", (0.5,) * 3, (0.5,) * 3),
+        prompt=PromptSpec(template="llama3", text="What is this?"),
+        stop_ids=(128001, 128009),
+        limits=Limits(max_new_tokens=128, max_text_tokens=40, num_slots=64, prefill_images=4),
+        files={"weights.safetensors": "aa", "tokenizer.json": "bb"},
+    )
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"shards": ()}, "--shards is missing"),
+        ({"output": Path("s3://bucket/out")}, "--output s3:/bucket/out: captions go to a local folder"),
+        ({"limit": 0}, "--limit 0: give a count of at least 1"),
+        ({"decode_threads": 0}, "--decode-threads 0: give a count of at least 1"),
+        ({"drain_seconds": -1}, "--drain-seconds -1: give 0 or more"),
+        ({"max_error_rate": 1.5}, "--max-error-rate 1.5: give a share from 0 to 1"),
+        ({"max_error_rate": float("nan")}, "--max-error-rate nan"),
+    ],
+)
+def test_what_cannot_be_is_refused_with_its_value(changed, message):
+    with pytest.raises(ConfigError, match=message):
+        config(**changed)
+
+
+def test_a_config_does_not_change():
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        config().limit = 3
+
+
+def test_the_fingerprint_is_all_that_decides_what_rows_say():
+    assert fingerprint(config(), spec(), "dali", 1, "torch 2.13.0") == {
+        "versions": "torch 2.13.0",
+        "schema": 1,
+        "engine": "tiny",
+        "engine.tokenizer.json": "bb",
+        "engine.weights.safetensors": "aa",
+        "precision": "float32",
+        "kv_precision": "auto",
+        "template": "llama3",
+        "prompt": "What is this?",
+        "max_field_tokens": 128,
+        "preprocess": "pad 336, mean (0.5, 0.5, 0.5), std (0.5, 0.5, 0.5)",
+        "decoder": "dali",
+        "image_column": None,
+        "caption_column": None,
+        "stop_ids": "128001,128009",
+        "max_new_tokens": 128,
+        "loop_stop": True,
+        "sampling": "greedy",
+    }
+
+
+def mark(**changed) -> dict:
+    return dict(fingerprint(config(**changed), spec(), "dali", 1, "torch 2.13.0"))
+
+
+@pytest.mark.parametrize(
+    ("changed", "field"),
+    [
+        ({"max_field_tokens": 5}, "max_field_tokens"),
+        ({"image_column": "photo"}, "image_column"),
+        ({"caption_column": "alt"}, "caption_column"),
+        ({"options": EngineOptions(max_new_tokens=5)}, "max_new_tokens"),
+        ({"options": EngineOptions(loop_stop=False)}, "loop_stop"),
+        ({"options": EngineOptions(sampling=Sampling(temperature=0.5))}, "sampling"),
+    ],
+)
+def test_what_changes_captions_changes_the_fingerprint(changed, field):
+    assert {name for name, value in mark(**changed).items() if value != mark()[name]} == {field}
+
+
+@pytest.mark.parametrize("field", [f.name for f in dataclasses.fields(Sampling)])
+def test_every_part_of_the_sampling_counts_once_it_is_on(field):
+    def sampled(**changed):
+        return mark(options=EngineOptions(sampling=Sampling(**{"temperature": 0.5, **changed})))["sampling"]
+
+    assert sampled(**{field: 1}) != sampled(**{field: 0.25 if field in ("temperature", "top_p") else 2})
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"options": EngineOptions(device="cpu", num_slots=3, prefill_images=2)},
+        {"decode_threads": 7},
+        {"limit": 3},
+        {"max_image_pixels": 5},
+        {"drain_seconds": 1.0},
+        {"shard_index": 1, "num_shards": 3},
+        {"options": EngineOptions(sampling=Sampling(seed=4))},
+    ],
+)
+def test_what_changes_only_the_speed_or_the_part_does_not(changed):
+    assert mark(**changed) == mark()
+
+
+def test_half_of_the_processors_decode(monkeypatch):
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(16)))
+    assert default_decode_threads() == 8
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: {0})
+    assert default_decode_threads() == 1

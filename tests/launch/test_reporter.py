@@ -1,0 +1,185 @@
+import contextlib
+import io
+import json
+import logging
+import os
+import pty
+import re
+import threading
+import time
+
+import pytest
+
+from recap_fast.launch import reporter as reporter_module
+from recap_fast.launch.reporter import Reporter, ReporterHandler, duration, failures, progress_fields, progress_line
+from recap_fast.pipeline.counters import STAGES, Progress, Snapshot
+
+
+def snapshot(**changed) -> Snapshot:
+    given = {
+        "seconds": 25.0,
+        "rows": 1566,
+        "captioned": 1532,
+        "failed": {"not_an_image": 14, "truncated": 20},
+        "num_tokens": 87324,
+        "shards_done": 1,
+        "shards_total": 3,
+        "busy": {"read": 0.1, "decode": 0.2, "generate": 0.981, "write": 0.05},
+        "eta_s": 130.0,
+    }
+    return Snapshot(**{**given, **changed})
+
+
+def test_the_progress_line():
+    assert progress_line(snapshot()) == (
+        "shards 1/3  1,566 done, 34 failed (20 truncated, 14 not_an_image)  61.3 images/s  57 tokens/caption  "
+        "limit: generate 98%  ETA 2 min"
+    )
+
+
+def test_the_progress_line_before_there_is_anything_to_say():
+    empty = snapshot(rows=0, captioned=0, failed={}, num_tokens=0, eta_s=None, shards_done=0)
+    assert progress_line(empty) == "shards 0/3  0 done"
+
+
+def test_the_progress_for_machines_is_json_and_says_the_same():
+    fields = json.loads(json.dumps(progress_fields(snapshot())))
+    assert (fields["rows"], fields["captioned"], fields["failed"]["truncated"]) == (1566, 1532, 20)
+    assert (fields["limiting_stage"], fields["eta_s"], fields["images_per_s"]) == ("generate", 130.0, 61.28)
+    assert list(fields["busy"]) == list(STAGES)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (0, "0 s"),
+        (89.4, "89 s"),
+        (90, "2 min"),
+        (3569, "59 min"),
+        (3600, "1 h 00 min"),
+        (7500, "2 h 05 min"),
+        (86400, "24 h 00 min"),
+        (3 * 86400 + 4.2 * 3600, "3 d 4 h"),
+    ],
+)
+def test_durations(seconds, text):
+    assert duration(seconds) == text
+
+
+def test_failures_are_listed_most_frequent_first():
+    assert failures({}) == ""
+    assert failures({"a": 1, "b": 1200}) == ", 1,201 failed (1,200 b, 1 a)"
+
+
+def test_json_lines_are_json_lines():
+    stream = io.StringIO()
+    reporter = Reporter("json", stream)
+    reporter.event("plan", "two\nlines", shard="00000")
+    reporter.event("done", "ok")
+    first, second = map(json.loads, stream.getvalue().splitlines())
+    assert (first["event"], first["message"], first["shard"]) == ("plan", "two\nlines", "00000")
+    assert abs(first["time"] - time.time()) < 60
+    assert second["event"] == "done"
+
+
+@pytest.mark.parametrize("log_format", ["text", "json"])
+def test_off_a_terminal_progress_comes_in_lines(monkeypatch, log_format):
+    monkeypatch.setattr(reporter_module, "PLAIN_S", 0.01)
+    stream = io.StringIO()
+    with Reporter(log_format, stream) as reporter:
+        reporter.start(Progress(7))
+        time.sleep(0.1)
+    lines = stream.getvalue().splitlines()
+    assert len(lines) >= 2
+    assert "\r" not in stream.getvalue()
+    assert "\x1b" not in stream.getvalue()
+    for line in lines:
+        assert (json.loads(line)["message"] if log_format == "json" else line) == "shards 0/7  0 done"
+    time.sleep(0.05)
+    assert len(stream.getvalue().splitlines()) == len(lines), "it goes on after its end"
+
+
+def drawn(write, columns: int = 80) -> str:
+    """What a terminal of so many columns shows in the end, if it knows CR, LF and 'erase to the end of the line'."""
+    master, slave = pty.openpty()
+    os.set_blocking(master, False)
+    try:
+        import fcntl
+        import struct
+        import termios
+
+        fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
+        with os.fdopen(os.dup(slave), "w") as stream:
+            write(stream)
+        text = b""
+        with contextlib.suppress(BlockingIOError):
+            while more := os.read(master, 1 << 16):
+                text += more
+        return text.decode()
+    finally:
+        os.close(master)
+        os.close(slave)
+
+
+def test_on_a_terminal_one_line_is_drawn_again_and_again(monkeypatch):
+    monkeypatch.setattr(reporter_module, "LIVE_S", 0.01)
+
+    def write(stream):
+        with Reporter("text", stream) as reporter:
+            reporter.start(Progress(7))
+            time.sleep(0.1)
+            reporter.event("note", "something happened")
+            time.sleep(0.1)
+        reporter.event("note", "the end")
+
+    text = drawn(write)
+    live = "shards 0/7  0 done"
+    assert text.count(f"\r{live}\x1b[K") > 3
+    assert f"\r\x1b[Ksomething happened\r\n{live}" in text, "an event stands above the live line"
+    assert text.endswith("\r\x1b[Kthe end\r\n"), "the live line is gone in the end"
+
+
+def test_the_live_line_never_wraps(monkeypatch):
+    monkeypatch.setattr(reporter_module, "LIVE_S", 0.01)
+
+    def write(stream):
+        with Reporter("text", stream) as reporter:
+            reporter.start(Progress(1234567))
+            time.sleep(0.05)
+
+    text = drawn(write, columns=16)
+    assert "\rshards 0/123456\x1b[K" in text
+    assert not re.search(r"[^\r\x1b]{16}", text)
+
+
+def test_a_signal_handler_may_report_while_its_thread_does():
+    """The handler runs in the main thread, which may hold the lock."""
+    stream = io.StringIO()
+    reporter = Reporter("text", stream)
+    write, done = stream.write, threading.Event()
+
+    def interrupted(text):
+        if not done.is_set():
+            done.set()
+            reporter.event("signal", "from the handler")
+        return write(text)
+
+    stream.write = interrupted
+    thread = threading.Thread(target=reporter.event, args=("a", "from the thread"), daemon=True)
+    thread.start()
+    thread.join(5)
+    assert not thread.is_alive(), "it waits for itself"
+    assert stream.getvalue() == "from the handler\nfrom the thread\n"
+
+
+def test_log_records_go_through_the_reporter_with_their_traceback():
+    stream = io.StringIO()
+    logger = logging.Logger("recap_fast.test")  # noqa: LOG001 - one that nobody else gets
+    logger.addHandler(ReporterHandler(Reporter("text", stream)))
+    logger.warning("the %s is cut", "tar")
+    try:
+        {}["x"]
+    except KeyError:
+        logger.exception("oh")
+    assert stream.getvalue().startswith("warning: the tar is cut\nerror: oh\nTraceback (most recent call last):\n")
+    assert stream.getvalue().endswith("KeyError: 'x'\n")

@@ -1,0 +1,237 @@
+"""The pipeline's flow: order, batches that never drain, the window, limits. Its failures are in test_failures.py."""
+
+import dataclasses
+import threading
+import time
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from support import runs, shard_files
+from support.engines import FakeEngine
+from support.fake_runs import (
+    TIMEOUT_S,
+    FakeDecoder,
+    FakeRun,
+    RecordingEngine,
+    captions,
+    expected_captions,
+    within,
+    write_shards,
+)
+
+from recap_fast.records import ImageBatch, ImageOutcome
+
+
+@settings(deadline=None, max_examples=20)
+@given(st.lists(st.integers(0, 40), min_size=1, max_size=5), st.integers(1, 9), st.integers(8, 80))
+def test_every_sample_has_its_row_whatever_the_sizes(tmp_path_factory, sizes, num_slots, window):
+    folder = tmp_path_factory.mktemp("any")
+    write_shards(folder / "in", sizes, bad=(3, 7))
+    run = FakeRun(folder / "in", folder / "out", RecordingEngine(num_slots), window=window)
+    reports = within(TIMEOUT_S, run.run)
+    assert captions(folder / "out") == expected_captions(folder / "in", sizes, bad=(3, 7))
+    assert [r.status for r in reports] == ["complete"] * len(sizes)
+    assert run.ledger.pending() == []
+
+
+def test_the_shared_fake_engine_gives_every_sample_its_row_too(tmp_path):
+    write_shards(tmp_path / "in", [20, 20])
+    FakeRun(tmp_path / "in", tmp_path / "out", FakeEngine()).run()
+    assert len(captions(tmp_path / "out")) == 40
+
+
+def test_rows_are_in_input_order_though_captions_end_in_any(tmp_path):
+    write_shards(tmp_path / "in", [50])
+    order = np.random.default_rng(0).integers(1, 30, 50)
+    FakeRun(tmp_path / "in", tmp_path / "out", RecordingEngine(8, lambda number: int(order[number]))).run()
+    assert runs.indices(tmp_path / "out" / "data" / "00000.parquet") == list(range(50))
+
+
+def test_the_batch_never_drains_between_shards(tmp_path):
+    write_shards(tmp_path / "in", [10] * 6)
+    engine = RecordingEngine(num_slots=4, length=lambda number: 2 + number % 3)
+    together: list[set[str]] = []
+    run = FakeRun(tmp_path / "in", tmp_path / "out", engine)
+    pipeline = run.pipeline()
+    step = engine.step
+
+    def slow_step():
+        time.sleep(0.002)  # time for the other stages, as a real step gives it
+        together.append({ticket.shard.shard.name for ticket, _ in pipeline._in_flight.values()})
+        return step()
+
+    engine.step = slow_step
+    pipeline.run(run.pending)
+    assert sum(len(names) >= 2 for names in together) >= 5, "shards were never in flight together"
+    first, last = engine.occupied.index(4), len(engine.occupied) - engine.occupied[::-1].index(4)
+    assert min(engine.occupied[first:last]) >= 3, f"the batch drained: {engine.occupied}"
+
+
+def test_shards_smaller_than_the_batch_are_in_flight_together(tmp_path):
+    write_shards(tmp_path / "in", [1] * 12)
+    engine = RecordingEngine(num_slots=8, length=lambda _: float("inf"))  # until eight of them are there
+
+    def release_when_full():
+        while engine.submitted < 8:
+            time.sleep(0.005)
+        engine.release()
+
+    threading.Thread(target=release_when_full, daemon=True).start()
+    FakeRun(tmp_path / "in", tmp_path / "out", engine).run()
+    assert max(engine.occupied) == 8
+
+
+@pytest.mark.parametrize("window", [8, 40])
+def test_what_is_admitted_and_not_yet_in_order_is_bounded(tmp_path, window):
+    write_shards(tmp_path / "in", [200])
+    engine = RecordingEngine(num_slots=4, length=lambda number: float("inf") if number == 5 else 1)
+    run = FakeRun(tmp_path / "in", tmp_path / "out", engine, window=window)
+    pipeline = run.pipeline()
+    read: list[int] = []
+
+    def watch():
+        while pipeline._num_read < window or len(read) < 20:  # until the window is full, and for a while after
+            read.append(pipeline._num_read) if pipeline._num_read >= window else None
+            time.sleep(0.01)
+        read.append(engine.completed)
+        engine.release()
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    within(TIMEOUT_S, lambda: pipeline.run(run.pending))
+    watcher.join()
+    *read, completed = read
+    assert max(read) <= 5 + window, "more was read than the window allows behind a straggler"
+    assert completed == window + 4, "all but the straggler is captioned"
+    assert captions(tmp_path / "out") == expected_captions(tmp_path / "in", [200])
+
+
+def test_images_that_cannot_be_decoded_are_rows(tmp_path):
+    write_shards(tmp_path / "in", [5], bad=(0, 4))
+    (report,) = FakeRun(tmp_path / "in", tmp_path / "out").run()
+    assert (report.rows, report.captioned, report.failed) == (5, 3, {"not_an_image": 2})
+    rows = runs.read_rows(tmp_path / "out")
+    assert [row["status"] for row in rows] == ["not_an_image", "ok", "ok", "ok", "not_an_image"]
+    assert rows[0]["error"] == "It is not an image."
+    assert rows[0]["org_caption"] == "alt 0"
+
+
+def test_a_sample_without_an_image_is_a_row_and_goes_to_no_decoder(tmp_path):
+    members = shard_files.webdataset_members(3)
+    shard_files.write_tar(tmp_path / "in" / "00000.tar", [m for m in members if m[0] != "000000001.jpg"])
+    (report,) = FakeRun(tmp_path / "in", tmp_path / "out").run()
+    assert report.failed == {"missing_image": 1}
+    assert runs.read_rows(tmp_path / "out")[1]["status"] == "missing_image"
+
+
+def test_a_shard_of_failures_alone_is_finished(tmp_path):
+    write_shards(tmp_path / "in", [3], bad=(0, 1, 2))
+    (report,) = within(TIMEOUT_S, FakeRun(tmp_path / "in", tmp_path / "out").run)
+    assert (report.status, report.captioned) == ("complete", 0)
+
+
+def test_a_limit_leaves_its_shard_undone_and_the_next_run_goes_on_in_it(tmp_path):
+    write_shards(tmp_path / "in", [10, 10, 10])
+    reports = FakeRun(tmp_path / "in", tmp_path / "out", limit=13).run()
+    assert sorted((r.shard, r.status) for r in reports) == [("00000", "complete"), ("00001", "interrupted")]
+    assert not (tmp_path / "out" / "manifests" / "00001.json").exists()
+    assert not (tmp_path / "out" / "data" / "00001.parquet").exists()
+    again = FakeRun(tmp_path / "in", tmp_path / "out")
+    again.run()
+    assert again.engine.submitted == 17
+    assert captions(tmp_path / "out") == expected_captions(tmp_path / "in", [10, 10, 10])
+    assert not (tmp_path / "out" / "partial" / "00001").exists()
+
+
+def test_a_limit_at_the_end_of_a_shard_finishes_it(tmp_path):
+    write_shards(tmp_path / "in", [10, 10])
+    (report,) = FakeRun(tmp_path / "in", tmp_path / "out", limit=10).run()
+    assert (report.shard, report.status) == ("00000", "complete")
+
+
+def test_a_row_that_failed_once_is_redone_alone(tmp_path, monkeypatch):
+    write_shards(tmp_path / "in", [10])
+    first = FakeRun(tmp_path / "in", tmp_path / "out")
+    decode = first.stages.decoder.decode
+    with monkeypatch.context() as patch:
+
+        def fail_once(images):
+            batch = decode(images)
+            broken = [i for i, image in enumerate(images) if b"image 4" in image or b"image 6" in image]
+            outcomes = list(batch.outcomes)
+            for i in broken:
+                outcomes[i] = ImageOutcome(status="truncated", error="once")
+            return dataclasses.replace(batch, outcomes=tuple(outcomes))
+
+        patch.setattr(first.stages.decoder, "decode", fail_once)
+        (report,) = first.run()
+    assert report.failed == {"truncated": 2}
+    again = FakeRun(tmp_path / "in", tmp_path / "out")
+    assert again.pending == []
+    again.pending = [p.shard for p in again.ledger.pending(retry_failed=True)]
+    (report,) = again.run()
+    assert (report.rows, report.captioned, report.failed) == (10, 10, {})
+    assert again.engine.submitted == 2
+    assert captions(tmp_path / "out") == expected_captions(tmp_path / "in", [10])
+
+
+def test_the_longest_caption_is_asked_for_each_sample(tmp_path):
+    write_shards(tmp_path / "in", [4])
+    run = FakeRun(tmp_path / "in", tmp_path / "out")
+    run.stages = dataclasses.replace(run.stages, max_new_tokens=lambda sample: 10 + sample.index)
+    asked = []
+    submit = run.engine.submit
+    run.engine.submit = lambda requests: (asked.extend(r.max_new_tokens for r in requests), submit(requests))
+    run.run()
+    assert asked == [10, 11, 12, 13]
+
+
+def test_noise_keys_tell_every_sample_of_every_shard_and_never_change(tmp_path):
+    write_shards(tmp_path / "in", [20, 20])
+    keys = []
+    for _ in range(2):
+        run = FakeRun(tmp_path / "in", tmp_path / f"out{len(keys)}")
+        submit, seen = run.engine.submit, []
+        run.engine.submit = lambda requests, s=submit, k=seen: (k.extend(r.noise_key for r in requests), s(requests))
+        run.run()
+        keys.append(seen)
+    assert keys[0] == keys[1]
+    assert len(set(keys[0])) == 40
+    assert all(0 <= key < 2**64 for key in keys[0])
+
+
+class TensorDecoder(FakeDecoder):
+    """Its pixels are tensors, as those of a decoder on a GPU are; it keeps them all."""
+
+    def __init__(self):
+        self.made: list[torch.Tensor] = []
+
+    def decode(self, images):
+        batch = super().decode(images)
+        self.made.append(torch.from_numpy(batch.pixels))
+        return ImageBatch(self.made[-1], batch.outcomes)
+
+
+class TensorEngine(RecordingEngine):
+    """Notes where the pixels lie, and reads them as numpy."""
+
+    def __init__(self):
+        super().__init__()
+        self.storages: set[int] = set()
+
+    def submit(self, requests):
+        for request in requests:
+            self.storages.add(request.pixels.untyped_storage().data_ptr())
+            super().submit([dataclasses.replace(request, pixels=request.pixels.numpy())])
+
+
+def test_pixels_of_a_gpu_decoder_reach_the_engine_without_a_copy(tmp_path):
+    write_shards(tmp_path / "in", [40], bad=(3,))
+    run = FakeRun(tmp_path / "in", tmp_path / "out", TensorEngine())
+    run.stages = dataclasses.replace(run.stages, decoder=TensorDecoder())
+    run.run()
+    assert run.engine.storages <= {pixels.untyped_storage().data_ptr() for pixels in run.stages.decoder.made}
+    assert captions(tmp_path / "out") == expected_captions(tmp_path / "in", [40], bad=(3,))

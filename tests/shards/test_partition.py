@@ -1,0 +1,53 @@
+import pytest
+
+from recap_fast.errors import ConfigError
+from recap_fast.shards.partition import part, resolve_part
+
+
+@pytest.mark.parametrize("num", [1, 2, 3, 7, 11])
+def test_parts_cover_every_shard_once(num):
+    shards = list(range(10))
+    parts = [part(shards, index, num) for index in range(num)]
+    assert sorted(shard for each in parts for shard in each) == shards
+    assert max(map(len, parts)) - min(map(len, parts)) <= 1
+
+
+def slurm(task, count, first=None, last=None, step=None):
+    names = ("ID", "COUNT", "MIN", "MAX", "STEP")
+    values = zip(names, (task, count, first, last, step), strict=True)
+    return {f"SLURM_ARRAY_TASK_{name}": str(value) for name, value in values if value is not None}
+
+
+@pytest.mark.parametrize(
+    ("index", "num", "environ", "expected"),
+    [
+        (None, None, {}, (0, 1)),
+        (2, 4, {}, (2, 4)),
+        (2, 4, slurm(0, 8), (2, 4)),
+        (None, None, slurm(3, 8), (3, 8)),
+        (None, None, slurm(3, 3, 1, 3), (2, 3)),
+        (None, None, slurm(20, 4, 0, 30, 10), (2, 4)),
+    ],
+)
+def test_resolve_part(index, num, environ, expected):
+    assert resolve_part(index, num, environ) == expected
+
+
+@pytest.mark.parametrize(
+    ("index", "num", "environ", "message"),
+    [
+        (1, None, {}, "go together"),
+        (None, 4, {}, "go together"),
+        (4, 4, {}, "counts from 0 to num-shards - 1"),
+        (-1, 4, {}, "counts from 0"),
+        (None, None, {"SLURM_ARRAY_TASK_ID": "1"}, "SLURM_ARRAY_TASK_COUNT is not"),
+        (None, None, {"SLURM_ARRAY_TASK_COUNT": "1"}, "SLURM_ARRAY_TASK_ID is not"),
+        (None, None, slurm("x", 4), "SLURM_ARRAY_TASK_ID='x' is no number"),
+        (None, None, slurm(8, 8), "array without gaps"),
+        (None, None, slurm(0, 2, 0, 2, 1), "array without gaps"),  # --array=0,2: task 0 must not do half of it
+        (None, None, slurm(5, 4, 0, 30, 10), "array without gaps"),
+    ],
+)
+def test_parts_that_make_no_sense_are_refused(index, num, environ, message):
+    with pytest.raises(ConfigError, match=message):
+        resolve_part(index, num, environ)

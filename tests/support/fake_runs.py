@@ -1,0 +1,174 @@
+"""The pipeline with fake stages over real shards and a real ledger, and what must come out of it."""
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from support import shard_files
+from support.runs import BAD, read_rows
+
+from recap_fast.generate.engine import Engine
+from recap_fast.pipeline.counters import Progress
+from recap_fast.pipeline.pipeline import Pipeline, Stages
+from recap_fast.records import Completion, ImageBatch, ImageOutcome, Request, ShardReport
+from recap_fast.shards.expand import expand
+from recap_fast.shards.reader import open_shard
+from recap_fast.write.ledger import Ledger
+
+TIMEOUT_S = 20.0
+
+
+class FakeDecoder:
+    """Pixels that follow from the bytes; `BAD` is not an image."""
+
+    name, note, num_fallbacks = "fake", None, 0
+
+    def decode(self, images: Sequence[bytes]) -> ImageBatch:
+        pixels = np.zeros((len(images), 3, 2, 2), np.uint8)
+        outcomes = []
+        for i, image in enumerate(images):
+            if image == BAD:
+                outcomes.append(ImageOutcome(status="not_an_image", error="It is not an image."))
+                continue
+            pixels[i] = np.frombuffer(hashlib.sha256(image).digest(), np.uint8)[:12].reshape(3, 2, 2)
+            outcomes.append(ImageOutcome(2, 2))
+        return ImageBatch(pixels, tuple(outcomes))
+
+    def close(self) -> None:
+        """Nothing to free."""
+
+
+class FakePrompts:
+    """One constant prompt."""
+
+    def text_ids(self, fields: Mapping[str, str | None]) -> tuple[NDArray[np.int32], str | None]:
+        return np.array([1, 2], np.int32), None
+
+
+class RecordingEngine:
+    """Slots for requests that end after as many steps as `length` says; notes which shards were in it together.
+
+    `length` is asked with the request's running number: `float("inf")` never ends by itself, until `release` is called.
+    """
+
+    def __init__(self, num_slots: int = 4, length: Callable[[int], float] = lambda number: 1 + number * 7 % 5):
+        self._num_slots, self._length = num_slots, length
+        self._running: dict[int, list[Any]] = {}
+        self._released = False
+        self.submitted = 0
+        self.completed = 0
+        self.most_submitted = 0
+        self.occupied: list[int] = []
+
+    @property
+    def free_slots(self) -> int:
+        return self._num_slots - len(self._running)
+
+    def release(self) -> None:
+        self._released = True
+
+    def submit(self, requests: Sequence[Request]) -> None:
+        for request in requests:
+            assert self.free_slots
+            self._running[request.id] = [request, self._length(request.id)]
+            self.submitted += 1
+
+    def step(self) -> list[Completion]:
+        self.occupied.append(len(self._running))
+        done = []
+        for id_, entry in list(self._running.items()):
+            entry[1] -= 1
+            if entry[1] <= 0 or (self._released and entry[1] == float("inf")):
+                del self._running[id_]
+                self.completed += 1
+                ids = entry[0].pixels.ravel()[:3].astype(np.int32) % 26 + 97
+                done.append(Completion(id_, ids, "stop", 4))
+        return done
+
+    def describe(self) -> str:
+        return "recording"
+
+    def close(self) -> None:
+        self._running.clear()
+
+
+def detokenize(rows: Sequence[NDArray[np.int32]]) -> list[str]:
+    """Ids as code points."""
+    return ["".join(map(chr, row.tolist())) for row in rows]
+
+
+def caption_of(image: bytes) -> str:
+    """What the fake stages make of an image."""
+    pixels = FakeDecoder().decode([image]).pixels[0]
+    return detokenize([pixels.ravel()[:3].astype(np.int32) % 26 + 97])[0]
+
+
+class FakeRun:
+    """A pipeline of fake stages over real shards and a real output folder."""
+
+    def __init__(
+        self, inputs: Path, output: Path, engine: Engine | None = None, *, window: int = 64, limit: int | None = None
+    ):
+        shard_set = expand([f"{inputs}/*.tar"])
+        self.engine: Any = engine or RecordingEngine()
+        self.ledger = Ledger.open(output, {"test": 1}, shard_set)
+        self.pending = [p.shard for p in self.ledger.pending()]
+        self.progress = Progress(len(self.pending))
+        self.stages = Stages(
+            open_shard=open_shard,
+            decoder=FakeDecoder(),
+            prompts=FakePrompts(),
+            engine=self.engine,
+            detokenize=detokenize,
+            ledger=self.ledger,
+            max_new_tokens=lambda _: 9,
+        )
+        self.window, self.limit = window, limit
+
+    def pipeline(self) -> Pipeline:
+        return Pipeline(self.stages, self.progress, window=self.window, limit=self.limit)
+
+    def run(self) -> list[ShardReport]:
+        return self.pipeline().run(self.pending)
+
+
+def write_shards(folder: Path, sizes: list[int], bad: tuple[int, ...] = ()) -> Path:
+    """Tars of these numbers of samples."""
+    for number, size in enumerate(sizes):
+        members = shard_files.webdataset_members(size, first=1000 * number)
+        for i in bad:
+            if i < size:
+                members[3 * i] = (members[3 * i][0], BAD)
+        shard_files.write_tar(folder / f"{number:05d}.tar", members)
+    return folder
+
+
+def expected_captions(folder: Path, sizes: list[int], bad: tuple[int, ...] = ()) -> list[tuple[str, int, str | None]]:
+    rows = []
+    for number, size in enumerate(sizes):
+        images = [
+            content for name, content in shard_files.webdataset_members(size, 1000 * number) if name.endswith("jpg")
+        ]
+        rows += [(f"{number:05d}", i, None if i in bad else caption_of(images[i])) for i in range(size)]
+    return rows
+
+
+def captions(output: Path) -> list[tuple[str, int, str | None]]:
+    return [(row["shard"], row["index"], row["re_caption"]) for row in read_rows(output)]
+
+
+def within(seconds: float, action):
+    """Fails instead of hanging."""
+    pool = ThreadPoolExecutor(1)
+    try:
+        return pool.submit(action).result(seconds)
+    finally:
+        pool.shutdown(wait=False)
+
+
+def break_off(*_, **__):
+    raise RuntimeError("broken on purpose")

@@ -1,0 +1,153 @@
+"""Runs for the tests of the pipeline and the command line: shards of small pictures, fake stages, real processes."""
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Self
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from support import pictures, shard_files
+
+STRETCH_ROWS = 8
+"""Of the server's processes."""
+BAD = b"this is no image"
+
+
+def write_pictures(folder: Path, num_shards: int, num_samples: int, bad: Sequence[int] = ()) -> Path:
+    """Webdataset tars of noise, each picture another one; those of index `bad` are no pictures."""
+    for shard in range(num_shards):
+        members = []
+        for index in range(num_samples):
+            key = f"{shard:05d}{index:04d}"
+            picture = pictures.encode(pictures.noise(20, 16, seed=1000 * shard + index), "PNG")
+            fields = {"url": f"http://x/{key}", "uid": f"u{key}", "caption": f"alt text {index}"}
+            members += [
+                (f"{key}.png", BAD if index in bad else picture),
+                (f"{key}.json", json.dumps(fields).encode()),
+                (f"{key}.txt", f"alt text {index}".encode()),
+            ]
+        shard_files.write_tar(folder / f"{shard:05d}.tar", members)
+    return folder
+
+
+def read_rows(output: Path) -> list[dict[str, Any]]:
+    """All rows of an output folder, by shard and index."""
+    files = sorted((output / "data").rglob("*.parquet"))
+    rows = [row for file in files for row in pq.ParquetFile(file).read().to_pylist()]
+    return sorted(rows, key=lambda row: (row["shard"], row["index"]))
+
+
+def read_done(output: Path, name: str) -> Mapping[str, Any]:
+    """A shard's done-record."""
+    return json.loads((output / "manifests" / f"{name}.json").read_text())
+
+
+def num_row_groups(path: Path) -> int:
+    return pq.ParquetFile(path).metadata.num_row_groups
+
+
+def indices(path: Path) -> list[int]:
+    """The column index of a Parquet file, in the order of its rows."""
+    table: pa.Table = pq.ParquetFile(path).read(columns=["index"])
+    return table["index"].to_pylist()
+
+
+class Server:
+    """Starts `recap-fast` commands in processes of their own, which have everything loaded; see run_server.py."""
+
+    def __enter__(self) -> Self:
+        here = Path(__file__).parent
+        self._folder = tempfile.TemporaryDirectory()
+        self._count = 0
+        self._process = subprocess.Popen(
+            [sys.executable, "-W", "error::ResourceWarning", str(here / "run_server.py"), str(STRETCH_ROWS)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "PYTHONPATH": str(here.parent), "OMP_NUM_THREADS": "1"},
+        )
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._process.communicate()
+        self._folder.cleanup()
+
+    def start(self, *arguments: object, step_s: float = 0.0, stderr: str | None = None) -> "Command":
+        """Starts a command; it runs on its own. `step_s` slows the engine down; `stderr` may be a terminal."""
+        self._count += 1
+        base = f"{self._folder.name}/{self._count:04d}"
+        paths = {"stdout": f"{base}.out", "stderr": stderr or f"{base}.err", "log": f"{base}.log"}
+        job = {"arguments": [str(a) for a in arguments], "step_s": step_s, **paths}
+        process = self._ask(f"start {json.dumps(job)}")
+        return Command(self, process, **{name: Path(path) for name, path in paths.items()})
+
+    def run(self, *arguments: object) -> "Command":
+        """Runs a command to its end."""
+        command = self.start(*arguments)
+        command.wait()
+        return command
+
+    def _ask(self, line: str) -> int:
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.write(line + "\n")
+        self._process.stdin.flush()
+        return int(self._process.stdout.readline())
+
+
+class Command:
+    """A command that was started."""
+
+    def __init__(self, server: Server, process: int, stdout: Path, stderr: Path, log: Path):
+        self._server, self._process = server, process
+        self._stdout, self._stderr, self._log = stdout, stderr, log
+        self.code: int | None = None
+
+    def send(self, number: int) -> None:
+        """Sends a signal."""
+        os.kill(self._process, number)
+
+    def wait(self) -> int:
+        """The exit code; negative for a signal."""
+        if self.code is None:
+            self.code = self._server._ask(f"wait {self._process}")
+        return self.code
+
+    def wait_for(self, text: str, timeout_s: float = 20.0) -> None:
+        """Returns when this stands in its standard error."""
+        end = time.monotonic() + timeout_s
+        while text not in self.stderr:
+            assert time.monotonic() < end, f"{text!r} never came:\n{self.stderr}"
+            time.sleep(0.005)
+
+    def wait_for_rows(self, num: int, timeout_s: float = 20.0) -> None:
+        """Returns when it has finished so many rows."""
+        end = time.monotonic() + timeout_s
+        while len(self.finished) < num:
+            assert time.monotonic() < end, f"{len(self.finished)} of {num} rows:\n{self.stderr}"
+            time.sleep(0.005)
+
+    @property
+    def stdout(self) -> str:
+        return self._stdout.read_text()
+
+    @property
+    def stderr(self) -> str:
+        return self._stderr.read_text() if self._stderr.exists() else ""
+
+    @property
+    def finished(self) -> list[str]:
+        """The rows that its shard writers had taken, as 'shard index'."""
+        return self._log.read_text().splitlines() if self._log.exists() else []
+
+
+def run_arguments(engine: Path, inputs: Path, output: Path, *more: object) -> list[object]:
+    """Of a small real run."""
+    shards = f"{inputs}/*.tar"
+    return ["run", "--engine", engine, "--shards", shards, "--output", output, "--decoder", "pillow", *more]

@@ -1,0 +1,62 @@
+"""Small vocabularies for tests, trained on the fly: Llama-3's byte-level BPE, as two kinds of file, and Llama-2's."""
+
+import base64
+import functools
+import json
+from pathlib import Path
+
+from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, trainers
+
+from recap_fast.bench.synthetic import train_vocabulary
+
+CORPUS = [
+    "Please generate a detailed caption of this image. Please be as descriptive as possible.",
+    "user\n\nassistant\n\nA small red circle is at the top left, and three blue squares are below it.",
+    "The photograph shows a large green triangle on a white background; nothing else is visible, it's empty.",
+    "A chat between a curious user and an artificial intelligence assistant. The assistant gives helpful answers.",
+] * 4
+
+
+def write_tokenizer(folder: Path, kind: str) -> dict[str, int]:
+    """Writes a vocabulary of this kind and returns its special tokens."""
+    if kind == "tiktoken":
+        tokens = sorted(_base_vocabulary(train_byte_level()).items(), key=lambda item: item[1])
+        lines = [base64.b64encode(token) + b" %d" % token_id for token, token_id in tokens]
+        (folder / "tokenizer.model").write_bytes(b"\n".join(lines) + b"\n")
+        names = {0: "<|begin_of_text|>", 1: "<|end_of_text|>", 6: "<|start_header_id|>", 7: "<|end_header_id|>"}
+        return {name: len(tokens) + i for i, name in {**names, 9: "<|eot_id|>", 255: "<last>"}.items()}
+    tokenizer = {"byte_level": train_byte_level, "llama2": train_llama2}[kind]()
+    (folder / "tokenizer.json").write_text(tokenizer, encoding="utf-8")
+    return {t["content"]: t["id"] for t in json.loads(tokenizer)["added_tokens"]}
+
+
+@functools.cache
+def train_byte_level(vocab_size: int = 407) -> str:
+    """A tokenizer.json with Llama-3's pre-tokenizer and special tokens, merges learnt from a few sentences."""
+    return train_vocabulary(CORPUS, vocab_size).to_str()
+
+
+@functools.cache
+def train_llama2() -> str:
+    """A tokenizer.json as Llama 2 has: SentencePiece's BPE with bytes for unknown characters."""
+    controls, byte_tokens = ["<unk>", "<s>", "</s>"], [f"<0x{byte:02X}>" for byte in range(256)]
+    tokenizer = Tokenizer(models.BPE(unk_token="<unk>", fuse_unk=True, byte_fallback=True))
+    tokenizer.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
+    tokenizer.decoder = decoders.Sequence(
+        [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
+    )
+    trainer = trainers.BpeTrainer(
+        vocab_size=420, special_tokens=[*controls, *byte_tokens], show_progress=False, max_token_length=8
+    )
+    tokenizer.train_from_iterator(CORPUS, trainer)
+    tokenizer.add_special_tokens([AddedToken(t, special=True, normalized=False) for t in ("<image>", "<pad>")])
+    content = json.loads(tokenizer.to_str())
+    content["added_tokens"] = [t for t in content["added_tokens"] if t["content"] not in byte_tokens]
+    return json.dumps(content, ensure_ascii=False)
+
+
+def _base_vocabulary(tokenizer: str) -> dict[bytes, int]:
+    """Tokens as bytes, by way of the library's own decoder table."""
+    kept = [b for b in range(256) if 0x21 <= b <= 0x7E or 0xA1 <= b <= 0xAC or 0xAE <= b <= 0xFF]
+    spelt = {chr(b): b for b in kept} | {chr(256 + i): b for i, b in enumerate(b for b in range(256) if b not in kept)}
+    return {bytes(spelt[c] for c in token): i for token, i in json.loads(tokenizer)["model"]["vocab"].items()}

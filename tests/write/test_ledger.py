@@ -1,0 +1,358 @@
+import contextlib
+import errno
+import multiprocessing
+import os
+
+import numpy as np
+import pytest
+from support import runs
+from support.fake_runs import FakeRun, captions, expected_captions, write_shards
+from support.shard_files import webdataset_members, write_rows, write_tar
+
+from recap_fast.atomic import replace, sha256_of, temporary_path
+from recap_fast.records import Identity, ShardReport
+from recap_fast.shards.expand import expand
+from recap_fast.shards.identity import identity, identity_text
+from recap_fast.write import stretches
+from recap_fast.write.ledger import Ledger
+from recap_fast.write.verify import verify
+
+MARKS = {"engine": "tiny"}
+N = 10
+
+
+@pytest.fixture
+def inputs(tmp_path):
+    for i in range(3):
+        write_tar(tmp_path / "in" / f"{i}.tar", webdataset_members(N, i * N))
+    return tmp_path / "in"
+
+
+@pytest.fixture
+def output(tmp_path):
+    return tmp_path / "out"
+
+
+def open_ledger(output, inputs, **options):
+    return Ledger.open(output, MARKS, expand([str(inputs)]), **options)
+
+
+def finish(ledger, shard, *, failed=(), status="complete", version=None, indices=range(N), tag=""):
+    """What the pipeline does at the end of a shard."""
+    version = version or identity(shard)
+    indices = list(indices)
+    path = temporary_path(ledger.output_path(shard))
+    write_rows(path, shard.name, indices, failed=failed, made_from=identity_text(version), tag=tag)
+    digest, size_bytes = sha256_of(path), path.stat().st_size
+    replace(path, ledger.output_path(shard))
+    counts = {"truncated": len(failed)} if failed else {}
+    report = ShardReport(
+        shard=shard.name, status=status, rows=len(indices), captioned=len(indices) - len(failed), failed=counts
+    )
+    ledger.commit(shard, report, version, sha256=digest, size_bytes=size_bytes)
+
+
+def stretch(ledger, shard, indices, *, version=None, failed=(), tag=""):
+    """What the pipeline does after every 1,000 captions."""
+    indices = list(indices)
+    path = ledger.stretch_path(shard, indices[0], indices[-1])
+    text = identity_text(version or identity(shard))
+    return write_rows(path, shard.name, indices, failed=failed, made_from=text, tag=tag)
+
+
+def reasons(ledger, **options):
+    return {pending.shard.name: pending.reason for pending in ledger.pending(**options)}
+
+
+def touch(shard):
+    os.utime(shard.url, ns=(0, 12345))
+
+
+def test_a_new_run_and_what_is_done_of_it(inputs, output):
+    ledger = open_ledger(output, inputs)
+    assert reasons(ledger) == {"0": "new", "1": "new", "2": "new"}
+    finish(ledger, ledger.shards[1])
+    assert reasons(open_ledger(output, inputs)) == {"0": "new", "2": "new"}
+    assert [pending.shard.name for pending in ledger.pending(ledger.shards[:2])] == ["0"]
+
+
+@pytest.mark.parametrize("status", ["failed", "truncated", "interrupted"])
+def test_shards_that_are_not_complete_are_tried_again(inputs, output, status):
+    ledger = open_ledger(output, inputs)
+    finish(ledger, ledger.shards[0], status=status)
+    assert reasons(ledger)["0"] == status
+
+
+def test_a_truncated_shard_keeps_its_rows(inputs, output):
+    ledger = open_ledger(output, inputs)
+    shard = ledger.shards[0]
+    finish(ledger, shard, status="truncated", indices=range(7), failed=[6])
+    progress = ledger.progress(shard, identity(shard))
+    assert progress.kept == (ledger.output_path(shard),)
+    assert progress.done.tolist() == list(range(7))
+    touch(shard)
+    assert ledger.progress(shard, identity(shard)).kept == ()
+
+
+def test_retry_failed(inputs, output):
+    ledger = open_ledger(output, inputs)
+    finish(ledger, ledger.shards[0], failed=[2, 5])
+    finish(ledger, ledger.shards[1])
+    assert reasons(ledger) == {"2": "new"}
+    assert reasons(ledger, retry_failed=True) == {"0": "retry", "2": "new"}
+    shard = ledger.shards[0]
+    assert ledger.progress(shard, identity(shard)).done.tolist() == [0, 1, 3, 4, 6, 7, 8, 9]
+    later = stretch(ledger, shard, [2], tag=" again")
+    progress = ledger.progress(shard, identity(shard))
+    assert progress.kept == (ledger.output_path(shard), later)
+    assert 2 in progress.done
+    assert 5 not in progress.done
+    ledger.pending()
+    assert ledger.progress(shard, identity(shard)).done.tolist() == list(range(N))
+
+
+def test_changed_inputs_are_named_and_redone_on_request(inputs, output, caplog):
+    ledger = open_ledger(output, inputs)
+    for shard in ledger.shards:
+        finish(ledger, shard)
+    touch(ledger.shards[1])
+    assert reasons(ledger) == {}
+    assert f"{ledger.shards[1].url} has changed since it was captioned" in caplog.text
+    assert "version 12345 now" in caplog.text
+    assert reasons(ledger, redo_changed=True) == {"1": "changed"}
+    assert ledger.progress(ledger.shards[1], identity(ledger.shards[1])).done.tolist() == []
+
+
+def test_inputs_that_are_gone_after_they_were_done_are_no_trouble(inputs, output, caplog):
+    ledger = open_ledger(output, inputs)
+    for shard in ledger.shards:
+        finish(ledger, shard)
+    (inputs / "0.tar").unlink()
+    assert reasons(ledger, redo_changed=True) == {}
+    assert "is done, but its input is not there" in caplog.text
+
+
+def test_an_output_that_is_gone_or_cut_is_made_again(inputs, output):
+    ledger = open_ledger(output, inputs)
+    for shard in ledger.shards:
+        finish(ledger, shard)
+    ledger.output_path(ledger.shards[0]).unlink()
+    cut = ledger.output_path(ledger.shards[1])
+    cut.write_bytes(cut.read_bytes()[:-10])
+    assert reasons(ledger) == {"0": "output missing", "1": "output missing"}
+    assert ledger.progress(ledger.shards[1], identity(ledger.shards[1])).kept == ()
+
+
+def test_stretches_survive_and_later_ones_win(inputs, output):
+    ledger = open_ledger(output, inputs)
+    shard = ledger.shards[0]
+    version = identity(shard)
+    first = stretch(ledger, shard, [0, 1, 2], failed=[1])
+    second = stretch(ledger, shard, [4, 5])
+    third = stretch(ledger, shard, [1, 5], failed=[5])
+    again = open_ledger(output, inputs)
+    progress = again.progress(shard, version)
+    assert progress.kept == (first, second, third)
+    assert progress.done.tolist() == [0, 1, 2, 4, 5]
+    again.pending(retry_failed=True)
+    assert again.progress(shard, version).done.tolist() == [0, 1, 2, 4]
+
+
+def test_stretches_of_another_version_or_cut_ones_do_not_count(inputs, output, caplog):
+    ledger = open_ledger(output, inputs)
+    shard = ledger.shards[0]
+    stretch(ledger, shard, [0, 1], version=Identity(1, "old"))
+    cut = stretch(ledger, shard, [2, 3])
+    cut.write_bytes(cut.read_bytes()[:-10])
+    good = stretch(ledger, shard, [4])
+    progress = ledger.progress(shard, identity(shard))
+    assert (progress.kept, progress.done.tolist()) == ((good,), [4])
+    assert progress.done.dtype == np.int64
+    assert f"{cut} cannot be read" in caplog.text
+
+
+def test_a_kill_between_output_and_record_costs_nothing(inputs, output):
+    ledger = open_ledger(output, inputs)
+    shard = ledger.shards[0]
+    write_rows(ledger.output_path(shard), shard.name, range(N), made_from=identity_text(identity(shard)))
+    stretch(ledger, shard, [0, 1])
+    assert reasons(ledger)["0"] == "new"
+    assert ledger.progress(shard, identity(shard)).done.tolist() == list(range(N))
+
+
+def test_a_kill_between_record_and_removal_of_stretches_leaves_nothing_behind(inputs, output, monkeypatch):
+    ledger = open_ledger(output, inputs)
+    shard = ledger.shards[0]
+    left = stretch(ledger, shard, [0, 1], tag=" old", failed=[0])
+    with monkeypatch.context() as patch:
+        patch.setattr("recap_fast.write.ledger.remove_stretches", lambda *_, **__: None)
+        finish(ledger, shard)
+        assert left.exists()
+        # what the record covers is not taken for newer than the output
+        assert ledger.progress(shard, identity(shard)).kept == (ledger.output_path(shard),)
+    assert "0" not in reasons(open_ledger(output, inputs))
+    assert not (output / "partial").exists()
+
+
+def test_a_retry_that_was_killed_goes_on(inputs, output):
+    ledger = open_ledger(output, inputs)
+    shard = ledger.shards[0]
+    finish(ledger, shard, failed=[2, 5])
+    ledger.pending(retry_failed=True)
+    new = stretch(ledger, shard, [2])
+    again = open_ledger(output, inputs)
+    assert reasons(again, retry_failed=True)["0"] == "retry"
+    assert new in again.progress(shard, identity(shard)).kept
+
+
+def test_commit_removes_the_stretches_of_this_shard_only(inputs, output, tmp_path):
+    write_tar(inputs / "0" / "deep.tar", webdataset_members(1))
+    ledger = open_ledger(output, inputs)
+    by_name = {shard.name: shard for shard in ledger.shards}
+    mine, deeper = stretch(ledger, by_name["0"], [0]), stretch(ledger, by_name["0/deep"], [0])
+    finish(ledger, by_name["0"])
+    assert not mine.exists()
+    assert deeper.exists()
+    finish(ledger, by_name["0/deep"], indices=[0])
+    assert not (output / "partial").exists()
+
+
+def test_is_done_and_file_metadata(inputs, output):
+    ledger = open_ledger(output, inputs)
+    shard = ledger.shards[0]
+    version = identity(shard)
+    assert ledger.file_metadata(shard, version) == {"recap_fast.input": identity_text(version), "recap_fast.shard": "0"}
+    assert not ledger.is_done(shard, version)
+    finish(ledger, shard)
+    assert ledger.is_done(shard, version)
+    assert not ledger.is_done(shard, Identity(1, "other"))
+
+
+def test_a_shard_that_could_not_be_read_has_no_output(inputs, output):
+    ledger = open_ledger(output, inputs)
+    shard = ledger.shards[0]
+    kept = stretch(ledger, shard, [0])
+    ledger.commit(shard, ShardReport(shard="0", status="failed", error="is no tar"), None)
+    record = ledger.record("0")
+    assert record is not None
+    assert (record.report.error, record.identity, record.output_sha256) == ("is no tar", None, None)
+    assert kept.exists()
+    assert reasons(ledger)["0"] == "failed"
+
+
+def test_a_record_fits_the_file_that_another_process_put_in_the_place_of_ours(inputs, output):
+    ledger = open_ledger(output, inputs)
+    shard = ledger.shards[0]
+    finish(ledger, shard, failed=[1])
+    ours = ledger.record("0")
+    assert ours is not None
+    finish(ledger, shard, tag=" by another process")
+    # our record is written after the other's file and record
+    ledger.commit(shard, ours.report, ours.identity, sha256=ours.output_sha256, size_bytes=ours.output_bytes)
+    record = ledger.record("0")
+    assert record is not None
+    assert record.output_sha256 == sha256_of(ledger.output_path(shard)) != ours.output_sha256
+    assert (record.report.captioned, record.report.failed) == (N, {})
+
+
+def test_what_is_counted_again_is_one_file(inputs, output, monkeypatch):
+    """The output is replaced once more while it is read."""
+    ledger = open_ledger(output, inputs)
+    shard = ledger.shards[0]
+    finish(ledger, shard)
+
+    def recount(file, report):
+        if not replaced:
+            replaced.append(file)
+            finish(other, shard, failed=[1, 2], tag=" by a third process, at greater length")
+        return stretches.recount(file, report)
+
+    replaced, other = [], open_ledger(output, inputs)
+    monkeypatch.setattr("recap_fast.write.ledger.recount", recount)
+    lost = ShardReport(shard="0", status="complete", rows=N, captioned=N)
+    ledger.commit(shard, lost, identity(shard), sha256="0" * 64, size_bytes=1)
+    record = ledger.record("0")
+    assert record is not None
+    assert replaced
+    assert record.output_sha256 == sha256_of(ledger.output_path(shard))
+    assert record.output_bytes == ledger.output_path(shard).stat().st_size
+    assert (record.report.captioned, record.report.failed) == (N - 2, {"truncated": 2})
+
+
+def _work_and_commit(output, inputs, barrier):
+    ledger = open_ledger(output, inputs)
+    barrier.wait()
+    for shard in ledger.shards:
+        for first in range(0, N, 2):
+            for _ in range(10):  # the folder may go with another's last stretch before ours is in it: a run would end
+                with contextlib.suppress(FileNotFoundError):
+                    stretch(ledger, shard, [first, first + 1])
+                    break
+            else:
+                stretch(ledger, shard, [first, first + 1])
+        finish(ledger, shard, tag=" x" * (os.getpid() % 97))
+
+
+def test_processes_that_commit_the_same_shards_do_no_harm(inputs, output):
+    context = multiprocessing.get_context("fork")
+    barrier = context.Barrier(4)
+    processes = [context.Process(target=_work_and_commit, args=(output, inputs, barrier)) for _ in range(4)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+    assert [process.exitcode for process in processes] == [0] * 4
+    ledger = open_ledger(output, inputs)
+    assert reasons(ledger) == {}
+    assert verify(output, expand([str(inputs)])).faults == []
+    assert not (output / "partial").exists()
+    assert not [path for path in output.rglob("*") if path.name.endswith(".tmp")]
+
+
+def test_leftovers_of_a_killed_process_go_at_the_next_start(inputs, output):
+    open_ledger(output, inputs)
+    process = multiprocessing.get_context("fork").Process(target=_half_a_file, args=(output,))
+    process.start()
+    process.join()
+    assert [path.name.endswith(".tmp") for path in (output / "data").iterdir()] == [True]
+    open_ledger(output, inputs)
+    assert list((output / "data").iterdir()) == []
+
+
+def _half_a_file(output):
+    temporary_path(output / "data" / "0.parquet").write_bytes(b"PAR1")
+
+
+def test_overwrite_starts_anew(inputs, output):
+    ledger = open_ledger(output, inputs)
+    for shard in ledger.shards:
+        finish(ledger, shard)
+    assert len(open_ledger(output, inputs, overwrite=True).pending()) == 3
+
+
+@pytest.mark.parametrize("times", [1, 2])
+def test_a_row_that_could_not_be_read_is_tried_again_until_it_can(inputs, output, monkeypatch, times):
+    write_shards(inputs, [5])
+    for tar in ("0.tar", "1.tar", "2.tar"):
+        (inputs / tar).unlink()
+    real, failures = os.pread, []
+
+    def failing(descriptor, size, offset):
+        content = real(descriptor, size, offset)
+        if content.startswith(b"image 3") and len(failures) < times:
+            failures.append(offset)
+            raise OSError(errno.EIO, "Input/output error")
+        return content
+
+    monkeypatch.setattr(os, "pread", failing)
+    for _ in range(times):
+        (report,) = FakeRun(inputs, output).run()
+        assert (report.status, report.rows, report.failed) == ("truncated", 5, {"unreadable": 1})
+        assert captions(output)[3] == ("00000", 3, None)
+    last = FakeRun(inputs, output)
+    (report,) = last.run()
+    assert last.engine.submitted == 1
+    assert (report.status, report.rows, report.captioned) == ("complete", 5, 5)
+    assert captions(output) == expected_captions(inputs, [5])
+    assert runs.read_done(output, "00000")["error"] is None
+    assert FakeRun(inputs, output).pending == []

@@ -1,0 +1,107 @@
+import json
+import multiprocessing
+
+import pytest
+
+from recap_fast.errors import ConfigError
+from recap_fast.records import Shard
+from recap_fast.shards.expand import ShardSet
+from recap_fast.write.run_file import merge_run_file, read_run_file
+
+MARKS = {"engine": "tiny", "stop_ids": (1, 2), "max_new_tokens": 128}
+
+
+def shards(*names, root="/in"):
+    return ShardSet(root, tuple(Shard(name, f"{root}/{name}.tar", "tar") for name in names))
+
+
+def merge(output, shard_set, marks=MARKS, *, overwrite=False):
+    return merge_run_file(output, marks, shard_set, overwrite=overwrite)
+
+
+def test_it_holds_fingerprint_root_and_shards(tmp_path):
+    run, _ = merge(tmp_path / "out", shards("a", "b"))
+    assert run == read_run_file(tmp_path / "out")
+    assert run.root == "/in"
+    assert run.shards == {"a": "/in/a.tar", "b": "/in/b.tar"}
+    assert run.fingerprint == {"engine": "tiny", "stop_ids": [1, 2], "max_new_tokens": 128}
+
+
+def test_later_runs_add_shards_and_keep_the_root(tmp_path):
+    merge(tmp_path, shards("a"))
+    run, shard_set = merge(tmp_path, shards("0", root="/in/deep/er"))
+    assert run.shards == {"a": "/in/a.tar", "deep/er/0": "/in/deep/er/0.tar"}
+    assert [shard.name for shard in shard_set.shards] == ["deep/er/0"]
+    with pytest.raises(ConfigError, match="this output folder is for those below /in"):
+        merge(tmp_path, shards("x", root="/elsewhere"))
+
+
+def test_nothing_new_writes_nothing(tmp_path):
+    merge(tmp_path, shards("a"))
+    before = (tmp_path / "run.json").stat()
+    merge(tmp_path, shards("a"))
+    assert (tmp_path / "run.json").stat().st_ino == before.st_ino
+
+
+def test_every_differing_field_is_named(tmp_path):
+    merge(tmp_path, shards("a"))
+    with pytest.raises(ConfigError) as error:
+        merge(tmp_path, shards("a"), {"engine": "big", "stop_ids": [1, 2], "prompt": "Why?"})
+    text = str(error.value)
+    assert "  engine: 'tiny' there, 'big' now" in text
+    assert "  max_new_tokens: 128 there, None now" in text
+    assert "  prompt: None there, 'Why?' now" in text
+    assert "stop_ids" not in text
+    assert "--overwrite" in text
+
+
+def test_one_name_for_two_inputs_is_refused(tmp_path):
+    merge(tmp_path, shards("a"))
+    other = ShardSet("/in", (Shard("a", "/in/a.parquet", "parquet"),))
+    with pytest.raises(
+        ConfigError, match=r"/in/a\.parquet would be written to a\.parquet, which .* made of /in/a\.tar"
+    ):
+        merge(tmp_path, other)
+
+
+def test_a_strangers_folder_is_refused_and_never_cleared(tmp_path):
+    (tmp_path / "thesis.tex").write_text("x")
+    for overwrite in (False, True):
+        with pytest.raises(ConfigError, match=r"is not empty and no run made it \(it has thesis\.tex\)"):
+            merge(tmp_path, shards("a"), overwrite=overwrite)
+    assert (tmp_path / "thesis.tex").exists()
+
+
+def test_overwrite_removes_what_runs_wrote_and_nothing_else(tmp_path):
+    merge(tmp_path, shards("a", "b"))
+    for name in ("data/a.parquet", "manifests/a.json", "partial/b/x.parquet", "README.md", "mine.txt"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("x")
+    (tmp_path / "mine.txt").unlink()
+    run, _ = merge(tmp_path, shards("b"), {"engine": "other"}, overwrite=True)
+    assert run.shards == {"b": "/in/b.tar"}
+    assert [path.name for path in tmp_path.iterdir()] == ["run.json"]
+
+
+@pytest.mark.parametrize("content", ["", "{}", '{"format": 9}', "[]"])
+def test_a_run_file_that_cannot_be_read_is_refused(tmp_path, content):
+    (tmp_path / "run.json").write_text(content)
+    with pytest.raises(ConfigError, match="use another --output"):
+        merge(tmp_path, shards("a"))
+
+
+def test_an_output_that_is_a_file_is_refused(tmp_path):
+    (tmp_path / "out").write_text("x")
+    with pytest.raises(ConfigError, match="cannot be made"):
+        merge(tmp_path / "out", shards("a"))
+
+
+def test_processes_that_start_together_lose_no_shards(tmp_path):
+    context = multiprocessing.get_context("fork")
+    processes = [context.Process(target=merge, args=(tmp_path, shards(f"{i:02d}"))) for i in range(12)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+    assert {process.exitcode for process in processes} == {0}
+    assert sorted(json.loads((tmp_path / "run.json").read_text())["shards"]) == [f"{i:02d}" for i in range(12)]

@@ -1,0 +1,53 @@
+import multiprocessing
+
+from support.shard_files import write_rows
+
+from recap_fast.write.stretches import input_of, remove_stretches, rows_of, stretch_name, stretches
+
+
+def test_names_are_unique_and_sort_by_time(tmp_path):
+    names = [stretch_name(0, 9) for _ in range(200)]
+    assert len(set(names)) == 200
+    for name in reversed(names):
+        (tmp_path / name).write_bytes(b"")
+    (tmp_path / "other.parquet").write_bytes(b"")
+    assert [stretch.path.name for stretch in stretches(tmp_path)] == names
+
+
+def _leave(folder):
+    (folder / stretch_name(0, 9)).write_bytes(b"")
+
+
+def test_those_of_this_process_and_of_dead_ones_are_removed_and_those_of_live_ones_stay(tmp_path):
+    folder = tmp_path / "partial" / "a" / "b"
+    folder.mkdir(parents=True)
+    process = multiprocessing.get_context("fork").Process(target=_leave, args=(folder,))
+    process.start()
+    process.join()
+    _leave(folder)
+    elsewhere = folder / "000000000-000000009.17.other-host~12.parquet"
+    elsewhere.write_bytes(b"")
+    assert len(stretches(folder)) == 3
+    remove_stretches(folder, tmp_path / "partial")
+    assert [stretch.path for stretch in stretches(folder)] == [elsewhere]
+    elsewhere.unlink()
+    remove_stretches(folder, tmp_path / "partial")
+    assert [path.name for path in tmp_path.iterdir()] == []
+
+
+def test_only_those_made_before(tmp_path):
+    _leave(tmp_path)
+    made_ns = stretches(tmp_path)[0].made_ns
+    remove_stretches(tmp_path, tmp_path, before_ns=made_ns)
+    assert len(stretches(tmp_path)) == 1
+    remove_stretches(tmp_path, tmp_path, before_ns=made_ns + 1)
+    assert not tmp_path.exists()
+
+
+def test_rows_and_the_input_they_were_made_from(tmp_path):
+    path = write_rows(tmp_path / "x.parquet", "0", [3, 4, 5], failed=[4], made_from="10:7")
+    ((indices, done),) = rows_of([path], retry_failed=True)
+    assert (indices.tolist(), done.tolist()) == ([3, 4, 5], [True, False, True])
+    assert [done.tolist() for _, done in rows_of([path], retry_failed=False)] == [[True] * 3]
+    assert input_of(path) == "10:7"
+    assert input_of(write_rows(tmp_path / "y.parquet", "0", [1])) is None

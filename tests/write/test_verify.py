@@ -1,0 +1,230 @@
+import hashlib
+import json
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from support.shard_files import webdataset_members, write_rows, write_tar
+
+from recap_fast.errors import ConfigError
+from recap_fast.records import ShardReport
+from recap_fast.shards.expand import expand
+from recap_fast.shards.identity import identity, identity_text
+from recap_fast.write.ledger import Ledger
+from recap_fast.write.verify import verify
+
+N = 6
+
+
+@pytest.fixture
+def shard_set(tmp_path):
+    for i in range(3):
+        write_tar(tmp_path / "in" / f"{i}.tar", webdataset_members(N, i * N))
+    return expand([str(tmp_path / "in")])
+
+
+@pytest.fixture
+def output(tmp_path, shard_set):
+    """A finished run of three shards; row 2 of each has failed."""
+    ledger = Ledger.open(tmp_path / "out", {"engine": "tiny"}, shard_set)
+    for shard in ledger.shards:
+        version = identity(shard)
+        path = write_rows(ledger.output_path(shard), shard.name, range(N), failed=[2], made_from=identity_text(version))
+        report = ShardReport(shard=shard.name, status="complete", rows=N, captioned=N - 1, failed={"truncated": 1})
+        digest = hashlib.sha256(path.read_bytes()).hexdigest()
+        ledger.commit(shard, report, version, sha256=digest, size_bytes=path.stat().st_size)
+    return tmp_path / "out"
+
+
+def faults(output, shard_set=None):
+    return [(fault.kind, fault.shard, fault.finding) for fault in verify(output, shard_set).faults]
+
+
+def sentences(output, shard_set=None):
+    return [f"{fault.shard} {fault.sentence}" for fault in verify(output, shard_set).faults]
+
+
+def edit_record(output, name, /, **fields):
+    path = output / "manifests" / f"{name}.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **fields}))
+
+
+def rewrite(output, name, indices, **options):
+    """Replaces an output, and its hash in the record: only the rows can give it away."""
+    path = write_rows(output / "data" / f"{name}.parquet", options.pop("shard", name), indices, **options)
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    edit_record(output, name, output={"sha256": digest, "size_bytes": path.stat().st_size})
+
+
+def test_a_good_run_has_no_faults(output, shard_set):
+    verdict = verify(output)
+    assert (verdict.faults, verdict.notes) == ([], [])
+    assert (verdict.num_shards, verdict.rows, verdict.captioned, verdict.failed) == (3, 18, 15, {"truncated": 3})
+    assert verify(output, shard_set).faults == []
+
+
+@pytest.mark.parametrize(
+    ("indices", "sentence"),
+    [
+        ([0, 1, 2, 4, 5], "has index 4 in row 3: 3 is missing"),
+        ([0, 1, 2, 3, 3, 4, 5], "has index 3 in row 4: 3 is there twice"),
+        ([1, 2, 3, 4, 5], "has index 1 in row 0: 0 is missing"),
+        ([0, 1, 2, 4, 3, 5], "has index 4 in row 3: 3 is missing"),
+    ],
+)
+def test_missing_doubled_and_disordered_rows(output, indices, sentence):
+    rewrite(output, "1", indices, failed=[2])
+    assert ("wrong rows", "1", sentence) in faults(output)
+
+
+def test_a_missing_last_row(output):
+    rewrite(output, "1", range(N - 1), failed=[2])
+    assert ("wrong rows", "1", "has 5 rows, and its record says 6") in faults(output)
+
+
+def test_rows_over_several_batches(output, monkeypatch):
+    monkeypatch.setattr("recap_fast.write.verify.BATCH_ROWS", 2)
+    assert faults(output) == []
+    rewrite(output, "1", [0, 1, 2, 3, 5], failed=[2])
+    assert ("wrong rows", "1", "has index 5 in row 4: 4 is missing") in faults(output)
+
+
+def test_rows_of_another_shard(output):
+    rewrite(output, "1", range(N), failed=[2], shard="0")
+    assert faults(output) == [("wrong rows", "1", "has rows of shard 0")]
+
+
+def test_statuses_that_the_record_does_not_say(output):
+    rewrite(output, "1", range(N), failed=[2, 3])
+    expected = "has rows ok 4, truncated 2, and its record says ok 5, truncated 1"
+    assert faults(output) == [("wrong counts", "1", expected)]
+
+
+def test_a_record_that_does_not_add_up(output):
+    edit_record(output, "1", captioned=N)
+    assert faults(output)[0] == ("wrong counts", "1", "has 6 rows by its record, but 6 captioned and 1 failed")
+
+
+def test_every_changed_byte_is_found(output):
+    path = output / "data" / "1.parquet"
+    content = path.read_bytes()
+    for position in range(0, len(content), 97):
+        path.write_bytes(content[:position] + bytes([content[position] ^ 1]) + content[position + 1 :])
+        assert "wrong hash" in {kind for kind, _, _ in faults(output)}, position
+
+
+@pytest.mark.parametrize("kept", [0, 4, 0.5, 0.99])
+def test_a_cut_file(output, kept):
+    path = output / "data" / "1.parquet"
+    content = path.read_bytes()
+    path.write_bytes(content[: int(kept * len(content)) if kept < 1 else kept])
+    found = faults(output)
+    assert [(kind, shard) for kind, shard, _ in found] == [("wrong hash", "1"), ("unreadable", "1")]
+    assert f"bytes, and {len(content):,} were written" in found[0][2]
+
+
+def test_a_file_that_is_not_parquet_at_all(output):
+    edit_record(output, "1", output={"sha256": hashlib.sha256(b"text").hexdigest(), "size_bytes": 4})
+    (output / "data" / "1.parquet").write_bytes(b"text")
+    assert [kind for kind, _, _ in faults(output)] == ["unreadable"]
+
+
+def test_a_file_without_our_columns(output):
+    path = output / "data" / "1.parquet"
+    pq.write_table(pa.table({"x": [1]}), path)
+    assert [kind for kind, _, _ in faults(output)] == ["wrong hash", "unreadable"]
+
+
+def test_missing_files_and_records(output):
+    (output / "data" / "0.parquet").unlink()
+    (output / "manifests" / "1.json").unlink()
+    assert [(kind, shard) for kind, shard, _ in faults(output)] == [("no output", "0"), ("no record", "1")]
+
+
+def test_a_record_of_another_shard(output):
+    (output / "manifests" / "1.json").write_bytes((output / "manifests" / "0.json").read_bytes())
+    assert ("wrong record", "1", "has the done-record of 0") in faults(output)
+
+
+def test_files_of_no_shard(output):
+    write_rows(output / "data" / "deep" / "extra.parquet", "extra", [0])
+    assert faults(output) == [
+        ("stranger", "deep/extra", "is no shard of the run, but data/deep/extra.parquet is there")
+    ]
+
+
+def test_failed_shards_are_faults_and_truncated_ones_are_notes(output):
+    edit_record(output, "0", status="truncated", error="cut off at byte 9")
+    edit_record(output, "1", status="failed", error="is no tar")
+    verdict = verify(output)
+    assert [(f.kind, f.sentence) for f in verdict.faults] == [("not complete", "is recorded as failed: is no tar")]
+    assert verdict.notes == ["0: the input is truncated (cut off at byte 9); what is whole of it is captioned"]
+
+
+def test_a_failed_shard_without_output_is_one_fault(output):
+    (output / "data" / "1.parquet").unlink()
+    edit_record(output, "1", status="failed", error="is no tar", output=None, rows=0, captioned=0, failed={})
+    assert [kind for kind, _, _ in faults(output)] == ["not complete"]
+
+
+def test_recounting_the_inputs(output, shard_set, tmp_path):
+    write_tar(tmp_path / "in" / "0.tar", webdataset_members(N + 1))
+    (tmp_path / "in" / "1.tar").write_bytes(b"garbage" * 100)
+    verdict = verify(output, shard_set)
+    assert [(f.kind, f.shard) for f in verdict.faults] == [("changed input", "0"), ("lost input", "1")]
+    assert verdict.faults[0].sentence == (
+        f"has 7 samples in {tmp_path}/in/0.tar, and 6 rows; run again with --redo-changed"
+    )
+    assert "cannot be counted again" in verdict.faults[1].sentence
+    assert verdict.notes == [f"0: {tmp_path}/in/0.tar has changed since it was captioned"]
+    assert verify(output).faults == []
+
+
+def test_inputs_that_no_run_has_had(output, shard_set, tmp_path):
+    write_tar(tmp_path / "in" / "9.tar", [])
+    found = faults(output, expand([str(tmp_path / "in")]))
+    assert found == [("new input", "9", f"{tmp_path}/in/9.tar is not among the shards of the run")]
+
+
+def test_a_folder_that_is_no_output_is_refused(tmp_path):
+    with pytest.raises(ConfigError, match=r"has no run\.json"):
+        verify(tmp_path)
+
+
+def test_the_remedy_of_changed_bytes_and_doubled_rows_is_named_and_helps(output, shard_set):
+    path = output / "data" / "1.parquet"
+    content = bytearray(path.read_bytes())
+    content[10] ^= 1  # same size: another run would not notice
+    path.write_bytes(content)
+    rewrite(output, "2", [0, 1, 2, 3, 3, 5], failed=[2])
+    found = sentences(output)
+    assert {sentence.split()[0] for sentence in found} == {"1", "2"}
+    for sentence in found:
+        name = sentence.split()[0]
+        assert sentence.endswith(f"; delete data/{name}.parquet and manifests/{name}.json, then run again")
+    ledger = Ledger.open(output, {"engine": "tiny"}, shard_set)
+    assert ledger.pending() == []
+    for name in ("1", "2"):
+        (output / "data" / f"{name}.parquet").unlink()
+        (output / "manifests" / f"{name}.json").unlink()
+    assert [pending.shard.name for pending in ledger.pending()] == ["1", "2"]
+    assert all(ledger.progress(shard, identity(shard)).kept == () for shard in ledger.shards[1:])
+
+
+def test_what_another_run_redoes_by_itself_has_no_other_remedy(output, shard_set):
+    (output / "data" / "0.parquet").unlink()
+    (output / "manifests" / "1.json").unlink()
+    edit_record(output, "2", status="failed", error="is no tar")
+    assert sentences(output) == [
+        "0 has no output: the file is gone",
+        "1 has no done-record: it is not finished",
+        "2 is recorded as failed: is no tar",
+    ]
+    assert len(Ledger.open(output, {"engine": "tiny"}, shard_set).pending()) == 3
+
+
+def test_rows_that_the_unchanged_input_does_not_have(output, shard_set):
+    rewrite(output, "1", range(N + 1), failed=[2])
+    edit_record(output, "1", rows=N + 1, captioned=N)
+    (sentence,) = sentences(output, shard_set)
+    assert sentence.endswith("1.tar, and 7 rows; delete data/1.parquet and manifests/1.json, then run again")
