@@ -1,5 +1,22 @@
 """The errors that recap-fast raises on purpose; each message says what was given and what to do about it."""
 
+from enum import IntEnum
+
+
+class ExitCode(IntEnum):
+    """How a command ended; a process killed by signal n ends with 128 + n."""
+
+    COMPLETE = 0
+    FAILURE = 1
+    """A shard or the engine failed."""
+    USAGE = 2
+    ERROR_RATE = 3
+    """Complete, but more images failed than --max-error-rate."""
+    GAP = 4
+    """`verify` found a gap."""
+    DRAINED = 75
+    """Stopped by a signal; the same command goes on from there."""
+
 
 class RecapError(Exception):
     """Base of all errors below."""

@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import recap_fast
+from recap_fast.version import __version__
 
 LIBRARIES = ("torch", "tensorrt-llm", "transformers", "pyarrow", "pillow", "numpy", "nvidia-dali-cuda130")
 
@@ -31,7 +31,7 @@ def describe_machine() -> dict[str, Any]:
 
 def describe_versions() -> dict[str, str]:
     """recap-fast, Python, and those of LIBRARIES that are installed."""
-    versions = {"recap-fast": recap_fast.__version__, "python": platform.python_version()}
+    versions = {"recap-fast": __version__, "python": platform.python_version()}
     for name in LIBRARIES:
         try:
             versions[name] = importlib.metadata.version(name)
@@ -49,7 +49,7 @@ def list_versions(backend: str, decoder: str) -> str:
 
 def find_commit() -> str | None:
     """The commit of the git checkout that recap-fast runs from, '+' behind it where files differ; None outside one."""
-    folder = Path(recap_fast.__file__).parent
+    folder = Path(__file__).parent
     try:
         commit = _git(folder, "rev-parse", "--short=12", "HEAD")
         changed = _git(folder, "status", "--porcelain", "--untracked-files=all", "--", str(folder))

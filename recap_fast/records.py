@@ -4,7 +4,7 @@ Shard -> (shards/) -> Sample -> (decode/) -> ImageBatch -> (generate/) Request -
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
 import numpy as np
@@ -17,6 +17,8 @@ ShardKind = Literal["tar", "parquet", "folder"]
 FinishReason = Literal["stop", "length", "loop", "error"]
 OK = "ok"
 """The `status` of a row with a caption. Any other status is the type of a failure, with the reason in `error`."""
+UNREADABLE = "unreadable"
+"""The `status` of a sample whose bytes could not be read; the next run tries again."""
 GENERATION_ERROR = "generation_error"
 """The `status` where the engine failed on this image, and on others did not."""
 Pixels: TypeAlias = "NDArray[np.uint8] | Tensor"
@@ -134,6 +136,34 @@ class Completion:
     """Tokens generated, the stop token and those of a loop included."""
     error: str | None = None
     """Why there is no caption, where the engine failed on this request alone; `finish_reason` is then 'error'."""
+
+
+@dataclass(slots=True, kw_only=True)
+class Row:
+    """One sample on its way to its row of the output; each stage fills in what it found."""
+
+    order: int
+    """Position among the samples that were read of the shard in this run, from 0."""
+    sample: Sample
+    """Without its image bytes once they are decoded."""
+    outcome: ImageOutcome = ImageOutcome()
+    """Set by decoding, and by generating where the engine failed on this image."""
+    warning: str | None = None
+    """What the user should know of the prompt: a field that was cut."""
+    completion: Completion | None = None
+    """Set by generating; None where there is no caption."""
+
+    @property
+    def status(self) -> str:
+        """'ok', or why there is no caption: the shard's verdict on the sample, else that of decoding or generating."""
+        return self.outcome.status if self.sample.status == OK else self.sample.status
+
+    def complete(self, completion: Completion) -> None:
+        """Gives the row its caption; where the engine failed on this image alone, the reason instead."""
+        if completion.error is None:
+            self.completion = completion
+        else:
+            self.outcome = replace(self.outcome, status=GENERATION_ERROR, error=completion.error)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -55,17 +55,10 @@ def small_inputs(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def start(tiny_engine: Path, small_inputs: Path) -> Any:
-    """Runs in this process, on `small_inputs` into tmp_path / "out", with a changed config; see launches.Outcome."""
-    import io
-
+    """Runs in this process, on `small_inputs` into tmp_path / "out", with a changed config; see launches.Launch."""
     from support import launches
 
-    from recap_fast.launch import execute as launch
-    from recap_fast.launch.reporter import Reporter
-
-    def run(**changed: Any) -> launches.Outcome:
-        stream = io.StringIO()
-        code = launch.run(launches.make_config(tiny_engine, small_inputs, **changed), Reporter("json", stream))
-        return launches.Outcome(code, stream.getvalue())
+    def run(**changed: Any) -> launches.Launch:
+        return launches.Launch(launches.make_config(tiny_engine, small_inputs, **changed))
 
     return run

@@ -59,7 +59,7 @@ def test_a_run_goes_through_the_native_tokenizer_packing_and_writer(start, monke
     calls = Calls(monkeypatch)
     for name in ("write_table", "ParquetWriter"):
         monkeypatch.setattr(pq, name, None)
-    assert start(prompt="{org_caption}?").code == 0
+    assert start(prompt="{org_caption}?").outcome == 0
     rows = runs.read_rows(tmp_path / "out")
     assert calls.packed == len(rows) == 12
     assert calls.written == 12

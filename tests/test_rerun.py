@@ -1,39 +1,47 @@
 """What a run does in a folder that has rows already, and what decides which rows are made: limits, parts, retries."""
 
 import dataclasses
+import functools
 import os
+from contextlib import closing
 
 import numpy as np
 import pytest
 from support import pictures, runs, shard_files
-from support.launches import files
+from support.launches import files, make_config
 
 from recap_fast.decode.pillow import PillowDecoder
-from recap_fast.errors import ConfigError
+from recap_fast.errors import ConfigError, ExitCode
 from recap_fast.generate.engine import EngineOptions
-from recap_fast.launch import execute as launch
-from recap_fast.launch.execute import EXIT_ERRORS
+from recap_fast.generate.prepared import PreparedEngine
+from recap_fast.launch.plan import plan
 from recap_fast.records import ImageOutcome
 
 
-def test_a_dry_run_writes_nothing_and_lists_what_is_to_do(start, tmp_path, monkeypatch):
-    monkeypatch.setattr(launch, "open_engine", None)
-    outcome = start(dry_run=True)
-    assert outcome.code == 0
-    assert outcome["plan"] == "\n".join(
-        f"{tmp_path}/in/{name}.tar -> {tmp_path}/out/data/{name}.parquet (new)" for name in ("00000", "00001")
-    )
-    assert outcome["dry_run"] == "2 of 2 shards to do; nothing was written."
+def planned(start_config, **changed) -> list[tuple[str, str]]:
+    """The shards that a run would do, and why."""
+    with closing(plan(start_config(**changed))) as made:
+        return [(p.shard.name, p.reason) for p in made.pending()]
+
+
+@pytest.fixture
+def config(tiny_engine, small_inputs):
+    return functools.partial(make_config, tiny_engine, small_inputs)
+
+
+def test_a_plan_loads_and_writes_nothing_and_knows_what_is_to_do(config, tmp_path, monkeypatch):
+    monkeypatch.setattr(PreparedEngine, "open", None)
+    assert planned(config) == [("00000", "new"), ("00001", "new")]
     assert not (tmp_path / "out").exists()
 
 
-def test_a_dry_run_knows_what_is_done(start, tmp_path, small_inputs):
+def test_a_plan_knows_what_is_done(start, config, tmp_path, small_inputs):
     start(limit=8)
     before = files(tmp_path / "out")
-    assert [e["shard"] for e in start(dry_run=True).events if e["event"] == "plan"] == ["00001"]
-    assert start(dry_run=True, overwrite=True)["dry_run"].startswith("2 of 2 shards to do")
+    assert planned(config) == [("00001", "new")]
+    assert len(planned(config, overwrite=True)) == 2
     os.utime(small_inputs / "00000.tar", ns=(0, 0))
-    assert "00000.parquet (changed)" in start(dry_run=True, redo_changed=True)["plan"]
+    assert ("00000", "changed") in planned(config, redo_changed=True)
     assert files(tmp_path / "out") == before
 
 
@@ -52,7 +60,7 @@ def test_rows_that_failed_are_redone_alone_on_request(start, monkeypatch, tmp_pa
         start(max_error_rate=1.0)
     failed = [r for r in runs.read_rows(tmp_path / "out") if r["status"] == "corrupt"]
     assert 2 <= len(failed) < 12
-    assert start().code == EXIT_ERRORS, "the rows that failed still count"
+    assert start().outcome == ExitCode.ERROR_RATE, "the rows that failed still count"
     decoded.clear()
     monkeypatch.setattr(PillowDecoder, "decode", lambda self, images: (decoded.extend(images), decode(self, images))[1])
     outcome = start(retry_failed=True)
@@ -61,15 +69,15 @@ def test_rows_that_failed_are_redone_alone_on_request(start, monkeypatch, tmp_pa
     rows = runs.read_rows(tmp_path / "out")
     assert [row["status"] for row in rows] == ["ok"] * 12
     again = start(output=tmp_path / "other")
-    assert again.code == 0
+    assert again.outcome == 0
     assert runs.read_rows(tmp_path / "other") == rows
 
 
 def test_a_limit_then_the_rest(start, tmp_path):
-    assert start(limit=7).code == 0
+    assert start(limit=7).outcome == 0
     assert not (tmp_path / "out" / "data" / "00001.parquet").exists()
     outcome = start()
-    assert outcome.events[-1]["rows"] == 5
+    assert outcome.result.snapshot.rows == 5
     assert [p.name for p in sorted((tmp_path / "out" / "data").iterdir())] == ["00000.parquet", "00001.parquet"]
 
 

@@ -6,16 +6,14 @@ from memory and its output goes nowhere: what it then reaches is the most that i
 
 import dataclasses
 import functools
-import io
 import itertools
-import json
 import tempfile
 import time
-from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 
@@ -23,30 +21,28 @@ from recap_fast import machine
 from recap_fast.bench import synthetic
 from recap_fast.bench.report import Measurement, Report
 from recap_fast.bench.roofline import Figures, Roofline, difference, snapshot
-from recap_fast.decode.decoder import DEFAULT_MAX_IMAGE_PIXELS
-from recap_fast.errors import ConfigError, RecapError
-from recap_fast.generate.engine import Engine, EngineOptions, Statistics, open_engine
-from recap_fast.generate.prompt import PromptEncoder
-from recap_fast.generate.spec import EngineSpec
-from recap_fast.generate.tokenizer import load_tokenizer
-from recap_fast.launch import execute as launch
-from recap_fast.launch.config import DEFAULT_MAX_FIELD_TOKENS, RunConfig
+from recap_fast.captioner.captioner import Captioner
+from recap_fast.captioner.config import CaptionConfig
+from recap_fast.errors import ConfigError, ExitCode, RecapError
+from recap_fast.generate.engine import EngineOptions
+from recap_fast.generate.prepared import PreparedEngine, generate_all
+from recap_fast.generate.prompt import sample_fields
+from recap_fast.launch.config import RunConfig
+from recap_fast.launch.execute import run
 from recap_fast.launch.reporter import Reporter
-from recap_fast.pipeline.pipeline import DECODE_BATCH
-from recap_fast.records import OK, Completion, ImageOutcome, Request, Sample
+from recap_fast.pipeline.decoding import DECODE_BATCH
+from recap_fast.records import OK, Completion, ImageOutcome, Request, Row, Sample
 from recap_fast.shards.expand import expand
 from recap_fast.shards.reader import open_shard
-from recap_fast.write.captions import Finished
 from recap_fast.write.shard_writer import ShardWriter
 
 STAGES = ("read", "decode", "generate", "write", "end-to-end")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class BenchConfig:
+class BenchConfig(CaptionConfig):
     """`recap-fast bench`, as typed."""
 
-    engine: Path
     shards: tuple[str, ...] = ()
     """As `run` takes them; none: made-up photographs."""
     stages: tuple[str, ...] = STAGES
@@ -55,11 +51,9 @@ class BenchConfig:
     repeat: int = 3
     image_size: tuple[int, int] = (512, 384)
     """Width and height of the made-up photographs."""
-    options: EngineOptions = field(default_factory=EngineOptions)
-    decoder: str = "auto"
-    decode_threads: int = 1
 
     def __post_init__(self) -> None:
+        CaptionConfig.__post_init__(self)
         for name in ("limit", "repeat"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"--{name} {getattr(self, name)}: give a count of at least 1.")
@@ -71,28 +65,17 @@ class BenchConfig:
 
 def bench(config: BenchConfig) -> Report:
     """Measures the stages of `config`. Raises what a run does for what cannot be used, and EngineError."""
-    spec = EngineSpec.load(config.engine)
     with tempfile.TemporaryDirectory(prefix="recap-bench-") as folder:
         shards = config.shards
         if not shards:
             tars = synthetic.write_tars(Path(folder) / "shards", config.limit, [config.image_size])
             shards = tuple(map(str, tars))
-        with _Bench(dataclasses.replace(config, shards=shards), spec, Path(folder)) as stages:
+        with closing(_Bench(dataclasses.replace(config, shards=shards), Path(folder))) as stages:
             found = [m for stage in STAGES if stage in config.stages for m in stages.measure(stage)]
             threads = config.decode_threads
-            decoder = f"{stages.decoder.name}, {threads} thread{'s' if threads > 1 else ''}"
+            decoder = f"{stages.captioner.decoder.name}, {threads} thread{'s' if threads > 1 else ''}"
             rates = stages.roofline.rates if any(m.figures for m in found) else None
             return Report(stages.engine_text, decoder, dataclasses.asdict(config), tuple(found), rates)
-
-
-def caption_all(engine: Engine, requests: Sequence[Request]) -> list[Completion]:
-    """Runs requests through an engine that is kept full; completions in the order in which they end."""
-    waiting, done = deque(requests), list[Completion]()
-    while len(done) < len(requests):
-        if room := min(engine.free_slots, len(waiting)):
-            engine.submit([waiting.popleft() for _ in range(room)])
-        done += engine.step()
-    return done
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,33 +90,28 @@ class _Pass:
 
 
 class _Bench:
-    def __init__(self, config: BenchConfig, spec: EngineSpec, folder: Path):
-        self._config, self._spec, self._folder = config, spec, folder
+    """Measures stages with one captioner, whose engine each pass opens for itself."""
+
+    def __init__(self, config: BenchConfig, folder: Path):
+        self._config, self._folder = config, folder
+        shared = {f.name: getattr(config, f.name) for f in fields(CaptionConfig)}
         self._run = RunConfig(
-            engine=config.engine,
+            **shared,
             shards=config.shards,
             output=folder / "out",
-            options=config.options,
-            decoder=config.decoder,
-            decode_threads=config.decode_threads,
-            max_image_pixels=DEFAULT_MAX_IMAGE_PIXELS,
             limit=config.limit,
             overwrite=True,
             max_error_rate=1.0,
         )
         self._shards = expand(config.shards).shards
-        self._tokenizer = load_tokenizer(config.engine)
-        limits = spec.limits
-        self._prompts = PromptEncoder(self._tokenizer, spec.prompt, DEFAULT_MAX_FIELD_TOKENS, limits.max_text_tokens)
-        self._max_new_tokens = config.options.max_new_tokens or limits.max_new_tokens
-        self.engine_text = f"{spec.name}, {spec.precision}"
-        self.decoder = launch.open_decoder(self._run, spec.preprocess)
+        self.captioner = Captioner(config)
+        self._prepared = self.captioner.prepared
+        self._max_new_tokens = self._prepared.max_new_tokens(config.options)
+        self.engine_text = f"{self._prepared.spec.name}, {self._prepared.spec.precision}"
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.decoder.close()
+    def close(self) -> None:
+        """Frees the decoder."""
+        self.captioner.close()
 
     @functools.cached_property
     def roofline(self) -> Roofline:
@@ -141,7 +119,7 @@ class _Bench:
         from recap_fast.generate.torch_backend.loading import resolve_device
 
         device = resolve_device(self._config.options.device)
-        return Roofline(self._spec, device, prefix_tokens=len(self._prompts.prefix_ids))
+        return Roofline(self._prepared.spec, device, prefix_tokens=len(self._prepared.prompts.prefix_ids))
 
     def measure(self, stage: str) -> list[Measurement]:
         """What there is to say of a stage: of `generate` for captions as they come and for the longest ones."""
@@ -187,7 +165,7 @@ class _Bench:
         def decode() -> _Pass:
             start = time.perf_counter()
             for first in range(0, len(images), DECODE_BATCH):
-                self.decoder.decode(images[first : first + DECODE_BATCH])
+                self.captioner.decoder.decode(images[first : first + DECODE_BATCH])
             return _Pass(len(images), time.perf_counter() - start)
 
         return decode
@@ -196,57 +174,57 @@ class _Bench:
         requests = list(self._requests())
         if not requests:
             raise ConfigError("None of the images can be decoded: there is nothing to generate captions for.")
-        endless = dataclasses.replace(self._spec, stop_ids=())
+        endless = self._prepared.with_spec(stop_ids=())
         longest = dataclasses.replace(self._config.options, loop_stop=False)
-        natural = self._generate("generate", self._spec, self._config.options, requests)
+        natural = self._generate("generate", self._prepared, self._config.options, requests)
         return [natural, self._generate(f"generate, all {self._max_new_tokens}", endless, longest, requests)]
 
-    def _generate(self, name: str, spec: EngineSpec, options: EngineOptions, requests: list[Request]) -> Measurement:
+    def _generate(
+        self, name: str, prepared: PreparedEngine, options: EngineOptions, requests: list[Request]
+    ) -> Measurement:
         roofline = self.roofline
-        engine = open_engine(self._config.engine, spec, options, self._prompts.prefix_ids.tolist())
+        engine = prepared.open(options)
 
         def generate() -> _Pass:
             before, start = snapshot(engine.statistics), time.perf_counter()
-            completions = caption_all(engine, requests)
+            tokens = sum(completion.num_tokens for completion in generate_all(engine, requests))
             seconds = time.perf_counter() - start
             figures = roofline.figures(difference(before, engine.statistics), seconds)
-            return _Pass(len(requests), seconds, sum(c.num_tokens for c in completions), figures)
+            return _Pass(len(requests), seconds, tokens, figures)
 
-        self.engine_text = f"{spec.name}: {engine.describe()}"
-        try:
+        self.engine_text = f"{prepared.spec.name}: {engine.describe()}"
+        with closing(engine):
             return self._repeat(name, generate)
-        finally:
-            engine.close()
 
     def _requests(self) -> Iterator[Request]:
-        samples, numbers = (s for s in self._first_samples() if s.status == OK), itertools.count()
+        samples = (s for s in self._first_samples() if s.status == OK)
         while batch := list(itertools.islice(samples, DECODE_BATCH)):
-            decoded = self.decoder.decode([s.image for s in batch])
+            decoded = self.captioner.decoder.decode([s.image for s in batch])
             for sample, pixels, outcome in zip(batch, decoded.pixels, decoded.outcomes, strict=True):
                 if outcome.status == OK:
-                    text_ids, _ = self._prompts.text_ids({name: getattr(sample, name) for name in self._prompts.fields})
-                    yield Request(next(numbers), pixels, text_ids, self._max_new_tokens)
+                    yield self.captioner.request(pixels, sample_fields(sample))[0]
 
     def _make_write(self) -> Callable[[], _Pass]:
         """Rows of one shard, with captions of random tokens of every length."""
-        rng = np.random.default_rng(0)
-        finished = []
+        rng, tokenizer = np.random.default_rng(0), self._prepared.tokenizer
+        rows, tokens = [], 0
         for index, sample in enumerate(self._first_samples()):
             length = int(rng.integers(1, self._max_new_tokens + 1))
-            ids = rng.integers(0, self._tokenizer.vocab_size, length).astype(np.int32)
-            row = dataclasses.replace(sample, index=index, image=b"", status=OK, error=None)
-            finished.append(Finished(row, ImageOutcome(512, 384), Completion(index, ids, "stop", length)))
-        tokens = sum(f.completion.num_tokens for f in finished if f.completion)
+            ids = rng.integers(0, tokenizer.vocab_size, length).astype(np.int32)
+            kept = dataclasses.replace(sample, index=index, image=b"", status=OK, error=None)
+            completion = Completion(index, ids, "stop", length)
+            rows.append(Row(order=index, sample=kept, outcome=ImageOutcome(512, 384), completion=completion))
+            tokens += length
 
         def write() -> _Pass:
             with tempfile.TemporaryDirectory(dir=self._folder) as name:
                 folder = Path(name)
                 start = time.perf_counter()
                 writer = ShardWriter(
-                    folder / "rows.parquet", lambda a, b: folder / f"{a}-{b}.parquet", self._tokenizer.detokenize
+                    folder / "rows.parquet", lambda a, b: folder / f"{a}-{b}.parquet", tokenizer.detokenize
                 )
-                for order, row in enumerate(finished):
-                    writer.add(order, row)
+                for row in rows:
+                    writer.add(row)
                 file = writer.finish()
                 seconds = time.perf_counter() - start
                 return _Pass(file.rows, seconds, tokens, details={"bytes": file.size_bytes})
@@ -256,16 +234,12 @@ class _Bench:
     def _end_to_end(self) -> _Pass:
         """A real `run` into a folder of its own; timed by itself, from the first shard's opening to the last record."""
         roofline = self.roofline
-        stream = io.StringIO()
         start = time.perf_counter()
-        code = launch.run(self._run, Reporter("json", stream))
-        wall = time.perf_counter() - start
-        events = [json.loads(line) for line in stream.getvalue().splitlines()]
-        summary = next((e for e in events if e["event"] == "summary"), None)
-        if code != launch.EXIT_OK or summary is None or not summary["captioned"]:
-            raise RecapError(f"The run ended with exit code {code}: {events[-1]['message']}")
-        tokens = round(summary["tokens_per_caption"] * summary["captioned"])
-        details = {name: summary[name] for name in ("busy", "limiting_stage", "failed")}
-        details["startup_s"] = round(wall - summary["seconds"], 3)
-        figures = roofline.figures(Statistics(**summary["engine"]), summary["seconds"])
-        return _Pass(summary["captioned"], summary["seconds"], tokens, figures, details)
+        result = run(self._run, Reporter(None))
+        wall, s = time.perf_counter() - start, result.snapshot
+        if result.outcome != ExitCode.COMPLETE or not s.captioned:
+            problems = "; ".join(report.error for report in result.reports if report.error)
+            raise RecapError(f"The run ended with exit code {result.outcome}, {s.captioned} captions. {problems}")
+        details: dict[str, Any] = {"busy": s.busy, "limiting_stage": s.limiting_stage, "failed": s.failed}
+        details["startup_s"] = round(wall - s.seconds, 3)
+        return _Pass(s.captioned, s.seconds, s.num_tokens, roofline.figures(result.statistics, s.seconds), details)

@@ -4,7 +4,6 @@ Sizes decide how fast captions are made, not what they say, so the file is no pa
 run's fingerprint. It has one entry for each device that the engine was tuned on.
 """
 
-import dataclasses
 import itertools
 import json
 import logging
@@ -20,17 +19,16 @@ from typing import Any
 import numpy as np
 import torch
 
-import recap_fast
 from recap_fast.atomic import atomic_write
 from recap_fast.errors import ConfigError, EngineError, RecapError
-from recap_fast.generate.engine import Engine, EngineOptions, open_engine
-from recap_fast.generate.prompt import MAX_FIELD_TOKENS, PromptEncoder
+from recap_fast.generate.engine import Engine, EngineOptions
+from recap_fast.generate.prepared import PreparedEngine
 from recap_fast.generate.spec import EngineSpec, Sizes
-from recap_fast.generate.tokenizer import load_tokenizer
 from recap_fast.generate.torch_backend.loading import device_name, resolve_device
 from recap_fast.generate.torch_backend.memory import fit_slots
 from recap_fast.generate.torch_backend.sizes import default_sizes
 from recap_fast.records import Request
+from recap_fast.version import __version__
 
 logger = logging.getLogger(__name__)
 
@@ -107,7 +105,7 @@ def tune(
         raise ConfigError(f"{folder}: the sizes of a {spec.backend} engine were fixed when it was built.")
     where = resolve_device(device)
     name = device_name(where)
-    bench = _Bench(folder, spec, where)
+    bench = _Bench(folder, where)
     points = bench.candidates() if candidates is None else candidates
     trials: list[Trial] = []
     say(f"tuning on {name}: {len(points)} pairs of sizes, at least {seconds:g} s each")
@@ -120,7 +118,7 @@ def tune(
         best=tried[0],
         trials=tuple(trials),
         measured=datetime.now(UTC).isoformat(timespec="seconds"),
-        versions={"recap-fast": recap_fast.__version__, "torch": torch.__version__},
+        versions={"recap-fast": __version__, "torch": torch.__version__},
     )
     _save(folder / TUNING_FILE, tuning)
     return tuning
@@ -153,13 +151,11 @@ def gpu_candidates(rows_per_image: int, columns: int, num_units: int, most_slots
 class _Bench:
     """Opens an engine with given sizes and measures it on requests of noise, the same for all sizes."""
 
-    def __init__(self, folder: Path, spec: EngineSpec, device: torch.device):
-        self._folder, self._device = folder, device
-        self._spec = dataclasses.replace(spec, stop_ids=())
-        self._prompts = PromptEncoder(
-            load_tokenizer(folder), spec.prompt, MAX_FIELD_TOKENS, spec.limits.max_text_tokens
-        )
-        side = spec.preprocess.image_size
+    def __init__(self, folder: Path, device: torch.device):
+        self._device = device
+        self._prepared = PreparedEngine.read(folder).with_spec(stop_ids=())
+        self._spec, self._prompts = self._prepared.spec, self._prepared.prompts
+        side = self._spec.preprocess.image_size
         self._pixels = np.random.default_rng(0).integers(0, 256, (NUM_IMAGES, 3, side, side), dtype=np.uint8)
 
     def candidates(self) -> list[Sizes]:
@@ -204,7 +200,7 @@ class _Bench:
     def measure(self, sizes: Sizes, seconds: float) -> Trial:
         """Images/s once all slots are taken. The engine always has requests waiting."""
         options = EngineOptions(device=str(self._device), loop_stop=False, **asdict(sizes))
-        engine = open_engine(self._folder, self._spec, options, self._prompts.prefix_ids.tolist())
+        engine = self._prepared.open(options)
         requests = self._requests(sizes.num_slots)
         with closing(engine):
             while engine.statistics.images < sizes.num_slots:

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from recap_fast.errors import ConfigError
-from recap_fast.generate.prompt import BOS, MAX_FIELD_TOKENS, QUESTION, PromptEncoder, Special, find_template
+from recap_fast.generate.prompt import BOS, QUESTION, PromptEncoder, Special, find_template
 from recap_fast.generate.spec import PromptSpec
 from recap_fast.generate.tokenizer import Tokenizer
 
@@ -53,7 +53,7 @@ def make_texts(captions: Sequence[str], prompt: PromptSpec, tokenizer: Tokenizer
 
 def make_rows(captions: Sequence[str], prompt: PromptSpec, tokenizer: Tokenizer) -> list[NDArray[np.int32]]:
     """The same conversations as token ids."""
-    encoder = PromptEncoder(tokenizer, prompt, MAX_FIELD_TOKENS)
+    encoder = PromptEncoder(tokenizer, prompt)
     start = np.concatenate([encoder.prefix_ids, encoder.text_ids({})[0]])
     return [np.concatenate([start, tokenizer.encode(caption, continues=True)]) for caption in captions]
 

@@ -22,7 +22,6 @@ import numpy as np
 import safetensors
 import torch
 
-import recap_fast
 from recap_fast.atomic import is_alive, owner
 from recap_fast.build.architecture import Architecture, read_architecture, read_ids
 from recap_fast.build.checkpoint import Checkpoint, open_checkpoint
@@ -32,11 +31,12 @@ from recap_fast.build.tensorrt import Parts, TensorRTBuild
 from recap_fast.build.weights import Progress, check_sides, expected_shapes, plan_weights, write_weights
 from recap_fast.errors import ConfigError
 from recap_fast.generate.json_file import read_json
-from recap_fast.generate.prompt import MAX_FIELD_TOKENS, PromptEncoder, Template, find_template
+from recap_fast.generate.prompt import PromptEncoder, Template, find_template
 from recap_fast.generate.spec import SPEC_FILE, WEIGHTS_FILE, Backend, EngineSpec, Limits, Precision, PromptSpec
 from recap_fast.generate.tensorrt_backend.manifest import Flow
 from recap_fast.generate.tokenizer import TOKENIZER_FILES, Tokenizer, find_tokenizer, load_tokenizer
 from recap_fast.generate.torch_backend.precision import check_precision, find_hardware
+from recap_fast.version import __version__
 
 logger = logging.getLogger(__name__)
 
@@ -216,7 +216,7 @@ def _special_ids(tokenizer: Tokenizer, tokens: tuple[str, ...]) -> list[int]:
 
 def _limits(recipe: Recipe, tokenizer: Tokenizer, prompt: PromptSpec) -> Limits:
     limits = recipe.limits
-    encoder = PromptEncoder(tokenizer, prompt, MAX_FIELD_TOKENS, limits.max_text_tokens or None)
+    encoder = PromptEncoder(tokenizer, prompt, max_text_tokens=limits.max_text_tokens or None)
     return Limits(
         max_new_tokens=limits.max_new_tokens,
         max_text_tokens=encoder.max_text_tokens,
@@ -226,7 +226,7 @@ def _limits(recipe: Recipe, tokenizer: Tokenizer, prompt: PromptSpec) -> Limits:
 
 
 def _check_positions(spec: EngineSpec, tokenizer: Tokenizer) -> None:
-    prefix = len(PromptEncoder(tokenizer, spec.prompt, MAX_FIELD_TOKENS, spec.limits.max_text_tokens).prefix_ids)
+    prefix = len(PromptEncoder(tokenizer, spec.prompt, max_text_tokens=spec.limits.max_text_tokens).prefix_ids)
     image, text, new = spec.vision.num_image_tokens, spec.limits.max_text_tokens, spec.limits.max_new_tokens
     needed = prefix + image + text + new
     if needed > spec.text.max_positions:
@@ -245,7 +245,7 @@ def _sources(recipe: Path, checkpoint: Checkpoint, tokenizer_file: Path) -> dict
         "checkpoint": {"folder": str(checkpoint.folder.resolve()), "files": {p.name: _sha256(p) for p in read}},
         "tokenizer": {"file": str(tokenizer_file.resolve()), "sha256": _sha256(tokenizer_file)},
         "versions": {
-            "recap-fast": recap_fast.__version__,
+            "recap-fast": __version__,
             "torch": torch.__version__,
             "safetensors": safetensors.__version__,
             "python": platform.python_version(),

@@ -24,7 +24,7 @@ from recap_fast.build.tensorrt_split import (
 from recap_fast.build.weights import Progress
 from recap_fast.errors import ConfigError, EngineError
 from recap_fast.generate.json_file import read_json
-from recap_fast.generate.prompt import BOS, MAX_FIELD_TOKENS, PromptEncoder, find_template
+from recap_fast.generate.prompt import BOS, PromptEncoder, find_template
 from recap_fast.generate.spec import WEIGHTS_FILE, EngineSpec
 from recap_fast.generate.tensorrt_backend import environment
 from recap_fast.generate.tensorrt_backend.manifest import (
@@ -146,7 +146,7 @@ class TensorRTBuild:
 
 def make_limits(spec: EngineSpec, tokenizer: Tokenizer) -> BuiltLimits:
     """Sizes for an engine's prompts: the table holds the image tokens of a full batch."""
-    encoder = PromptEncoder(tokenizer, spec.prompt, MAX_FIELD_TOKENS, spec.limits.max_text_tokens)
+    encoder = PromptEncoder(tokenizer, spec.prompt, max_text_tokens=spec.limits.max_text_tokens)
     longest = len(encoder.prefix_ids) + spec.vision.num_image_tokens + spec.limits.max_text_tokens
     batch, caption = min(spec.limits.num_slots, MAX_BATCH), longest + spec.limits.max_new_tokens
     return BuiltLimits(

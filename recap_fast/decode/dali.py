@@ -41,7 +41,7 @@ _logger = logging.getLogger(__name__)
 
 
 class DaliDecoder:
-    """Decodes with DALI, on GPU `device_id` or (None) on the CPU; see `decoder.Decoder`.
+    """Decodes with DALI, on GPU `device_id` or (None) on the CPU; see `decoder.ImageDecoder`.
 
     Raises RuntimeError on construction where DALI does not work on this machine.
     """

@@ -6,16 +6,15 @@ A decoder never raises for what the bytes are: a bad image gets zeros for pixels
 from collections.abc import Sequence
 from typing import Protocol
 
+from recap_fast.defaults import MAX_IMAGE_PIXELS
 from recap_fast.errors import ConfigError
 from recap_fast.records import ImageBatch, Preprocess
 
 DECODERS = ("auto", "dali", "pillow")
-DEFAULT_MAX_IMAGE_PIXELS = 178_956_970 // 2
-"""Above it Pillow, too, speaks of a decompression bomb: 89 million pixels are 268 MB of RGB."""
 INSTALL_DALI = "pip install recap-fast[dali]"
 
 
-class Decoder(Protocol):
+class ImageDecoder(Protocol):
     """Turns encoded images into pixels. Meant for one thread; it has threads of its own."""
 
     @property
@@ -41,10 +40,10 @@ def make_decoder(
     name: str,
     preprocess: Preprocess,
     *,
-    max_image_pixels: int = DEFAULT_MAX_IMAGE_PIXELS,
+    max_image_pixels: int = MAX_IMAGE_PIXELS,
     num_threads: int = 1,
     device_id: int | None = None,
-) -> Decoder:
+) -> ImageDecoder:
     """Makes the decoder `name`, one of DECODERS.
 
     `device_id` is the GPU that DALI decodes on; None for the CPU. 'auto' is DALI on a GPU where it is installed and

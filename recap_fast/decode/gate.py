@@ -89,10 +89,15 @@ def open_image(data: bytes, max_image_pixels: int) -> tuple[ImageFile.ImageFile,
         raise RefusedImageError("too_large", f"Not enough memory to open the {name} image.") from error
     except PILLOW_ERRORS as error:
         raise damaged(name, data, error) from error
+    return image, check_opened(image, name, max_image_pixels)
+
+
+def check_opened(image: Image.Image, name: str, max_image_pixels: int) -> Header:
+    """The header of an opened image of format `name`. Raises RefusedImageError for a size that is not decoded."""
     orientation = read_orientation(image)
     width, height = image.size if orientation < 5 else image.size[::-1]
     _check_size(width, height, max_image_pixels)
-    return image, Header(name, image.mode, width, height, orientation)
+    return Header(name, image.mode, width, height, orientation)
 
 
 def read_orientation(image: Image.Image) -> int:

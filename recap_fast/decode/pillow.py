@@ -16,6 +16,7 @@ from recap_fast.decode.gate import (
     PILLOW_ERRORS,
     Header,
     RefusedImageError,
+    check_opened,
     damaged,
     open_image,
     read_orientation,
@@ -38,7 +39,7 @@ _MAX_STRIP_PIXELS = 1 << 24
 
 
 class PillowDecoder:
-    """Decodes on the CPU with Pillow; see `decoder.Decoder`."""
+    """Decodes on the CPU with Pillow; see `decoder.ImageDecoder`."""
 
     name = "pillow"
     num_fallbacks = 0
@@ -82,16 +83,28 @@ def decode_rgb(data: bytes, max_image_pixels: int) -> Image.Image:
     """
     image, header = open_image(data, max_image_pixels)
     try:
-        image.load()
-        # A PNG may carry its EXIF data behind the pixels: only now is it read.
-        orientation = read_orientation(image)
-        rgb = _to_rgb(image, header)
-        return rgb.transpose(_UPRIGHT[orientation]) if orientation in _UPRIGHT else rgb
+        return _to_upright_rgb(image, header)
     except MemoryError as error:
         message = f"Not enough memory for {header.width} x {header.height} pixels."
         raise RefusedImageError("too_large", message, header.width, header.height) from error
     except PILLOW_ERRORS as error:
         raise damaged(header.format, data, error, header.width, header.height) from error
+
+
+def preprocess_opened(
+    image: Image.Image, preprocess: Preprocess, max_image_pixels: int
+) -> tuple[NDArray[np.uint8] | None, ImageOutcome]:
+    """An image that is opened already, as pixels uint8 [3, size, size], by the rules for one in bytes."""
+    take_over_pillow_checks()
+    try:
+        header = check_opened(image, image.format or "The", max_image_pixels)
+        rgb = _to_upright_rgb(image, header)
+    except RefusedImageError as error:
+        return None, error.outcome
+    except PILLOW_ERRORS as error:
+        return None, damaged(image.format or "image", b"", error, *image.size).outcome
+    pixels = np.ascontiguousarray(preprocess_image(rgb, preprocess).transpose(2, 0, 1))
+    return pixels, ImageOutcome(rgb.width, rgb.height)
 
 
 def preprocess_image(image: Image.Image, preprocess: Preprocess) -> NDArray[np.uint8]:
@@ -121,6 +134,14 @@ def _pad_and_resize(image: Image.Image, size: int, color: tuple[int, int, int]) 
             strip = canvas
         narrow.paste(strip.resize((size, strip.height), Image.Resampling.BICUBIC), (0, top - window.top))
     return narrow.resize((size, size), Image.Resampling.BICUBIC)
+
+
+def _to_upright_rgb(image: Image.Image, header: Header) -> Image.Image:
+    image.load()
+    # A PNG may carry its EXIF data behind the pixels: only now is it read.
+    orientation = read_orientation(image)
+    rgb = _to_rgb(image, header)
+    return rgb.transpose(_UPRIGHT[orientation]) if orientation in _UPRIGHT else rgb
 
 
 def _to_rgb(image: Image.Image, header: Header) -> Image.Image:

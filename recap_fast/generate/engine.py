@@ -9,6 +9,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol, get_args
 
+import numpy as np
+from numpy.typing import NDArray
+
 from recap_fast.errors import ConfigError
 from recap_fast.generate.spec import Backend, EngineSpec
 from recap_fast.records import Completion, Request
@@ -45,13 +48,11 @@ class EngineOptions:
     num_slots: int | None = None
     prefill_images: int | None = None
     max_new_tokens: int | None = None
-    max_text_tokens: int | None = None
-    """Longest text after the image: that of a prompt which is not the engine's own."""
     sampling: Sampling = Sampling()
     loop_stop: bool = True
 
     def __post_init__(self) -> None:
-        for name in ("num_slots", "prefill_images", "max_new_tokens", "max_text_tokens"):
+        for name in ("num_slots", "prefill_images", "max_new_tokens"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ConfigError(f"--{name.replace('_', '-')} {value}: give a count of at least 1.")
@@ -121,20 +122,28 @@ def check_request(request: Request, max_text_tokens: int, max_new_tokens: int) -
         )
 
 
-def open_engine(folder: Path, spec: EngineSpec, options: EngineOptions, prefix_ids: Sequence[int]) -> Engine:
+class SharedPrompt(Protocol):
+    """What an engine knows of the prompt that all its requests share."""
+
+    prefix_ids: NDArray[np.int32]
+    """The constant token ids before the image, BOS first."""
+    max_text_tokens: int
+    """The most ids after the image."""
+
+
+def open_engine(folder: Path, spec: EngineSpec, options: EngineOptions, prompt: SharedPrompt) -> Engine:
     """Opens the engine in `folder` with the backend that engine.json names.
 
-    `prefix_ids` are the prompt's token ids before the image. Raises ConfigError where the backend, the device or the
-    weights cannot be had.
+    Raises ConfigError where the backend, the device or the weights cannot be had.
     """
     if spec.backend == "torch":
         from recap_fast.generate.torch_backend.engine import TorchEngine
 
-        return TorchEngine(folder, spec, options, prefix_ids)
+        return TorchEngine(folder, spec, options, prompt)
     if spec.backend == "tensorrt-llm":
         from recap_fast.generate.tensorrt_backend.engine import TensorRTEngine
 
-        return TensorRTEngine(folder, spec, options, prefix_ids)
+        return TensorRTEngine(folder, spec, options, prompt)
     raise ConfigError(
         f"{folder}: backend {spec.backend!r} is not known to this version, which has: {', '.join(get_args(Backend))}."
     )

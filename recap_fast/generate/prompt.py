@@ -12,13 +12,14 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from recap_fast.defaults import MAX_FIELD_TOKENS
 from recap_fast.errors import ConfigError
 from recap_fast.generate.spec import PromptSpec
 from recap_fast.generate.tokenizer import Tokenizer
+from recap_fast.records import Sample
 
 FIELDS = ("org_caption", "key", "url", "uid", "sha256")
 """What a question may ask for of a sample."""
-MAX_FIELD_TOKENS = 128
 BOS = ("<|begin_of_text|>", "<s>")
 QUESTION = "{question}"
 VICUNA_SYSTEM = (
@@ -126,7 +127,11 @@ class PromptEncoder:
     """The most ids after the image."""
 
     def __init__(
-        self, tokenizer: Tokenizer, spec: PromptSpec, max_field_tokens: int, max_text_tokens: int | None = None
+        self,
+        tokenizer: Tokenizer,
+        spec: PromptSpec,
+        max_field_tokens: int = MAX_FIELD_TOKENS,
+        max_text_tokens: int | None = None,
     ):
         """`max_text_tokens`: None for as many as the question can take with its fields at their longest.
 
@@ -194,6 +199,11 @@ class PromptEncoder:
             if (token_id := self._tokenizer.special_id(token)) is not None:
                 return token_id
         raise ConfigError(f"The tokenizer has no token that begins a text: expected {' or '.join(BOS)}.")
+
+
+def sample_fields(sample: Sample) -> dict[str, str | None]:
+    """The values that a question may ask for of a sample, by name."""
+    return {name: getattr(sample, name) for name in FIELDS}
 
 
 def _constant(ids: NDArray[np.int32]) -> NDArray[np.int32]:

@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from types import TracebackType
 from typing import Any, Self, TextIO
 
-from recap_fast.pipeline.counters import Progress, Snapshot
+from recap_fast.pipeline.counters import RunCounters, Snapshot
 
 LIVE_S, PLAIN_S = 0.5, 10.0
 
@@ -22,8 +22,10 @@ LIVE_S, PLAIN_S = 0.5, 10.0
 class Reporter:
     """Writes events and, between `start` and the end of the `with` block, the progress."""
 
-    def __init__(self, log_format: str = "text", stream: TextIO | None = None):
+    def __init__(self, log_format: str | None = "text", stream: TextIO | None = None):
+        """`log_format`: text for people, json for machines, None for silence."""
         self._stream = stream or sys.stderr
+        self._silent = log_format is None
         self._json = log_format == "json"
         self._live = not self._json and self._stream.isatty()
         self._lock = threading.RLock()  # a signal handler may report while its thread does
@@ -33,15 +35,19 @@ class Reporter:
 
     def event(self, name: str, text: str, **fields: Any) -> None:
         """One line that stays: `text` for people, name and fields for machines."""
+        if self._silent:
+            return
         if self._json:
             self._write(json.dumps({"event": name, "time": round(time.time(), 3), "message": text, **fields}) + "\n")
         else:
             self._write(f"{text}\n")
 
-    def start(self, progress: Progress) -> None:
+    def start(self, counters: RunCounters) -> None:
         """Begins to show the progress, from a thread of its own."""
+        if self._silent:
+            return
         self._done.clear()
-        self._thread = threading.Thread(target=self._run, args=(progress,), name="recap-report", daemon=True)
+        self._thread = threading.Thread(target=self._run, args=(counters,), name="recap-report", daemon=True)
         self._thread.start()
 
     def stop(self) -> None:
@@ -64,9 +70,9 @@ class Reporter:
     ) -> None:
         self.stop()
 
-    def _run(self, progress: Progress) -> None:
+    def _run(self, counters: RunCounters) -> None:
         while not self._done.wait(LIVE_S if self._live else PLAIN_S):
-            snapshot = progress.snapshot()
+            snapshot = counters.snapshot()
             if self._live:
                 self._redraw(progress_line(snapshot)[: self._columns() - 1])
             else:

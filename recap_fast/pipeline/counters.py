@@ -16,6 +16,11 @@ from recap_fast.records import Completion
 Stage = Literal["read", "decode", "generate", "write"]
 STAGES: tuple[Stage, ...] = ("read", "decode", "generate", "write")
 T = TypeVar("T")
+Spend = Callable[[float], None]
+
+
+def _nothing(_: float) -> None:
+    """Tells nobody."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,7 +55,7 @@ class Snapshot:
         return max(STAGES, key=self.busy.__getitem__)
 
 
-class Progress:
+class RunCounters:
     """The counters of one run."""
 
     def __init__(self, num_shards: int):
@@ -62,18 +67,17 @@ class Progress:
         self._opened_shards = self._opened_rows = self._resumed_rows = 0
 
     @contextmanager
-    def busy(self, stage: Stage, spend: Callable[[str, float], None] | None = None) -> Iterator[None]:
-        """Times a piece of work of a stage; `spend` is told stage and seconds."""
+    def busy(self, stage: Stage, spend: Spend = _nothing) -> Iterator[None]:
+        """Times a piece of work of a stage; `spend` is told its seconds."""
         start = time.monotonic()
         try:
             yield
         finally:
             seconds = time.monotonic() - start
             self._busy[stage] += seconds
-            if spend is not None:
-                spend(stage, seconds)
+            spend(seconds)
 
-    def timed(self, stage: Stage, items: Iterable[T], spend: Callable[[str, float], None] | None = None) -> Iterator[T]:
+    def timed(self, stage: Stage, items: Iterable[T], spend: Spend = _nothing) -> Iterator[T]:
         """Passes items on and times how long each took to come."""
         iterator = iter(items)
         while True:

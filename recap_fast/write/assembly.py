@@ -8,9 +8,11 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from recap_fast.pipeline.counters import Progress
-from recap_fast.records import Identity, ImageOutcome, Sample, Shard, ShardReport
-from recap_fast.write.captions import Finished
+import numpy as np
+from numpy.typing import NDArray
+
+from recap_fast.records import Identity, Row, Shard, ShardReport
+from recap_fast.write.captions import Detokenize
 from recap_fast.write.ledger import Ledger
 from recap_fast.write.shard_writer import ShardWriter
 
@@ -27,22 +29,7 @@ class OpenShard:
     started: float
     """By time.monotonic()."""
     seconds: dict[str, float] = field(default_factory=dict)
-    """By stage, this shard's share of the work so far; each thread adds to its own stage."""
-
-    def spend(self, stage: str, seconds: float) -> None:
-        """Adds to a stage's share."""
-        self.seconds[stage] = self.seconds.get(stage, 0.0) + seconds
-
-
-@dataclass(frozen=True, slots=True)
-class Ticket:
-    """A sample on its way: the `order`-th, from 0, that was read of its shard."""
-
-    shard: OpenShard
-    order: int
-    sample: Sample
-    outcome: ImageOutcome = field(default_factory=ImageOutcome)
-    warning: str | None = None
+    """By stage, this shard's share of the work so far."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,8 +37,6 @@ class EndOfShard:
     """No more samples of this shard will come."""
 
     shard: Shard
-    opened: OpenShard | None
-    """None where it could not be opened at all."""
     total: int
     """Samples that were sent on their way."""
     whole: bool
@@ -61,44 +46,69 @@ class EndOfShard:
 
 
 class Assembly:
-    """The shards that are being written. Not for several threads at once."""
+    """The shards that are being written. `begin` and `spend` are for any thread, all else for the writing one."""
 
-    def __init__(self, ledger: Ledger, progress: Progress, release: Callable[[int], None]):
-        """`release` is told how many samples have come into order, and so no longer wait for others."""
-        self._ledger = ledger
-        self._progress = progress
-        self._release = release
+    def __init__(
+        self,
+        ledger: Ledger,
+        detokenize: Detokenize,
+        on_order: Callable[[int], None],
+        on_report: Callable[[], None],
+    ):
+        """`on_order` is told how many rows have come into order, so that they no longer wait for others.
+
+        `on_report` is called for each shard that is finished, with captions or as failed.
+        """
+        self._ledger, self._detokenize = ledger, detokenize
+        self._on_order, self._on_report = on_order, on_report
         self._opened: dict[str, OpenShard] = {}
         self._ended: dict[str, EndOfShard] = {}
         self.reports: list[ShardReport] = []
         """One for each shard that ended, failed and interrupted ones included."""
 
-    def add(self, ticket: Ticket, finished: Finished) -> None:
-        """Takes a finished sample."""
-        opened = self._opened.setdefault(ticket.shard.shard.name, ticket.shard)
-        self._progress.count(finished.status, finished.completion)
-        start = time.monotonic()
-        released = opened.writer.add(ticket.order, finished)
-        opened.writer.flush_if_old()
-        opened.spend("write", time.monotonic() - start)
-        if released:
-            self._release(released)
-        self._finish_if_due(opened.shard.name)
+    def begin(self, shard: Shard, identity: Identity) -> NDArray[np.int64]:
+        """Opens the output of a shard whose input is now of this identity; the indices that earlier runs have done."""
+        found = self._ledger.progress(shard, identity)
+        writer = ShardWriter(
+            self._ledger.output_path(shard),
+            lambda first, last: self._ledger.stretch_path(shard, first, last),
+            self._detokenize,
+            kept=found.kept,
+            metadata=self._ledger.file_metadata(shard, identity),
+        )
+        self._opened[shard.name] = OpenShard(shard, identity, writer, time.monotonic())
+        return found.done
+
+    def spend(self, name: str, stage: str, seconds: float) -> None:
+        """Adds to what a stage has taken for a shard; each stage has a thread of its own."""
+        opened = self._opened[name]
+        opened.seconds[stage] = opened.seconds.get(stage, 0.0) + seconds
+
+    def add(self, row: Row) -> None:
+        """Takes a finished row."""
+        name = row.sample.shard
+        writer, start = self._opened[name].writer, time.monotonic()
+        in_order = writer.add(row)
+        writer.flush_if_old()
+        self.spend(name, "write", time.monotonic() - start)
+        if in_order:
+            self._on_order(in_order)
+        self._finish_if_due(name)
 
     def end(self, end: EndOfShard) -> None:
         """Takes the news that a shard was read to its end; it is finished once all its rows are there."""
-        if end.opened is None:
-            report = ShardReport(shard=end.shard.name, status="failed", error=end.problem)
+        name = end.shard.name
+        if name not in self._opened:  # it could not be opened at all
+            report = ShardReport(shard=name, status="failed", error=end.problem)
             self._ledger.commit(end.shard, report, None)
             self._note(report)
             return
-        self._opened.setdefault(end.shard.name, end.opened)
-        self._ended[end.shard.name] = end
-        self._finish_if_due(end.shard.name)
+        self._ended[name] = end
+        self._finish_if_due(name)
 
     def flush_old(self) -> None:
         """Brings rows to disk that have waited long; call it when there is nothing else to do."""
-        for opened in self._opened.values():
+        for opened in list(self._opened.values()):  # the reading thread may begin another
             opened.writer.flush_if_old()
 
     def close(self) -> None:
@@ -110,7 +120,7 @@ class Assembly:
 
     def _finish_if_due(self, name: str) -> None:
         end, opened = self._ended.get(name), self._opened[name]
-        if end is None or not end.whole or end.total != opened.writer.num_released:
+        if end is None or not end.whole or end.total != opened.writer.num_in_order:
             return
         del self._opened[name], self._ended[name]
         start = time.monotonic()
@@ -124,8 +134,8 @@ class Assembly:
             self._note(record.report)
             return
         now = time.monotonic()
-        opened.spend("write", now - start)
-        seconds = {**opened.seconds, "wall": now - opened.started}
+        spent = opened.seconds
+        seconds = {**spent, "write": spent.get("write", 0.0) + now - start, "wall": now - opened.started}
         report = ShardReport(
             shard=name,
             status="truncated" if end.problem else "complete",
@@ -133,7 +143,7 @@ class Assembly:
             captioned=file.captioned,
             failed=file.failed,
             num_tokens=file.num_tokens,
-            seconds={stage: round(spent, 3) for stage, spent in seconds.items()},
+            seconds={stage: round(each, 3) for stage, each in seconds.items()},
             error=end.problem,
         )
         self._ledger.commit(opened.shard, report, opened.identity, sha256=file.sha256, size_bytes=file.size_bytes)
@@ -141,4 +151,4 @@ class Assembly:
 
     def _note(self, report: ShardReport) -> None:
         self.reports.append(report)
-        self._progress.finish_shard()
+        self._on_report()

@@ -6,40 +6,29 @@ sentence. Nothing else is changed: what the model said is what the row holds.
 
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from recap_fast.records import OK, Completion, ImageOutcome, Sample
+from recap_fast.records import OK, Completion, Row
 from recap_fast.write.schema import SCHEMA
 
 Detokenize = Callable[[Sequence[NDArray[np.int32]]], list[str]]
 _SENTENCE_END = re.compile(r"(?:[.!?](?=[\"'”’)\]]*(?:\s|$))|[。！？])[\"'”’」』)\]]*")  # noqa: RUF001 - they are meant
 
 
-@dataclass(frozen=True, slots=True)
-class Finished:
-    """A sample on its way to disk: its image bytes dropped, its caption still token ids. None where it has none."""
-
-    sample: Sample
-    outcome: ImageOutcome
-    completion: Completion | None
-    warning: str | None = None
-
-    @property
-    def status(self) -> str:
-        """What the row's `status` will be: the shard's verdict on the sample, else the decoder's."""
-        return self.outcome.status if self.sample.status == OK else self.sample.status
-
-
-def make_batch(finished: Sequence[Finished], detokenize: Detokenize) -> pa.RecordBatch:
+def make_batch(rows: Sequence[Row], detokenize: Detokenize) -> pa.RecordBatch:
     """Rows in the given order, as one Arrow batch of the output schema."""
-    captioned = [f.completion for f in finished if f.completion is not None]
-    texts = iter(detokenize([c.token_ids for c in captioned]))
-    rows = [_row(f, None if f.completion is None else clean(next(texts), f.completion)) for f in finished]
-    return pa.RecordBatch.from_pylist(rows, schema=SCHEMA)
+    content = [_content(row, text) for row, text in zip(rows, captions_of(rows, detokenize), strict=True)]
+    return pa.RecordBatch.from_pylist(content, schema=SCHEMA)
+
+
+def captions_of(rows: Sequence[Row], detokenize: Detokenize) -> list[str | None]:
+    """The caption of each row; None for one that has none."""
+    completions = [row.completion for row in rows]
+    texts = iter(detokenize([c.token_ids for c in completions if c is not None]))
+    return [None if c is None else clean(next(texts), c) for c in completions]
 
 
 def clean(text: str, completion: Completion) -> str:
@@ -56,9 +45,9 @@ def count_words(text: str | None) -> int | None:
     return None if text is None else len(text.split())
 
 
-def _row(finished: Finished, caption: str | None) -> dict[str, str | int | None]:
-    sample, outcome, completion = finished.sample, finished.outcome, finished.completion
-    warnings = [w for w in (sample.warning, finished.warning) if w]
+def _content(row: Row, caption: str | None) -> dict[str, str | int | None]:
+    sample, outcome, completion = row.sample, row.outcome, row.completion
+    warnings = [w for w in (sample.warning, row.warning) if w]
     return {
         "url": sample.url,
         "re_caption": caption,
@@ -72,7 +61,7 @@ def _row(finished: Finished, caption: str | None) -> dict[str, str | int | None]
         "index": sample.index,
         "width": outcome.width,
         "height": outcome.height,
-        "status": finished.status,
+        "status": row.status,
         "error": outcome.error if sample.status == OK else sample.error,
         "warning": "; ".join(warnings) or None,
         "finish_reason": "error" if completion is None else completion.finish_reason,

@@ -44,7 +44,7 @@ def read_run_file(output: Path) -> RunFile | None:
                 f"{path} has format {content['format']}, this version reads {FORMAT}: use another --output."
             )
         return RunFile(content["fingerprint"], content["root"], content["shards"])
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
     except (ValueError, KeyError, TypeError) as error:
         if isinstance(error, ConfigError):

@@ -16,8 +16,8 @@ import pyarrow.compute as pc
 
 from recap_fast import atomic
 from recap_fast.arrow_core import core
-from recap_fast.records import OK
-from recap_fast.write.captions import Detokenize, Finished, make_batch
+from recap_fast.records import OK, Row
+from recap_fast.write.captions import Detokenize, make_batch
 from recap_fast.write.merge import merge_rows
 from recap_fast.write.schema import SCHEMA
 
@@ -58,22 +58,22 @@ class ShardWriter:
         self._metadata = dict(metadata or {})
         self._early: set[int] = set()
         self._next_order = 0
-        self._unwritten: dict[int, Finished] = {}
+        self._unwritten: dict[int, Row] = {}
         self._oldest = 0.0
 
     @property
-    def num_released(self) -> int:
-        """How many samples are in order: those added with orders 0 to this number less one."""
+    def num_in_order(self) -> int:
+        """How many rows are in order: those with the orders 0 to this number less one."""
         return self._next_order
 
-    def add(self, order: int, finished: Finished) -> int:
-        """Takes the sample that was the `order`-th (from 0) to be read of this shard; returns how many it released."""
+    def add(self, row: Row) -> int:
+        """Takes a finished row; returns how many rows have come into order by it."""
         if len(self._unwritten) >= STRETCH_ROWS:
             self.flush()
         if not self._unwritten:
             self._oldest = time.monotonic()
-        self._unwritten[order] = finished
-        self._early.add(order)
+        self._unwritten[row.order] = row
+        self._early.add(row.order)
         before = self._next_order
         while self._next_order in self._early:
             self._early.remove(self._next_order)
@@ -104,7 +104,7 @@ class ShardWriter:
         size_bytes = self._output.stat().st_size
         return ShardFile(tally.rows, tally.captioned, tally.failed, tally.num_tokens, size_bytes, sha256)
 
-    def _take_unwritten(self) -> list[Finished]:
+    def _take_unwritten(self) -> list[Row]:
         """Hands out the rows that are in no file yet, in order of their index."""
         rows = [self._unwritten[order] for order in sorted(self._unwritten)]
         self._unwritten.clear()

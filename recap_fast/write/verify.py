@@ -71,6 +71,8 @@ class Verdict:
     """What `verify` found. The output is proven where there are no faults."""
 
     num_shards: int = 0
+    num_recounted: int = 0
+    """Shards whose inputs were counted again."""
     rows: int = 0
     captioned: int = 0
     failed: Counter[str] = field(default_factory=Counter)
@@ -89,7 +91,7 @@ def verify(output: Path, shard_set: ShardSet | None = None) -> Verdict:
     if run is None:
         raise ConfigError(f"{output} has no run.json: it is not the --output of a run.")
     inputs = {shard.name: shard for shard in shard_set.below(run.root).shards} if shard_set else {}
-    verdict = Verdict()
+    verdict = Verdict(num_recounted=len(inputs))
     for name in run.shards:
         verdict.num_shards += 1
         record = read_record(output / "manifests" / f"{name}.json")

@@ -5,12 +5,12 @@ from click.testing import CliRunner
 from support import engines
 
 from recap_fast.bench import roofline
-from recap_fast.bench import stages as bench_module
-from recap_fast.bench.stages import STAGES, BenchConfig, bench, caption_all
+from recap_fast.bench.stages import STAGES, BenchConfig, bench
 from recap_fast.bench.synthetic import write_tars
 from recap_fast.cli.main import cli
 from recap_fast.errors import ConfigError, RecapError
 from recap_fast.generate.engine import EngineOptions
+from recap_fast.generate.prepared import generate_all
 
 OPTIONS = EngineOptions(device="cpu", num_slots=4, prefill_images=2, max_new_tokens=6)
 
@@ -127,18 +127,15 @@ def test_one_stage_alone_names_the_slowest(pair):
 def test_captions_are_those_of_the_engine_however_it_is_fed(pair):
     requests = engines.random_requests(pair, 5, max_new_tokens=4)
     engine = pair.open(num_slots=2)
-    by_id = {c.id: c.token_ids.tolist() for c in caption_all(engine, requests)}
+    by_id = {c.id: c.token_ids.tolist() for c in generate_all(engine, requests)}
     assert by_id == {r.id: pair.reference(r) for r in requests}
 
 
-def test_a_run_that_fails_is_an_error(pair, monkeypatch):
-    def failing(config, reporter):
-        reporter.event("failure", "nothing could be read")
-        return 1
-
-    monkeypatch.setattr(bench_module.launch, "run", failing)
-    config = BenchConfig(engine=pair.folder, stages=("end-to-end",), limit=2, image_size=(32, 32), decoder="pillow")
-    with pytest.raises(RecapError, match="exit code 1: nothing could be read"):
+def test_a_run_that_fails_is_an_error(pair, tmp_path):
+    (tmp_path / "broken.tar").write_bytes(b"no tar" * 500)
+    shards = (str(tmp_path / "broken.tar"),)
+    config = BenchConfig(engine=pair.folder, shards=shards, stages=("end-to-end",), decoder="pillow")
+    with pytest.raises(RecapError, match=r"exit code 1, 0 captions\. .*broken\.tar"):
         bench(config)
 
 

@@ -14,6 +14,7 @@ from recap_fast.bench import tune as tuning
 from recap_fast.bench.tune import gpu_candidates, read_tuning, tune, wave_share
 from recap_fast.errors import ConfigError, EngineError
 from recap_fast.generate.engine import Statistics
+from recap_fast.generate.prepared import PreparedEngine
 from recap_fast.generate.spec import EngineSpec, Sizes
 from recap_fast.generate.torch_backend.loading import device_name
 from recap_fast.generate.torch_backend.memory import OVERHEAD_BYTES, plan_memory
@@ -79,8 +80,8 @@ def simulated(monkeypatch):
     """Opened engines, in order; those of 999 slots are refused and those of 998 break."""
     clock, opened = Clock(), []
 
-    def open_simulated(folder, spec, options, prefix_ids):
-        assert spec.stop_ids == ()
+    def open_simulated(prepared, options):
+        assert prepared.spec.stop_ids == ()
         assert not options.loop_stop
         if options.num_slots == 999:
             raise ConfigError("999 slots do not fit")
@@ -89,7 +90,7 @@ def simulated(monkeypatch):
             opened[-1].step = lambda: (_ for _ in ()).throw(EngineError("out of memory"))
         return opened[-1]
 
-    monkeypatch.setattr(tuning, "open_engine", open_simulated)
+    monkeypatch.setattr(PreparedEngine, "open", open_simulated)
     monkeypatch.setattr(tuning, "time", clock)
     return opened
 

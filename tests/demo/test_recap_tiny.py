@@ -14,8 +14,7 @@ from transformers import LlavaForConditionalGeneration
 
 from recap_fast.build.engine_directory import build_engine
 from recap_fast.decode.decoder import make_decoder
-from recap_fast.generate.prompt import PromptEncoder
-from recap_fast.generate.tokenizer import load_tokenizer
+from recap_fast.generate.prepared import PreparedEngine
 from recap_fast.records import OK, Request
 
 CHECKPOINT = Path(__file__).parents[2] / "demo/recap-tiny"
@@ -25,11 +24,9 @@ NUM_SCENES = 60
 @pytest.fixture(scope="module")
 def pair(tmp_path_factory: pytest.TempPathFactory) -> Pair:
     folder = tmp_path_factory.mktemp("recap-tiny")
-    spec = build_engine("recap_tiny", CHECKPOINT, folder / "engine")
-    tokenizer = load_tokenizer(folder / "engine")
-    prompts = PromptEncoder(tokenizer, spec.prompt, 128)
+    build_engine("recap_tiny", CHECKPOINT, folder / "engine")
     model = LlavaForConditionalGeneration.from_pretrained(CHECKPOINT, dtype=torch.float32).eval()
-    return Pair(folder / "engine", spec, model, prompts, tokenizer)
+    return Pair(PreparedEngine.read(folder / "engine"), model)
 
 
 @pytest.fixture(scope="module")

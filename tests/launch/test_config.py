@@ -3,10 +3,13 @@ from pathlib import Path
 
 import pytest
 
+from recap_fast.cpus import default_decode_threads
+from recap_fast.defaults import MAX_IMAGE_PIXELS
 from recap_fast.errors import ConfigError
 from recap_fast.generate.engine import EngineOptions, Sampling
 from recap_fast.generate.spec import EngineSpec, Limits, PromptSpec
-from recap_fast.launch.config import RunConfig, default_decode_threads, fingerprint
+from recap_fast.launch.config import RunConfig
+from recap_fast.launch.plan import fingerprint
 from recap_fast.records import Preprocess
 
 GIVEN = {"engine": Path("e"), "shards": ("a.tar",), "output": Path("o"), "max_image_pixels": 1000}
@@ -124,3 +127,11 @@ def test_half_of_the_processors_decode(monkeypatch):
     assert default_decode_threads() == 8
     monkeypatch.setattr("os.sched_getaffinity", lambda _: {0})
     assert default_decode_threads() == 1
+
+
+def test_flat_options_have_the_names_of_the_command_line_and_none_is_the_default():
+    made = RunConfig.of({**GIVEN, "max_image_pixels": None, "temperature": 0.5, "num_slots": 3, "prompt": None})
+    assert made.options == EngineOptions(num_slots=3, sampling=Sampling(temperature=0.5))
+    assert (made.max_image_pixels, made.prompt) == (MAX_IMAGE_PIXELS, None)
+    with pytest.raises(TypeError, match="temprature"):
+        RunConfig.of({**GIVEN, "temprature": 1.0})

@@ -10,11 +10,13 @@ import pytest
 from support import runs
 from support.launches import files, make_config
 
+from recap_fast.captioner import captioner
 from recap_fast.decode.pillow import PillowDecoder
 from recap_fast.errors import ConfigError, EngineError
 from recap_fast.generate.engine import EngineOptions
+from recap_fast.generate.prepared import PreparedEngine
 from recap_fast.generate.torch_backend.engine import TorchEngine
-from recap_fast.launch import execute as launch
+from recap_fast.launch import execute
 from recap_fast.launch.reporter import Reporter
 
 # -- what is said ------------------------------------------------------------------------------------------------------
@@ -22,25 +24,26 @@ from recap_fast.launch.reporter import Reporter
 
 def test_a_run_says_what_it_does_and_what_it_did_it_with(start, tmp_path):
     outcome = start()
-    assert outcome.code == 0
+    assert outcome.outcome == 0
     assert outcome.names == ["shards", "decoder", "engine", "summary"]
     assert outcome["shards"] == "shards   2 of 2 to do"
     assert outcome["decoder"] == "decoder  pillow"
     assert outcome["engine"].startswith("engine   torch 2.")
-    summary = outcome.events[-1]
-    assert summary["message"].startswith("12 captions in ")
-    assert summary["message"].endswith("4.0 tokens a caption; decoder pillow, backend torch, float32")
-    assert [summary[name] for name in ("decoder", "backend", "precision")] == ["pillow", "torch", "float32"]
-    assert (summary["captioned"], summary["rows"], summary["shards_done"]) == (12, 12, 2)
+    assert outcome["summary"].startswith("12 captions in ")
+    assert outcome["summary"].endswith("4.0 tokens a caption; decoder pillow, backend torch, float32")
+    snapshot = outcome.result.snapshot
+    assert (snapshot.captioned, snapshot.rows, snapshot.shards_done) == (12, 12, 2)
+    assert [report.shard for report in outcome.result.reports] == ["00000", "00001"]
+    assert outcome.result.statistics.images == 12
     assert "| prompt | Describe the image. |" in (tmp_path / "out" / "README.md").read_text()
 
 
 def test_a_second_run_has_nothing_to_do_and_loads_no_engine(start, tmp_path, monkeypatch):
     start()
     before = files(tmp_path / "out")
-    monkeypatch.setattr(launch, "open_engine", None)
+    monkeypatch.setattr(PreparedEngine, "open", None)
     outcome = start()
-    assert outcome.code == 0
+    assert outcome.outcome == 0
     assert outcome["done"] == "Nothing to do: every shard is done."
     assert files(tmp_path / "out") == before
 
@@ -62,12 +65,12 @@ def test_a_shard_that_cannot_be_read_makes_it_1_and_the_next_run_tries_again(sta
     whole = (small_inputs / "00001.tar").read_bytes()
     (small_inputs / "00001.tar").write_bytes(b"x" * 2000)
     outcome = start()
-    assert outcome.code == 1
+    assert outcome.outcome == 1
     assert "shard 00001 is failed: " in outcome["shard"]
     assert outcome["failure"] == "1 of 2 shards could not be read whole; the next run tries again."
     (small_inputs / "00001.tar").write_bytes(whole)
     outcome = start()
-    assert outcome.code == 0
+    assert outcome.outcome == 0
     assert outcome["shards"] == "shards   1 of 2 to do (1 failed)"
 
 
@@ -75,25 +78,25 @@ def test_a_truncated_tar_makes_it_1_until_it_is_mended(start, small_inputs, tmp_
     whole = (small_inputs / "00000.tar").read_bytes()
     (small_inputs / "00000.tar").write_bytes(whole[:9000])
     outcome = start()
-    assert outcome.code == 1
+    assert outcome.outcome == 1
     assert "shard 00000 is truncated: " in outcome["shard"]
     rows = runs.read_rows(tmp_path / "out")
     assert 1 <= sum(row["shard"] == "00000" and row["status"] == "ok" for row in rows) < 6
-    assert start().code == 1
+    assert start().outcome == 1
     (small_inputs / "00000.tar").write_bytes(whole)
-    assert start().code == 0
+    assert start().outcome == 0
     assert len(runs.read_rows(tmp_path / "out")) == 12
 
 
 def test_too_many_failures_make_it_3(start, small_inputs):
     runs.write_pictures(small_inputs, 2, 6, bad=[0])
     outcome = start()
-    assert outcome.code == 3
+    assert outcome.outcome == 3
     assert outcome["error_rate"].startswith(
         "2 of 12 images have no caption (16.7%), more than --max-error-rate 0.1. The reasons are in the columns status"
     )
     assert ", 2 failed (2 not_an_image)" in outcome["summary"]
-    assert start(overwrite=True, max_error_rate=0.2).code == 0
+    assert start(overwrite=True, max_error_rate=0.2).outcome == 0
 
 
 def test_an_engine_that_breaks_is_an_engine_error(start, monkeypatch):
@@ -141,7 +144,7 @@ def test_engine_and_decoder_are_closed_whatever_happens(start, monkeypatch):
     ],
 )
 def test_what_cannot_work_is_refused_before_the_output_folder_is_made(start, monkeypatch, tmp_path, changed, message):
-    monkeypatch.setattr(launch, "open_engine", None)
+    monkeypatch.setattr(PreparedEngine, "open", None)
     with pytest.raises(ConfigError) as caught:
         start(**changed)
     assert message in str(caught.value)
@@ -150,7 +153,7 @@ def test_what_cannot_work_is_refused_before_the_output_folder_is_made(start, mon
 
 def test_a_folder_of_another_run_or_of_strangers_is_refused(start, monkeypatch, tmp_path):
     start()
-    monkeypatch.setattr(launch, "open_engine", None)
+    monkeypatch.setattr(PreparedEngine, "open", None)
     with pytest.raises(ConfigError, match="  loop_stop: True there, False now\n"):
         start(options=EngineOptions(device="cpu", max_new_tokens=4, loop_stop=False))
     (tmp_path / "strange").mkdir()
@@ -166,7 +169,7 @@ def test_the_first_signal_drains_and_the_next_has_its_old_effect():
     drained = []
     stream = io.StringIO()
     before = [signal.getsignal(n) for n in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)]
-    with launch._signals(lambda: drained.append(1), Reporter("text", stream)):
+    with execute._signals(lambda: drained.append(1), Reporter("text", stream)):
         os.kill(os.getpid(), signal.SIGUSR1)
         assert drained == [1]
         handlers = [signal.getsignal(n) for n in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)]
@@ -177,14 +180,14 @@ def test_the_first_signal_drains_and_the_next_has_its_old_effect():
 
 def test_the_decoder_runs_on_the_engines_device(tiny_engine, small_inputs, monkeypatch):
     asked = []
-    monkeypatch.setattr(launch, "make_decoder", lambda name, pre, **options: asked.append(options["device_id"]))
+    monkeypatch.setattr(captioner, "make_decoder", lambda name, pre, **options: asked.append(options["device_id"]))
     monkeypatch.setattr("torch.cuda.is_available", lambda: True)
     for device, decoder in (
         *(("auto", "auto"), ("cuda", "auto"), ("cuda:1", "dali")),
         *(("cpu", "auto"), ("cuda:1", "pillow"), ("gpu", "auto"), ("mps", "auto")),
     ):
         config = make_config(tiny_engine, small_inputs, decoder=decoder, options=EngineOptions(device=device))
-        launch.open_decoder(config, None)
+        captioner.Captioner(config)
     assert asked == [0, 0, 1, None, None, None, None]
 
 
@@ -192,4 +195,4 @@ def test_a_run_that_could_not_begin_does_not_bind_the_next_one(start, tmp_path):
     with pytest.raises(ConfigError, match="--max-new-tokens 100000 does not fit"):
         start(options=EngineOptions(device="cpu", max_new_tokens=100_000))
     assert not (tmp_path / "out" / "run.json").exists()
-    assert start().code == 0
+    assert start().outcome == 0

@@ -12,7 +12,7 @@ import pytest
 
 from recap_fast.launch import reporter as reporter_module
 from recap_fast.launch.reporter import Reporter, ReporterHandler, duration, failures, progress_fields, progress_line
-from recap_fast.pipeline.counters import STAGES, Progress, Snapshot
+from recap_fast.pipeline.counters import STAGES, RunCounters, Snapshot
 
 
 def snapshot(**changed) -> Snapshot:
@@ -87,7 +87,7 @@ def test_off_a_terminal_progress_comes_in_lines(monkeypatch, log_format):
     monkeypatch.setattr(reporter_module, "PLAIN_S", 0.01)
     stream = io.StringIO()
     with Reporter(log_format, stream) as reporter:
-        reporter.start(Progress(7))
+        reporter.start(RunCounters(7))
         time.sleep(0.1)
     lines = stream.getvalue().splitlines()
     assert len(lines) >= 2
@@ -126,7 +126,7 @@ def test_on_a_terminal_one_line_is_drawn_again_and_again(monkeypatch):
 
     def write(stream):
         with Reporter("text", stream) as reporter:
-            reporter.start(Progress(7))
+            reporter.start(RunCounters(7))
             time.sleep(0.1)
             reporter.event("note", "something happened")
             time.sleep(0.1)
@@ -144,7 +144,7 @@ def test_the_live_line_never_wraps(monkeypatch):
 
     def write(stream):
         with Reporter("text", stream) as reporter:
-            reporter.start(Progress(1234567))
+            reporter.start(RunCounters(1234567))
             time.sleep(0.05)
 
     text = drawn(write, columns=16)

@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from recap_fast.pipeline import counters as progress_module
-from recap_fast.pipeline.counters import Progress
+from recap_fast.pipeline import counters as counters_module
+from recap_fast.pipeline.counters import RunCounters
 from recap_fast.records import Completion
 
 
@@ -10,7 +10,7 @@ from recap_fast.records import Completion
 def clock(monkeypatch):
     """Time that passes only when told to."""
     now = [100.0]
-    monkeypatch.setattr(progress_module.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(counters_module.time, "monotonic", lambda: now[0])
     return now
 
 
@@ -19,39 +19,39 @@ def completion(num_tokens: int) -> Completion:
 
 
 def test_before_the_first_image_there_is_nothing_to_say(clock):
-    s = Progress(3).snapshot()
+    s = RunCounters(3).snapshot()
     assert (s.seconds, s.rows, s.images_per_s, s.tokens_per_caption, s.eta_s) == (0, 0, 0, 0, None)
     assert (s.shards_done, s.shards_total) == (0, 3)
 
 
 def test_rates_are_of_captions_and_the_time_since_the_first_image(clock):
-    progress = Progress(1)
+    counters = RunCounters(1)
     clock[0] += 1000
-    progress.start_shard(10, 0)
+    counters.start_shard(10, 0)
     clock[0] += 4
-    progress.count("ok", completion(30))
-    progress.count("ok", completion(50))
-    progress.count("truncated", None)
-    progress.finish_shard()
-    s = progress.snapshot()
+    counters.count("ok", completion(30))
+    counters.count("ok", completion(50))
+    counters.count("truncated", None)
+    counters.finish_shard()
+    s = counters.snapshot()
     assert (s.seconds, s.rows, s.captioned, s.failed) == (4, 3, 2, {"truncated": 1})
     assert (s.images_per_s, s.tokens_per_caption, s.shards_done) == (0.5, 40, 1)
 
 
 def test_the_limiting_stage_is_the_busiest(clock):
-    progress = Progress(1)
-    progress.start_shard(10, 0)
+    counters = RunCounters(1)
+    counters.start_shard(10, 0)
     for stage, seconds in (("decode", 3), ("generate", 5), ("write", 1)):
-        with progress.busy(stage):
+        with counters.busy(stage):
             clock[0] += seconds
-    s = progress.snapshot()
+    s = counters.snapshot()
     assert s.limiting_stage == "generate"
     assert s.busy == pytest.approx({"read": 0, "decode": 3 / 9, "generate": 5 / 9, "write": 1 / 9})
 
 
 def test_a_stage_is_timed_while_it_works_and_also_where_it_fails(clock):
-    progress = Progress(1)
-    progress.start_shard(10, 0)
+    counters = RunCounters(1)
+    counters.start_shard(10, 0)
 
     def read():
         clock[0] += 2
@@ -61,19 +61,19 @@ def test_a_stage_is_timed_while_it_works_and_also_where_it_fails(clock):
 
     got = []
     with pytest.raises(OSError, match="cut"):  # noqa: PT012
-        for item in progress.timed("read", read()):
+        for item in counters.timed("read", read()):
             got.append(item)
             clock[0] += 15  # the next stage's time
     assert got == ["a"]
-    assert progress.snapshot().busy["read"] == pytest.approx(5 / 20)
+    assert counters.snapshot().busy["read"] == pytest.approx(5 / 20)
 
 
 def test_the_time_to_go_counts_shards_not_yet_opened_and_rows_done_before(clock):
-    progress = Progress(4)
-    progress.start_shard(100, 0)
-    progress.start_shard(300, 50)
+    counters = RunCounters(4)
+    counters.start_shard(100, 0)
+    counters.start_shard(300, 50)
     for _ in range(75):
-        progress.count("ok", completion(1))
+        counters.count("ok", completion(1))
     clock[0] += 15
     # 4 shards of 200 rows, 50 done before, 75 now: 675 to go at 5 a second
-    assert progress.snapshot().eta_s == pytest.approx(135)
+    assert counters.snapshot().eta_s == pytest.approx(135)

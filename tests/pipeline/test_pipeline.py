@@ -60,7 +60,7 @@ def test_the_batch_never_drains_between_shards(tmp_path):
 
     def slow_step():
         time.sleep(0.002)  # time for the other stages, as a real step gives it
-        together.append({ticket.shard.shard.name for ticket, _ in pipeline._in_flight.values()})
+        together.append({row.sample.shard for row, _ in pipeline.generating.in_flight.values()})
         return step()
 
     engine.step = slow_step
@@ -93,8 +93,8 @@ def test_what_is_admitted_and_not_yet_in_order_is_bounded(tmp_path, window):
     read: list[int] = []
 
     def watch():
-        while pipeline._num_read < window or len(read) < 20:  # until the window is full, and for a while after
-            read.append(pipeline._num_read) if pipeline._num_read >= window else None
+        while pipeline.reading.num_read < window or len(read) < 20:  # until the window is full, and for a while after
+            read.append(pipeline.reading.num_read) if pipeline.reading.num_read >= window else None
             time.sleep(0.01)
         read.append(engine.completed)
         engine.release()
@@ -155,7 +155,7 @@ def test_a_limit_at_the_end_of_a_shard_finishes_it(tmp_path):
 def test_a_row_that_failed_once_is_redone_alone(tmp_path, monkeypatch):
     write_shards(tmp_path / "in", [10])
     first = FakeRun(tmp_path / "in", tmp_path / "out")
-    decode = first.stages.decoder.decode
+    decode = first.captioner.decoder.decode
     with monkeypatch.context() as patch:
 
         def fail_once(images):
@@ -166,7 +166,7 @@ def test_a_row_that_failed_once_is_redone_alone(tmp_path, monkeypatch):
                 outcomes[i] = ImageOutcome(status="truncated", error="once")
             return dataclasses.replace(batch, outcomes=tuple(outcomes))
 
-        patch.setattr(first.stages.decoder, "decode", fail_once)
+        patch.setattr(first.captioner.decoder, "decode", fail_once)
         (report,) = first.run()
     assert report.failed == {"truncated": 2}
     again = FakeRun(tmp_path / "in", tmp_path / "out")
@@ -176,17 +176,6 @@ def test_a_row_that_failed_once_is_redone_alone(tmp_path, monkeypatch):
     assert (report.rows, report.captioned, report.failed) == (10, 10, {})
     assert again.engine.submitted == 2
     assert captions(tmp_path / "out") == expected_captions(tmp_path / "in", [10])
-
-
-def test_the_longest_caption_is_asked_for_each_sample(tmp_path):
-    write_shards(tmp_path / "in", [4])
-    run = FakeRun(tmp_path / "in", tmp_path / "out")
-    run.stages = dataclasses.replace(run.stages, max_new_tokens=lambda sample: 10 + sample.index)
-    asked = []
-    submit = run.engine.submit
-    run.engine.submit = lambda requests: (asked.extend(r.max_new_tokens for r in requests), submit(requests))
-    run.run()
-    assert asked == [10, 11, 12, 13]
 
 
 def test_noise_keys_tell_every_sample_of_every_shard_and_never_change(tmp_path):
@@ -231,7 +220,7 @@ class TensorEngine(RecordingEngine):
 def test_pixels_of_a_gpu_decoder_reach_the_engine_without_a_copy(tmp_path):
     write_shards(tmp_path / "in", [40], bad=(3,))
     run = FakeRun(tmp_path / "in", tmp_path / "out", TensorEngine())
-    run.stages = dataclasses.replace(run.stages, decoder=TensorDecoder())
+    run.captioner.decoder = TensorDecoder()
     run.run()
-    assert run.engine.storages <= {pixels.untyped_storage().data_ptr() for pixels in run.stages.decoder.made}
+    assert run.engine.storages <= {pixels.untyped_storage().data_ptr() for pixels in run.captioner.decoder.made}
     assert captions(tmp_path / "out") == expected_captions(tmp_path / "in", [40], bad=(3,))

@@ -1,7 +1,6 @@
 """Engines for tests: real ones on tiny random checkpoints beside transformers' model of the same, and a fake one."""
 
 import dataclasses
-from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,9 +14,10 @@ from transformers import LlavaForConditionalGeneration
 
 from recap_fast.build.engine_directory import build_engine
 from recap_fast.generate.engine import EngineOptions, Statistics
+from recap_fast.generate.prepared import PreparedEngine, generate_all
 from recap_fast.generate.prompt import PromptEncoder
 from recap_fast.generate.spec import EngineSpec
-from recap_fast.generate.tokenizer import Tokenizer, load_tokenizer
+from recap_fast.generate.tokenizer import Tokenizer
 from recap_fast.generate.torch_backend.engine import TorchEngine
 from recap_fast.records import Completion, Request
 
@@ -26,11 +26,24 @@ from recap_fast.records import Completion, Request
 class Pair:
     """One random LLaVA twice: as an engine directory, and as transformers' model in float32."""
 
-    folder: Path
-    spec: EngineSpec
+    prepared: PreparedEngine
     model: LlavaForConditionalGeneration
-    prompts: PromptEncoder
-    tokenizer: Tokenizer
+
+    @property
+    def folder(self) -> Path:
+        return self.prepared.folder
+
+    @property
+    def spec(self) -> EngineSpec:
+        return self.prepared.spec
+
+    @property
+    def prompts(self) -> PromptEncoder:
+        return self.prepared.prompts
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        return self.prepared.tokenizer
 
     def open(
         self, *, stop_ids: Sequence[int] | None = None, fixed_shapes: bool | None = None, **options: Any
@@ -38,7 +51,7 @@ class Pair:
         """Opens the engine on the CPU; with `fixed_shapes` its steps are those of a GPU."""
         spec = self.spec if stop_ids is None else dataclasses.replace(self.spec, stop_ids=tuple(stop_ids))
         given = EngineOptions(**{"device": "cpu", "loop_stop": False, **options})
-        return TorchEngine(self.folder, spec, given, self.prompts.prefix_ids.tolist(), fixed_shapes=fixed_shapes)
+        return TorchEngine(self.folder, spec, given, self.prompts, fixed_shapes=fixed_shapes)
 
     def inputs(self, pixels: NDArray[np.uint8], text_ids: NDArray[np.int32]) -> dict[str, torch.Tensor]:
         """One request as transformers takes it."""
@@ -64,10 +77,8 @@ class Pair:
 def make_pair(folder: Path, *, precision: str = "float32", recipe: str = "llava", **checkpoint: Any) -> Pair:
     """Makes a checkpoint (see checkpoints.make_checkpoint), builds its engine, loads both."""
     model = checkpoints.make_checkpoint(folder / "checkpoint", **checkpoint)
-    spec = build_engine(recipe, folder / "checkpoint", folder / "engine", precision=precision)
-    tokenizer = load_tokenizer(folder / "engine")
-    prompts = PromptEncoder(tokenizer, spec.prompt, 128, spec.limits.max_text_tokens)
-    return Pair(folder / "engine", spec, model.float(), prompts, tokenizer)
+    build_engine(recipe, folder / "checkpoint", folder / "engine", precision=precision)
+    return Pair(PreparedEngine.read(folder / "engine"), model.float())
 
 
 def random_requests(
@@ -87,15 +98,8 @@ def random_requests(
 
 
 def caption_all(engine: Any, requests: Sequence[Request]) -> dict[int, Completion]:
-    """Runs requests through an engine, submitting whenever it has room."""
-    waiting, done = deque(requests), {}
-    while len(done) < len(requests):
-        room = min(engine.free_slots, len(waiting))
-        if room:
-            engine.submit([waiting.popleft() for _ in range(room)])
-        for completion in engine.step():
-            done[completion.id] = completion
-    return done
+    """Runs requests through an engine; their completions by id."""
+    return {completion.id: completion for completion in generate_all(engine, requests)}
 
 
 class FakeEngine:

@@ -1,7 +1,8 @@
 """The pipeline with fake stages over real shards and a real ledger, and what must come out of it."""
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+import itertools
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -12,8 +13,8 @@ from support import shard_files
 from support.runs import BAD, read_rows
 
 from recap_fast.generate.engine import Engine
-from recap_fast.pipeline.counters import Progress
-from recap_fast.pipeline.pipeline import Pipeline, Stages
+from recap_fast.pipeline.counters import RunCounters
+from recap_fast.pipeline.pipeline import Pipeline
 from recap_fast.records import Completion, ImageBatch, ImageOutcome, Request, ShardReport
 from recap_fast.shards.expand import expand
 from recap_fast.shards.reader import open_shard
@@ -42,11 +43,18 @@ class FakeDecoder:
         """Nothing to free."""
 
 
-class FakePrompts:
-    """One constant prompt."""
+class FakeCaptioner:
+    """The parts that a pipeline wants of a captioner, with one constant prompt."""
 
-    def text_ids(self, fields: Mapping[str, str | None]) -> tuple[NDArray[np.int32], str | None]:
-        return np.array([1, 2], np.int32), None
+    def __init__(self, engine: Engine):
+        self.engine, self.decoder = engine, FakeDecoder()
+        self._numbers = itertools.count()
+
+    def request(self, pixels, fields, *, noise_key=0) -> tuple[Request, str | None]:
+        return Request(next(self._numbers), pixels, np.array([1, 2], np.int32), 9, noise_key), None
+
+    def detokenize(self, rows: Sequence[NDArray[np.int32]]) -> list[str]:
+        return detokenize(rows)
 
 
 class RecordingEngine:
@@ -117,20 +125,15 @@ class FakeRun:
         self.engine: Any = engine or RecordingEngine()
         self.ledger = Ledger.open(output, {"test": 1}, shard_set)
         self.pending = [p.shard for p in self.ledger.pending()]
-        self.progress = Progress(len(self.pending))
-        self.stages = Stages(
-            open_shard=open_shard,
-            decoder=FakeDecoder(),
-            prompts=FakePrompts(),
-            engine=self.engine,
-            detokenize=detokenize,
-            ledger=self.ledger,
-            max_new_tokens=lambda _: 9,
-        )
+        self.counters = RunCounters(len(self.pending))
+        self.captioner: Any = FakeCaptioner(self.engine)
+        self.open_shard = lambda shard, should_stop: open_shard(shard, None, should_stop)
         self.window, self.limit = window, limit
 
     def pipeline(self) -> Pipeline:
-        return Pipeline(self.stages, self.progress, window=self.window, limit=self.limit)
+        return Pipeline(
+            self.open_shard, self.captioner, self.ledger, self.counters, window=self.window, limit=self.limit
+        )
 
     def run(self) -> list[ShardReport]:
         return self.pipeline().run(self.pending)

@@ -1,25 +1,41 @@
-"""`launch.run` in this process: its config, what it said and how it ended."""
+"""A run in this process: its config, what it said and what it came to."""
 
-import json
 from pathlib import Path
+from typing import Any
 
 from recap_fast.generate.engine import EngineOptions
 from recap_fast.launch.config import RunConfig
+from recap_fast.launch.execute import run
+from recap_fast.launch.reporter import Reporter
+from recap_fast.launch.result import RunResult
 
 
-class Outcome:
-    """What a run said and how it ended."""
+class Recorder(Reporter):
+    """Keeps what is said."""
 
-    def __init__(self, code: int, text: str):
-        self.code, self.events = code, [json.loads(line) for line in text.splitlines()]
+    def __init__(self) -> None:
+        super().__init__(None)
+        self.said: list[tuple[str, str]] = []
+
+    def event(self, name: str, text: str, **_: Any) -> None:
+        self.said.append((name, text))
+
+
+class Launch:
+    """A run that has ended."""
+
+    def __init__(self, config: RunConfig):
+        self._recorder = Recorder()
+        self.result: RunResult = run(config, self._recorder)
+        self.outcome = self.result.outcome
 
     def __getitem__(self, name: str) -> str:
-        """The messages of the events of this name."""
-        return "\n".join(event["message"] for event in self.events if event["event"] == name)
+        """What was said under this name."""
+        return "\n".join(text for said, text in self._recorder.said if said == name)
 
     @property
     def names(self) -> list[str]:
-        return [event["event"] for event in self.events]
+        return [name for name, _ in self._recorder.said]
 
 
 def make_config(tiny_engine: Path, inputs: Path, **changed) -> RunConfig:
@@ -28,6 +44,7 @@ def make_config(tiny_engine: Path, inputs: Path, **changed) -> RunConfig:
         "shards": (f"{inputs}/*.tar",),
         "output": inputs.parent / "out",
         "decoder": "pillow",
+        "decode_threads": 1,
         "max_image_pixels": 10**6,
         "options": EngineOptions(device="cpu", max_new_tokens=4),
     }

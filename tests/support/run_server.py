@@ -14,7 +14,7 @@ import sys
 import time
 from typing import Any, NoReturn
 
-from recap_fast.cli import main as cli
+from recap_fast.cli.main import main as recap_fast
 from recap_fast.generate.torch_backend.engine import TorchEngine
 from recap_fast.write import shard_writer
 
@@ -26,10 +26,10 @@ def become(job: dict[str, Any]) -> NoReturn:
     log = os.open(job["log"], os.O_CREAT | os.O_WRONLY | os.O_APPEND)
     add, step = shard_writer.ShardWriter.add, TorchEngine.step
 
-    def logged(self, order, finished):
-        released = add(self, order, finished)
-        os.write(log, f"{finished.sample.shard} {finished.sample.index}\n".encode())
-        return released
+    def logged(self, row):
+        in_order = add(self, row)
+        os.write(log, f"{row.sample.shard} {row.sample.index}\n".encode())
+        return in_order
 
     def slowly(self):
         time.sleep(job["step_s"])
@@ -38,7 +38,7 @@ def become(job: dict[str, Any]) -> NoReturn:
     shard_writer.ShardWriter.add, TorchEngine.step = logged, slowly
     sys.argv = ["recap-fast", *job["arguments"]]
     try:
-        cli.main()
+        recap_fast()
     except SystemExit as end:
         sys.stdout.flush()
         sys.stderr.flush()

@@ -5,8 +5,8 @@ from hypothesis import strategies as st
 from support.fake_runs import detokenize
 from support.finished_rows import finished
 
-from recap_fast.records import Completion, ImageOutcome, Sample
-from recap_fast.write.captions import Finished, clean, count_words, make_batch
+from recap_fast.records import Completion, Row, Sample
+from recap_fast.write.captions import clean, count_words, make_batch
 from recap_fast.write.schema import SCHEMA
 
 
@@ -71,7 +71,7 @@ def test_a_row_holds_all_that_is_known_of_its_sample():
         "warning": "the key is there twice",
     }
     one = finished(7, " A black cat. ", **sample)
-    one = Finished(one.sample, one.outcome, one.completion, "org_caption cut from 310 to 128 tokens")
+    one.warning = "org_caption cut from 310 to 128 tokens"
     (row,) = make_batch([one], detokenize).to_pylist()
     assert row == {
         **{name: sample[name] for name in ("url", "uid", "sha256", "org_caption", "metadata")},
@@ -104,7 +104,7 @@ def test_a_sample_without_a_caption_says_why():
 
 def test_the_shards_verdict_on_a_sample_goes_before_the_decoders():
     sample = Sample(shard="s", index=0, key="k", image=b"", status="missing_image", error="no image among its files")
-    (row,) = make_batch([Finished(sample, ImageOutcome(), None)], detokenize).to_pylist()
+    (row,) = make_batch([Row(order=0, sample=sample)], detokenize).to_pylist()
     assert (row["status"], row["error"]) == ("missing_image", "no image among its files")
 
 

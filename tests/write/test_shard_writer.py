@@ -38,28 +38,28 @@ def test_whatever_the_order_in_the_rows_come_out_in_input_order(tmp_path_factory
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(shard_writer, "STRETCH_ROWS", 5)
         writer = make_writer(folder)
-        released = [writer.add(o, finished(2 * o, f"caption {o}")) for o in order]
+        released = [writer.add(finished(2 * o, f"caption {o}", order=o)) for o in order]
         file = writer.finish()
     table = pq.ParquetFile(folder / "out.parquet").read()
     assert table["index"].to_pylist() == list(range(0, 34, 2))
     assert table["re_caption"].to_pylist() == [f"caption {o}" for o in range(17)]
-    assert sum(released) == 17 == writer.num_released
+    assert sum(released) == 17 == writer.num_in_order
     assert (file.rows, file.captioned) == (17, 17)
     assert [len(s) for s in stretches(folder)] == [5, 5, 5]
 
 
 def test_a_sample_is_released_when_all_before_it_are_there(tmp_path):
     writer = make_writer(tmp_path)
-    assert [writer.add(o, finished(o)) for o in (2, 1, 4, 0, 3)] == [0, 0, 0, 3, 2]
+    assert [writer.add(finished(o)) for o in (2, 1, 4, 0, 3)] == [0, 0, 0, 3, 2]
 
 
 def test_a_straggler_does_not_keep_finished_rows_from_the_disk(tmp_path, stretch):
     writer = make_writer(tmp_path)
     for order in range(1, 13):
-        writer.add(order, finished(order))
+        writer.add(finished(order))
     assert stretches(tmp_path) == [[1, 2, 3, 4, 5], [6, 7, 8, 9, 10]]
-    assert writer.num_released == 0
-    assert writer.add(0, finished(0)) == 13
+    assert writer.num_in_order == 0
+    assert writer.add(finished(0)) == 13
     writer.finish()
     assert indices(tmp_path / "out.parquet") == list(range(13))
 
@@ -67,9 +67,9 @@ def test_a_straggler_does_not_keep_finished_rows_from_the_disk(tmp_path, stretch
 def test_a_stretch_is_written_as_it_gets_full_and_not_before(tmp_path, stretch):
     writer = make_writer(tmp_path)
     for order in range(5):
-        writer.add(order, finished(order))
+        writer.add(finished(order))
     assert stretches(tmp_path) == []  # a shard of one stretch is written once
-    writer.add(5, finished(5))
+    writer.add(finished(5))
     assert stretches(tmp_path) == [[0, 1, 2, 3, 4]]
 
 
@@ -82,9 +82,9 @@ def test_rows_that_have_waited_for_five_minutes_go_to_disk(tmp_path, monkeypatch
     monkeypatch.setattr(shard_writer.time, "monotonic", lambda: now[0])
     writer = make_writer(tmp_path)
     writer.flush_if_old()
-    writer.add(1, finished(1))
+    writer.add(finished(1))
     now[0] += 200
-    writer.add(2, finished(2))
+    writer.add(finished(2))
     writer.flush_if_old()
     assert stretches(tmp_path) == []
     now[0] += 101
@@ -98,12 +98,12 @@ def test_rows_that_have_waited_for_five_minutes_go_to_disk(tmp_path, monkeypatch
 def test_new_rows_take_the_place_of_kept_ones_and_counts_are_of_all(tmp_path):
     first = make_writer(tmp_path)
     for index, caption in enumerate(["a", None, None, "d"]):
-        first.add(index, finished(index, caption))
+        first.add(finished(index, caption))
     file = first.finish()
     assert (file.rows, file.captioned, file.failed, file.num_tokens) == (4, 2, {"not_an_image": 2}, 4)
     again = make_writer(tmp_path, kept=[tmp_path / "out.parquet"])
-    again.add(0, finished(1, "b"))
-    again.add(1, finished(2, None))
+    again.add(finished(1, "b", order=0))
+    again.add(finished(2, None, order=1))
     file = again.finish()
     assert (file.rows, file.captioned, file.failed) == (4, 3, {"not_an_image": 1})
     assert pq.ParquetFile(tmp_path / "out.parquet").read()["re_caption"].to_pylist() == ["a", "b", None, "d"]
@@ -111,7 +111,7 @@ def test_new_rows_take_the_place_of_kept_ones_and_counts_are_of_all(tmp_path):
 
 def test_the_report_names_the_very_file(tmp_path):
     writer = make_writer(tmp_path)
-    writer.add(0, finished(0))
+    writer.add(finished(0))
     file = writer.finish()
     content = (tmp_path / "out.parquet").read_bytes()
     assert (file.size_bytes, file.sha256) == (len(content), hashlib.sha256(content).hexdigest())
@@ -120,7 +120,7 @@ def test_the_report_names_the_very_file(tmp_path):
 def test_the_metadata_is_that_of_the_file_and_of_every_stretch(tmp_path, stretch):
     writer = make_writer(tmp_path, metadata={"recap_fast.input": "12:34"})
     for order in range(6):
-        writer.add(order, finished(order))
+        writer.add(finished(order))
     writer.finish()
     for path in [tmp_path / "out.parquet", *(tmp_path / "partial").iterdir()]:
         assert pq.read_metadata(path).metadata[b"recap_fast.input"] == b"12:34"
@@ -137,7 +137,7 @@ def test_row_groups_are_full_however_the_stretches_overlap(tmp_path, stretch):
     order = list(range(40))
     random.Random(0).shuffle(order)
     for o in order:
-        writer.add(o, finished(o))
+        writer.add(finished(o))
     writer.finish()
     assert indices(tmp_path / "out.parquet") == list(range(40))
     assert num_row_groups(tmp_path / "out.parquet") == 8
@@ -145,7 +145,7 @@ def test_row_groups_are_full_however_the_stretches_overlap(tmp_path, stretch):
 
 def test_a_write_that_fails_is_an_error_and_leaves_no_file_behind(tmp_path, monkeypatch):
     writer = make_writer(tmp_path)
-    writer.add(0, finished(0))
+    writer.add(finished(0))
     monkeypatch.setattr(shard_writer.atomic, "replace", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left")))
     with pytest.raises(OSError, match="No space left"):
         writer.finish()

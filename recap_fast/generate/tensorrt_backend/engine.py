@@ -16,7 +16,7 @@ from torch import Tensor
 
 from recap_fast.arrow_core import core
 from recap_fast.errors import ConfigError, EngineError
-from recap_fast.generate.engine import EngineOptions, Statistics, check_request
+from recap_fast.generate.engine import EngineOptions, SharedPrompt, Statistics, check_request
 from recap_fast.generate.spec import WEIGHTS_FILE, EngineSpec
 from recap_fast.generate.tensorrt_backend import environment
 from recap_fast.generate.tensorrt_backend.manifest import FLOWS, check_model_folder
@@ -48,7 +48,7 @@ FAILURES = 8
 class TensorRTEngine:
     """Implements `Engine` with TensorRT-LLM's in-flight batching."""
 
-    def __init__(self, folder: Path, spec: EngineSpec, options: EngineOptions, prefix_ids: Sequence[int]):
+    def __init__(self, folder: Path, spec: EngineSpec, options: EngineOptions, prompt: SharedPrompt):
         """Raises ConfigError where library, GPU, engine and options do not fit together."""
         manifest = spec.tensorrt_llm
         if manifest is None or manifest.flow not in FLOWS:
@@ -62,8 +62,8 @@ class TensorRTEngine:
         self._num_slots = options.num_slots or manifest.limits.max_batch_size
         self._group = min(options.prefill_images or spec.limits.prefill_images, self._num_slots)
         self._max_new_tokens = options.max_new_tokens or spec.limits.max_new_tokens
-        self._max_text_tokens = options.max_text_tokens or spec.limits.max_text_tokens
-        self._prefix_ids = np.array(prefix_ids, np.int32)
+        self._max_text_tokens = prompt.max_text_tokens
+        self._prefix_ids = prompt.prefix_ids
         first = manifest.fake_id_base
         self._image_ids = np.arange(first, first + spec.vision.num_image_tokens, dtype=np.int32)
         self._check_limits()

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from recap_fast.bench.tune import read_tuning
 from recap_fast.errors import ConfigError, EngineError
-from recap_fast.generate.engine import EngineOptions, Statistics, check_request
+from recap_fast.generate.engine import EngineOptions, SharedPrompt, Statistics, check_request
 from recap_fast.generate.spec import WEIGHTS_FILE, EngineSpec, Sizes
 from recap_fast.generate.torch_backend.fixed_runner import FixedRunner
 from recap_fast.generate.torch_backend.loading import device_name, load_weights, model_dtype, resolve_device
@@ -38,7 +38,7 @@ class TorchEngine:
         folder: Path,
         spec: EngineSpec,
         options: EngineOptions,
-        prefix_ids: Sequence[int],
+        prompt: SharedPrompt,
         *,
         fixed_shapes: bool | None = None,
     ):
@@ -52,9 +52,9 @@ class TorchEngine:
         limits = spec.limits
         self._max_new_tokens = options.max_new_tokens or limits.max_new_tokens
         shape = PromptShape(
-            len(prefix_ids),
+            len(prompt.prefix_ids),
             spec.vision.num_image_tokens,
-            options.max_text_tokens or limits.max_text_tokens,
+            prompt.max_text_tokens,
             spec.preprocess.image_size,
         )
         self._max_text_tokens = shape.max_text_tokens
@@ -62,7 +62,7 @@ class TorchEngine:
         sizes = self._choose_sizes(folder, options, positions)
         self.statistics = Statistics()
         try:
-            self._runner = self._make_runner(folder, prefix_ids, shape, sizes, positions, fixed_shapes)
+            self._runner = self._make_runner(folder, prompt, shape, sizes, positions, fixed_shapes)
         except (RuntimeError, MemoryError) as error:
             is_memory = isinstance(error, torch.OutOfMemoryError | MemoryError)
             if not is_memory and "can't allocate memory" not in str(error):
@@ -179,7 +179,7 @@ class TorchEngine:
     def _make_runner(
         self,
         folder: Path,
-        prefix_ids: Sequence[int],
+        prompt: SharedPrompt,
         shape: PromptShape,
         sizes: Sizes,
         positions: int,
@@ -191,7 +191,7 @@ class TorchEngine:
         times.append(time.perf_counter())
         kv_dtype = torch.float8_e4m3fn if self.spec.kv_precision == "fp8" else model_dtype(self.spec, self._device)
         step = Step(self.spec, weights, sizes.num_slots, positions, kv_dtype, self._sampling)
-        step.write_prefix(prefix_ids)
+        step.write_prefix(prompt.prefix_ids.tolist())
         times.append(time.perf_counter())
         runner: Runner = EagerRunner(step, shape)
         if self._device.type == "cuda" if fixed_shapes is None else fixed_shapes:

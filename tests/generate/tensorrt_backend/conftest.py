@@ -100,7 +100,7 @@ def start(pair: Pair, library: Installer) -> Iterator[Callable[..., Engine]]:
 
     def open_(folder: Path, **options: Any) -> Engine:
         given = EngineOptions(**{"loop_stop": False, **options})
-        engine = open_engine(folder, EngineSpec.load(folder), given, pair.prompts.prefix_ids.tolist())
+        engine = open_engine(folder, EngineSpec.load(folder), given, pair.prompts)
         opened.append(engine)
         return engine
 

@@ -1,6 +1,5 @@
 """`build-engine` and `run` on the demo's shards: both flows write the rows that the torch backend writes."""
 
-import io
 from pathlib import Path
 
 import make_shards
@@ -11,8 +10,6 @@ from support import launches, runs
 from recap_fast.cli.main import cli
 from recap_fast.errors import EngineError
 from recap_fast.generate.engine import EngineOptions
-from recap_fast.launch import execute as launch
-from recap_fast.launch.reporter import Reporter
 
 pytestmark = pytest.mark.usefixtures("gpu")
 CHECKPOINT = Path(__file__).parents[3] / "demo/recap-tiny"
@@ -44,11 +41,8 @@ def truth(shards, tmp_path_factory):
 
 
 def run(engine, shards, output, device="auto", **options):
-    stream = io.StringIO()
     given = EngineOptions(device=device, num_slots=8, prefill_images=4, **options)
-    config = launches.make_config(engine, shards, output=output, options=given, max_error_rate=1.0)
-    code = launch.run(config, Reporter("json", stream))
-    return launches.Outcome(code, stream.getvalue())
+    return launches.Launch(launches.make_config(engine, shards, output=output, options=given, max_error_rate=1.0))
 
 
 def without_counts(rows):
@@ -60,7 +54,7 @@ def without_counts(rows):
 def test_rows_are_the_torch_backends(flow, fake, shards, truth, tmp_path):
     engine = build_engine(tmp_path / "engine", "--backend", "tensorrt-llm", "--flow", flow)
     outcome = run(engine, shards, tmp_path / "out")
-    assert outcome.code == 0
+    assert outcome.outcome == 0
     assert f"flow {flow}" in outcome["engine"]
     rows = runs.read_rows(tmp_path / "out")
     assert sum(row["re_caption"] is not None for row in rows) >= SHARDS * (SAMPLES - 8)
@@ -71,7 +65,7 @@ def test_rows_are_the_torch_backends(flow, fake, shards, truth, tmp_path):
 def test_a_failed_request_is_a_row_and_can_be_done_again(flow, library, shards, truth, tmp_path):
     library(failing=(3,))
     engine = build_engine(tmp_path / "engine", "--backend", "tensorrt-llm", "--flow", flow)
-    assert run(engine, shards, tmp_path / "out").code == 0
+    assert run(engine, shards, tmp_path / "out").outcome == 0
     rows = runs.read_rows(tmp_path / "out")
     (failed,) = [row for row in rows if row["status"] == "generation_error"]
     assert "told to fail" in failed["error"]
@@ -88,5 +82,5 @@ def test_an_executor_that_dies_leaves_the_run_to_go_on(flow, library, shards, tr
         run(engine, shards, tmp_path / "out")
     assert not any((tmp_path / "out" / "manifests").glob("*.json"))
     library()
-    assert run(engine, shards, tmp_path / "out").code == 0
+    assert run(engine, shards, tmp_path / "out").outcome == 0
     assert without_counts(runs.read_rows(tmp_path / "out")) == without_counts(truth)

@@ -1,6 +1,5 @@
 """What breaks in a run, and what becomes of the rest: shards, the engine, the disk, threads; and drains."""
 
-import dataclasses
 import threading
 import time
 
@@ -39,7 +38,7 @@ def test_a_shard_that_cannot_be_opened_is_recorded_and_the_run_goes_on(tmp_path)
 def test_a_shard_that_breaks_in_the_middle_keeps_what_it_gave(tmp_path, caplog):
     write_shards(tmp_path / "in", [6, 6])
     run = FakeRun(tmp_path / "in", tmp_path / "out")
-    open_shard = run.stages.open_shard
+    open_shard = run.open_shard
 
     class Breaking:
         def __init__(self, reader):
@@ -57,10 +56,11 @@ def test_a_shard_that_breaks_in_the_middle_keeps_what_it_gave(tmp_path, caplog):
         def __exit__(self, *_):
             self._reader.close()
 
-    def open_breaking(shard):
-        return Breaking(open_shard(shard)) if shard.name == "00000" else open_shard(shard)
+    def open_breaking(shard, should_stop):
+        reader = open_shard(shard, should_stop)
+        return Breaking(reader) if shard.name == "00000" else reader
 
-    run.stages = dataclasses.replace(run.stages, open_shard=open_breaking)
+    run.open_shard = open_breaking
     reports = {r.shard: r for r in run.run()}
     assert (reports["00000"].status, reports["00000"].rows) == ("truncated", 4)
     assert reports["00000"].error == "KeyError: 'a bug of ours'"
@@ -129,13 +129,25 @@ def test_a_full_disk_stops_the_run_with_the_systems_words(tmp_path, monkeypatch)
     assert captions(tmp_path / "out") == expected_captions(tmp_path / "in", [30, 30])
 
 
-@pytest.mark.parametrize("method", ["_read", "_decode", "_write", "_generate", "_decode_batch", "_next_batch", "_fill"])
+@pytest.mark.parametrize(
+    "part",
+    [
+        "reading.run",
+        "decoding.run",
+        "decoding._decode",
+        "generating.run",
+        "generating._fill",
+        "writing.run",
+        "writing._write",
+    ],
+)
 @pytest.mark.parametrize("window", [16, 2000], ids=["window full", "queues full"])
-def test_whichever_thread_dies_the_others_end(tmp_path, monkeypatch, method, window):
+def test_whichever_thread_dies_the_others_end(tmp_path, monkeypatch, part, window):
     write_shards(tmp_path / "in", [300, 300])
     run = FakeRun(tmp_path / "in", tmp_path / "out", window=window)
     pipeline = run.pipeline()
-    monkeypatch.setattr(pipeline, method, break_off)
+    stage, method = part.split(".")
+    monkeypatch.setattr(getattr(pipeline, stage), method, break_off)
     with pytest.raises(RuntimeError, match="broken on purpose"):
         within(TIMEOUT_S, lambda: pipeline.run(run.pending))
 
@@ -146,23 +158,21 @@ def test_whichever_part_breaks_the_run_ends_with_its_error(tmp_path, monkeypatch
     write_shards(tmp_path / "in", [20] * 10)
     run = FakeRun(tmp_path / "in", tmp_path / "out", window=16)
     monkeypatch.setattr(shard_writer, "STRETCH_ROWS", 5)
-    monkeypatch.setattr("recap_fast.pipeline.pipeline.DECODE_BATCH", 4)
+    monkeypatch.setattr("recap_fast.pipeline.decoding.DECODE_BATCH", 4)
     count = iter(range(10**6))
 
     def fail_later(method):
         return lambda *a, **k: break_off() if next(count) >= after else method(*a, **k)
 
     target = {
-        "decoder": (run.stages.decoder, "decode"),
-        "prompts": (run.stages.prompts, "text_ids"),
-        "ledger": (run.stages.ledger, "stretch_path"),
-        "engine": (run.stages.engine, "submit"),
+        "decoder": (run.captioner.decoder, "decode"),
+        "prompts": (run.captioner, "request"),
+        "detokenize": (run.captioner, "detokenize"),
+        "ledger": (run.ledger, "stretch_path"),
+        "engine": (run.engine, "submit"),
     }
-    if part == "detokenize":
-        run.stages = dataclasses.replace(run.stages, detokenize=fail_later(run.stages.detokenize))
-    else:
-        thing, method = target[part]
-        monkeypatch.setattr(thing, method, fail_later(getattr(thing, method)))
+    thing, method = target[part]
+    monkeypatch.setattr(thing, method, fail_later(getattr(thing, method)))
     with pytest.raises(RuntimeError, match="broken on purpose"):
         within(TIMEOUT_S, run.run)
 

@@ -1,0 +1,83 @@
+"""The commands as functions: the same options by the same names. They return results and write to the terminal nothing
+that was not asked for; what cannot be used raises ConfigError.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal, Unpack
+
+from recap_fast.build.engine_directory import build_engine as build
+from recap_fast.generate.spec import Backend, EngineSpec
+from recap_fast.launch.config import RunConfig, RunOptions
+from recap_fast.launch.execute import run as launch
+from recap_fast.launch.reporter import Reporter
+from recap_fast.launch.result import RunResult
+from recap_fast.shards.expand import expand
+from recap_fast.shards.sample import Columns
+from recap_fast.write.verify import Verdict
+from recap_fast.write.verify import verify as check
+
+Patterns = str | Path | Sequence[str | Path]
+
+
+def build_engine(
+    recipe: str | Path,
+    checkpoint: str | Path,
+    output: str | Path,
+    *,
+    tokenizer: str | Path | None = None,
+    precision: str | None = None,
+    backend: Backend = "torch",
+    calibration: str | Path | None = None,
+    overwrite: bool = False,
+) -> EngineSpec:
+    """Makes an engine directory from a recipe (a .toml file, or the name of one that ships) and a checkpoint.
+
+    Returns what engine.json says of it.
+    """
+    return build(
+        str(recipe),
+        Path(checkpoint),
+        Path(output),
+        tokenizer=_path(tokenizer),
+        precision=precision,
+        backend=backend,
+        calibration=_path(calibration),
+        overwrite=overwrite,
+    )
+
+
+def run(
+    engine: str | Path,
+    shards: Patterns,
+    output: str | Path,
+    *,
+    log_format: Literal["text", "json"] | None = None,
+    **options: Unpack[RunOptions],
+) -> RunResult:
+    """Captions shards of images into the folder `output`, or goes on there where an earlier run stopped.
+
+    `shards` are tars, Parquet files or folders of images, as for `recap-fast run`. `log_format` says how progress is
+    shown on standard error; None shows nothing. Raises ConfigError, EngineError, and OSError where output cannot be
+    written; what is finished by then stays.
+    """
+    given = {"engine": Path(engine), "shards": _patterns(shards), "output": Path(output), **options}
+    return launch(RunConfig.of(given), Reporter(log_format))
+
+
+def verify(output: str | Path, shards: Patterns = (), *, image_column: str | None = None) -> Verdict:
+    """Proves that the output of a run is whole; with `shards`, also that it has what the inputs have.
+
+    The output is proven where the verdict has no faults.
+    """
+    patterns = _patterns(shards)
+    inputs = expand(patterns, Columns(image=image_column)) if patterns else None
+    return check(Path(output), inputs)
+
+
+def _patterns(shards: Patterns) -> tuple[str, ...]:
+    return (str(shards),) if isinstance(shards, str | Path) else tuple(map(str, shards))
+
+
+def _path(path: str | Path | None) -> Path | None:
+    return None if path is None else Path(path)

@@ -1,0 +1,196 @@
+"""The front door for Python: an open engine with its tokenizer, its prompt and its decoder. Images in, captions out.
+
+with recap_fast.Captioner.open("engine") as captioner:
+    for row in captioner.caption(["cat.jpg", "dog.jpg"]):
+        print(row.caption)
+"""
+
+import itertools
+import threading
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Self, Unpack
+
+import numpy as np
+from numpy.typing import NDArray
+
+from recap_fast.captioner.config import CaptionConfig, CaptionOptions
+from recap_fast.captioner.images import ImageInput, decode_images
+from recap_fast.captioner.stream import SharedEngine, Stream
+from recap_fast.decode.decoder import make_decoder
+from recap_fast.generate.devices import gpu_number
+from recap_fast.generate.engine import Engine
+from recap_fast.generate.prepared import PreparedEngine
+from recap_fast.records import FinishReason, Pixels, Request, Row, Sample
+
+Fields = Mapping[str, str | None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Caption:
+    """What became of one image."""
+
+    index: int
+    """Position among the images that were given, from 0."""
+    caption: str | None
+    """None where there is none: `status` and `error` say why."""
+    status: str
+    """'ok', or the kind of failure."""
+    error: str | None
+    warning: str | None
+    """A field of the prompt that was cut."""
+    finish_reason: FinishReason
+    """'stop', 'length' at the limit, 'loop' where it repeated itself, 'error' without a caption."""
+    num_tokens: int | None
+    width: int | None
+    """Pixels, as displayed; None where the image cannot be read."""
+    height: int | None
+
+
+class Captioner:
+    """Captions images; `with` closes it. Several threads may use one: their images share the engine's batch."""
+
+    def __init__(self, config: CaptionConfig):
+        """Reads the engine directory and makes the decoder; `start` loads the weights. Raises ConfigError."""
+        self.config = config
+        self.prepared = PreparedEngine.read(
+            config.engine, prompt=config.prompt, max_field_tokens=config.max_field_tokens
+        )
+        self.decoder = make_decoder(
+            config.decoder,
+            self.prepared.spec.preprocess,
+            max_image_pixels=config.max_image_pixels,
+            num_threads=config.decode_threads,
+            device_id=None if config.decoder == "pillow" else gpu_number(config.options.device),
+        )
+        self._max_new_tokens = self.prepared.max_new_tokens(config.options)
+        self._shared: SharedEngine | None = None
+        self._numbers = itertools.count()
+        self._decoding = threading.Lock()
+
+    @classmethod
+    def open(cls, engine: str | Path, **options: Unpack[CaptionOptions]) -> Self:
+        """Opens an engine directory that `build-engine` made, with the options of `recap-fast run`.
+
+        Raises ConfigError for what cannot be used: the directory, an option, the device.
+        """
+        captioner = cls(CaptionConfig.of({"engine": Path(engine), **options}))
+        try:
+            return captioner.start()
+        except BaseException:
+            captioner.close()
+            raise
+
+    def start(self) -> Self:
+        """Loads the weights. Raises ConfigError where the backend, the device or the weights cannot be had."""
+        self._shared = SharedEngine(self.prepared.open(self.config.options))
+        return self
+
+    @property
+    def engine(self) -> Engine:
+        """The open engine. Raises RuntimeError before `start` and after `close`."""
+        return self._open_engine().engine
+
+    def caption(self, images: Iterable[ImageInput], fields: Iterable[Fields] | None = None) -> list[Caption]:
+        """Captions images; the rows are in their order. See `stream`, which does not wait for the last one."""
+        return list(self.stream(images, fields))
+
+    def stream(self, images: Iterable[ImageInput], fields: Iterable[Fields] | None = None) -> Iterator[Caption]:
+        """Captions images as they come, however many, and yields a row for each, in their order.
+
+        An image is a path, the bytes of a file, an image of Pillow's, or an array uint8 [height, width, 3]. `fields`
+        has the values for each image's prompt, such as {"org_caption": "a cat"}. A bad image is a row with a status
+        and an error. Raises TypeError for what is no image, ValueError for fewer or more fields than images, and
+        EngineError where the device fails.
+        """
+        stream: Stream[tuple[int, ImageInput, Fields]] = Stream(self._open_engine(), self._prepare)
+        return (row for rows in stream.run(_numbered(images, fields)) for row in self._captions(rows))
+
+    def request(
+        self,
+        pixels: Pixels,
+        fields: Fields,
+        *,
+        noise_key: int = 0,
+        max_new_tokens: int | None = None,
+    ) -> tuple[Request, str | None]:
+        """What the engine is asked for an image's pixels, uint8 [3, size, size], and a warning where a field was cut.
+
+        `noise_key` names the image's random numbers where captions are sampled.
+        """
+        text_ids, warning = self.prepared.prompts.text_ids(fields)
+        limit = self._max_new_tokens if max_new_tokens is None else max_new_tokens
+        return Request(next(self._numbers), pixels, text_ids, limit, noise_key), warning
+
+    def detokenize(self, rows: Sequence[NDArray[np.int32]]) -> list[str]:
+        """The text of each row of token ids."""
+        return self.prepared.tokenizer.detokenize(rows)
+
+    def close(self) -> None:
+        """Frees the device's memory and the decoder's threads."""
+        if self._shared is not None:
+            self._shared.engine.close()
+            self._shared = None
+        self.decoder.close()
+
+    def _open_engine(self) -> SharedEngine:
+        if self._shared is None:
+            raise RuntimeError("The captioner is closed: open one with Captioner.open(engine).")
+        return self._shared
+
+    def _prepare(self, batch: Sequence[tuple[int, ImageInput, Fields]]) -> list[tuple[Row, Request | None]]:
+        """Decodes images and makes their requests."""
+        images = [image for _, image, _ in batch]
+        with self._decoding:  # a decoder is for one thread
+            decoded = decode_images(images, self.decoder, self.prepared.spec.preprocess, self.config.max_image_pixels)
+        prepared: list[tuple[Row, Request | None]] = []
+        for (index, _, fields), (pixels, outcome) in zip(batch, decoded, strict=True):
+            row = Row(order=index, sample=Sample(shard="", index=index, key="", image=b""), outcome=outcome)
+            request = None
+            if pixels is not None:
+                request, row.warning = self.request(pixels, fields, noise_key=index)
+            prepared.append((row, request))
+        return prepared
+
+    def _captions(self, rows: Sequence[Row]) -> list[Caption]:
+        from recap_fast.write.captions import captions_of
+
+        return [
+            Caption(
+                index=row.order,
+                caption=text,
+                status=row.status,
+                error=row.outcome.error,
+                warning=row.warning,
+                finish_reason="error" if row.completion is None else row.completion.finish_reason,
+                num_tokens=None if row.completion is None else row.completion.num_tokens,
+                width=row.outcome.width,
+                height=row.outcome.height,
+            )
+            for row, text in zip(rows, captions_of(rows, self.detokenize), strict=True)
+        ]
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def _numbered(
+    images: Iterable[ImageInput], fields: Iterable[Fields] | None
+) -> Iterator[tuple[int, ImageInput, Fields]]:
+    if isinstance(images, str | bytes | Path):
+        raise TypeError(f"images is one {type(images).__name__}: give a list, such as [image].")
+    if fields is None:
+        yield from ((index, image, {}) for index, image in enumerate(images))
+        return
+    end = object()
+    for index, (image, values) in enumerate(itertools.zip_longest(images, fields, fillvalue=end)):
+        if image is end or values is end:
+            raise ValueError(f"There are {'fewer' if image is end else 'more'} images than fields: {index} of one.")
+        yield index, image, values  # type: ignore[misc]

@@ -1,0 +1,76 @@
+"""How images are captioned: one frozen record, checked when it is made, and the flat options that it is made from."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any, Literal, Self, TypedDict
+
+from recap_fast.cpus import default_decode_threads
+from recap_fast.defaults import MAX_FIELD_TOKENS, MAX_IMAGE_PIXELS
+from recap_fast.errors import ConfigError
+from recap_fast.generate.engine import EngineOptions, Sampling
+
+
+class CaptionOptions(TypedDict, total=False):
+    """The options of `recap-fast run` that decide how images are captioned, by the same names. None: the default."""
+
+    device: str
+    """auto, cpu, cuda or cuda:N."""
+    num_slots: int | None
+    """Captions generated at once; None: what is fastest on the device."""
+    prefill_images: int | None
+    """Images that join in one step; None: what is fastest on the device."""
+    prompt: str | None
+    """Question to ask instead of the engine's own; may hold fields such as {org_caption}."""
+    max_field_tokens: int
+    """Longer fields of the prompt are cut."""
+    max_new_tokens: int | None
+    """Longest caption in tokens; None: the engine's."""
+    temperature: float
+    """0 is greedy, the paper's way."""
+    top_k: int
+    """Sample from the k most likely tokens; 0 means all."""
+    top_p: float
+    """Sample from the most likely tokens that together have this probability."""
+    seed: int
+    """Random seed for sampling."""
+    loop_stop: bool
+    """End captions that repeat themselves."""
+    decoder: Literal["auto", "dali", "pillow"]
+    decode_threads: int | None
+    """Threads that decode images; None: half of the processors."""
+    max_image_pixels: int | None
+    """Larger images are refused."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CaptionConfig:
+    """An engine directory and how it is to caption."""
+
+    engine: Path
+    options: EngineOptions = field(default_factory=EngineOptions)
+    decoder: str = "auto"
+    decode_threads: int = field(default_factory=default_decode_threads)
+    max_image_pixels: int = MAX_IMAGE_PIXELS
+    """Images of more pixels are not decoded."""
+    prompt: str | None = None
+    """Asked instead of the engine's own question."""
+    max_field_tokens: int = MAX_FIELD_TOKENS
+
+    def __post_init__(self) -> None:
+        if self.decode_threads < 1:
+            raise ConfigError(f"--decode-threads {self.decode_threads}: give a count of at least 1.")
+
+    @classmethod
+    def of(cls, given: Mapping[str, Any]) -> Self:
+        """Makes it from flat options with the command line's names; one that is None has its default.
+
+        Raises ConfigError for a value that cannot be, and TypeError for a name that is not known.
+        """
+        flat = {name: value for name, value in given.items() if value is not None}
+
+        def take(record: type[Any]) -> dict[str, Any]:
+            return {f.name: flat.pop(f.name) for f in fields(record) if f.name in flat}
+
+        sampling = Sampling(**take(Sampling))
+        return cls(**{"options": EngineOptions(**take(EngineOptions), sampling=sampling), **flat})

@@ -1,0 +1,49 @@
+"""`recap-fast build-engine`."""
+
+import contextlib
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from recap_fast.cli.options import FOLDER
+
+ANY_PATH = click.Path(path_type=Path)
+
+
+@click.command("build-engine")
+@click.argument("recipe")
+@click.option("--checkpoint", type=FOLDER, required=True, help="LLaVA checkpoint: safetensors and config.json.")
+@click.option("--output", type=FOLDER, required=True, help="Engine directory to make.")
+@click.option("--tokenizer", type=ANY_PATH, help="Tokenizer to use instead of the checkpoint's.")
+@click.option("--precision", help="Instead of the recipe's: float32, bfloat16, float16, fp8 or int8.")
+@click.option("--backend", type=click.Choice(["torch", "tensorrt-llm"]), default="torch", help="What will run it.")
+@click.option("--flow", type=click.Choice(["trt", "pytorch"]), help="Of tensorrt-llm: compiled or not.  [default: trt]")
+@click.option("--calibration", type=ANY_PATH, help="Of tensorrt-llm: captions to calibrate FP8 with.")
+@click.option("--tune", "is_tuned", is_flag=True, help="Find the fastest sizes on this machine, as `tune` does.")
+@click.option("--overwrite", is_flag=True, help="Replace an engine that is there.")
+def build_engine(recipe: str, checkpoint: Path, output: Path, is_tuned: bool, **choices: Any) -> None:
+    """Makes an engine directory from RECIPE (a .toml file, or the name of one that ships) and a checkpoint."""
+    from recap_fast.build.engine_directory import build_engine as build
+
+    if is_tuned and choices["backend"] != "torch":
+        raise click.UsageError("--tune is for --backend torch: the recipe's limits size an engine of tensorrt-llm.")
+    bars: list[Any] = []
+    with contextlib.ExitStack() as stack:
+
+        def show(done: int, total: int) -> None:
+            if not bars:  # an error before it shows nothing but itself
+                bars.append(stack.enter_context(click.progressbar(length=total, label="weights", file=sys.stderr)))
+            bars[0].update(done - bars[0].pos)
+
+        spec = build(recipe, checkpoint, output, progress=show, **choices)
+    size = sum(f.stat().st_size for f in output.rglob("*") if f.is_file()) / 2**20
+    click.echo(
+        f"{spec.name}: {spec.text.num_layers} decoder layers of {spec.text.hidden_size}, "
+        f"{spec.vision.num_image_tokens} image tokens, {spec.precision}, {size:,.1f} MiB in {output}"
+    )
+    if is_tuned:
+        from recap_fast.bench.tune import tune
+
+        click.echo(tune(output, "auto", say=lambda line: click.echo(line, err=True)).table())

@@ -1,0 +1,108 @@
+"""`recap-fast run`."""
+
+import contextlib
+import logging
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from recap_fast.cli import options
+from recap_fast.cli.messages import exit_with_sentence
+from recap_fast.errors import ConfigError, ExitCode
+
+if TYPE_CHECKING:
+    from recap_fast.launch.plan import Plan
+    from recap_fast.launch.reporter import Reporter
+
+
+@click.command()
+@options.engine
+@click.option(
+    "--shards",
+    "--input",
+    multiple=True,
+    required=True,
+    help="Tars, Parquet files or folders of images: path or URL, '{00000..00099}.tar', glob, @list.txt. Repeatable.",
+)
+@click.option(
+    "--output", "--output-folder", type=options.FOLDER, required=True, help="Folder for captions; resumed if there."
+)
+@options.speed
+@options.max_image_pixels
+@click.option("--prompt", help="Question to ask instead of the engine's; may hold fields: {org_caption}.")
+@click.option("--prompt-file", type=options.FILE, help="The same, from a file.")
+@options.max_field_tokens
+@click.option("--temperature", type=float, default=0.0, help="0 is greedy, the paper's way.")
+@click.option("--top-k", type=int, default=0, help="Sample from the k most likely tokens; 0 means all.")
+@click.option(
+    "--top-p", type=float, default=1.0, help="Sample from the most likely tokens that together have this probability."
+)
+@click.option("--seed", type=int, default=0, help="Random seed for sampling.")
+@click.option("--loop-stop/--no-loop-stop", default=True, help="End captions that repeat themselves.")
+@options.image_column
+@click.option("--caption-column", help="Column of Parquet inputs with the original caption.")
+@click.option("--limit", type=int, help="Stop after so many images; the shard it stops in stays unfinished.")
+@click.option("--dry-run", is_flag=True, help="Show what would be done, and do nothing.")
+@click.option("--overwrite", is_flag=True, help="Delete the captions that are there and begin anew.")
+@click.option("--retry-failed", is_flag=True, help="Do rows with an error again.")
+@click.option("--redo-changed", is_flag=True, help="Do shards again whose input has changed.")
+@click.option("--shard-index", type=int, help="This process's part, from 0.  [default: SLURM_ARRAY_TASK_ID]")
+@click.option("--num-shards", type=int, help="Processes that share the work.  [default: SLURM_ARRAY_TASK_COUNT]")
+@click.option("--drain-seconds", type=float, default=60.0, help="Time to finish captions in flight after a signal.")
+@click.option("--max-error-rate", type=float, default=0.1, help="Exit with 3 if a larger share has no caption.")
+@click.option(
+    "--log-format", type=click.Choice(["text", "json"]), default="text", help="Format of the messages on stderr."
+)
+def run(**given: Any) -> None:
+    """Captions shards of images. Run it again to go on where it was stopped, or to retry shards that failed.
+
+    SIGTERM, SIGINT (Ctrl-C) and SIGUSR1 finish the captions in flight and stop; a second signal stops at once. Exit
+    codes: 0 complete; 1 a shard or the engine failed; 2 usage; 3 complete, but more images failed than
+    --max-error-rate; 75 stopped by a signal.
+    """
+    from recap_fast.launch.reporter import Reporter, ReporterHandler
+
+    reporter = Reporter(given.pop("log_format"))
+    logger = logging.getLogger("recap_fast")
+    logger.handlers = [ReporterHandler(reporter)]
+    logger.propagate = False
+    exit_with_sentence(lambda: sys.exit(_run(given, reporter)), lambda text: reporter.event("error", text))
+
+
+def _run(given: dict[str, Any], reporter: "Reporter") -> ExitCode:
+    from recap_fast.launch.config import RunConfig
+    from recap_fast.launch.execute import run as launch
+    from recap_fast.launch.plan import plan
+
+    dry_run, prompt = given.pop("dry_run"), _prompt(given.pop("prompt"), given.pop("prompt_file"))
+    config = RunConfig.of({**given, "prompt": prompt})
+    if not dry_run:
+        return launch(config, reporter, drain_on_signals=True).outcome
+    with contextlib.closing(plan(config)) as made:
+        _show(made, reporter)
+    return ExitCode.COMPLETE
+
+
+def _prompt(prompt: str | None, file: Path | None) -> str | None:
+    if file is None:
+        return prompt
+    if prompt is not None:
+        raise ConfigError("--prompt and --prompt-file: give one of them.")
+    try:
+        return file.read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"--prompt-file {file} cannot be read: {error}") from error
+
+
+def _show(made: "Plan", reporter: "Reporter") -> None:
+    """Lists what `run` would do; nothing was loaded or written for it."""
+    from recap_fast.shards.expand import describe
+
+    pending, total = made.pending(), len(made.shard_set.shards)
+    for shard, reason in ((p.shard, p.reason) for p in pending):
+        target = made.output_path(shard)
+        reporter.event("plan", f"{describe(shard)} -> {target} ({reason})", shard=shard.name, reason=reason)
+    text = f"{len(pending)} of {total} shards to do; nothing was written."
+    reporter.event("dry_run", text, pending=len(pending), total=total)

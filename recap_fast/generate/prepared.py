@@ -1,0 +1,64 @@
+"""An engine directory read and its prompt encoded: all that is known of an engine before its weights are loaded."""
+
+import dataclasses
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any, Self
+
+from recap_fast.defaults import MAX_FIELD_TOKENS
+from recap_fast.generate.engine import Engine, EngineOptions, open_engine
+from recap_fast.generate.prompt import PromptEncoder
+from recap_fast.generate.spec import EngineSpec
+from recap_fast.generate.tokenizer import Tokenizer, load_tokenizer
+from recap_fast.records import Completion, Request
+
+
+@dataclass(frozen=True, slots=True)
+class PreparedEngine:
+    """Opens engines, as often as wanted."""
+
+    folder: Path
+    spec: EngineSpec
+    """As engine.json has it, with the question that is asked."""
+    tokenizer: Tokenizer
+    prompts: PromptEncoder
+
+    @classmethod
+    def read(cls, folder: Path, *, prompt: str | None = None, max_field_tokens: int = MAX_FIELD_TOKENS) -> Self:
+        """Reads an engine directory. `prompt` is asked instead of the engine's own question.
+
+        Raises ConfigError where the directory or the prompt cannot be used.
+        """
+        spec, tokenizer = EngineSpec.load(folder), load_tokenizer(folder)
+        max_text_tokens = spec.limits.max_text_tokens if prompt is None else None
+        if prompt is not None:
+            spec = dataclasses.replace(spec, prompt=dataclasses.replace(spec.prompt, text=prompt))
+        return cls(folder, spec, tokenizer, PromptEncoder(tokenizer, spec.prompt, max_field_tokens, max_text_tokens))
+
+    def with_spec(self, **changed: Any) -> Self:
+        """The same with other values in its spec, such as `stop_ids=()`."""
+        return dataclasses.replace(self, spec=dataclasses.replace(self.spec, **changed))
+
+    def max_new_tokens(self, options: EngineOptions) -> int:
+        """The longest caption, in tokens."""
+        return options.max_new_tokens or self.spec.limits.max_new_tokens
+
+    def open(self, options: EngineOptions | None = None) -> Engine:
+        """Loads the weights. Raises ConfigError where the backend, the device or the weights cannot be had."""
+        return open_engine(self.folder, self.spec, options or EngineOptions(), self.prompts)
+
+
+def generate_all(engine: Engine, requests: Iterable[Request]) -> Iterator[Completion]:
+    """Runs requests through an engine that is kept full; completions in the order in which they end."""
+    waiting, in_flight = iter(requests), 0
+    while True:
+        joining = list(islice(waiting, engine.free_slots))
+        engine.submit(joining)
+        in_flight += len(joining)
+        if not in_flight:
+            return
+        for completion in engine.step():
+            in_flight -= 1
+            yield completion

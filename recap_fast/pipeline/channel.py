@@ -1,0 +1,95 @@
+"""How one thread of a run hands things to the next: bounded, with an end, and with a way to give up."""
+
+import threading
+from collections import deque
+from typing import Generic, TypeVar
+
+T = TypeVar("T")
+
+
+class Channel(Generic[T]):
+    """Items from one thread to another in order, at most `capacity` of them at a time.
+
+    The sender closes it behind the last item. Any thread may cancel it: from then on nothing goes in or comes out.
+    """
+
+    def __init__(self, capacity: int):
+        self._capacity = capacity
+        self._items: deque[T] = deque()
+        self._changed = threading.Condition()
+        self._closed = self._cancelled = False
+
+    def put(self, item: T) -> bool:
+        """Waits for room and sends an item; False where the channel is cancelled, so that nobody will take it."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._cancelled or len(self._items) < self._capacity)
+            if not self._cancelled:
+                self._items.append(item)
+                self._changed.notify_all()
+            return not self._cancelled
+
+    def take(self, at_most: int, timeout_s: float | None = None) -> list[T]:
+        """Waits for an item, for `timeout_s` at most, and takes it with those behind it, up to `at_most`.
+
+        The list is empty where none came in time, or none will come any more (`is_finished`).
+        """
+        with self._changed:
+            self._changed.wait_for(lambda: bool(self._items) or self._closed or self._cancelled, timeout_s)
+            if self._cancelled:
+                return []
+            taken = [self._items.popleft() for _ in range(min(at_most, len(self._items)))]
+            self._changed.notify_all()
+            return taken
+
+    def close(self) -> None:
+        """Says that no item follows."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+
+    def cancel(self) -> None:
+        """Drops all items; whoever waits at either end goes on."""
+        with self._changed:
+            self._cancelled = True
+            self._items.clear()
+            self._changed.notify_all()
+
+    @property
+    def is_cancelled(self) -> bool:
+        """Whether `cancel` was called."""
+        return self._cancelled
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether `take` will give nothing any more."""
+        with self._changed:
+            return self._cancelled or (self._closed and not self._items)
+
+
+class Window:
+    """Bounds how many things are on their way, from `enter` to `leave`."""
+
+    def __init__(self, size: int):
+        self._free = size
+        self._changed = threading.Condition()
+        self._cancelled = False
+
+    def enter(self) -> bool:
+        """Waits for a free place and takes it; False where the window is cancelled."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._cancelled or self._free > 0)
+            if not self._cancelled:
+                self._free -= 1
+            return not self._cancelled
+
+    def leave(self, count: int) -> None:
+        """Frees places."""
+        with self._changed:
+            self._free += count
+            self._changed.notify_all()
+
+    def cancel(self) -> None:
+        """Lets whoever waits go on, without a place."""
+        with self._changed:
+            self._cancelled = True
+            self._changed.notify_all()

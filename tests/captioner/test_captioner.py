@@ -1,0 +1,225 @@
+"""The front door for Python: what it takes, what it gives, from one thread and from several."""
+
+import io
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+from PIL import Image
+from support import pictures
+
+import recap_fast
+from recap_fast.captioner.stream import READ_AHEAD, READ_BATCH
+from recap_fast.errors import ConfigError, EngineError
+
+SIZES = [(40, 30), (24, 33), (64, 64), (20, 50)]
+
+
+@pytest.fixture(scope="module")
+def images() -> list[bytes]:
+    return [pictures.encode(pictures.noise(*SIZES[i % 4], seed=i), "PNG") for i in range(12)]
+
+
+def open_captioner(engine, **options) -> recap_fast.Captioner:
+    return recap_fast.Captioner.open(engine, device="cpu", decoder="pillow", max_new_tokens=5, **options)
+
+
+@pytest.fixture(scope="module")
+def captioner(tiny_engine) -> Iterator[recap_fast.Captioner]:
+    with open_captioner(tiny_engine) as opened:
+        yield opened
+
+
+@pytest.fixture(scope="module")
+def truth(captioner, images) -> list[str | None]:
+    """Each image's caption, made alone."""
+    return [captioner.caption([image])[0].caption for image in images]
+
+
+def test_rows_come_in_the_order_of_their_images(captioner, images, truth):
+    rows = captioner.caption(images)
+    assert [row.index for row in rows] == list(range(12))
+    assert [row.caption for row in rows] == truth
+    assert len(set(truth)) > 3
+    assert {(row.status, row.error, row.warning) for row in rows} == {("ok", None, None)}
+    assert [(row.width, row.height) for row in rows[:4]] == SIZES
+    assert all(row.finish_reason in ("stop", "length") and 1 <= row.num_tokens <= 5 for row in rows)
+
+
+def test_paths_bytes_pictures_and_arrays_of_one_image_have_one_caption(captioner, images, truth, tmp_path):
+    (tmp_path / "a.png").write_bytes(images[0])
+    picture = Image.open(io.BytesIO(images[0]))
+    kinds = [
+        tmp_path / "a.png",
+        str(tmp_path / "a.png"),
+        images[0],
+        memoryview(images[0]),
+        picture,
+        np.asarray(picture),
+    ]
+    assert [row.caption for row in captioner.caption(kinds)] == [truth[0]] * len(kinds)
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "I;16"])
+def test_a_picture_of_pillows_goes_by_the_rules_for_a_file(captioner, mode):
+    picture = pictures.noise(30, 20, seed=3).convert("L" if mode == "I;16" else mode)
+    if mode == "I;16":
+        picture = Image.fromarray(np.asarray(picture).astype(np.uint16) * 257)
+    opened, encoded = captioner.caption([picture, pictures.encode(picture, "PNG")])
+    assert (opened.caption, opened.width) == (encoded.caption, encoded.width)
+
+
+def test_a_picture_of_pillows_is_turned_upright(captioner):
+    picture = pictures.noise(30, 20, seed=3)
+    data = pictures.encode(picture, "JPEG", exif=pictures.with_orientation(6))
+    opened, encoded = captioner.caption([Image.open(io.BytesIO(data)), data])
+    assert (opened.width, opened.height) == (20, 30)
+    assert opened.caption == encoded.caption
+
+
+def test_a_grey_array_is_an_image(captioner):
+    grey = np.arange(900, dtype=np.uint8).reshape(30, 30)
+    one, three = captioner.caption([grey, np.repeat(grey[..., None], 3, -1)])
+    assert one.caption == three.caption
+
+
+def test_a_bad_image_is_a_row_that_says_why(captioner, images, truth, tmp_path):
+    thin = np.zeros((1, 900, 3), np.uint8)
+    rows = captioner.caption([images[0], b"<html>", tmp_path / "none.jpg", b"", thin, images[1]])
+    assert [row.status for row in rows] == ["ok", "not_an_image", "unreadable", "empty_image", "too_small", "ok"]
+    assert [row.caption for row in rows] == [truth[0], None, None, None, None, truth[1]]
+    assert rows[2].error == f"{tmp_path}/none.jpg cannot be read: No such file or directory"
+    assert {row.finish_reason for row in rows[1:5]} == {"error"}
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        (None, "An image is a NoneType: give a path, bytes"),
+        (3, "An image is a int"),
+        (np.zeros((4, 4, 3)), r"An image is an array of float64 \[4, 4, 3\]: give uint8"),
+        (np.zeros((3, 4, 4), np.uint8), r"array of uint8 \[3, 4, 4\]"),
+    ],
+)
+def test_what_is_no_image_is_an_error_of_the_caller(captioner, wrong, message):
+    with pytest.raises(TypeError, match=message):
+        captioner.caption([wrong])
+
+
+@pytest.mark.parametrize("one", ["a.jpg", b"bytes"])
+def test_one_image_without_a_list_is_an_error(captioner, one):
+    with pytest.raises(TypeError, match=r"images is one .*: give a list, such as \[image\]"):
+        captioner.caption(one)
+
+
+def test_no_images_have_no_rows(captioner):
+    assert captioner.caption([]) == []
+
+
+def test_a_stream_reads_no_further_ahead_than_it_must_and_needs_no_end(captioner, images, truth):
+    read = []
+
+    def endless():
+        while True:
+            read.append(1)
+            yield images[len(read) % 12]
+
+    rows = captioner.stream(endless())
+    first = [next(rows).caption for _ in range(300)]
+    assert first == [truth[(i + 1) % 12] for i in range(300)]
+    slots = 8
+    assert len(read) <= 300 + 4 * slots + (2 + READ_AHEAD) * READ_BATCH
+
+
+def test_the_batch_stays_full_across_images(captioner, images, monkeypatch):
+    steps, step = [], captioner.engine.step
+    monkeypatch.setattr(captioner.engine, "step", lambda: (steps.append(1), step())[1])
+    rows = captioner.caption(images * 8)
+    assert len(steps) < sum(row.num_tokens for row in rows) / 4  # one after another, they would be as many
+
+
+def test_fields_fill_the_prompt_of_each_image(tiny_engine, images):
+    with open_captioner(tiny_engine, prompt="It is {org_caption}.", max_field_tokens=4) as captioner:
+        alone = [captioner.caption([images[0]], [{"org_caption": text}])[0].caption for text in ("a", "b")]
+        rows = captioner.caption(
+            images[:1] * 3, [{"org_caption": "a"}, {"org_caption": "b"}, {"org_caption": "x" * 99}]
+        )
+    assert [row.caption for row in rows[:2]] == alone
+    assert [bool(row.warning) for row in rows] == [False, False, True]
+    assert rows[2].warning.startswith("org_caption cut from ")
+
+
+@pytest.mark.parametrize(("num_fields", "word"), [(1, "more"), (3, "fewer")])
+def test_as_many_fields_as_images_are_needed(captioner, images, num_fields, word):
+    with pytest.raises(ValueError, match=f"There are {word} images than fields"):
+        captioner.caption(images[:2], [{}] * num_fields)
+
+
+def test_sampling_is_the_same_for_the_same_seed(tiny_engine, images):
+    found = []
+    for seed in (1, 1, 2):
+        with open_captioner(tiny_engine, temperature=3.0, seed=seed) as captioner:
+            found.append([row.caption for row in captioner.caption(images)])
+    assert found[0] == found[1] != found[2]
+
+
+def test_several_threads_share_the_engine_and_each_gets_its_own_rows(captioner, images, truth):
+    start = threading.Barrier(4)
+
+    def caption(offset):
+        start.wait()
+        order = [(offset + i) % 12 for i in range(40)]
+        return [row.caption for row in captioner.caption([images[i] for i in order])] == [truth[i] for i in order]
+
+    with ThreadPoolExecutor(4) as pool:
+        assert list(pool.map(caption, range(4))) == [True] * 4
+
+
+def test_a_stream_that_is_left_does_not_disturb_the_next(captioner, images, truth):
+    left = captioner.stream(images * 3)
+    next(left)
+    left.close()
+    held = captioner.stream(images * 3)
+    next(held)
+    assert [row.caption for row in captioner.caption(images)] == truth
+    assert [row.caption for row in held] == (truth * 3)[1:]
+
+
+def test_an_error_of_the_images_iterator_reaches_the_caller_and_the_captioner_goes_on(captioner, images, truth):
+    def breaking():
+        yield images[0]
+        raise OSError("the disk is gone")
+
+    with pytest.raises(OSError, match="the disk is gone"):
+        captioner.caption(breaking())
+    assert captioner.caption(images[:1])[0].caption == truth[0]
+
+
+def test_an_engine_that_breaks_is_an_error(tiny_engine, images, monkeypatch):
+    with open_captioner(tiny_engine) as captioner:
+        monkeypatch.setattr(captioner.engine, "step", lambda: (_ for _ in ()).throw(EngineError("CUDA error")))
+        with pytest.raises(EngineError, match="CUDA error"):
+            captioner.caption(images)
+
+
+def test_a_closed_captioner_says_so(tiny_engine, images):
+    with open_captioner(tiny_engine) as captioner:
+        pass
+    with pytest.raises(RuntimeError, match=r"The captioner is closed: open one with Captioner.open\(engine\)"):
+        captioner.caption(images)
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"num_slots": 0}, ConfigError, "--num-slots 0"),
+        ({"prompt": "{nothing}"}, ConfigError, "unknown field {nothing}"),
+        ({"temprature": 1.0}, TypeError, "temprature"),
+        ({"max_new_tokens": 10**6}, ConfigError, "does not fit"),
+    ],
+)
+def test_options_are_those_of_run_and_checked(tiny_engine, options, error, message):
+    with pytest.raises(error, match=message):
+        recap_fast.Captioner.open(tiny_engine, **{"device": "cpu", "decoder": "pillow", **options})
