@@ -17,8 +17,9 @@ from gpu.setting import Setting
 from recap_fast.bench.synthetic import word_vocabulary
 from recap_fast.build.architecture import Architecture
 from recap_fast.build.recipe import PROMPT, load_recipe
-from recap_fast.build.weights import EIGHT_BITS, FusedTensor, plan_weights, quantize
+from recap_fast.build.weights import quantize
 from recap_fast.generate.engine import EngineOptions
+from recap_fast.generate.layout import EIGHT_BITS, FusedTensor
 from recap_fast.generate.prompt import PromptEncoder
 from recap_fast.generate.spec import (
     WEIGHTS_FILE,
@@ -146,7 +147,7 @@ def _write(folder: Path, setting: Setting, precision: Precision) -> None:
         preprocess_mode="pad",
     )
     tensors: dict[str, torch.Tensor] = {}
-    for number, tensor in enumerate(plan_weights(architecture)):
+    for number, tensor in enumerate(architecture.plan()):
         tensors |= _random(tensor, number, precision, torch.device(setting.device))
     save_file(tensors, folder / WEIGHTS_FILE)
     EngineSpec(

@@ -16,7 +16,6 @@ from gpu import model
 from gpu.setting import Found, Setting
 from recap_fast.bench.stages import caption_all
 from recap_fast.build.architecture import Architecture
-from recap_fast.build.weights import plan_weights
 from recap_fast.generate.engine import open_engine
 from recap_fast.generate.spec import WEIGHTS_FILE, EngineSpec
 
@@ -71,7 +70,7 @@ def load(made: model.Model, device: str) -> LlavaForConditionalGeneration:
         preprocess_mode="pad",
     )
     with safe_open(made.folder / WEIGHTS_FILE, "pt", device=device) as file, torch.no_grad():
-        for tensor in plan_weights(architecture):
+        for tensor in architecture.plan():
             rows = file.get_tensor(tensor.name).reshape(-1, *next(iter(tensor.sources.values()))[1:])
             counts = [shape[0] for shape in tensor.sources.values()]
             for name, part in zip(tensor.sources, rows.split(counts), strict=True):

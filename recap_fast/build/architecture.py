@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from recap_fast.errors import ConfigError
 from recap_fast.generate.json_file import read_json
+from recap_fast.generate.layout import FusedTensor, plan_weights
 from recap_fast.generate.spec import RopeSpec, TextSpec, VisionSpec
 
 READS = "recap-fast reads LLaVA-1.5: a CLIP vision tower, a two-layer GELU projector, a Llama language model"
@@ -68,6 +69,10 @@ class Architecture:
     """The stop ids of config.json; empty where it names none."""
     preprocess_mode: Literal["pad", "crop"] | None
     """'pad' or 'crop' where config.json says so (the original LLaVA's does)."""
+
+    def plan(self) -> list[FusedTensor]:
+        """The tensors of an engine of this model."""
+        return plan_weights(self.vision, self.text, projector_bias=self.projector_bias)
 
 
 def read_architecture(folder: Path) -> Architecture:

@@ -28,7 +28,7 @@ from recap_fast.build.checkpoint import Checkpoint, open_checkpoint
 from recap_fast.build.preprocessing import read_preprocess
 from recap_fast.build.recipe import AUTO, Recipe, find_recipe, load_recipe
 from recap_fast.build.tensorrt import Parts, TensorRTBuild
-from recap_fast.build.weights import Progress, check_sides, expected_shapes, plan_weights, write_weights
+from recap_fast.build.weights import OnProgress, check_sides, expected_shapes, write_weights
 from recap_fast.errors import ConfigError
 from recap_fast.generate.json_file import read_json
 from recap_fast.generate.prompt import PromptEncoder, Template, find_template
@@ -49,7 +49,7 @@ def build_engine(
     tokenizer: Path | None = None,
     precision: str | None = None,
     overwrite: bool = False,
-    progress: Progress | None = None,
+    progress: OnProgress | None = None,
     backend: Backend = "torch",
     flow: Flow | None = None,
     calibration: Path | None = None,
@@ -72,7 +72,7 @@ def build_engine(
     tokenizer_file = _find_tokenizer(checkpoint, tokenizer)
     architecture = _check_tensors(source, architecture)
     spec = make_spec(choices, source, architecture, load_tokenizer(tokenizer_file))
-    plan = plan_weights(architecture)
+    plan = architecture.plan()
     check_sides(plan, spec.precision)
     _check_device(spec)
     progress, parts = progress or _no_progress, Parts(spec, source, architecture, tokenizer_file)
@@ -158,7 +158,7 @@ def _check_tensors(checkpoint: Checkpoint, architecture: Architecture) -> Archit
     untied = replace(architecture, text=replace(text, tied_head=is_tied))
     ran = architecture.vision.num_layers
     unused = [f"vision.encoder.layers.{i}." for i in range(ran, architecture.num_vision_layers)]
-    checkpoint.check(expected_shapes(plan_weights(untied)), unused)
+    checkpoint.check(expected_shapes(untied.plan()), unused)
     if not text.tied_head or is_tied:
         return untied
     head, embedding = (checkpoint.tensors[name] for name in names)

@@ -21,7 +21,7 @@ from recap_fast.build.tensorrt_split import (
     write_language_model,
     write_vision,
 )
-from recap_fast.build.weights import Progress
+from recap_fast.build.weights import OnProgress
 from recap_fast.errors import ConfigError, EngineError
 from recap_fast.generate.json_file import read_json
 from recap_fast.generate.prompt import BOS, PromptEncoder, find_template
@@ -67,7 +67,7 @@ class TensorRTBuild:
         _check_precision(self._spec, flow, parts.tokenizer_file, calibration)
         self._captions = [] if calibration is None else texts.read_captions(calibration)
 
-    def write(self, folder: Path, output: Path, progress: Progress) -> EngineSpec:
+    def write(self, folder: Path, output: Path, progress: OnProgress) -> EngineSpec:
         """Writes weights and model into the folder, which will be called `output`, and returns the engine's spec.
 
         `progress` is about the language model's weights on their way to TensorRT-LLM. Raises EngineError where the
@@ -90,7 +90,7 @@ class TensorRTBuild:
             files={WEIGHTS_FILE: vision, **_hashes(folder, model)},
         )
 
-    def _compile(self, staging: Path, model: Path, limits: BuiltLimits, progress: Progress) -> None:
+    def _compile(self, staging: Path, model: Path, limits: BuiltLimits, progress: OnProgress) -> None:
         with environment.importing():
             from recap_fast.generate.tensorrt_backend.trt_flow import compile_model, load_model, quantise_model
 
@@ -108,7 +108,7 @@ class TensorRTBuild:
             loaded = load_model(llama, spec)
         compile_model(loaded, model, spec, limits, staging / "timing.cache")
 
-    def _export(self, output: Path, model: Path, progress: Progress) -> None:
+    def _export(self, output: Path, model: Path, progress: OnProgress) -> None:
         spec = self._spec
         if spec.precision != "fp8":
             write_language_model(model, spec, self._parts.checkpoint, ARCHITECTURE, progress)

@@ -14,8 +14,9 @@ from typing import Any
 
 from recap_fast.build.architecture import Architecture
 from recap_fast.build.checkpoint import Checkpoint
-from recap_fast.build.weights import FusedTensor, Progress, plan_weights, write_weights
+from recap_fast.build.weights import OnProgress, write_weights
 from recap_fast.errors import ConfigError
+from recap_fast.generate.layout import FusedTensor
 from recap_fast.generate.spec import ComputePrecision, EngineSpec, TextSpec
 
 TRAPS = ("llava", "vila")
@@ -50,12 +51,12 @@ def is_neutral(path: Path) -> bool:
 
 def write_vision(path: Path, architecture: Architecture, checkpoint: Checkpoint, precision: ComputePrecision) -> str:
     """Writes vision tower and projector as an engine's weights are written, and returns the file's SHA-256."""
-    plan = [t for t in plan_weights(architecture) if t.name.startswith(("vision.", "projector."))]
+    plan = [t for t in architecture.plan() if t.name.startswith(("vision.", "projector."))]
     return write_weights(path, plan, checkpoint, precision, lambda done, total: None)
 
 
 def write_language_model(
-    folder: Path, spec: EngineSpec, checkpoint: Checkpoint, architecture: str, progress: Progress
+    folder: Path, spec: EngineSpec, checkpoint: Checkpoint, architecture: str, progress: OnProgress
 ) -> None:
     """Makes a folder as transformers' Llama has it: config.json and model.safetensors in the engine's precision."""
     folder.mkdir(parents=True)

@@ -14,7 +14,7 @@ from gpu.setting import Found, Setting
 from safetensors.torch import load_file
 from support import engines
 
-from recap_fast.build.weights import EIGHT_BITS
+from recap_fast.generate.layout import EIGHT_BITS
 from recap_fast.generate.torch_backend.ops import plain
 
 

@@ -7,14 +7,14 @@ from support import checkpoints
 
 from recap_fast.build.architecture import read_architecture
 from recap_fast.build.checkpoint import canonical_name, open_checkpoint
-from recap_fast.build.weights import expected_shapes, plan_weights
+from recap_fast.build.weights import expected_shapes
 from recap_fast.errors import ConfigError
 
 
 def check(folder):
     architecture = read_architecture(folder)
     last = f"vision.encoder.layers.{architecture.num_vision_layers - 1}."
-    open_checkpoint(folder).check(expected_shapes(plan_weights(architecture)), [last])
+    open_checkpoint(folder).check(expected_shapes(architecture.plan()), [last])
 
 
 @pytest.fixture

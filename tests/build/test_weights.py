@@ -8,12 +8,13 @@ from support import checkpoints
 from recap_fast.build import weights
 from recap_fast.build.architecture import read_architecture
 from recap_fast.build.checkpoint import open_checkpoint
-from recap_fast.build.weights import EIGHT_BITS, check_sides, plan_weights, quantize, write_weights
+from recap_fast.build.weights import check_sides, quantize, write_weights
 from recap_fast.errors import ConfigError
+from recap_fast.generate.layout import EIGHT_BITS
 
 
 def convert(folder, precision, progress=lambda done, total: None):
-    plan = plan_weights(read_architecture(folder))
+    plan = read_architecture(folder).plan()
     out = folder / f"{precision}.out"
     digest = write_weights(out, plan, open_checkpoint(folder), precision, progress)
     assert digest == hashlib.sha256(out.read_bytes()).hexdigest()
@@ -135,7 +136,7 @@ def test_products_of_random_weights_stay_close(precision, most):
 @pytest.mark.parametrize(("precision", "inner", "multiple"), [("fp8", 168, 16), ("int8", 164, 8)])
 def test_eight_bits_need_sides_of_a_multiple(tmp_path, precision, inner, multiple):
     checkpoints.make_checkpoint(tmp_path, text={"intermediate_size": inner, "hidden_size": 64})
-    plan = plan_weights(read_architecture(tmp_path))
+    plan = read_architecture(tmp_path).plan()
     check_sides(plan[:5], precision)
     check_sides(plan, "bfloat16")
     message = rf"down.weight is \[64, {inner}\], and {precision} takes multiples of {multiple}. Use precision bfloat16"
@@ -145,7 +146,7 @@ def test_eight_bits_need_sides_of_a_multiple(tmp_path, precision, inner, multipl
 
 def test_int8_takes_sides_that_fp8_does_not(tmp_path):
     checkpoints.make_checkpoint(tmp_path, text={"intermediate_size": 168, "hidden_size": 64})
-    check_sides(plan_weights(read_architecture(tmp_path)), "int8")
+    check_sides(read_architecture(tmp_path).plan(), "int8")
 
 
 @pytest.mark.parametrize(

@@ -7,8 +7,8 @@ below, and what the graphs, the libraries' workspaces and the allocator's gaps a
 from bisect import bisect_right
 from dataclasses import asdict, dataclass
 
-from recap_fast.build.weights import weight_bytes
 from recap_fast.errors import ConfigError
+from recap_fast.generate.layout import weight_bytes
 from recap_fast.generate.spec import EngineSpec, Sizes
 
 GIB = 1 << 30
