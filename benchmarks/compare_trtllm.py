@@ -24,7 +24,8 @@ import numpy as np
 from recap_fast.bench.report import provenance
 from recap_fast.bench.stages import caption_all
 from recap_fast.decode.decoder import make_decoder
-from recap_fast.generate.engine import EngineOptions, open_engine
+from recap_fast.generate.backends import open_engine
+from recap_fast.generate.engine import EngineOptions
 from recap_fast.generate.prompt import MAX_FIELD_TOKENS, PromptEncoder
 from recap_fast.generate.spec import EngineSpec
 from recap_fast.generate.tokenizer import load_tokenizer

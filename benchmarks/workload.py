@@ -22,7 +22,8 @@ from peers.protocol import Job, Pass
 from recap_fast.bench.synthetic import write_tars
 from recap_fast.build.engine_directory import build_engine
 from recap_fast.decode.decoder import make_decoder
-from recap_fast.generate.engine import Engine, EngineOptions, Statistics, open_engine
+from recap_fast.generate.backends import open_engine
+from recap_fast.generate.engine import Engine, EngineOptions, Statistics
 from recap_fast.generate.prompt import PromptEncoder
 from recap_fast.generate.spec import EngineSpec
 from recap_fast.generate.tokenizer import load_tokenizer

@@ -1,15 +1,24 @@
-"""Nothing heavy loads early: what is imported is asked of a fresh interpreter."""
+"""Nothing heavy loads early (asked of a fresh interpreter), and no module imports itself or too many others."""
 
+import graphlib
 import json
 import subprocess
 import sys
 
+import grimp
 import pytest
 
 HEAVY = (
     *("torch", "pyarrow", "transformers", "tokenizers", "safetensors", "nvidia.dali", "fsspec", "datasets", "duckdb"),
     *("PIL", "pandas", "hypothesis", "pytest"),
 )
+MOST_IMPORTS = 12
+"""Of our own modules, by one module: more of them than a head holds."""
+TOO_MANY = {  # what is still to be taken apart
+    *("recap_fast.bench.stages", "recap_fast.build.engine_directory", "recap_fast.build.tensorrt"),
+    *("recap_fast.cli.main", "recap_fast.generate.tensorrt_backend.engine"),
+    *("recap_fast.generate.torch_backend.engine", "recap_fast.launch.execute"),
+}
 OURS = ("recap_fast._core", "recap_fast.launch.execute", "recap_fast.pipeline.pipeline")
 
 
@@ -68,3 +77,19 @@ def test_transformers_and_datasets_are_never_imported_by_the_package(tiny_engine
     modules = imported(code)
     assert "torch" in modules
     assert modules & {"transformers", "datasets", "tokenizers", "nvidia.dali"} == set()
+
+
+@pytest.fixture(scope="module")
+def imports() -> dict[str, set[str]]:
+    """By module, all of ours that it imports, those within functions included."""
+    graph = grimp.build_graph("recap_fast", cache_dir=None)
+    return {module: graph.find_modules_directly_imported_by(module) for module in graph.modules}
+
+
+def test_no_module_imports_itself_by_way_of_others(imports):
+    assert "recap_fast.generate.torch_backend.engine" in imports["recap_fast.generate.backends"]  # within a function
+    graphlib.TopologicalSorter(imports).prepare()  # raises CycleError with the circle
+
+
+def test_no_module_imports_more_of_ours_than_a_head_holds(imports):
+    assert {module for module, imported in imports.items() if len(imported) > MOST_IMPORTS} == TOO_MANY

@@ -16,7 +16,7 @@ from gpu.loader import photographs
 from gpu.setting import Found, Setting
 from recap_fast.bench.stages import caption_all
 from recap_fast.decode.decoder import DEFAULT_MAX_IMAGE_PIXELS
-from recap_fast.generate.engine import open_engine
+from recap_fast.generate.backends import open_engine
 from recap_fast.launch import execute as launch
 from recap_fast.launch.config import RunConfig, default_decode_threads
 from recap_fast.launch.reporter import Reporter

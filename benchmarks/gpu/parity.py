@@ -19,7 +19,8 @@ from support import engines
 from gpu.setting import ROOT, Found, Setting
 from recap_fast.build.engine_directory import build_engine
 from recap_fast.decode.decoder import make_decoder
-from recap_fast.generate.engine import EngineOptions, open_engine
+from recap_fast.generate.backends import open_engine
+from recap_fast.generate.engine import EngineOptions
 from recap_fast.generate.prompt import PromptEncoder
 from recap_fast.generate.spec import EngineSpec
 from recap_fast.generate.tokenizer import load_tokenizer

@@ -16,7 +16,7 @@ from gpu import model
 from gpu.setting import Found, Setting
 from recap_fast.bench.stages import caption_all
 from recap_fast.build.architecture import Architecture
-from recap_fast.generate.engine import open_engine
+from recap_fast.generate.backends import open_engine
 from recap_fast.generate.spec import WEIGHTS_FILE, EngineSpec
 
 BATCH, TINY_BATCH, NUM_TOKENS, TINY_TOKENS = 64, 2, 65, 6

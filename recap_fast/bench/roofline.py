@@ -134,7 +134,8 @@ def _product(device: "torch.device", dtype: "torch.dtype", other: "torch.dtype",
     import torch
 
     from recap_fast.generate.torch_backend.linear import make_linear, quantise_channels
-    from recap_fast.generate.torch_backend.ops import plain, select_ops
+    from recap_fast.generate.torch_backend.ops import plain
+    from recap_fast.generate.torch_backend.ops.select import select_ops
 
     a, b = (torch.randn(side, side, device=device) for _ in range(2))
     if dtype == torch.int8:

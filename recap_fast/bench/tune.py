@@ -1,11 +1,6 @@
-"""The sizes that an engine is fastest with on this very device, found by trying a few; `tuning.json` keeps them.
-
-Sizes decide how fast captions are made, not what they say, so the file is no part of what engine.json lists and of a
-run's fingerprint. It has one entry for each device that the engine was tuned on.
-"""
+"""The sizes that an engine is fastest with on this very device, found by trying a few; `tuning.json` keeps them."""
 
 import itertools
-import json
 import logging
 import math
 import time
@@ -19,7 +14,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from recap_fast.atomic import atomic_write
 from recap_fast.errors import ConfigError, EngineError, RecapError
 from recap_fast.generate.engine import Engine, EngineOptions
 from recap_fast.generate.prepared import PreparedEngine
@@ -27,12 +21,12 @@ from recap_fast.generate.spec import EngineSpec, Sizes
 from recap_fast.generate.torch_backend.loading import device_name, resolve_device
 from recap_fast.generate.torch_backend.memory import fit_slots
 from recap_fast.generate.torch_backend.sizes import default_sizes
+from recap_fast.generate.torch_backend.tuning_file import write_tuning
 from recap_fast.records import Request
 from recap_fast.version import __version__
 
 logger = logging.getLogger(__name__)
 
-TUNING_FILE, FORMAT = "tuning.json", 1
 CPU_SLOTS, CPU_SHARES = (8, 16, 32, 64, 128), (4, 8, 16)
 """On a CPU one of so many slots is filled in a prefill."""
 GPU_IMAGES = 4, 5, 6, 8, 10, 12, 16
@@ -69,6 +63,11 @@ class Tuning:
     """Date and time."""
     versions: dict[str, str]
 
+    def entry(self) -> dict[str, Any]:
+        """As `tuning.json` has it."""
+        found = {"measured": self.measured, "versions": self.versions}
+        return {**asdict(self.best), **found, "trials": [asdict(trial) for trial in self.trials]}
+
     def table(self) -> str:
         """A line a trial, the fastest first."""
         lines = [f"{'num_slots':>9}  {'prefill_images':>14}  {'images/s':>9}  {'seconds':>7}"]
@@ -76,15 +75,6 @@ class Tuning:
             mark = "  <- kept" if t == self.best else ""
             lines.append(f"{t.num_slots:9}  {t.prefill_images:14}  {t.images_per_s:9.2f}  {t.seconds:7.1f}{mark}")
         return "\n".join(lines)
-
-
-def read_tuning(folder: Path, device: str) -> Sizes | None:
-    """The sizes that the engine in `folder` was found to be fastest with on the device of this name; None if not tuned.
-
-    Raises ConfigError where tuning.json cannot be read.
-    """
-    entry = _read(folder / TUNING_FILE).get(device)
-    return None if entry is None else Sizes(num_slots=entry["num_slots"], prefill_images=entry["prefill_images"])
 
 
 def tune(
@@ -120,7 +110,7 @@ def tune(
         measured=datetime.now(UTC).isoformat(timespec="seconds"),
         versions={"recap-fast": __version__, "torch": torch.__version__},
     )
-    _save(folder / TUNING_FILE, tuning)
+    write_tuning(folder, name, tuning.entry())
     return tuning
 
 
@@ -228,29 +218,3 @@ class _Bench:
             if number < num_slots:
                 length = np.ceil(length * rng.uniform(1 / shortest, 1))
             yield Request(number, self._pixels[number % NUM_IMAGES], text_ids, int(length))
-
-
-def _save(path: Path, tuning: Tuning) -> None:
-    """Adds the entry of a device to the file, or replaces it."""
-    entry: dict[str, Any] = {
-        **asdict(tuning.best),
-        "measured": tuning.measured,
-        "versions": tuning.versions,
-        "trials": [asdict(trial) for trial in tuning.trials],
-    }
-    content = {"format": FORMAT, "devices": {**_read(path), tuning.device: entry}}
-    atomic_write(path, (json.dumps(content, indent=2) + "\n").encode())
-
-
-def _read(path: Path) -> dict[str, Any]:
-    """The entries by device; none where there is no file."""
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        entries: dict[str, Any] = content["devices"]
-        for entry in entries.values():
-            EngineOptions(num_slots=entry["num_slots"], prefill_images=entry["prefill_images"])
-    except FileNotFoundError:
-        return {}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ConfigError(f"{path} cannot be read ({error}): delete it, or tune the engine again.") from error
-    return entries

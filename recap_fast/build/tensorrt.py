@@ -85,7 +85,7 @@ class TensorRTBuild:
         return replace(
             self._spec,
             backend="tensorrt-llm",
-            tensorrt_llm=manifest,
+            backend_data=asdict(manifest),
             limits=replace(self._spec.limits, num_slots=limits.max_batch_size),
             files={WEIGHTS_FILE: vision, **_hashes(folder, model)},
         )

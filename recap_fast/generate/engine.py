@@ -1,4 +1,4 @@
-"""The one interface between the pipeline and whatever generates captions, and the factory that opens an engine.
+"""The one interface between the pipeline and whatever generates captions; backends.py opens one.
 
 An engine takes requests while it has room, and every `step` moves all running captions on by one token and returns
 those that ended. It knows nothing of files, text or Parquet; nothing above it knows which backend runs.
@@ -6,14 +6,12 @@ those that ended. It knows nothing of files, text or Parquet; nothing above it k
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Protocol, get_args
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from recap_fast.errors import ConfigError
-from recap_fast.generate.spec import Backend, EngineSpec
 from recap_fast.records import Completion, Request
 
 
@@ -129,21 +127,3 @@ class SharedPrompt(Protocol):
     """The constant token ids before the image, BOS first."""
     max_text_tokens: int
     """The most ids after the image."""
-
-
-def open_engine(folder: Path, spec: EngineSpec, options: EngineOptions, prompt: SharedPrompt) -> Engine:
-    """Opens the engine in `folder` with the backend that engine.json names.
-
-    Raises ConfigError where the backend, the device or the weights cannot be had.
-    """
-    if spec.backend == "torch":
-        from recap_fast.generate.torch_backend.engine import TorchEngine
-
-        return TorchEngine(folder, spec, options, prompt)
-    if spec.backend == "tensorrt-llm":
-        from recap_fast.generate.tensorrt_backend.engine import TensorRTEngine
-
-        return TensorRTEngine(folder, spec, options, prompt)
-    raise ConfigError(
-        f"{folder}: backend {spec.backend!r} is not known to this version, which has: {', '.join(get_args(Backend))}."
-    )

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any, Self
 
 from recap_fast.defaults import MAX_FIELD_TOKENS
-from recap_fast.generate.engine import Engine, EngineOptions, open_engine
+from recap_fast.generate.backends import open_engine
+from recap_fast.generate.engine import Engine, EngineOptions
 from recap_fast.generate.prompt import PromptEncoder
 from recap_fast.generate.spec import EngineSpec
 from recap_fast.generate.tokenizer import Tokenizer, load_tokenizer

@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 from recap_fast.errors import ConfigError
-from recap_fast.generate.tensorrt_backend.manifest import Manifest
 from recap_fast.records import Preprocess
 
 FORMAT = 1
 SPEC_FILE, WEIGHTS_FILE = "engine.json", "weights.safetensors"
+BACKEND_KEY = "tensorrt_llm"
 ComputePrecision = Literal["float32", "bfloat16", "float16"]
 Precision = Literal[ComputePrecision, "fp8", "int8"]
 """In fp8 and int8 the language model's linear layers have 8 bits a weight, all else is bfloat16."""
@@ -118,8 +118,8 @@ class EngineSpec:
     limits: Limits
     cards: dict[str, Sizes] = field(default_factory=dict)
     """Sizes to use instead of those of `limits` on a card of this name, such as 'H200' or 'A100 80GB'."""
-    tensorrt_llm: Manifest | None = None
-    """What is known besides of an engine of that backend."""
+    backend_data: dict[str, Any] | None = None
+    """What only the backend reads; in the file it is called `tensorrt_llm`, after the one backend that has any."""
     notice: str | None = None
     """A sentence that `run` shows at the start: what this model is not good for."""
     sources: dict[str, Any] = field(default_factory=dict)
@@ -134,7 +134,8 @@ class EngineSpec:
 
     def save(self, folder: Path) -> None:
         """Writes `engine.json` into the folder."""
-        content = {"format": FORMAT, **dataclasses.asdict(self)}
+        values = dataclasses.asdict(self).items()
+        content = {"format": FORMAT, **{BACKEND_KEY if key == "backend_data" else key: value for key, value in values}}
         (folder / SPEC_FILE).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
     @classmethod
@@ -151,9 +152,10 @@ class EngineSpec:
             version = content.pop("format")
             if version != FORMAT:
                 raise ConfigError(f"{path} has format {version}, this version reads {FORMAT}: build the engine again.")
-            text, manifest = content["text"], content.get("tensorrt_llm")
+            text = content["text"]
             return cls(
                 **{
+                    "backend_data": content.pop(BACKEND_KEY, None),
                     **content,
                     "vision": VisionSpec(**content["vision"]),
                     "text": TextSpec(**{**text, "rope": RopeSpec(**text["rope"])}),
@@ -161,7 +163,6 @@ class EngineSpec:
                     "prompt": PromptSpec(**content["prompt"]),
                     "stop_ids": tuple(content["stop_ids"]),
                     "limits": Limits(**content["limits"]),
-                    "tensorrt_llm": None if manifest is None else Manifest.parse(manifest),
                     "cards": {name: Sizes(**sizes) for name, sizes in content.get("cards", {}).items()},
                 }
             )

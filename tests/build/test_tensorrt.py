@@ -16,6 +16,7 @@ from support.engines import caption_all, random_requests
 from recap_fast.build.engine_directory import build_engine
 from recap_fast.errors import ConfigError, EngineError
 from recap_fast.generate.spec import EngineSpec
+from recap_fast.generate.tensorrt_backend.manifest import Manifest
 
 pytestmark = pytest.mark.usefixtures("gpu")
 FLOWS = ["trt", "pytorch"]
@@ -30,7 +31,7 @@ def captions(tmp_path):
 
 def test_the_manifest_of_flow_trt(fake, pair, build):
     spec = EngineSpec.load(build("trt"))
-    manifest, image = spec.tensorrt_llm, pair.spec.vision.num_image_tokens
+    manifest, image = Manifest.parse(spec.backend_data), pair.spec.vision.num_image_tokens
     longest = len(pair.prompts.prefix_ids) + image + pair.spec.limits.max_text_tokens
     limits = manifest.limits
     assert (limits.max_batch_size, limits.max_prompt_embedding_table_size) == (4, 4 * image)
@@ -113,7 +114,7 @@ def test_flow_trt_in_fp8(kv_precision, fake, pair, build, start, captions):
     assert (call["calib_batches"], call["dtype"]) == (40, "bfloat16")
     (built,) = fake.calls("builder.build")
     assert built["build_config"].plugin_config.gemm_plugin is None
-    manifest = EngineSpec.load(folder).tensorrt_llm
+    manifest = Manifest.parse(EngineSpec.load(folder).backend_data)
     assert (manifest.quant_algo, manifest.kv_cache_quant_algo, manifest.dtype) == ("FP8", kv_cache, "bfloat16")
     assert len(manifest.calibration_sha256) == 64
     assert len(caption_all(start(folder), random_requests(pair, 3))) == 3
@@ -148,7 +149,7 @@ def test_flow_pytorch_in_fp8(fake, pair, build, captions, monkeypatch):
     start_ids = np.concatenate([pair.prompts.prefix_ids, pair.prompts.text_ids({})[0]])
     assert all(ids[0, : len(start_ids)].tolist() == start_ids.tolist() for ids in seen)
     assert all(ids.shape[1] > len(start_ids) for ids in seen)
-    manifest = EngineSpec.load(folder).tensorrt_llm
+    manifest = Manifest.parse(EngineSpec.load(folder).backend_data)
     assert (manifest.quant_algo, manifest.kv_cache_quant_algo) == ("FP8", "FP8")
     model = folder / "tensorrt_llm"
     assert json.loads((model / "config.json").read_text())["architectures"] == ["RecapLlavaForCausalLM"]

@@ -19,7 +19,7 @@ from recap_fast.errors import ConfigError, EngineError
 from recap_fast.generate.engine import EngineOptions, SharedPrompt, Statistics, check_request
 from recap_fast.generate.spec import WEIGHTS_FILE, EngineSpec
 from recap_fast.generate.tensorrt_backend import environment
-from recap_fast.generate.tensorrt_backend.manifest import FLOWS, check_model_folder
+from recap_fast.generate.tensorrt_backend.manifest import FLOWS, Manifest, check_model_folder
 from recap_fast.generate.tensorrt_backend.session import (
     Answer,
     Answers,
@@ -30,7 +30,7 @@ from recap_fast.generate.tensorrt_backend.session import (
     request_seed,
 )
 from recap_fast.generate.torch_backend.loading import load_weights
-from recap_fast.generate.torch_backend.ops import select_ops
+from recap_fast.generate.torch_backend.ops.select import select_ops
 from recap_fast.generate.torch_backend.precision import check_precision, find_hardware
 from recap_fast.generate.torch_backend.vision import VisionTower
 from recap_fast.records import Completion, Request
@@ -50,8 +50,8 @@ class TensorRTEngine:
 
     def __init__(self, folder: Path, spec: EngineSpec, options: EngineOptions, prompt: SharedPrompt):
         """Raises ConfigError where library, GPU, engine and options do not fit together."""
-        manifest = spec.tensorrt_llm
-        if manifest is None or manifest.flow not in FLOWS:
+        manifest = Manifest.parse(spec.backend_data or {})
+        if manifest.flow not in FLOWS:
             raise ConfigError(f"{folder}: engine.json says nothing of TensorRT-LLM's flow: build the engine again.")
         self._version = environment.require_library(manifest.flow)
         self._gpu = environment.find_gpu(options.device)

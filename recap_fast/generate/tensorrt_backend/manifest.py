@@ -62,8 +62,13 @@ class Manifest:
 
     @classmethod
     def parse(cls, content: Mapping[str, Any]) -> "Manifest":
-        """Of what `dataclasses.asdict` gave. Raises TypeError or KeyError for anything else."""
-        return cls(**{**content, "limits": BuiltLimits(**content["limits"])})
+        """Of what `dataclasses.asdict` gave. Raises ConfigError for anything else."""
+        try:
+            return cls(**{**content, "limits": BuiltLimits(**content["limits"])})
+        except (KeyError, TypeError) as error:
+            raise ConfigError(
+                f"engine.json says nothing of TensorRT-LLM's engine ({error}): build the engine again."
+            ) from error
 
 
 def check_model_folder(folder: Path, manifest: Manifest) -> None:

@@ -14,7 +14,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from recap_fast.bench.tune import read_tuning
 from recap_fast.errors import ConfigError, EngineError
 from recap_fast.generate.engine import EngineOptions, SharedPrompt, Statistics, check_request
 from recap_fast.generate.spec import WEIGHTS_FILE, EngineSpec, Sizes
@@ -27,6 +26,7 @@ from recap_fast.generate.torch_backend.sampling import uniforms
 from recap_fast.generate.torch_backend.scheduler import Launch, Scheduler
 from recap_fast.generate.torch_backend.sizes import choose_sizes
 from recap_fast.generate.torch_backend.step import Step
+from recap_fast.generate.torch_backend.tuning_file import read_tuning
 from recap_fast.records import Completion, Request
 
 

@@ -13,7 +13,8 @@ from trtllm_fake.faults import Faults
 from trtllm_fake.package import Fake, installed
 
 from recap_fast.build.engine_directory import build_engine
-from recap_fast.generate.engine import Engine, EngineOptions, open_engine
+from recap_fast.generate.backends import open_engine
+from recap_fast.generate.engine import Engine, EngineOptions
 from recap_fast.generate.spec import EngineSpec
 from recap_fast.generate.tensorrt_backend import environment
 from recap_fast.generate.tensorrt_backend.environment import Gpu

@@ -15,9 +15,13 @@ pytestmark = pytest.mark.usefixtures("gpu")
 def test_it_survives_engine_json(fake, build):
     folder = build("trt")
     spec = EngineSpec.load(folder)
-    manifest = spec.tensorrt_llm
+    manifest = Manifest.parse(spec.backend_data)
     assert spec.backend == "tensorrt-llm"
-    assert Manifest.parse(json.loads(json.dumps(dataclasses.asdict(manifest)))) == manifest
+    assert (
+        dataclasses.asdict(manifest)
+        == spec.backend_data
+        == json.loads((folder / "engine.json").read_text())[MODEL_FOLDER]
+    )
     check_model_folder(folder, manifest)
 
 
@@ -69,6 +73,6 @@ def test_a_missing_file_is_named(flow, name, fake, build, start):
 
 def test_an_engine_json_without_the_table_is_refused(fake, build, start):
     folder = build("trt")
-    dataclasses.replace(EngineSpec.load(folder), tensorrt_llm=None).save(folder)
+    dataclasses.replace(EngineSpec.load(folder), backend_data=None).save(folder)
     with pytest.raises(ConfigError, match="says nothing of TensorRT-LLM"):
         start(folder)

@@ -7,13 +7,10 @@
 All three have the same functions, those of `Ops`.
 """
 
-import logging
 from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
-
-logger = logging.getLogger(__name__)
 
 # Letters: R rows, D width, H query heads, K key/value heads, E head width, T positions of a slot, B decode rows.
 
@@ -93,21 +90,3 @@ class Ops(Protocol):
 
         A row at the cache's last position is idle: what it gets is finite and means nothing.
         """
-
-
-def select_ops(device: torch.device, dtype: torch.dtype) -> Ops:
-    """The fastest implementation for a device and the model's precision."""
-    from recap_fast.generate.torch_backend.ops import plain
-
-    if device.type == "cpu" and dtype in (torch.float32, torch.bfloat16):
-        from recap_fast.generate.torch_backend.ops import cpp
-
-        return cpp
-    if device.type == "cuda":
-        try:
-            from recap_fast.generate.torch_backend.ops import triton
-        except ImportError as error:
-            logger.warning("Triton cannot be imported (%s): the torch engine runs without its fused kernels.", error)
-        else:
-            return triton
-    return plain
