@@ -20,11 +20,11 @@ from gpu.setting import ROOT, Found, Setting
 from recap_fast.build.engine_directory import build_engine
 from recap_fast.decode.decoder import make_decoder
 from recap_fast.generate.backends import open_engine
+from recap_fast.generate.device import resolve_device
 from recap_fast.generate.engine import EngineOptions
 from recap_fast.generate.prompt import PromptEncoder
 from recap_fast.generate.spec import EngineSpec
 from recap_fast.generate.tokenizer import load_tokenizer
-from recap_fast.generate.torch_backend.loading import resolve_device
 from recap_fast.generate.torch_backend.precision import find_hardware
 from recap_fast.records import Request
 

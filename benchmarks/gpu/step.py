@@ -21,8 +21,8 @@ from gpu.setting import Found, Setting
 from recap_fast import machine
 from recap_fast.bench.roofline import Roofline, difference, snapshot
 from recap_fast.generate.backends import open_engine
+from recap_fast.generate.device import resolve_device
 from recap_fast.generate.engine import Engine
-from recap_fast.generate.torch_backend.loading import resolve_device
 from recap_fast.records import Request
 
 WINDOW_S, TINY_WINDOW_S = 6.0, 0.3

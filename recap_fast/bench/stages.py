@@ -116,7 +116,7 @@ class _Bench:
     @functools.cached_property
     def roofline(self) -> Roofline:
         """What the engine is measured against; its rates are taken once, while no engine is open."""
-        from recap_fast.generate.torch_backend.loading import resolve_device
+        from recap_fast.generate.device import resolve_device
 
         device = resolve_device(self._config.options.device)
         return Roofline(self._prepared.spec, device, prefix_tokens=len(self._prepared.prompts.prefix_ids))

@@ -15,10 +15,10 @@ import numpy as np
 import torch
 
 from recap_fast.errors import ConfigError, EngineError, RecapError
+from recap_fast.generate.device import device_name, resolve_device
 from recap_fast.generate.engine import Engine, EngineOptions
 from recap_fast.generate.prepared import PreparedEngine
 from recap_fast.generate.spec import EngineSpec, Sizes
-from recap_fast.generate.torch_backend.loading import device_name, resolve_device
 from recap_fast.generate.torch_backend.memory import fit_slots
 from recap_fast.generate.torch_backend.sizes import default_sizes
 from recap_fast.generate.torch_backend.tuning_file import write_tuning
@@ -156,17 +156,12 @@ class _Bench:
             pairs = itertools.product(CPU_SLOTS, CPU_SHARES)
             points = [Sizes(num_slots=slots, prefill_images=slots // n) for slots, n in pairs if n <= slots]
         else:
-            limits, rows = spec.limits, spec.vision.num_image_tokens + spec.limits.max_text_tokens
-            most = fit_slots(
-                spec,
-                torch.cuda.mem_get_info(self._device)[0],
-                prefill_images=GPU_IMAGES[-1],
-                positions=len(self._prompts.prefix_ids) + rows + limits.max_new_tokens,
-                text_width=limits.max_text_tokens,
-                most=MAX_GPU_SLOTS,
-                device=device_name(self._device),
-            )
+            shape = spec.slot_shape(len(self._prompts.prefix_ids))
+            wanted = Sizes(num_slots=MAX_GPU_SLOTS, prefill_images=GPU_IMAGES[-1])
+            free_bytes = torch.cuda.mem_get_info(self._device)[0]
+            most = fit_slots(spec, shape, wanted, free_bytes, device_name(self._device))
             num_units = torch.cuda.get_device_properties(self._device).multi_processor_count
+            rows = shape.num_image_tokens + shape.max_text_tokens
             points = gpu_candidates(rows, spec.text.hidden_size, num_units, most)
         return points if default in points else [default, *points]
 

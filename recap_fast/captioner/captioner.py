@@ -20,7 +20,6 @@ from recap_fast.captioner.config import CaptionConfig, CaptionOptions
 from recap_fast.captioner.images import ImageInput, decode_images
 from recap_fast.captioner.stream import SharedEngine, Stream
 from recap_fast.decode.decoder import make_decoder
-from recap_fast.generate.devices import gpu_number
 from recap_fast.generate.engine import Engine
 from recap_fast.generate.prepared import PreparedEngine
 from recap_fast.records import FinishReason, Pixels, Request, Row, Sample
@@ -63,7 +62,7 @@ class Captioner:
             self.prepared.spec.preprocess,
             max_image_pixels=config.max_image_pixels,
             num_threads=config.decode_threads,
-            device_id=None if config.decoder == "pillow" else gpu_number(config.options.device),
+            device_id=_gpu_for_decoding(config),
         )
         self._max_new_tokens = self.prepared.max_new_tokens(config.options)
         self._shared: SharedEngine | None = None
@@ -179,6 +178,15 @@ class Captioner:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def _gpu_for_decoding(config: CaptionConfig) -> int | None:
+    """The number of the GPU that the engine will run on, for DALI to decode on; None for a CPU."""
+    if config.decoder == "pillow" or config.options.device == "cpu":
+        return None
+    from recap_fast.generate.device import gpu_number
+
+    return gpu_number(config.options.device)
 
 
 def _numbered(

@@ -33,8 +33,13 @@ class Sampling:
             raise ConfigError(f"--top-p {self.top_p}: give a number above 0 and up to 1.")
         if self.top_k < 0:
             raise ConfigError(f"--top-k {self.top_k}: give a count, or 0 for all tokens.")
-        if self.temperature == 0.0 and (self.top_k, self.top_p) != (0, 1.0):
+        if self.is_greedy and (self.top_k, self.top_p) != (0, 1.0):
             raise ConfigError("--top-k and --top-p need --temperature above 0 (1, say): with 0 nothing is drawn.")
+
+    @property
+    def is_greedy(self) -> bool:
+        """Whether nothing is drawn."""
+        return self.temperature == 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

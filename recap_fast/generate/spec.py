@@ -83,7 +83,7 @@ class PromptSpec:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """Sizes fixed when the engine is built. A slot holds prefix + image + `max_text_tokens` + `max_new_tokens`."""
+    """Sizes fixed when the engine is built."""
 
     max_new_tokens: int
     max_text_tokens: int
@@ -100,6 +100,26 @@ class Sizes:
 
     num_slots: int
     prefill_images: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SlotShape:
+    """The positions of each slot of an open engine: prefix, image, text and caption, in this order."""
+
+    num_prefix: int
+    num_image_tokens: int
+    max_text_tokens: int
+    max_new_tokens: int
+
+    @property
+    def text_start(self) -> int:
+        """The first position after prefix and image."""
+        return self.num_prefix + self.num_image_tokens
+
+    @property
+    def num_positions(self) -> int:
+        """Of all four."""
+        return self.text_start + self.max_text_tokens + self.max_new_tokens
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -131,6 +151,17 @@ class EngineSpec:
     def compute_precision(self) -> ComputePrecision:
         """Of activations, and of all weights that are not in 8 bits."""
         return "bfloat16" if self.precision == "fp8" or self.precision == "int8" else self.precision
+
+    def slot_shape(
+        self, num_prefix: int, *, max_text_tokens: int | None = None, max_new_tokens: int | None = None
+    ) -> SlotShape:
+        """Of slots that begin with `num_prefix` tokens; None is the engine's own limit."""
+        return SlotShape(
+            num_prefix=num_prefix,
+            num_image_tokens=self.vision.num_image_tokens,
+            max_text_tokens=max_text_tokens or self.limits.max_text_tokens,
+            max_new_tokens=max_new_tokens or self.limits.max_new_tokens,
+        )
 
     def save(self, folder: Path) -> None:
         """Writes `engine.json` into the folder."""

@@ -13,10 +13,10 @@ from support.engines import FakeEngine
 from recap_fast.bench import tune as tuning
 from recap_fast.bench.tune import gpu_candidates, tune, wave_share
 from recap_fast.errors import ConfigError, EngineError
+from recap_fast.generate.device import device_name
 from recap_fast.generate.engine import Statistics
 from recap_fast.generate.prepared import PreparedEngine
 from recap_fast.generate.spec import EngineSpec, Sizes
-from recap_fast.generate.torch_backend.loading import device_name
 from recap_fast.generate.torch_backend.memory import OVERHEAD_BYTES, plan_memory
 from recap_fast.generate.torch_backend.tuning_file import read_tuning
 
@@ -192,10 +192,9 @@ def test_a_gpu_gets_full_waves_of_what_fits(engine_folder, simulated, monkeypatc
     found = tune(engine_folder, "cuda", seconds=0.1, say=lambda line: None)
     assert [(t.num_slots, t.prefill_images) for t in found.trials if t.num_slots == 8][:1] == [(8, 4)]
     assert {t.prefill_images for t in found.trials} == set(tuning.GPU_IMAGES)
-    spec, prefix = EngineSpec.load(engine_folder), 5
+    spec = EngineSpec.load(engine_folder)
     for trial in found.trials:
-        shape = {"positions": prefix + 16 + spec.limits.max_text_tokens + 24, "text_width": spec.limits.max_text_tokens}
-        plan = plan_memory(spec, num_slots=trial.num_slots, prefill_images=trial.prefill_images, **shape)
+        plan = plan_memory(spec, spec.slot_shape(5), sizes(trial.num_slots, trial.prefill_images))
         assert plan.total <= free
     assert 128 <= max(t.num_slots for t in found.trials) < 512
     assert read_tuning(engine_folder, "NVIDIA Test") is not None

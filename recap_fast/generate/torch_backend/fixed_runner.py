@@ -1,12 +1,8 @@
 """The runner of GPUs: fixed shapes and constant addresses, two CUDA graphs, and a host that never waits."""
 
-import contextlib
 import functools
-import time
 from collections import deque
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -14,15 +10,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from recap_fast.arrow_core import core
+from recap_fast.generate.spec import Sizes, SlotShape
+from recap_fast.generate.torch_backend.device_queue import CudaQueue, HostQueue, Moment, Queue
 from recap_fast.generate.torch_backend.ops import Rows
-from recap_fast.generate.torch_backend.runner import Outcome, PromptShape
+from recap_fast.generate.torch_backend.runner import Outcome
 from recap_fast.generate.torch_backend.scheduler import Launch
 from recap_fast.generate.torch_backend.step import Joining, Step
 
 # Letters: k images that fit a prefill, S width of their text, B slots.
-
-WARM_UPS = 2
-"""Runs before a capture: kernels are compiled and libraries choose theirs."""
 
 
 class FixedRunner:
@@ -35,22 +30,21 @@ class FixedRunner:
 
     lag = 1
 
-    def __init__(self, step: Step, shape: PromptShape, num_slots: int, prefill_images: int, *, sampled: bool):
-        self._step, self._shape, self._num_slots = step, shape, num_slots
-        self._num_images, self._sampled = prefill_images, sampled
+    def __init__(self, step: Step, shape: SlotShape, sizes: Sizes, image_size: int):
+        self._step, self._shape = step, shape
+        self._num_slots, self._num_images = sizes.num_slots, sizes.prefill_images
         device = step.cache.data.device
-        self._queue: _Queue = _CudaQueue(device) if device.type == "cuda" else _HostQueue()
-        width = shape.max_text_tokens
-        self._host = [_Buffers(prefill_images, width, num_slots, shape.image_size) for _ in range(2)]
-        self._inputs = _Buffers(prefill_images, width, num_slots, shape.image_size, device)
+        self._queue: Queue = CudaQueue(device) if device.type == "cuda" else HostQueue()
+        self._host = [_Buffers(shape, sizes, image_size) for _ in range(2)]
+        self._inputs = _Buffers(shape, sizes, image_size, device)
         self._staging = torch.zeros_like(self._inputs.pixels)
-        self._all_slots = torch.arange(num_slots, device=device)
+        self._all_slots = torch.arange(self._num_slots, device=device)
         self._pending: deque[_Pending] = deque()
         self._num_started = 0
         self._fill(self._host[0], None, None)
         self._inputs.integers.copy_(self._host[0].integers)
         self._replay = [self._queue.capture(functools.partial(self._compute, mixed)) for mixed in (False, True)]
-        self._last_end = self._queue.mark()
+        self._last_end: Moment = self._queue.mark()
 
     def start(self, launch: Launch, noise: NDArray[np.float32] | None) -> None:
         """Puts copies and computation into the device's queue."""
@@ -87,7 +81,7 @@ class FixedRunner:
         """What is captured: reads the inputs, returns the next tokens [k + B], or [B] of decode rows alone."""
         inputs = self._inputs
         running = Rows(self._all_slots, inputs.positions)
-        noise = (inputs.noise if mixed else inputs.noise[self._num_images :]) if self._sampled else None
+        noise = inputs.noise if mixed else inputs.noise[self._num_images :]
         joining = Joining(inputs.pixels, inputs.text_ids, inputs.slots, inputs.last_rows, inputs.last_positions)
         return self._step.run(joining if mixed else None, running, noise)
 
@@ -135,9 +129,9 @@ class _Buffers:
     All integers lie in one tensor, so that one copy takes them.
     """
 
-    def __init__(
-        self, num_images: int, width: int, num_slots: int, image_size: int, device: torch.device | None = None
-    ):
+    def __init__(self, shape: SlotShape, sizes: Sizes, image_size: int, device: torch.device | None = None):
+        num_images, num_slots, width = sizes.prefill_images, sizes.num_slots, shape.max_text_tokens
+
         def zeros(*shape: int, dtype: torch.dtype) -> Tensor:
             return torch.zeros(
                 shape, dtype=dtype, device=device, pin_memory=device is None and torch.cuda.is_available()
@@ -146,111 +140,16 @@ class _Buffers:
         self.pixels = zeros(num_images, 3, image_size, image_size, dtype=torch.uint8)
         self.noise = zeros(num_images + num_slots, dtype=torch.float32)
         self.tokens = zeros(num_images + num_slots, dtype=torch.int64)
-        sizes = [num_images * width, num_images, num_images, num_images, num_slots]
-        self.integers = zeros(sum(sizes), dtype=torch.int64)
-        text_ids, self.slots, self.last_rows, self.last_positions, self.positions = torch.split(self.integers, sizes)
+        counts = [num_images * width, num_images, num_images, num_images, num_slots]
+        self.integers = zeros(sum(counts), dtype=torch.int64)
+        text_ids, self.slots, self.last_rows, self.last_positions, self.positions = torch.split(self.integers, counts)
         self.text_ids = text_ids.view(num_images, width)
-
-
-@dataclass(frozen=True, slots=True)
-class _Moment:
-    """`torch.cuda.Event` of a device that is never behind."""
-
-    seconds: float
-
-    def synchronize(self) -> None:
-        pass
-
-    def elapsed_time(self, end: "_Moment", /) -> float:
-        return 1e3 * (end.seconds - self.seconds)
 
 
 @dataclass(frozen=True, slots=True)
 class _Pending:
     launch: Launch
     host: _Buffers
-    previous_end: Any
-    """A point in the device's queue, torch.cuda.Event or _Moment, as the next two."""
-    begin: Any
-    end: Any
-
-
-class _Queue(Protocol):
-    """Where work is put: one stream that computes and one that copies pixels."""
-
-    def capture(self, compute: Callable[[], Tensor]) -> Callable[[], Tensor]:
-        """What runs it again, and returns its result, always the same tensor on a GPU."""
-
-    def computing(self) -> contextlib.AbstractContextManager[None]: ...
-    def copying(self) -> contextlib.AbstractContextManager[None]: ...
-    def wait_for_pixels(self) -> None: ...
-    def release_staging(self) -> None: ...
-    def mark(self) -> Any: ...
-
-
-class _CudaQueue:
-    def __init__(self, device: torch.device):
-        self._device = device
-        self._compute, self._copy = (torch.cuda.Stream(device) for _ in range(2))  # type: ignore[no-untyped-call]
-        self._sent, self._taken = (torch.cuda.Event() for _ in range(2))  # type: ignore[no-untyped-call]
-        self._pool = torch.cuda.graph_pool_handle()
-
-    def capture(self, compute: Callable[[], Tensor]) -> Callable[[], Tensor]:
-        graph = torch.cuda.CUDAGraph()
-        self._compute.wait_stream(torch.cuda.current_stream(self._device))  # weights and inputs were put there
-        with self.computing():
-            for _ in range(WARM_UPS):
-                compute()
-        torch.cuda.synchronize(self._device)
-        # DALI's threads may call CUDA meanwhile: it is this thread alone that must not
-        with torch.cuda.graph(graph, pool=self._pool, stream=self._compute, capture_error_mode="thread_local"):
-            result = compute()
-
-        def replay() -> Tensor:
-            graph.replay()
-            return result
-
-        return replay
-
-    @contextlib.contextmanager
-    def computing(self) -> Iterator[None]:
-        with torch.cuda.device(self._device), torch.cuda.stream(self._compute):
-            yield
-
-    @contextlib.contextmanager
-    def copying(self) -> Iterator[None]:
-        with torch.cuda.device(self._device), torch.cuda.stream(self._copy):
-            self._copy.wait_event(self._taken)
-            yield
-            self._sent.record(self._copy)
-
-    def wait_for_pixels(self) -> None:
-        self._compute.wait_event(self._sent)
-
-    def release_staging(self) -> None:
-        self._taken.record(self._compute)
-
-    def mark(self) -> torch.cuda.Event:
-        event = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
-        event.record(self._compute)
-        return event
-
-
-class _HostQueue:
-    def capture(self, compute: Callable[[], Tensor]) -> Callable[[], Tensor]:
-        return compute
-
-    def computing(self) -> contextlib.AbstractContextManager[None]:
-        return contextlib.nullcontext()
-
-    def copying(self) -> contextlib.AbstractContextManager[None]:
-        return contextlib.nullcontext()
-
-    def wait_for_pixels(self) -> None:
-        pass
-
-    def release_staging(self) -> None:
-        pass
-
-    def mark(self) -> _Moment:
-        return _Moment(time.perf_counter())
+    previous_end: Moment
+    begin: Moment
+    end: Moment

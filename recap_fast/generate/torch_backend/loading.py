@@ -9,38 +9,8 @@ from torch import Tensor
 from recap_fast.errors import ConfigError
 from recap_fast.generate.spec import EngineSpec
 from recap_fast.generate.torch_backend.linear import quantise_channels
-from recap_fast.machine import cpu_model
 
 TOWER_LAYERS = "vision.layers."
-
-
-def resolve_device(name: str) -> torch.device:
-    """`auto` is the first CUDA device where there is one. Raises ConfigError for a device that is not there.
-
-    A CUDA device has its index: `torch.cuda.set_device` takes none without.
-    """
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise ConfigError(f"--device {name}: give auto, cpu, cuda or cuda:N.") from error
-    if device.type not in ("cpu", "cuda"):
-        raise ConfigError(f"--device {name}: recap-fast runs on cpu and cuda.")
-    if device.type == "cpu":
-        return device
-    index = device.index or 0
-    if index >= torch.cuda.device_count():
-        raise ConfigError(f"--device {name}: torch {torch.__version__} sees {torch.cuda.device_count()} CUDA devices.")
-    return torch.device("cuda", index)
-
-
-def device_name(device: torch.device) -> str:
-    """For people, and the key of what is known of a device: the card, or the processor with the threads it is given."""
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    count = torch.get_num_threads()
-    return f"{cpu_model()}, {count} thread{'s' if count > 1 else ''}"
 
 
 def model_dtype(spec: EngineSpec, device: torch.device) -> torch.dtype:

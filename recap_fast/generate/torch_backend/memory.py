@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 
 from recap_fast.errors import ConfigError
 from recap_fast.generate.layout import weight_bytes
-from recap_fast.generate.spec import EngineSpec, Sizes
+from recap_fast.generate.spec import EngineSpec, Sizes, SlotShape
 
 GIB = 1 << 30
 OVERHEAD_BYTES = 2 * GIB
@@ -44,23 +44,21 @@ class MemoryPlan:
         return "\n".join(f"{name:11} {size / GIB:8.2f} GiB" for name, size in parts.items())
 
 
-def plan_memory(
-    spec: EngineSpec, *, num_slots: int, prefill_images: int, positions: int, text_width: int
-) -> MemoryPlan:
-    """The memory of an engine whose slots hold `positions` each and whose prompts have `text_width` after the image.
+def plan_memory(spec: EngineSpec, shape: SlotShape, sizes: Sizes) -> MemoryPlan:
+    """The memory of an engine with slots of this shape.
 
     An idle position is added to each slot and an idle slot to all of them, and pixels are held twice: while a step
     reads the one buffer the next images are copied into the other.
     """
-    text, vision = spec.text, spec.vision
+    text, images = spec.text, sizes.prefill_images
     kv_precision = spec.compute_precision if spec.kv_precision == "auto" else spec.kv_precision
     per_position = 2 * text.num_layers * text.num_kv_heads * text.head_dim * ITEM_BYTES[kv_precision]
-    rows = prefill_images * (vision.num_image_tokens + text_width) + num_slots
+    rows = images * (shape.num_image_tokens + shape.max_text_tokens) + sizes.num_slots
     return MemoryPlan(
         weights=weight_bytes(spec),
-        cache=(num_slots + 1) * (positions + 1) * per_position,
-        activations=_activation_bytes(spec, rows, prefill_images, prefill_images + num_slots),
-        pixels=2 * prefill_images * 3 * vision.image_size**2,
+        cache=(sizes.num_slots + 1) * (shape.num_positions + 1) * per_position,
+        activations=_activation_bytes(spec, rows, images, images + sizes.num_slots),
+        pixels=2 * images * 3 * spec.vision.image_size**2,
         overhead=OVERHEAD_BYTES,
     )
 
@@ -85,52 +83,34 @@ def _activation_bytes(spec: EngineSpec, rows: int, images: int, logits: int) -> 
     )
 
 
-def fit_slots(
-    spec: EngineSpec,
-    free_bytes: int,
-    *,
-    prefill_images: int,
-    positions: int,
-    text_width: int,
-    most: int | None = None,
-    device: str = "the device",
-) -> int:
-    """The largest number of slots that fits, up to `most` (by default the engine's own); below it a multiple of 16.
+def fit_slots(spec: EngineSpec, shape: SlotShape, wanted: Sizes, free_bytes: int, device: str = "the device") -> int:
+    """The largest number of slots that fits, up to those that are wanted; below them a multiple of 16.
 
     `device` is its name, for people. Raises ConfigError where not even one slot fits, as `check_fit` does.
     """
-    most = spec.limits.num_slots if most is None else most
 
-    def plan(num_slots: int) -> MemoryPlan:
-        images = min(prefill_images, num_slots)
-        return plan_memory(spec, num_slots=num_slots, prefill_images=images, positions=positions, text_width=text_width)
+    def with_slots(num_slots: int) -> Sizes:
+        return Sizes(num_slots=num_slots, prefill_images=min(wanted.prefill_images, num_slots))
 
-    fits = bisect_right(range(1, most + 1), free_bytes, key=lambda num_slots: plan(num_slots).total)
+    most = wanted.num_slots
+    fits = bisect_right(
+        range(1, most + 1), free_bytes, key=lambda slots: plan_memory(spec, shape, with_slots(slots)).total
+    )
     if fits == 0:
-        raise _misfit(spec, plan(1), free_bytes, Sizes(num_slots=1, prefill_images=1), device)
+        check_fit(spec, shape, with_slots(1), free_bytes, device)
     return fits if fits == most or fits < SLOTS_MULTIPLE else fits - fits % SLOTS_MULTIPLE
 
 
 def check_fit(
-    spec: EngineSpec,
-    free_bytes: int,
-    *,
-    num_slots: int,
-    prefill_images: int,
-    positions: int,
-    text_width: int,
-    device: str = "the device",
+    spec: EngineSpec, shape: SlotShape, sizes: Sizes, free_bytes: int, device: str = "the device"
 ) -> MemoryPlan:
     """Returns the memory that these sizes take.
 
     Raises ConfigError where it is more than `free_bytes`: what each part takes, by how much it is too much, and what to
     lower.
     """
-    plan = plan_memory(
-        spec, num_slots=num_slots, prefill_images=prefill_images, positions=positions, text_width=text_width
-    )
+    plan = plan_memory(spec, shape, sizes)
     if plan.total > free_bytes:
-        sizes = Sizes(num_slots=num_slots, prefill_images=prefill_images)
         raise _misfit(spec, plan, free_bytes, sizes, device)
     return plan
 

@@ -1,4 +1,4 @@
-"""Runs the launches of the scheduler. Here: what a runner is, and the eager one of CPUs; graphs.py has that of GPUs."""
+"""Runs the launches of the scheduler: what a runner is, and the eager one of CPUs; fixed_runner.py has that of GPUs."""
 
 import time
 from collections import deque
@@ -30,16 +30,6 @@ class Outcome:
     """From the end of the step before it to its start: the device had nothing to do."""
 
 
-@dataclass(frozen=True, slots=True)
-class PromptShape:
-    """What all prompts of an engine have in common."""
-
-    num_prefix: int
-    num_image_tokens: int
-    max_text_tokens: int
-    image_size: int
-
-
 class Runner(Protocol):
     """A device's queue of steps. They finish in the order in which they were started."""
 
@@ -58,8 +48,8 @@ class EagerRunner:
 
     lag = 0
 
-    def __init__(self, step: Step, shape: PromptShape):
-        self._step, self._shape = step, shape
+    def __init__(self, step: Step, num_image_tokens: int):
+        self._step, self._num_image_tokens = step, num_image_tokens
         self._device = step.cache.data.device
         self._done: deque[Outcome] = deque()
         self._ended = time.perf_counter()
@@ -84,7 +74,7 @@ class EagerRunner:
         if not n:
             return None
         texts = [r.text_ids for r in launch.requests]
-        packed = core.pack_prompts(texts, self._shape.num_image_tokens, max(map(len, texts)))
+        packed = core.pack_prompts(texts, self._num_image_tokens, max(map(len, texts)))
         pixels = self._stack([r.pixels for r in launch.requests])
         return Joining(
             pixels,

@@ -39,7 +39,7 @@ def choose(logits_RV: Tensor, sampling: Sampling, noise_R: Tensor | None) -> Ten
     Sampled: temperature, then top-k, then top-p (the smallest set of likeliest tokens that reaches `top_p`, as
     transformers does it), then the inverse of the cumulative distribution at the noise.
     """
-    if sampling.temperature == 0.0 or noise_R is None:
+    if sampling.is_greedy or noise_R is None:
         return _argmax(logits_RV)
     k = min(sampling.top_k or logits_RV.shape[-1], logits_RV.shape[-1])
     values_RK, ids_RK = (logits_RV.float() / sampling.temperature).topk(k, dim=-1)

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from recap_fast.generate.loop_detector import LoopDetector
+from recap_fast.generate.spec import Sizes, SlotShape
 from recap_fast.records import Completion, FinishReason, Request
 
 
@@ -42,20 +43,10 @@ class Launch:
 class Scheduler:
     """The slots of one engine. `launch`, run the step, `collect` its tokens, now or after the next launch; repeat."""
 
-    def __init__(
-        self,
-        num_slots: int,
-        prefill_images: int,
-        max_new_tokens: int,
-        stop_ids: Sequence[int],
-        *,
-        loop_stop: bool,
-        text_start: int = 0,
-    ):
-        """`text_start` is the position of the first text token, after prefix and image."""
-        self.num_slots = num_slots
-        self.prefill_images = min(prefill_images, num_slots)
-        self._text_start = text_start
+    def __init__(self, sizes: Sizes, shape: SlotShape, stop_ids: Sequence[int], *, loop_stop: bool):
+        num_slots = sizes.num_slots
+        self.num_slots, self.prefill_images = num_slots, min(sizes.prefill_images, num_slots)
+        self._text_start = shape.text_start
         self._stop_ids = np.array(stop_ids, np.int32)
         self._waiting: deque[Request] = deque()
         self._free = list(range(num_slots))
@@ -65,7 +56,7 @@ class Scheduler:
         self._launched = np.zeros(num_slots, np.int64)
         self._counts = np.zeros(num_slots, np.int64)
         self._limits = np.zeros(num_slots, np.int64)
-        self._tokens = np.zeros((num_slots, max_new_tokens), np.int32)
+        self._tokens = np.zeros((num_slots, shape.max_new_tokens), np.int32)
         self._loops = LoopDetector(num_slots) if loop_stop else None
 
     @property

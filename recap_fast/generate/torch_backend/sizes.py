@@ -3,10 +3,10 @@ very device, then what the recipe has for such a card, then the engine's limits;
 """
 
 import re
-from dataclasses import asdict, replace
+from dataclasses import replace
 
 from recap_fast.generate.engine import EngineOptions
-from recap_fast.generate.spec import EngineSpec, Sizes
+from recap_fast.generate.spec import EngineSpec, Sizes, SlotShape
 from recap_fast.generate.torch_backend.memory import check_fit, fit_slots
 
 CPU_SIZES = Sizes(num_slots=96, prefill_images=8)
@@ -15,31 +15,27 @@ CPU_SIZES = Sizes(num_slots=96, prefill_images=8)
 
 def choose_sizes(
     spec: EngineSpec,
+    shape: SlotShape,
     options: EngineOptions,
     tuned: Sizes | None,
     *,
     device: str,
     free_bytes: int | None,
-    positions: int,
-    text_width: int,
 ) -> Sizes:
     """The sizes to open an engine with.
 
     `tuned` is what `read_tuning` has for the device, `device` its name, `free_bytes` its free memory, or None for a
-    CPU, whose weights are mapped into memory and count for nothing. A slot has `positions`, and `text_width` of them
-    are for the text after the image. Raises ConfigError where what is asked for does not fit, or nothing fits.
+    CPU, whose weights are mapped into memory and count for nothing. Raises ConfigError where what is asked for does not
+    fit, or nothing fits.
     """
     wanted = tuned or default_sizes(spec, device, is_cpu=free_bytes is None)
     if options.prefill_images is not None:
         wanted = replace(wanted, prefill_images=options.prefill_images)
     if free_bytes is None:
         return _with_slots(wanted, options.num_slots or wanted.num_slots, options)
-    shape = {"positions": positions, "text_width": text_width}
-    num_slots = options.num_slots or fit_slots(
-        spec, free_bytes, prefill_images=wanted.prefill_images, most=wanted.num_slots, device=device, **shape
-    )
+    num_slots = options.num_slots or fit_slots(spec, shape, wanted, free_bytes, device)
     sizes = _with_slots(wanted, num_slots, options)
-    check_fit(spec, free_bytes, **asdict(sizes), device=device, **shape)
+    check_fit(spec, shape, sizes, free_bytes, device)
     return sizes
 
 

@@ -2,7 +2,7 @@
 
 The vision tower, the projector, the decoder and the choice of the tokens are one function of tensors, without a look
 at any of their values. So it runs as it is with as many rows as there are (a CPU), or with constant shapes and
-addresses as a CUDA graph; see runner.py and graphs.py.
+addresses as a CUDA graph; see runner.py and fixed_runner.py.
 """
 
 import contextlib
@@ -50,7 +50,7 @@ class Vision(Protocol):
     def encode(self, pixels: Tensor) -> Tensor: ...
 
 
-class Decoder(Protocol):
+class LanguageModel(Protocol):
     """`Llama` or what stands for it."""
 
     def embed(self, ids: Tensor) -> Tensor: ...
@@ -59,7 +59,7 @@ class Decoder(Protocol):
 
 def make_model(
     spec: EngineSpec, weights: Mapping[str, Tensor], num_positions: int, kv_dtype: torch.dtype, ops: Ops
-) -> tuple[Vision, Decoder]:
+) -> tuple[Vision, LanguageModel]:
     """Tower and decoder, each in one call where the operations have that for all of their numbers."""
     if {getattr(torch, spec.precision, None), kv_dtype} <= ops.WHOLE:
         from recap_fast.generate.torch_backend.cpp_llama import NativeLlama

@@ -5,19 +5,21 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from recap_fast.generate.spec import Sizes, SlotShape
 from recap_fast.generate.tensorrt_backend.session import Answer, complete, find_loops, request_seed
 from recap_fast.generate.torch_backend.scheduler import Scheduler
 from recap_fast.records import Request
 
 STOPS = (7, 9)
 LIMIT = 60
+SHAPE = SlotShape(num_prefix=0, num_image_tokens=0, max_text_tokens=1, max_new_tokens=LIMIT)
 
 
 def scheduled(rows, *, loop_stop):
     """What the torch engine's scheduler makes of models that would say these rows, one token a step."""
     done = {}
     for i, row in enumerate(rows):
-        scheduler = Scheduler(1, 1, LIMIT, STOPS, loop_stop=loop_stop)
+        scheduler = Scheduler(Sizes(num_slots=1, prefill_images=1), SHAPE, STOPS, loop_stop=loop_stop)
         scheduler.submit([Request(i, np.zeros((3, 1, 1), np.uint8), np.zeros(1, np.int32), len(row))])
         tokens = iter(row)
         while i not in done:

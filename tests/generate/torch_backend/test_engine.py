@@ -12,7 +12,6 @@ from recap_fast.errors import ConfigError, EngineError
 from recap_fast.generate.engine import EngineOptions, Sampling
 from recap_fast.generate.torch_backend import step
 from recap_fast.generate.torch_backend.engine import TorchEngine
-from recap_fast.generate.torch_backend.loading import resolve_device
 from recap_fast.generate.torch_backend.ops import plain
 from recap_fast.generate.torch_backend.step import Step
 from recap_fast.records import Request
@@ -219,23 +218,6 @@ def test_out_of_memory_in_cpp_stops_the_engine_with_advice(pair: Pair, monkeypat
     monkeypatch.setattr(step_of(engine)._llama, "forward", fail)
     with pytest.raises(EngineError, match=r"std::bad_alloc Lower --num-slots or --prefill-images"):
         engine.step()
-
-
-def test_devices() -> None:
-    assert resolve_device("cpu") == torch.device("cpu")
-    with pytest.raises(ConfigError, match="--device tpu: give auto, cpu, cuda or cuda:N"):
-        resolve_device("tpu")
-    with pytest.raises(ConfigError, match="recap-fast runs on cpu and cuda"):
-        resolve_device("mps")
-    with pytest.raises(ConfigError, match=r"sees \d+ CUDA devices"):
-        resolve_device("cuda:99")
-
-
-@pytest.mark.parametrize(("name", "index"), [("auto", 0), ("cuda", 0), ("cuda:1", 1)])
-def test_a_cuda_device_has_its_index(name: str, index: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    assert resolve_device(name) == torch.device("cuda", index)
 
 
 @pytest.mark.parametrize("name", ["num_slots", "prefill_images", "max_new_tokens"])

@@ -11,14 +11,19 @@ from support.engines import make_pair
 
 from recap_fast.build.recipe import find_recipe, load_recipe
 from recap_fast.errors import ConfigError
+from recap_fast.generate.spec import Sizes, SlotShape
 from recap_fast.generate.torch_backend.memory import GIB, check_fit, fit_slots, plan_memory
 
 MIB = 1 << 20
-SIZES = {"prefill_images": 8, "positions": 767, "text_width": 24}
+SHAPE = SlotShape(num_prefix=39, num_image_tokens=576, max_text_tokens=24, max_new_tokens=128)  # 767 positions
 
 
-def plan(num_slots=448, **changed):
-    return plan_memory(specs.llava_llama3_8b(**changed), num_slots=num_slots, **SIZES)
+def sizes(num_slots, prefill_images=8):
+    return Sizes(num_slots=num_slots, prefill_images=prefill_images)
+
+
+def plan(num_slots=448, prefill_images=8, shape=SHAPE, **changed):
+    return plan_memory(specs.llava_llama3_8b(**changed), shape, sizes(num_slots, prefill_images))
 
 
 def test_weights_of_eight_billion_parameters():
@@ -52,15 +57,14 @@ def test_the_largest_moment_is_counted():
     rows = 8 * 600 + 448
     assert plan().activations == rows * 4096 * 2 + rows * (2 * 4096 + 3 * 14336) * 2
     assert plan(precision="int8").activations == rows * 4096 * 2 + rows * (2 * 4096 * 2 + 2 * 14336 * 6)
-    few = plan_memory(specs.llava_llama3_8b(), num_slots=1, prefill_images=1, positions=767, text_width=1)
+    short = dataclasses.replace(SHAPE, max_text_tokens=1)
+    few = plan(1, 1, short)
     wide = dataclasses.replace(specs.llava_llama3_8b().vision, intermediate_size=1 << 16)
-    with_wide = plan_memory(
-        specs.llava_llama3_8b(vision=wide), num_slots=1, prefill_images=1, positions=767, text_width=1
-    )
+    with_wide = plan(1, 1, short, vision=wide)
     assert (
         with_wide.activations - few.activations == 577 * (2 * 1024 + 3 * 65536) * 2 - 578 * (2 * 4096 + 3 * 14336) * 2
     )
-    only_heads = plan_memory(specs.llava_llama3_8b(), num_slots=20000, prefill_images=1, positions=9, text_width=1)
+    only_heads = plan(20000, 1, short)
     assert only_heads.activations == 20577 * 4096 * 2 + 20001 * 128320 * 6
 
 
@@ -74,40 +78,40 @@ def test_the_table_adds_up():
 @pytest.mark.parametrize("free_gib", [30, 40.7, 55, 79])
 def test_as_many_slots_as_fit_in_sixteens(free_gib):
     spec, free = specs.llava_llama3_8b(), int(free_gib * GIB)
-    slots = fit_slots(spec, free, most=10_000, **SIZES)
+    slots = fit_slots(spec, SHAPE, sizes(10_000), free)
     assert slots % 16 == 0
     assert plan(slots).total <= free < plan(slots + 16).total
 
 
-def test_no_more_slots_than_the_engines_own_and_few_where_there_is_little_room():
+def test_no_more_slots_than_wanted_and_few_where_there_is_little_room():
     spec = specs.llava_llama3_8b()
-    assert fit_slots(spec, 200 * GIB, **SIZES) == spec.limits.num_slots == 448
-    assert fit_slots(spec, 200 * GIB, most=37, **SIZES) == 37
-    free = plan_memory(spec, num_slots=5, prefill_images=5, positions=767, text_width=24).total
-    assert fit_slots(spec, free, **SIZES) == 5
-    assert fit_slots(spec, free - 1, **SIZES) == 4
+    assert fit_slots(spec, SHAPE, sizes(448), 200 * GIB) == 448
+    assert fit_slots(spec, SHAPE, sizes(37), 200 * GIB) == 37
+    free = plan(5, 5).total
+    assert fit_slots(spec, SHAPE, sizes(448), free) == 5
+    assert fit_slots(spec, SHAPE, sizes(448), free - 1) == 4
 
 
 def test_what_does_not_fit_is_refused_with_its_sum():
     spec = specs.llava_llama3_8b()
-    assert check_fit(spec, 200 * GIB, num_slots=448, **SIZES) == plan()
+    assert check_fit(spec, SHAPE, sizes(448), 200 * GIB) == plan()
     message = (
         r"does not fit NVIDIA A100-SXM4-40GB: with num_slots 448 and prefill_images 8 it takes 60\.2 GiB \(weights "
         r"15\.5, cache 42\.1, activations 0\.5, pixels 0\.0, overhead 2\.0\), 39\.0 GiB are free, 21\.2 GiB too few\. "
         r"Lower --num-slots or --prefill-images, or build the engine with --precision fp8 or int8 or kv_precision = "
     )
     with pytest.raises(ConfigError, match=message):
-        check_fit(spec, 39 * GIB, num_slots=448, device="NVIDIA A100-SXM4-40GB", **SIZES)
+        check_fit(spec, SHAPE, sizes(448), 39 * GIB, "NVIDIA A100-SXM4-40GB")
 
 
 def test_weights_alone_that_do_not_fit_are_refused():
     with pytest.raises(
         ConfigError, match=r"num_slots 1 and prefill_images 1 .* few. Build the engine with --precision"
     ):
-        fit_slots(specs.llava_llama3_8b(), 12 * GIB, **SIZES)
+        fit_slots(specs.llava_llama3_8b(), SHAPE, sizes(448), 12 * GIB)
     smallest = specs.llava_llama3_8b(precision="fp8", kv_precision="fp8")
     with pytest.raises(ConfigError, match=r"GiB too few. Use a larger device\."):
-        fit_slots(smallest, 8 * GIB, **SIZES)
+        fit_slots(smallest, SHAPE, sizes(448), 8 * GIB)
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16", "fp8", "int8"])
@@ -117,7 +121,7 @@ def test_weights_are_those_of_the_file(tmp_path, precision, tied):
 
     pair = make_pair(tmp_path, precision=precision, text={"tie_word_embeddings": tied})
     tensors = load_file(pair.folder / "weights.safetensors")
-    found = plan_memory(pair.spec, num_slots=1, prefill_images=1, positions=1, text_width=1)
+    found = plan_memory(pair.spec, SHAPE, sizes(1))
     assert found.weights == sum(t.nbytes for t in tensors.values())
     assert getattr(torch, pair.spec.compute_precision) == tensors["text.embed.weight"].dtype
 
@@ -133,8 +137,7 @@ def test_the_sums_in_the_recipes_are_right_and_fit(name):
     sums = {card: tuple(map(float, rest)) for card, *rest in re.findall(row, find_recipe(name).read_text(), re.M)}
     assert sums.keys() == recipe.cards.keys() != set()
     for card, (weights, cache, rest, total, memory) in sums.items():
-        # 5 tokens before the image, 576 of it, 24 after it, 128 new
-        found = plan_memory(spec, **dataclasses.asdict(recipe.cards[card]), positions=733, text_width=24)
+        found = plan_memory(spec, spec.slot_shape(5), recipe.cards[card])
         assert [weights, cache, total] == [round(b / GIB, 1) for b in (found.weights, found.cache, found.total)]
         assert weights + cache + rest == pytest.approx(total)
         assert total <= memory - 1

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from recap_fast.generate.spec import Sizes, SlotShape
 from recap_fast.generate.torch_backend.scheduler import Launch, Scheduler
 from recap_fast.records import Completion, Request
 
@@ -19,7 +20,8 @@ def request(number: int, limit: int = 5, *, text: int = 1) -> Request:
 
 
 def make(num_slots: int, prefill: int, *, loop_stop: bool = False) -> Scheduler:
-    return Scheduler(num_slots, prefill, 40, [STOP], loop_stop=loop_stop, text_start=TEXT_START)
+    shape = SlotShape(num_prefix=3, num_image_tokens=TEXT_START - 3, max_text_tokens=4, max_new_tokens=40)
+    return Scheduler(Sizes(num_slots=num_slots, prefill_images=prefill), shape, [STOP], loop_stop=loop_stop)
 
 
 class Device:

@@ -17,14 +17,14 @@ TUNED = Sizes(num_slots=200, prefill_images=6)
 
 def choose(tuned=None, *, device="NVIDIA H200", free_gib=139, limits=None, **options):
     changed = {"cards": CARDS} if limits is None else {"cards": CARDS, "limits": limits}
+    spec = specs.llava_llama3_8b(**changed)
     return choose_sizes(
-        specs.llava_llama3_8b(**changed),
+        spec,
+        spec.slot_shape(7),
         EngineOptions(**options),
         tuned,
         device=device,
         free_bytes=None if free_gib is None else int(free_gib * GIB),
-        positions=735,
-        text_width=24,
     )
 
 

@@ -1,0 +1,22 @@
+import pytest
+import torch
+
+from recap_fast.errors import ConfigError
+from recap_fast.generate.device import resolve_device
+
+
+def test_devices() -> None:
+    assert resolve_device("cpu") == torch.device("cpu")
+    with pytest.raises(ConfigError, match="--device tpu: give auto, cpu, cuda or cuda:N"):
+        resolve_device("tpu")
+    with pytest.raises(ConfigError, match="recap-fast runs on cpu and cuda"):
+        resolve_device("mps")
+    with pytest.raises(ConfigError, match=r"sees \d+ CUDA devices"):
+        resolve_device("cuda:99")
+
+
+@pytest.mark.parametrize(("name", "index"), [("auto", 0), ("cuda", 0), ("cuda:1", 1)])
+def test_a_cuda_device_has_its_index(name: str, index: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert resolve_device(name) == torch.device("cuda", index)
