@@ -32,6 +32,7 @@ from recap_fast.pipeline.counters import Progress
 from recap_fast.pipeline.pipeline import Pipeline, Stages
 from recap_fast.records import Completion, Request, Sample
 from recap_fast.shards.expand import expand
+from recap_fast.shards.identity import identity
 from recap_fast.shards.reader import open_shard
 from recap_fast.write.ledger import Ledger
 
@@ -193,7 +194,7 @@ class RecapFast:
             prompts=self._prompts,
             engine=recorder,
             detokenize=self._tokenizer.detokenize,
-            ledger=Ledger.open(output, {}, shards),
+            ledger=Ledger.open(output, {}, shards, identity),
             max_new_tokens=length,
         )
         pipeline = Pipeline(stages, Progress(len(shards.shards)), window=self._window)

@@ -12,8 +12,9 @@ from recap_fast.launch.config import RunConfig, RunOptions
 from recap_fast.launch.execute import run as launch
 from recap_fast.launch.reporter import Reporter
 from recap_fast.launch.result import RunResult
+from recap_fast.records import Columns
 from recap_fast.shards.expand import expand
-from recap_fast.shards.sample import Columns
+from recap_fast.shards.reader import count_samples
 from recap_fast.write.verify import Verdict
 from recap_fast.write.verify import verify as check
 
@@ -72,7 +73,7 @@ def verify(output: str | Path, shards: Patterns = (), *, image_column: str | Non
     """
     patterns = _patterns(shards)
     inputs = expand(patterns, Columns(image=image_column)) if patterns else None
-    return check(Path(output), inputs)
+    return check(Path(output), inputs, count_samples)
 
 
 def _patterns(shards: Patterns) -> tuple[str, ...]:

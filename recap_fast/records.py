@@ -18,7 +18,7 @@ FinishReason = Literal["stop", "length", "loop", "error"]
 OK = "ok"
 """The `status` of a row with a caption. Any other status is the type of a failure, with the reason in `error`."""
 UNREADABLE = "unreadable"
-"""The `status` of a sample whose bytes could not be read; the next run tries again."""
+"""The `status` where the image's bytes could not be read; the next run may read them, so such a row is never done."""
 GENERATION_ERROR = "generation_error"
 """The `status` where the engine failed on this image, and on others did not."""
 Pixels: TypeAlias = "NDArray[np.uint8] | Tensor"
@@ -48,6 +48,19 @@ class Identity:
 
     size_bytes: int
     version: str
+
+    @property
+    def text(self) -> str:
+        """One line: stretches and outputs carry it as their Parquet metadata `recap_fast.input`."""
+        return f"{self.size_bytes}:{self.version}"
+
+
+@dataclass(frozen=True, slots=True)
+class Columns:
+    """The columns of Parquet shards that the user names; None: found by name and type."""
+
+    image: str | None = None
+    caption: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -18,6 +18,7 @@ from recap_fast.launch.result import RunResult
 from recap_fast.pipeline.counters import RunCounters, Snapshot
 from recap_fast.pipeline.pipeline import Pipeline
 from recap_fast.records import Shard, ShardReport
+from recap_fast.shards.identity import identity
 from recap_fast.shards.reader import open_shard
 from recap_fast.write.card import write_card
 from recap_fast.write.ledger import Ledger, Pending
@@ -40,7 +41,7 @@ def run(config: RunConfig, reporter: Reporter, *, drain_on_signals: bool = False
 def execute(plan: Plan, reporter: Reporter, *, drain_on_signals: bool = False) -> RunResult:
     """Does what was planned; see `run`."""
     config, captioner = plan.config, plan.captioner
-    ledger = Ledger.open(config.output, plan.fingerprint, plan.shard_set, overwrite=config.overwrite)
+    ledger = Ledger.open(config.output, plan.fingerprint, plan.shard_set, identity, overwrite=config.overwrite)
     mine = plan.mine(ledger.shards)
     pending = ledger.pending(mine, retry_failed=config.retry_failed, redo_changed=config.redo_changed)
     counters = RunCounters(len(pending))

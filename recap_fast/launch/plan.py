@@ -10,10 +10,11 @@ from recap_fast.captioner.captioner import Captioner
 from recap_fast.errors import ConfigError
 from recap_fast.generate.spec import EngineSpec
 from recap_fast.launch.config import RunConfig
-from recap_fast.records import Shard
-from recap_fast.shards.expand import ShardSet, expand
+from recap_fast.records import Columns, Shard
+from recap_fast.shard_set import ShardSet
+from recap_fast.shards.expand import expand
+from recap_fast.shards.identity import identity
 from recap_fast.shards.partition import part, resolve_part
-from recap_fast.shards.sample import Columns
 from recap_fast.write.ledger import Ledger, Pending
 from recap_fast.write.run_file import read_run_file, refuse_other_fingerprint
 from recap_fast.write.schema import SCHEMA_VERSION
@@ -43,7 +44,7 @@ class Plan:
         run = None if self.config.overwrite else read_run_file(self.config.output)
         if run is None:
             return [Pending(shard, "new") for shard in mine]
-        ledger = Ledger(self.config.output, run, self.shard_set.shards)
+        ledger = Ledger(self.config.output, run, self.shard_set.shards, identity)
         return ledger.pending(mine, retry_failed=self.config.retry_failed, redo_changed=self.config.redo_changed)
 
     def output_path(self, shard: Shard) -> Path:

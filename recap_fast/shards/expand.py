@@ -7,38 +7,15 @@ import itertools
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
 
 from recap_fast.errors import ConfigError, ShardError
-from recap_fast.records import Shard
-from recap_fast.shards.locate import Found, base_name, find, parent, without_query
-from recap_fast.shards.remote import is_remote
-from recap_fast.shards.sample import Columns, unicode
+from recap_fast.records import Columns, Shard
+from recap_fast.shard_set import ShardSet, is_remote, path_parts
+from recap_fast.shards.locate import Found, base_name, find, parent
+from recap_fast.shards.sample import unicode
 
 UNIT_IMAGES = 1000
 NUM_THREADS = 16
-
-
-@dataclass(frozen=True, slots=True)
-class ShardSet:
-    """The shards of a run, in the order in which the user gave them."""
-
-    root: str
-    """The inputs' common parent: a local folder, a URL, or '' where they have none."""
-    shards: tuple[Shard, ...]
-    columns: Columns = field(default_factory=Columns)
-    """Of Parquet shards."""
-
-    def below(self, root: str) -> "ShardSet":
-        """The same shards, named from a folder higher up. Raises ConfigError where they do not lie below it."""
-        mine, other = _parts(self.root), _parts(root)
-        if mine[: len(other)] != other:
-            raise ConfigError(
-                f"the inputs are in {self.root or 'different places'}; this output folder is for those below {root}, "
-                "from which its files are named: give another --output."
-            )
-        prefix = "".join(f"{part}/" for part in mine[len(other) :])
-        return replace(self, root=root, shards=tuple(replace(s, name=f"{prefix}{s.name}") for s in self.shards))
 
 
 def expand(values: Sequence[str], columns: Columns | None = None) -> ShardSet:
@@ -53,7 +30,8 @@ def expand(values: Sequence[str], columns: Columns | None = None) -> ShardSet:
     root = _common([*images, *(file.base for file in files if file.kind != "image")])
     shards = [Shard(_name(root, file.url, suffix=True), file.url, file.kind) for file in files if file.kind != "image"]
     for folder, names in images.items():
-        shards += _units(_name(root, folder, suffix=False) if _parts(folder) != _parts(root) else "", folder, names)
+        name = _name(root, folder, suffix=False) if path_parts(folder) != path_parts(root) else ""
+        shards += _units(name, folder, names)
     _refuse_shared_names(shards)
     return ShardSet(root, tuple(shards), columns)
 
@@ -136,21 +114,13 @@ def _refuse_shared_names(shards: Sequence[Shard]) -> None:
 
 def _name(root: str, url: str, *, suffix: bool) -> str:
     """Path below the root; `suffix`: without the last one."""
-    parts = _parts(url)[len(_parts(root)) :]
+    parts = path_parts(url)[len(path_parts(root)) :]
     if suffix:
         parts[-1] = base_name(url).rpartition(".")[0]
     parts = [part for part in parts if part not in ("", ".")]
     if not parts or ".." in parts:
         raise ConfigError(f"{url} has no name that its output could have: give it by a path without '..'.")
     return unicode("/".join(parts))
-
-
-def _parts(url: str) -> list[str]:
-    """Of a path the folders; of a URL the scheme and the folders. '' has none."""
-    if is_remote(url):
-        scheme, _, path = without_query(url).partition("://")
-        return [scheme.replace(":", "-"), *(part for part in path.split("/") if part)]
-    return [part for part in url.split("/") if part]
 
 
 def _parents(url: str) -> Iterator[str]:
@@ -165,7 +135,7 @@ def _common(folders: Sequence[str]) -> str:
     if remote == {False}:
         return os.path.commonpath(folders)
     if remote == {True}:
-        columns = zip(*map(_parts, folders), strict=False)
+        columns = zip(*map(path_parts, folders), strict=False)
         parts = [column[0] for column in itertools.takewhile(lambda column: len(set(column)) == 1, columns)]
         scheme = folders[0].partition("://")[0]
         return f"{scheme}://{'/'.join(parts[1:])}" if parts else ""

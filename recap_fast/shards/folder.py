@@ -13,9 +13,10 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
-from recap_fast.records import OK, Identity, Sample, Shard
-from recap_fast.shards.remote import file_system, is_remote, network_errors
-from recap_fast.shards.sample import MAX_IMAGE_BYTES, MAX_TEXT_BYTES, UNREADABLE, Parts, to_sample
+from recap_fast.records import OK, UNREADABLE, Identity, Sample, Shard
+from recap_fast.shard_set import is_remote
+from recap_fast.shards.remote import file_system, network_errors
+from recap_fast.shards.sample import MAX_IMAGE_BYTES, MAX_TEXT_BYTES, Parts, to_sample
 
 
 def key_of(file: str) -> str:

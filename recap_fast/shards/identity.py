@@ -9,7 +9,8 @@ from pathlib import Path, PurePosixPath
 
 from recap_fast.errors import ShardError
 from recap_fast.records import Identity, Shard
-from recap_fast.shards.remote import file_system, is_remote, network_errors
+from recap_fast.shard_set import is_remote
+from recap_fast.shards.remote import file_system, network_errors
 
 _VERSION_FIELDS = (
     "ETag",
@@ -39,11 +40,6 @@ def identity(shard: Shard) -> Identity:
     except network_errors() as error:
         raise ShardError(f"cannot be read: {error}") from error
     return Identity(status.st_size, str(status.st_mtime_ns))
-
-
-def identity_text(identity: Identity) -> str:
-    """One line for an identity: finished stretches and outputs carry it as the Parquet metadata `recap_fast.input`."""
-    return f"{identity.size_bytes}:{identity.version}"
 
 
 def _version(info: dict[str, object]) -> str:

@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from recap_fast.errors import ConfigError
+from recap_fast.shard_set import is_remote, without_query
 from recap_fast.shards.braces import expand_braces
-from recap_fast.shards.remote import absolute, file_system, is_remote, network_errors
+from recap_fast.shards.remote import absolute, file_system, network_errors
 from recap_fast.shards.sample import is_image_name
 
 logger = logging.getLogger(__name__)
@@ -63,11 +64,6 @@ def file_kind(url: str) -> FileKind | None:
     if name.endswith((".tar", ".parquet")):
         return "tar" if name.endswith(".tar") else "parquet"
     return "image" if is_image_name(name) else None
-
-
-def without_query(url: str) -> str:
-    """A path or URL without what follows the '?' in a link of the web."""
-    return url.partition("?")[0] if url.startswith(("http://", "https://")) else url
 
 
 def base_name(url: str) -> str:

@@ -11,11 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from recap_fast.errors import ShardError
-from recap_fast.records import Identity, Sample, Shard
+from recap_fast.records import Columns, Identity, Sample, Shard
+from recap_fast.shard_set import is_remote
 from recap_fast.shards.folder import FolderReader
 from recap_fast.shards.identity import identity
-from recap_fast.shards.remote import is_remote, spool
-from recap_fast.shards.sample import Columns
+from recap_fast.shards.remote import spool
 from recap_fast.shards.tar import TarReader
 
 BUFFER_BYTES = 16 << 10
@@ -62,6 +62,12 @@ def open_shard(
         return _open_tar(shard, version, should_stop)
     except ShardError as error:
         raise ShardError(f"{shard.url} {error}") from error
+
+
+def count_samples(shard: Shard, columns: Columns | None = None) -> tuple[int, Identity]:
+    """How many samples a shard has, and which version of it that is. Raises ShardError where it cannot be read."""
+    with open_shard(shard, columns) as reader:
+        return reader.num_samples, reader.identity
 
 
 def _open_tar(shard: Shard, version: Identity, should_stop: Callable[[], bool]) -> TarReader:

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from recap_fast.errors import ConfigError, ShardError, StoppedError
+from recap_fast.shard_set import is_remote
 
 logger = logging.getLogger(__name__)
 
@@ -29,11 +30,6 @@ RESERVED_BYTES = 1 << 30
 _EXTRAS = {"s3": "'recap-fast[s3]'", "s3a": "'recap-fast[s3]'", "gs": "'recap-fast[gcs]'", "gcs": "'recap-fast[gcs]'"}
 _PACKAGES = {"http": "aiohttp", "https": "aiohttp", "hf": "huggingface_hub", "abfs": "adlfs", "az": "adlfs"}
 _CLIENT_ERRORS = (("aiohttp", "ClientError"), ("botocore.exceptions", "BotoCoreError"), ("gcsfs.retry", "HttpError"))
-
-
-def is_remote(url: str) -> bool:
-    """Whether an address is an fsspec URL rather than a local path."""
-    return "://" in url
 
 
 def absolute(address: str) -> str:

@@ -22,18 +22,6 @@ MAX_TEXT_BYTES = 16 << 20
 """Larger members are not read: one of them must not take the memory of a whole run."""
 
 
-UNREADABLE = "unreadable"
-"""Status of a row whose bytes could not be read; the next run may read them, so such a row is never done."""
-
-
-@dataclass(frozen=True, slots=True)
-class Columns:
-    """The columns of Parquet shards that the user names; None: found by name and type."""
-
-    image: str | None = None
-    caption: str | None = None
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Parts:
     """What a shard holds for one sample, before anything is made of it."""

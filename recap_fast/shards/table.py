@@ -18,9 +18,10 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from recap_fast.errors import ConfigError, ShardError
-from recap_fast.records import OK, Identity, Sample, Shard
-from recap_fast.shards.remote import file_system, is_remote, network_errors
-from recap_fast.shards.sample import MAX_IMAGE_BYTES, UNREADABLE, Columns, Parts, to_sample
+from recap_fast.records import OK, UNREADABLE, Columns, Identity, Sample, Shard
+from recap_fast.shard_set import is_remote
+from recap_fast.shards.remote import file_system, network_errors
+from recap_fast.shards.sample import MAX_IMAGE_BYTES, Parts, to_sample
 
 BATCH_ROWS = 32
 BUFFER_BYTES = 1 << 20

@@ -15,8 +15,8 @@ from typing import IO, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from recap_fast.records import OK, Identity, Sample, Shard
-from recap_fast.shards.sample import IMAGE_EXTENSIONS, MAX_IMAGE_BYTES, MAX_TEXT_BYTES, UNREADABLE, Parts, to_sample
+from recap_fast.records import OK, UNREADABLE, Identity, Sample, Shard
+from recap_fast.shards.sample import IMAGE_EXTENSIONS, MAX_IMAGE_BYTES, MAX_TEXT_BYTES, Parts, to_sample
 from recap_fast.shards.tar_index import Member, TarIndexer
 
 logger = logging.getLogger(__name__)

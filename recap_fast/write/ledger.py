@@ -7,7 +7,7 @@ Layout: run.json, data/<name>.parquet, manifests/<name>.json, partial/<name>/*.p
 import hashlib
 import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,8 +19,7 @@ from numpy.typing import NDArray
 from recap_fast.atomic import make_folder, remove_leftovers
 from recap_fast.errors import ShardError
 from recap_fast.records import Identity, Shard, ShardReport
-from recap_fast.shards.expand import ShardSet
-from recap_fast.shards.identity import identity, identity_text
+from recap_fast.shard_set import ShardSet
 from recap_fast.write.done_record import DoneRecord, read_record, write_record
 from recap_fast.write.run_file import RunFile, merge_run_file
 from recap_fast.write.stretches import INPUT_KEY, input_of, recount, remove_stretches, rows_of, stretch_name, stretches
@@ -53,15 +52,28 @@ class Progress:
 
 
 class Ledger:
-    """The state of one output folder. `run` is its run.json, `shards` are this run's, as the folder names them."""
+    """The state of one output folder."""
 
-    def __init__(self, output: Path, run: RunFile, shards: tuple[Shard, ...]) -> None:
+    def __init__(
+        self, output: Path, run: RunFile, shards: tuple[Shard, ...], version_of: Callable[[Shard], Identity]
+    ) -> None:
+        """`run` is the folder's run.json, `shards` are this run's, as the folder names them.
+
+        `version_of` says which version of an input there is now, and raises ShardError where there is none.
+        """
         self.output, self.run, self.shards = output, run, shards
+        self._version_of = version_of
         self._retry_failed = False
 
     @classmethod
     def open(
-        cls, output: Path, fingerprint: Mapping[str, Any], shard_set: ShardSet, *, overwrite: bool = False
+        cls,
+        output: Path,
+        fingerprint: Mapping[str, Any],
+        shard_set: ShardSet,
+        version_of: Callable[[Shard], Identity],
+        *,
+        overwrite: bool = False,
     ) -> "Ledger":
         """Makes the folder or goes on in it; `fingerprint` is anything that json can hold.
 
@@ -70,7 +82,7 @@ class Ledger:
         """
         run, shard_set = merge_run_file(output, fingerprint, shard_set, overwrite=overwrite)
         remove_leftovers(output)
-        return cls(output, run, shard_set.shards)
+        return cls(output, run, shard_set.shards, version_of)
 
     def pending(
         self, shards: Sequence[Shard] | None = None, *, retry_failed: bool = False, redo_changed: bool = False
@@ -88,7 +100,7 @@ class Ledger:
 
     def progress(self, shard: Shard, version: Identity) -> Progress:
         """What is on disk of a shard whose input is now of this version; rows made from another one do not count."""
-        record, text = self.record(shard.name), identity_text(version)
+        record = self.record(shard.name)
         kept: list[Path] = []
         output = self.output_path(shard)
         if output.exists() and self._is_of(output, record, version):
@@ -96,7 +108,7 @@ class Ledger:
         # a stretch from before the done-record is in the output already
         since = record.finished_ns if record and kept and record.identity == version else 0
         recent = (stretch.path for stretch in stretches(self._partial(shard)) if stretch.made_ns > since)
-        kept += [path for path in recent if input_of(path) == text]
+        kept += [path for path in recent if input_of(path) == version.text]
         return Progress(tuple(kept), _done(kept, retry_failed=self._retry_failed))
 
     def record(self, name: str) -> DoneRecord | None:
@@ -110,7 +122,7 @@ class Ledger:
 
     def file_metadata(self, shard: Shard, version: Identity) -> dict[str, str]:
         """The Parquet metadata of every file with rows of this shard: it says what they were made from."""
-        return {INPUT_KEY.decode(): identity_text(version), "recap_fast.shard": shard.name}
+        return {INPUT_KEY.decode(): version.text, "recap_fast.shard": shard.name}
 
     def record_path(self, name: str) -> Path:
         """Where a shard's done-record lies."""
@@ -192,7 +204,7 @@ class Ledger:
 
     def _has_changed(self, shard: Shard, record: DoneRecord) -> bool:
         try:
-            now = identity(shard)
+            now = self._version_of(shard)
         except ShardError as error:
             logger.warning("%s is done, but its input %s", shard.url, error)
             return False
@@ -214,7 +226,7 @@ class Ledger:
         """Whether an output's rows were made from this version of the input."""
         made_from = input_of(output)
         if made_from is not None:
-            return made_from == identity_text(version)
+            return made_from == version.text
         return record is not None and record.identity == version and record.output_bytes == output.stat().st_size
 
 

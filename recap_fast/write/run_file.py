@@ -15,7 +15,7 @@ from typing import Any
 
 from recap_fast.atomic import atomic_write, is_temporary, make_folder
 from recap_fast.errors import ConfigError
-from recap_fast.shards.expand import ShardSet
+from recap_fast.shard_set import ShardSet
 
 FORMAT = 1
 RUN_FILE = "run.json"

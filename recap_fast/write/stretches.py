@@ -17,13 +17,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from recap_fast.atomic import is_alive, owner
-from recap_fast.records import OK, ShardReport
-from recap_fast.shards.sample import UNREADABLE
+from recap_fast.records import OK, UNREADABLE, ShardReport
 
 logger = logging.getLogger(__name__)
 
 INPUT_KEY = b"recap_fast.input"
-"""Parquet metadata of stretches and outputs: `identity_text` of the input that the rows were made from."""
+"""Parquet metadata of stretches and outputs: `Identity.text` of the input that the rows were made from."""
 _NAME = re.compile(r"(\d+)-(\d+)\.(?P<made_ns>\d+)\.(?P<owner>.+)\.parquet")
 
 

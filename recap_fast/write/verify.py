@@ -5,7 +5,7 @@ run alone is none. Memory does not grow with the output.
 """
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -14,9 +14,8 @@ import numpy as np
 
 from recap_fast.atomic import sha256_of
 from recap_fast.errors import ConfigError, ShardError
-from recap_fast.records import OK, Shard
-from recap_fast.shards.expand import ShardSet
-from recap_fast.shards.reader import open_shard
+from recap_fast.records import OK, Columns, Identity, Shard
+from recap_fast.shard_set import ShardSet
 from recap_fast.write.done_record import DoneRecord, read_record
 from recap_fast.write.run_file import read_run_file
 
@@ -44,6 +43,8 @@ _REMEDIES: Mapping[FaultKind, str] = {
 }
 """By shard name. Of the kinds that are not here the next run takes care by itself."""
 BATCH_ROWS = 65_536
+CountSamples = Callable[[Shard, Columns], tuple[int, Identity]]
+"""How many samples an input has, and which version of it that is. Raises ShardError where it cannot be read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,8 +83,8 @@ class Verdict:
     """What is no fault of the output: an input that is truncated, or that has changed since."""
 
 
-def verify(output: Path, shard_set: ShardSet | None = None) -> Verdict:
-    """Checks every shard of run.json; `shard_set`: also how many samples the inputs have.
+def verify(output: Path, shard_set: ShardSet | None = None, count_samples: CountSamples | None = None) -> Verdict:
+    """Checks every shard of run.json; `shard_set`, with `count_samples`: also how many samples the inputs have.
 
     Raises ConfigError where the folder is not the output of a run.
     """
@@ -100,8 +101,8 @@ def verify(output: Path, shard_set: ShardSet | None = None) -> Verdict:
             continue
         verdict.faults += _check_record(name, record, verdict)
         verdict.faults += _check_output(output / "data" / f"{name}.parquet", name, record)
-        if name in inputs and shard_set is not None:
-            verdict.faults += _check_input(inputs[name], shard_set, record, verdict)
+        if name in inputs and shard_set is not None and count_samples is not None:
+            verdict.faults += _check_input(inputs[name], shard_set.columns, count_samples, record, verdict)
     for name in inputs.keys() - run.shards.keys():
         verdict.faults.append(Fault("new input", name, f"{inputs[name].url} is not among the shards of the run"))
     verdict.faults += _strangers(output, run.shards.keys())
@@ -196,10 +197,11 @@ def _shown(statuses: Counter[str]) -> str:
     return ", ".join(f"{status} {count}" for status, count in sorted(statuses.items())) or "none"
 
 
-def _check_input(shard: Shard, shard_set: ShardSet, record: DoneRecord, verdict: Verdict) -> Iterator[Fault]:
+def _check_input(
+    shard: Shard, columns: Columns, count_samples: CountSamples, record: DoneRecord, verdict: Verdict
+) -> Iterator[Fault]:
     try:
-        with open_shard(shard, shard_set.columns) as reader:
-            num_samples, version = reader.num_samples, reader.identity
+        num_samples, version = count_samples(shard, columns)
     except ShardError as error:
         if record.report.status != "failed":
             yield Fault("lost input", shard.name, f"cannot be counted again: {error}")

@@ -2,8 +2,8 @@ import pytest
 from support.shard_files import webdataset_members, write_table, write_tar
 
 from recap_fast.errors import ConfigError
+from recap_fast.records import Columns
 from recap_fast.shards.expand import expand
-from recap_fast.shards.sample import Columns
 
 
 @pytest.fixture
@@ -164,16 +164,6 @@ def test_links_in_circles_end(tmp_path):
     touch(tmp_path, "a/x.jpg")
     (tmp_path / "a" / "loop").symlink_to(tmp_path / "a")
     assert expand([str(tmp_path / "a")]).shards[0].files == ("x.jpg",)
-
-
-def test_names_from_a_root_higher_up(data, tmp_path):
-    shard_set = expand([str(data)])
-    assert [shard.name for shard in shard_set.below(str(tmp_path)).shards][:1] == ["data/00000"]
-    assert shard_set.below(str(data)) == shard_set
-    with pytest.raises(ConfigError, match="give another --output"):
-        shard_set.below(str(data / "deeper"))
-    with pytest.raises(ConfigError, match="give another --output"):
-        shard_set.below(str(tmp_path / "dat"))
 
 
 def test_inputs_on_different_systems_have_no_common_parent(data, memory):

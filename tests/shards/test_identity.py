@@ -4,7 +4,7 @@ import pytest
 
 from recap_fast.errors import ShardError
 from recap_fast.records import Identity, Shard
-from recap_fast.shards.identity import identity, identity_text
+from recap_fast.shards.identity import identity
 
 
 def test_of_a_local_file_size_and_mtime(tmp_path):
@@ -13,7 +13,7 @@ def test_of_a_local_file_size_and_mtime(tmp_path):
     os.utime(path, ns=(0, 1_700_000_000_123_456_789))
     found = identity(Shard("0", str(path), "tar"))
     assert found == Identity(3, "1700000000123456789")
-    assert identity_text(found) == "3:1700000000123456789"
+    assert found.text == "3:1700000000123456789"
 
 
 def test_of_a_remote_file_size_and_what_names_its_version(memory):

@@ -9,9 +9,8 @@ import pytest
 from support.shard_files import write_table
 
 from recap_fast.errors import ShardError
-from recap_fast.records import Shard
+from recap_fast.records import Columns, Shard
 from recap_fast.shards.reader import open_shard
-from recap_fast.shards.sample import Columns
 
 NONE = np.empty(0, np.int64)
 

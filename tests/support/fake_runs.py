@@ -17,6 +17,7 @@ from recap_fast.pipeline.counters import RunCounters
 from recap_fast.pipeline.pipeline import Pipeline
 from recap_fast.records import Completion, ImageBatch, ImageOutcome, Request, ShardReport
 from recap_fast.shards.expand import expand
+from recap_fast.shards.identity import identity
 from recap_fast.shards.reader import open_shard
 from recap_fast.write.ledger import Ledger
 
@@ -123,7 +124,7 @@ class FakeRun:
     ):
         shard_set = expand([f"{inputs}/*.tar"])
         self.engine: Any = engine or RecordingEngine()
-        self.ledger = Ledger.open(output, {"test": 1}, shard_set)
+        self.ledger = Ledger.open(output, {"test": 1}, shard_set, identity)
         self.pending = [p.shard for p in self.ledger.pending()]
         self.counters = RunCounters(len(self.pending))
         self.captioner: Any = FakeCaptioner(self.engine)

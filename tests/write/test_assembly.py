@@ -8,7 +8,7 @@ from support.finished_rows import finished
 from support.runs import indices
 
 from recap_fast.records import Identity, Shard, ShardReport
-from recap_fast.shards.expand import ShardSet
+from recap_fast.shard_set import ShardSet
 from recap_fast.write.assembly import Assembly, EndOfShard
 from recap_fast.write.ledger import Ledger
 
@@ -21,7 +21,7 @@ class Job:
     def __init__(self, folder: Path):
         self.folder = folder
         self.shards = tuple(Shard(name, f"/in/{name}.tar", "tar") for name in ("a", "b"))
-        self.ledger = Ledger.open(folder, {}, ShardSet("/in", self.shards))
+        self.ledger = Ledger.open(folder, {}, ShardSet("/in", self.shards), lambda _: VERSION)
         self.released: list[int] = []
         self.num_reported = 0
         self.assembly = self.another()

@@ -12,7 +12,8 @@ from support.shard_files import webdataset_members, write_rows, write_tar
 from recap_fast.atomic import replace, sha256_of, temporary_path
 from recap_fast.records import Identity, ShardReport
 from recap_fast.shards.expand import expand
-from recap_fast.shards.identity import identity, identity_text
+from recap_fast.shards.identity import identity
+from recap_fast.shards.reader import count_samples
 from recap_fast.write import stretches
 from recap_fast.write.ledger import Ledger
 from recap_fast.write.verify import verify
@@ -34,7 +35,7 @@ def output(tmp_path):
 
 
 def open_ledger(output, inputs, **options):
-    return Ledger.open(output, MARKS, expand([str(inputs)]), **options)
+    return Ledger.open(output, MARKS, expand([str(inputs)]), identity, **options)
 
 
 def finish(ledger, shard, *, failed=(), status="complete", version=None, indices=range(N), tag=""):
@@ -42,7 +43,7 @@ def finish(ledger, shard, *, failed=(), status="complete", version=None, indices
     version = version or identity(shard)
     indices = list(indices)
     path = temporary_path(ledger.output_path(shard))
-    write_rows(path, shard.name, indices, failed=failed, made_from=identity_text(version), tag=tag)
+    write_rows(path, shard.name, indices, failed=failed, made_from=version.text, tag=tag)
     digest, size_bytes = sha256_of(path), path.stat().st_size
     replace(path, ledger.output_path(shard))
     counts = {"truncated": len(failed)} if failed else {}
@@ -56,7 +57,7 @@ def stretch(ledger, shard, indices, *, version=None, failed=(), tag=""):
     """What the pipeline does after every 1,000 captions."""
     indices = list(indices)
     path = ledger.stretch_path(shard, indices[0], indices[-1])
-    text = identity_text(version or identity(shard))
+    text = (version or identity(shard)).text
     return write_rows(path, shard.name, indices, failed=failed, made_from=text, tag=tag)
 
 
@@ -174,7 +175,7 @@ def test_stretches_of_another_version_or_cut_ones_do_not_count(inputs, output, c
 def test_a_kill_between_output_and_record_costs_nothing(inputs, output):
     ledger = open_ledger(output, inputs)
     shard = ledger.shards[0]
-    write_rows(ledger.output_path(shard), shard.name, range(N), made_from=identity_text(identity(shard)))
+    write_rows(ledger.output_path(shard), shard.name, range(N), made_from=identity(shard).text)
     stretch(ledger, shard, [0, 1])
     assert reasons(ledger)["0"] == "new"
     assert ledger.progress(shard, identity(shard)).done.tolist() == list(range(N))
@@ -221,7 +222,7 @@ def test_is_done_and_file_metadata(inputs, output):
     ledger = open_ledger(output, inputs)
     shard = ledger.shards[0]
     version = identity(shard)
-    assert ledger.file_metadata(shard, version) == {"recap_fast.input": identity_text(version), "recap_fast.shard": "0"}
+    assert ledger.file_metadata(shard, version) == {"recap_fast.input": version.text, "recap_fast.shard": "0"}
     assert not ledger.is_done(shard, version)
     finish(ledger, shard)
     assert ledger.is_done(shard, version)
@@ -304,7 +305,7 @@ def test_processes_that_commit_the_same_shards_do_no_harm(inputs, output):
     assert [process.exitcode for process in processes] == [0] * 4
     ledger = open_ledger(output, inputs)
     assert reasons(ledger) == {}
-    assert verify(output, expand([str(inputs)])).faults == []
+    assert verify(output, expand([str(inputs)]), count_samples).faults == []
     assert not (output / "partial").exists()
     assert not [path for path in output.rglob("*") if path.name.endswith(".tmp")]
 

@@ -5,7 +5,7 @@ import pytest
 
 from recap_fast.errors import ConfigError
 from recap_fast.records import Shard
-from recap_fast.shards.expand import ShardSet
+from recap_fast.shard_set import ShardSet
 from recap_fast.write.run_file import merge_run_file, read_run_file
 
 MARKS = {"engine": "tiny", "stop_ids": (1, 2), "max_new_tokens": 128}

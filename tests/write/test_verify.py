@@ -9,7 +9,8 @@ from support.shard_files import webdataset_members, write_rows, write_tar
 from recap_fast.errors import ConfigError
 from recap_fast.records import ShardReport
 from recap_fast.shards.expand import expand
-from recap_fast.shards.identity import identity, identity_text
+from recap_fast.shards.identity import identity
+from recap_fast.shards.reader import count_samples
 from recap_fast.write.ledger import Ledger
 from recap_fast.write.verify import verify
 
@@ -26,10 +27,10 @@ def shard_set(tmp_path):
 @pytest.fixture
 def output(tmp_path, shard_set):
     """A finished run of three shards; row 2 of each has failed."""
-    ledger = Ledger.open(tmp_path / "out", {"engine": "tiny"}, shard_set)
+    ledger = Ledger.open(tmp_path / "out", {"engine": "tiny"}, shard_set, identity)
     for shard in ledger.shards:
         version = identity(shard)
-        path = write_rows(ledger.output_path(shard), shard.name, range(N), failed=[2], made_from=identity_text(version))
+        path = write_rows(ledger.output_path(shard), shard.name, range(N), failed=[2], made_from=version.text)
         report = ShardReport(shard=shard.name, status="complete", rows=N, captioned=N - 1, failed={"truncated": 1})
         digest = hashlib.sha256(path.read_bytes()).hexdigest()
         ledger.commit(shard, report, version, sha256=digest, size_bytes=path.stat().st_size)
@@ -37,11 +38,11 @@ def output(tmp_path, shard_set):
 
 
 def faults(output, shard_set=None):
-    return [(fault.kind, fault.shard, fault.finding) for fault in verify(output, shard_set).faults]
+    return [(fault.kind, fault.shard, fault.finding) for fault in verify(output, shard_set, count_samples).faults]
 
 
 def sentences(output, shard_set=None):
-    return [f"{fault.shard} {fault.sentence}" for fault in verify(output, shard_set).faults]
+    return [f"{fault.shard} {fault.sentence}" for fault in verify(output, shard_set, count_samples).faults]
 
 
 def edit_record(output, name, /, **fields):
@@ -60,7 +61,7 @@ def test_a_good_run_has_no_faults(output, shard_set):
     verdict = verify(output)
     assert (verdict.faults, verdict.notes) == ([], [])
     assert (verdict.num_shards, verdict.rows, verdict.captioned, verdict.failed) == (3, 18, 15, {"truncated": 3})
-    assert verify(output, shard_set).faults == []
+    assert verify(output, shard_set, count_samples).faults == []
 
 
 @pytest.mark.parametrize(
@@ -170,7 +171,7 @@ def test_a_failed_shard_without_output_is_one_fault(output):
 def test_recounting_the_inputs(output, shard_set, tmp_path):
     write_tar(tmp_path / "in" / "0.tar", webdataset_members(N + 1))
     (tmp_path / "in" / "1.tar").write_bytes(b"garbage" * 100)
-    verdict = verify(output, shard_set)
+    verdict = verify(output, shard_set, count_samples)
     assert [(f.kind, f.shard) for f in verdict.faults] == [("changed input", "0"), ("lost input", "1")]
     assert verdict.faults[0].sentence == (
         f"has 7 samples in {tmp_path}/in/0.tar, and 6 rows; run again with --redo-changed"
@@ -202,7 +203,7 @@ def test_the_remedy_of_changed_bytes_and_doubled_rows_is_named_and_helps(output,
     for sentence in found:
         name = sentence.split()[0]
         assert sentence.endswith(f"; delete data/{name}.parquet and manifests/{name}.json, then run again")
-    ledger = Ledger.open(output, {"engine": "tiny"}, shard_set)
+    ledger = Ledger.open(output, {"engine": "tiny"}, shard_set, identity)
     assert ledger.pending() == []
     for name in ("1", "2"):
         (output / "data" / f"{name}.parquet").unlink()
@@ -220,7 +221,7 @@ def test_what_another_run_redoes_by_itself_has_no_other_remedy(output, shard_set
         "1 has no done-record: it is not finished",
         "2 is recorded as failed: is no tar",
     ]
-    assert len(Ledger.open(output, {"engine": "tiny"}, shard_set).pending()) == 3
+    assert len(Ledger.open(output, {"engine": "tiny"}, shard_set, identity).pending()) == 3
 
 
 def test_rows_that_the_unchanged_input_does_not_have(output, shard_set):
