@@ -35,6 +35,7 @@ from recap_fast.shards.expand import expand
 from recap_fast.shards.identity import identity
 from recap_fast.shards.reader import open_shard
 from recap_fast.write.ledger import Ledger
+from recap_fast.write.output_folder import OutputFolder
 
 RECIPE = "llava"
 IMAGE_SIZES = [(160, 120), (192, 144), (224, 168), (256, 192), (120, 160)]
@@ -194,7 +195,7 @@ class RecapFast:
             prompts=self._prompts,
             engine=recorder,
             detokenize=self._tokenizer.detokenize,
-            ledger=Ledger.open(output, {}, shards, identity),
+            ledger=Ledger.open(OutputFolder(output), {}, shards, identity),
             max_new_tokens=length,
         )
         pipeline = Pipeline(stages, Progress(len(shards.shards)), window=self._window)

@@ -15,6 +15,7 @@ from recap_fast.launch.result import RunResult
 from recap_fast.records import Columns
 from recap_fast.shards.expand import expand
 from recap_fast.shards.reader import count_samples
+from recap_fast.write.output_folder import OutputFolder
 from recap_fast.write.verify import Verdict
 from recap_fast.write.verify import verify as check
 
@@ -73,7 +74,7 @@ def verify(output: str | Path, shards: Patterns = (), *, image_column: str | Non
     """
     patterns = _patterns(shards)
     inputs = expand(patterns, Columns(image=image_column)) if patterns else None
-    return check(Path(output), inputs, count_samples)
+    return check(OutputFolder(Path(output)), inputs, count_samples)
 
 
 def _patterns(shards: Patterns) -> tuple[str, ...]:

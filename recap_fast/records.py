@@ -34,7 +34,7 @@ class Shard:
     """One unit of input, of work, of resume and of output."""
 
     name: str
-    """Path below the inputs' common parent, without suffix, '/'-separated: the output is data/<name>.parquet."""
+    """Path below the inputs' common parent, without suffix, '/'-separated; its output has the same."""
     url: str
     """Absolute local path or fsspec URL of a tar or a Parquet file, or of the folder that `files` lie in."""
     kind: ShardKind

@@ -31,9 +31,10 @@ from recap_fast.launch.config import RunConfig
 from recap_fast.launch.execute import run
 from recap_fast.launch.reporter import Reporter
 from recap_fast.pipeline.decoding import DECODE_BATCH
-from recap_fast.records import OK, Completion, ImageOutcome, Request, Row, Sample
+from recap_fast.records import OK, Completion, Identity, ImageOutcome, Request, Row, Sample, Shard
 from recap_fast.shards.expand import expand
 from recap_fast.shards.reader import open_shard
+from recap_fast.write.output_folder import OutputFolder
 from recap_fast.write.shard_writer import ShardWriter
 
 STAGES = ("read", "decode", "generate", "write", "end-to-end")
@@ -218,11 +219,9 @@ class _Bench:
 
         def write() -> _Pass:
             with tempfile.TemporaryDirectory(dir=self._folder) as name:
-                folder = Path(name)
                 start = time.perf_counter()
-                writer = ShardWriter(
-                    folder / "rows.parquet", lambda a, b: folder / f"{a}-{b}.parquet", tokenizer.detokenize
-                )
+                shard, version = Shard("rows", "", "tar"), Identity(0, "")
+                writer = ShardWriter(OutputFolder(Path(name)), shard, version, tokenizer.detokenize)
                 for row in rows:
                     writer.add(row)
                 file = writer.finish()

@@ -17,6 +17,7 @@ from recap_fast.errors import ConfigError
 from recap_fast.generate.prompt import BOS, QUESTION, PromptEncoder, Special, find_template
 from recap_fast.generate.spec import PromptSpec
 from recap_fast.generate.tokenizer import Tokenizer
+from recap_fast.write.output_folder import OutputFolder
 
 MAX_TEXTS = 512
 MIN_TEXTS = 32
@@ -87,7 +88,7 @@ def _captions(path: Path) -> Iterator[str | None]:
     if not path.exists():
         raise ConfigError(f"--calibration {path} is not there: give {FORMS}.")
     if path.is_dir():
-        for file in sorted((path / "data").rglob("*.parquet")):
+        for file in OutputFolder(path).data_files():
             yield from _parquet(file)
     elif path.suffix == ".parquet":
         yield from _parquet(path)

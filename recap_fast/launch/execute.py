@@ -22,6 +22,7 @@ from recap_fast.shards.identity import identity
 from recap_fast.shards.reader import open_shard
 from recap_fast.write.card import write_card
 from recap_fast.write.ledger import Ledger, Pending
+from recap_fast.write.output_folder import OutputFolder
 from recap_fast.write.run_file import forget_unused
 
 WINDOW_SLOTS = 4
@@ -41,7 +42,7 @@ def run(config: RunConfig, reporter: Reporter, *, drain_on_signals: bool = False
 def execute(plan: Plan, reporter: Reporter, *, drain_on_signals: bool = False) -> RunResult:
     """Does what was planned; see `run`."""
     config, captioner = plan.config, plan.captioner
-    ledger = Ledger.open(config.output, plan.fingerprint, plan.shard_set, identity, overwrite=config.overwrite)
+    ledger = Ledger.open(plan.output, plan.fingerprint, plan.shard_set, identity, overwrite=config.overwrite)
     mine = plan.mine(ledger.shards)
     pending = ledger.pending(mine, retry_failed=config.retry_failed, redo_changed=config.redo_changed)
     counters = RunCounters(len(pending))
@@ -50,7 +51,7 @@ def execute(plan: Plan, reporter: Reporter, *, drain_on_signals: bool = False) -
         reporter.event("done", "Nothing to do: every shard is done.")
         outcome = _conclude(ledger, mine, [], reporter, config)
         return _result(config, outcome, [], counters.snapshot(), Statistics())
-    _start(captioner, config, reporter)
+    _start(captioner, plan.output, reporter)
     pipeline = Pipeline(
         lambda shard, should_stop: open_shard(shard, plan.shard_set.columns, should_stop),
         captioner,
@@ -59,7 +60,7 @@ def execute(plan: Plan, reporter: Reporter, *, drain_on_signals: bool = False) -
         limit=config.limit,
         window=WINDOW_SLOTS * captioner.engine.free_slots + 512,
     )
-    write_card(config.output, _card_facts(captioner))
+    write_card(plan.output, _card_facts(captioner))
     signals = _signals(lambda: pipeline.drain(config.drain_seconds), reporter) if drain_on_signals else nullcontext()
     with reporter, signals:
         reporter.start(counters)
@@ -85,12 +86,12 @@ def _result(
     )
 
 
-def _start(captioner: Captioner, config: RunConfig, reporter: Reporter) -> None:
+def _start(captioner: Captioner, output: OutputFolder, reporter: Reporter) -> None:
     started = time.monotonic()
     try:
         captioner.start()
     except ConfigError:
-        forget_unused(config.output)
+        forget_unused(output)
         raise
     reporter.event("engine", f"engine   {captioner.engine.describe()}; ready in {time.monotonic() - started:.1f} s")
 
@@ -159,7 +160,7 @@ def _conclude(
         reporter.event(
             "error_rate",
             f"{failed} of {rows} images have no caption ({failed / rows:.1%}), more than --max-error-rate "
-            f"{config.max_error_rate:g}. The reasons are in the columns status and error of {ledger.output}.",
+            f"{config.max_error_rate:g}. The reasons are in the columns status and error of {config.output}.",
         )
         return ExitCode.ERROR_RATE
     return ExitCode.COMPLETE

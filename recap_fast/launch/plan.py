@@ -3,7 +3,6 @@
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 from recap_fast import machine
 from recap_fast.captioner.captioner import Captioner
@@ -16,6 +15,7 @@ from recap_fast.shards.expand import expand
 from recap_fast.shards.identity import identity
 from recap_fast.shards.partition import part, resolve_part
 from recap_fast.write.ledger import Ledger, Pending
+from recap_fast.write.output_folder import OutputFolder
 from recap_fast.write.run_file import read_run_file, refuse_other_fingerprint
 from recap_fast.write.schema import SCHEMA_VERSION
 
@@ -34,6 +34,11 @@ class Plan:
     part: tuple[int, int]
     """This process's part and the number of parts."""
 
+    @property
+    def output(self) -> OutputFolder:
+        """Where the captions go."""
+        return OutputFolder(self.config.output)
+
     def mine(self, shards: tuple[Shard, ...]) -> list[Shard]:
         """Those of some shards that are this process's."""
         return part(shards, *self.part)
@@ -41,15 +46,11 @@ class Plan:
     def pending(self) -> list[Pending]:
         """The shards that are to be done, and why, as the output folder is now."""
         mine = self.mine(self.shard_set.shards)
-        run = None if self.config.overwrite else read_run_file(self.config.output)
+        run = None if self.config.overwrite else read_run_file(self.output)
         if run is None:
             return [Pending(shard, "new") for shard in mine]
-        ledger = Ledger(self.config.output, run, self.shard_set.shards, identity)
+        ledger = Ledger(self.output, run, self.shard_set.shards, identity)
         return ledger.pending(mine, retry_failed=self.config.retry_failed, redo_changed=self.config.redo_changed)
-
-    def output_path(self, shard: Shard) -> Path:
-        """Where a shard's captions go."""
-        return self.config.output / "data" / f"{shard.name}.parquet"
 
     def close(self) -> None:
         """Frees the decoder, and the engine where it was opened."""
@@ -71,9 +72,10 @@ def plan(config: RunConfig) -> Plan:
         decoder = captioner.decoder.name
         versions = machine.list_versions(spec.backend, decoder)
         marks = fingerprint(config, captioner.prepared.spec, decoder, SCHEMA_VERSION, versions)
-        known = None if config.overwrite else read_run_file(config.output)
+        output = OutputFolder(config.output)
+        known = None if config.overwrite else read_run_file(output)
         if known is not None:
-            refuse_other_fingerprint(config.output, known.fingerprint, marks)
+            refuse_other_fingerprint(output, known.fingerprint, marks)
             shard_set = shard_set.below(known.root)
     except BaseException:
         captioner.close()

@@ -69,13 +69,7 @@ class Assembly:
     def begin(self, shard: Shard, identity: Identity) -> NDArray[np.int64]:
         """Opens the output of a shard whose input is now of this identity; the indices that earlier runs have done."""
         found = self._ledger.progress(shard, identity)
-        writer = ShardWriter(
-            self._ledger.output_path(shard),
-            lambda first, last: self._ledger.stretch_path(shard, first, last),
-            self._detokenize,
-            kept=found.kept,
-            metadata=self._ledger.file_metadata(shard, identity),
-        )
+        writer = ShardWriter(self._ledger.output, shard, identity, self._detokenize, found.kept)
         self._opened[shard.name] = OpenShard(shard, identity, writer, time.monotonic())
         return found.done
 

@@ -1,14 +1,14 @@
-"""The dataset card: README.md of the output, so that the Hub's viewer and `load_dataset` read it as it stands."""
+"""The dataset card, so that the Hub's viewer and `load_dataset` read it as it stands."""
 
 from collections.abc import Mapping
-from pathlib import Path
 
 from recap_fast import atomic
+from recap_fast.write.output_folder import DATA_FILES, OutputFolder
 
 _CARD = """---
 configs:
 - config_name: default
-  data_files: data/**/*.parquet
+  data_files: {data_files}
 tags:
 - image-captioning
 - recap-fast
@@ -31,12 +31,12 @@ captions = datasets.load_dataset("PATH_OF_THIS_FOLDER", split="train")
 """
 
 
-def write_card(output: Path, facts: Mapping[str, str]) -> None:
-    """Writes the card, unless the user has put a README.md of their own in its place."""
-    path = output / "README.md"
+def write_card(output: OutputFolder, facts: Mapping[str, str]) -> None:
+    """Writes the card, unless the user has put a file of their own in its place."""
+    path = output.card
     rows = "\n".join(f"| {name} | {_cell(value)} |" for name, value in facts.items())
     if not path.exists() or "# Captions by recap-fast" in path.read_text(encoding="utf-8", errors="replace"):
-        atomic.atomic_write(path, _CARD.format(rows=rows).encode())
+        atomic.atomic_write(path, _CARD.format(rows=rows, data_files=DATA_FILES).encode())
 
 
 def _cell(value: str) -> str:

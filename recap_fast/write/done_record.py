@@ -1,4 +1,4 @@
-"""`manifests/<name>.json`, one per shard, written last: what the shard amounts to, its input and its output.
+"""The done-record, one per shard, written last: what the shard amounts to, its input and its output.
 
 In goes a report of a finished shard, out comes a file that is whole or not there, and the other way round.
 """

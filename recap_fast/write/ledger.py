@@ -1,7 +1,6 @@
 """What is done and what is not: the state of an output folder, all of it on disk, O(shards).
 
 In go the run's shards and its fingerprint; out comes what is left to do of each, and done-records at the end.
-Layout: run.json, data/<name>.parquet, manifests/<name>.json, partial/<name>/*.parquet.
 """
 
 import hashlib
@@ -16,13 +15,14 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from recap_fast.atomic import make_folder, remove_leftovers
+from recap_fast.atomic import remove_leftovers
 from recap_fast.errors import ShardError
 from recap_fast.records import Identity, Shard, ShardReport
 from recap_fast.shard_set import ShardSet
 from recap_fast.write.done_record import DoneRecord, read_record, write_record
+from recap_fast.write.output_folder import OutputFolder
 from recap_fast.write.run_file import RunFile, merge_run_file
-from recap_fast.write.stretches import INPUT_KEY, input_of, recount, remove_stretches, rows_of, stretch_name, stretches
+from recap_fast.write.stretches import input_of, recount, remove_stretches, rows_of, stretches
 
 logger = logging.getLogger(__name__)
 
@@ -55,9 +55,9 @@ class Ledger:
     """The state of one output folder."""
 
     def __init__(
-        self, output: Path, run: RunFile, shards: tuple[Shard, ...], version_of: Callable[[Shard], Identity]
+        self, output: OutputFolder, run: RunFile, shards: tuple[Shard, ...], version_of: Callable[[Shard], Identity]
     ) -> None:
-        """`run` is the folder's run.json, `shards` are this run's, as the folder names them.
+        """`run` is the folder's run file, `shards` are this run's, as the folder names them.
 
         `version_of` says which version of an input there is now, and raises ShardError where there is none.
         """
@@ -68,7 +68,7 @@ class Ledger:
     @classmethod
     def open(
         cls,
-        output: Path,
+        output: OutputFolder,
         fingerprint: Mapping[str, Any],
         shard_set: ShardSet,
         version_of: Callable[[Shard], Identity],
@@ -81,7 +81,7 @@ class Ledger:
         Raises ConfigError for a folder of another fingerprint or with other files, and for inputs from elsewhere.
         """
         run, shard_set = merge_run_file(output, fingerprint, shard_set, overwrite=overwrite)
-        remove_leftovers(output)
+        remove_leftovers(output.root)
         return cls(output, run, shard_set.shards, version_of)
 
     def pending(
@@ -102,41 +102,23 @@ class Ledger:
         """What is on disk of a shard whose input is now of this version; rows made from another one do not count."""
         record = self.record(shard.name)
         kept: list[Path] = []
-        output = self.output_path(shard)
+        output = self.output.data(shard.name)
         if output.exists() and self._is_of(output, record, version):
             kept.append(output)
         # a stretch from before the done-record is in the output already
         since = record.finished_ns if record and kept and record.identity == version else 0
-        recent = (stretch.path for stretch in stretches(self._partial(shard)) if stretch.made_ns > since)
+        recent = (stretch.path for stretch in stretches(self.output.partial(shard.name)) if stretch.made_ns > since)
         kept += [path for path in recent if input_of(path) == version.text]
         return Progress(tuple(kept), _done(kept, retry_failed=self._retry_failed))
 
     def record(self, name: str) -> DoneRecord | None:
         """The done-record of a shard; None where there is none. A second process may have written it meanwhile."""
-        return read_record(self.record_path(name))
+        return read_record(self.output.record(name))
 
     def is_done(self, shard: Shard, version: Identity) -> bool:
         """Whether there is a done-record for all of this version of the input: another process may have written it."""
         record = self.record(shard.name)
         return record is not None and record.report.status in _ENDED and record.identity == version
-
-    def file_metadata(self, shard: Shard, version: Identity) -> dict[str, str]:
-        """The Parquet metadata of every file with rows of this shard: it says what they were made from."""
-        return {INPUT_KEY.decode(): version.text, "recap_fast.shard": shard.name}
-
-    def record_path(self, name: str) -> Path:
-        """Where a shard's done-record lies."""
-        return self.output / "manifests" / f"{name}.json"
-
-    def output_path(self, shard: Shard) -> Path:
-        """Where a shard's Parquet file lies."""
-        return self.output / "data" / f"{shard.name}.parquet"
-
-    def stretch_path(self, shard: Shard, first: int, last: int) -> Path:
-        """A new name for a file with the rows `first` to `last`."""
-        folder = self._partial(shard)
-        make_folder(folder)
-        return folder / stretch_name(first, last)
 
     def commit(
         self,
@@ -161,21 +143,18 @@ class Ledger:
             output_bytes=size_bytes,
             finished_ns=time.time_ns(),
         )
-        write_record(self.record_path(shard.name), record)
+        write_record(self.output.record(shard.name), record)
         if sha256 is not None:
             self._settle(shard, record)
         if report.status in _ENDED:
-            remove_stretches(self._partial(shard), self.output / "partial")
-
-    def _partial(self, shard: Shard) -> Path:
-        return self.output / "partial" / shard.name
+            remove_stretches(self.output, shard.name)
 
     def _settle(self, shard: Shard, mine: DoneRecord) -> None:
         """Makes the record fit the output, should another process have replaced one of the two.
 
         Whoever writes a record looks afterwards, so the last to write finds out.
         """
-        path = self.output_path(shard)
+        path = self.output.data(shard.name)
         while True:
             with path.open("rb") as output:  # one file throughout, whatever takes its place meanwhile
                 digest, record = hashlib.file_digest(output, "sha256").hexdigest(), self.record(shard.name)
@@ -184,7 +163,7 @@ class Ledger:
                 logger.warning("%s: another process has committed this shard too", shard.name)
                 size = output.tell()
                 mine = replace(mine, report=recount(output, mine.report), output_sha256=digest, output_bytes=size)
-            write_record(self.record_path(shard.name), mine)
+            write_record(self.output.record(shard.name), mine)
 
     def _reason(self, shard: Shard, retry_failed: bool, redo_changed: bool) -> Reason | None:
         record = self.record(shard.name)
@@ -193,13 +172,13 @@ class Ledger:
         report = record.report
         if report.status != "complete":
             return report.status
-        path = self.output_path(shard)
+        path = self.output.data(shard.name)
         if not path.exists() or path.stat().st_size != record.output_bytes:
             return "output missing"
         if self._has_changed(shard, record):
             return "changed" if redo_changed else None
         # killed between the done-record and the removal of what it made superfluous
-        remove_stretches(self._partial(shard), self.output / "partial", before_ns=record.finished_ns)
+        remove_stretches(self.output, shard.name, before_ns=record.finished_ns)
         return "retry" if retry_failed and report.failed else None
 
     def _has_changed(self, shard: Shard, record: DoneRecord) -> bool:

@@ -1,4 +1,4 @@
-"""`run.json`: what every output of a folder has in common, and the shards of all runs into it.
+"""The run file: what every output of a folder has in common, and the shards of all runs into it.
 
 In go the folder and a run's fingerprint and shards; out comes the merged file, or a refusal that names what differs.
 """
@@ -16,16 +16,14 @@ from typing import Any
 from recap_fast.atomic import atomic_write, is_temporary, make_folder
 from recap_fast.errors import ConfigError
 from recap_fast.shard_set import ShardSet
+from recap_fast.write.output_folder import OutputFolder
 
 FORMAT = 1
-RUN_FILE = "run.json"
-_OURS = ("manifests", "data", "partial", "README.md", RUN_FILE)
-"""In the order in which --overwrite removes them: without run.json the rest would be a stranger's."""
 
 
 @dataclass(frozen=True, slots=True)
 class RunFile:
-    """The content of run.json."""
+    """The content of the run file."""
 
     fingerprint: Mapping[str, Any]
     root: str
@@ -34,9 +32,9 @@ class RunFile:
     """Name to URL."""
 
 
-def read_run_file(output: Path) -> RunFile | None:
-    """The folder's run.json; None where there is none. Raises ConfigError for one that cannot be read."""
-    path = output / RUN_FILE
+def read_run_file(output: OutputFolder) -> RunFile | None:
+    """The folder's run file; None where there is none. Raises ConfigError for one that cannot be read."""
+    path = output.run_file
     try:
         content = json.loads(path.read_bytes())
         if content["format"] != FORMAT:
@@ -53,29 +51,29 @@ def read_run_file(output: Path) -> RunFile | None:
 
 
 def merge_run_file(
-    output: Path, fingerprint: Mapping[str, Any], shard_set: ShardSet, *, overwrite: bool
+    output: OutputFolder, fingerprint: Mapping[str, Any], shard_set: ShardSet, *, overwrite: bool
 ) -> tuple[RunFile, ShardSet]:
-    """Makes or extends run.json; returns it with the run's shards as the folder names them.
+    """Makes or extends the run file; returns it with the run's shards as the folder names them.
 
     Raises ConfigError for a folder with another fingerprint, other files or inputs from elsewhere.
     """
     try:
-        make_folder(output)
+        make_folder(output.root)
     except OSError as error:
-        raise ConfigError(f"--output {output} cannot be made: {error}.") from error
-    with _locked(output):
-        if overwrite and (output / RUN_FILE).exists():
+        raise ConfigError(f"--output {output.root} cannot be made: {error}.") from error
+    with _locked(output.root):
+        if overwrite and output.run_file.exists():
             _clear(output)
         old = read_run_file(output)
         if old is None:
-            _refuse_strangers(output)
+            _refuse_strangers(output.root)
             old = RunFile({}, shard_set.root, {})
         else:
             refuse_other_fingerprint(output, old.fingerprint, fingerprint)
         shard_set = shard_set.below(old.root)
         run = RunFile(_as_json(fingerprint), old.root, _merge(old.shards, shard_set))
         if run != old:
-            _write(output, run)
+            _write(output.run_file, run)
         return run, shard_set
 
 
@@ -91,9 +89,9 @@ def _merge(known: Mapping[str, str], shard_set: ShardSet) -> dict[str, str]:
     return shards
 
 
-def _write(output: Path, run: RunFile) -> None:
+def _write(path: Path, run: RunFile) -> None:
     content = {"format": FORMAT, "fingerprint": run.fingerprint, "root": run.root, "shards": run.shards}
-    atomic_write(output / RUN_FILE, (json.dumps(content, indent=1) + "\n").encode())
+    atomic_write(path, (json.dumps(content, indent=1) + "\n").encode())
 
 
 def _as_json(fingerprint: Mapping[str, Any]) -> dict[str, Any]:
@@ -102,22 +100,22 @@ def _as_json(fingerprint: Mapping[str, Any]) -> dict[str, Any]:
     return fields
 
 
-def refuse_other_fingerprint(output: Path, old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
+def refuse_other_fingerprint(output: OutputFolder, old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
     fields = _as_json(new)
     differing = [name for name in sorted({*old, *fields}) if old.get(name) != fields.get(name)]
     if differing:
         lines = (f"  {name}: {old.get(name)!r} there, {fields.get(name)!r} now" for name in differing)
         raise ConfigError(
-            f"{output} holds the output of a run with other settings, and mixing both would be a mistake:\n"
+            f"{output.root} holds the output of a run with other settings, and mixing both would be a mistake:\n"
             + "\n".join(lines)
             + "\nGive another --output, the settings of that run, or --overwrite to remove its output."
         )
 
 
-def forget_unused(output: Path) -> None:
-    """Takes run.json back where nothing was made yet: a run that could not begin is not to bind the next one."""
-    if not any((output / name).exists() for name in ("data", "manifests", "partial")):
-        (output / RUN_FILE).unlink(missing_ok=True)
+def forget_unused(output: OutputFolder) -> None:
+    """Takes the run file back where nothing was made yet: a run that could not begin is not to bind the next one."""
+    if not any(folder.exists() for folder in output.folders):
+        output.run_file.unlink(missing_ok=True)
 
 
 def _refuse_strangers(output: Path) -> None:
@@ -127,9 +125,9 @@ def _refuse_strangers(output: Path) -> None:
         raise ConfigError(f"{output} is not empty and no run made it (it has {shown}): give a new or empty --output.")
 
 
-def _clear(output: Path) -> None:
-    for name in _OURS:
-        path = output / name
+def _clear(output: OutputFolder) -> None:
+    """The run file goes last: without it the rest would be a stranger's."""
+    for path in (*output.folders, output.card, output.run_file):
         if path.is_dir():
             shutil.rmtree(path)
         else:
@@ -138,7 +136,7 @@ def _clear(output: Path) -> None:
 
 @contextlib.contextmanager
 def _locked(folder: Path) -> Iterator[None]:
-    """Keeps other processes of an array, started at the same moment, from writing run.json over ours."""
+    """Keeps other processes of an array, started at the same moment, from writing the run file over ours."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         with contextlib.suppress(OSError):  # some network file systems cannot lock a folder

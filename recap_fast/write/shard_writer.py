@@ -7,7 +7,7 @@ was kept of earlier runs and the last rows into the shard's file; a shard of one
 
 import hashlib
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,10 +16,12 @@ import pyarrow.compute as pc
 
 from recap_fast import atomic
 from recap_fast.arrow_core import core
-from recap_fast.records import OK, Row
+from recap_fast.records import OK, Identity, Row, Shard
 from recap_fast.write.captions import Detokenize, make_batch
 from recap_fast.write.merge import merge_rows
+from recap_fast.write.output_folder import OutputFolder
 from recap_fast.write.schema import SCHEMA
+from recap_fast.write.stretches import INPUT_KEY, stretch_name
 
 STRETCH_ROWS = 800
 """A crash costs at most 1,000 captions of a shard: these, and those that wait for the writing thread (pipeline.py)."""
@@ -44,18 +46,18 @@ class ShardWriter:
 
     def __init__(
         self,
-        output: Path,
-        stretch_path: Callable[[int, int], Path],
+        output: OutputFolder,
+        shard: Shard,
+        version: Identity,
         detokenize: Detokenize,
-        *,
         kept: Sequence[Path] = (),
-        metadata: Mapping[str, str] | None = None,
     ):
+        """`version` is that of the input; `kept` are files with rows of earlier runs, of which later ones win."""
         self._output = output
-        self._stretch_path = stretch_path
+        self._name = shard.name
         self._detokenize = detokenize
         self._files = list(kept)
-        self._metadata = dict(metadata or {})
+        self._metadata = {INPUT_KEY: version.text, "recap_fast.shard": shard.name}
         self._early: set[int] = set()
         self._next_order = 0
         self._unwritten: dict[int, Row] = {}
@@ -90,7 +92,7 @@ class ShardWriter:
         rows = self._take_unwritten()
         if not rows:
             return
-        path = self._stretch_path(rows[0].sample.index, rows[-1].sample.index)
+        path = self._output.partial(self._name) / stretch_name(rows[0].sample.index, rows[-1].sample.index)
         self._write(path, [make_batch(rows, self._detokenize)])
         self._files.append(path)
 
@@ -100,8 +102,9 @@ class ShardWriter:
         last = [make_batch(rows, self._detokenize)] if rows else []
         tally = _Tally()
         batches = merge_rows(self._files, last, STRETCH_ROWS)
-        sha256 = self._write(self._output, (tally.count(batch) for batch in batches))
-        size_bytes = self._output.stat().st_size
+        path = self._output.data(self._name)
+        sha256 = self._write(path, (tally.count(batch) for batch in batches))
+        size_bytes = path.stat().st_size
         return ShardFile(tally.rows, tally.captioned, tally.failed, tally.num_tokens, size_bytes, sha256)
 
     def _take_unwritten(self) -> list[Row]:

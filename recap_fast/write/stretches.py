@@ -1,4 +1,4 @@
-"""Finished stretches of shards in work: `partial/<name>/<first>-<last>.<time>.<owner>.parquet`.
+"""Finished stretches of shards in work: files `<first>-<last>.<time>.<owner>.parquet`.
 
 In goes the folder of one shard, out come its stretches in the order of their making. Others write the files.
 """
@@ -18,10 +18,11 @@ from numpy.typing import NDArray
 
 from recap_fast.atomic import is_alive, owner
 from recap_fast.records import OK, UNREADABLE, ShardReport
+from recap_fast.write.output_folder import OutputFolder
 
 logger = logging.getLogger(__name__)
 
-INPUT_KEY = b"recap_fast.input"
+INPUT_KEY = "recap_fast.input"
 """Parquet metadata of stretches and outputs: `Identity.text` of the input that the rows were made from."""
 _NAME = re.compile(r"(\d+)-(\d+)\.(?P<made_ns>\d+)\.(?P<owner>.+)\.parquet")
 
@@ -50,16 +51,17 @@ def stretches(folder: Path) -> list[Stretch]:
     return sorted(found, key=lambda stretch: (stretch.made_ns, stretch.path.name))
 
 
-def remove_stretches(folder: Path, root: Path, before_ns: int | None = None) -> None:
-    """Removes the stretches of this process and of dead ones, and the folders up to `root` that are empty then.
+def remove_stretches(output: OutputFolder, name: str, before_ns: int | None = None) -> None:
+    """Removes a shard's stretches of this process and of dead ones, and the folders that are empty then.
 
     `before_ns`: only those made before. What another process is still at work on stays; it removes that itself.
     """
+    folder = output.partial(name)
     for stretch in stretches(folder):
         if (stretch.owner == owner() or not is_alive(stretch.owner)) and (not before_ns or stretch.made_ns < before_ns):
             stretch.path.unlink(missing_ok=True)
     for parent in (folder, *folder.parents):
-        if not parent.is_relative_to(root):
+        if parent == output.root:
             return
         with contextlib.suppress(OSError):  # not empty, or gone
             parent.rmdir()
@@ -75,7 +77,7 @@ def input_of(path: Path) -> str | None:
     except (pa.ArrowException, OSError) as error:
         logger.warning("%s cannot be read (%s): its rows are done again", path, error)
         return None
-    value = metadata.get(INPUT_KEY)
+    value = metadata.get(INPUT_KEY.encode())
     return None if value is None else value.decode()
 
 

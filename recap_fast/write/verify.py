@@ -5,7 +5,7 @@ run alone is none. Memory does not grow with the output.
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -17,6 +17,7 @@ from recap_fast.errors import ConfigError, ShardError
 from recap_fast.records import OK, Columns, Identity, Shard
 from recap_fast.shard_set import ShardSet
 from recap_fast.write.done_record import DoneRecord, read_record
+from recap_fast.write.output_folder import OutputFolder
 from recap_fast.write.run_file import read_run_file
 
 FaultKind = Literal[
@@ -33,7 +34,8 @@ FaultKind = Literal[
     "lost input",
     "changed input",
 ]
-_REDO = "delete data/{0}.parquet and manifests/{0}.json, then run again"
+_HERE = OutputFolder(Path())
+_REDO = f"delete {_HERE.data('{0}')} and {_HERE.record('{0}')}, then run again"
 _REMEDIES: Mapping[FaultKind, str] = {
     **dict.fromkeys(("wrong record", "wrong hash", "unreadable", "wrong rows", "wrong counts"), _REDO),
     "stranger": "move it elsewhere",
@@ -83,24 +85,26 @@ class Verdict:
     """What is no fault of the output: an input that is truncated, or that has changed since."""
 
 
-def verify(output: Path, shard_set: ShardSet | None = None, count_samples: CountSamples | None = None) -> Verdict:
-    """Checks every shard of run.json; `shard_set`, with `count_samples`: also how many samples the inputs have.
+def verify(
+    output: OutputFolder, shard_set: ShardSet | None = None, count_samples: CountSamples | None = None
+) -> Verdict:
+    """Checks every shard of the run file; `shard_set`, with `count_samples`: also how many samples the inputs have.
 
     Raises ConfigError where the folder is not the output of a run.
     """
     run = read_run_file(output)
     if run is None:
-        raise ConfigError(f"{output} has no run.json: it is not the --output of a run.")
+        raise ConfigError(f"{output.root} has no {output.run_file.name}: it is not the --output of a run.")
     inputs = {shard.name: shard for shard in shard_set.below(run.root).shards} if shard_set else {}
     verdict = Verdict(num_recounted=len(inputs))
     for name in run.shards:
         verdict.num_shards += 1
-        record = read_record(output / "manifests" / f"{name}.json")
+        record = read_record(output.record(name))
         if record is None:
             verdict.faults.append(Fault("no record", name, "has no done-record: it is not finished"))
             continue
         verdict.faults += _check_record(name, record, verdict)
-        verdict.faults += _check_output(output / "data" / f"{name}.parquet", name, record)
+        verdict.faults += _check_output(output.data(name), name, record)
         if name in inputs and shard_set is not None and count_samples is not None:
             verdict.faults += _check_input(inputs[name], shard_set.columns, count_samples, record, verdict)
     for name in inputs.keys() - run.shards.keys():
@@ -214,11 +218,10 @@ def _check_input(
         yield Fault(kind, shard.name, f"has {num_samples} samples in {shard.url}, and {record.report.rows} rows")
 
 
-def _strangers(output: Path, names: Iterable[str]) -> Iterator[Fault]:
-    """Files that a reader of data/*.parquet would take for output."""
-    known = set(names)
-    for folder, suffix in (("data", ".parquet"), ("manifests", ".json")):
-        for path in sorted((output / folder).rglob(f"*{suffix}")):
-            name = path.relative_to(output / folder).as_posix().removesuffix(suffix)
-            if name not in known:
-                yield Fault("stranger", name, f"is no shard of the run, but {folder}/{name}{suffix} is there")
+def _strangers(output: OutputFolder, names: Collection[str]) -> Iterator[Fault]:
+    """Files that a reader of the output would take for captions or done-records of the run."""
+    for path in (*output.data_files(), *output.record_files()):
+        place = path.relative_to(output.root)
+        name = place.relative_to(place.parts[0]).with_suffix("").as_posix()
+        if name not in names:
+            yield Fault("stranger", name, f"is no shard of the run, but {place} is there")

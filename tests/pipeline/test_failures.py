@@ -152,7 +152,7 @@ def test_whichever_thread_dies_the_others_end(tmp_path, monkeypatch, part, windo
         within(TIMEOUT_S, lambda: pipeline.run(run.pending))
 
 
-@pytest.mark.parametrize("part", ["decoder", "prompts", "detokenize", "ledger", "engine"])
+@pytest.mark.parametrize("part", ["decoder", "prompts", "detokenize", "writer", "engine"])
 @pytest.mark.parametrize("after", [0, 25])
 def test_whichever_part_breaks_the_run_ends_with_its_error(tmp_path, monkeypatch, part, after):
     write_shards(tmp_path / "in", [20] * 10)
@@ -168,7 +168,7 @@ def test_whichever_part_breaks_the_run_ends_with_its_error(tmp_path, monkeypatch
         "decoder": (run.captioner.decoder, "decode"),
         "prompts": (run.captioner, "request"),
         "detokenize": (run.captioner, "detokenize"),
-        "ledger": (run.ledger, "stretch_path"),
+        "writer": (shard_writer, "stretch_name"),
         "engine": (run.engine, "submit"),
     }
     thing, method = target[part]

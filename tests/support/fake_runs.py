@@ -20,6 +20,7 @@ from recap_fast.shards.expand import expand
 from recap_fast.shards.identity import identity
 from recap_fast.shards.reader import open_shard
 from recap_fast.write.ledger import Ledger
+from recap_fast.write.output_folder import OutputFolder
 
 TIMEOUT_S = 20.0
 
@@ -124,7 +125,7 @@ class FakeRun:
     ):
         shard_set = expand([f"{inputs}/*.tar"])
         self.engine: Any = engine or RecordingEngine()
-        self.ledger = Ledger.open(output, {"test": 1}, shard_set, identity)
+        self.ledger = Ledger.open(OutputFolder(output), {"test": 1}, shard_set, identity)
         self.pending = [p.shard for p in self.ledger.pending()]
         self.counters = RunCounters(len(self.pending))
         self.captioner: Any = FakeCaptioner(self.engine)

@@ -11,6 +11,7 @@ from recap_fast.records import Identity, Shard, ShardReport
 from recap_fast.shard_set import ShardSet
 from recap_fast.write.assembly import Assembly, EndOfShard
 from recap_fast.write.ledger import Ledger
+from recap_fast.write.output_folder import OutputFolder
 
 VERSION = Identity(10, "1")
 
@@ -19,9 +20,9 @@ class Job:
     """An assembly over a ledger, with shards begun and rows added by hand."""
 
     def __init__(self, folder: Path):
-        self.folder = folder
+        self.output = OutputFolder(folder)
         self.shards = tuple(Shard(name, f"/in/{name}.tar", "tar") for name in ("a", "b"))
-        self.ledger = Ledger.open(folder, {}, ShardSet("/in", self.shards), lambda _: VERSION)
+        self.ledger = Ledger.open(self.output, {}, ShardSet("/in", self.shards), lambda _: VERSION)
         self.released: list[int] = []
         self.num_reported = 0
         self.assembly = self.another()
@@ -52,7 +53,7 @@ class Job:
 
     def lose_rows(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """From now on the ledger knows of a file with rows that is not there."""
-        gone = self.folder / "partial" / "a" / "gone.parquet"
+        gone = self.output.partial("a") / "gone.parquet"
         kept = lambda *_: SimpleNamespace(kept=(gone,), done=np.empty(0, np.int64))  # noqa: E731
         monkeypatch.setattr(self.ledger, "progress", kept)
 
@@ -71,7 +72,7 @@ def test_a_shard_is_finished_when_its_end_and_its_last_row_are_there_whichever_i
     assert [r.shard for r in job.assembly.reports] == ["b"]
     job.add(a, 0)
     assert [(r.shard, r.status, r.rows) for r in job.assembly.reports] == [("b", "complete", 1), ("a", "complete", 2)]
-    assert indices(job.ledger.output_path(a)) == [0, 1]
+    assert indices(job.output.data("a")) == [0, 1]
     assert job.released == [1, 2], "a released row frees its place in the window, no other does"
     assert job.num_reported == 2
 
@@ -82,7 +83,7 @@ def test_the_done_record_has_the_output_and_the_input(job):
     job.end(a, 1)
     record = job.ledger.record("a")
     assert record.identity == VERSION
-    assert record.output_bytes == job.ledger.output_path(a).stat().st_size
+    assert record.output_bytes == job.output.data("a").stat().st_size
     assert record.report.captioned == 1
     assert record.report.seconds["wall"] > 0
 
@@ -91,7 +92,7 @@ def test_an_empty_shard_is_complete(job):
     a = job.begin(job.shards[0])
     job.end(a, 0)
     assert (job.assembly.reports[0].status, job.assembly.reports[0].rows) == ("complete", 0)
-    assert job.ledger.output_path(a).exists()
+    assert job.output.data("a").exists()
 
 
 def test_a_shard_that_was_not_read_to_its_end_is_interrupted_and_its_rows_are_kept(job):

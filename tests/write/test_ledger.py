@@ -16,6 +16,7 @@ from recap_fast.shards.identity import identity
 from recap_fast.shards.reader import count_samples
 from recap_fast.write import stretches
 from recap_fast.write.ledger import Ledger
+from recap_fast.write.output_folder import OutputFolder
 from recap_fast.write.verify import verify
 
 MARKS = {"engine": "tiny"}
@@ -35,17 +36,17 @@ def output(tmp_path):
 
 
 def open_ledger(output, inputs, **options):
-    return Ledger.open(output, MARKS, expand([str(inputs)]), identity, **options)
+    return Ledger.open(OutputFolder(output), MARKS, expand([str(inputs)]), identity, **options)
 
 
 def finish(ledger, shard, *, failed=(), status="complete", version=None, indices=range(N), tag=""):
     """What the pipeline does at the end of a shard."""
     version = version or identity(shard)
     indices = list(indices)
-    path = temporary_path(ledger.output_path(shard))
+    path = temporary_path(ledger.output.data(shard.name))
     write_rows(path, shard.name, indices, failed=failed, made_from=version.text, tag=tag)
     digest, size_bytes = sha256_of(path), path.stat().st_size
-    replace(path, ledger.output_path(shard))
+    replace(path, ledger.output.data(shard.name))
     counts = {"truncated": len(failed)} if failed else {}
     report = ShardReport(
         shard=shard.name, status=status, rows=len(indices), captioned=len(indices) - len(failed), failed=counts
@@ -56,7 +57,7 @@ def finish(ledger, shard, *, failed=(), status="complete", version=None, indices
 def stretch(ledger, shard, indices, *, version=None, failed=(), tag=""):
     """What the pipeline does after every 1,000 captions."""
     indices = list(indices)
-    path = ledger.stretch_path(shard, indices[0], indices[-1])
+    path = ledger.output.partial(shard.name) / stretches.stretch_name(indices[0], indices[-1])
     text = (version or identity(shard)).text
     return write_rows(path, shard.name, indices, failed=failed, made_from=text, tag=tag)
 
@@ -89,7 +90,7 @@ def test_a_truncated_shard_keeps_its_rows(inputs, output):
     shard = ledger.shards[0]
     finish(ledger, shard, status="truncated", indices=range(7), failed=[6])
     progress = ledger.progress(shard, identity(shard))
-    assert progress.kept == (ledger.output_path(shard),)
+    assert progress.kept == (ledger.output.data(shard.name),)
     assert progress.done.tolist() == list(range(7))
     touch(shard)
     assert ledger.progress(shard, identity(shard)).kept == ()
@@ -105,7 +106,7 @@ def test_retry_failed(inputs, output):
     assert ledger.progress(shard, identity(shard)).done.tolist() == [0, 1, 3, 4, 6, 7, 8, 9]
     later = stretch(ledger, shard, [2], tag=" again")
     progress = ledger.progress(shard, identity(shard))
-    assert progress.kept == (ledger.output_path(shard), later)
+    assert progress.kept == (ledger.output.data(shard.name), later)
     assert 2 in progress.done
     assert 5 not in progress.done
     ledger.pending()
@@ -137,8 +138,8 @@ def test_an_output_that_is_gone_or_cut_is_made_again(inputs, output):
     ledger = open_ledger(output, inputs)
     for shard in ledger.shards:
         finish(ledger, shard)
-    ledger.output_path(ledger.shards[0]).unlink()
-    cut = ledger.output_path(ledger.shards[1])
+    ledger.output.data("0").unlink()
+    cut = ledger.output.data("1")
     cut.write_bytes(cut.read_bytes()[:-10])
     assert reasons(ledger) == {"0": "output missing", "1": "output missing"}
     assert ledger.progress(ledger.shards[1], identity(ledger.shards[1])).kept == ()
@@ -175,7 +176,7 @@ def test_stretches_of_another_version_or_cut_ones_do_not_count(inputs, output, c
 def test_a_kill_between_output_and_record_costs_nothing(inputs, output):
     ledger = open_ledger(output, inputs)
     shard = ledger.shards[0]
-    write_rows(ledger.output_path(shard), shard.name, range(N), made_from=identity(shard).text)
+    write_rows(ledger.output.data(shard.name), shard.name, range(N), made_from=identity(shard).text)
     stretch(ledger, shard, [0, 1])
     assert reasons(ledger)["0"] == "new"
     assert ledger.progress(shard, identity(shard)).done.tolist() == list(range(N))
@@ -190,7 +191,7 @@ def test_a_kill_between_record_and_removal_of_stretches_leaves_nothing_behind(in
         finish(ledger, shard)
         assert left.exists()
         # what the record covers is not taken for newer than the output
-        assert ledger.progress(shard, identity(shard)).kept == (ledger.output_path(shard),)
+        assert ledger.progress(shard, identity(shard)).kept == (ledger.output.data(shard.name),)
     assert "0" not in reasons(open_ledger(output, inputs))
     assert not (output / "partial").exists()
 
@@ -218,11 +219,10 @@ def test_commit_removes_the_stretches_of_this_shard_only(inputs, output, tmp_pat
     assert not (output / "partial").exists()
 
 
-def test_is_done_and_file_metadata(inputs, output):
+def test_is_done(inputs, output):
     ledger = open_ledger(output, inputs)
     shard = ledger.shards[0]
     version = identity(shard)
-    assert ledger.file_metadata(shard, version) == {"recap_fast.input": version.text, "recap_fast.shard": "0"}
     assert not ledger.is_done(shard, version)
     finish(ledger, shard)
     assert ledger.is_done(shard, version)
@@ -252,7 +252,7 @@ def test_a_record_fits_the_file_that_another_process_put_in_the_place_of_ours(in
     ledger.commit(shard, ours.report, ours.identity, sha256=ours.output_sha256, size_bytes=ours.output_bytes)
     record = ledger.record("0")
     assert record is not None
-    assert record.output_sha256 == sha256_of(ledger.output_path(shard)) != ours.output_sha256
+    assert record.output_sha256 == sha256_of(ledger.output.data(shard.name)) != ours.output_sha256
     assert (record.report.captioned, record.report.failed) == (N, {})
 
 
@@ -275,8 +275,8 @@ def test_what_is_counted_again_is_one_file(inputs, output, monkeypatch):
     record = ledger.record("0")
     assert record is not None
     assert replaced
-    assert record.output_sha256 == sha256_of(ledger.output_path(shard))
-    assert record.output_bytes == ledger.output_path(shard).stat().st_size
+    assert record.output_sha256 == sha256_of(ledger.output.data(shard.name))
+    assert record.output_bytes == ledger.output.data(shard.name).stat().st_size
     assert (record.report.captioned, record.report.failed) == (N - 2, {"truncated": 2})
 
 
@@ -305,7 +305,7 @@ def test_processes_that_commit_the_same_shards_do_no_harm(inputs, output):
     assert [process.exitcode for process in processes] == [0] * 4
     ledger = open_ledger(output, inputs)
     assert reasons(ledger) == {}
-    assert verify(output, expand([str(inputs)]), count_samples).faults == []
+    assert verify(OutputFolder(output), expand([str(inputs)]), count_samples).faults == []
     assert not (output / "partial").exists()
     assert not [path for path in output.rglob("*") if path.name.endswith(".tmp")]
 

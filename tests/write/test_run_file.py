@@ -6,6 +6,7 @@ import pytest
 from recap_fast.errors import ConfigError
 from recap_fast.records import Shard
 from recap_fast.shard_set import ShardSet
+from recap_fast.write.output_folder import OutputFolder
 from recap_fast.write.run_file import merge_run_file, read_run_file
 
 MARKS = {"engine": "tiny", "stop_ids": (1, 2), "max_new_tokens": 128}
@@ -16,12 +17,12 @@ def shards(*names, root="/in"):
 
 
 def merge(output, shard_set, marks=MARKS, *, overwrite=False):
-    return merge_run_file(output, marks, shard_set, overwrite=overwrite)
+    return merge_run_file(OutputFolder(output), marks, shard_set, overwrite=overwrite)
 
 
 def test_it_holds_fingerprint_root_and_shards(tmp_path):
     run, _ = merge(tmp_path / "out", shards("a", "b"))
-    assert run == read_run_file(tmp_path / "out")
+    assert run == read_run_file(OutputFolder(tmp_path / "out"))
     assert run.root == "/in"
     assert run.shards == {"a": "/in/a.tar", "b": "/in/b.tar"}
     assert run.fingerprint == {"engine": "tiny", "stop_ids": [1, 2], "max_new_tokens": 128}

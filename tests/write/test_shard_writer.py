@@ -1,6 +1,6 @@
 import hashlib
-import itertools
 import random
+from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
@@ -10,8 +10,13 @@ from support.fake_runs import detokenize
 from support.finished_rows import finished
 from support.runs import indices, num_row_groups
 
+from recap_fast.records import Identity, Shard
 from recap_fast.write import shard_writer
+from recap_fast.write.output_folder import OutputFolder
 from recap_fast.write.shard_writer import ShardWriter
+from recap_fast.write.stretches import stretches as list_stretches
+
+SHARD = Shard("a/0", "/in/a/0.tar", "tar")
 
 
 @pytest.fixture
@@ -21,14 +26,15 @@ def stretch(monkeypatch):
 
 
 def make_writer(folder, **options) -> ShardWriter:
-    count = itertools.count()
-    (folder / "partial").mkdir(parents=True, exist_ok=True)
-    path = lambda first, last: folder / "partial" / f"{first}-{last}.{next(count)}.parquet"  # noqa: E731
-    return ShardWriter(folder / "out.parquet", path, detokenize, **options)
+    return ShardWriter(OutputFolder(folder), SHARD, Identity(12, "34"), detokenize, **options)
 
 
 def stretches(folder) -> list[list[int]]:
-    return [indices(path) for path in sorted((folder / "partial").iterdir(), key=lambda p: int(p.name.split(".")[1]))]
+    return [indices(stretch.path) for stretch in list_stretches(OutputFolder(folder).partial("a/0"))]
+
+
+def output(folder) -> Path:
+    return OutputFolder(folder).data("a/0")
 
 
 @settings(deadline=None, max_examples=30)
@@ -40,7 +46,7 @@ def test_whatever_the_order_in_the_rows_come_out_in_input_order(tmp_path_factory
         writer = make_writer(folder)
         released = [writer.add(finished(2 * o, f"caption {o}", order=o)) for o in order]
         file = writer.finish()
-    table = pq.ParquetFile(folder / "out.parquet").read()
+    table = pq.ParquetFile(output(folder)).read()
     assert table["index"].to_pylist() == list(range(0, 34, 2))
     assert table["re_caption"].to_pylist() == [f"caption {o}" for o in range(17)]
     assert sum(released) == 17 == writer.num_in_order
@@ -61,7 +67,7 @@ def test_a_straggler_does_not_keep_finished_rows_from_the_disk(tmp_path, stretch
     assert writer.num_in_order == 0
     assert writer.add(finished(0)) == 13
     writer.finish()
-    assert indices(tmp_path / "out.parquet") == list(range(13))
+    assert indices(output(tmp_path)) == list(range(13))
 
 
 def test_a_stretch_is_written_as_it_gets_full_and_not_before(tmp_path, stretch):
@@ -101,35 +107,38 @@ def test_new_rows_take_the_place_of_kept_ones_and_counts_are_of_all(tmp_path):
         first.add(finished(index, caption))
     file = first.finish()
     assert (file.rows, file.captioned, file.failed, file.num_tokens) == (4, 2, {"not_an_image": 2}, 4)
-    again = make_writer(tmp_path, kept=[tmp_path / "out.parquet"])
+    again = make_writer(tmp_path, kept=[output(tmp_path)])
     again.add(finished(1, "b", order=0))
     again.add(finished(2, None, order=1))
     file = again.finish()
     assert (file.rows, file.captioned, file.failed) == (4, 3, {"not_an_image": 1})
-    assert pq.ParquetFile(tmp_path / "out.parquet").read()["re_caption"].to_pylist() == ["a", "b", None, "d"]
+    assert pq.ParquetFile(output(tmp_path)).read()["re_caption"].to_pylist() == ["a", "b", None, "d"]
 
 
 def test_the_report_names_the_very_file(tmp_path):
     writer = make_writer(tmp_path)
     writer.add(finished(0))
     file = writer.finish()
-    content = (tmp_path / "out.parquet").read_bytes()
+    content = output(tmp_path).read_bytes()
     assert (file.size_bytes, file.sha256) == (len(content), hashlib.sha256(content).hexdigest())
 
 
 def test_the_metadata_is_that_of_the_file_and_of_every_stretch(tmp_path, stretch):
-    writer = make_writer(tmp_path, metadata={"recap_fast.input": "12:34"})
+    writer = make_writer(tmp_path)
     for order in range(6):
         writer.add(finished(order))
     writer.finish()
-    for path in [tmp_path / "out.parquet", *(tmp_path / "partial").iterdir()]:
-        assert pq.read_metadata(path).metadata[b"recap_fast.input"] == b"12:34"
+    paths = [stretch.path for stretch in list_stretches(OutputFolder(tmp_path).partial("a/0"))]
+    assert len(paths) == 1
+    for path in (output(tmp_path), *paths):
+        metadata = pq.read_metadata(path).metadata
+        assert (metadata[b"recap_fast.input"], metadata[b"recap_fast.shard"]) == (b"12:34", b"a/0")
 
 
 def test_a_shard_without_samples_is_a_file_without_rows(tmp_path):
     file = make_writer(tmp_path).finish()
     assert (file.rows, file.captioned, file.failed, file.num_tokens) == (0, 0, {}, 0)
-    assert indices(tmp_path / "out.parquet") == []
+    assert indices(output(tmp_path)) == []
 
 
 def test_row_groups_are_full_however_the_stretches_overlap(tmp_path, stretch):
@@ -139,8 +148,8 @@ def test_row_groups_are_full_however_the_stretches_overlap(tmp_path, stretch):
     for o in order:
         writer.add(finished(o))
     writer.finish()
-    assert indices(tmp_path / "out.parquet") == list(range(40))
-    assert num_row_groups(tmp_path / "out.parquet") == 8
+    assert indices(output(tmp_path)) == list(range(40))
+    assert num_row_groups(output(tmp_path)) == 8
 
 
 def test_a_write_that_fails_is_an_error_and_leaves_no_file_behind(tmp_path, monkeypatch):

@@ -2,6 +2,7 @@ import multiprocessing
 
 from support.shard_files import write_rows
 
+from recap_fast.write.output_folder import OutputFolder
 from recap_fast.write.stretches import input_of, remove_stretches, rows_of, stretch_name, stretches
 
 
@@ -19,7 +20,8 @@ def _leave(folder):
 
 
 def test_those_of_this_process_and_of_dead_ones_are_removed_and_those_of_live_ones_stay(tmp_path):
-    folder = tmp_path / "partial" / "a" / "b"
+    output = OutputFolder(tmp_path)
+    folder = output.partial("a/b")
     folder.mkdir(parents=True)
     process = multiprocessing.get_context("fork").Process(target=_leave, args=(folder,))
     process.start()
@@ -28,20 +30,23 @@ def test_those_of_this_process_and_of_dead_ones_are_removed_and_those_of_live_on
     elsewhere = folder / "000000000-000000009.17.other-host~12.parquet"
     elsewhere.write_bytes(b"")
     assert len(stretches(folder)) == 3
-    remove_stretches(folder, tmp_path / "partial")
+    remove_stretches(output, "a/b")
     assert [stretch.path for stretch in stretches(folder)] == [elsewhere]
     elsewhere.unlink()
-    remove_stretches(folder, tmp_path / "partial")
+    remove_stretches(output, "a/b")
     assert [path.name for path in tmp_path.iterdir()] == []
 
 
 def test_only_those_made_before(tmp_path):
-    _leave(tmp_path)
-    made_ns = stretches(tmp_path)[0].made_ns
-    remove_stretches(tmp_path, tmp_path, before_ns=made_ns)
-    assert len(stretches(tmp_path)) == 1
-    remove_stretches(tmp_path, tmp_path, before_ns=made_ns + 1)
-    assert not tmp_path.exists()
+    output = OutputFolder(tmp_path)
+    folder = output.partial("a")
+    folder.mkdir(parents=True)
+    _leave(folder)
+    made_ns = stretches(folder)[0].made_ns
+    remove_stretches(output, "a", before_ns=made_ns)
+    assert len(stretches(folder)) == 1
+    remove_stretches(output, "a", before_ns=made_ns + 1)
+    assert [path.name for path in tmp_path.iterdir()] == []
 
 
 def test_rows_and_the_input_they_were_made_from(tmp_path):

@@ -12,6 +12,7 @@ from recap_fast.shards.expand import expand
 from recap_fast.shards.identity import identity
 from recap_fast.shards.reader import count_samples
 from recap_fast.write.ledger import Ledger
+from recap_fast.write.output_folder import OutputFolder
 from recap_fast.write.verify import verify
 
 N = 6
@@ -27,10 +28,10 @@ def shard_set(tmp_path):
 @pytest.fixture
 def output(tmp_path, shard_set):
     """A finished run of three shards; row 2 of each has failed."""
-    ledger = Ledger.open(tmp_path / "out", {"engine": "tiny"}, shard_set, identity)
+    ledger = Ledger.open(OutputFolder(tmp_path / "out"), {"engine": "tiny"}, shard_set, identity)
     for shard in ledger.shards:
         version = identity(shard)
-        path = write_rows(ledger.output_path(shard), shard.name, range(N), failed=[2], made_from=version.text)
+        path = write_rows(ledger.output.data(shard.name), shard.name, range(N), failed=[2], made_from=version.text)
         report = ShardReport(shard=shard.name, status="complete", rows=N, captioned=N - 1, failed={"truncated": 1})
         digest = hashlib.sha256(path.read_bytes()).hexdigest()
         ledger.commit(shard, report, version, sha256=digest, size_bytes=path.stat().st_size)
@@ -38,11 +39,16 @@ def output(tmp_path, shard_set):
 
 
 def faults(output, shard_set=None):
-    return [(fault.kind, fault.shard, fault.finding) for fault in verify(output, shard_set, count_samples).faults]
+    return [
+        (fault.kind, fault.shard, fault.finding)
+        for fault in verify(OutputFolder(output), shard_set, count_samples).faults
+    ]
 
 
 def sentences(output, shard_set=None):
-    return [f"{fault.shard} {fault.sentence}" for fault in verify(output, shard_set, count_samples).faults]
+    return [
+        f"{fault.shard} {fault.sentence}" for fault in verify(OutputFolder(output), shard_set, count_samples).faults
+    ]
 
 
 def edit_record(output, name, /, **fields):
@@ -58,10 +64,10 @@ def rewrite(output, name, indices, **options):
 
 
 def test_a_good_run_has_no_faults(output, shard_set):
-    verdict = verify(output)
+    verdict = verify(OutputFolder(output))
     assert (verdict.faults, verdict.notes) == ([], [])
     assert (verdict.num_shards, verdict.rows, verdict.captioned, verdict.failed) == (3, 18, 15, {"truncated": 3})
-    assert verify(output, shard_set, count_samples).faults == []
+    assert verify(OutputFolder(output), shard_set, count_samples).faults == []
 
 
 @pytest.mark.parametrize(
@@ -157,7 +163,7 @@ def test_files_of_no_shard(output):
 def test_failed_shards_are_faults_and_truncated_ones_are_notes(output):
     edit_record(output, "0", status="truncated", error="cut off at byte 9")
     edit_record(output, "1", status="failed", error="is no tar")
-    verdict = verify(output)
+    verdict = verify(OutputFolder(output))
     assert [(f.kind, f.sentence) for f in verdict.faults] == [("not complete", "is recorded as failed: is no tar")]
     assert verdict.notes == ["0: the input is truncated (cut off at byte 9); what is whole of it is captioned"]
 
@@ -171,14 +177,14 @@ def test_a_failed_shard_without_output_is_one_fault(output):
 def test_recounting_the_inputs(output, shard_set, tmp_path):
     write_tar(tmp_path / "in" / "0.tar", webdataset_members(N + 1))
     (tmp_path / "in" / "1.tar").write_bytes(b"garbage" * 100)
-    verdict = verify(output, shard_set, count_samples)
+    verdict = verify(OutputFolder(output), shard_set, count_samples)
     assert [(f.kind, f.shard) for f in verdict.faults] == [("changed input", "0"), ("lost input", "1")]
     assert verdict.faults[0].sentence == (
         f"has 7 samples in {tmp_path}/in/0.tar, and 6 rows; run again with --redo-changed"
     )
     assert "cannot be counted again" in verdict.faults[1].sentence
     assert verdict.notes == [f"0: {tmp_path}/in/0.tar has changed since it was captioned"]
-    assert verify(output).faults == []
+    assert verify(OutputFolder(output)).faults == []
 
 
 def test_inputs_that_no_run_has_had(output, shard_set, tmp_path):
@@ -189,7 +195,7 @@ def test_inputs_that_no_run_has_had(output, shard_set, tmp_path):
 
 def test_a_folder_that_is_no_output_is_refused(tmp_path):
     with pytest.raises(ConfigError, match=r"has no run\.json"):
-        verify(tmp_path)
+        verify(OutputFolder(tmp_path))
 
 
 def test_the_remedy_of_changed_bytes_and_doubled_rows_is_named_and_helps(output, shard_set):
@@ -203,7 +209,7 @@ def test_the_remedy_of_changed_bytes_and_doubled_rows_is_named_and_helps(output,
     for sentence in found:
         name = sentence.split()[0]
         assert sentence.endswith(f"; delete data/{name}.parquet and manifests/{name}.json, then run again")
-    ledger = Ledger.open(output, {"engine": "tiny"}, shard_set, identity)
+    ledger = Ledger.open(OutputFolder(output), {"engine": "tiny"}, shard_set, identity)
     assert ledger.pending() == []
     for name in ("1", "2"):
         (output / "data" / f"{name}.parquet").unlink()
@@ -221,7 +227,7 @@ def test_what_another_run_redoes_by_itself_has_no_other_remedy(output, shard_set
         "1 has no done-record: it is not finished",
         "2 is recorded as failed: is no tar",
     ]
-    assert len(Ledger.open(output, {"engine": "tiny"}, shard_set, identity).pending()) == 3
+    assert len(Ledger.open(OutputFolder(output), {"engine": "tiny"}, shard_set, identity).pending()) == 3
 
 
 def test_rows_that_the_unchanged_input_does_not_have(output, shard_set):
