@@ -1,7 +1,7 @@
 """The scenes that recap-tiny is trained on: drawn shapes, and the caption that is the whole truth about each.
 
 A scene is one to six objects on a plain background, each in its own cell of a 3 x 3 grid, so that places are never
-in doubt; the two sizes are a factor of two apart, the colours are far from one another. `draw` makes the picture,
+in doubt; the two sizes are a factor of two apart, the colors are far from one another. `draw` makes the picture,
 `caption` the sentence. The same scene always gives the same caption, so a caption can be checked word for word.
 """
 

@@ -80,7 +80,7 @@ def build_model(tokenizer: Tokenizer) -> LlavaForConditionalGeneration:
 
 
 def grid_waves(grid: int, width: int) -> torch.Tensor:
-    """Sines and cosines of row and column, [grid * grid, width]: neighbours start out alike, which saves the ViT from
+    """Sines and cosines of row and column, [grid * grid, width]: neighbors start out alike, which saves the ViT from
     finding out by itself which patches touch."""
     rates = torch.pi / grid * torch.arange(1, width // 4 + 1) * grid / (width // 4)
     waves = torch.cat([f(torch.arange(grid)[:, None] * rates) for f in (torch.sin, torch.cos)], 1)
@@ -121,7 +121,7 @@ def make_example(scene: scenes.Scene, tokenizer: Tokenizer, quality: int) -> dic
 
 
 def patch_labels(scene: scenes.Scene) -> np.ndarray:
-    """int64 [36, 5]: place, shape, color and size (0 is none) in the cell of each patch's centre, and background."""
+    """int64 [36, 5]: place, shape, color and size (0 is none) in the cell of each patch's center, and background."""
     side, grid = max(scene.width, scene.height), IMAGE_SIZE // PATCH
     things = {t.place: t for t in scene.things}
     labels = np.zeros((grid * grid, 5), np.int64)

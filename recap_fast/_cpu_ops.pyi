@@ -36,8 +36,8 @@ def swiglu(bfloat16: bool, rows: int, width: int, gate_up: int, out: int, scale:
     """`width` is that of the output."""
 
 def quick_gelu(bfloat16: bool, rows: int, width: int, x: int, out: int, scale: int, num_threads: int, /) -> None: ...
-def quantise_rows(bfloat16: bool, rows: int, width: int, x: int, out: int, scale: int, num_threads: int, /) -> None: ...
-def dequantise(
+def quantize_rows(bfloat16: bool, rows: int, width: int, x: int, out: int, scale: int, num_threads: int, /) -> None: ...
+def dequantize(
     bfloat16: bool,
     rows: int,
     width: int,

@@ -90,12 +90,12 @@ class Sample:
 
 @dataclass(frozen=True, slots=True)
 class Preprocess:
-    """What the vision tower was trained on; it normalises by itself, the decoders need only `image_size` and `mode`."""
+    """What the vision tower was trained on; it normalizes by itself, the decoders need only `image_size` and `mode`."""
 
     image_size: int
     """Side in pixels of the square that the vision tower takes."""
     mode: Literal["pad", "crop"]
-    """'pad': centre on a square of the mean color, then resize. 'crop': resize the short edge, then centre-crop."""
+    """'pad': center on a square of the mean color, then resize. 'crop': resize the short edge, then center-crop."""
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
 

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from gpu.model import SHAPES
 from gpu.setting import Found, Setting, seconds_of
-from recap_fast.generate.torch_backend.ops import Ops, Quantised, Rope, Rows, plain
+from recap_fast.generate.torch_backend.ops import Ops, Quantized, Rope, Rows, plain
 from recap_fast.generate.torch_backend.ops.select import select_ops
 from recap_fast.generate.torch_backend.rope import rope_table
 
@@ -84,13 +84,13 @@ class Cases:
     def all(self) -> dict[str, Case]:
         """By name."""
         cases = {}
-        for quantise in (None, torch.float8_e4m3fn, torch.int8):
-            suffix = "" if quantise is None else f" to {SHORT[quantise]}"
-            cases[f"add_rms_norm{suffix}"] = self._norm(quantise)
-            cases[f"swiglu{suffix}"] = self._swiglu(quantise)
+        for quantize in (None, torch.float8_e4m3fn, torch.int8):
+            suffix = "" if quantize is None else f" to {SHORT[quantize]}"
+            cases[f"add_rms_norm{suffix}"] = self._norm(quantize)
+            cases[f"swiglu{suffix}"] = self._swiglu(quantize)
         cases["quick_gelu"] = self._quick_gelu()
-        cases["quantise_rows to fp8"] = self._quantise(torch.float8_e4m3fn)
-        cases["dequantise"] = self._dequantise()
+        cases["quantize_rows to fp8"] = self._quantize(torch.float8_e4m3fn)
+        cases["dequantize"] = self._dequantize()
         for dtype in (torch.bfloat16, torch.float8_e4m3fn):
             suffix = "" if dtype == torch.bfloat16 else ", fp8 cache"
             cases[f"rope_store{suffix}"] = self._rope_store(dtype)
@@ -100,37 +100,37 @@ class Cases:
     def _random(self, *shape: int) -> Tensor:
         return torch.randn(shape, device=self._device, dtype=torch.bfloat16)
 
-    def _norm(self, quantise: torch.dtype | None) -> Case:
-        width, form = self._text.hidden_size, quantise or torch.bfloat16
+    def _norm(self, quantize: torch.dtype | None) -> Case:
+        width, form = self._text.hidden_size, quantize or torch.bfloat16
         x, delta, weight = self._random(self._rows, width), self._random(self._rows, width), self._random(width)
 
         def fresh(ops: Ops) -> Any:
             residual = x.clone()
-            return ops.add_rms_norm(residual, delta, weight, EPS, quantise), residual
+            return ops.add_rms_norm(residual, delta, weight, EPS, quantize), residual
 
         residual = x.clone()
         num_bytes = x.numel() * (6.0 + form.itemsize)
-        return Case(lambda ops: ops.add_rms_norm(residual, delta, weight, EPS, quantise), num_bytes, BAR[form], fresh)
+        return Case(lambda ops: ops.add_rms_norm(residual, delta, weight, EPS, quantize), num_bytes, BAR[form], fresh)
 
-    def _swiglu(self, quantise: torch.dtype | None) -> Case:
-        inner, form = self._text.intermediate_size, quantise or torch.bfloat16
+    def _swiglu(self, quantize: torch.dtype | None) -> Case:
+        inner, form = self._text.intermediate_size, quantize or torch.bfloat16
         gate_up = self._random(self._rows, 2 * inner)
-        return Case(lambda ops: ops.swiglu(gate_up, quantise), self._rows * inner * (4.0 + form.itemsize), BAR[form])
+        return Case(lambda ops: ops.swiglu(gate_up, quantize), self._rows * inner * (4.0 + form.itemsize), BAR[form])
 
     def _quick_gelu(self) -> Case:
         x, dtype = self._random(self._rows, self._text.hidden_size), torch.bfloat16
         return Case(lambda ops: ops.quick_gelu(x, None), x.numel() * 4.0, BAR[dtype])
 
-    def _quantise(self, dtype: torch.dtype) -> Case:
+    def _quantize(self, dtype: torch.dtype) -> Case:
         x = self._random(self._rows, self._text.hidden_size)
-        return Case(lambda ops: ops.quantise_rows(x, dtype), x.numel() * 3.0, BAR[dtype])
+        return Case(lambda ops: ops.quantize_rows(x, dtype), x.numel() * 3.0, BAR[dtype])
 
-    def _dequantise(self) -> Case:
+    def _dequantize(self) -> Case:
         width = self._text.hidden_size
         sums = torch.randint(-(2**20), 2**20, (self._rows, width), device=self._device, dtype=torch.int32)
         row, channel = torch.rand(self._rows, 1, device=self._device), torch.rand(width, device=self._device)
         dtype = torch.bfloat16
-        return Case(lambda ops: ops.dequantise(sums, row, channel, None, dtype), sums.numel() * 6.0, BAR[dtype])
+        return Case(lambda ops: ops.dequantize(sums, row, channel, None, dtype), sums.numel() * 6.0, BAR[dtype])
 
     def _cache(self, dtype: torch.dtype) -> Tensor:
         shape = (2, self._slots, self._text.num_kv_heads, self._positions, self._text.head_dim)
@@ -164,7 +164,7 @@ class Cases:
 
 def _numbers(result: Any) -> list[Tensor]:
     """What an operation returned or wrote, as the float32 numbers that it stands for."""
-    if isinstance(result, Quantised):
+    if isinstance(result, Quantized):
         return [result.values.float() * result.scale]
     if isinstance(result, tuple):
         return [numbers for part in result for numbers in _numbers(part)]

@@ -10,10 +10,10 @@ from torch.profiler import ProfilerActivity, profile
 
 KINDS = (
     ("decode attention", r"decode_attention|combine_kernel"),
-    ("norms and what they quantise", r"add_rms_norm"),
+    ("norms and what they quantize", r"add_rms_norm"),
     ("SwiGLU and GELU", r"swiglu|quick_gelu"),
     ("RoPE and keys and values", r"rope_store"),
-    ("quantise", r"quantise_kernel|quantise_rows"),
+    ("quantize", r"quantize_kernel|quantize_rows"),
     ("attention of prompts and images", r"flash|fmha|sdpa|cudnn.*attn|attention"),
     (
         "matrix products",

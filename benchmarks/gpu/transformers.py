@@ -1,6 +1,6 @@
 """transformers' `generate` beside the engine: the same random weights, images and lengths, batches of 64, sdpa.
 
-Weights are those of the engine's file, taken apart again. Its own preprocessing is left out: it gets normalised pixels
+Weights are those of the engine's file, taken apart again. Its own preprocessing is left out: it gets normalized pixels
 on the device.
 """
 

@@ -2,7 +2,7 @@
 
 Settings: `max_num_seqs`, `max_num_batched_tokens` and `kv_cache` ('f32', 'bf16', 'u8'). int8 is int8 weights, computed
 with bfloat16. Prefix caching stays off: passes repeat their images, which it would know again.
-Pixels go in as uint8 of the right size, which its own resize and crop leave as they are; it normalises them itself.
+Pixels go in as uint8 of the right size, which its own resize and crop leave as they are; it normalizes them itself.
 Image and prompt are encoded one request at a time: its API has no batches there.
 """
 

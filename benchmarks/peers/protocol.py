@@ -44,7 +44,7 @@ class Job:
     image_size: int
     """Side in pixels of what the vision tower takes."""
     mode: str
-    """'crop': resize the short side, then crop the centre. 'pad': centre on a square of the mean color, then resize."""
+    """'crop': resize the short side, then crop the center. 'pad': center on a square of the mean color, then resize."""
     mean: list[float]
     std: list[float]
     precision: str = "float32"
@@ -106,7 +106,7 @@ class Images:
 
 
 def decode(data: bytes, job: Job) -> NDArray[np.uint8]:
-    """uint8 [H, W, 3]: what transformers' own processor makes of a JPEG before it normalises, by Pillow alone."""
+    """uint8 [H, W, 3]: what transformers' own processor makes of a JPEG before it normalizes, by Pillow alone."""
     image, size = open_rgb(data), job.image_size
     width, height = image.size
     if job.mode == "pad":

@@ -20,7 +20,7 @@ CACHE_GB = 2
 DEFAULTS = {"enable_prefix_caching": False, "gpu_memory_utilization": 0.4}
 """Where settings do not say otherwise. The other contestants are on the card, too."""
 FP8 = {"dtype": "bfloat16", "quantization": "fp8"}
-"""It quantises when it loads: weights with a scale for each matrix, activations with one for each batch."""
+"""It quantizes when it loads: weights with a scale for each matrix, activations with one for each batch."""
 
 
 class VLLM:

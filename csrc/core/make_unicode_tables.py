@@ -48,7 +48,7 @@ def code_points(pattern: str) -> list[int]:
 
 
 def ranges(points: Iterable[int]) -> list[tuple[int, int]]:
-    """Neighbouring code points joined to inclusive ranges."""
+    """Neighboring code points joined to inclusive ranges."""
     counter = count()
     groups = (list(group) for _, group in groupby(points, key=lambda point: point - next(counter)))
     return [(group[0], group[-1]) for group in groups]

@@ -79,17 +79,17 @@ void quick_gelu(bool bfloat16, Size rows, Size width, Address x, Address out, Ad
       num_threads);
 }
 
-void quantise_rows(bool bfloat16, Size rows, Size width, Address x, Address out, Address scale,
+void quantize_rows(bool bfloat16, Size rows, Size width, Address x, Address out, Address scale,
                    int num_threads) {
-  run(recap::cpu::QuantiseRows{precision_of(bfloat16), rows, width, at<void>(x),
+  run(recap::cpu::QuantizeRows{precision_of(bfloat16), rows, width, at<void>(x),
                                rows_out(out, scale)},
       num_threads);
 }
 
-void dequantise(bool bfloat16, Size rows, Size width, bool float_sums, Address sums,
+void dequantize(bool bfloat16, Size rows, Size width, bool float_sums, Address sums,
                 Address row_scale, Address channel_scale, Address bias, Address out,
                 int num_threads) {
-  run(recap::cpu::Dequantise{precision_of(bfloat16), rows, width, float_sums, at<void>(sums),
+  run(recap::cpu::Dequantize{precision_of(bfloat16), rows, width, float_sums, at<void>(sums),
                              at<float>(row_scale), at<float>(channel_scale), at<float>(bias),
                              at<void>(out)},
       num_threads);
@@ -203,8 +203,8 @@ PYBIND11_MODULE(_cpu_ops, module) {
   module.def("add_rms_norm", &add_rms_norm);
   module.def("swiglu", &swiglu);
   module.def("quick_gelu", &quick_gelu);
-  module.def("quantise_rows", &quantise_rows);
-  module.def("dequantise", &dequantise);
+  module.def("quantize_rows", &quantize_rows);
+  module.def("dequantize", &dequantize);
   module.def("rope_store", &rope_store);
   module.def("decode_attention", &decode_attention);
 }

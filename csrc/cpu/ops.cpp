@@ -103,12 +103,12 @@ void run(const QuickGelu& op, int num_threads) {
   run_rows(op, kernels().quick_gelu, op.rows, op.width, op.width, num_threads);
 }
 
-void run(const QuantiseRows& op, int num_threads) {
-  run_rows(op, kernels().quantise_rows, op.rows, op.width, op.width, num_threads);
+void run(const QuantizeRows& op, int num_threads) {
+  run_rows(op, kernels().quantize_rows, op.rows, op.width, op.width, num_threads);
 }
 
-void run(const Dequantise& op, int num_threads) {
-  run_rows(op, kernels().dequantise, op.rows, op.width, 0, num_threads);
+void run(const Dequantize& op, int num_threads) {
+  run_rows(op, kernels().dequantize, op.rows, op.width, 0, num_threads);
 }
 
 void run(const RopeStore& op, int num_threads) {

@@ -50,14 +50,14 @@ struct QuickGelu {
   RowsOut out;
 };
 
-struct QuantiseRows {
+struct QuantizeRows {
   Precision precision;
   std::int64_t rows, width;
   const void* x;
   RowsOut out;  // in 8 bits
 };
 
-struct Dequantise {
+struct Dequantize {
   Precision precision;  // of `out`
   std::int64_t rows, width;
   bool float_sums;
@@ -137,7 +137,7 @@ struct LayerNorm {
   float* out;
 };
 
-// Attention of neighbouring rows, those of a prompt or of an image, to one another, in float32;
+// Attention of neighboring rows, those of a prompt or of an image, to one another, in float32;
 // with `start` rows before them, and causal, for prompts. Pitches are in floats.
 struct BlockAttention {
   std::int64_t num_heads, num_kv_heads, head_width;
@@ -157,8 +157,8 @@ struct BlockAttention {
 void run(const AddRmsNorm& op, int num_threads);
 void run(const Swiglu& op, int num_threads);
 void run(const QuickGelu& op, int num_threads);
-void run(const QuantiseRows& op, int num_threads);
-void run(const Dequantise& op, int num_threads);
+void run(const QuantizeRows& op, int num_threads);
+void run(const Dequantize& op, int num_threads);
 void run(const RopeStore& op, int num_threads);
 void run(const DecodeAttention& op, int num_threads);
 void run(const Pack& op, int num_threads);

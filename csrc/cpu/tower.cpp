@@ -57,7 +57,7 @@ class Pass {
   }
 
  private:
-  // Normalised pixels, one patch a row, colors apart.
+  // Normalized pixels, one patch a row, colors apart.
   void cut(const std::uint8_t* pixels) {
     const std::int64_t side = shape_.image_size;
     const std::int64_t patch = shape_.patch_size;

@@ -29,7 +29,7 @@ struct TowerLayer {
 };
 
 struct TowerWeights {
-  const float* levels;  // [3, 256]: each level of each color, normalised
+  const float* levels;  // [3, 256]: each level of each color, normalized
   Affine patch;
   const float *class_token, *position;  // [D], [S, D]
   const float *pre_norm, *pre_norm_bias;

@@ -133,23 +133,23 @@ def _product(device: "torch.device", dtype: "torch.dtype", other: "torch.dtype",
     """Multiplies two square matrices of random numbers: they take more power, so less clock, than zeros."""
     import torch
 
-    from recap_fast.generate.torch_backend.linear import make_linear, quantise_channels
+    from recap_fast.generate.torch_backend.linear import make_linear, quantize_channels
     from recap_fast.generate.torch_backend.ops import plain
     from recap_fast.generate.torch_backend.ops.select import select_ops
 
     a, b = (torch.randn(side, side, device=device) for _ in range(2))
     if dtype == torch.int8:
-        (values, _), (weight, _) = plain.quantise_rows(a, dtype), plain.quantise_rows(b, dtype)
+        (values, _), (weight, _) = plain.quantize_rows(a, dtype), plain.quantize_rows(b, dtype)
         return lambda: torch._int_mm(values, weight.t())
     ops = select_ops(device, other)
     if not dtype.is_floating_point or dtype.itemsize > 1:
         layer = make_linear({"product.weight": b.to(dtype)}, "product", ops, dtype)
         rows = a.to(dtype)
         return lambda: layer(rows)
-    weight, scale = quantise_channels(b, dtype)
+    weight, scale = quantize_channels(b, dtype)
     scaled = make_linear({"product.weight": weight, "product.scale": scale}, "product", ops, other)
-    quantised = plain.quantise_rows(a, dtype)
-    return lambda: scaled(quantised)
+    quantized = plain.quantize_rows(a, dtype)
+    return lambda: scaled(quantized)
 
 
 def _seconds(run: Callable[[], Any], device: "torch.device") -> float:

@@ -29,9 +29,9 @@ def export_fp8(llama: Path, output: Path, rows: Sequence[NDArray[np.int32]], dev
         ) from error
     model = AutoModelForCausalLM.from_pretrained(llama, torch_dtype=torch.bfloat16).to(device).eval()
 
-    def calibrate(quantised: Any) -> None:
+    def calibrate(quantized: Any) -> None:
         for row in rows:
-            quantised(input_ids=torch.from_numpy(row).to(device, torch.int64)[None], use_cache=False)
+            quantized(input_ids=torch.from_numpy(row).to(device, torch.int64)[None], use_cache=False)
 
     with torch.inference_mode():
         mtq.quantize(model, mtq.FP8_DEFAULT_CFG, calibrate)

@@ -1,6 +1,6 @@
 """What a checkpoint says of its preprocessing (preprocessor_config.json), as a `Preprocess`.
 
-Reads CLIP's image processor (centre crop) and LLaVA's (padding), as files of transformers 4 and 5. Where there is no
+Reads CLIP's image processor (center crop) and LLaVA's (padding), as files of transformers 4 and 5. Where there is no
 such file, as in an original LLaVA checkpoint, CLIP's mean and std hold.
 """
 

@@ -92,7 +92,7 @@ class TensorRTBuild:
 
     def _compile(self, staging: Path, model: Path, limits: BuiltLimits, progress: OnProgress) -> None:
         with environment.importing():
-            from recap_fast.generate.tensorrt_backend.trt_flow import compile_model, load_model, quantise_model
+            from recap_fast.generate.tensorrt_backend.trt_flow import compile_model, load_model, quantize_model
 
         spec, llama = self._spec, staging / "lm"
         write_language_model(llama, spec, self._parts.checkpoint, "LlamaForCausalLM", progress)
@@ -103,7 +103,7 @@ class TensorRTBuild:
             add_tokenizer(llama, self._parts.tokenizer_file, bos, eos)
             conversations = texts.make_texts(self._captions, spec.prompt, self._tokenizer)
             texts.write_texts(staging / "texts", conversations)
-            loaded = quantise_model(llama, staging / "fp8", spec, staging / "texts", len(conversations))
+            loaded = quantize_model(llama, staging / "fp8", spec, staging / "texts", len(conversations))
         else:
             loaded = load_model(llama, spec)
         compile_model(loaded, model, spec, limits, staging / "timing.cache")

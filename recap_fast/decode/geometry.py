@@ -30,5 +30,5 @@ def resized_size(width: int, height: int, size: int) -> tuple[int, int]:
 
 
 def crop_window(width: int, height: int, size: int) -> Window:
-    """The centre square of side `size` of an image at least as large: left `(width - size) // 2`, top likewise."""
+    """The center square of side `size` of an image at least as large: left `(width - size) // 2`, top likewise."""
     return Window((width - size) // 2, (height - size) // 2, size, size)

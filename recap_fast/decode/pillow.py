@@ -108,7 +108,7 @@ def preprocess_opened(
 
 
 def preprocess_image(image: Image.Image, preprocess: Preprocess) -> NDArray[np.uint8]:
-    """An RGB image as the vision tower takes it, before it is normalised: uint8 [size, size, 3]."""
+    """An RGB image as the vision tower takes it, before it is normalized: uint8 [size, size, 3]."""
     size = preprocess.image_size
     if preprocess.mode == "pad":
         return np.asarray(_pad_and_resize(image, size, preprocess.pad_color))

@@ -75,12 +75,12 @@ def test_an_operation_that_fails_costs_no_other(setting, monkeypatch):
     def failing(*_):
         raise RuntimeError("illegal address")
 
-    broken = types.SimpleNamespace(**{**vars(plain), "dequantise": failing})
+    broken = types.SimpleNamespace(**{**vars(plain), "dequantize": failing})
     monkeypatch.setattr(ops, "select_ops", lambda *_: broken)
     found = ops.run(setting)
-    assert [(line.what, line.figure) for line in found.lines if not line.met] == [("dequantise", "RuntimeError")]
+    assert [(line.what, line.figure) for line in found.lines if not line.met] == [("dequantize", "RuntimeError")]
     assert len(found.lines) == 13
-    assert "illegal address" in setting.found_by("ops")["errors"]["dequantise"]
+    assert "illegal address" in setting.found_by("ops")["errors"]["dequantize"]
 
 
 def test_what_was_found_before_the_end_counts(setting):
@@ -196,7 +196,7 @@ def test_transformers_gets_the_engines_weights(setting):
         ("aten::_int_mm", "matrix products"),
         ("decode_attention_kernel", "decode attention"),
         ("cudnn_generated_fort_native_sdpa_sm90_flash_fprop_wgmma_f16", "attention of prompts and images"),
-        ("add_rms_norm_kernel", "norms and what they quantise"),
+        ("add_rms_norm_kernel", "norms and what they quantize"),
         ("void at::native::vectorized_elementwise_kernel<4, at::native::GeluCUDAKernelImpl>", "element-wise"),
         ("Memcpy HtoD (Pinned -> Device)", "copies"),
         ("void odd::thing<int, 4>(int*)", "odd::thing"),

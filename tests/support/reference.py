@@ -48,7 +48,7 @@ def split_words(text: str) -> list[str]:
 
 
 def merge_by_rank(word: bytes, ranks: Mapping[bytes, int]) -> list[int]:
-    """tiktoken's merging: the neighbours whose joined bytes have the lowest rank are joined, the leftmost first."""
+    """tiktoken's merging: the neighbors whose joined bytes have the lowest rank are joined, the leftmost first."""
     pieces = [word[i : i + 1] for i in range(len(word))]
     while True:
         joined = [ranks.get(left + right) for left, right in pairwise(pieces)]

@@ -1,4 +1,4 @@
-"""The compiled flow behind the fake, until the engine is on disk: converting, quantising, building."""
+"""The compiled flow behind the fake, until the engine is on disk: converting, quantizing, building."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -21,7 +21,7 @@ class Flow:
 
 
 class Model(Flow):
-    """LLaMAForCausalLM: a checkpoint, its type, and how it was quantised."""
+    """LLaMAForCausalLM: a checkpoint, its type, and how it was quantized."""
 
     def __init__(self, checkpoint: Checkpoint, dtype: str, quantization: Mapping[str, Any]):
         self.checkpoint, self.dtype, self.quantization = checkpoint, dtype, quantization

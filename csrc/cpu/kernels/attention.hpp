@@ -18,18 +18,18 @@ std::int64_t values_offset(const Cache& cache) {
   return cache.num_slots * cache.num_kv_heads * head_stride(cache);
 }
 
-// The sums of neighbouring lanes: those of a, then those of b.
+// The sums of neighboring lanes: those of a, then those of b.
 #if defined(__clang__)
 template <int... lane>
-inline Floats add_neighbours(Floats a, Floats b, std::integer_sequence<int, lane...>) {
+inline Floats add_neighbors(Floats a, Floats b, std::integer_sequence<int, lane...>) {
   return __builtin_shufflevector(a, b, 2 * lane...) +
          __builtin_shufflevector(a, b, 2 * lane + 1 ...);
 }
-inline Floats add_neighbours(Floats a, Floats b) {
-  return add_neighbours(a, b, std::make_integer_sequence<int, kLanes>());
+inline Floats add_neighbors(Floats a, Floats b) {
+  return add_neighbors(a, b, std::make_integer_sequence<int, kLanes>());
 }
 #else
-inline Floats add_neighbours(Floats a, Floats b) {
+inline Floats add_neighbors(Floats a, Floats b) {
   Vector<std::int32_t> even;
   for (int lane = 0; lane < kLanes; ++lane) even[lane] = 2 * lane;
   return __builtin_shuffle(a, b, even) + __builtin_shuffle(a, b, even + 1);
@@ -42,7 +42,7 @@ inline Floats sum_each(const Floats* x) {
   if constexpr (n == 1) {
     return *x;
   } else {
-    return add_neighbours(sum_each<n / 2>(x), sum_each<n / 2>(x + n / 2));
+    return add_neighbors(sum_each<n / 2>(x), sum_each<n / 2>(x + n / 2));
   }
 }
 

@@ -36,7 +36,7 @@ struct HeadMatrices {
   std::int64_t key_pitch, value_pitch;
 };
 
-// Attention of `rows` neighbouring queries of one head. The first one sees `seen` keys, and where
+// Attention of `rows` neighboring queries of one head. The first one sees `seen` keys, and where
 // it is causal each one after it one more.
 void attend_block(const BlockAttention& op, const HeadMatrices& head, const float* queries,
                   std::int64_t rows, std::int64_t seen, float* scratch, float* out) {

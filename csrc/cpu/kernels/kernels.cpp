@@ -13,7 +13,7 @@ namespace {
 
 // Rounds to 8 bits with the scale that the largest magnitude needs. Of magnitudes the bits are
 // compared, so that a row with NaN gets the scale NaN.
-void quantise(const float* x, std::int64_t width, std::int8_t* values, float* scale) {
+void quantize(const float* x, std::int64_t width, std::int8_t* values, float* scale) {
   constexpr float kLargest = 127.0F;
   constexpr float kSmallestScale = 1e-12F;  // as in plain.py
   std::uint32_t bits = __builtin_bit_cast(std::uint32_t, kSmallestScale* kLargest);
@@ -32,14 +32,14 @@ void quantise(const float* x, std::int64_t width, std::int8_t* values, float* sc
   }
 }
 
-// Writes value(0), value(1)... as a row; `scratch` holds them where they are to be quantised.
+// Writes value(0), value(1)... as a row; `scratch` holds them where they are to be quantized.
 template <typename T, typename Value>
 inline void write_row(const Value& value, std::int64_t row, std::int64_t width, const RowsOut& out,
                       float* scratch) {
   if (out.rows == nullptr) {
 #pragma omp simd
     for (std::int64_t i = 0; i < width; ++i) scratch[i] = rounded<T>(value(i));
-    quantise(scratch, width, out.values + row * width, out.scale + row);
+    quantize(scratch, width, out.values + row * width, out.scale + row);
   } else {
     T* y = static_cast<T*>(out.rows) + row * width;
 #pragma omp simd
@@ -136,7 +136,7 @@ void quick_gelu(const QuickGelu& op, std::int64_t begin, std::int64_t end, float
 }
 
 template <typename T>
-void quantise_rows(const QuantiseRows& op, std::int64_t begin, std::int64_t end, float* scratch) {
+void quantize_rows(const QuantizeRows& op, std::int64_t begin, std::int64_t end, float* scratch) {
   for (std::int64_t row = begin; row < end; ++row) {
     const T* x = static_cast<const T*>(op.x) + row * op.width;
     write_row<T>([=](std::int64_t i) { return to_float(x[i]); }, row, op.width, op.out, scratch);
@@ -144,7 +144,7 @@ void quantise_rows(const QuantiseRows& op, std::int64_t begin, std::int64_t end,
 }
 
 template <typename T, typename Sum, bool has_bias>
-void dequantise_row(const Dequantise& op, std::int64_t row) {
+void dequantize_row(const Dequantize& op, std::int64_t row) {
   const Sum* sums = static_cast<const Sum*>(op.sums) + row * op.width;
   T* out = static_cast<T*>(op.out) + row * op.width;
   const float scale = op.row_scale[row];
@@ -156,17 +156,17 @@ void dequantise_row(const Dequantise& op, std::int64_t row) {
 }
 
 template <typename T, typename Sum>
-void dequantise_rows(const Dequantise& op, std::int64_t begin, std::int64_t end) {
+void dequantize_rows(const Dequantize& op, std::int64_t begin, std::int64_t end) {
   for (std::int64_t row = begin; row < end; ++row) {
-    op.bias == nullptr ? dequantise_row<T, Sum, false>(op, row)
-                       : dequantise_row<T, Sum, true>(op, row);
+    op.bias == nullptr ? dequantize_row<T, Sum, false>(op, row)
+                       : dequantize_row<T, Sum, true>(op, row);
   }
 }
 
 template <typename T>
-void dequantise(const Dequantise& op, std::int64_t begin, std::int64_t end, float*) {
-  op.float_sums ? dequantise_rows<T, float>(op, begin, end)
-                : dequantise_rows<T, std::int32_t>(op, begin, end);
+void dequantize(const Dequantize& op, std::int64_t begin, std::int64_t end, float*) {
+  op.float_sums ? dequantize_rows<T, float>(op, begin, end)
+                : dequantize_rows<T, std::int32_t>(op, begin, end);
 }
 
 template <typename T>
@@ -243,8 +243,8 @@ const Kernels KERNELS = {
     by_precision<AddRmsNorm, add_rms_norm<float>, add_rms_norm<BFloat16>>,
     by_precision<Swiglu, swiglu<float>, swiglu<BFloat16>>,
     by_precision<QuickGelu, quick_gelu<float>, quick_gelu<BFloat16>>,
-    by_precision<QuantiseRows, quantise_rows<float>, quantise_rows<BFloat16>>,
-    by_precision<Dequantise, dequantise<float>, dequantise<BFloat16>>,
+    by_precision<QuantizeRows, quantize_rows<float>, quantize_rows<BFloat16>>,
+    by_precision<Dequantize, dequantize<float>, dequantize<BFloat16>>,
     by_precision<RopeStore, rope_store<float>, rope_store<BFloat16>>,
     by_precision<DecodeAttention, decode_attention<float>, decode_attention<BFloat16>>,
     pack,

@@ -15,8 +15,8 @@ struct Kernels {
   Kernel<AddRmsNorm> add_rms_norm;           // scratch [width]
   Kernel<Swiglu> swiglu;                     // scratch [width]
   Kernel<QuickGelu> quick_gelu;              // scratch [width]
-  Kernel<QuantiseRows> quantise_rows;        // scratch [width]
-  Kernel<Dequantise> dequantise;             // no scratch
+  Kernel<QuantizeRows> quantize_rows;        // scratch [width]
+  Kernel<Dequantize> dequantize;             // no scratch
   Kernel<RopeStore> rope_store;              // no scratch
   Kernel<DecodeAttention> decode_attention;  // scratch as attention_scratch() says
   Kernel<Pack> pack;                         // no scratch

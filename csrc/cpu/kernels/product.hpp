@@ -117,7 +117,7 @@ void for_blocks(std::int64_t begin, std::int64_t end, const Action& action) {
 
 // Panel by panel, kBlockColumns columns each, as `multiply` reads them; what is missing is zero.
 // Pairs are gate and up: row n of the first half of `weight` and of the second one become
-// neighbouring vectors.
+// neighboring vectors.
 void pack(const Pack& op, std::int64_t begin, std::int64_t end, float*) {
   const std::int64_t half = op.columns / 2;
   for (std::int64_t panel = begin; panel < end; ++panel) {

@@ -34,7 +34,7 @@ def load_model(llama: Path, spec: EngineSpec) -> Any:
     return LLaMAForCausalLM.from_hugging_face(str(llama), dtype=spec.compute_precision)
 
 
-def quantise_model(llama: Path, output: Path, spec: EngineSpec, texts: Path, num_texts: int) -> Any:
+def quantize_model(llama: Path, output: Path, spec: EngineSpec, texts: Path, num_texts: int) -> Any:
     """The same in FP8: ModelOpt runs the texts of a folder (`texts`/train.jsonl) through it and sets the scales."""
     kv_cache = QuantAlgo.FP8 if spec.kv_precision == "fp8" else None
     LLaMAForCausalLM.quantize(

@@ -38,7 +38,7 @@ class NativeTower:
             spec.norm_eps,
             spec.activation == "quick_gelu",
             (
-                self._keep(normalised_levels(preprocess), (3, 256)),
+                self._keep(normalized_levels(preprocess), (3, 256)),
                 self._keep(weights["vision.class"], (width,)),
                 self._keep(weights["vision.position"], (spec.num_image_tokens + 1, width)),
             ),
@@ -76,7 +76,7 @@ class NativeTower:
         return address(self._kept[-1], torch.float32, shape)
 
 
-def normalised_levels(preprocess: Preprocess) -> Tensor:
+def normalized_levels(preprocess: Preprocess) -> Tensor:
     """What each level of each color becomes: float32 [3, 256]."""
     mean, std = (torch.tensor(values)[:, None] for values in (preprocess.mean, preprocess.std))
     return (torch.arange(256).float() / 255 - mean) / std

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from recap_fast.generate.torch_backend.ops import Activation, Ops, Quantised, plain
+from recap_fast.generate.torch_backend.ops import Activation, Ops, Quantized, plain
 
 # Letters: R rows, D width, N output channels.
 
@@ -26,11 +26,11 @@ class Linear(Protocol):
     """A linear layer."""
 
     @property
-    def quantise(self) -> torch.dtype | None:
+    def quantize(self) -> torch.dtype | None:
         """The 8-bit type that the rows are multiplied in; rows in the model's precision are brought to it first."""
 
     def __call__(self, x: Activation) -> Tensor:
-        """[..., D] to [..., N] in the model's precision; quantised rows have two dimensions."""
+        """[..., D] to [..., N] in the model's precision; quantized rows have two dimensions."""
 
 
 def make_linear(
@@ -56,7 +56,7 @@ def make_linear(
 
 
 class _Plain:
-    quantise = None
+    quantize = None
 
     def __init__(self, weight: Tensor, bias: Tensor | None):
         self._weight, self._bias = weight, bias
@@ -70,7 +70,7 @@ class _Packed:
     """Torch multiplies float32 through MKL, which on AMD processors stays at half of what oneDNN reaches, and hands
     bfloat16 to oneDNN unordered at every call."""
 
-    quantise = None
+    quantize = None
 
     def __init__(self, weight: Tensor, bias: Tensor | None):
         self._weight, self._bias = torch.ops.mkldnn._reorder_linear_weight(weight, PACKED_ROWS), bias
@@ -96,15 +96,15 @@ class _Scaled:
         self._weight, self._scale = weight, scale.float()
         self._bias = None if bias is None else bias.float()
         self._ops, self._dtype = ops, dtype
-        self.quantise = weight.dtype
+        self.quantize = weight.dtype
 
     def __call__(self, x: Activation) -> Tensor:
-        if isinstance(x, Quantised):
+        if isinstance(x, Quantized):
             return self._multiply(x)
-        rows = self._ops.quantise_rows(x.reshape(-1, x.shape[-1]), self.quantise)
+        rows = self._ops.quantize_rows(x.reshape(-1, x.shape[-1]), self.quantize)
         return self._multiply(rows).view(*x.shape[:-1], -1)
 
-    def _multiply(self, x: Quantised) -> Tensor:
+    def _multiply(self, x: Quantized) -> Tensor:
         raise NotImplementedError
 
 
@@ -113,20 +113,20 @@ MIN_INT_MM_ROWS = 17
 
 
 class _Int8(_Scaled):
-    def _multiply(self, x: Quantised) -> Tensor:
+    def _multiply(self, x: Quantized) -> Tensor:
         values, rows = x.values, len(x.values)
         if values.is_cuda and rows < MIN_INT_MM_ROWS:
             values = F.pad(values, (0, 0, 0, MIN_INT_MM_ROWS - rows))
         sums_RN = torch._int_mm(values, self._weight.t())[:rows]
-        return self._ops.dequantise(sums_RN, x.scale, self._scale, self._bias, self._dtype)
+        return self._ops.dequantize(sums_RN, x.scale, self._scale, self._bias, self._dtype)
 
 
 class _EmulatedInt8(_Scaled):
     """In float32: exact up to 1,040 columns, beyond that rounded as float32 products are."""
 
-    def _multiply(self, x: Quantised) -> Tensor:
+    def _multiply(self, x: Quantized) -> Tensor:
         sums_RN = F.linear(x.values.float(), self._weight.float())
-        return plain.dequantise(sums_RN, x.scale, self._scale, self._bias, self._dtype)
+        return plain.dequantize(sums_RN, x.scale, self._scale, self._bias, self._dtype)
 
 
 @functools.cache
@@ -159,7 +159,7 @@ class _Fp8(_Scaled):
         self._one = torch.ones(1, device=weight.device)
         self._is_row_wise = has_row_wise_products(weight.device)
 
-    def _multiply(self, x: Quantised) -> Tensor:
+    def _multiply(self, x: Quantized) -> Tensor:
         if len(x.values) <= FEW_ROWS or not self._is_row_wise:
             sums_RN: Tensor = torch._scaled_mm(
                 x.values,
@@ -169,7 +169,7 @@ class _Fp8(_Scaled):
                 out_dtype=torch.float32,
                 use_fast_accum=True,
             )
-            return self._ops.dequantise(sums_RN, x.scale, self._scale, self._bias, self._dtype)
+            return self._ops.dequantize(sums_RN, x.scale, self._scale, self._bias, self._dtype)
         y: Tensor = torch._scaled_mm(
             x.values,
             self._weight.t(),
@@ -184,12 +184,12 @@ class _Fp8(_Scaled):
 class _EmulatedFp8(_Scaled):
     """What a scaled FP8 matrix product computes, in float32: right on any device, and slow."""
 
-    def _multiply(self, x: Quantised) -> Tensor:
+    def _multiply(self, x: Quantized) -> Tensor:
         y = F.linear(x.values.float(), self._weight.float()) * x.scale * self._scale
         return (y if self._bias is None else y + self._bias).to(self._dtype)
 
 
-def quantise_channels(weight_ND: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """A weight in 8 bits and float32 scales [N], one for each output channel, as `build-engine` quantises them."""
-    values, scale = plain.quantise_rows(weight_ND, dtype)
+def quantize_channels(weight_ND: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """A weight in 8 bits and float32 scales [N], one for each output channel, as `build-engine` quantizes them."""
+    values, scale = plain.quantize_rows(weight_ND, dtype)
     return values, scale[:, 0]

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from recap_fast.generate.spec import TextSpec
 from recap_fast.generate.torch_backend.linear import make_linear
-from recap_fast.generate.torch_backend.ops import Activation, Ops, Quantised, Rope, Rows, plain
+from recap_fast.generate.torch_backend.ops import Activation, Ops, Quantized, Rope, Rows, plain
 from recap_fast.generate.torch_backend.pages import use_huge_pages
 from recap_fast.generate.torch_backend.rope import rope_table
 
@@ -108,7 +108,7 @@ class Llama:
         for index, layer in enumerate(self._layers[:-1]):
             delta = layer.forward(x_RD, delta, cache.data[index], batch)
         x_RD, delta = self._layers[-1].forward_last(x_RD, delta, cache.data[-1], batch)
-        return self._head(self._ops.add_rms_norm(x_RD, delta, self._norm, self._spec.norm_eps, self._head.quantise))
+        return self._head(self._ops.add_rms_norm(x_RD, delta, self._norm, self._spec.norm_eps, self._head.quantize))
 
 
 class _Layer:
@@ -132,7 +132,7 @@ class _Layer:
 
     def forward(self, x_RD: Tensor, delta_RD: Tensor | None, cache: Tensor, batch: _Batch) -> Tensor:
         """Adds `delta` and attention's part to `x` in place; returns what the feed-forward part adds: [R, D]."""
-        h = self._ops.add_rms_norm(x_RD, delta_RD, self._norm1, self._spec.norm_eps, self._qkv.quantise)
+        h = self._ops.add_rms_norm(x_RD, delta_RD, self._norm1, self._spec.norm_eps, self._qkv.quantize)
         q_RHE = self._ops.rope_store(self._qkv(h), self._spec.num_heads, batch.rope, batch.rows, cache)
         if q_RHE.dtype == cache.dtype and q_RHE.dtype in self._ops.BY_ROW:
             return self._feed_forward(x_RD, [self._ops.decode_attention(q_RHE, cache, batch.rows)])
@@ -147,7 +147,7 @@ class _Layer:
         self, x_RD: Tensor, delta_RD: Tensor | None, cache: Tensor, batch: _Batch
     ) -> tuple[Tensor, Tensor]:
         """As `forward`, but only the rows that are read go on after keys and values are stored: both [n + B, D]."""
-        h = self._ops.add_rms_norm(x_RD, delta_RD, self._norm1, self._spec.norm_eps, self._kv.quantise)
+        h = self._ops.add_rms_norm(x_RD, delta_RD, self._norm1, self._spec.norm_eps, self._kv.quantize)
         self._ops.rope_store(self._kv(h), 0, batch.rope, batch.rows, cache)
         read = torch.arange(batch.num_prefill, len(x_RD), device=x_RD.device)
         if batch.prefill is not None:
@@ -166,15 +166,15 @@ class _Layer:
 
     def _feed_forward(self, x_RD: Tensor, attended: list[Tensor]) -> Tensor:
         delta = self._out(torch.cat(attended) if len(attended) > 1 else attended[0])
-        h = self._ops.add_rms_norm(x_RD, delta, self._norm2, self._spec.norm_eps, self._gate_up.quantise)
-        return self._down(self._ops.swiglu(self._gate_up(h), self._down.quantise))
+        h = self._ops.add_rms_norm(x_RD, delta, self._norm2, self._spec.norm_eps, self._gate_up.quantize)
+        return self._down(self._ops.swiglu(self._gate_up(h), self._down.quantize))
 
 
 def _select(x: Activation, rows: Tensor) -> Activation:
     """Those rows; 8-bit floats are taken as bytes, which every version of torch can index."""
     if isinstance(x, Tensor):
         return x[rows]
-    return Quantised(x.values.view(torch.uint8)[rows].view(x.values.dtype), x.scale[rows])
+    return Quantized(x.values.view(torch.uint8)[rows].view(x.values.dtype), x.scale[rows])
 
 
 def _read(cache: Tensor, slots: Tensor, end: int) -> Tensor:

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from recap_fast.errors import ConfigError
 from recap_fast.generate.spec import EngineSpec
-from recap_fast.generate.torch_backend.linear import quantise_channels
+from recap_fast.generate.torch_backend.linear import quantize_channels
 
 TOWER_LAYERS = "vision.layers."
 
@@ -28,7 +28,7 @@ def model_dtype(spec: EngineSpec, device: torch.device) -> torch.dtype:
 def load_weights(path: Path, spec: EngineSpec, device: torch.device) -> dict[str, Tensor]:
     """All tensors of the engine's weight file, streamed to the device; on a CPU they stay memory-mapped where they can.
 
-    On a CPU the layers of an int8 engine's vision tower are quantised here: there, unlike on a GPU, they are worth it.
+    On a CPU the layers of an int8 engine's vision tower are quantized here: there, unlike on a GPU, they are worth it.
     """
     dtype = model_dtype(spec, device)
     weights: dict[str, Tensor] = {}
@@ -41,5 +41,5 @@ def load_weights(path: Path, spec: EngineSpec, device: torch.device) -> dict[str
         raise ConfigError(f"{path} cannot be read ({error}): build the engine again.") from error
     if spec.precision == "int8" and device.type == "cpu":
         for name in [n for n in weights if n.startswith(TOWER_LAYERS) and weights[n].ndim == 2]:
-            weights[name], weights[name.replace(".weight", ".scale")] = quantise_channels(weights[name], torch.int8)
+            weights[name], weights[name.replace(".weight", ".scale")] = quantize_channels(weights[name], torch.int8)
     return weights

@@ -2,7 +2,7 @@
 
 The number is a pure function of (seed, request, token number), a counter-based generator in the sense of Salmon et
 al., "Parallel random numbers: as easy as 1, 2, 3" (SC 2011), here with the SplitMix64 finaliser as its mixing
-function. So a caption does not depend on its neighbours, the slot it sat in, or what was done before a resume.
+function. So a caption does not depend on its neighbors, the slot it sat in, or what was done before a resume.
 """
 
 from collections.abc import Sequence

@@ -15,7 +15,7 @@ from recap_fast.records import Preprocess
 
 
 class VisionTower:
-    """Encodes images. Normalisation is part of it: it takes uint8 pixels."""
+    """Encodes images. Normalization is part of it: it takes uint8 pixels."""
 
     def __init__(self, spec: VisionSpec, preprocess: Preprocess, weights: Mapping[str, Tensor], ops: Ops):
         self._spec = spec
@@ -40,7 +40,7 @@ class VisionTower:
         return second(F.gelu(first(x[:, 1:])))
 
     def _patches(self, pixels: Tensor) -> Tensor:
-        """Normalised pixels, one patch a row: [n, N, 3 * p * p], in the order of the patch convolution's weights."""
+        """Normalized pixels, one patch a row: [n, N, 3 * p * p], in the order of the patch convolution's weights."""
         n, p = len(pixels), self._spec.patch_size
         grid = self._spec.image_size // p
         x = (pixels.float() / 255 - self._mean) / self._std
@@ -66,6 +66,6 @@ class _Layer:
         attended = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(n, length, width)
         x += self._out(attended)
         h = self._fc1(F.layer_norm(x, (width,), *self._norms[1], self._eps)).flatten(0, 1)
-        gelu = self._ops.quick_gelu(h, self._fc2.quantise) if self._quick else F.gelu(h)
+        gelu = self._ops.quick_gelu(h, self._fc2.quantize) if self._quick else F.gelu(h)
         x += self._fc2(gelu).view_as(x)
         return x

@@ -13,7 +13,7 @@ from torch import Tensor
 from recap_fast.generate.spec import RopeSpec, TextSpec, VisionSpec
 from recap_fast.generate.torch_backend import step
 from recap_fast.generate.torch_backend.cpp_llama import NativeLlama
-from recap_fast.generate.torch_backend.cpp_tower import NativeTower, normalised_levels
+from recap_fast.generate.torch_backend.cpp_tower import NativeTower, normalized_levels
 from recap_fast.generate.torch_backend.llama import KVCache, Llama, Prefill
 from recap_fast.generate.torch_backend.ops import Rows, cpp, plain
 from recap_fast.generate.torch_backend.vision import VisionTower
@@ -260,11 +260,11 @@ def test_tower_gives_the_same_bits_with_any_number_of_threads() -> None:
             assert torch.equal(tower.encode(pixels), expected)
 
 
-def test_levels_are_normalised_as_pixels_are() -> None:
+def test_levels_are_normalized_as_pixels_are() -> None:
     spec = vision_spec(image_size=16, patch_size=1)
     levels = torch.arange(256, dtype=torch.uint8).view(1, 1, 16, 16).expand(1, 3, 16, 16)
     patches = VisionTower(spec, PREPROCESS, vision_weights(spec, 8, 0), plain)._patches(levels)
-    assert torch.equal(normalised_levels(PREPROCESS), patches[0].T)
+    assert torch.equal(normalized_levels(PREPROCESS), patches[0].T)
 
 
 def test_no_pixels_give_no_tokens() -> None:

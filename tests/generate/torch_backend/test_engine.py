@@ -1,4 +1,4 @@
-"""The engine says what transformers says, token for token, whatever the slots, the order and the neighbours."""
+"""The engine says what transformers says, token for token, whatever the slots, the order and the neighbors."""
 
 import dataclasses
 from pathlib import Path
@@ -127,7 +127,7 @@ def test_stop_token_is_counted_but_not_part_of_the_caption(pair: Pair) -> None:
 
 
 @pytest.mark.parametrize("fixed_shapes", [False, True])
-def test_sampled_captions_do_not_depend_on_neighbours_or_slots(pair: Pair, fixed_shapes: bool) -> None:
+def test_sampled_captions_do_not_depend_on_neighbors_or_slots(pair: Pair, fixed_shapes: bool) -> None:
     requests = random_requests(pair, 12, fields=True)
     sampling = Sampling(temperature=1.0, top_k=50, top_p=0.9, seed=3)
     alone = {

@@ -5,7 +5,7 @@ import torch
 from torch.nn import functional as F
 
 from recap_fast.generate.torch_backend import linear
-from recap_fast.generate.torch_backend.linear import Linear, make_linear, quantise_channels
+from recap_fast.generate.torch_backend.linear import Linear, make_linear, quantize_channels
 from recap_fast.generate.torch_backend.ops import plain
 
 
@@ -28,7 +28,7 @@ def test_float32(rows: int, has_bias: bool) -> None:
 def test_leading_dimensions_are_kept() -> None:
     x, weight = random(2, 5, 48), random(80, 48, seed=1)
     torch.testing.assert_close(layer(weight)(x), F.linear(x, weight), rtol=1e-5, atol=1e-5)
-    values, scale = quantise_channels(weight, torch.int8)
+    values, scale = quantize_channels(weight, torch.int8)
     assert layer(values, scale=scale)(x).shape == (2, 5, 80)
 
 
@@ -41,7 +41,7 @@ def test_half_precision(dtype: torch.dtype) -> None:
 
 def test_some_output_channels_alone() -> None:
     x, weight = random(3, 48), random(80, 48, seed=1)
-    values, scale = quantise_channels(weight, torch.int8)
+    values, scale = quantize_channels(weight, torch.int8)
     for weights in ({"a.weight": weight}, {"a.weight": values, "a.scale": scale}):
         whole = make_linear(weights, "a", plain, torch.float32)(x)
         part = make_linear(weights, "a", plain, torch.float32, slice(32, 64))(x)
@@ -54,17 +54,17 @@ def test_some_output_channels_alone() -> None:
 def test_eight_bits(dtype: torch.dtype, error: float, output: torch.dtype, rows: int) -> None:
     """Equal to the product of the rounded numbers, and near that of the exact ones."""
     x, weight, bias = random(rows, 64), random(32, 64, seed=1), random(32, seed=2)
-    values, scale = quantise_channels(weight, dtype)
+    values, scale = quantize_channels(weight, dtype)
     product = layer(values, output, scale=scale, bias=bias)
-    assert product.quantise == dtype
+    assert product.quantize == dtype
     got, exact = product(x.to(output)), F.linear(x, weight, bias)
     assert got.dtype == output
     assert (got.float() - exact).norm() < (error + 0.01 * (output == torch.bfloat16)) * exact.norm()
-    rounded = plain.quantise_rows(x.to(output), dtype)
+    rounded = plain.quantize_rows(x.to(output), dtype)
     expected = F.linear(rounded.values.float() * rounded.scale, values.float() * scale[:, None], bias)
     tolerance = 1e-4 if output == torch.float32 else 2e-2
     torch.testing.assert_close(got.float(), expected, rtol=tolerance, atol=tolerance)
-    assert torch.equal(product(rounded), got), "rows may come quantised"
+    assert torch.equal(product(rounded), got), "rows may come quantized"
 
 
 @pytest.mark.parametrize("row_wise", [False, True])
@@ -77,7 +77,7 @@ def test_fp8_products_of_a_card_on_a_cpu(rows: int, row_wise: bool, monkeypatch:
     monkeypatch.setattr(linear, "has_row_wise_products", lambda _: row_wise)
     x, weight, bias = random(rows, 64), random(32, 64, seed=1), random(32, seed=2)
     x *= 1 + torch.arange(rows)[:, None]
-    values, scale = quantise_channels(weight, torch.float8_e4m3fn)
+    values, scale = quantize_channels(weight, torch.float8_e4m3fn)
     parts = values, scale, bias, plain, torch.bfloat16
     got, expected = (form(*parts)(x.bfloat16()) for form in (linear._Fp8, linear._EmulatedFp8))
     torch.testing.assert_close(got, expected, rtol=2e-2, atol=2e-2)
@@ -85,7 +85,7 @@ def test_fp8_products_of_a_card_on_a_cpu(rows: int, row_wise: bool, monkeypatch:
 
 
 def test_int8_where_the_processor_cannot(monkeypatch: pytest.MonkeyPatch) -> None:
-    x, (values, scale) = random(5, 64), quantise_channels(random(32, 64, seed=1), torch.int8)
+    x, (values, scale) = random(5, 64), quantize_channels(random(32, 64, seed=1), torch.int8)
     exact = layer(values, scale=scale)(x)
     monkeypatch.setattr(linear, "cpu_multiplies_int8", lambda: False)
     emulated = layer(values, scale=scale)
@@ -106,6 +106,6 @@ def test_overflowing_products_are_noticed(monkeypatch: pytest.MonkeyPatch) -> No
 
 def test_channels_have_scales_of_their_own() -> None:
     weight = torch.stack([torch.tensor([1.0, -0.5]), torch.tensor([1000.0, 500.0]), torch.zeros(2)])
-    values, scale = quantise_channels(weight, torch.int8)
+    values, scale = quantize_channels(weight, torch.int8)
     assert values.tolist() == [[127, -64], [127, 64], [0, 0]]
     torch.testing.assert_close(scale[:2], torch.tensor([1 / 127, 1000 / 127]))

@@ -15,7 +15,7 @@ from torch import Tensor
 # Letters: R rows, D width, H query heads, K key/value heads, E head width, T positions of a slot, B decode rows.
 
 
-class Quantised(NamedTuple):
+class Quantized(NamedTuple):
     """Rows in 8 bits: row r stands for values[r] * scale[r]."""
 
     values: Tensor
@@ -24,7 +24,7 @@ class Quantised(NamedTuple):
     """float32 [R, 1]: the row's largest magnitude over the type's largest number."""
 
 
-Activation = Tensor | Quantised
+Activation = Tensor | Quantized
 """What a linear layer takes."""
 
 
@@ -56,23 +56,23 @@ class Ops(Protocol):
     """The precisions in which decoder and tower run as a whole: native_llama.py, native_tower.py."""
 
     def add_rms_norm(
-        self, x_RD: Tensor, delta_RD: Tensor | None, weight_D: Tensor, eps: float, quantise: torch.dtype | None
+        self, x_RD: Tensor, delta_RD: Tensor | None, weight_D: Tensor, eps: float, quantize: torch.dtype | None
     ) -> Activation:
         """Adds `delta` to the residual stream `x` in place, and returns Llama's norm of the sum.
 
-        Statistics are in float32. `quantise` is the 8-bit type to return it in; None for that of `x`.
+        Statistics are in float32. `quantize` is the 8-bit type to return it in; None for that of `x`.
         """
 
-    def swiglu(self, gate_up_R2F: Tensor, quantise: torch.dtype | None) -> Activation:
+    def swiglu(self, gate_up_R2F: Tensor, quantize: torch.dtype | None) -> Activation:
         """silu(gate) * up of a fused projection [R, 2F]: [R, F]."""
 
-    def quick_gelu(self, x_RF: Tensor, quantise: torch.dtype | None) -> Activation:
+    def quick_gelu(self, x_RF: Tensor, quantize: torch.dtype | None) -> Activation:
         """x * sigmoid(1.702 x), CLIP's activation: [R, F]."""
 
-    def quantise_rows(self, x_RD: Tensor, dtype: torch.dtype) -> Quantised:
+    def quantize_rows(self, x_RD: Tensor, dtype: torch.dtype) -> Quantized:
         """Each row in 8 bits with a scale of its own; int8 is rounded to the nearest, ties to even."""
 
-    def dequantise(
+    def dequantize(
         self, sums_RN: Tensor, row_scale_R1: Tensor, channel_scale_N: Tensor, bias_N: Tensor | None, dtype: torch.dtype
     ) -> Tensor:
         """A product of 8-bit matrices, int32 or float32 [R, N], as numbers: sums * row_scale * channel_scale + bias."""

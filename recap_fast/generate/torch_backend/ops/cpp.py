@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from recap_fast.errors import NativeError
-from recap_fast.generate.torch_backend.ops import Activation, Quantised, Rope, Rows, plain
+from recap_fast.generate.torch_backend.ops import Activation, Quantized, Rope, Rows, plain
 
 try:
     from recap_fast import _cpu_ops
@@ -51,12 +51,12 @@ core.set_parallel(*find_threads(Path(torch.__file__).parent / "lib" / "libtorch_
 
 
 def add_rms_norm(
-    x_RD: Tensor, delta_RD: Tensor | None, weight_D: Tensor, eps: float, quantise: torch.dtype | None = None
+    x_RD: Tensor, delta_RD: Tensor | None, weight_D: Tensor, eps: float, quantize: torch.dtype | None = None
 ) -> Activation:
     """See `Ops.add_rms_norm`. Rounds where `plain.add_rms_norm` does."""
     rows, width = x_RD.shape
     dtype = x_RD.dtype
-    y, scale = _empty_rows(rows, width, dtype, quantise)
+    y, scale = _empty_rows(rows, width, dtype, quantize)
     core.add_rms_norm(
         _is_bfloat16(dtype),
         rows,
@@ -69,40 +69,40 @@ def add_rms_norm(
         0 if scale is None else scale.data_ptr(),
         torch.get_num_threads(),
     )
-    return _as_activation(y, scale, quantise)
+    return _as_activation(y, scale, quantize)
 
 
-def swiglu(gate_up_R2F: Tensor, quantise: torch.dtype | None = None) -> Activation:
+def swiglu(gate_up_R2F: Tensor, quantize: torch.dtype | None = None) -> Activation:
     """See `Ops.swiglu`. Rounds where `plain.swiglu` does."""
     columns = gate_up_R2F.shape[1]
     if columns % 2:
         raise ValueError(f"{columns} columns cannot be halved into gate and up")
-    return _map_rows(core.swiglu, gate_up_R2F, columns // 2, quantise)
+    return _map_rows(core.swiglu, gate_up_R2F, columns // 2, quantize)
 
 
-def quick_gelu(x_RF: Tensor, quantise: torch.dtype | None = None) -> Activation:
+def quick_gelu(x_RF: Tensor, quantize: torch.dtype | None = None) -> Activation:
     """See `Ops.quick_gelu`. Rounds where `plain.quick_gelu` does."""
-    return _map_rows(core.quick_gelu, x_RF, x_RF.shape[1], quantise)
+    return _map_rows(core.quick_gelu, x_RF, x_RF.shape[1], quantize)
 
 
-def quantise_rows(x_RD: Tensor, dtype: torch.dtype) -> Quantised:
-    """See `Ops.quantise_rows`."""
+def quantize_rows(x_RD: Tensor, dtype: torch.dtype) -> Quantized:
+    """See `Ops.quantize_rows`."""
     if dtype != torch.int8:
-        return plain.quantise_rows(x_RD, dtype)
-    rows = _map_rows(core.quantise_rows, x_RD, x_RD.shape[1], dtype)
-    assert isinstance(rows, Quantised)
+        return plain.quantize_rows(x_RD, dtype)
+    rows = _map_rows(core.quantize_rows, x_RD, x_RD.shape[1], dtype)
+    assert isinstance(rows, Quantized)
     return rows
 
 
-def dequantise(
+def dequantize(
     sums_RN: Tensor, row_scale_R1: Tensor, channel_scale_N: Tensor, bias_N: Tensor | None, dtype: torch.dtype
 ) -> Tensor:
-    """See `Ops.dequantise`. Sums may be in float32 too; a bias that is in float32 is not converted at each call."""
+    """See `Ops.dequantize`. Sums may be in float32 too; a bias that is in float32 is not converted at each call."""
     rows, width = sums_RN.shape
     float_sums = sums_RN.dtype == torch.float32
     out = torch.empty(rows, width, dtype=dtype)
     bias_N = None if bias_N is None else bias_N.float()
-    core.dequantise(
+    core.dequantize(
         _is_bfloat16(dtype),
         rows,
         width,
@@ -185,10 +185,10 @@ def pack(weight_ND: Tensor, shape: tuple[int, int], *, pairs: bool = False) -> T
     return packed
 
 
-def _map_rows(kernel: Callable[..., None], x_RC: Tensor, width: int, quantise: torch.dtype | None) -> Activation:
+def _map_rows(kernel: Callable[..., None], x_RC: Tensor, width: int, quantize: torch.dtype | None) -> Activation:
     """Runs a kernel that makes a row of `width` of every row of `x`."""
     rows, columns = x_RC.shape
-    y, scale = _empty_rows(rows, width, x_RC.dtype, quantise)
+    y, scale = _empty_rows(rows, width, x_RC.dtype, quantize)
     kernel(
         _is_bfloat16(x_RC.dtype),
         rows,
@@ -198,22 +198,22 @@ def _map_rows(kernel: Callable[..., None], x_RC: Tensor, width: int, quantise: t
         0 if scale is None else scale.data_ptr(),
         torch.get_num_threads(),
     )
-    return _as_activation(y, scale, quantise)
+    return _as_activation(y, scale, quantize)
 
 
 def _empty_rows(
-    rows: int, width: int, dtype: torch.dtype, quantise: torch.dtype | None
+    rows: int, width: int, dtype: torch.dtype, quantize: torch.dtype | None
 ) -> tuple[Tensor, Tensor | None]:
     """What a kernel writes rows to: in int8 with scales where these are wanted."""
-    if quantise == torch.int8:
+    if quantize == torch.int8:
         return torch.empty(rows, width, dtype=torch.int8), torch.empty(rows, 1)
     return torch.empty(rows, width, dtype=dtype), None
 
 
-def _as_activation(y: Tensor, scale: Tensor | None, quantise: torch.dtype | None) -> Activation:
+def _as_activation(y: Tensor, scale: Tensor | None, quantize: torch.dtype | None) -> Activation:
     if scale is not None:
-        return Quantised(y, scale)
-    return y if quantise is None else plain.quantise_rows(y, quantise)
+        return Quantized(y, scale)
+    return y if quantize is None else plain.quantize_rows(y, quantize)
 
 
 def _is_bfloat16(dtype: torch.dtype) -> bool:

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from recap_fast.generate.torch_backend.ops import Activation, Quantised, Rope, Rows
+from recap_fast.generate.torch_backend.ops import Activation, Quantized, Rope, Rows
 
 # Letters: n images, R rows, D width, F inner width, H query heads, K key/value heads, L new of T positions, E head
 # width, B decode rows.
@@ -16,7 +16,7 @@ SMALLEST_SCALE = 1e-12
 
 
 def add_rms_norm(
-    x_RD: Tensor, delta_RD: Tensor | None, weight_D: Tensor, eps: float, quantise: torch.dtype | None = None
+    x_RD: Tensor, delta_RD: Tensor | None, weight_D: Tensor, eps: float, quantize: torch.dtype | None = None
 ) -> Activation:
     """See `Ops.add_rms_norm`. The weight is applied in the model's precision, as transformers does it."""
     if delta_RD is not None:
@@ -25,35 +25,35 @@ def add_rms_norm(
         normed = F.rms_norm(x_RD, weight_D.shape, weight_D, eps)
     else:
         normed = F.rms_norm(x_RD.float(), weight_D.shape, None, eps).to(x_RD.dtype) * weight_D
-    return normed if quantise is None else quantise_rows(normed, quantise)
+    return normed if quantize is None else quantize_rows(normed, quantize)
 
 
-def swiglu(gate_up_R2F: Tensor, quantise: torch.dtype | None = None) -> Activation:
+def swiglu(gate_up_R2F: Tensor, quantize: torch.dtype | None = None) -> Activation:
     """See `Ops.swiglu`."""
     gate, up = gate_up_R2F.chunk(2, dim=-1)
     y = F.silu(gate) * up
-    return y if quantise is None else quantise_rows(y, quantise)
+    return y if quantize is None else quantize_rows(y, quantize)
 
 
-def quick_gelu(x_RF: Tensor, quantise: torch.dtype | None = None) -> Activation:
+def quick_gelu(x_RF: Tensor, quantize: torch.dtype | None = None) -> Activation:
     """See `Ops.quick_gelu`."""
     y = x_RF * torch.sigmoid(1.702 * x_RF)
-    return y if quantise is None else quantise_rows(y, quantise)
+    return y if quantize is None else quantize_rows(y, quantize)
 
 
-def quantise_rows(x_RD: Tensor, dtype: torch.dtype) -> Quantised:
-    """See `Ops.quantise_rows`."""
+def quantize_rows(x_RD: Tensor, dtype: torch.dtype) -> Quantized:
+    """See `Ops.quantize_rows`."""
     largest = 127.0 if dtype == torch.int8 else torch.finfo(dtype).max
     x_RD = x_RD.float()
     scale = x_RD.abs().amax(dim=-1, keepdim=True).clamp(min=SMALLEST_SCALE * largest) / largest
     scaled = x_RD / scale
-    return Quantised((scaled.round() if dtype == torch.int8 else scaled).to(dtype), scale)
+    return Quantized((scaled.round() if dtype == torch.int8 else scaled).to(dtype), scale)
 
 
-def dequantise(
+def dequantize(
     sums_RN: Tensor, row_scale_R1: Tensor, channel_scale_N: Tensor, bias_N: Tensor | None, dtype: torch.dtype
 ) -> Tensor:
-    """See `Ops.dequantise`."""
+    """See `Ops.dequantize`."""
     y = sums_RN.float() * row_scale_R1 * channel_scale_N
     return (y if bias_N is None else y + bias_N.float()).to(dtype)
 

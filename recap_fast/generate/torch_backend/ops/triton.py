@@ -9,7 +9,7 @@ import torch
 import triton
 from torch import Tensor
 
-from recap_fast.generate.torch_backend.ops import Activation, Quantised, Rope, Rows
+from recap_fast.generate.torch_backend.ops import Activation, Quantized, Rope, Rows
 from recap_fast.generate.torch_backend.ops import triton_kernels as kernels
 
 # Letters: R rows, D width, F inner width, H query heads, K key/value heads, T positions of a slot, E head width, B
@@ -21,46 +21,46 @@ SPLIT: int = kernels.SPLIT.value
 
 
 def add_rms_norm(
-    x_RD: Tensor, delta_RD: Tensor | None, weight_D: Tensor, eps: float, quantise: torch.dtype | None = None
+    x_RD: Tensor, delta_RD: Tensor | None, weight_D: Tensor, eps: float, quantize: torch.dtype | None = None
 ) -> Activation:
     """See `Ops.add_rms_norm`."""
     assert x_RD.is_contiguous()
     rows, width = x_RD.shape
     delta_RD = None if delta_RD is None else delta_RD.contiguous()
-    out, scale, largest = _make_output(x_RD, width, quantise)
+    out, scale, largest = _make_output(x_RD, width, quantize)
     block = triton.next_power_of_2(width)
     args = x_RD, delta_RD, weight_D, out, scale, eps, width, largest, block
     _launch(kernels.add_rms_norm_kernel, (rows,), args, num_warps=_num_warps(block))
-    return out if scale is None else Quantised(out, scale)
+    return out if scale is None else Quantized(out, scale)
 
 
-def swiglu(gate_up_R2F: Tensor, quantise: torch.dtype | None = None) -> Activation:
+def swiglu(gate_up_R2F: Tensor, quantize: torch.dtype | None = None) -> Activation:
     """See `Ops.swiglu`."""
-    return _map_rows(kernels.swiglu_kernel, gate_up_R2F, gate_up_R2F.shape[1] // 2, quantise)
+    return _map_rows(kernels.swiglu_kernel, gate_up_R2F, gate_up_R2F.shape[1] // 2, quantize)
 
 
-def quick_gelu(x_RF: Tensor, quantise: torch.dtype | None = None) -> Activation:
+def quick_gelu(x_RF: Tensor, quantize: torch.dtype | None = None) -> Activation:
     """See `Ops.quick_gelu`."""
-    return _map_rows(kernels.quick_gelu_kernel, x_RF, x_RF.shape[1], quantise)
+    return _map_rows(kernels.quick_gelu_kernel, x_RF, x_RF.shape[1], quantize)
 
 
-def quantise_rows(x_RD: Tensor, dtype: torch.dtype) -> Quantised:
-    """See `Ops.quantise_rows`."""
-    rows = _map_rows(kernels.quantise_kernel, x_RD, x_RD.shape[1], dtype)
-    assert isinstance(rows, Quantised)
+def quantize_rows(x_RD: Tensor, dtype: torch.dtype) -> Quantized:
+    """See `Ops.quantize_rows`."""
+    rows = _map_rows(kernels.quantize_kernel, x_RD, x_RD.shape[1], dtype)
+    assert isinstance(rows, Quantized)
     return rows
 
 
-def dequantise(
+def dequantize(
     sums_RN: Tensor, row_scale_R1: Tensor, channel_scale_N: Tensor, bias_N: Tensor | None, dtype: torch.dtype
 ) -> Tensor:
-    """See `Ops.dequantise`."""
+    """See `Ops.dequantize`."""
     rows, width = sums_RN.shape
     out = torch.empty(rows, width, dtype=dtype, device=sums_RN.device)
     tile = 8, 512
     scales = row_scale_R1.contiguous(), channel_scale_N.contiguous()
     args = sums_RN.contiguous(), *scales, bias_N, out, rows, width, *tile
-    _launch(kernels.dequantise_kernel, (triton.cdiv(rows, tile[0]), triton.cdiv(width, tile[1])), args)
+    _launch(kernels.dequantize_kernel, (triton.cdiv(rows, tile[0]), triton.cdiv(width, tile[1])), args)
     return out
 
 
@@ -96,15 +96,15 @@ def decode_attention(q_BHE: Tensor, cache: Tensor, rows: Rows) -> Tensor:
     return out
 
 
-def _map_rows(kernel: Any, x_RC: Tensor, width: int, quantise: torch.dtype | None) -> Activation:
+def _map_rows(kernel: Any, x_RC: Tensor, width: int, quantize: torch.dtype | None) -> Activation:
     """Runs a kernel that makes a row of `width` of every row of `x`, in blocks where it need not see a whole row."""
-    out, scale, largest = _make_output(x_RC, width, quantise)
+    out, scale, largest = _make_output(x_RC, width, quantize)
     block = triton.next_power_of_2(width)
-    if quantise is None:
+    if quantize is None:
         block = min(block, 2048)
     args = x_RC.contiguous(), out, scale, width, largest, block
     _launch(kernel, (len(x_RC), triton.cdiv(width, block)), args, num_warps=_num_warps(block))
-    return out if scale is None else Quantised(out, scale)
+    return out if scale is None else Quantized(out, scale)
 
 
 def _launch(kernel: Any, grid: tuple[int, ...], args: tuple[Any, ...], num_warps: int = 4) -> None:
@@ -112,12 +112,12 @@ def _launch(kernel: Any, grid: tuple[int, ...], args: tuple[Any, ...], num_warps
     kernel[grid](*args, num_warps=num_warps, num_stages=3, enable_fp_fusion=True)
 
 
-def _make_output(x: Tensor, width: int, quantise: torch.dtype | None) -> tuple[Tensor, Tensor | None, float | None]:
-    """What a row-wise kernel writes to, [R, width], scales [R, 1] where it quantises, and its type's largest number."""
-    if quantise is None:
+def _make_output(x: Tensor, width: int, quantize: torch.dtype | None) -> tuple[Tensor, Tensor | None, float | None]:
+    """What a row-wise kernel writes to, [R, width], scales [R, 1] where it quantizes, and its type's largest number."""
+    if quantize is None:
         return x.new_empty(len(x), width), None, None
-    largest = 127.0 if quantise == torch.int8 else torch.finfo(quantise).max
-    out = torch.empty(len(x), width, dtype=quantise, device=x.device)
+    largest = 127.0 if quantize == torch.int8 else torch.finfo(quantize).max
+    out = torch.empty(len(x), width, dtype=quantize, device=x.device)
     return out, torch.empty(len(x), 1, dtype=torch.float32, device=x.device), largest
 
 

@@ -60,7 +60,7 @@ def add_rms_norm_kernel(
 
 @triton.jit
 def swiglu_kernel(gate_up_ptr, out_ptr, scale_ptr, F: tl.constexpr, LARGEST: tl.constexpr, BLOCK: tl.constexpr):
-    """A program is a block of a row; a whole row where it is quantised."""
+    """A program is a block of a row; a whole row where it is quantized."""
     row = tl.program_id(0).to(tl.int64)
     f = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
     inside = f < F
@@ -72,7 +72,7 @@ def swiglu_kernel(gate_up_ptr, out_ptr, scale_ptr, F: tl.constexpr, LARGEST: tl.
 
 @triton.jit
 def quick_gelu_kernel(x_ptr, out_ptr, scale_ptr, F: tl.constexpr, LARGEST: tl.constexpr, BLOCK: tl.constexpr):
-    """A program is a block of a row; a whole row where it is quantised."""
+    """A program is a block of a row; a whole row where it is quantized."""
     row = tl.program_id(0).to(tl.int64)
     f = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
     inside = f < F
@@ -82,7 +82,7 @@ def quick_gelu_kernel(x_ptr, out_ptr, scale_ptr, F: tl.constexpr, LARGEST: tl.co
 
 
 @triton.jit
-def quantise_kernel(x_ptr, out_ptr, scale_ptr, D: tl.constexpr, LARGEST: tl.constexpr, BLOCK: tl.constexpr):
+def quantize_kernel(x_ptr, out_ptr, scale_ptr, D: tl.constexpr, LARGEST: tl.constexpr, BLOCK: tl.constexpr):
     """A program is a row."""
     row = tl.program_id(0).to(tl.int64)
     d = tl.arange(0, BLOCK)
@@ -91,7 +91,7 @@ def quantise_kernel(x_ptr, out_ptr, scale_ptr, D: tl.constexpr, LARGEST: tl.cons
 
 
 @triton.jit
-def dequantise_kernel(
+def dequantize_kernel(
     sums_ptr,
     row_scale_ptr,
     channel_scale_ptr,

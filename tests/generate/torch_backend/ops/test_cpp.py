@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from recap_fast.generate.torch_backend.ops import Activation, Quantised, Rope, Rows, cpp, plain
+from recap_fast.generate.torch_backend.ops import Activation, Quantized, Rope, Rows, cpp, plain
 
 pytestmark = pytest.mark.usefixtures("kernel_level")
 
@@ -34,7 +34,7 @@ def assert_same(got: Activation, expected: Activation) -> None:
         assert isinstance(got, Tensor)
         torch.testing.assert_close(got, expected, **CLOSE[expected.dtype])
     else:
-        assert isinstance(got, Quantised)
+        assert isinstance(got, Quantized)
         torch.testing.assert_close(got.scale, expected.scale, rtol=2**-7, atol=0.0)
         torch.testing.assert_close(got.values, expected.values, rtol=0.0, atol=1)
 
@@ -57,19 +57,19 @@ def same_threads() -> Iterator[None]:
 
 @BOTH
 @settings(deadline=None)
-@given(**rows_and_width, adds=st.booleans(), quantise=st.sampled_from([None, torch.int8, torch.float8_e4m3fn]))
+@given(**rows_and_width, adds=st.booleans(), quantize=st.sampled_from([None, torch.int8, torch.float8_e4m3fn]))
 def test_add_rms_norm(
-    dtype: torch.dtype, rows: int, width: int, seed: int, adds: bool, quantise: torch.dtype | None
+    dtype: torch.dtype, rows: int, width: int, seed: int, adds: bool, quantize: torch.dtype | None
 ) -> None:
     x, weight = random(rows, width, seed=seed, dtype=dtype), random(width, seed=seed + 1, dtype=dtype)
     delta = random(rows, width, seed=seed + 2, dtype=dtype) if adds else None
     expected_x = x.clone()
-    expected = plain.add_rms_norm(expected_x, delta, weight, 1e-5, quantise if quantise == torch.int8 else None)
-    got = cpp.add_rms_norm(x, delta, weight, 1e-5, quantise)
+    expected = plain.add_rms_norm(expected_x, delta, weight, 1e-5, quantize if quantize == torch.int8 else None)
+    got = cpp.add_rms_norm(x, delta, weight, 1e-5, quantize)
     assert torch.equal(x, expected_x)
-    if quantise == torch.float8_e4m3fn:
-        assert isinstance(got, Quantised)
-        assert got.values.dtype == quantise
+    if quantize == torch.float8_e4m3fn:
+        assert isinstance(got, Quantized)
+        assert got.values.dtype == quantize
         torch.testing.assert_close(got.values.float() * got.scale, expected.float(), rtol=2**-3, atol=0.02)
     else:
         assert_same(got, expected)
@@ -77,10 +77,10 @@ def test_add_rms_norm(
 
 @BOTH
 @settings(deadline=None)
-@given(**rows_and_width, quantise=st.sampled_from([None, torch.int8]))
-def test_swiglu(dtype: torch.dtype, rows: int, width: int, seed: int, quantise: torch.dtype | None) -> None:
+@given(**rows_and_width, quantize=st.sampled_from([None, torch.int8]))
+def test_swiglu(dtype: torch.dtype, rows: int, width: int, seed: int, quantize: torch.dtype | None) -> None:
     gate_up = 5 * random(rows, 2 * width, seed=seed, dtype=dtype)
-    assert_same(cpp.swiglu(gate_up, quantise), plain.swiglu(gate_up, quantise))
+    assert_same(cpp.swiglu(gate_up, quantize), plain.swiglu(gate_up, quantize))
 
 
 def test_swiglu_is_exact_for_every_size_of_gate() -> None:
@@ -93,10 +93,10 @@ def test_swiglu_is_exact_for_every_size_of_gate() -> None:
 
 @BOTH
 @settings(deadline=None)
-@given(**rows_and_width, quantise=st.sampled_from([None, torch.int8]))
-def test_quick_gelu(dtype: torch.dtype, rows: int, width: int, seed: int, quantise: torch.dtype | None) -> None:
+@given(**rows_and_width, quantize=st.sampled_from([None, torch.int8]))
+def test_quick_gelu(dtype: torch.dtype, rows: int, width: int, seed: int, quantize: torch.dtype | None) -> None:
     x = 5 * random(rows, width, seed=seed, dtype=dtype)
-    assert_same(cpp.quick_gelu(x, quantise), plain.quick_gelu(x, quantise))
+    assert_same(cpp.quick_gelu(x, quantize), plain.quick_gelu(x, quantize))
 
 
 def test_what_is_not_a_number_stays_so() -> None:
@@ -105,7 +105,7 @@ def test_what_is_not_a_number_stays_so() -> None:
     for dtype in DTYPES:
         normed = cpp.add_rms_norm(x.to(dtype), None, torch.ones(40, dtype=dtype), 1e-5)
         assert normed.isnan().all(-1).tolist() == [False, True, False]
-        scale = cpp.quantise_rows(x.to(dtype), torch.int8).scale
+        scale = cpp.quantize_rows(x.to(dtype), torch.int8).scale
         assert scale[:, 0].isnan().tolist() == [False, True, False]
         assert cpp.quick_gelu(x.to(dtype)).isnan().any(-1).tolist() == [False, True, False]
         assert cpp.swiglu(x.to(dtype)).isnan().any(-1).tolist() == [False, True, False]
@@ -114,17 +114,17 @@ def test_what_is_not_a_number_stays_so() -> None:
 @BOTH
 @settings(deadline=None)
 @given(**rows_and_width, magnitude=st.sampled_from([1e-20, 1e-3, 1.0, 1e20]))
-def test_quantise_rows(dtype: torch.dtype, rows: int, width: int, seed: int, magnitude: float) -> None:
+def test_quantize_rows(dtype: torch.dtype, rows: int, width: int, seed: int, magnitude: float) -> None:
     x = magnitude * random(rows, width, seed=seed, dtype=dtype)
-    got, expected = cpp.quantise_rows(x, torch.int8), plain.quantise_rows(x, torch.int8)
+    got, expected = cpp.quantize_rows(x, torch.int8), plain.quantize_rows(x, torch.int8)
     assert torch.equal(got.scale, expected.scale)
     torch.testing.assert_close(got.values, expected.values, rtol=0.0, atol=1)
 
 
 @BOTH
-def test_quantise_rows_to_the_nearest_ties_to_even(dtype: torch.dtype) -> None:
+def test_quantize_rows_to_the_nearest_ties_to_even(dtype: torch.dtype) -> None:
     x = torch.tensor([[127.0, 0.5, 1.5, 2.5, -0.5, -1.5, -2.5, -127.0], [0.0] * 8], dtype=dtype)
-    values, scale = cpp.quantise_rows(x, torch.int8)
+    values, scale = cpp.quantize_rows(x, torch.int8)
     assert values.tolist() == [[127, 0, 2, 2, 0, -2, -2, -127], [0] * 8]
     assert scale[0] == 1.0
     assert scale[1] > 0.0
@@ -137,7 +137,7 @@ def test_quantise_rows_to_the_nearest_ties_to_even(dtype: torch.dtype) -> None:
     bias_dtype=st.sampled_from([None, *DTYPES]),
     sum_dtype=st.sampled_from([torch.int32, torch.float32]),
 )
-def test_dequantise(
+def test_dequantize(
     dtype: torch.dtype, rows: int, width: int, seed: int, bias_dtype: torch.dtype | None, sum_dtype: torch.dtype
 ) -> None:
     generator = torch.Generator().manual_seed(seed)
@@ -145,7 +145,7 @@ def test_dequantise(
     row_scale, channel_scale = random(rows, 1, seed=seed).abs() / 2**20, random(width, seed=seed + 1).abs() / 2**10
     bias = None if bias_dtype is None else random(width, seed=seed + 2, dtype=bias_dtype)
     arguments = sums.to(sum_dtype), row_scale, channel_scale, bias, dtype
-    assert_same(cpp.dequantise(*arguments), plain.dequantise(*arguments))
+    assert_same(cpp.dequantize(*arguments), plain.dequantize(*arguments))
 
 
 @BOTH
@@ -240,8 +240,8 @@ def test_any_number_of_threads_gives_the_same_bits(dtype: torch.dtype) -> None:
             *cpp.swiglu(x, torch.int8),
             cpp.quick_gelu(x),
             *cpp.quick_gelu(x, torch.int8),
-            *cpp.quantise_rows(x, torch.int8),
-            cpp.dequantise(sums, scale, weight.float(), None, dtype),
+            *cpp.quantize_rows(x, torch.int8),
+            cpp.dequantize(sums, scale, weight.float(), None, dtype),
             cpp.rope_store(qkv, 56, rope, places, stored),
             stored,
             cpp.decode_attention(q, cache, places),
@@ -264,7 +264,7 @@ def test_a_cache_of_8_bit_floats_is_left_to_plain_torch() -> None:
     assert torch.equal(got, plain.rope_store(qkv, 4, rope, places, expected_cache))
     assert torch.equal(cache.float(), expected_cache.float())
     assert torch.equal(cpp.decode_attention(q, cache, places), plain.decode_attention(q, cache, places))
-    assert cpp.quantise_rows(q[0], torch.float8_e4m3fn).values.dtype == torch.float8_e4m3fn
+    assert cpp.quantize_rows(q[0], torch.float8_e4m3fn).values.dtype == torch.float8_e4m3fn
 
 
 @pytest.mark.parametrize(("slot", "position"), [(-1, 0), (3, 0), (0, -1), (0, 9)])
@@ -282,7 +282,7 @@ def test_places_outside_of_the_cache_are_refused(slot: int, position: int) -> No
 def test_tensors_of_another_kind_are_refused() -> None:
     x, weight = torch.ones(4, 6), torch.ones(6)
     with pytest.raises(ValueError, match=r"a strided tensor \[6, 4\] of torch.float32 on cpu was given"):
-        cpp.quantise_rows(x.T, torch.int8)
+        cpp.quantize_rows(x.T, torch.int8)
     with pytest.raises(ValueError, match=r"not a contiguous one \[6\] of torch.float32 on the CPU"):
         cpp.add_rms_norm(x, None, weight.bfloat16(), 1e-5)
     with pytest.raises(ValueError, match=r"a contiguous tensor \[3, 6\]"):

@@ -38,30 +38,30 @@ def test_quick_gelu() -> None:
 @pytest.mark.parametrize(
     ("dtype", "largest", "error"), [(torch.int8, 127, 0.5 / 127), (torch.float8_e4m3fn, 448, 2**-4)]
 )
-def test_quantised_rows(dtype: torch.dtype, largest: float, error: float) -> None:
+def test_quantized_rows(dtype: torch.dtype, largest: float, error: float) -> None:
     x = torch.cat([100 * random(3, 64), torch.zeros(1, 64)])
-    values, scale = plain.quantise_rows(x, dtype)
+    values, scale = plain.quantize_rows(x, dtype)
     assert values.dtype == dtype
     assert values.float().abs().amax(-1).tolist() == [largest] * 3 + [0]
     assert ((values.float() * scale - x).abs() <= error * x.abs().amax(-1, keepdim=True)).all()
     norm = plain.add_rms_norm(x.clone(), None, torch.ones(64), 1e-5, dtype)
     assert torch.equal(
-        norm.values, plain.quantise_rows(plain.add_rms_norm(x, None, torch.ones(64), 1e-5), dtype).values
+        norm.values, plain.quantize_rows(plain.add_rms_norm(x, None, torch.ones(64), 1e-5), dtype).values
     )
-    assert torch.equal(plain.quick_gelu(x, dtype).scale, plain.quantise_rows(plain.quick_gelu(x), dtype).scale)
-    assert torch.equal(plain.swiglu(x, dtype).scale, plain.quantise_rows(plain.swiglu(x), dtype).scale)
+    assert torch.equal(plain.quick_gelu(x, dtype).scale, plain.quantize_rows(plain.quick_gelu(x), dtype).scale)
+    assert torch.equal(plain.swiglu(x, dtype).scale, plain.quantize_rows(plain.swiglu(x), dtype).scale)
 
 
 def test_int8_is_rounded_to_the_nearest_even() -> None:
     x = torch.tensor([[127.0, 0.5, 1.5, 2.5, -0.5, -1.5]])
-    assert plain.quantise_rows(x, torch.int8).values.tolist() == [[127, 0, 2, 2, 0, -2]]
+    assert plain.quantize_rows(x, torch.int8).values.tolist() == [[127, 0, 2, 2, 0, -2]]
 
 
 @pytest.mark.parametrize("with_bias", [False, True])
-def test_dequantise(with_bias: bool) -> None:
+def test_dequantize(with_bias: bool) -> None:
     sums = torch.tensor([[4, -2], [3, 0]], dtype=torch.int32)
     bias = torch.tensor([1.0, 2.0]) if with_bias else None
-    got = plain.dequantise(sums, torch.tensor([[0.5], [2.0]]), torch.tensor([1.0, 10.0]), bias, torch.float32)
+    got = plain.dequantize(sums, torch.tensor([[0.5], [2.0]]), torch.tensor([1.0, 10.0]), bias, torch.float32)
     expected = torch.tensor([[2.0, -10.0], [6.0, 0.0]]) + (0 if bias is None else bias)
     assert torch.equal(got, expected)
 

@@ -10,7 +10,7 @@ import torch
 from support.triton_interpreter import Interpreted
 from torch import Tensor
 
-from recap_fast.generate.torch_backend.ops import Quantised, Rope, Rows, plain
+from recap_fast.generate.torch_backend.ops import Quantized, Rope, Rows, plain
 
 pytest.importorskip("triton", reason="Triton is not installed: it exists for Linux only")
 
@@ -65,13 +65,13 @@ def assert_near(got: Tensor, want: Tensor, tolerance: float) -> None:
     torch.testing.assert_close(got.float(), want.float(), rtol=tolerance, atol=tolerance)
 
 
-def assert_same(got: Tensor | Quantised, want: Tensor | Quantised) -> None:
-    """Equal but for rounding; 8-bit numbers are the neighbouring ones at most, and nearly all the same."""
+def assert_same(got: Tensor | Quantized, want: Tensor | Quantized) -> None:
+    """Equal but for rounding; 8-bit numbers are the neighboring ones at most, and nearly all the same."""
     if isinstance(want, Tensor):
         assert isinstance(got, Tensor)
         assert_near(got, want, TOLERANCE[want.dtype])
         return
-    assert isinstance(got, Quantised)
+    assert isinstance(got, Quantized)
     assert_near(got.scale, want.scale, 1e-5)
     assert got.values.dtype == want.values.dtype
     a, b = got.values.float(), want.values.float()
@@ -80,53 +80,53 @@ def assert_same(got: Tensor | Quantised, want: Tensor | Quantised) -> None:
 
 
 @pytest.mark.parametrize("dtype", FLOAT_TYPES)
-@pytest.mark.parametrize("quantise", [None, *EIGHT_BITS])
+@pytest.mark.parametrize("quantize", [None, *EIGHT_BITS])
 @pytest.mark.parametrize("shape", [(0, 64), (1, 64), (5, 80), (3, 1100)])
 @pytest.mark.parametrize("added", [False, True])
 def test_add_rms_norm(
-    ops: Any, shape: tuple[int, int], dtype: torch.dtype, quantise: torch.dtype | None, added: bool
+    ops: Any, shape: tuple[int, int], dtype: torch.dtype, quantize: torch.dtype | None, added: bool
 ) -> None:
     x, weight = 3 * random(*shape, dtype=dtype), 1 + random(shape[1], seed=1, dtype=dtype) / 10
     delta = random(*shape, seed=2, dtype=dtype) if added else None
     x_too = x.clone()
     assert_same(
-        ops.add_rms_norm(x, delta, weight, 1e-5, quantise), plain.add_rms_norm(x_too, delta, weight, 1e-5, quantise)
+        ops.add_rms_norm(x, delta, weight, 1e-5, quantize), plain.add_rms_norm(x_too, delta, weight, 1e-5, quantize)
     )
     assert torch.equal(x, x_too)
 
 
 @pytest.mark.parametrize("dtype", FLOAT_TYPES)
-@pytest.mark.parametrize("quantise", [None, *EIGHT_BITS])
+@pytest.mark.parametrize("quantize", [None, *EIGHT_BITS])
 @pytest.mark.parametrize("shape", [(0, 64), (3, 96), (2, 2500)])
-def test_swiglu(ops: Any, shape: tuple[int, int], dtype: torch.dtype, quantise: torch.dtype | None) -> None:
+def test_swiglu(ops: Any, shape: tuple[int, int], dtype: torch.dtype, quantize: torch.dtype | None) -> None:
     gate_up = 2 * random(shape[0], 2 * shape[1], dtype=dtype)
-    assert_same(ops.swiglu(gate_up, quantise), plain.swiglu(gate_up, quantise))
+    assert_same(ops.swiglu(gate_up, quantize), plain.swiglu(gate_up, quantize))
 
 
 @pytest.mark.parametrize("dtype", FLOAT_TYPES)
-@pytest.mark.parametrize("quantise", [None, *EIGHT_BITS])
+@pytest.mark.parametrize("quantize", [None, *EIGHT_BITS])
 @pytest.mark.parametrize("shape", [(0, 64), (3, 96), (2, 2500)])
-def test_quick_gelu(ops: Any, shape: tuple[int, int], dtype: torch.dtype, quantise: torch.dtype | None) -> None:
+def test_quick_gelu(ops: Any, shape: tuple[int, int], dtype: torch.dtype, quantize: torch.dtype | None) -> None:
     x = 2 * random(*shape, dtype=dtype)
-    assert_same(ops.quick_gelu(x, quantise), plain.quick_gelu(x, quantise))
+    assert_same(ops.quick_gelu(x, quantize), plain.quick_gelu(x, quantize))
 
 
 @pytest.mark.parametrize("dtype", FLOAT_TYPES)
-@pytest.mark.parametrize("quantise", EIGHT_BITS)
+@pytest.mark.parametrize("quantize", EIGHT_BITS)
 @pytest.mark.parametrize("shape", [(0, 64), (1, 16), (4, 4096)])
-def test_quantise_rows(ops: Any, shape: tuple[int, int], dtype: torch.dtype, quantise: torch.dtype) -> None:
+def test_quantize_rows(ops: Any, shape: tuple[int, int], dtype: torch.dtype, quantize: torch.dtype) -> None:
     x = random(*shape, dtype=dtype) * torch.logspace(-3, 3, shape[0])[:, None].to(dtype)
-    assert_same(ops.quantise_rows(x, quantise), plain.quantise_rows(x, quantise))
+    assert_same(ops.quantize_rows(x, quantize), plain.quantize_rows(x, quantize))
 
 
 def test_int8_ties_go_to_the_even_number(ops: Any) -> None:
     x = torch.tensor([[127.0, 0.5, 1.5, 2.5, -0.5, -1.5, -2.5, 126.5]])
-    assert ops.quantise_rows(x, torch.int8).values.tolist() == [[127, 0, 2, 2, 0, -2, -2, 126]]
+    assert ops.quantize_rows(x, torch.int8).values.tolist() == [[127, 0, 2, 2, 0, -2, -2, 126]]
 
 
-@pytest.mark.parametrize("quantise", EIGHT_BITS)
-def test_a_row_of_zeros_stays_zeros(ops: Any, quantise: torch.dtype) -> None:
-    values, scale = ops.quantise_rows(torch.zeros(2, 48), quantise)
+@pytest.mark.parametrize("quantize", EIGHT_BITS)
+def test_a_row_of_zeros_stays_zeros(ops: Any, quantize: torch.dtype) -> None:
+    values, scale = ops.quantize_rows(torch.zeros(2, 48), quantize)
     assert not values.float().any()
     assert torch.isfinite(scale).all()
     assert (scale > 0).all()
@@ -135,12 +135,12 @@ def test_a_row_of_zeros_stays_zeros(ops: Any, quantise: torch.dtype) -> None:
 @pytest.mark.parametrize("dtype", FLOAT_TYPES)
 @pytest.mark.parametrize("shape", [(0, 64), (1, 16), (9, 600)])
 @pytest.mark.parametrize("biased", [False, True])
-def test_dequantise(ops: Any, shape: tuple[int, int], dtype: torch.dtype, biased: bool) -> None:
+def test_dequantize(ops: Any, shape: tuple[int, int], dtype: torch.dtype, biased: bool) -> None:
     sums = (1e6 * random(*shape)).int()
     row_scale, channel_scale = random(shape[0], 1, seed=1).abs() / 1e3, random(shape[1], seed=2).abs() / 1e3
     bias = random(shape[1], seed=3, dtype=dtype) if biased else None
     args = sums, row_scale, channel_scale, bias, dtype
-    assert_same(ops.dequantise(*args), plain.dequantise(*args))
+    assert_same(ops.dequantize(*args), plain.dequantize(*args))
 
 
 @pytest.mark.parametrize("dtype", FLOAT_TYPES)
@@ -245,7 +245,7 @@ class AbsentCard:
 
 
 @pytest.mark.parametrize(
-    ("capability", "dtype", "quantise", "cached"),
+    ("capability", "dtype", "quantize", "cached"),
     [
         (90, torch.float32, None, torch.float32),
         (90, torch.bfloat16, None, torch.bfloat16),
@@ -257,7 +257,7 @@ class AbsentCard:
 def test_kernels_compile_for_a_card(
     capability: int,
     dtype: torch.dtype,
-    quantise: torch.dtype | None,
+    quantize: torch.dtype | None,
     cached: torch.dtype,
     monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,
@@ -279,26 +279,26 @@ def test_kernels_compile_for_a_card(
     monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
     monkeypatch.setattr(triton.JITFunction, "run", compile_only)
     monkeypatch.setattr(triton.runtime.driver, "_active", AbsentCard(capability))
-    run_all(dtype, quantise, cached)
-    assert len(compiled) == 7 + (quantise is not None) + (quantise == torch.int8)
+    run_all(dtype, quantize, cached)
+    assert len(compiled) == 7 + (quantize is not None) + (quantize == torch.int8)
     for kernel in compiled:
         assert kernel.asm["cubin"]
         assert kernel.metadata.shared <= SHARED_MEMORY[capability]
         assert re.search(r"ld\.global\S*\.v4\.|cp\.async\S+ .* 0x10,", kernel.asm["ptx"])
 
 
-def run_all(dtype: torch.dtype, quantise: torch.dtype | None, cached: torch.dtype) -> None:
+def run_all(dtype: torch.dtype, quantize: torch.dtype | None, cached: torch.dtype) -> None:
     """Every operation once, two rows each."""
     from recap_fast.generate.torch_backend.ops import triton as ops
 
     x, weight, index = torch.zeros(2, 4096, dtype=dtype), torch.ones(4096, dtype=dtype), torch.zeros(2).long()
-    ops.add_rms_norm(x, x.clone(), weight, 1e-5, quantise)
-    ops.swiglu(torch.zeros(2, 28672, dtype=dtype), quantise)
-    ops.quick_gelu(x, quantise)
-    if quantise is not None:
-        ops.quantise_rows(x, quantise)
-    if quantise == torch.int8:
-        ops.dequantise(x.int(), torch.ones(2, 1), weight.float(), weight, dtype)
+    ops.add_rms_norm(x, x.clone(), weight, 1e-5, quantize)
+    ops.swiglu(torch.zeros(2, 28672, dtype=dtype), quantize)
+    ops.quick_gelu(x, quantize)
+    if quantize is not None:
+        ops.quantize_rows(x, quantize)
+    if quantize == torch.int8:
+        ops.dequantize(x.int(), torch.ones(2, 1), weight.float(), weight, dtype)
     rope, rows = Rope(*(torch.zeros(769, 128, dtype=dtype) for _ in range(2))), Rows(index, index)
     cache = torch.zeros(2, 1, 8, 769, 128).to(cached)
     for heads in (32, 0):
