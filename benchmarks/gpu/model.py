@@ -17,7 +17,6 @@ from gpu.setting import Setting
 from recap_fast.bench.synthetic import word_vocabulary
 from recap_fast.build.architecture import Architecture
 from recap_fast.build.recipe import PROMPT, load_recipe
-from recap_fast.build.weights import quantize
 from recap_fast.generate.engine import EngineOptions
 from recap_fast.generate.layout import EIGHT_BITS, FusedTensor
 from recap_fast.generate.prompt import PromptEncoder
@@ -32,6 +31,7 @@ from recap_fast.generate.spec import (
     VisionSpec,
 )
 from recap_fast.generate.tokenizer import load_tokenizer
+from recap_fast.generate.torch_backend.linear import quantize_channels
 from recap_fast.records import Preprocess, Request
 
 MAX_NEW_TOKENS = 128
@@ -181,5 +181,5 @@ def _random(tensor: FusedTensor, seed: int, precision: Precision, device: torch.
         noise *= (3.0 if "head" in tensor.name else 1.0) / tensor.shape[-1] ** 0.5
     if not (tensor.is_text_linear and precision in EIGHT_BITS):
         return {tensor.name: noise.to(torch.bfloat16).cpu()}
-    values, scale = quantize(noise.to(torch.bfloat16).float(), EIGHT_BITS[precision])
+    values, scale = quantize_channels(noise.to(torch.bfloat16), EIGHT_BITS[precision].dtype)
     return {tensor.name: values.cpu(), f"{tensor.name.removesuffix('.weight')}.scale": scale.cpu()}

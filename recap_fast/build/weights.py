@@ -10,8 +10,9 @@ from safetensors import safe_open
 
 from recap_fast.build.checkpoint import Checkpoint, TensorSource
 from recap_fast.errors import ConfigError, EngineError
-from recap_fast.generate.layout import EIGHT_BITS, EightBits, FusedTensor, StoredTensor, stored_tensors
+from recap_fast.generate.layout import EIGHT_BITS, FusedTensor, StoredTensor, stored_tensors
 from recap_fast.generate.spec import Precision
+from recap_fast.generate.torch_backend.linear import quantize_channels
 
 CHUNK_BYTES = 16 << 20
 
@@ -98,21 +99,13 @@ def _pieces(tensor: FusedTensor, checkpoint: Checkpoint, precision: Precision) -
         source = checkpoint.tensors.get(name)
         for piece in [torch.zeros(shape)] if source is None else source.read(CHUNK_BYTES):
             if len(entries) == 2:
-                stored, scale = quantize(_checked(piece.float(), piece, name, source), EIGHT_BITS[precision])
+                stored, scale = quantize_channels(_checked(piece.float(), piece, name, source), entries[0].dtype)
                 scales.append(scale)
                 yield stored
             else:
                 yield _checked(piece.to(entries[0].dtype), piece, name, source)
     if scales:
         yield torch.cat(scales)
-
-
-def quantize(rows: torch.Tensor, form: EightBits) -> tuple[torch.Tensor, torch.Tensor]:
-    """float32 [N, K] -> 8 bits [N, K], rounded to the nearest, and float32 scales [N]; a row of zeros has scale 1."""
-    largest = rows.abs().amax(dim=1)
-    scale = torch.where(largest > 0, largest / form.largest, 1.0)
-    scaled = (rows / scale[:, None]).clamp_(-form.largest, form.largest)
-    return (scaled if form.dtype.is_floating_point else scaled.round_()).to(form.dtype), scale
 
 
 def _checked(cast: torch.Tensor, piece: torch.Tensor, name: str, source: TensorSource | None) -> torch.Tensor:

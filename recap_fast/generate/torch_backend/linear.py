@@ -190,6 +190,10 @@ class _EmulatedFp8(_Scaled):
 
 
 def quantize_channels(weight_ND: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """A weight in 8 bits and float32 scales [N], one for each output channel, as `build-engine` quantizes them."""
+    """A weight in 8 bits [N, D] and float32 scales [N], one for each output channel: a row is stored * scale.
+
+    `build-engine` writes these, and an int8 engine's vision tower is quantized so where it is loaded. `Ops` quantizes
+    the rows of activations by the same rule.
+    """
     values, scale = plain.quantize_rows(weight_ND, dtype)
     return values, scale[:, 0]

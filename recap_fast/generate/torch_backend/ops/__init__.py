@@ -21,7 +21,8 @@ class Quantized(NamedTuple):
     values: Tensor
     """int8 or float8_e4m3fn [R, D]."""
     scale: Tensor
-    """float32 [R, 1]: the row's largest magnitude over the type's largest number."""
+    """float32 [R, 1]: the row's largest magnitude over the type's largest number (127 for int8, 448 for
+    float8_e4m3fn), and at least 1e-12, so that a row of zeros is not divided by zero."""
 
 
 Activation = Tensor | Quantized

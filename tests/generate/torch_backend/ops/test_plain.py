@@ -53,8 +53,10 @@ def test_quantized_rows(dtype: torch.dtype, largest: float, error: float) -> Non
 
 
 def test_int8_is_rounded_to_the_nearest_even() -> None:
-    x = torch.tensor([[127.0, 0.5, 1.5, 2.5, -0.5, -1.5]])
-    assert plain.quantize_rows(x, torch.int8).values.tolist() == [[127, 0, 2, 2, 0, -2]]
+    x = torch.tensor([[127.0, -127.0, 0.5, 1.5, 2.5, -0.5, -1.5, 126.4]])
+    values, scale = plain.quantize_rows(x, torch.int8)
+    assert values.tolist() == [[127, -127, 0, 2, 2, 0, -2, 126]]
+    assert scale.tolist() == [[1.0]]
 
 
 @pytest.mark.parametrize("with_bias", [False, True])
