@@ -6,7 +6,9 @@ SOURCES := pyproject.toml constraints.txt CMakeLists.txt $(shell find csrc -type
 CSRC := $(wildcard csrc/*/*.[ch]pp csrc/*/*/*.[ch]pp)
 SHARDS := demo/out/shards/{00000..00001}.tar
 
-.PHONY: demo test lint unit asan bench format clean
+MINUTES := 10
+
+.PHONY: demo test lint unit fuzz asan bench format clean
 
 demo: .venv/installed  ## caption demo shards with the demo engine, through every stage, and check the captions
 	$(BIN)/recap-fast build-engine recap_tiny --checkpoint demo/recap-tiny --output demo/out/engine --overwrite
@@ -27,6 +29,12 @@ lint: .venv/developing
 
 unit: .venv/developing
 	$(BIN)/pytest
+
+fuzz: .venv/developing  ## the property tests with ever new seeds, until MINUTES=10 are over or one fails, then how to replay it
+	@end=$$(($$(date +%s) + 60 * $(MINUTES))); while [ $$(date +%s) -lt $$end ]; do \
+	  seed=$$(od -An -N4 -tu4 /dev/urandom | tr -d ' '); echo "seed $$seed"; \
+	  $(BIN)/pytest -x -m 'hypothesis or fuzz' --hypothesis-profile=fuzz --hypothesis-seed=$$seed || exit 1; \
+	done
 
 asan: .venv/developing  ## the tests of the C++ core under AddressSanitizer and UBSan
 	PATH=$(CURDIR)/$(BIN):$$PATH cmake --workflow --preset asan

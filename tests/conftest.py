@@ -1,18 +1,34 @@
-"""What all tests share: the rule for GPU tests, one tiny real engine, and a server that runs commands on it."""
+"""What all tests share: how chance is tamed, the rule for GPU tests, one tiny real engine, a server of commands on it."""
 
 import os
+import random
+import sys
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from hypothesis import settings
+from support import examples
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 """The models are tiny: threads would only wait for each other, for milliseconds wherever another process has a core."""
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests that need CUDA are skipped without it; where RECAP_FAST_REQUIRE_CUDA=1 says that it is there, they fail."""
+examples.register_profiles()
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Tests marked `fuzz` run in the profile `fuzz` alone.
+
+    Tests that need CUDA are skipped without it; where RECAP_FAST_REQUIRE_CUDA=1 says that it is there, they fail.
+    """
+    if settings.get_current_profile_name() != "fuzz":
+        long = [item for item in items if item.get_closest_marker("fuzz")]
+        items[:] = [item for item in items if item not in long]
+        config.hook.pytest_deselected(items=long)
     wanting = [item for item in items if item.get_closest_marker("needs_cuda")]
     if not wanting or os.environ.get("RECAP_FAST_REQUIRE_CUDA") == "1":
         return
@@ -21,6 +37,28 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     if not torch.cuda.is_available():
         for item in wanting:
             item.add_marker(pytest.mark.skip(reason="needs a CUDA device"))
+
+
+def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
+    """The command that repeats what the profile `fuzz` has found."""
+    seed = config.getoption("--hypothesis-seed")
+    if settings.get_current_profile_name() == "fuzz" and seed is not None:
+        for report in terminalreporter.stats.get("failed", []):
+            options = f"--hypothesis-profile=fuzz --hypothesis-seed={seed}"
+            terminalreporter.write_line(f"To replay: .venv/bin/pytest '{report.nodeid}' {options}")
+
+
+@pytest.fixture(autouse=True)
+def seeded(request: pytest.FixtureRequest) -> None:
+    """Whatever is drawn without a generator of its own is the same for a test each time, in any order of the tests.
+
+    With --hypothesis-seed it is another each seed.
+    """
+    seed = zlib.crc32(f"{request.node.nodeid} {request.config.getoption('--hypothesis-seed')}".encode())
+    random.seed(seed)
+    np.random.seed(seed)
+    if torch := sys.modules.get("torch"):
+        torch.manual_seed(seed)
 
 
 @pytest.fixture(scope="session")

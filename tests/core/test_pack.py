@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from support import reference
 
@@ -33,7 +33,6 @@ def empty_buffers(rows: int, num_image_tokens: int, width: int) -> dict[str, np.
     return {n: np.full(size, -7, np.int32 if n in ("text_ids", "lengths") else np.int64) for n, size in sizes.items()}
 
 
-@settings(deadline=None)
 @given(rows=st.lists(st.lists(INT32)))
 def test_pack_rows_is_the_reference(rows: list[list[int]]):
     values, offsets = core.pack_rows(arrays(rows))
@@ -42,7 +41,6 @@ def test_pack_rows_is_the_reference(rows: list[list[int]]):
     np.testing.assert_array_equal(offsets, np.array(expected_offsets, np.int64), strict=True)
 
 
-@settings(deadline=None)
 @given(
     texts=st.lists(st.lists(INT32, max_size=6), max_size=5),
     num_image_tokens=st.integers(1, 7),

@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from recap_fast.arrow_core import core
@@ -62,7 +62,6 @@ def num_threads() -> int:
     return len(list(Path("/proc/self/task").iterdir()))
 
 
-@settings(deadline=None)
 @given(batches=st.lists(ROWS, max_size=5), queue_size=st.integers(1, 3), max_rows=st.integers(1, 7))
 def test_what_is_written_is_read(
     tmp_path_factory: pytest.TempPathFactory, batches: list[list[dict]], queue_size: int, max_rows: int

@@ -1,9 +1,5 @@
-"""The core's tokenizer against the `tokenizers` library and against tests/reference.py, on any Unicode text.
+"""The core's tokenizer against the `tokenizers` library and against tests/reference.py, on any Unicode text."""
 
-RECAP_FAST_MAX_EXAMPLES=100000 makes it the long run.
-"""
-
-import os
 import runpy
 import sys
 import time
@@ -13,15 +9,15 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import tokenizers
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from support import reference
+from support.examples import share
 from tokenizers import Tokenizer
 
 from recap_fast.arrow_core import core
 
 BYTES = [bytes([byte]) for byte in range(256)]
-MAX_EXAMPLES = int(os.environ.get("RECAP_FAST_MAX_EXAMPLES", "100"))
 FRAGMENTS = (
     *("'s", "'T", "'re", "'VE", "'m", "'Ll", "'d", "'\u017f", "'\ufb06", "'r", "'", "\u2019s"),
     *(" ", "  ", "   ", "\n", "\r\n", "\r", "\t", "\v", "\x1c", "\x85", "\xa0", "\u180e", "\u200b", "\u2028", "\u3000"),
@@ -38,7 +34,6 @@ TEXTS = st.one_of(
 make_unicode_tables = SimpleNamespace(
     **runpy.run_path(str(Path(__file__).parents[2] / "csrc/core/make_unicode_tables.py"))
 )
-many = settings(max_examples=MAX_EXAMPLES, deadline=None)
 
 Pair = tuple[Tokenizer, core.Tokenizer]
 
@@ -53,7 +48,6 @@ def as_batch(rows: list[list[int]]) -> tuple[np.ndarray, np.ndarray]:
     return np.array(ids, np.int32), np.array(offsets, np.int64)
 
 
-@many
 @given(text=TEXTS)
 def test_encode_is_the_librarys(small: Pair, text: str):
     library, tokenizer = small
@@ -62,27 +56,24 @@ def test_encode_is_the_librarys(small: Pair, text: str):
     assert ids.tolist() == library_encode(library, text)
 
 
-@many
 @given(text=TEXTS)
 def test_encode_with_the_real_vocabulary_is_the_librarys(real: Pair, text: str):
     library, tokenizer = real
     assert tokenizer.encode(text).tolist() == library_encode(library, text)
 
 
-@settings(max_examples=min(MAX_EXAMPLES, 1000), deadline=None)
 @given(text=TEXTS)
 def test_encode_with_the_real_vocabulary_is_tiktokens(real: Pair, ranks: dict[bytes, int], text: str):
     assert real[1].encode(text).tolist() == reference.encode_by_rank(text, ranks)
 
 
-@many
 @given(text=TEXTS)
 def test_encode_with_special_tokens_is_the_librarys(small: Pair, text: str):
     library, tokenizer = small
     assert tokenizer.encode(text, allow_special=True).tolist() == library_encode(library, text, allow_special=True)
 
 
-@settings(max_examples=max(MAX_EXAMPLES // 10, 10), deadline=None)
+@share(0.2)
 @given(texts=st.lists(TEXTS, max_size=5))
 def test_encode_batch_is_encode_of_each(small: Pair, texts: list[str]):
     tokenizer = small[1]
@@ -92,7 +83,6 @@ def test_encode_batch_is_encode_of_each(small: Pair, texts: list[str]):
     np.testing.assert_array_equal(offsets, expected_offsets, strict=True)
 
 
-@many
 @given(rows=st.lists(st.lists(st.integers(0, 10**6)), max_size=4))
 def test_detokenize_is_the_librarys_and_pythons(small: Pair, rows: list[list[int]]):
     library, tokenizer = small
@@ -104,14 +94,12 @@ def test_detokenize_is_the_librarys_and_pythons(small: Pair, rows: list[list[int
     assert texts == [library.decode(row, skip_special_tokens=True) for row in rows]
 
 
-@many
 @given(row=st.lists(st.integers(0, 128_000 - 1)))
 def test_detokenize_with_the_real_vocabulary_is_the_librarys(real: Pair, row: list[int]):
     library, tokenizer = real
     assert tokenizer.detokenize(*as_batch([row])) == [library.decode(row, skip_special_tokens=True)]
 
 
-@many
 @given(data=st.binary())
 def test_invalid_utf8_is_replaced_as_python_does(small: Pair, data: bytes):
     tokens = reference.core_arguments(small[0])["tokens"]
@@ -119,7 +107,6 @@ def test_invalid_utf8_is_replaced_as_python_does(small: Pair, data: bytes):
     assert small[1].detokenize(*as_batch([row])) == [data.decode("utf-8", "replace")]
 
 
-@many
 @given(text=TEXTS)
 def test_a_text_comes_back(small: Pair, text: str):
     tokenizer = small[1]

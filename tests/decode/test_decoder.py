@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from support.examples import share
 from support.pictures import CROP, PAD, blank_png, encode, natural, with_orientation
 
 from recap_fast.decode.decoder import make_decoder
@@ -182,7 +183,7 @@ def mutated(draw):
 
 
 @given(st.lists(st.one_of(mutated(), st.binary(max_size=60)), max_size=4))
-@settings(deadline=None, max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(share(1.5), suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_no_bytes_make_it_raise(decoder, data):
     batch = decoder.decode(data)
     assert batch.pixels.shape == (len(data), 3, 32, 32)
@@ -196,7 +197,6 @@ def test_no_bytes_make_it_raise(decoder, data):
 
 @pytest.mark.skipif(not HAS_DALI, reason="no DALI")
 @given(mutated())
-@settings(deadline=None, max_examples=100)
 def test_both_decoders_agree_on_damaged_files(data):
     fast, slow = (make_decoder(name, SMALL, max_image_pixels=10**6).decode([data]) for name in ("dali", "pillow"))
     if fast.outcomes == slow.outcomes:

@@ -3,7 +3,7 @@ import io
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 from support.pictures import CROP, MEAN, PAD, STD, drawn, encode, natural, noise, with_orientation
@@ -81,7 +81,6 @@ def test_pixels_equal_those_of_transformers(size, preprocess):
     st.sampled_from(["pad", "crop"]),
     st.data(),
 )
-@settings(deadline=None)
 def test_pixels_equal_the_recipe_at_any_size_and_strip(width, height, size, mode, data):
     image = noise(width, height)
     preprocess = Preprocess(size, mode, MEAN, STD)

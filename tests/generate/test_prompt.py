@@ -3,7 +3,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tokenizers
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from support import vocabularies
 
@@ -62,7 +62,6 @@ def test_ids_equal_those_of_the_whole_text(vocabulary, template):
     assert before.count(vocabulary.special_id("<|begin_of_text|>")) == 1
 
 
-@settings(max_examples=100, deadline=None)
 @given(caption=st.text(alphabet=st.characters(exclude_categories=["Cs"], exclude_characters="<")))
 def test_fields_merge_with_the_text_around_them(vocabulary, caption):
     _, after = whole_ids("llama3", f"About{caption}: describe it.")
@@ -116,7 +115,6 @@ def test_long_fields_are_cut_and_say_so(vocabulary):
     assert ids.tolist() == whole_ids("llama3", vocabulary.detokenize([tokens[:50]])[0])[1]
 
 
-@settings(max_examples=100, deadline=None)
 @given(values=st.tuples(st.text(max_size=300), st.text(max_size=300)), room=st.integers(0, 90))
 def test_fields_share_the_room_of_the_engine(vocabulary, values, room):
     question = "{org_caption} or {key} or {key}"

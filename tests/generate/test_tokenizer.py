@@ -1,17 +1,15 @@
 import json
-import os
 
 import numpy as np
 import pytest
 import tokenizers
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from support import vocabularies
 
 from recap_fast.errors import ConfigError
 from recap_fast.generate.tokenizer import ByteLevelTokenizer, LibraryTokenizer, load_tokenizer
 
-MAX_EXAMPLES = int(os.environ.get("RECAP_FAST_MAX_EXAMPLES", "100"))
 LOOK_ALIKES = "<image> <|eot_id|> </s> <s> <pad> <unk> <0x41> [INST] <|begin_of_text|>"
 TEXTS = st.text() | st.lists(st.sampled_from([*LOOK_ALIKES.split(), "  ", "\n", "image", "日本", "🙂", "é"])).map(
     "".join
@@ -38,14 +36,12 @@ def test_byte_level_vocabularies_run_in_cpp_and_others_in_the_library(kind, load
     assert isinstance(loaded, LibraryTokenizer if kind == "llama2" else ByteLevelTokenizer)
 
 
-@settings(max_examples=MAX_EXAMPLES, deadline=None)
 @given(text=TEXTS)
 def test_ids_equal_those_of_the_library(kind, loaded, text):
     content = vocabularies.train_llama2() if kind == "llama2" else vocabularies.train_byte_level()
     assert loaded.encode(text).tolist() == reference(content).encode(text).ids
 
 
-@settings(max_examples=MAX_EXAMPLES, deadline=None)
 @given(text=TEXTS)
 def test_text_comes_back(kind, loaded, text):
     (back,) = loaded.detokenize([loaded.encode(text)])
@@ -53,7 +49,6 @@ def test_text_comes_back(kind, loaded, text):
     assert back == (text.replace("▁", " ") if kind == "llama2" else text)
 
 
-@settings(max_examples=MAX_EXAMPLES, deadline=None)
 @given(text=TEXTS, limit=st.integers(0, 12))
 def test_cut_keeps_the_first_tokens_in_whole_characters(kind, loaded, text, limit):
     cut, count = loaded.cut(text, limit)

@@ -7,10 +7,11 @@ import time
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from support import runs, shard_files
 from support.engines import FakeEngine
+from support.examples import share
 from support.fake_runs import (
     TIMEOUT_S,
     FakeDecoder,
@@ -25,7 +26,7 @@ from support.fake_runs import (
 from recap_fast.records import ImageBatch, ImageOutcome
 
 
-@settings(deadline=None, max_examples=20)
+@share(0.2)
 @given(st.lists(st.integers(0, 40), min_size=1, max_size=5), st.integers(1, 9), st.integers(8, 80))
 def test_every_sample_has_its_row_whatever_the_sizes(tmp_path_factory, sizes, num_slots, window):
     folder = tmp_path_factory.mktemp("any")

@@ -3,8 +3,9 @@ import shutil
 import subprocess
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from support.examples import share
 
 from recap_fast.errors import ConfigError
 from recap_fast.shards import braces
@@ -53,7 +54,7 @@ def test_lists_are_a_product(lists):
 
 
 @pytest.mark.skipif(shutil.which("bash") is None, reason="compares with bash")
-@settings(max_examples=30, deadline=None)
+@share(0.3)
 @given(
     st.recursive(
         st.sampled_from(["a", "b0", "{0..2}", "{07..11..2}", "{3..1}", "{x}"]),

@@ -6,8 +6,9 @@ import tracemalloc
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from support.examples import share
 from support.shard_files import tar_bytes, webdataset_members, write_tar
 
 from recap_fast.errors import ShardError
@@ -46,7 +47,7 @@ def test_samples_that_are_done_are_not_read(tmp_path):
     assert reader.num_samples == 5
 
 
-@settings(max_examples=30, deadline=None)
+@share(0.3)
 @given(st.permutations(range(12)))
 def test_the_order_of_members_does_not_matter(tmp_path_factory, order):
     members = webdataset_members(4)

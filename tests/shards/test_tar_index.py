@@ -3,8 +3,9 @@ import io
 import tarfile
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from support.examples import share
 from support.shard_files import tar_bytes
 
 from recap_fast.errors import ShardError
@@ -19,7 +20,7 @@ def index(content):
     return list(indexer), indexer
 
 
-@settings(max_examples=60, deadline=None)
+@share(0.6)
 @given(st.lists(st.tuples(NAME, st.binary(max_size=1200)), max_size=6), FORMS)
 def test_as_pythons_tarfile(members, form):
     try:
@@ -107,7 +108,7 @@ def test_garbage_never_crashes(content):
     assert members == []
 
 
-@settings(max_examples=300, deadline=None)
+@share(3)
 @given(st.integers(0, 4000), st.integers(0, 255), FORMS)
 def test_a_changed_byte_never_crashes(position, value, form):
     content = bytearray(tar_bytes([("a" * 60 + "/" + "b" * 60 + ".jpg", b"1" * 600), ("b.jpg", b"2")], form))

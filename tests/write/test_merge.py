@@ -4,8 +4,9 @@ from tempfile import TemporaryDirectory
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from support.examples import share
 from support.fake_runs import detokenize
 from support.finished_rows import finished
 
@@ -31,7 +32,7 @@ def merged(files, new, batch_rows=1000):
 sets = st.lists(st.frozensets(st.integers(0, 30), max_size=20), max_size=5)
 
 
-@settings(deadline=None, max_examples=60)
+@share(0.6)
 @given(sets, st.frozensets(st.integers(0, 30)), st.integers(1, 5), st.integers(1, 4))
 def test_the_union_of_any_files_and_new_rows_is_that_of_dictionaries(files, new, batch_rows, new_rows):
     expected = {}

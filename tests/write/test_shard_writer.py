@@ -4,8 +4,9 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from support.examples import share
 from support.fake_runs import detokenize
 from support.finished_rows import finished
 from support.runs import indices, num_row_groups
@@ -37,7 +38,7 @@ def output(folder) -> Path:
     return OutputFolder(folder).data("a/0")
 
 
-@settings(deadline=None, max_examples=30)
+@share(0.3)
 @given(order=st.permutations(range(17)))
 def test_whatever_the_order_in_the_rows_come_out_in_input_order(tmp_path_factory, order):
     folder = tmp_path_factory.mktemp("any")

@@ -2,8 +2,9 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from support.examples import share
 
 from recap_fast.generate.spec import Sizes, SlotShape
 from recap_fast.generate.tensorrt_backend.session import Answer, complete, find_loops, request_seed
@@ -33,7 +34,7 @@ looping = st.tuples(
 ).map(lambda t: (t[0] + t[1] * t[2])[:LIMIT])
 
 
-@settings(deadline=None, max_examples=60)
+@share(0.6)
 @given(rows=st.lists(looping, min_size=1, max_size=5), loop_stop=st.booleans())
 def test_captions_end_where_the_torch_engine_ends_them(rows, loop_stop):
     answers = [Answer(i, row) for i, row in enumerate(rows)]

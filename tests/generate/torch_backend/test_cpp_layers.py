@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from support import specs
 from torch import Tensor
@@ -103,7 +103,6 @@ def both(spec: TextSpec, seed: int, step: tuple[Prefill | None, Rows | None, int
     return expected, got
 
 
-@settings(deadline=None)
 @given(
     hidden_size=st.integers(1, 90),
     intermediate_size=st.integers(1, 90),
@@ -219,7 +218,6 @@ def random_pixels(spec: VisionSpec, count: int, seed: int) -> Tensor:
     return torch.randint(0, 256, shape, dtype=torch.uint8, generator=torch.Generator().manual_seed(seed))
 
 
-@settings(deadline=None)
 @given(
     num_heads=st.integers(1, 3),
     head_width=st.sampled_from([1, 3, 16, 24, 32, 40, 64]),

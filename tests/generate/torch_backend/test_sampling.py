@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from recap_fast.errors import ConfigError
@@ -22,7 +22,6 @@ def chosen_slowly(logits: np.ndarray, sampling: Sampling, noise: float) -> int:
     return int(order[np.searchsorted(np.cumsum(p), noise * p.sum(), side="right")])
 
 
-@settings(deadline=None)
 @given(
     seed=st.integers(0, 2**31),
     temperature=st.sampled_from([0.3, 1.0, 2.0]),

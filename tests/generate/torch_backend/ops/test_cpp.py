@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
@@ -56,7 +56,6 @@ def same_threads() -> Iterator[None]:
 
 
 @BOTH
-@settings(deadline=None)
 @given(**rows_and_width, adds=st.booleans(), quantize=st.sampled_from([None, torch.int8, torch.float8_e4m3fn]))
 def test_add_rms_norm(
     dtype: torch.dtype, rows: int, width: int, seed: int, adds: bool, quantize: torch.dtype | None
@@ -76,7 +75,6 @@ def test_add_rms_norm(
 
 
 @BOTH
-@settings(deadline=None)
 @given(**rows_and_width, quantize=st.sampled_from([None, torch.int8]))
 def test_swiglu(dtype: torch.dtype, rows: int, width: int, seed: int, quantize: torch.dtype | None) -> None:
     gate_up = 5 * random(rows, 2 * width, seed=seed, dtype=dtype)
@@ -92,7 +90,6 @@ def test_swiglu_is_exact_for_every_size_of_gate() -> None:
 
 
 @BOTH
-@settings(deadline=None)
 @given(**rows_and_width, quantize=st.sampled_from([None, torch.int8]))
 def test_quick_gelu(dtype: torch.dtype, rows: int, width: int, seed: int, quantize: torch.dtype | None) -> None:
     x = 5 * random(rows, width, seed=seed, dtype=dtype)
@@ -112,7 +109,6 @@ def test_what_is_not_a_number_stays_so() -> None:
 
 
 @BOTH
-@settings(deadline=None)
 @given(**rows_and_width, magnitude=st.sampled_from([1e-20, 1e-3, 1.0, 1e20]))
 def test_quantize_rows(dtype: torch.dtype, rows: int, width: int, seed: int, magnitude: float) -> None:
     x = magnitude * random(rows, width, seed=seed, dtype=dtype)
@@ -131,7 +127,6 @@ def test_quantize_rows_to_the_nearest_ties_to_even(dtype: torch.dtype) -> None:
 
 
 @BOTH
-@settings(deadline=None)
 @given(
     **rows_and_width,
     bias_dtype=st.sampled_from([None, *DTYPES]),
@@ -149,7 +144,6 @@ def test_dequantize(
 
 
 @BOTH
-@settings(deadline=None)
 @given(
     num_slots=st.integers(1, 20),
     num_heads=st.integers(0, 9),
@@ -184,7 +178,6 @@ def test_no_rows_go_nowhere() -> None:
 
 
 @BOTH
-@settings(deadline=None)
 @given(
     num_rows=st.integers(1, 12),
     num_kv_heads=st.integers(1, 3),
