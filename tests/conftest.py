@@ -1,4 +1,4 @@
-"""What all tests share: how chance is tamed, the rule for GPU tests, one tiny real engine, a server of commands on it."""
+"""What all tests share: how chance is tamed, the rule for GPU tests, a tiny engine, a server that runs commands."""
 
 import os
 import random

@@ -2,8 +2,6 @@
 
 import functools
 import json
-import os
-import pty
 import subprocess
 import sys
 
@@ -11,6 +9,7 @@ import click
 import pytest
 from click.testing import CliRunner
 from support import checkpoints, runs
+from support.terminal import Terminal
 
 from recap_fast.bench import tune as tuning
 from recap_fast.cli.main import cli
@@ -224,15 +223,10 @@ def test_json_lines_and_nothing_else(server, tiny_engine, inputs, tmp_path):
 
 
 def test_a_live_line_on_a_terminal(server, tiny_engine, inputs, tmp_path):
-    master, slave = pty.openpty()
-    try:
-        command = server.start(*arguments(tiny_engine, inputs, tmp_path / "out"), step_s=0.2, stderr=os.ttyname(slave))
-        assert command.wait() == 0
-        os.set_blocking(master, False)
-        text = os.read(master, 1 << 16).decode()
-    finally:
-        os.close(master)
-        os.close(slave)
+    terminal = Terminal()
+    command = server.start(*arguments(tiny_engine, inputs, tmp_path / "out"), step_s=0.2, stderr=terminal.path)
+    code, text = command.wait(), terminal.close()
+    assert code == 0
     assert "\rshards 0/2  " in text
     assert "\x1b[K" in text
     assert text.rstrip().endswith("decoder pillow, backend torch, float32")

@@ -6,13 +6,13 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Callable
-from itertools import pairwise
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pyarrow  # noqa: F401 - before the core, as recap_fast/arrow_core.py does it
 import pytest
 from support import reference
+from support.guard import GUARD_S
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 
 if core_file := os.environ.get("RECAP_FAST_CORE"):  # set by ctest: a build with sanitizers, say
@@ -99,33 +99,33 @@ def real(ranks: dict[bytes, int]) -> tuple[Tokenizer, core.Tokenizer]:
     return tokenizer, core.Tokenizer(list(ranks), None, special, True)
 
 
-def longest_pause(action: Callable[[], object]) -> tuple[float, float]:
-    """How long the action took, and for how long at most another Python thread stood still in the meantime; seconds."""
-    ticks: list[float] = []
-    stop = threading.Event()
-
-    def tick() -> None:
-        while not stop.wait(0.001):
-            ticks.append(time.perf_counter())
-
-    thread = threading.Thread(target=tick)
-    thread.start()
-    begin = time.perf_counter()
-    action()
-    end = time.perf_counter()
-    stop.set()
-    thread.join()
-    moments = [begin, *(t for t in ticks if begin < t < end), end]
-    return end - begin, max(b - a for a, b in pairwise(moments))
-
-
 @pytest.fixture
-def assert_releases_gil() -> Callable[[Callable[[], object]], None]:
-    """Fails where other threads stand still while the action runs, which must take 50 ms or more to tell."""
+def assert_releases_gil() -> Iterator[Callable[..., None]]:
+    """Fails where no other Python thread can run while the action does.
 
-    def check(action: Callable[[], object]) -> None:
-        seconds, pause = longest_pause(action)
-        assert seconds > 0.05, f"{seconds * 1000:.0f} ms are too short to tell"
-        assert pause < 0.5 * seconds, f"another thread stood still for {pause:.3f} of {seconds:.3f} s"
+    The interpreter takes the lock from no thread before the interval is over, which is for ever here: another thread
+    runs only where the action itself lets go. It is tried until the system wakes that thread in time. `prepare` makes
+    the action's arguments, each time anew.
+    """
+    interval = sys.getswitchinterval()
 
-    return check
+    def lets_go(action: Callable[..., object], arguments: tuple[object, ...]) -> bool:
+        ran: list[bool] = []
+        gate = threading.Lock()
+        gate.acquire()
+        thread = threading.Thread(target=lambda: (gate.acquire(), ran.append(True)))
+        thread.start()
+        gate.release()
+        action(*arguments)
+        released = bool(ran)
+        thread.join()
+        return released
+
+    def check(action: Callable[..., object], prepare: Callable[[], tuple[object, ...]] = tuple) -> None:
+        end = time.monotonic() + GUARD_S
+        while not lets_go(action, prepare()):
+            assert time.monotonic() < end, "no other thread could run"
+
+    sys.setswitchinterval(10 * GUARD_S)
+    yield check
+    sys.setswitchinterval(interval)

@@ -2,7 +2,6 @@
 
 import runpy
 import sys
-import time
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -13,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support import reference
 from support.examples import share
+from support.guard import guarded
 from tokenizers import Tokenizer
 
 from recap_fast.arrow_core import core
@@ -159,14 +159,12 @@ def test_token_to_id_takes_the_tokens_text(small: Pair):
     assert tokenizer.vocab_size == library.get_vocab_size()
 
 
-@pytest.mark.parametrize("text", ["a" * 100_000, " " * 100_000 + "x", "\n" * 100_000, "!" * 100_000, "ab" * 50_000])
+@pytest.mark.parametrize("text", ["a", " ", "\n", "!", "ab"])
 def test_long_runs_take_no_quadratic_time(small: Pair, text: str):
-    """100 kB take some 10 ms in n log n steps, and over 10 s in n * n."""
+    """Half a million characters take a tenth of a second in n log n steps, and four minutes in n * n."""
     library, tokenizer = small
-    begin = time.perf_counter()
-    ids = tokenizer.encode(text)
-    assert time.perf_counter() - begin < 2
-    assert ids.tolist() == library_encode(library, text)
+    run = text * (500_000 // len(text)) + "x"
+    assert guarded(lambda: tokenizer.encode(run)).tolist() == library_encode(library, run)
 
 
 def test_lone_surrogates_are_refused(small: Pair):
@@ -209,8 +207,8 @@ def test_a_vocabulary_that_is_no_byte_level_bpe_is_refused(
 
 def test_the_gil_is_released(small: Pair, assert_releases_gil):
     tokenizer = small[1]
-    text = "the quick brown fox's 12 circles " * 300_000
-    special = np.full(100_000_000, tokenizer.token_to_id("<pad>"), np.int32)
+    text = "the quick brown fox's 12 circles " * 3000
+    special = np.full(1_000_000, tokenizer.token_to_id("<pad>"), np.int32)
     assert_releases_gil(lambda: tokenizer.encode(text))
     assert_releases_gil(lambda: tokenizer.encode_batch([text]))
     assert_releases_gil(lambda: tokenizer.detokenize(special, np.array([0, len(special)])))

@@ -1,14 +1,14 @@
-import contextlib
 import io
 import json
 import logging
 import os
-import pty
 import re
 import threading
 import time
 
 import pytest
+from support.guard import GUARD_S, wait_until
+from support.terminal import Terminal
 
 from recap_fast.launch import reporter as reporter_module
 from recap_fast.launch.reporter import Reporter, ReporterHandler, duration, failures, progress_fields, progress_line
@@ -74,11 +74,12 @@ def test_failures_are_listed_most_frequent_first():
 def test_json_lines_are_json_lines():
     stream = io.StringIO()
     reporter = Reporter("json", stream)
+    before = time.time()
     reporter.event("plan", "two\nlines", shard="00000")
     reporter.event("done", "ok")
     first, second = map(json.loads, stream.getvalue().splitlines())
     assert (first["event"], first["message"], first["shard"]) == ("plan", "two\nlines", "00000")
-    assert abs(first["time"] - time.time()) < 60
+    assert before - 0.001 <= first["time"] <= time.time() + 0.001
     assert second["event"] == "done"
 
 
@@ -88,53 +89,43 @@ def test_off_a_terminal_progress_comes_in_lines(monkeypatch, log_format):
     stream = io.StringIO()
     with Reporter(log_format, stream) as reporter:
         reporter.start(RunCounters(7))
-        time.sleep(0.1)
+        wait_until(lambda: stream.getvalue().count("\n") >= 2)
     lines = stream.getvalue().splitlines()
-    assert len(lines) >= 2
     assert "\r" not in stream.getvalue()
     assert "\x1b" not in stream.getvalue()
     for line in lines:
         assert (json.loads(line)["message"] if log_format == "json" else line) == "shards 0/7  0 done"
-    time.sleep(0.05)
-    assert len(stream.getvalue().splitlines()) == len(lines), "it goes on after its end"
+    assert "recap-report" not in {thread.name for thread in threading.enumerate()}, "it goes on after its end"
 
 
-def drawn(write, columns: int = 80) -> str:
-    """What a terminal of so many columns shows in the end, if it knows CR, LF and 'erase to the end of the line'."""
-    master, slave = pty.openpty()
-    os.set_blocking(master, False)
-    try:
-        import fcntl
-        import struct
-        import termios
+class WatchedCounters(RunCounters):
+    """Counts how often it was asked."""
 
-        fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
-        with os.fdopen(os.dup(slave), "w") as stream:
-            write(stream)
-        text = b""
-        with contextlib.suppress(BlockingIOError):
-            while more := os.read(master, 1 << 16):
-                text += more
-        return text.decode()
-    finally:
-        os.close(master)
-        os.close(slave)
+    asked = 0
+
+    def snapshot(self):
+        self.asked += 1
+        return super().snapshot()
+
+    def wait_for(self, drawn):
+        """Returns when it has been drawn so many times more: it is asked before each time."""
+        wait_until(lambda until=self.asked + drawn + 1: self.asked >= until)
 
 
 def test_on_a_terminal_one_line_is_drawn_again_and_again(monkeypatch):
     monkeypatch.setattr(reporter_module, "LIVE_S", 0.01)
 
-    def write(stream):
+    terminal, progress = Terminal(), WatchedCounters(7)
+    with os.fdopen(os.dup(terminal.slave), "w") as stream:
         with Reporter("text", stream) as reporter:
-            reporter.start(RunCounters(7))
-            time.sleep(0.1)
+            reporter.start(progress)
+            progress.wait_for(3)
             reporter.event("note", "something happened")
-            time.sleep(0.1)
+            progress.wait_for(3)
         reporter.event("note", "the end")
-
-    text = drawn(write)
+    text = terminal.close()
     live = "shards 0/7  0 done"
-    assert text.count(f"\r{live}\x1b[K") > 3
+    assert text.count(f"\r{live}\x1b[K") >= 6
     assert f"\r\x1b[Ksomething happened\r\n{live}" in text, "an event stands above the live line"
     assert text.endswith("\r\x1b[Kthe end\r\n"), "the live line is gone in the end"
 
@@ -142,12 +133,11 @@ def test_on_a_terminal_one_line_is_drawn_again_and_again(monkeypatch):
 def test_the_live_line_never_wraps(monkeypatch):
     monkeypatch.setattr(reporter_module, "LIVE_S", 0.01)
 
-    def write(stream):
-        with Reporter("text", stream) as reporter:
-            reporter.start(RunCounters(1234567))
-            time.sleep(0.05)
-
-    text = drawn(write, columns=16)
+    terminal, progress = Terminal(columns=16), WatchedCounters(1234567)
+    with os.fdopen(os.dup(terminal.slave), "w") as stream, Reporter("text", stream) as reporter:
+        reporter.start(progress)
+        progress.wait_for(2)
+    text = terminal.close()
     assert "\rshards 0/123456\x1b[K" in text
     assert not re.search(r"[^\r\x1b]{16}", text)
 
@@ -167,7 +157,7 @@ def test_a_signal_handler_may_report_while_its_thread_does():
     stream.write = interrupted
     thread = threading.Thread(target=reporter.event, args=("a", "from the thread"), daemon=True)
     thread.start()
-    thread.join(5)
+    thread.join(GUARD_S)
     assert not thread.is_alive(), "it waits for itself"
     assert stream.getvalue() == "from the handler\nfrom the thread\n"
 

@@ -1,20 +1,16 @@
 """What breaks in a run, and what becomes of the rest: shards, the engine, the disk, threads; and drains."""
 
-import threading
-import time
-
 import pytest
 from support import runs
 from support.fake_runs import (
-    TIMEOUT_S,
     FakeRun,
     RecordingEngine,
     break_off,
     captions,
     expected_captions,
-    within,
     write_shards,
 )
+from support.guard import GUARD_S, guarded
 
 from recap_fast.errors import EngineError
 from recap_fast.write import shard_writer
@@ -104,7 +100,7 @@ def test_an_engine_error_stops_at_once_and_what_is_finished_stays(tmp_path):
     engine.step = failing_step
     run = FakeRun(tmp_path / "in", tmp_path / "out", engine)
     with pytest.raises(EngineError, match="illegal memory access"):
-        within(TIMEOUT_S, run.run)
+        guarded(run.run)
     assert runs.read_done(tmp_path / "out", "00000")["status"] == "complete"
     again = FakeRun(tmp_path / "in", tmp_path / "out")
     assert [s.name for s in again.pending] == ["00001"]
@@ -123,7 +119,7 @@ def test_a_full_disk_stops_the_run_with_the_systems_words(tmp_path, monkeypatch)
     with monkeypatch.context() as patch:
         patch.setattr(shard_writer.atomic, "replace", full)
         with pytest.raises(OSError, match=r"No space left on device: '00000.parquet'"):
-            within(TIMEOUT_S, run.run)
+            guarded(run.run)
     assert not (tmp_path / "out" / "manifests").exists()
     FakeRun(tmp_path / "in", tmp_path / "out").run()
     assert captions(tmp_path / "out") == expected_captions(tmp_path / "in", [30, 30])
@@ -149,7 +145,7 @@ def test_whichever_thread_dies_the_others_end(tmp_path, monkeypatch, part, windo
     stage, method = part.split(".")
     monkeypatch.setattr(getattr(pipeline, stage), method, break_off)
     with pytest.raises(RuntimeError, match="broken on purpose"):
-        within(TIMEOUT_S, lambda: pipeline.run(run.pending))
+        guarded(lambda: pipeline.run(run.pending))
 
 
 @pytest.mark.parametrize("part", ["decoder", "prompts", "detokenize", "writer", "engine"])
@@ -174,7 +170,7 @@ def test_whichever_part_breaks_the_run_ends_with_its_error(tmp_path, monkeypatch
     thing, method = target[part]
     monkeypatch.setattr(thing, method, fail_later(getattr(thing, method)))
     with pytest.raises(RuntimeError, match="broken on purpose"):
-        within(TIMEOUT_S, run.run)
+        guarded(run.run)
 
 
 def test_draining_finishes_what_is_in_flight_and_the_next_run_goes_on(tmp_path):
@@ -186,11 +182,11 @@ def test_draining_finishes_what_is_in_flight_and_the_next_run_goes_on(tmp_path):
 
     def step_and_drain():
         if engine.submitted >= 90 and not pipeline.drained:
-            pipeline.drain(60)
+            pipeline.drain(GUARD_S)
         return step()
 
     engine.step = step_and_drain
-    reports = within(TIMEOUT_S, lambda: pipeline.run(run.pending))
+    reports = guarded(lambda: pipeline.run(run.pending))
     assert pipeline.drained
     assert engine.completed == engine.submitted < 200
     assert [r.status for r in reports] == ["complete", "complete", "interrupted"]
@@ -205,10 +201,15 @@ def test_draining_waits_no_longer_than_it_was_told_to(tmp_path):
     engine = RecordingEngine(num_slots=4, length=lambda number: float("inf") if number == 3 else 1)
     run = FakeRun(tmp_path / "in", tmp_path / "out", engine)
     pipeline = run.pipeline()
-    threading.Timer(0.2, lambda: pipeline.drain(0.3)).start()
-    started = time.monotonic()
-    (report,) = within(TIMEOUT_S, lambda: pipeline.run(run.pending))
-    assert 0.5 <= time.monotonic() - started < 5
+    step = engine.step
+
+    def step_and_drain():
+        if engine.completed == 19 and not pipeline.drained:
+            pipeline.drain(0.3)
+        return step()
+
+    engine.step = step_and_drain
+    (report,) = guarded(lambda: pipeline.run(run.pending))  # the one that is left would never end
     assert report.status == "interrupted"
     again = FakeRun(tmp_path / "in", tmp_path / "out")
     again.run()

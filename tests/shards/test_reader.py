@@ -2,11 +2,11 @@ import dataclasses
 import subprocess
 import sys
 import threading
-import time
 
 import numpy as np
 import pytest
-from support.fake_runs import TIMEOUT_S, FakeRun, captions, expected_captions, within, write_shards
+from support.fake_runs import FakeRun, captions, expected_captions, write_shards
+from support.guard import GUARD_S, guarded, wait_until
 from support.shard_files import webdataset_members, write_table, write_tar
 
 from recap_fast.records import Shard
@@ -75,36 +75,37 @@ def test_an_unknown_sample_index_in_done_is_no_trouble(shards):
 def test_draining_does_not_wait_for_a_remote_tar_and_leaves_it_as_not_begun(tmp_path, memory, monkeypatch):
     write_shards(tmp_path / "in", [4, 4])
     memory.pipe("/b/1.tar", (tmp_path / "in" / "00001.tar").read_bytes())
-    monkeypatch.setattr(remote, "CHUNK_BYTES", 10)  # with what each takes: a download of a minute and more
+    monkeypatch.setattr(remote, "CHUNK_BYTES", 10)
     real, spooling = remote._write, threading.Event()
+    asked = []
 
-    def slowly(local, chunk):
+    def until_the_end(local, chunk):
         spooling.set()
-        time.sleep(0.05)
+        wait_until(asked[-1])
         real(local, chunk)
 
-    monkeypatch.setattr(remote, "_write", slowly)
+    monkeypatch.setattr(remote, "_write", until_the_end)
     run = FakeRun(tmp_path / "in", tmp_path / "out")
 
-    def open_one_remotely(shard):
+    def open_one_remotely(shard, should_stop):
+        asked.append(should_stop)
         url = "memory://b/1.tar" if shard.name == "00001" else shard.url
-        return open_shard(dataclasses.replace(shard, url=url), should_stop=lambda: pipeline.stopping)
+        return open_shard(dataclasses.replace(shard, url=url), should_stop=should_stop)
 
-    run.stages = dataclasses.replace(run.stages, open_shard=open_one_remotely)
+    run.open_shard = open_one_remotely
     pipeline = run.pipeline()
 
     def drain():
         spooling.wait()
-        while run.ledger.record("00000") is None:
-            time.sleep(0.01)
-        assert not pipeline.stopping
-        pipeline.drain(5)
+        wait_until(lambda: run.ledger.record("00000") is not None)
+        assert not asked[-1]()
+        pipeline.drain(GUARD_S)
 
     thread = threading.Thread(target=drain)
     thread.start()
-    reports = within(TIMEOUT_S, lambda: pipeline.run(run.pending))
+    reports = guarded(lambda: pipeline.run(run.pending))
     thread.join()
-    assert pipeline.stopping
+    assert asked[-1]()
     assert [(report.shard, report.status) for report in reports] == [("00000", "complete")]
     assert run.ledger.record("00001") is None
     assert [(pending.shard.name, pending.reason) for pending in run.ledger.pending()] == [("00001", "new")]

@@ -3,7 +3,6 @@
 import hashlib
 import itertools
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +20,6 @@ from recap_fast.shards.identity import identity
 from recap_fast.shards.reader import open_shard
 from recap_fast.write.ledger import Ledger
 from recap_fast.write.output_folder import OutputFolder
-
-TIMEOUT_S = 20.0
 
 
 class FakeDecoder:
@@ -164,15 +161,6 @@ def expected_captions(folder: Path, sizes: list[int], bad: tuple[int, ...] = ())
 
 def captions(output: Path) -> list[tuple[str, int, str | None]]:
     return [(row["shard"], row["index"], row["re_caption"]) for row in read_rows(output)]
-
-
-def within(seconds: float, action):
-    """Fails instead of hanging."""
-    pool = ThreadPoolExecutor(1)
-    try:
-        return pool.submit(action).result(seconds)
-    finally:
-        pool.shutdown(wait=False)
 
 
 def break_off(*_, **__):

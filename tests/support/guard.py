@@ -1,0 +1,37 @@
+"""Against tests that hang: what must happen at some time happens within two minutes, however busy the machine is."""
+
+import queue
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+GUARD_S = 120.0
+
+
+def guarded(action: Callable[[], Any]) -> Any:
+    """What the action returns or raises; fails instead of hanging. Its thread keeps no process from ending."""
+    outcome: queue.Queue[tuple[Any, BaseException | None]] = queue.Queue()
+
+    def run() -> None:
+        try:
+            outcome.put((action(), None))
+        except BaseException as error:  # noqa: BLE001 - it is raised below
+            outcome.put((None, error))
+
+    threading.Thread(target=run, daemon=True).start()
+    try:
+        result, error = outcome.get(timeout=GUARD_S)
+    except queue.Empty:
+        raise AssertionError(f"it has not ended within {GUARD_S:.0f} s") from None
+    if error is not None:
+        raise error
+    return result
+
+
+def wait_until(condition: Callable[[], object], what: Callable[[], str] = lambda: "it never came") -> None:
+    """Returns when the condition holds."""
+    end = time.monotonic() + GUARD_S
+    while not condition():
+        assert time.monotonic() < end, what()
+        time.sleep(0.005)
