@@ -23,7 +23,7 @@ INDEX_FILE = "model.safetensors.index.json"
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt")
 DTYPES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 
-# The first prefix that fits names a tensor; facts.md's table of layouts is the source.
+# The first prefix that fits names a tensor: as the original LLaVA has it, and transformers from version 4 on.
 PREFIXES = (
     ("language_model.model.", "text."),
     ("language_model.lm_head.", "head."),

@@ -1,15 +1,15 @@
 """A recipe (`engines/*.toml`): the choices that make an engine of a checkpoint.
 
 In goes a path, or the bare name of a recipe that ships with the package; out comes a checked `Recipe`. What a recipe
-leaves out, or sets to "auto", is taken from the checkpoint by build.py.
+leaves out, or sets to "auto", is taken from the checkpoint by engine_directory.py.
 """
 
 import difflib
 import tomllib
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable
+from dataclasses import MISSING, dataclass, field, fields, is_dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from recap_fast.errors import ConfigError
 from recap_fast.generate.spec import KVPrecision, Precision, Sizes
@@ -44,7 +44,7 @@ class Recipe:
     """Special tokens that end a caption. With neither these nor `stop_ids`: the checkpoint's and the template's."""
     stop_ids: tuple[int, ...] = ()
     preprocess: Literal["auto", "pad", "crop"] = "auto"
-    precision: Precision | Literal["auto"] = "auto"
+    precision: Literal["auto", Precision] = "auto"
     """'auto' is the dtype of the checkpoint's language model."""
     kv_precision: KVPrecision = "auto"
     """Of keys and values; see `spec.KVPrecision`."""
@@ -55,26 +55,7 @@ class Recipe:
     """Sizes for cards by name; see `spec.EngineSpec`."""
 
 
-TYPES: dict[str, tuple[type, str]] = {
-    "name": (str, "a string"),
-    "template": (str, "a string"),
-    "prompt": (str, "a string"),
-    "stop_tokens": (str, "a list of strings"),
-    "stop_ids": (int, "a list of integers"),
-    "preprocess": (str, "a string"),
-    "precision": (str, "a string"),
-    "kv_precision": (str, "a string"),
-    "notice": (str, "a string"),
-    "limits": (dict, "a table"),
-    "cards": (dict, "a table"),
-}
-LIMITS = ("max_new_tokens", "max_text_tokens", "num_slots", "prefill_images")
-SIZES = ("num_slots", "prefill_images")
-CHOICES = {
-    "preprocess": (AUTO, "pad", "crop"),
-    "precision": (AUTO, *get_args(Precision)),
-    "kv_precision": get_args(KVPrecision),
-}
+ITEMS = {str: "strings", int: "integers"}
 
 
 def find_recipe(name: str | Path) -> Path:
@@ -101,10 +82,8 @@ def load_recipe(name: str | Path) -> Recipe:
         content = tomllib.loads(path.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} is not TOML: {error}.") from error
-    _refuse_unknown(path, content, TYPES)
-    values = {key: _checked(path, key, value) for key, value in content.items()}
-    limits, cards = _limits(path, values.get("limits", {})), _cards(path, values.get("cards", {}))
-    return Recipe(**{**values, "limits": limits, "cards": cards})
+    recipe: Recipe = _read_table(path, Recipe, "", content)
+    return recipe
 
 
 def _shipped_folders() -> list[Path]:
@@ -114,47 +93,45 @@ def _shipped_folders() -> list[Path]:
     return [installed, source] if (package.parent / "pyproject.toml").is_file() else [installed]
 
 
-def _refuse_unknown(path: Path, content: Mapping[str, Any], known: Mapping[str, Any] | tuple[str, ...]) -> None:
-    for key in content:
-        if key not in known:
-            raise ConfigError(f"{path} has an unknown key '{key}'{_hint(key, known)}. Known keys: {', '.join(known)}.")
-
-
-def _hint(word: str, known: Mapping[str, Any] | tuple[str, ...]) -> str:
-    close = difflib.get_close_matches(word, list(known), n=1)
+def _hint(word: str, known: Iterable[str]) -> str:
+    close = difflib.get_close_matches(word, known, n=1)
     return f" (did you mean '{close[0]}'?)" if close else ""
 
 
-def _checked(path: Path, key: str, value: Any) -> Any:
-    kind, wanted = TYPES[key]
-    if wanted.startswith("a list"):
-        if not isinstance(value, list) or not all(type(v) is kind for v in value):
-            raise ConfigError(f"{path}: '{key}' must be {wanted}, not {value!r}.")
-        return tuple(value)
-    if type(value) is not kind:
+def _read_table(path: Path, kind: Any, table: str, content: Any) -> Any:
+    """A dataclass of a TOML table, checked against its annotations; what is left out has its default."""
+    required = [f.name for f in fields(kind) if f.default is f.default_factory is MISSING]
+    if not isinstance(content, dict) or not content.keys() >= set(required):
+        wanted = f"a table of {' and '.join(required)}" if required else "a table"
+        raise ConfigError(f"{path}: '{table}' must be {wanted}, not {content!r}.")
+    known = get_type_hints(kind)
+    for key in content:
+        if key not in known:
+            raise ConfigError(f"{path} has an unknown key '{key}'{_hint(key, known)}. Known keys: {', '.join(known)}.")
+    prefix = f"{table}." if table else ""
+    return kind(**{key: _read_value(path, known[key], prefix + key, value) for key, value in content.items()})
+
+
+def _read_value(path: Path, hint: Any, key: str, value: Any) -> Any:
+    """A value as its annotation has it. Raises ConfigError with what it must be."""
+    kind, types = get_origin(hint), get_args(hint) or (hint,)
+    if is_dataclass(hint):
+        return _read_table(path, hint, key, value)
+    if kind is dict:
+        wanted, is_right = "a table", isinstance(value, dict)
+    elif kind is tuple:
+        wanted = f"a list of {ITEMS[types[0]]}"
+        is_right = isinstance(value, list) and all(type(item) is types[0] for item in value)
+    elif kind is Literal:
+        wanted, is_right = f"one of {', '.join(types)}", value in types
+    elif int in types:
+        wanted, is_right = "an integer of at least 1", type(value) is int and value >= 1
+    else:
+        wanted, is_right = "a string", type(value) is str
+    if not is_right:
         raise ConfigError(f"{path}: '{key}' must be {wanted}, not {value!r}.")
-    if key in CHOICES and value not in CHOICES[key]:
-        raise ConfigError(f"{path}: '{key}' must be one of {', '.join(CHOICES[key])}, not {value!r}.")
-    if not value and kind is not dict:
+    if value == "":
         raise ConfigError(f"{path}: '{key}' is empty; leave the line out instead.")
-    return value
-
-
-def _limits(path: Path, content: Mapping[str, Any]) -> RecipeLimits:
-    _refuse_unknown(path, content, LIMITS)
-    _check_counts(path, "limits", content)
-    return RecipeLimits(**content)
-
-
-def _cards(path: Path, content: Mapping[str, Any]) -> dict[str, Sizes]:
-    for name, sizes in content.items():
-        if not isinstance(sizes, dict) or sizes.keys() != set(SIZES):
-            raise ConfigError(f"{path}: 'cards.{name}' must be a table of {' and '.join(SIZES)}, not {sizes!r}.")
-        _check_counts(path, f"cards.{name}", sizes)
-    return {name: Sizes(**sizes) for name, sizes in content.items()}
-
-
-def _check_counts(path: Path, table: str, content: Mapping[str, Any]) -> None:
-    for key, value in content.items():
-        if type(value) is not int or value < 1:
-            raise ConfigError(f"{path}: '{table}.{key}' must be an integer of at least 1, not {value!r}.")
+    if kind is dict:
+        return {name: _read_value(path, types[1], f"{key}.{name}", each) for name, each in value.items()}
+    return tuple(value) if kind is tuple else value

@@ -14,7 +14,7 @@ from recap_fast.generate.prompt import TEMPLATES, PromptEncoder, find_template
 from recap_fast.generate.spec import PromptSpec
 from recap_fast.generate.tokenizer import load_tokenizer
 
-# Written out from facts.md and the sources it names, not derived from the code.
+# Written out from the models' own conversation templates, not derived from the code.
 VICUNA = (
     "A chat between a curious user and an artificial intelligence assistant. The assistant gives helpful, detailed, "
     "and polite answers to the user's questions."
