@@ -96,10 +96,9 @@ def plan_llama(text: TextSpec) -> list[FusedTensor]:
     for i in range(text.num_layers):
         shapes |= {f"layers.{i}.{name}": shape for name, shape in layer.items()}
     shapes["norm"] = (width,)
-    plan = [FusedTensor(f"model.{n}.weight", {f"text.{n}.weight": shape}, shape) for n, shape in shapes.items()]
-    head = shapes["embed_tokens"]
+    plan = [FusedTensor(f"model.{n}.weight", {f"text.{n}.weight": shape}) for n, shape in shapes.items()]
     source = "text.embed_tokens.weight" if text.tied_head else "head.weight"
-    return [*plan, FusedTensor("lm_head.weight", {source: head}, head)]
+    return [*plan, FusedTensor("lm_head.weight", {source: shapes["embed_tokens"]})]
 
 
 def llama_config(spec: EngineSpec, architecture: str) -> dict[str, Any]:

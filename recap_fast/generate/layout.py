@@ -7,7 +7,7 @@ weight = stored * scale, as `torch_backend.linear.quantize_channels` makes them.
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -31,16 +31,22 @@ EIGHT_BITS: Mapping[str, EightBits] = {
 
 @dataclass(frozen=True, slots=True)
 class FusedTensor:
-    """A tensor of the engine: the checkpoint's `sources`, one below the other, seen as `shape`."""
+    """A tensor of the engine: the checkpoint's `sources`, one below the other."""
 
     name: str
     sources: Mapping[str, tuple[int, ...]]
     """The checkpoint's tensors by our names, with the shapes that they must have there."""
-    shape: tuple[int, ...]
     is_text_linear: bool = False
     """A linear layer of the language model: what 8 bits are for."""
     is_optional: bool = False
     """A bias that the checkpoint has none of is zero."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of a vector [N], of anything else a matrix [N, K]: the patch convolution is one."""
+        (_, *columns), *_ = shapes = list(self.sources.values())
+        rows = sum(shape[0] for shape in shapes)
+        return (rows, math.prod(columns)) if columns else (rows,)
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,10 +65,14 @@ class StoredTensor:
 
 def plan_weights(vision: VisionSpec, text: TextSpec, *, projector_bias: bool = True) -> list[FusedTensor]:
     """The tensors of an engine of these shapes; without `projector_bias` the checkpoint has none."""
-    plan = [*_vision(vision), *_projector(text.hidden_size, vision.hidden_size, projector_bias), *_text(text)]
-    if not text.tied_head:
-        plan.append(_same("text.head.weight", "head.weight", text.vocab_size, text.hidden_size))
-    return plan
+    width = text.hidden_size
+    projector = [
+        *_linear("projector.0", ["projector.0"], width, vision.hidden_size),
+        *_linear("projector.1", ["projector.1"], width, width),
+    ]
+    if not projector_bias:
+        projector = [replace(tensor, is_optional=tensor.name.endswith(".bias")) for tensor in projector]
+    return [*_vision(vision), *projector, *_text(text)]
 
 
 def stored_tensors(tensor: FusedTensor, precision: Precision) -> list[StoredTensor]:
@@ -84,72 +94,53 @@ def weight_bytes(spec: EngineSpec) -> int:
     return sum(stored.num_bytes for tensor in plan for stored in stored_tensors(tensor, spec.precision))
 
 
-def _pair(name: str, source: str, *shape: int) -> list[FusedTensor]:
-    """A weight of this shape and its bias."""
-    return [
-        FusedTensor(f"{name}.weight", {f"{source}.weight": shape}, shape),
-        FusedTensor(f"{name}.bias", {f"{source}.bias": shape[:1]}, shape[:1]),
-    ]
-
-
 def _vision(spec: VisionSpec) -> list[FusedTensor]:
-    width, inner, patch = spec.hidden_size, spec.intermediate_size, spec.patch_size
-    patch_shape = (width, 3, patch, patch)
+    width, inner, patch, embeddings = spec.hidden_size, spec.intermediate_size, spec.patch_size, "vision.embeddings"
     plan = [
-        FusedTensor(
-            "vision.patch.weight", {"vision.embeddings.patch_embedding.weight": patch_shape}, (width, 3 * patch**2)
-        ),
-        FusedTensor("vision.class", {"vision.embeddings.class_embedding": (width,)}, (width,)),
-        FusedTensor(
-            "vision.position",
-            {"vision.embeddings.position_embedding.weight": (spec.num_image_tokens + 1, width)},
-            (spec.num_image_tokens + 1, width),
-        ),
-        *_pair("vision.pre_norm", "vision.pre_layrnorm", width),
+        FusedTensor("vision.patch.weight", {f"{embeddings}.patch_embedding.weight": (width, 3, patch, patch)}),
+        FusedTensor("vision.class", {f"{embeddings}.class_embedding": (width,)}),
+        FusedTensor("vision.position", {f"{embeddings}.position_embedding.weight": (spec.num_image_tokens + 1, width)}),
+        *_linear("vision.pre_norm", ["vision.pre_layrnorm"], width),
     ]
     for i in range(spec.num_layers):
         ours, theirs = f"vision.layers.{i}", f"vision.encoder.layers.{i}"
-        projections = [f"{theirs}.self_attn.{p}_proj" for p in "qkv"]
         plan += [
-            *_pair(f"{ours}.norm1", f"{theirs}.layer_norm1", width),
-            FusedTensor(f"{ours}.qkv.weight", {f"{p}.weight": (width, width) for p in projections}, (3 * width, width)),
-            FusedTensor(f"{ours}.qkv.bias", {f"{p}.bias": (width,) for p in projections}, (3 * width,)),
-            *_pair(f"{ours}.out", f"{theirs}.self_attn.out_proj", width, width),
-            *_pair(f"{ours}.norm2", f"{theirs}.layer_norm2", width),
-            *_pair(f"{ours}.fc1", f"{theirs}.mlp.fc1", inner, width),
-            *_pair(f"{ours}.fc2", f"{theirs}.mlp.fc2", width, inner),
+            *_linear(f"{ours}.norm1", [f"{theirs}.layer_norm1"], width),
+            *_linear(f"{ours}.qkv", [f"{theirs}.self_attn.{p}_proj" for p in "qkv"], width, width),
+            *_linear(f"{ours}.out", [f"{theirs}.self_attn.out_proj"], width, width),
+            *_linear(f"{ours}.norm2", [f"{theirs}.layer_norm2"], width),
+            *_linear(f"{ours}.fc1", [f"{theirs}.mlp.fc1"], inner, width),
+            *_linear(f"{ours}.fc2", [f"{theirs}.mlp.fc2"], width, inner),
         ]
     return plan
 
 
-def _projector(width: int, image_width: int, has_bias: bool) -> list[FusedTensor]:
-    plan = [
-        *_pair("projector.0", "projector.0", width, image_width),
-        *_pair("projector.1", "projector.1", width, width),
+def _linear(name: str, sources: list[str], *shape: int) -> list[FusedTensor]:
+    """A weight and a bias, of layers of this shape each."""
+    return [
+        FusedTensor(f"{name}.weight", {f"{source}.weight": shape for source in sources}),
+        FusedTensor(f"{name}.bias", {f"{source}.bias": shape[:1] for source in sources}),
     ]
-    if has_bias:
-        return plan
-    return [FusedTensor(t.name, t.sources, t.shape, is_optional=t.name.endswith(".bias")) for t in plan]
 
 
 def _text(spec: TextSpec) -> list[FusedTensor]:
-    width, inner, dim = spec.hidden_size, spec.intermediate_size, spec.head_dim
-    rows = {"q": spec.num_heads * dim, "k": spec.num_kv_heads * dim, "v": spec.num_kv_heads * dim}
-    plan = [_same("text.embed.weight", "text.embed_tokens.weight", spec.vocab_size, width)]
+    width, inner, queries = spec.hidden_size, spec.intermediate_size, spec.num_heads * spec.head_dim
+    rows = {"q": queries, "k": spec.num_kv_heads * spec.head_dim, "v": spec.num_kv_heads * spec.head_dim}
+    layer: dict[str, dict[str, tuple[int, ...]]] = {
+        "norm1": {"input_layernorm": (width,)},
+        "qkv": {f"self_attn.{p}_proj": (n, width) for p, n in rows.items()},
+        "out": {"self_attn.o_proj": (width, queries)},
+        "norm2": {"post_attention_layernorm": (width,)},
+        "gate_up": {f"mlp.{p}_proj": (inner, width) for p in ("gate", "up")},
+        "down": {"mlp.down_proj": (width, inner)},
+    }
+    plan = [FusedTensor("text.embed.weight", {"text.embed_tokens.weight": (spec.vocab_size, width)})]
     for i in range(spec.num_layers):
         name = f"text.layers.{i}"
-        qkv = {f"{name}.self_attn.{p}_proj.weight": (n, width) for p, n in rows.items()}
-        gate_up = {f"{name}.mlp.{p}_proj.weight": (inner, width) for p in ("gate", "up")}
-        plan += [
-            _same(f"{name}.norm1.weight", f"{name}.input_layernorm.weight", width),
-            FusedTensor(f"{name}.qkv.weight", qkv, (sum(rows.values()), width), is_text_linear=True),
-            _same(f"{name}.out.weight", f"{name}.self_attn.o_proj.weight", width, rows["q"], is_text_linear=True),
-            _same(f"{name}.norm2.weight", f"{name}.post_attention_layernorm.weight", width),
-            FusedTensor(f"{name}.gate_up.weight", gate_up, (2 * inner, width), is_text_linear=True),
-            _same(f"{name}.down.weight", f"{name}.mlp.down_proj.weight", width, inner, is_text_linear=True),
-        ]
-    return [*plan, _same("text.norm.weight", "text.norm.weight", width)]
-
-
-def _same(name: str, source: str, *shape: int, is_text_linear: bool = False) -> FusedTensor:
-    return FusedTensor(name, {source: shape}, shape, is_text_linear)
+        for ours, parts in layer.items():
+            sources = {f"{name}.{theirs}.weight": shape for theirs, shape in parts.items()}
+            plan.append(FusedTensor(f"{name}.{ours}.weight", sources, is_text_linear="norm" not in ours))
+    plan.append(FusedTensor("text.norm.weight", {"text.norm.weight": (width,)}))
+    if not spec.tied_head:
+        plan.append(FusedTensor("text.head.weight", {"head.weight": (spec.vocab_size, width)}))
+    return plan

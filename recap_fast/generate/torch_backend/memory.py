@@ -38,11 +38,6 @@ class MemoryPlan:
         """Of all parts."""
         return sum(asdict(self).values())
 
-    def table(self) -> str:
-        """One line a part, in GiB, the sum last."""
-        parts = {**asdict(self), "total": self.total}
-        return "\n".join(f"{name:11} {size / GIB:8.2f} GiB" for name, size in parts.items())
-
 
 def plan_memory(spec: EngineSpec, shape: SlotShape, sizes: Sizes) -> MemoryPlan:
     """The memory of an engine with slots of this shape.
@@ -101,21 +96,14 @@ def fit_slots(spec: EngineSpec, shape: SlotShape, wanted: Sizes, free_bytes: int
     return fits if fits == most or fits < SLOTS_MULTIPLE else fits - fits % SLOTS_MULTIPLE
 
 
-def check_fit(
-    spec: EngineSpec, shape: SlotShape, sizes: Sizes, free_bytes: int, device: str = "the device"
-) -> MemoryPlan:
-    """Returns the memory that these sizes take.
+def check_fit(spec: EngineSpec, shape: SlotShape, sizes: Sizes, free_bytes: int, device: str = "the device") -> None:
+    """Raises ConfigError where these sizes take more than `free_bytes`.
 
-    Raises ConfigError where it is more than `free_bytes`: what each part takes, by how much it is too much, and what to
-    lower.
+    It says what each part takes, by how much it is too much, and what to lower.
     """
     plan = plan_memory(spec, shape, sizes)
-    if plan.total > free_bytes:
-        raise _misfit(spec, plan, free_bytes, sizes, device)
-    return plan
-
-
-def _misfit(spec: EngineSpec, plan: MemoryPlan, free_bytes: int, sizes: Sizes, device: str) -> ConfigError:
+    if plan.total <= free_bytes:
+        return
     parts = ", ".join(f"{name} {size / GIB:.1f}" for name, size in asdict(plan).items())
     lower = [f"--{name.replace('_', '-')}" for name, size in asdict(sizes).items() if size > 1]
     build = []
@@ -128,7 +116,7 @@ def _misfit(spec: EngineSpec, plan: MemoryPlan, free_bytes: int, sizes: Sizes, d
         *([f"build the engine with {' or '.join(build)}"] if build else []),
     ]
     advice = ", or ".join(ways) or "use a larger device"
-    return ConfigError(
+    raise ConfigError(
         f"The engine does not fit {device}: with num_slots {sizes.num_slots} and prefill_images "
         f"{sizes.prefill_images} it takes {plan.total / GIB:.1f} GiB ({parts}), {free_bytes / GIB:.1f} GiB are free, "
         f"{(plan.total - free_bytes) / GIB:.1f} GiB too few. {advice[0].upper()}{advice[1:]}."
