@@ -73,8 +73,9 @@ def verify(output: str | Path, shards: Patterns = (), *, image_column: str | Non
     The output is proven where the verdict has no faults.
     """
     patterns = _patterns(shards)
-    inputs = expand(patterns, Columns(image=image_column)) if patterns else None
-    return check(OutputFolder(Path(output)), inputs, count_samples)
+    columns = Columns(image=image_column)
+    inputs = expand(patterns, columns) if patterns else None
+    return check(OutputFolder(Path(output)), inputs, lambda shard: count_samples(shard, columns))
 
 
 def _patterns(shards: Patterns) -> tuple[str, ...]:

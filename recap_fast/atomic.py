@@ -13,6 +13,7 @@ import re
 import secrets
 import socket
 import time
+from io import BufferedReader
 from pathlib import Path
 
 _LEFTOVER = re.compile(r"\.(?P<owner>[^~]+~\d+)~[0-9a-f]+\.tmp")
@@ -85,10 +86,12 @@ def atomic_write(path: Path, content: bytes) -> None:
         temporary.unlink(missing_ok=True)
 
 
-def sha256_of(path: Path) -> str:
-    """Of a file's content, in hex."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def sha256_of(file: Path | BufferedReader) -> str:
+    """Of a file's content, in hex; of an open one from where it stands."""
+    if isinstance(file, Path):
+        with file.open("rb") as opened:
+            return sha256_of(opened)
+    return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def remove_leftovers(folder: Path) -> int:

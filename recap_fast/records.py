@@ -3,6 +3,7 @@
 Shard -> (shards/) -> Sample -> (decode/) -> ImageBatch -> (generate/) Request -> Completion -> (write/) -> ShardReport
 """
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Literal, TypeAlias
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
 
 ShardKind = Literal["tar", "parquet", "folder"]
 FinishReason = Literal["stop", "length", "loop", "error"]
+ShardStatus = Literal["complete", "truncated", "failed", "interrupted"]
 OK = "ok"
 """The `status` of a row with a caption. Any other status is the type of a failure, with the reason in `error`."""
 UNREADABLE = "unreadable"
@@ -179,12 +181,23 @@ class Row:
             self.outcome = replace(self.outcome, status=GENERATION_ERROR, error=completion.error)
 
 
+@dataclass(frozen=True, slots=True)
+class OutputFile:
+    """A shard's captions on disk, as they were written."""
+
+    sha256: str
+    """Hex."""
+    size_bytes: int
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ShardReport:
-    """What a finished shard amounts to; the done-record holds it."""
+    """What a shard amounts to. Its done-record has these fields, under these names and in this order."""
 
     shard: str
-    status: Literal["complete", "truncated", "failed", "interrupted"]
+    """`Shard.name`."""
+    url: str
+    status: ShardStatus
     rows: int = 0
     captioned: int = 0
     failed: Mapping[str, int] = field(default_factory=dict)
@@ -193,3 +206,14 @@ class ShardReport:
     seconds: Mapping[str, float] = field(default_factory=dict)
     """By stage."""
     error: str | None = None
+    input: Identity | None = None
+    """Which version was read; None where none could be."""
+    output: OutputFile | None = None
+    """None where there is none."""
+    finished_ns: int = 0
+    """When the done-record was written, since 1970; 0 where it was not."""
+
+    def with_rows(self, statuses: Counter[str]) -> "ShardReport":
+        """The same of so many rows of each status."""
+        failed = {status: count for status, count in statuses.items() if status != OK}
+        return replace(self, rows=statuses.total(), captioned=statuses[OK], failed=failed)

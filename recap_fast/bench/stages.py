@@ -224,9 +224,11 @@ class _Bench:
                 writer = ShardWriter(OutputFolder(Path(name)), shard, version, tokenizer.detokenize)
                 for row in rows:
                     writer.add(row)
-                file = writer.finish()
+                report = writer.finish()
                 seconds = time.perf_counter() - start
-                return _Pass(file.rows, seconds, tokens, details={"bytes": file.size_bytes})
+                return _Pass(
+                    report.rows, seconds, tokens, details={"bytes": report.output and report.output.size_bytes}
+                )
 
         return write
 

@@ -154,7 +154,7 @@ def _conclude(
         text = f"{len(broken)} of {len(reports)} shards could not be read whole; the next run tries again."
         reporter.event("failure", text)
         return ExitCode.FAILURE
-    done = [record.report for shard in mine if (record := ledger.record(shard.name))]
+    done = [record for shard in mine if (record := ledger.record(shard.name))]
     rows, failed = sum(r.rows for r in done), sum(sum(r.failed.values()) for r in done)
     if rows and failed / rows > config.max_error_rate:
         reporter.event(

@@ -6,7 +6,7 @@ The pipeline's writing thread feeds it; it knows the ledger and the shard writer
 import logging
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -93,8 +93,8 @@ class Assembly:
         """Takes the news that a shard was read to its end; it is finished once all its rows are there."""
         name = end.shard.name
         if name not in self._opened:  # it could not be opened at all
-            report = ShardReport(shard=name, status="failed", error=end.problem)
-            self._ledger.commit(end.shard, report, None)
+            report = ShardReport(shard=name, url=end.shard.url, status="failed", error=end.problem)
+            self._ledger.commit(report)
             self._note(report)
             return
         self._ended[name] = end
@@ -109,7 +109,7 @@ class Assembly:
         """Brings all finished rows to disk; the next run goes on from there."""
         for name, opened in self._opened.items():
             opened.writer.flush()
-            self.reports.append(ShardReport(shard=name, status="interrupted"))
+            self.reports.append(ShardReport(shard=name, url=opened.shard.url, status="interrupted"))
         self._opened.clear()
 
     def _finish_if_due(self, name: str) -> None:
@@ -119,28 +119,24 @@ class Assembly:
         del self._opened[name], self._ended[name]
         start = time.monotonic()
         try:
-            file = opened.writer.finish()
+            report = opened.writer.finish()
         except FileNotFoundError:
             record = self._ledger.record(name)
             if record is None or not self._ledger.is_done(opened.shard, opened.identity):
                 raise
             logger.warning("shard %s: another process finished it first", name)
-            self._note(record.report)
+            self._note(record)
             return
         now = time.monotonic()
         spent = opened.seconds
         seconds = {**spent, "write": spent.get("write", 0.0) + now - start, "wall": now - opened.started}
-        report = ShardReport(
-            shard=name,
+        report = replace(
+            report,
             status="truncated" if end.problem else "complete",
-            rows=file.rows,
-            captioned=file.captioned,
-            failed=file.failed,
-            num_tokens=file.num_tokens,
             seconds={stage: round(each, 3) for stage, each in seconds.items()},
             error=end.problem,
         )
-        self._ledger.commit(opened.shard, report, opened.identity, sha256=file.sha256, size_bytes=file.size_bytes)
+        self._ledger.commit(report)
         self._note(report)
 
     def _note(self, report: ShardReport) -> None:

@@ -3,7 +3,6 @@
 In go the run's shards and its fingerprint; out comes what is left to do of each, and done-records at the end.
 """
 
-import hashlib
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -15,11 +14,11 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from recap_fast.atomic import remove_leftovers
+from recap_fast.atomic import remove_leftovers, sha256_of
 from recap_fast.errors import ShardError
-from recap_fast.records import Identity, Shard, ShardReport
+from recap_fast.records import Identity, OutputFile, Shard, ShardReport
 from recap_fast.shard_set import ShardSet
-from recap_fast.write.done_record import DoneRecord, read_record, write_record
+from recap_fast.write.done_record import read_record, write_record
 from recap_fast.write.output_folder import OutputFolder
 from recap_fast.write.run_file import RunFile, merge_run_file
 from recap_fast.write.stretches import input_of, recount, remove_stretches, rows_of, stretches
@@ -101,95 +100,74 @@ class Ledger:
     def progress(self, shard: Shard, version: Identity) -> Progress:
         """What is on disk of a shard whose input is now of this version; rows made from another one do not count."""
         record = self.record(shard.name)
-        kept: list[Path] = []
         output = self.output.data(shard.name)
-        if output.exists() and self._is_of(output, record, version):
-            kept.append(output)
+        kept = [output] if output.exists() and input_of(output) == version.text else []
         # a stretch from before the done-record is in the output already
-        since = record.finished_ns if record and kept and record.identity == version else 0
+        since = record.finished_ns if record and kept and record.input == version else 0
         recent = (stretch.path for stretch in stretches(self.output.partial(shard.name)) if stretch.made_ns > since)
         kept += [path for path in recent if input_of(path) == version.text]
         return Progress(tuple(kept), _done(kept, retry_failed=self._retry_failed))
 
-    def record(self, name: str) -> DoneRecord | None:
+    def record(self, name: str) -> ShardReport | None:
         """The done-record of a shard; None where there is none. A second process may have written it meanwhile."""
         return read_record(self.output.record(name))
 
     def is_done(self, shard: Shard, version: Identity) -> bool:
         """Whether there is a done-record for all of this version of the input: another process may have written it."""
         record = self.record(shard.name)
-        return record is not None and record.report.status in _ENDED and record.identity == version
+        return record is not None and record.status in _ENDED and record.input == version
 
-    def commit(
-        self,
-        shard: Shard,
-        report: ShardReport,
-        version: Identity | None,
-        *,
-        sha256: str | None = None,
-        size_bytes: int | None = None,
-    ) -> None:
+    def commit(self, report: ShardReport) -> None:
         """Writes the done-record, after the output is in place, and removes the stretches.
 
-        `sha256` and `size_bytes` are the output's.
         A shard that failed before anything was written has no output and may have no version of its input.
         Two processes may commit the same shard: both have all rows, and the record fits the file that stays.
         """
-        record = DoneRecord(
-            report=report,
-            url=shard.url,
-            identity=version,
-            output_sha256=sha256,
-            output_bytes=size_bytes,
-            finished_ns=time.time_ns(),
-        )
-        write_record(self.output.record(shard.name), record)
-        if sha256 is not None:
-            self._settle(shard, record)
+        report = replace(report, finished_ns=time.time_ns())
+        write_record(self.output.record(report.shard), report)
+        if report.output is not None:
+            self._settle(report)
         if report.status in _ENDED:
-            remove_stretches(self.output, shard.name)
+            remove_stretches(self.output, report.shard)
 
-    def _settle(self, shard: Shard, mine: DoneRecord) -> None:
+    def _settle(self, mine: ShardReport) -> None:
         """Makes the record fit the output, should another process have replaced one of the two.
 
         Whoever writes a record looks afterwards, so the last to write finds out.
         """
-        path = self.output.data(shard.name)
         while True:
-            with path.open("rb") as output:  # one file throughout, whatever takes its place meanwhile
-                digest, record = hashlib.file_digest(output, "sha256").hexdigest(), self.record(shard.name)
-                if record is not None and record.output_sha256 == digest:
+            with self.output.data(mine.shard).open("rb") as file:  # one throughout, whatever takes its place meanwhile
+                output, record = OutputFile(sha256_of(file), file.tell()), self.record(mine.shard)
+                if record is not None and record.output == output:
                     return
-                logger.warning("%s: another process has committed this shard too", shard.name)
-                size = output.tell()
-                mine = replace(mine, report=recount(output, mine.report), output_sha256=digest, output_bytes=size)
-            write_record(self.output.record(shard.name), mine)
+                logger.warning("%s: another process has committed this shard too", mine.shard)
+                mine = replace(recount(file, mine), output=output)
+            write_record(self.output.record(mine.shard), mine)
 
     def _reason(self, shard: Shard, retry_failed: bool, redo_changed: bool) -> Reason | None:
         record = self.record(shard.name)
         if record is None:
             return "new"
-        report = record.report
-        if report.status != "complete":
-            return report.status
+        if record.status != "complete":
+            return record.status
         path = self.output.data(shard.name)
-        if not path.exists() or path.stat().st_size != record.output_bytes:
+        if record.output is None or not path.exists() or path.stat().st_size != record.output.size_bytes:
             return "output missing"
         if self._has_changed(shard, record):
             return "changed" if redo_changed else None
         # killed between the done-record and the removal of what it made superfluous
         remove_stretches(self.output, shard.name, before_ns=record.finished_ns)
-        return "retry" if retry_failed and report.failed else None
+        return "retry" if retry_failed and record.failed else None
 
-    def _has_changed(self, shard: Shard, record: DoneRecord) -> bool:
+    def _has_changed(self, shard: Shard, record: ShardReport) -> bool:
         try:
             now = self._version_of(shard)
         except ShardError as error:
             logger.warning("%s is done, but its input %s", shard.url, error)
             return False
-        if now == record.identity:
+        if now == record.input:
             return False
-        then = record.identity or Identity(0, "unknown")
+        then = record.input or Identity(0, "unknown")
         logger.warning(
             "%s has changed since it was captioned: %d bytes, version %s then; %d bytes, version %s now. "
             "Its captions stay as they are unless --redo-changed is given.",
@@ -200,13 +178,6 @@ class Ledger:
             now.version,
         )
         return True
-
-    def _is_of(self, output: Path, record: DoneRecord | None, version: Identity) -> bool:
-        """Whether an output's rows were made from this version of the input."""
-        made_from = input_of(output)
-        if made_from is not None:
-            return made_from == version.text
-        return record is not None and record.identity == version and record.output_bytes == output.stat().st_size
 
 
 def _done(kept: Sequence[Path], *, retry_failed: bool) -> NDArray[np.int64]:

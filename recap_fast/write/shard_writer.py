@@ -5,10 +5,9 @@ that a crash costs no more than that, whichever rows are still to come before th
 was kept of earlier runs and the last rows into the shard's file; a shard of one stretch is written once.
 """
 
-import hashlib
 import time
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import pyarrow as pa
@@ -16,29 +15,16 @@ import pyarrow.compute as pc
 
 from recap_fast import atomic
 from recap_fast.arrow_core import core
-from recap_fast.records import OK, Identity, Row, Shard
+from recap_fast.records import Identity, OutputFile, Row, Shard, ShardReport
 from recap_fast.write.captions import Detokenize, make_batch
 from recap_fast.write.merge import merge_rows
 from recap_fast.write.output_folder import OutputFolder
 from recap_fast.write.schema import SCHEMA
-from recap_fast.write.stretches import INPUT_KEY, stretch_name
+from recap_fast.write.stretches import INPUT_KEY, count_statuses, stretch_name
 
 STRETCH_ROWS = 800
 """A crash costs at most 1,000 captions of a shard: these, and those that wait for the writing thread (pipeline.py)."""
 STRETCH_SECONDS = 300.0
-
-
-@dataclass(frozen=True, slots=True)
-class ShardFile:
-    """What was written: counts over all rows of the shard, those kept of earlier runs included."""
-
-    rows: int
-    captioned: int
-    failed: Mapping[str, int]
-    """Rows without a caption, by status."""
-    num_tokens: int
-    size_bytes: int
-    sha256: str
 
 
 class ShardWriter:
@@ -54,10 +40,9 @@ class ShardWriter:
     ):
         """`version` is that of the input; `kept` are files with rows of earlier runs, of which later ones win."""
         self._output = output
-        self._name = shard.name
+        self._shard, self._version = shard, version
         self._detokenize = detokenize
         self._files = list(kept)
-        self._metadata = {INPUT_KEY: version.text, "recap_fast.shard": shard.name}
         self._early: set[int] = set()
         self._next_order = 0
         self._unwritten: dict[int, Row] = {}
@@ -92,20 +77,29 @@ class ShardWriter:
         rows = self._take_unwritten()
         if not rows:
             return
-        path = self._output.partial(self._name) / stretch_name(rows[0].sample.index, rows[-1].sample.index)
+        path = self._output.partial(self._shard.name) / stretch_name(rows[0].sample.index, rows[-1].sample.index)
         self._write(path, [make_batch(rows, self._detokenize)])
         self._files.append(path)
 
-    def finish(self) -> ShardFile:
-        """Writes the shard's file. FileNotFoundError means that another process finished the shard and cleaned up."""
+    def finish(self) -> ShardReport:
+        """Writes the shard's file, and reports on all its rows, those kept of earlier runs included.
+
+        FileNotFoundError means that another process finished the shard and cleaned up.
+        """
         rows = self._take_unwritten()
         last = [make_batch(rows, self._detokenize)] if rows else []
         tally = _Tally()
         batches = merge_rows(self._files, last, STRETCH_ROWS)
-        path = self._output.data(self._name)
-        sha256 = self._write(path, (tally.count(batch) for batch in batches))
-        size_bytes = path.stat().st_size
-        return ShardFile(tally.rows, tally.captioned, tally.failed, tally.num_tokens, size_bytes, sha256)
+        output = self._write(self._output.data(self._shard.name), map(tally.count, batches))
+        report = ShardReport(
+            shard=self._shard.name,
+            url=self._shard.url,
+            status="complete",
+            num_tokens=tally.num_tokens,
+            input=self._version,
+            output=output,
+        )
+        return report.with_rows(tally.statuses)
 
     def _take_unwritten(self) -> list[Row]:
         """Hands out the rows that are in no file yet, in order of their index."""
@@ -113,36 +107,31 @@ class ShardWriter:
         self._unwritten.clear()
         return rows
 
-    def _write(self, path: Path, batches: Iterable[pa.RecordBatch]) -> str:
-        """Writes a Parquet file atomically and returns its SHA-256."""
+    def _write(self, path: Path, batches: Iterable[pa.RecordBatch]) -> OutputFile:
+        """Writes a Parquet file that is whole or not there."""
+        metadata = {INPUT_KEY: self._version.text, "recap_fast.shard": self._shard.name}
         temporary = atomic.temporary_path(path)
         try:
             with core.ParquetWriter(
-                temporary, SCHEMA, max_row_group_rows=STRETCH_ROWS, key_value_metadata=self._metadata
+                temporary, SCHEMA, max_row_group_rows=STRETCH_ROWS, key_value_metadata=metadata
             ) as writer:
                 for batch in batches:
                     writer.write(batch)
-            with temporary.open("rb") as file:
-                digest = hashlib.file_digest(file, "sha256").hexdigest()
+            written = OutputFile(atomic.sha256_of(temporary), temporary.stat().st_size)
             atomic.replace(temporary, path)
         finally:
             temporary.unlink(missing_ok=True)
-        return digest
+        return written
 
 
 class _Tally:
     """Counts rows as they pass by."""
 
     def __init__(self) -> None:
-        self.rows = self.captioned = self.num_tokens = 0
-        self.failed: dict[str, int] = {}
+        self.statuses: Counter[str] = Counter()
+        self.num_tokens = 0
 
     def count(self, batch: pa.RecordBatch) -> pa.RecordBatch:
-        self.rows += batch.num_rows
+        self.statuses += count_statuses(batch)
         self.num_tokens += pc.sum(batch.column("num_tokens")).as_py() or 0
-        for entry in pc.value_counts(batch.column("status")).to_pylist():
-            if entry["values"] == OK:
-                self.captioned += entry["counts"]
-            else:
-                self.failed[entry["values"]] = self.failed.get(entry["values"], 0) + entry["counts"]
         return batch

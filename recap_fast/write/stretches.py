@@ -9,9 +9,9 @@ import re
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +19,9 @@ from numpy.typing import NDArray
 from recap_fast.atomic import is_alive, owner
 from recap_fast.records import OK, UNREADABLE, ShardReport
 from recap_fast.write.output_folder import OutputFolder
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 logger = logging.getLogger(__name__)
 
@@ -85,9 +88,12 @@ def recount(file: BinaryIO, report: ShardReport) -> ShardReport:
     """The report with the rows, captions and failures that the open Parquet file has."""
     import pyarrow.parquet as pq
 
-    statuses = Counter(pq.ParquetFile(file).read(columns=["status"])["status"].to_pylist())
-    failed = {status: count for status, count in statuses.items() if status != OK}
-    return replace(report, rows=statuses.total(), captioned=statuses[OK], failed=failed)
+    return report.with_rows(count_statuses(pq.ParquetFile(file).read(columns=["status"])))
+
+
+def count_statuses(rows: "pa.RecordBatch | pa.Table") -> Counter[str]:
+    """How many of the rows have which status."""
+    return Counter({entry["values"]: entry["counts"] for entry in rows.column("status").value_counts().to_pylist()})
 
 
 def rows_of(paths: Sequence[Path], *, retry_failed: bool) -> Iterator[tuple[NDArray[np.int64], NDArray[np.bool_]]]:

@@ -5,7 +5,7 @@ run alone is none. Memory does not grow with the output.
 """
 
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -14,11 +14,12 @@ import numpy as np
 
 from recap_fast.atomic import sha256_of
 from recap_fast.errors import ConfigError, ShardError
-from recap_fast.records import OK, Columns, Identity, Shard
+from recap_fast.records import OK, Identity, Shard, ShardReport
 from recap_fast.shard_set import ShardSet
-from recap_fast.write.done_record import DoneRecord, read_record
+from recap_fast.write.done_record import read_record
 from recap_fast.write.output_folder import OutputFolder
 from recap_fast.write.run_file import read_run_file
+from recap_fast.write.stretches import count_statuses
 
 FaultKind = Literal[
     "no record",
@@ -45,7 +46,7 @@ _REMEDIES: Mapping[FaultKind, str] = {
 }
 """By shard name. Of the kinds that are not here the next run takes care by itself."""
 BATCH_ROWS = 65_536
-CountSamples = Callable[[Shard, Columns], tuple[int, Identity]]
+CountSamples = Callable[[Shard], tuple[int, Identity]]
 """How many samples an input has, and which version of it that is. Raises ShardError where it cannot be read."""
 
 
@@ -84,6 +85,22 @@ class Verdict:
     notes: list[str] = field(default_factory=list)
     """What is no fault of the output: an input that is truncated, or that has changed since."""
 
+    def count(self, record: ShardReport | None) -> None:
+        """Adds a shard, with the rows that its record says."""
+        self.num_shards += 1
+        if record is not None:
+            self.rows += record.rows
+            self.captioned += record.captioned
+            self.failed.update(record.failed)
+
+    def add(self, findings: Iterable[Fault | str]) -> None:
+        """Adds faults, and notes, which are text."""
+        for finding in findings:
+            if isinstance(finding, Fault):
+                self.faults.append(finding)
+            else:
+                self.notes.append(finding)
+
 
 def verify(
     output: OutputFolder, shard_set: ShardSet | None = None, count_samples: CountSamples | None = None
@@ -98,41 +115,38 @@ def verify(
     inputs = {shard.name: shard for shard in shard_set.below(run.root).shards} if shard_set else {}
     verdict = Verdict(num_recounted=len(inputs))
     for name in run.shards:
-        verdict.num_shards += 1
         record = read_record(output.record(name))
+        verdict.count(record)
         if record is None:
             verdict.faults.append(Fault("no record", name, "has no done-record: it is not finished"))
             continue
-        verdict.faults += _check_record(name, record, verdict)
-        verdict.faults += _check_output(output.data(name), name, record)
-        if name in inputs and shard_set is not None and count_samples is not None:
-            verdict.faults += _check_input(inputs[name], shard_set.columns, count_samples, record, verdict)
+        verdict.add(_check_record(name, record))
+        verdict.add(_check_output(output.data(name), name, record))
+        if name in inputs:
+            assert count_samples is not None
+            verdict.add(_check_input(inputs[name], count_samples, record))
     for name in inputs.keys() - run.shards.keys():
         verdict.faults.append(Fault("new input", name, f"{inputs[name].url} is not among the shards of the run"))
-    verdict.faults += _strangers(output, run.shards.keys())
+    verdict.add(_strangers(output, run.shards.keys()))
     return verdict
 
 
-def _check_record(name: str, record: DoneRecord, verdict: Verdict) -> Iterator[Fault]:
-    report = record.report
-    verdict.rows += report.rows
-    verdict.captioned += report.captioned
-    verdict.failed.update(report.failed)
-    if report.shard != name:
-        yield Fault("wrong record", name, f"has the done-record of {report.shard}")
-    if report.status == "truncated":
-        verdict.notes.append(f"{name}: the input is truncated ({report.error}); what is whole of it is captioned")
-    elif report.status != "complete":
-        yield Fault("not complete", name, f"is recorded as {report.status}: {report.error}")
-    num_failed = sum(report.failed.values())
-    if report.rows != report.captioned + num_failed:
-        sentence = f"has {report.rows} rows by its record, but {report.captioned} captioned and {num_failed} failed"
+def _check_record(name: str, record: ShardReport) -> Iterator[Fault | str]:
+    if record.shard != name:
+        yield Fault("wrong record", name, f"has the done-record of {record.shard}")
+    if record.status == "truncated":
+        yield f"{name}: the input is truncated ({record.error}); what is whole of it is captioned"
+    elif record.status != "complete":
+        yield Fault("not complete", name, f"is recorded as {record.status}: {record.error}")
+    num_failed = sum(record.failed.values())
+    if record.rows != record.captioned + num_failed:
+        sentence = f"has {record.rows} rows by its record, but {record.captioned} captioned and {num_failed} failed"
         yield Fault("wrong counts", name, sentence)
 
 
-def _check_output(path: Path, name: str, record: DoneRecord) -> Iterator[Fault]:
-    if record.output_sha256 is None:
-        if record.report.rows or path.exists() or record.report.status != "failed":
+def _check_output(path: Path, name: str, record: ShardReport) -> Iterator[Fault]:
+    if record.output is None:
+        if record.rows or path.exists() or record.status != "failed":
             yield Fault("no output", name, "has no output by its record")
         return
     try:
@@ -143,14 +157,14 @@ def _check_output(path: Path, name: str, record: DoneRecord) -> Iterator[Fault]:
     except OSError as error:
         yield Fault("unreadable", name, f"has no output that can be read: {error}")
         return
-    if size != record.output_bytes:
-        yield Fault("wrong hash", name, f"has {size:,} bytes, and {record.output_bytes:,} were written")
-    elif digest != record.output_sha256:
+    if size != record.output.size_bytes:
+        yield Fault("wrong hash", name, f"has {size:,} bytes, and {record.output.size_bytes:,} were written")
+    elif digest != record.output.sha256:
         yield Fault("wrong hash", name, "is not as it was written: its SHA-256 differs from the record's")
     yield from _check_rows(path, name, record)
 
 
-def _check_rows(path: Path, name: str, record: DoneRecord) -> Iterator[Fault]:
+def _check_rows(path: Path, name: str, record: ShardReport) -> Iterator[Fault]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -162,9 +176,7 @@ def _check_rows(path: Path, name: str, record: DoneRecord) -> Iterator[Fault]:
                 gap = gap or _first_gap(batch["index"].to_numpy(zero_copy_only=False), rows)
                 shards = batch["shard"].unique().to_pylist()
                 other = next((shard for shard in shards if shard != name), other)
-                statuses.update(
-                    {count["values"]: count["counts"] for count in batch["status"].value_counts().to_pylist()}
-                )
+                statuses += count_statuses(batch)
                 rows += batch.num_rows
     except (pa.ArrowException, OSError, KeyError) as error:
         yield Fault("unreadable", name, f"has an output that is no whole Parquet file: {error}")
@@ -188,11 +200,10 @@ def _first_gap(indices: np.ndarray, expected: int) -> str:
     )
 
 
-def _check_counts(name: str, record: DoneRecord, rows: int, statuses: Counter[str]) -> Iterator[Fault]:
-    report = record.report
-    if rows != report.rows:
-        yield Fault("wrong rows", name, f"has {rows} rows, and its record says {report.rows}")
-    expected = Counter({OK: report.captioned}) + Counter(report.failed)
+def _check_counts(name: str, record: ShardReport, rows: int, statuses: Counter[str]) -> Iterator[Fault]:
+    if rows != record.rows:
+        yield Fault("wrong rows", name, f"has {rows} rows, and its record says {record.rows}")
+    expected = Counter({OK: record.captioned}) + Counter(record.failed)
     if statuses != expected:
         yield Fault("wrong counts", name, f"has rows {_shown(statuses)}, and its record says {_shown(expected)}")
 
@@ -201,21 +212,19 @@ def _shown(statuses: Counter[str]) -> str:
     return ", ".join(f"{status} {count}" for status, count in sorted(statuses.items())) or "none"
 
 
-def _check_input(
-    shard: Shard, columns: Columns, count_samples: CountSamples, record: DoneRecord, verdict: Verdict
-) -> Iterator[Fault]:
+def _check_input(shard: Shard, count_samples: CountSamples, record: ShardReport) -> Iterator[Fault | str]:
     try:
-        num_samples, version = count_samples(shard, columns)
+        num_samples, version = count_samples(shard)
     except ShardError as error:
-        if record.report.status != "failed":
+        if record.status != "failed":
             yield Fault("lost input", shard.name, f"cannot be counted again: {error}")
         return
-    has_changed = version != record.identity
+    has_changed = version != record.input
     if has_changed:
-        verdict.notes.append(f"{shard.name}: {shard.url} has changed since it was captioned")
-    if num_samples != record.report.rows:
+        yield f"{shard.name}: {shard.url} has changed since it was captioned"
+    if num_samples != record.rows:
         kind: FaultKind = "changed input" if has_changed else "wrong rows"
-        yield Fault(kind, shard.name, f"has {num_samples} samples in {shard.url}, and {record.report.rows} rows")
+        yield Fault(kind, shard.name, f"has {num_samples} samples in {shard.url}, and {record.rows} rows")
 
 
 def _strangers(output: OutputFolder, names: Collection[str]) -> Iterator[Fault]:

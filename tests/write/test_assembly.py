@@ -82,10 +82,10 @@ def test_the_done_record_has_the_output_and_the_input(job):
     job.add(a, 0)
     job.end(a, 1)
     record = job.ledger.record("a")
-    assert record.identity == VERSION
-    assert record.output_bytes == job.output.data("a").stat().st_size
-    assert record.report.captioned == 1
-    assert record.report.seconds["wall"] > 0
+    assert record.input == VERSION
+    assert record.output.size_bytes == job.output.data("a").stat().st_size
+    assert record.captioned == 1
+    assert record.seconds["wall"] > 0
 
 
 def test_an_empty_shard_is_complete(job):
@@ -108,8 +108,8 @@ def test_a_shard_that_was_not_read_to_its_end_is_interrupted_and_its_rows_are_ke
 
 def test_a_shard_that_could_not_be_opened_has_a_record_of_why(job):
     job.assembly.end(EndOfShard(job.shards[1], 0, True, "is no tar"))
-    assert job.assembly.reports == [ShardReport(shard="b", status="failed", error="is no tar")]
-    assert job.ledger.record("b").report.error == "is no tar"
+    assert job.assembly.reports == [ShardReport(shard="b", url="/in/b.tar", status="failed", error="is no tar")]
+    assert job.ledger.record("b").error == "is no tar"
     job.assembly.close()
     assert len(job.assembly.reports) == 1
 

@@ -1,7 +1,9 @@
 import contextlib
+import dataclasses
 import errno
 import multiprocessing
 import os
+from collections import Counter
 
 import numpy as np
 import pytest
@@ -10,7 +12,7 @@ from support.fake_runs import FakeRun, captions, expected_captions, write_shards
 from support.shard_files import webdataset_members, write_rows, write_tar
 
 from recap_fast.atomic import replace, sha256_of, temporary_path
-from recap_fast.records import Identity, ShardReport
+from recap_fast.records import Identity, OutputFile, ShardReport
 from recap_fast.shards.expand import expand
 from recap_fast.shards.identity import identity
 from recap_fast.shards.reader import count_samples
@@ -45,13 +47,15 @@ def finish(ledger, shard, *, failed=(), status="complete", version=None, indices
     indices = list(indices)
     path = temporary_path(ledger.output.data(shard.name))
     write_rows(path, shard.name, indices, failed=failed, made_from=version.text, tag=tag)
-    digest, size_bytes = sha256_of(path), path.stat().st_size
+    output = output_file(path)
     replace(path, ledger.output.data(shard.name))
-    counts = {"truncated": len(failed)} if failed else {}
-    report = ShardReport(
-        shard=shard.name, status=status, rows=len(indices), captioned=len(indices) - len(failed), failed=counts
-    )
-    ledger.commit(shard, report, version, sha256=digest, size_bytes=size_bytes)
+    report = ShardReport(shard=shard.name, url=shard.url, status=status, input=version, output=output)
+    statuses = Counter({"ok": len(indices) - len(failed), "truncated": len(failed)})
+    ledger.commit(report.with_rows(+statuses))
+
+
+def output_file(path):
+    return OutputFile(sha256_of(path), path.stat().st_size)
 
 
 def stretch(ledger, shard, indices, *, version=None, failed=(), tag=""):
@@ -233,10 +237,10 @@ def test_a_shard_that_could_not_be_read_has_no_output(inputs, output):
     ledger = open_ledger(output, inputs)
     shard = ledger.shards[0]
     kept = stretch(ledger, shard, [0])
-    ledger.commit(shard, ShardReport(shard="0", status="failed", error="is no tar"), None)
+    ledger.commit(ShardReport(shard="0", url=shard.url, status="failed", error="is no tar"))
     record = ledger.record("0")
     assert record is not None
-    assert (record.report.error, record.identity, record.output_sha256) == ("is no tar", None, None)
+    assert (record.error, record.input, record.output) == ("is no tar", None, None)
     assert kept.exists()
     assert reasons(ledger)["0"] == "failed"
 
@@ -249,11 +253,11 @@ def test_a_record_fits_the_file_that_another_process_put_in_the_place_of_ours(in
     assert ours is not None
     finish(ledger, shard, tag=" by another process")
     # our record is written after the other's file and record
-    ledger.commit(shard, ours.report, ours.identity, sha256=ours.output_sha256, size_bytes=ours.output_bytes)
+    ledger.commit(ours)
     record = ledger.record("0")
     assert record is not None
-    assert record.output_sha256 == sha256_of(ledger.output.data(shard.name)) != ours.output_sha256
-    assert (record.report.captioned, record.report.failed) == (N, {})
+    assert record.output == output_file(ledger.output.data(shard.name)) != ours.output
+    assert (record.captioned, record.failed) == (N, {})
 
 
 def test_what_is_counted_again_is_one_file(inputs, output, monkeypatch):
@@ -270,14 +274,14 @@ def test_what_is_counted_again_is_one_file(inputs, output, monkeypatch):
 
     replaced, other = [], open_ledger(output, inputs)
     monkeypatch.setattr("recap_fast.write.ledger.recount", recount)
-    lost = ShardReport(shard="0", status="complete", rows=N, captioned=N)
-    ledger.commit(shard, lost, identity(shard), sha256="0" * 64, size_bytes=1)
+    lost = ledger.record("0")
+    assert lost is not None
+    ledger.commit(dataclasses.replace(lost, output=OutputFile("0" * 64, 1)))
     record = ledger.record("0")
     assert record is not None
     assert replaced
-    assert record.output_sha256 == sha256_of(ledger.output.data(shard.name))
-    assert record.output_bytes == ledger.output.data(shard.name).stat().st_size
-    assert (record.report.captioned, record.report.failed) == (N - 2, {"truncated": 2})
+    assert record.output == output_file(ledger.output.data(shard.name))
+    assert (record.captioned, record.failed) == (N - 2, {"truncated": 2})
 
 
 def _work_and_commit(output, inputs, barrier):

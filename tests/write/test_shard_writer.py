@@ -11,7 +11,7 @@ from support.fake_runs import detokenize
 from support.finished_rows import finished
 from support.runs import indices, num_row_groups
 
-from recap_fast.records import Identity, Shard
+from recap_fast.records import Identity, OutputFile, Shard
 from recap_fast.write import shard_writer
 from recap_fast.write.output_folder import OutputFolder
 from recap_fast.write.shard_writer import ShardWriter
@@ -46,12 +46,12 @@ def test_whatever_the_order_in_the_rows_come_out_in_input_order(tmp_path_factory
         patch.setattr(shard_writer, "STRETCH_ROWS", 5)
         writer = make_writer(folder)
         released = [writer.add(finished(2 * o, f"caption {o}", order=o)) for o in order]
-        file = writer.finish()
+        report = writer.finish()
     table = pq.ParquetFile(output(folder)).read()
     assert table["index"].to_pylist() == list(range(0, 34, 2))
     assert table["re_caption"].to_pylist() == [f"caption {o}" for o in range(17)]
     assert sum(released) == 17 == writer.num_in_order
-    assert (file.rows, file.captioned) == (17, 17)
+    assert (report.rows, report.captioned) == (17, 17)
     assert [len(s) for s in stretches(folder)] == [5, 5, 5]
 
 
@@ -106,22 +106,23 @@ def test_new_rows_take_the_place_of_kept_ones_and_counts_are_of_all(tmp_path):
     first = make_writer(tmp_path)
     for index, caption in enumerate(["a", None, None, "d"]):
         first.add(finished(index, caption))
-    file = first.finish()
-    assert (file.rows, file.captioned, file.failed, file.num_tokens) == (4, 2, {"not_an_image": 2}, 4)
+    report = first.finish()
+    assert (report.rows, report.captioned, report.failed, report.num_tokens) == (4, 2, {"not_an_image": 2}, 4)
     again = make_writer(tmp_path, kept=[output(tmp_path)])
     again.add(finished(1, "b", order=0))
     again.add(finished(2, None, order=1))
-    file = again.finish()
-    assert (file.rows, file.captioned, file.failed) == (4, 3, {"not_an_image": 1})
+    report = again.finish()
+    assert (report.rows, report.captioned, report.failed) == (4, 3, {"not_an_image": 1})
     assert pq.ParquetFile(output(tmp_path)).read()["re_caption"].to_pylist() == ["a", "b", None, "d"]
 
 
 def test_the_report_names_the_very_file(tmp_path):
     writer = make_writer(tmp_path)
     writer.add(finished(0))
-    file = writer.finish()
+    report = writer.finish()
+    assert (report.shard, report.url, report.status, report.input) == ("a/0", SHARD.url, "complete", Identity(12, "34"))
     content = output(tmp_path).read_bytes()
-    assert (file.size_bytes, file.sha256) == (len(content), hashlib.sha256(content).hexdigest())
+    assert report.output == OutputFile(hashlib.sha256(content).hexdigest(), len(content))
 
 
 def test_the_metadata_is_that_of_the_file_and_of_every_stretch(tmp_path, stretch):
@@ -137,8 +138,8 @@ def test_the_metadata_is_that_of_the_file_and_of_every_stretch(tmp_path, stretch
 
 
 def test_a_shard_without_samples_is_a_file_without_rows(tmp_path):
-    file = make_writer(tmp_path).finish()
-    assert (file.rows, file.captioned, file.failed, file.num_tokens) == (0, 0, {}, 0)
+    report = make_writer(tmp_path).finish()
+    assert (report.rows, report.captioned, report.failed, report.num_tokens) == (0, 0, {}, 0)
     assert indices(output(tmp_path)) == []
 
 

@@ -1,13 +1,15 @@
 import hashlib
 import json
+from collections import Counter
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from support.shard_files import webdataset_members, write_rows, write_tar
 
+from recap_fast.atomic import sha256_of
 from recap_fast.errors import ConfigError
-from recap_fast.records import ShardReport
+from recap_fast.records import OutputFile, ShardReport
 from recap_fast.shards.expand import expand
 from recap_fast.shards.identity import identity
 from recap_fast.shards.reader import count_samples
@@ -32,9 +34,9 @@ def output(tmp_path, shard_set):
     for shard in ledger.shards:
         version = identity(shard)
         path = write_rows(ledger.output.data(shard.name), shard.name, range(N), failed=[2], made_from=version.text)
-        report = ShardReport(shard=shard.name, status="complete", rows=N, captioned=N - 1, failed={"truncated": 1})
-        digest = hashlib.sha256(path.read_bytes()).hexdigest()
-        ledger.commit(shard, report, version, sha256=digest, size_bytes=path.stat().st_size)
+        written = OutputFile(sha256_of(path), path.stat().st_size)
+        report = ShardReport(shard=shard.name, url=shard.url, status="complete", input=version, output=written)
+        ledger.commit(report.with_rows(Counter(ok=N - 1, truncated=1)))
     return tmp_path / "out"
 
 
@@ -59,8 +61,7 @@ def edit_record(output, name, /, **fields):
 def rewrite(output, name, indices, **options):
     """Replaces an output, and its hash in the record: only the rows can give it away."""
     path = write_rows(output / "data" / f"{name}.parquet", options.pop("shard", name), indices, **options)
-    digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    edit_record(output, name, output={"sha256": digest, "size_bytes": path.stat().st_size})
+    edit_record(output, name, output={"sha256": sha256_of(path), "size_bytes": path.stat().st_size})
 
 
 def test_a_good_run_has_no_faults(output, shard_set):
