@@ -22,13 +22,9 @@ from pathlib import Path
 import numpy as np
 
 from recap_fast.bench.report import provenance
-from recap_fast.bench.stages import caption_all
 from recap_fast.decode.decoder import make_decoder
-from recap_fast.generate.backends import open_engine
 from recap_fast.generate.engine import EngineOptions
-from recap_fast.generate.prompt import MAX_FIELD_TOKENS, PromptEncoder
-from recap_fast.generate.spec import EngineSpec
-from recap_fast.generate.tokenizer import load_tokenizer
+from recap_fast.generate.prepared import PreparedEngine, generate_all
 from recap_fast.records import OK, Request
 from recap_fast.shards.expand import expand
 from recap_fast.shards.reader import open_shard
@@ -54,9 +50,8 @@ class Result:
 
 def read_requests(engine: Path, shards: Sequence[str], limit: int) -> list[Request]:
     """The first images of the shards, decoded as the engine wants them."""
-    spec = EngineSpec.load(engine)
-    prompts = PromptEncoder(load_tokenizer(engine), spec.prompt, MAX_FIELD_TOKENS, spec.limits.max_text_tokens)
-    images = []
+    prepared, images = PreparedEngine.read(engine), []
+    spec = prepared.spec
     for shard in expand(list(shards)).shards:
         with open_shard(shard) as reader:
             images += [s.image for s in reader.samples(np.empty(0, np.int64)) if s.status == OK]
@@ -66,7 +61,7 @@ def read_requests(engine: Path, shards: Sequence[str], limit: int) -> list[Reque
     for first in range(0, min(len(images), limit), DECODE_BATCH):
         batch = decoder.decode(images[first : min(first + DECODE_BATCH, limit)])
         good = [p for p, outcome in zip(batch.pixels, batch.outcomes, strict=True) if outcome.status == OK]
-        text_ids = prompts.text_ids({})[0]
+        text_ids = prepared.prompts.text_ids({})[0]
         requests += [Request(len(requests) + i, p, text_ids, spec.limits.max_new_tokens) for i, p in enumerate(good)]
     decoder.close()
     return requests
@@ -74,15 +69,13 @@ def read_requests(engine: Path, shards: Sequence[str], limit: int) -> list[Reque
 
 def measure(folder: Path, requests: Sequence[Request], options: EngineOptions, repeat: int) -> Result:
     """Captions all images `repeat` times, after a warm-up of one full batch."""
-    spec = EngineSpec.load(folder)
-    prompts = PromptEncoder(load_tokenizer(folder), spec.prompt, MAX_FIELD_TOKENS, spec.limits.max_text_tokens)
-    engine = open_engine(folder, spec, options, prompts.prefix_ids.tolist())
+    engine = PreparedEngine.read(folder).open(options)
     try:
-        caption_all(engine, requests[: engine.free_slots])
+        list(generate_all(engine, requests[: engine.free_slots]))
         seconds = []
         for _ in range(repeat):
             start = time.perf_counter()
-            done = caption_all(engine, requests)
+            done = list(generate_all(engine, requests))
             seconds.append(time.perf_counter() - start)
         captions = [c.token_ids.tolist() for c in sorted(done, key=lambda c: c.id)]
         return Result(engine.describe(), captions, tuple(seconds), sum(c.num_tokens for c in done))

@@ -1,4 +1,4 @@
-"""TensorRT-LLM, where it is installed: the demo engine, built and run by both flows, beside the torch engine.
+"""TensorRT-LLM, where it is installed: the demo engine, compiled and run, beside the torch engine.
 
 It is the first thing to run where the library and a GPU are at hand: the demo's captions are known, so that a wrong
 name, id, table or stop rule shows. Rates are those of a small model and say nothing; benchmarks/compare_trtllm.py
@@ -13,7 +13,6 @@ from make_shards import make_shards
 
 from gpu.setting import ROOT, Found, Setting
 from recap_fast.build.engine_directory import build_engine
-from recap_fast.generate.tensorrt_backend.manifest import FLOWS
 
 CHECKPOINT = ROOT / "demo/recap-tiny"
 SCENES, TINY_SCENES = 400, 24
@@ -22,7 +21,7 @@ BAR = 0.97
 
 
 def run(setting: Setting) -> Found:
-    """Both flows, each with the torch engine as its reference."""
+    """The compiled engine with the torch engine as its reference."""
     found = setting.find("trtllm")
     if importlib.util.find_spec("tensorrt_llm") is None:
         found.add("TensorRT-LLM", "not installed")
@@ -31,14 +30,13 @@ def run(setting: Setting) -> Found:
     if not shards.is_dir():
         make_shards(shards, num_shards=1, num_samples=count, seed=10**6)
     torch_engine = _build(setting.work / "trtllm-torch")
-    for flow in FLOWS:
-        with found.trying(f"flow {flow}"):
-            engine = _build(setting.work / f"trtllm-{flow}", backend="tensorrt-llm", flow=flow)
-            _, row = compare([torch_engine, engine], [f"{shards}/*.tar"], count, repeat=1)
-            found.details[flow] = row
-            share = float(str(row["equal_captions"]))
-            what = f"flow {flow}, demo engine: captions equal to the torch engine's"
-            found.add(what, f"{share:.1%}", f">= {BAR:.0%}", share >= BAR)
+    with found.trying("demo engine"):
+        engine = _build(setting.work / "trtllm", backend="tensorrt-llm")
+        _, row = compare([torch_engine, engine], [f"{shards}/*.tar"], count, repeat=1)
+        found.details["demo engine"] = row
+        share = float(str(row["equal_captions"]))
+        what = "demo engine: captions equal to the torch engine's"
+        found.add(what, f"{share:.1%}", f">= {BAR:.0%}", share >= BAR)
     return found
 
 

@@ -10,11 +10,8 @@ import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
-
 from recap_fast.errors import ConfigError
-from recap_fast.generate.prompt import BOS, QUESTION, PromptEncoder, Special, find_template
+from recap_fast.generate.prompt import BOS, QUESTION, Special, find_template
 from recap_fast.generate.spec import PromptSpec
 from recap_fast.generate.tokenizer import Tokenizer
 from recap_fast.write.output_folder import OutputFolder
@@ -50,13 +47,6 @@ def make_texts(captions: Sequence[str], prompt: PromptSpec, tokenizer: Tokenizer
     pieces = [p.token if isinstance(p, Special) else p for p in (*template.before, *template.after)]
     start = first_special(tokenizer, BOS) + "".join(pieces).replace(QUESTION, question)
     return [start + caption for caption in captions]
-
-
-def make_rows(captions: Sequence[str], prompt: PromptSpec, tokenizer: Tokenizer) -> list[NDArray[np.int32]]:
-    """The same conversations as token ids."""
-    encoder = PromptEncoder(tokenizer, prompt)
-    start = np.concatenate([encoder.prefix_ids, encoder.text_ids({})[0]])
-    return [np.concatenate([start, tokenizer.encode(caption, continues=True)]) for caption in captions]
 
 
 def first_special(tokenizer: Tokenizer, tokens: Sequence[str]) -> str:

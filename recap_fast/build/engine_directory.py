@@ -33,7 +33,6 @@ from recap_fast.errors import ConfigError
 from recap_fast.generate.json_file import read_json
 from recap_fast.generate.prompt import PromptEncoder, Template, find_template
 from recap_fast.generate.spec import SPEC_FILE, WEIGHTS_FILE, Backend, EngineSpec, Limits, Precision, PromptSpec
-from recap_fast.generate.tensorrt_backend.manifest import Flow
 from recap_fast.generate.tokenizer import TOKENIZER_FILES, Tokenizer, find_tokenizer, load_tokenizer
 from recap_fast.generate.torch_backend.precision import check_precision, find_hardware
 from recap_fast.version import __version__
@@ -51,21 +50,20 @@ def build_engine(
     overwrite: bool = False,
     progress: OnProgress | None = None,
     backend: Backend = "torch",
-    flow: Flow | None = None,
     calibration: Path | None = None,
 ) -> EngineSpec:
     """Builds an engine directory and returns what its engine.json says.
 
     `recipe` is a path or the name of a recipe that ships; `tokenizer` a folder or file to use instead of the
     checkpoint's; `precision` replaces the recipe's; `progress` is called with bytes written and bytes in all;
-    `flow` ('trt' unless given) and `calibration` (captions, for FP8) are the backend tensorrt-llm's. Raises ConfigError
-    for anything that cannot be used, before any weight is read where that can be known.
+    `calibration` has captions, for FP8 of the backend tensorrt-llm. Raises ConfigError for anything that cannot be
+    used, before any weight is read where that can be known.
     """
     choices = load_recipe(recipe)
     if precision is not None:
         choices = replace(choices, precision=_precision(precision))
-    if backend == "torch" and (flow or calibration):
-        raise ConfigError("--flow and --calibration are for --backend tensorrt-llm.")
+    if backend == "torch" and calibration:
+        raise ConfigError("--calibration is for --backend tensorrt-llm: leave it out.")
     _check_output(output, overwrite)
     source = open_checkpoint(checkpoint)
     architecture = read_architecture(checkpoint)
@@ -76,7 +74,7 @@ def build_engine(
     check_sides(plan, spec.precision)
     _check_device(spec)
     progress, parts = progress or _no_progress, Parts(spec, source, architecture, tokenizer_file)
-    tensorrt = TensorRTBuild(parts, flow or "trt", calibration) if backend == "tensorrt-llm" else None
+    tensorrt = TensorRTBuild(parts, calibration) if backend == "tensorrt-llm" else None
     with _new_folder(output, overwrite) as folder:
         if tensorrt is not None:
             spec = tensorrt.write(folder, output, progress)

@@ -1,17 +1,16 @@
 """`build-engine --backend tensorrt-llm`: the model part of an engine directory.
 
     weights.safetensors   vision tower and projector, as in every engine; the torch code runs them
-    tensorrt_llm/         the language model: compiled (flow trt), or weights (flow pytorch); see manifest.py
+    tensorrt_llm/         the compiled language model; see manifest.py
 
-Tokenizer and engine.json are written by generate/build.py, as for every engine.
+Tokenizer and engine.json are written by engine_directory.py, as for every engine.
 """
 
-import hashlib
-import json
 import logging
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
+from recap_fast.atomic import sha256_of
 from recap_fast.build import calibration as texts
 from recap_fast.build.architecture import Architecture
 from recap_fast.build.checkpoint import Checkpoint
@@ -27,14 +26,7 @@ from recap_fast.generate.json_file import read_json
 from recap_fast.generate.prompt import BOS, PromptEncoder, find_template
 from recap_fast.generate.spec import WEIGHTS_FILE, EngineSpec
 from recap_fast.generate.tensorrt_backend import environment
-from recap_fast.generate.tensorrt_backend.manifest import (
-    ARCHITECTURE,
-    CONFIG_FILE,
-    MODEL_FOLDER,
-    BuiltLimits,
-    Flow,
-    Manifest,
-)
+from recap_fast.generate.tensorrt_backend.manifest import CONFIG_FILE, MODEL_FOLDER, BuiltLimits, Manifest
 from recap_fast.generate.tokenizer import Tokenizer, load_tokenizer
 
 logger = logging.getLogger(__name__)
@@ -59,12 +51,12 @@ class Parts:
 class TensorRTBuild:
     """One build. Made, it has checked all that can be known before weights are read."""
 
-    def __init__(self, parts: Parts, flow: Flow, calibration: Path | None):
+    def __init__(self, parts: Parts, calibration: Path | None):
         """`calibration` holds captions, for FP8. Raises ConfigError where library, GPU or choices do not fit."""
-        self._version, self._gpu = environment.require_library(flow), environment.find_gpu("auto")
-        self._parts, self._spec, self._flow = parts, parts.spec, flow
+        self._version, self._gpu = environment.require_library(), environment.find_gpu("auto")
+        self._parts, self._spec = parts, parts.spec
         self._tokenizer = load_tokenizer(parts.tokenizer_file)
-        _check_precision(self._spec, flow, parts.tokenizer_file, calibration)
+        _check_precision(self._spec, parts.tokenizer_file, calibration)
         self._captions = [] if calibration is None else texts.read_captions(calibration)
 
     def write(self, folder: Path, output: Path, progress: OnProgress) -> EngineSpec:
@@ -76,11 +68,8 @@ class TensorRTBuild:
         parts, model = self._parts, folder / MODEL_FOLDER
         vision = write_vision(folder / WEIGHTS_FILE, parts.architecture, parts.checkpoint, self._spec.compute_precision)
         limits = make_limits(self._spec, self._tokenizer)
-        if self._flow == "trt":
-            with neutral_folder(output) as staging:
-                self._compile(staging, model, limits, progress)
-        else:
-            self._export(output, model, progress)
+        with neutral_folder(output) as staging:
+            self._compile(staging, model, limits, progress)
         manifest = self._manifest(limits, model)
         return replace(
             self._spec,
@@ -95,7 +84,7 @@ class TensorRTBuild:
             from recap_fast.generate.tensorrt_backend.trt_flow import compile_model, load_model, quantize_model
 
         spec, llama = self._spec, staging / "lm"
-        write_language_model(llama, spec, self._parts.checkpoint, "LlamaForCausalLM", progress)
+        write_language_model(llama, spec, self._parts.checkpoint, progress)
         logger.info("compiling with TensorRT-LLM %s on %s: some minutes", self._version, self._gpu.name)
         if spec.precision == "fp8":
             _, template = find_template(spec.prompt.template, self._tokenizer)
@@ -108,29 +97,12 @@ class TensorRTBuild:
             loaded = load_model(llama, spec)
         compile_model(loaded, model, spec, limits, staging / "timing.cache")
 
-    def _export(self, output: Path, model: Path, progress: OnProgress) -> None:
-        spec = self._spec
-        if spec.precision != "fp8":
-            write_language_model(model, spec, self._parts.checkpoint, ARCHITECTURE, progress)
-            return
-        from recap_fast.build.fp8_export import export_fp8
-
-        with neutral_folder(output) as staging:
-            write_language_model(staging / "lm", spec, self._parts.checkpoint, "LlamaForCausalLM", progress)
-            rows = texts.make_rows(self._captions, spec.prompt, self._tokenizer)
-            export_fp8(staging / "lm", model, rows, self._gpu.device)
-        config = read_json(model / CONFIG_FILE)
-        config["architectures"] = [ARCHITECTURE]
-        (model / CONFIG_FILE).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
-
     def _manifest(self, limits: BuiltLimits, model: Path) -> Manifest:
         spec = self._spec
         quant_algo = "FP8" if spec.precision == "fp8" else None
         kv_cache = "FP8" if spec.kv_precision == "fp8" else None
-        if self._flow == "trt":
-            limits = _read_back(model, limits, quant_algo)
+        limits = _read_back(model, limits, quant_algo)
         return Manifest(
-            flow=self._flow,
             versions=environment.installed_versions(),
             gpu=self._gpu.name,
             sm=self._gpu.sm,
@@ -158,7 +130,7 @@ def make_limits(spec: EngineSpec, tokenizer: Tokenizer) -> BuiltLimits:
     )
 
 
-def _check_precision(spec: EngineSpec, flow: Flow, tokenizer_file: Path, calibration: Path | None) -> None:
+def _check_precision(spec: EngineSpec, tokenizer_file: Path, calibration: Path | None) -> None:
     if spec.precision == "int8":
         raise ConfigError("precision int8 is the torch backend's: with TensorRT-LLM take fp8, bfloat16 or float16.")
     if spec.precision == "fp8" and calibration is None:
@@ -168,15 +140,15 @@ def _check_precision(spec: EngineSpec, flow: Flow, tokenizer_file: Path, calibra
         )
     if spec.precision != "fp8" and calibration is not None:
         raise ConfigError(f"--calibration is for precision fp8, and the engine is {spec.precision}: leave it out.")
-    if flow != "trt":
-        return
     if spec.precision == "fp8" and tokenizer_file.suffix == ".model":
         raise ConfigError(
             f"FP8 is calibrated with transformers' tokenizer, which reads no {tokenizer_file.name}: give the model's "
             "tokenizer.json with --tokenizer."
         )
     if spec.kv_precision == "fp8" and spec.precision != "fp8":
-        raise ConfigError("kv_precision fp8 in flow trt is set by FP8's calibration: take precision fp8, or 'auto'.")
+        raise ConfigError(
+            "kv_precision fp8 comes with FP8's calibration: take precision fp8 too, or kv_precision 'auto'."
+        )
 
 
 def _read_back(model: Path, limits: BuiltLimits, quant_algo: str | None) -> BuiltLimits:
@@ -194,8 +166,4 @@ def _read_back(model: Path, limits: BuiltLimits, quant_algo: str | None) -> Buil
 
 def _hashes(folder: Path, model: Path) -> dict[str, str]:
     """SHA-256 of the model's files, by their paths in the engine directory."""
-    found = {}
-    for path in sorted(p for p in model.rglob("*") if p.is_file()):
-        with path.open("rb") as file:
-            found[path.relative_to(folder).as_posix()] = hashlib.file_digest(file, "sha256").hexdigest()
-    return found
+    return {p.relative_to(folder).as_posix(): sha256_of(p) for p in sorted(model.rglob("*")) if p.is_file()}

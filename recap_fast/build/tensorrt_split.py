@@ -55,12 +55,10 @@ def write_vision(path: Path, architecture: Architecture, checkpoint: Checkpoint,
     return write_weights(path, plan, checkpoint, precision, lambda done, total: None)
 
 
-def write_language_model(
-    folder: Path, spec: EngineSpec, checkpoint: Checkpoint, architecture: str, progress: OnProgress
-) -> None:
+def write_language_model(folder: Path, spec: EngineSpec, checkpoint: Checkpoint, progress: OnProgress) -> None:
     """Makes a folder as transformers' Llama has it: config.json and model.safetensors in the engine's precision."""
     folder.mkdir(parents=True)
-    config = llama_config(spec, architecture)
+    config = llama_config(spec)
     (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
     generation = {"eos_token_id": list(spec.stop_ids), "do_sample": False}
     (folder / "generation_config.json").write_text(json.dumps(generation, indent=2) + "\n", encoding="utf-8")
@@ -101,7 +99,7 @@ def plan_llama(text: TextSpec) -> list[FusedTensor]:
     return [*plan, FusedTensor("lm_head.weight", {source: shapes["embed_tokens"]})]
 
 
-def llama_config(spec: EngineSpec, architecture: str) -> dict[str, Any]:
+def llama_config(spec: EngineSpec) -> dict[str, Any]:
     """The config.json, in the spelling of transformers 4."""
     text, rope = spec.text, spec.text.rope
     scaling = {
@@ -112,7 +110,7 @@ def llama_config(spec: EngineSpec, architecture: str) -> dict[str, Any]:
         "original_max_position_embeddings": rope.original_max_positions,
     }
     return {
-        "architectures": [architecture],
+        "architectures": ["LlamaForCausalLM"],
         "model_type": "llama",
         "torch_dtype": spec.compute_precision,
         "vocab_size": text.vocab_size,

@@ -31,7 +31,7 @@ def test_transformers_gets_the_same_logits(layout, text, tmp_path):
     model = checkpoints.make_checkpoint(tmp_path / "checkpoint", layout, text=text).float()
     spec = build_engine("llava", tmp_path / "checkpoint", tmp_path / "engine", precision="float32")
     source = open_checkpoint(tmp_path / "checkpoint")
-    write_language_model(tmp_path / "lm", spec, source, "LlamaForCausalLM", lambda done, total: None)
+    write_language_model(tmp_path / "lm", spec, source, lambda done, total: None)
     plain = AutoModelForCausalLM.from_pretrained(tmp_path / "lm", dtype=torch.float32).eval()
     assert type(plain).__name__ == "LlamaForCausalLM"
     ids = torch.arange(20)[None]
@@ -44,7 +44,7 @@ def test_transformers_gets_the_same_logits(layout, text, tmp_path):
 def test_the_config_is_in_transformers_4s_spelling(tmp_path):
     checkpoints.make_checkpoint(tmp_path / "checkpoint", text={"rope_parameters": LLAMA31})
     spec = build_engine("llava", tmp_path / "checkpoint", tmp_path / "engine", precision="bfloat16")
-    config = llama_config(spec, "LlamaForCausalLM")
+    config = llama_config(spec)
     assert (config["model_type"], config["torch_dtype"], config["rope_theta"]) == ("llama", "bfloat16", 500000.0)
     assert config["rope_scaling"]["factor"] == 8.0
     assert read_architecture(tmp_path / "checkpoint").text == EngineSpec.load(tmp_path / "engine").text

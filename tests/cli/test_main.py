@@ -17,7 +17,7 @@ from recap_fast.generate.spec import Sizes
 
 OPTIONS = {
     "build-engine": {
-        *("recipe", "--checkpoint", "--output", "--tokenizer", "--precision", "--backend", "--flow", "--calibration"),
+        *("recipe", "--checkpoint", "--output", "--tokenizer", "--precision", "--backend", "--calibration"),
         *("--tune", "--overwrite"),
     },
     "tune": {"--engine", "--device"},

@@ -1,4 +1,4 @@
-"""The TensorRT-LLM engine: our vision tower encodes images, TensorRT-LLM generates, both flows behind one session.
+"""The TensorRT-LLM engine: our vision tower encodes images, TensorRT-LLM's compiled language model generates captions.
 
 Requests wait for a group of images to encode, then they are in flight, twice as many as the batch takes, so that a
 joining request is never waited for. Whole captions come back, in the order in which they end.
@@ -9,6 +9,7 @@ import time
 from collections import deque
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -19,21 +20,16 @@ from recap_fast.errors import ConfigError, EngineError
 from recap_fast.generate.engine import EngineOptions, SharedPrompt, Statistics, check_request
 from recap_fast.generate.spec import WEIGHTS_FILE, EngineSpec
 from recap_fast.generate.tensorrt_backend import environment
-from recap_fast.generate.tensorrt_backend.manifest import FLOWS, Manifest, check_model_folder
-from recap_fast.generate.tensorrt_backend.session import (
-    Answer,
-    Answers,
-    Prompt,
-    Session,
-    SessionOptions,
-    complete,
-    request_seed,
-)
+from recap_fast.generate.tensorrt_backend.manifest import MODEL_FOLDER, Manifest, check_model_folder
+from recap_fast.generate.tensorrt_backend.session import Answer, Answers, Prompt, complete, request_seed
 from recap_fast.generate.torch_backend.loading import load_weights
 from recap_fast.generate.torch_backend.ops.select import select_ops
 from recap_fast.generate.torch_backend.precision import check_precision, find_hardware
 from recap_fast.generate.torch_backend.vision import VisionTower
 from recap_fast.records import Completion, Request
+
+if TYPE_CHECKING:
+    from recap_fast.generate.tensorrt_backend.trt_flow import TrtSession
 
 IN_FLIGHT = 2
 """Requests that TensorRT-LLM holds, in multiples of its batch. Each has its image's embeddings on the GPU."""
@@ -51,9 +47,7 @@ class TensorRTEngine:
     def __init__(self, folder: Path, spec: EngineSpec, options: EngineOptions, prompt: SharedPrompt):
         """Raises ConfigError where library, GPU, engine and options do not fit together."""
         manifest = Manifest.parse(spec.backend_data or {})
-        if manifest.flow not in FLOWS:
-            raise ConfigError(f"{folder}: engine.json says nothing of TensorRT-LLM's flow: build the engine again.")
-        self._version = environment.require_library(manifest.flow)
+        self._version = environment.require_library()
         self._gpu = environment.find_gpu(options.device)
         environment.check_same_machine(manifest, self._version, self._gpu)
         check_precision(spec.precision, find_hardware(self._gpu.device), spec.kv_precision)
@@ -88,9 +82,9 @@ class TensorRTEngine:
         return IN_FLIGHT * self._num_slots - len(self._waiting) - len(self._running)
 
     def describe(self) -> str:
-        """Backend, flow, device, precision and slots in one line."""
+        """Backend, device, precision and slots in one line."""
         return (
-            f"tensorrt-llm {self._version}, flow {self._manifest.flow}, on {self._gpu.name}, {self.spec.precision}, "
+            f"tensorrt-llm {self._version} on {self._gpu.name}, {self.spec.precision}, "
             f"{self._num_slots} slots, {self._group} images encoded at once"
         )
 
@@ -219,20 +213,9 @@ class TensorRTEngine:
         ops = select_ops(device, weights["vision.class"].dtype)
         return VisionTower(self.spec.vision, self.spec.preprocess, weights, ops)
 
-    def _open(self, folder: Path) -> Session:
-        options = SessionOptions(
-            folder=folder,
-            manifest=self._manifest,
-            num_slots=self._num_slots,
-            stop_ids=self.spec.stop_ids,
-            sampling=self._options.sampling,
-        )
-        if self._manifest.flow == "trt":
-            with environment.importing():
-                from recap_fast.generate.tensorrt_backend.trt_flow import TrtSession
-
-            return TrtSession(options, self._answers)
+    def _open(self, folder: Path) -> "TrtSession":
         with environment.importing():
-            from recap_fast.generate.tensorrt_backend.pytorch_flow import PytorchSession
+            from recap_fast.generate.tensorrt_backend.trt_flow import TrtSession
 
-        return PytorchSession(options, self._answers)
+        model, limits, sampling = folder / MODEL_FOLDER, self._manifest.limits, self._options.sampling
+        return TrtSession(model, limits, self._num_slots, self.spec.stop_ids, sampling, self._answers)

@@ -1,14 +1,11 @@
-"""What has to be on this machine: TensorRT-LLM in a version that has the flow, and an NVIDIA GPU.
+"""What this machine needs: TensorRT-LLM 1.2 from 1.2.1 on, and an NVIDIA GPU.
 
-    flow trt       1.2.1 up to 1.3: the last stable versions that compile engines (removed upstream in 1.3.0rc21)
-    flow pytorch   1.2.1 up to 1.5; recap-fast was written against 1.2.1
-
-Nothing here imports TensorRT-LLM: that takes half a minute, and says less than its metadata.
+1.2 is the last stable release that compiles engines: 1.3.0rc21 removed the compiler. recap-fast was written for 1.2.1.
+Nothing here imports TensorRT-LLM: the import takes half a minute and tells less than the package's metadata.
 """
 
 import importlib.metadata
 import logging
-import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,19 +14,17 @@ from dataclasses import dataclass
 import torch
 
 from recap_fast.errors import ConfigError
-from recap_fast.generate.tensorrt_backend.manifest import Flow, Manifest
+from recap_fast.generate.tensorrt_backend.manifest import Manifest
 
 logger = logging.getLogger(__name__)
 
 WRITTEN_FOR = "1.2.1"
-OLDEST = (1, 2, 1)
-ENDS: dict[Flow, tuple[int, int]] = {"trt": (1, 3), "pytorch": (1, 5)}
-"""The first release that a flow is not run on."""
+OLDEST, END = (1, 2, 1), (1, 3)
+"""The first release that is taken, and the first one after it that is not."""
 WHERE = (
     "Run recap-fast in NVIDIA's container 'TensorRT-LLM Release' of version 1.2.1, from the NGC catalog, or install "
     "the wheel of tensorrt_llm 1.2.1 from NVIDIA's own Python package index: what PyPI has by that name is a stub."
 )
-SINGLE_PROCESS = "TLLM_WORKER_USE_SINGLE_PROCESS"
 DISTRIBUTIONS = {"tensorrt_llm": "tensorrt-llm", "tensorrt": "tensorrt", "modelopt": "nvidia-modelopt"}
 
 
@@ -43,27 +38,26 @@ class Gpu:
     device: torch.device
 
 
-def require_library(flow: Flow) -> str:
-    """The version of TensorRT-LLM that is installed. Raises ConfigError where there is none, or none for this flow."""
+def require_library() -> str:
+    """The version of TensorRT-LLM that is installed. Raises ConfigError for a missing or an unsuitable one."""
     version = installed_versions().get("tensorrt_llm")
     if version is None:
         raise ConfigError(f"The backend tensorrt-llm needs TensorRT-LLM, which is not installed. {WHERE}")
-    check_version(version, flow)
-    os.environ[SINGLE_PROCESS] = "1"  # flow pytorch's, read once, at the import: another process lacks our model class
+    check_version(version)
     return version
 
 
 @contextmanager
 def importing() -> Iterator[None]:
-    """Around the import of a flow. Raises ConfigError where TensorRT-LLM is there and does not load."""
+    """Around an import of TensorRT-LLM. Raises ConfigError where it is installed and does not load."""
     try:
         yield
     except ImportError as error:
         raise ConfigError(f"TensorRT-LLM is installed and cannot be imported: {error}. {WHERE}") from error
 
 
-def check_version(version: str, flow: Flow) -> None:
-    """Raises ConfigError for a version without the flow, or with a known fault; warns of one that nobody looked at."""
+def check_version(version: str) -> None:
+    """Raises ConfigError for a version that compiles no engines or has a known fault; warns about any but 1.2.1."""
     found = re.match(r"(\d+)\.(\d+)(?:\.(\d+))?", version)
     release = tuple(int(part or 0) for part in found.groups()) if found else (0, 0, 0)
     if release == (1, 2, 0):
@@ -72,12 +66,11 @@ def check_version(version: str, flow: Flow) -> None:
             f"captions would be wrong. {WHERE}"
         )
     if release < OLDEST:
-        raise ConfigError(f"TensorRT-LLM {version} is too old: flow {flow} needs 1.2.1. {WHERE}")
-    if release >= ENDS[flow]:
-        other = " From 1.3.0rc21 on it compiles no engines: use --flow pytorch, or" if flow == "trt" else " Use"
+        raise ConfigError(f"TensorRT-LLM {version} is too old: recap-fast needs 1.2.1. {WHERE}")
+    if release >= END:
         raise ConfigError(
-            f"TensorRT-LLM {version} is not supported by flow {flow}, which ends before "
-            f"{'.'.join(map(str, ENDS[flow]))}.{other} version 1.2.1. {WHERE}"
+            f"TensorRT-LLM {version} is too new: from 1.3.0rc21 on it compiles no engines. Take version 1.2.1, or "
+            f"build the engine with --backend torch. {WHERE}"
         )
     if version != WRITTEN_FOR:
         logger.warning(
@@ -105,9 +98,7 @@ def find_gpu(device: str) -> Gpu:
 
 
 def check_same_machine(manifest: Manifest, version: str, gpu: Gpu) -> None:
-    """Raises ConfigError for a compiled engine of another version or GPU; weights of flow pytorch run anywhere."""
-    if manifest.flow != "trt":
-        return
+    """Raises ConfigError for an engine that was compiled by another version or on another GPU."""
     built, found = (manifest.versions["tensorrt_llm"], manifest.gpu, manifest.sm), (version, gpu.name, gpu.sm)
     if built != found:
         texts = [f"TensorRT-LLM {v} on {name} (compute capability {sm})" for v, name, sm in (built, found)]

@@ -1,23 +1,19 @@
 """What engine.json says of a TensorRT-LLM engine beside what every engine has, and how it fits the engine's own files.
 
-tensorrt_llm/config.json     written by TensorRT-LLM: version, pretrained_config, build_config (flow trt)
-tensorrt_llm/rank0.engine    the compiled language model (flow trt)
-tensorrt_llm/*.safetensors   the language model as a plain Llama (flow pytorch), with a config.json of transformers
+tensorrt_llm/config.json     written by TensorRT-LLM: version, pretrained_config, build_config
+tensorrt_llm/rank0.engine    the compiled language model
 """
 
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any
 
 from recap_fast.errors import ConfigError
 from recap_fast.generate.json_file import read_json
 
-Flow = Literal["trt", "pytorch"]
-"""'trt' compiles an engine for one GPU and one version; 'pytorch' runs weights on TensorRT-LLM's PyTorch backend."""
-FLOWS: tuple[Flow, ...] = get_args(Flow)
-ARCHITECTURE = "RecapLlavaForCausalLM"
-"""The name under which flow pytorch registers its model class, and that its config.json asks for."""
+FLOW = "trt"
+"""The one way in which engines are built and run: compiled, for one GPU and one version of TensorRT-LLM."""
 MODEL_FOLDER = "tensorrt_llm"
 CONFIG_FILE, COMPILED_FILE = "config.json", "rank0.engine"
 
@@ -42,7 +38,7 @@ class BuiltLimits:
 class Manifest:
     """The table `tensorrt_llm` of engine.json."""
 
-    flow: Flow
+    flow: str = FLOW
     versions: dict[str, str] = field(default_factory=dict)
     """Of tensorrt_llm, tensorrt, modelopt and cuda, as far as they were there."""
     gpu: str
@@ -62,7 +58,12 @@ class Manifest:
 
     @classmethod
     def parse(cls, content: Mapping[str, Any]) -> "Manifest":
-        """Of what `dataclasses.asdict` gave. Raises ConfigError for anything else."""
+        """Of what `dataclasses.asdict` gave. Raises ConfigError for another flow than `FLOW`, and for anything else."""
+        if (flow := content.get("flow", FLOW)) != FLOW:
+            raise ConfigError(
+                f"The engine was built for TensorRT-LLM's flow {flow!r}, and this version runs only {FLOW!r}: build it "
+                "again, with --backend tensorrt-llm to compile it, or with --backend torch."
+            )
         try:
             return cls(**{**content, "limits": BuiltLimits(**content["limits"])})
         except (KeyError, TypeError) as error:
@@ -74,10 +75,9 @@ class Manifest:
 def check_model_folder(folder: Path, manifest: Manifest) -> None:
     """Compares engine.json with what the engine's own config.json says. Raises ConfigError naming each difference."""
     path = folder / MODEL_FOLDER / CONFIG_FILE
-    weights = path.with_name(COMPILED_FILE) if manifest.flow == "trt" else path.with_name("model.safetensors")
-    has_weights = weights.is_file() or (manifest.flow == "pytorch" and any(path.parent.glob("*.safetensors")))
-    if not path.is_file() or not has_weights:
-        raise ConfigError(f"{folder} lacks {MODEL_FOLDER}/{CONFIG_FILE} or its weights: build the engine again.")
+    missing = [file.name for file in (path, path.with_name(COMPILED_FILE)) if not file.is_file()]
+    if missing:
+        raise ConfigError(f"{path.parent} lacks {' and '.join(missing)}: build the engine again.")
     differing = list(_differences(read_json(path), manifest))
     if differing:
         raise ConfigError(
@@ -97,8 +97,6 @@ def _differences(config: Mapping[str, Any], manifest: Manifest) -> Iterator[str]
 
 def _expected(manifest: Manifest) -> dict[str, Any]:
     """Values of the engine's own config.json, by their places in it."""
-    if manifest.flow == "pytorch":
-        return {"architectures": [ARCHITECTURE], "vocab_size": manifest.vocab_size}
     return {
         "version": manifest.versions["tensorrt_llm"],
         "pretrained_config.vocab_size": manifest.vocab_size,

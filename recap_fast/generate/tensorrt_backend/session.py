@@ -1,24 +1,16 @@
-"""What a flow does for the engine: it takes prompts, keeps them in flight, and answers as they end."""
+"""What goes to TensorRT-LLM and comes back: prompts, answers, and the completions that answers become."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from queue import SimpleQueue
-from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
 from recap_fast.errors import EngineError
-from recap_fast.generate.engine import Sampling
 from recap_fast.generate.loop_detector import MIN_TOKENS, LoopDetector
-from recap_fast.generate.tensorrt_backend.manifest import Manifest
 from recap_fast.records import Completion, FinishReason
-
-KV_SHARE = 0.85
-"""Of the memory that is free once tower and language model are loaded, for keys and values; the rest is for the image
-embeddings in flight and the tower's activations."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,28 +41,6 @@ class Answer:
 
 Answers = SimpleQueue[Answer | EngineError]
 """Filled by a session's own thread; an EngineError is its last word."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SessionOptions:
-    """How a session runs an engine."""
-
-    folder: Path
-    """With the language model."""
-    manifest: Manifest
-    num_slots: int
-    stop_ids: tuple[int, ...]
-    sampling: Sampling
-
-
-class Session(Protocol):
-    """A flow, running. Its constructor takes `SessionOptions` and the `Answers` to fill."""
-
-    def submit(self, prompt: Prompt) -> None:
-        """Hands a prompt over; returns at once. Raises EngineError where nothing is taken any more."""
-
-    def close(self) -> None:
-        """Ends thread and executor; what is in flight is dropped."""
 
 
 def request_seed(seed: int, noise_key: int) -> int:

@@ -1,13 +1,12 @@
-"""Flow trt: a plain Llama is compiled to an engine, and TensorRT-LLM's C++ executor runs it with in-flight batching.
+"""A plain Llama is compiled to an engine, and TensorRT-LLM's C++ executor runs it with in-flight batching.
 
 An image comes as a prompt table: `PromptTuningConfig(embedding_table=[N, D])`, and its ids, vocab_size and above, say
-which row stands where. All names are those of TensorRT-LLM 1.2.1; tests/data/trtllm_contract.json lists what each was
-read from.
+which row stands where. All names are those of TensorRT-LLM 1.2.1; tests/support/tensorrt_fake says where each was read.
 """
 
 import contextlib
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from datetime import timedelta
 from pathlib import Path
@@ -20,11 +19,15 @@ from tensorrt_llm.models.modeling_utils import QuantConfig
 from tensorrt_llm.quantization import QuantAlgo
 
 from recap_fast.errors import EngineError
+from recap_fast.generate.engine import Sampling
 from recap_fast.generate.spec import EngineSpec
-from recap_fast.generate.tensorrt_backend.manifest import MODEL_FOLDER, BuiltLimits
-from recap_fast.generate.tensorrt_backend.session import KV_SHARE, Answer, Answers, Prompt, SessionOptions
+from recap_fast.generate.tensorrt_backend.manifest import BuiltLimits
+from recap_fast.generate.tensorrt_backend.session import Answer, Answers, Prompt
 
 POLL = timedelta(milliseconds=100)
+KV_SHARE = 0.85
+"""Of the memory that is free once tower and language model are loaded, for keys and values; the rest is for the image
+embeddings in flight and the tower's activations."""
 CALIBRATION_LENGTH = 512
 """Tokens of a calibration text at most."""
 
@@ -81,15 +84,25 @@ def check_taken(name: str, given: Any, wanted: Mapping[str, Any]) -> None:
 class TrtSession:
     """The C++ executor, and a thread that waits for its responses."""
 
-    def __init__(self, options: SessionOptions, answers: Answers):
-        """Loads the engine. Raises EngineError where the executor does not start."""
-        self._answers, self._sampling = answers, options.sampling
-        self._end_id = options.stop_ids[-1] if options.stop_ids else None
-        self._stop_words = [[stop] for stop in options.stop_ids[:-1]] or None
+    def __init__(
+        self,
+        model: Path,
+        limits: BuiltLimits,
+        num_slots: int,
+        stop_ids: Sequence[int],
+        sampling: Sampling,
+        answers: Answers,
+    ):
+        """Loads the compiled model of a folder, and fills `answers`. Raises EngineError if the executor does not start.
+
+        `limits` are the model's; `num_slots` prompts, at most the limits' batch, are generated at once.
+        """
+        self._answers, self._sampling = answers, sampling
+        self._end_id = stop_ids[-1] if stop_ids else None
+        self._stop_words = [[stop] for stop in stop_ids[:-1]] or None
         self._output = trt.OutputConfig(exclude_input_from_output=True)
-        model, config = options.folder / MODEL_FOLDER, self._config(options)
         try:
-            self._executor = trt.Executor(model, trt.ModelType.DECODER_ONLY, config)
+            self._executor = trt.Executor(model, trt.ModelType.DECODER_ONLY, _config(limits, num_slots))
         except (RuntimeError, ValueError, MemoryError) as error:
             raise EngineError(
                 f"TensorRT-LLM's executor does not start: {error}. If the GPU's memory is too small, build the engine "
@@ -100,7 +113,7 @@ class TrtSession:
         self._thread.start()
 
     def submit(self, prompt: Prompt) -> None:
-        """Enqueues a request."""
+        """Enqueues a request and returns at once. Raises EngineError where the executor takes no more."""
         request = trt.Request(
             prompt.token_ids,
             prompt.max_new_tokens,
@@ -118,31 +131,11 @@ class TrtSession:
             raise EngineError(f"TensorRT-LLM's executor takes no requests any more: {error}") from error
 
     def close(self) -> None:
-        """Ends the thread, then the executor."""
+        """Ends the thread, then the executor; what is in flight is dropped."""
         self._is_closing.set()
         self._thread.join()
         with contextlib.suppress(RuntimeError):  # it may have died before, and that was said
             self._executor.shutdown()
-
-    def _config(self, options: SessionOptions) -> Any:
-        """The executor's options, set by attribute and read back.
-
-        Block reuse would give an image the keys and values of another one, for the ids of all images are the same; in
-        chunks of context the rows of a table do not come right.
-        """
-        config, limits = trt.ExecutorConfig(), options.manifest.limits
-        wanted = {
-            "max_beam_width": 1,
-            "enable_chunked_context": False,
-            "max_batch_size": options.num_slots,
-            "max_num_tokens": limits.max_num_tokens,
-        }
-        for name, value in wanted.items():
-            setattr(config, name, value)
-        config.kv_cache_config = trt.KvCacheConfig(enable_block_reuse=False, free_gpu_memory_fraction=KV_SHARE)
-        check_taken("ExecutorConfig", config, wanted)
-        check_taken("KvCacheConfig", config.kv_cache_config, {"enable_block_reuse": False})
-        return config
 
     def _sampling_config(self, seed: int) -> Any:
         """Greedy is said in so many words; where no `top_k` is asked for, `top_p` 1 stands for all tokens."""
@@ -162,6 +155,27 @@ class TrtSession:
         except Exception as error:  # noqa: BLE001 - the thread's end: whatever it is, the engine's step raises it
             if not self._is_closing.is_set():
                 self._answers.put(EngineError(f"TensorRT-LLM's executor died: {error}"))
+
+
+def _config(limits: BuiltLimits, num_slots: int) -> Any:
+    """The executor's options, set by attribute and read back.
+
+    Block reuse would give an image the keys and values of another one, for the ids of all images are the same; in
+    chunks of context the rows of a table do not come right.
+    """
+    config = trt.ExecutorConfig()
+    wanted = {
+        "max_beam_width": 1,
+        "enable_chunked_context": False,
+        "max_batch_size": num_slots,
+        "max_num_tokens": limits.max_num_tokens,
+    }
+    for name, value in wanted.items():
+        setattr(config, name, value)
+    config.kv_cache_config = trt.KvCacheConfig(enable_block_reuse=False, free_gpu_memory_fraction=KV_SHARE)
+    check_taken("ExecutorConfig", config, wanted)
+    check_taken("KvCacheConfig", config.kv_cache_config, {"enable_block_reuse": False})
+    return config
 
 
 def _answer(response: Any) -> Answer:

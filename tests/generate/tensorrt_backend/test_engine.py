@@ -1,4 +1,4 @@
-"""Both flows against the strict fake: the torch backend's captions, in any order, and every rule of the library kept.
+"""The engine against the strict fake: the torch backend's captions, in any order, and every rule of the library kept.
 
 A fake shows that we call what was recorded, and that ids, tables, stop rules and bookkeeping are right; not that the
 library does what was recorded.
@@ -18,8 +18,6 @@ from recap_fast.generate.spec import EngineSpec
 from recap_fast.generate.tensorrt_backend import engine as backend
 
 pytestmark = pytest.mark.usefixtures("gpu")
-FLOWS = ["trt", "pytorch"]
-EXECUTOR = "bindings.executor"
 
 
 def expected(pair, requests, *, stop_ids=None, **options):
@@ -33,44 +31,39 @@ def said(done):
     return {i: (c.token_ids.tolist(), c.finish_reason, c.num_tokens) for i, c in done.items()}
 
 
-@pytest.mark.parametrize("flow", FLOWS)
 @pytest.mark.parametrize("empty_polls", [0, 3])
-def test_captions_are_the_torch_backends(flow, empty_polls, library, pair, build, start):
+def test_captions_are_the_torch_backends(empty_polls, library, pair, build, open_engine):
     library(empty_polls=empty_polls)
     requests = random_requests(pair, 11, fields=True)
-    assert said(caption_all(start(build(flow)), requests)) == said(expected(pair, requests))
+    assert said(caption_all(open_engine(build()), requests)) == said(expected(pair, requests))
 
 
-@pytest.mark.parametrize("flow", FLOWS)
-@pytest.mark.parametrize("keep_end_id", [True, False])
-def test_stop_ids_end_a_caption_and_are_not_in_it(flow, keep_end_id, library, pair, build, start):
-    library(keep_end_id=keep_end_id)
+def test_stop_ids_end_a_caption_and_are_not_in_it(fake, pair, build, open_engine):
     requests = random_requests(pair, 6)
     free = expected(pair, requests, stop_ids=[])
     stops = tuple(sorted({int(c.token_ids[3 + i]) for i, c in free.items()})[:3])
-    folder = build(flow)
+    folder = build()
     dataclasses.replace(EngineSpec.load(folder), stop_ids=stops).save(folder)
     truth = said(expected(pair, requests, stop_ids=stops))
     assert {reason for _, reason, _ in truth.values()} >= {"stop"}
-    assert said(caption_all(start(folder), requests)) == truth
+    assert said(caption_all(open_engine(folder), requests)) == truth
 
 
-@pytest.mark.parametrize("flow", FLOWS)
-def test_without_stop_ids_captions_have_their_length(flow, fake, pair, build, start):
-    folder = build(flow)
+def test_without_stop_ids_captions_have_their_length(fake, pair, build, open_engine):
+    folder = build()
     dataclasses.replace(EngineSpec.load(folder), stop_ids=()).save(folder)
     requests = random_requests(pair, 3)
-    done = caption_all(start(folder), requests)
+    done = caption_all(open_engine(folder), requests)
     assert said(done) == said(expected(pair, requests, stop_ids=[]))
     assert {len(c.token_ids) for c in done.values()} == {24}
 
 
-def test_what_every_request_of_flow_trt_says(fake, pair, build, start):
+def test_what_every_request_says(fake, pair, build, open_engine):
     requests = random_requests(pair, 5)
-    engine = start(build("trt"))
+    engine = open_engine(build())
     caption_all(engine, requests)
     vocab, image, width = pair.spec.text.vocab_size, pair.spec.vision.num_image_tokens, pair.spec.text.hidden_size
-    calls = fake.calls(f"{EXECUTOR}.Request")
+    calls = fake.calls("Request")
     assert sorted(call["client_id"] for call in calls) == [r.id for r in requests]
     for call in calls:
         text_ids = next(r.text_ids for r in requests if r.id == call["client_id"])
@@ -81,47 +74,25 @@ def test_what_every_request_of_flow_trt_says(fake, pair, build, start):
         assert call["sampling_config"].top_k == 1
         assert [*(word for (word,) in call["stop_words"] or []), call["end_id"]] == list(pair.spec.stop_ids)
         assert call["streaming"] is False
-        assert call["lookahead_config"] is call["external_draft_tokens_config"] is None
         table = call["prompt_tuning_config"].embedding_table
         assert (table.shape, table.dtype, table.is_contiguous()) == ((image, width), torch.float32, True)
-    (given,) = fake.calls(f"{EXECUTOR}.Executor")
+    (given,) = fake.calls("Executor")
     config = given["executor_config"]
     assert config.kv_cache_config.enable_block_reuse is False
     assert config.enable_chunked_context is False
     assert config.max_batch_size == 4
 
 
-def test_what_flow_pytorch_asks_for(fake, pair, build, start):
-    engine = start(build("pytorch"), num_slots=3)
-    caption_all(engine, random_requests(pair, 4))
-    (given,) = fake.calls("LLM")
-    assert given["kv_cache_config"].enable_block_reuse is False
-    assert given["enable_chunked_prefill"] is False
-    assert given["skip_tokenizer_init"] is True
-    assert (given["cuda_graph_config"].max_batch_size, given["cuda_graph_config"].enable_padding) == (3, True)
-    for call in fake.calls("LLM.generate_async"):
-        assert "prompt_token_ids" not in call["inputs"]
-        (table,) = call["inputs"]["multi_modal_embeddings"]["image"]
-        assert (table.ndim, table.device.type) == (2, "cpu")
-        assert (call["sampling_params"].top_k, call["sampling_params"].detokenize) == (1, False)
-
-
-@pytest.mark.parametrize("flow", FLOWS)
-def test_tables_have_the_models_type(flow, fake, pair, build, start):
-    folder = build(flow, precision="bfloat16")
-    engine = start(folder)
+def test_tables_have_the_models_type(fake, pair, build, open_engine):
+    folder = build(precision="bfloat16")
+    engine = open_engine(folder)
     requests = random_requests(pair, 3)
     assert len(caption_all(engine, requests)) == 3
-    if flow == "trt":
-        tables = [c["embedding_table"] for c in fake.calls(f"{EXECUTOR}.PromptTuningConfig")]
-    else:
-        tables = [c["inputs"]["multi_modal_embeddings"]["image"][0] for c in fake.calls("LLM.generate_async")]
-    assert {table.dtype for table in tables} == {torch.bfloat16}
+    assert {c["embedding_table"].dtype for c in fake.calls("PromptTuningConfig")} == {torch.bfloat16}
 
 
-@pytest.mark.parametrize("flow", FLOWS)
-def test_a_bounded_number_is_in_flight(flow, fake, pair, build, start):
-    engine = start(build(flow), num_slots=2)
+def test_a_bounded_number_is_in_flight(fake, pair, build, open_engine):
+    engine = open_engine(build(), num_slots=2)
     requests = random_requests(pair, 5)
     assert engine.free_slots == 4
     engine.submit(requests[:4])
@@ -134,18 +105,16 @@ def test_a_bounded_number_is_in_flight(flow, fake, pair, build, start):
         assert engine.free_slots == len(done)
 
 
-@pytest.mark.parametrize("flow", FLOWS)
-def test_pixels_may_be_a_tensor_on_the_device(flow, fake, pair, build, start):
+def test_pixels_may_be_a_tensor_on_the_device(fake, pair, build, open_engine):
     requests = random_requests(pair, 3)
     tensors = [dataclasses.replace(r, pixels=torch.from_numpy(r.pixels)) for r in requests]
-    assert said(caption_all(start(build(flow)), tensors)) == said(expected(pair, requests))
+    assert said(caption_all(open_engine(build()), tensors)) == said(expected(pair, requests))
 
 
-@pytest.mark.parametrize("flow", FLOWS)
-def test_a_failed_request_is_a_completion_with_the_reason(flow, library, pair, build, start):
+def test_a_failed_request_is_a_completion_with_the_reason(library, pair, build, open_engine):
     library(failing=(1, 4))
     requests = random_requests(pair, 7)
-    done = caption_all(start(build(flow)), requests)
+    done = caption_all(open_engine(build()), requests)
     truth = said(expected(pair, requests))
     failed = {i: c for i, c in done.items() if c.error is not None}
     assert len(failed) == 2
@@ -153,17 +122,15 @@ def test_a_failed_request_is_a_completion_with_the_reason(flow, library, pair, b
     assert all(said(done)[i] == truth[i] for i in done.keys() - failed.keys())
 
 
-@pytest.mark.parametrize("flow", FLOWS)
-def test_the_last_requests_may_fail_too(flow, library, pair, build, start):
+def test_the_last_requests_may_fail_too(library, pair, build, open_engine):
     library(failing=(0, 1, 2))
-    done = caption_all(start(build(flow)), random_requests(pair, 3))
+    done = caption_all(open_engine(build()), random_requests(pair, 3))
     assert all(c.error for c in done.values())
 
 
-@pytest.mark.parametrize("flow", FLOWS)
-def test_failures_of_all_in_flight_do_not_hold_up_what_is_in_line(flow, library, pair, build, start):
+def test_failures_of_all_in_flight_do_not_hold_up_what_is_in_line(library, pair, build, open_engine):
     library(failing=(0, 1, 2, 3))
-    engine = start(build(flow))
+    engine = open_engine(build())
     engine.submit(random_requests(pair, 5))  # the fifth waits for a second one, or for a place in the batch
     done = []
     while len(done) < 5:
@@ -171,42 +138,35 @@ def test_failures_of_all_in_flight_do_not_hold_up_what_is_in_line(flow, library,
     assert [c.error is None for c in sorted(done, key=lambda c: c.id)] == [False] * 4 + [True]
 
 
-@pytest.mark.parametrize("flow", FLOWS)
 @pytest.mark.parametrize("num_slots", [1, 4])
-def test_failures_without_end_are_a_broken_engine(num_slots, flow, library, pair, build, start):
+def test_failures_without_end_are_a_broken_engine(num_slots, library, pair, build, open_engine):
     library(failing=tuple(range(2, 40)))
-    engine = start(build(flow), num_slots=num_slots)
+    engine = open_engine(build(), num_slots=num_slots)
     with pytest.raises(EngineError, match="8 requests failed one after the other"):
         caption_all(engine, random_requests(pair, 40))
 
 
-@pytest.mark.parametrize("flow", FLOWS)
 @pytest.mark.parametrize("silently", [False, True])
-def test_an_executor_that_dies_is_an_engine_error(flow, silently, library, pair, build, start, monkeypatch):
+def test_an_executor_that_dies_is_an_engine_error(silently, library, pair, build, open_engine, monkeypatch):
     monkeypatch.setattr(backend, "STALL_S", 0.5)
     library(dies_after=3, dies_silently=silently)
-    engine = start(build(flow))
+    engine = open_engine(build())
     with pytest.raises(EngineError, match=r"died|no requests any more|has not answered|one after the other"):
         caption_all(engine, random_requests(pair, 30))
 
 
-@pytest.mark.parametrize("flow", FLOWS)
-def test_sampling_is_passed_on(flow, fake, pair, build, start):
-    engine = start(build(flow), sampling=Sampling(temperature=0.7, top_k=5, top_p=0.9, seed=3))
+def test_sampling_is_passed_on(fake, pair, build, open_engine):
+    engine = open_engine(build(), sampling=Sampling(temperature=0.7, top_k=5, top_p=0.9, seed=3))
     requests = random_requests(pair, 2)
     caption_all(engine, requests)
-    if flow == "trt":
-        configs = [call["sampling_config"] for call in fake.calls(f"{EXECUTOR}.Request")]
-    else:
-        configs = [call["sampling_params"] for call in fake.calls("LLM.generate_async")]
+    configs = [call["sampling_config"] for call in fake.calls("Request")]
     assert {(c.temperature, c.top_k, c.top_p) for c in configs} == {(0.7, 5, 0.9)}
     assert len({c.seed for c in configs}) == 2
 
 
-@pytest.mark.parametrize("flow", FLOWS)
-def test_all_tokens_are_drawn_from_where_there_is_no_top_k(flow, fake, pair, build, start):
+def test_all_tokens_are_drawn_from_where_there_is_no_top_k(fake, pair, build, open_engine):
     requests = random_requests(pair, 4)
-    drawn = caption_all(start(build(flow), sampling=Sampling(temperature=5.0, seed=1)), requests)
+    drawn = caption_all(open_engine(build(), sampling=Sampling(temperature=5.0, seed=1)), requests)
     assert {i: c.token_ids.tolist() for i, c in drawn.items()} != {
         i: c.token_ids.tolist() for i, c in expected(pair, requests).items()
     }
@@ -217,28 +177,28 @@ def test_all_tokens_are_drawn_from_where_there_is_no_top_k(flow, fake, pair, bui
     [
         ({"num_slots": 5}, "--num-slots 5, built for 4"),
         ({"max_new_tokens": 25}, "--max-new-tokens"),
-        ({"max_text_tokens": 999}, "prompt, in tokens"),
+        ({"prompt": "Why? " * 200}, "prompt, in tokens"),
     ],
 )
-def test_what_is_over_the_built_limits_is_refused(options, reason, fake, build, start):
+def test_what_is_over_the_built_limits_is_refused(options, reason, fake, build, open_engine):
     with pytest.raises(ConfigError, match=reason):
-        start(build("trt"), **options)
+        open_engine(build(), **options)
 
 
-def test_lengths_are_checked_before_submission(fake, pair, build, start):
-    engine = start(build("trt"))
+def test_lengths_are_checked_before_submission(fake, pair, build, open_engine):
+    engine = open_engine(build())
     (request,) = random_requests(pair, 1)
     long = np.zeros(pair.spec.limits.max_text_tokens + 1, np.int32)
     with pytest.raises(ValueError, match="text tokens"):
         engine.submit([dataclasses.replace(request, text_ids=long)])
     with pytest.raises(ValueError, match="new tokens"):
         engine.submit([dataclasses.replace(request, max_new_tokens=25)])
-    assert fake.calls(f"{EXECUTOR}.Request") == []
+    assert fake.calls("Request") == []
 
 
-def test_statistics_are_those_of_the_torch_engine(fake, pair, build, start):
+def test_statistics_are_those_of_the_torch_engine(fake, pair, build, open_engine):
     requests = random_requests(pair, 5)
-    engine, reference = start(build("trt")), pair.open()
+    engine, reference = open_engine(build()), pair.open()
     caption_all(engine, requests)
     caption_all(reference, requests)
     for name in ("images", "prompt_tokens", "decode_rows", "kv_positions"):
@@ -247,9 +207,9 @@ def test_statistics_are_those_of_the_torch_engine(fake, pair, build, start):
 
 def test_there_is_nothing_to_tune(fake, build):
     with pytest.raises(ConfigError, match="fixed when it was built"):
-        tune(build("trt"), "cpu")
+        tune(build(), "cpu")
 
 
-def test_describe_names_version_flow_and_card(fake, build, start):
-    line = start(build("trt")).describe()
-    assert all(part in line for part in ("tensorrt-llm 1.2.1", "flow trt", "H100", "float32", "4 slots"))
+def test_describe_names_version_and_card(fake, build, open_engine):
+    line = open_engine(build()).describe()
+    assert all(part in line for part in ("tensorrt-llm 1.2.1", "H100", "float32", "4 slots"))

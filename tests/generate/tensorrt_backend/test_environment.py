@@ -1,7 +1,6 @@
 """Which versions run, and what a machine without them is told."""
 
 import importlib.metadata
-import os
 
 import pytest
 import torch
@@ -16,9 +15,8 @@ LIMITS = BuiltLimits(
 )
 
 
-def make_manifest(flow="trt", **changes):
+def make_manifest(**changes):
     values = {
-        "flow": flow,
         "versions": {"tensorrt_llm": "1.2.1"},
         "gpu": "NVIDIA H100 80GB HBM3",
         "sm": "9.0",
@@ -33,39 +31,33 @@ def make_manifest(flow="trt", **changes):
     return Manifest(**{**values, **changes})
 
 
-@pytest.mark.parametrize("flow", ["trt", "pytorch"])
-def test_the_version_that_it_was_written_for_is_taken_without_a_word(flow, caplog):
-    check_version("1.2.1", flow)
+def test_the_version_that_it_was_written_for_is_taken_without_a_word(caplog):
+    check_version("1.2.1")
     assert caplog.text == ""
 
 
-@pytest.mark.parametrize(
-    ("version", "flow"),
-    [("1.2.2", "trt"), ("1.2.5", "pytorch"), ("1.3.0rc21", "pytorch"), ("1.3.0", "pytorch"), ("1.4.0rc1", "pytorch")],
-)
-def test_other_versions_are_taken_with_a_warning(version, flow, caplog):
-    check_version(version, flow)
+@pytest.mark.parametrize("version", ["1.2.2", "1.2.5"])
+def test_other_versions_are_taken_with_a_warning(version, caplog):
+    check_version(version)
     assert f"finds {version}" in caplog.text
 
 
 @pytest.mark.parametrize(
-    ("version", "flow", "reason"),
+    ("version", "reason"),
     [
-        ("1.2.0", "trt", "corrupts its key-value cache"),
-        ("1.2.0", "pytorch", "corrupts its key-value cache"),
-        ("1.2.0rc6", "trt", "corrupts its key-value cache"),
-        ("1.1.0", "trt", "too old"),
-        ("0.21.0", "pytorch", "too old"),
-        ("1.3.0rc5", "trt", "use --flow pytorch"),
-        ("1.3.0", "trt", "compiles no engines"),
-        ("1.5.0", "pytorch", "not supported by flow pytorch"),
-        ("2.0.0", "pytorch", "not supported by flow pytorch"),
-        ("unknown", "trt", "too old"),
+        ("1.2.0", "corrupts its key-value cache"),
+        ("1.2.0rc6", "corrupts its key-value cache"),
+        ("1.1.0", "too old"),
+        ("0.21.0", "too old"),
+        ("1.3.0rc5", "compiles no engines"),
+        ("1.3.0", "build the engine with --backend torch"),
+        ("2.0.0", "compiles no engines"),
+        ("unknown", "too old"),
     ],
 )
-def test_the_rest_is_refused(version, flow, reason):
+def test_the_rest_is_refused(version, reason):
     with pytest.raises(ConfigError, match=reason) as caught:
-        check_version(version, flow)
+        check_version(version)
     assert version in str(caught.value)
     assert "TensorRT-LLM Release" in str(caught.value)
 
@@ -76,19 +68,12 @@ def test_a_missing_package_says_where_it_is(monkeypatch):
 
     monkeypatch.setattr(importlib.metadata, "version", missing)
     with pytest.raises(ConfigError, match=r"not installed.*container.*package index.*stub"):
-        environment.require_library("trt")
+        environment.require_library()
 
 
 def test_a_package_that_does_not_load_is_no_traceback():
     with pytest.raises(ConfigError, match=r"cannot be imported: libnvinfer"), environment.importing():
         raise ImportError("libnvinfer.so.10 is missing")
-
-
-@pytest.mark.parametrize("flow", ["trt", "pytorch"])
-def test_the_worker_of_flow_pytorch_stays_in_this_process_whatever_comes_first(flow, fake, monkeypatch):
-    monkeypatch.delenv(environment.SINGLE_PROCESS, raising=False)
-    assert environment.require_library(flow) == "1.2.1"
-    assert os.environ[environment.SINGLE_PROCESS] == "1"
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
@@ -124,10 +109,6 @@ def test_a_compiled_engine_runs_nowhere_else(version, gpu):
     with pytest.raises(ConfigError, match=r"H100.*9\.0.*Build it again on this machine") as caught:
         check_same_machine(make_manifest(), version, gpu)
     assert gpu.name in str(caught.value)
-
-
-def test_weights_of_flow_pytorch_run_anywhere():
-    check_same_machine(make_manifest("pytorch"), "1.3.0", Gpu("NVIDIA L40S", "8.9", CPU))
 
 
 def test_versions_are_those_that_are_installed(fake):

@@ -13,15 +13,12 @@ pytestmark = pytest.mark.usefixtures("gpu")
 
 
 def test_it_survives_engine_json(fake, build):
-    folder = build("trt")
+    folder = build()
     spec = EngineSpec.load(folder)
     manifest = Manifest.parse(spec.backend_data)
     assert spec.backend == "tensorrt-llm"
-    assert (
-        dataclasses.asdict(manifest)
-        == spec.backend_data
-        == json.loads((folder / "engine.json").read_text())[MODEL_FOLDER]
-    )
+    content = json.loads((folder / "engine.json").read_text())
+    assert dataclasses.asdict(manifest) == spec.backend_data == content[MODEL_FOLDER]
     check_model_folder(folder, manifest)
 
 
@@ -37,8 +34,8 @@ def test_it_survives_engine_json(fake, build):
         ("build_config.max_seq_len", None),
     ],
 )
-def test_every_difference_is_named(place, value, fake, build, start):
-    folder = build("trt")
+def test_every_difference_is_named(place, value, fake, build, open_engine):
+    folder = build()
     path = folder / MODEL_FOLDER / "config.json"
     content = json.loads(path.read_text())
     *parents, last = place.split(".")
@@ -48,31 +45,27 @@ def test_every_difference_is_named(place, value, fake, build, start):
     table[last] = value
     path.write_text(json.dumps(content))
     with pytest.raises(ConfigError, match=r"does not belong to the engine\.json") as caught:
-        start(folder)
+        open_engine(folder)
     assert f"{place} is {value!r}" in str(caught.value)
 
 
-def test_flow_pytorch_is_checked_too(fake, build, start):
-    folder = build("pytorch")
-    path = folder / MODEL_FOLDER / "config.json"
-    path.write_text(path.read_text().replace("RecapLlavaForCausalLM", "LlamaForCausalLM"))
-    with pytest.raises(ConfigError, match="architectures is"):
-        start(folder)
-
-
-@pytest.mark.parametrize(
-    ("flow", "name"),
-    [("trt", "rank0.engine"), ("trt", "config.json"), ("pytorch", "model.safetensors"), ("pytorch", "config.json")],
-)
-def test_a_missing_file_is_named(flow, name, fake, build, start):
-    folder = build(flow)
+@pytest.mark.parametrize("name", ["rank0.engine", "config.json"])
+def test_a_missing_file_is_named(name, fake, build, open_engine):
+    folder = build()
     (folder / MODEL_FOLDER / name).unlink()
-    with pytest.raises(ConfigError, match=r"lacks tensorrt_llm/config\.json or its weights"):
-        start(folder)
+    with pytest.raises(ConfigError, match=rf"tensorrt_llm lacks {name}: build the engine again"):
+        open_engine(folder)
 
 
-def test_an_engine_json_without_the_table_is_refused(fake, build, start):
-    folder = build("trt")
+def test_an_engine_json_without_the_table_is_refused(fake, build, open_engine):
+    folder = build()
     dataclasses.replace(EngineSpec.load(folder), backend_data=None).save(folder)
     with pytest.raises(ConfigError, match="says nothing of TensorRT-LLM"):
-        start(folder)
+        open_engine(folder)
+
+
+def test_an_engine_of_the_flow_that_is_gone_is_refused_with_what_to_do(fake, build, open_engine):
+    path = build() / "engine.json"
+    path.write_text(path.read_text().replace('"flow": "trt"', '"flow": "pytorch"'))
+    with pytest.raises(ConfigError, match="flow 'pytorch', and this version runs only 'trt': build it again, with"):
+        open_engine(path.parent)

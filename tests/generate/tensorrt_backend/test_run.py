@@ -1,4 +1,4 @@
-"""`build-engine` and `run` on the demo's shards: both flows write the rows that the torch backend writes."""
+"""`build-engine` and `run` on the demo's shards: the rows are those that the torch backend writes."""
 
 from pathlib import Path
 
@@ -14,7 +14,6 @@ from recap_fast.generate.engine import EngineOptions
 pytestmark = pytest.mark.usefixtures("gpu")
 CHECKPOINT = Path(__file__).parents[3] / "demo/recap-tiny"
 SHARDS, SAMPLES = 2, 14
-FLOWS = ["trt", "pytorch"]
 
 
 @pytest.fixture(scope="module")
@@ -50,21 +49,19 @@ def without_counts(rows):
     return [{k: v for k, v in row.items() if k != "num_tokens" or row["finish_reason"] != "loop"} for row in rows]
 
 
-@pytest.mark.parametrize("flow", FLOWS)
-def test_rows_are_the_torch_backends(flow, fake, shards, truth, tmp_path):
-    engine = build_engine(tmp_path / "engine", "--backend", "tensorrt-llm", "--flow", flow)
+def test_rows_are_the_torch_backends(fake, shards, truth, tmp_path):
+    engine = build_engine(tmp_path / "engine", "--backend", "tensorrt-llm")
     outcome = run(engine, shards, tmp_path / "out")
     assert outcome.outcome == 0
-    assert f"flow {flow}" in outcome["engine"]
+    assert "tensorrt-llm" in outcome["engine"]
     rows = runs.read_rows(tmp_path / "out")
     assert sum(row["re_caption"] is not None for row in rows) >= SHARDS * (SAMPLES - 8)
     assert without_counts(rows) == without_counts(truth)
 
 
-@pytest.mark.parametrize("flow", FLOWS)
-def test_a_failed_request_is_a_row_and_can_be_done_again(flow, library, shards, truth, tmp_path):
+def test_a_failed_request_is_a_row_and_can_be_done_again(library, shards, truth, tmp_path):
     library(failing=(3,))
-    engine = build_engine(tmp_path / "engine", "--backend", "tensorrt-llm", "--flow", flow)
+    engine = build_engine(tmp_path / "engine", "--backend", "tensorrt-llm")
     assert run(engine, shards, tmp_path / "out").outcome == 0
     rows = runs.read_rows(tmp_path / "out")
     (failed,) = [row for row in rows if row["status"] == "generation_error"]
@@ -74,10 +71,9 @@ def test_a_failed_request_is_a_row_and_can_be_done_again(flow, library, shards, 
     assert without_counts([a for a, _ in others]) == without_counts([b for _, b in others])
 
 
-@pytest.mark.parametrize("flow", FLOWS)
-def test_an_executor_that_dies_leaves_the_run_to_go_on(flow, library, shards, truth, tmp_path):
+def test_an_executor_that_dies_leaves_the_run_to_go_on(library, shards, truth, tmp_path):
     library(dies_after=4)
-    engine = build_engine(tmp_path / "engine", "--backend", "tensorrt-llm", "--flow", flow)
+    engine = build_engine(tmp_path / "engine", "--backend", "tensorrt-llm")
     with pytest.raises(EngineError):
         run(engine, shards, tmp_path / "out")
     assert not any((tmp_path / "out" / "manifests").glob("*.json"))
