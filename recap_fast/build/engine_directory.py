@@ -9,7 +9,6 @@ The folder gets its name when it is complete; whatever interrupts the build leav
 """
 
 import contextlib
-import hashlib
 import logging
 import os
 import platform
@@ -18,22 +17,19 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import safetensors
 import torch
 
-from recap_fast.atomic import is_alive, owner
-from recap_fast.build.architecture import Architecture, read_architecture, read_ids
+from recap_fast.atomic import is_alive, owner, sha256_of
+from recap_fast.build.architecture import Architecture, read_architecture
 from recap_fast.build.checkpoint import Checkpoint, open_checkpoint
-from recap_fast.build.preprocessing import read_preprocess
-from recap_fast.build.recipe import AUTO, Recipe, find_recipe, load_recipe
+from recap_fast.build.engine_spec import make_spec, parse_precision
+from recap_fast.build.recipe import find_recipe, load_recipe
 from recap_fast.build.tensorrt import Parts, TensorRTBuild
 from recap_fast.build.weights import OnProgress, check_sides, expected_shapes, write_weights
 from recap_fast.errors import ConfigError
-from recap_fast.generate.json_file import read_json
-from recap_fast.generate.prompt import PromptEncoder, Template, find_template
-from recap_fast.generate.spec import SPEC_FILE, WEIGHTS_FILE, Backend, EngineSpec, Limits, Precision, PromptSpec
-from recap_fast.generate.tokenizer import TOKENIZER_FILES, Tokenizer, find_tokenizer, load_tokenizer
+from recap_fast.generate.spec import SPEC_FILE, WEIGHTS_FILE, Backend, EngineSpec
+from recap_fast.generate.tokenizer import TOKENIZER_FILES, find_tokenizer, load_tokenizer
 from recap_fast.generate.torch_backend.precision import check_precision, find_hardware
 from recap_fast.version import __version__
 
@@ -61,7 +57,7 @@ def build_engine(
     """
     choices = load_recipe(recipe)
     if precision is not None:
-        choices = replace(choices, precision=_precision(precision))
+        choices = replace(choices, precision=parse_precision(precision))
     if backend == "torch" and calibration:
         raise ConfigError("--calibration is for --backend tensorrt-llm: leave it out.")
     _check_output(output, overwrite)
@@ -84,56 +80,9 @@ def build_engine(
         stored = folder / ("tokenizer.model" if tokenizer_file.suffix == ".model" else "tokenizer.json")
         shutil.copyfile(tokenizer_file, stored)
         sources = _sources(find_recipe(recipe), source, tokenizer_file)
-        spec = replace(spec, sources=sources, files={**spec.files, stored.name: _sha256(stored)})
+        spec = replace(spec, sources=sources, files={**spec.files, stored.name: sha256_of(stored)})
         spec.save(folder)
     return spec
-
-
-def make_spec(recipe: Recipe, checkpoint: Checkpoint, architecture: Architecture, tokenizer: Tokenizer) -> EngineSpec:
-    """What the recipe says, and where it is silent the checkpoint; `sources` and `files` are still empty.
-
-    Raises ConfigError where recipe, checkpoint and tokenizer do not fit together.
-    """
-    folder = checkpoint.folder
-    if tokenizer.vocab_size > architecture.text.vocab_size:
-        raise ConfigError(
-            f"The tokenizer has {tokenizer.vocab_size} tokens and the model's embedding {architecture.text.vocab_size} "
-            "rows: it is another model's. Give the right one with --tokenizer."
-        )
-    template_name, template = find_template(recipe.template, tokenizer)
-    prompt = PromptSpec(template=template_name, text=recipe.prompt)
-    mode = architecture.preprocess_mode if recipe.preprocess == "auto" else recipe.preprocess
-    spec = EngineSpec(
-        name=folder.resolve().name if recipe.name == AUTO else recipe.name,
-        backend="torch",
-        precision=_resolve_precision(recipe, checkpoint),
-        kv_precision=recipe.kv_precision,
-        vision=architecture.vision,
-        text=architecture.text,
-        preprocess=read_preprocess(folder, architecture.vision.image_size, mode),
-        prompt=prompt,
-        stop_ids=_stop_ids(recipe, checkpoint.folder, architecture, template, tokenizer),
-        limits=_limits(recipe, tokenizer, prompt),
-        cards=recipe.cards,
-        notice=recipe.notice,
-    )
-    _check_positions(spec, tokenizer)
-    return spec
-
-
-def _precision(name: str) -> Precision:
-    for known in ("float32", "bfloat16", "float16", "fp8", "int8"):
-        if name == known:
-            return known
-    raise ConfigError(f"--precision {name}: expected float32, bfloat16, float16, fp8 or int8.")
-
-
-def _resolve_precision(recipe: Recipe, checkpoint: Checkpoint) -> Precision:
-    """'auto' is what the language model was published in: its numbers are those that its authors got."""
-    if recipe.precision != "auto":
-        return recipe.precision
-    dtype = checkpoint.tensors["text.layers.0.self_attn.q_proj.weight"].dtype
-    return "float32" if dtype == "float64" else _precision(dtype)
 
 
 def _check_device(spec: EngineSpec) -> None:
@@ -184,64 +133,13 @@ def _find_tokenizer(checkpoint: Path, given: Path | None) -> Path:
     )
 
 
-def _stop_ids(
-    recipe: Recipe, folder: Path, architecture: Architecture, template: Template, tokenizer: Tokenizer
-) -> tuple[int, ...]:
-    """The recipe's; else the checkpoint's (generation_config.json before config.json) and the template's."""
-    if recipe.stop_ids or recipe.stop_tokens:
-        ids = {*recipe.stop_ids, *_special_ids(tokenizer, recipe.stop_tokens)}
-        unknown = [token for token in recipe.stop_tokens if tokenizer.special_id(token) is None]
-        if unknown:
-            raise ConfigError(f"The recipe's stop_tokens {', '.join(unknown)} are no special tokens of the tokenizer.")
-    else:
-        path = folder / "generation_config.json"
-        given = read_ids(read_json(path).get("eos_token_id")) if path.is_file() else ()
-        ids = {*(given or architecture.eos_ids), *_special_ids(tokenizer, template.stop_tokens)}
-    outside = sorted(i for i in ids if not 0 <= i < architecture.text.vocab_size)
-    if outside or not ids:
-        what = f"Stop ids {outside} are outside the vocabulary" if outside else "There are no stop ids"
-        raise ConfigError(f"{what}: name the tokens that end an answer in the recipe's stop_tokens.")
-    for token_id in ids - set(recipe.stop_ids):
-        if text := tokenizer.detokenize([np.array([token_id], np.int32)])[0]:
-            logger.warning("%s stops at token %d, which is text: %r.", folder, token_id, text)
-    return tuple(sorted(ids))
-
-
-def _special_ids(tokenizer: Tokenizer, tokens: tuple[str, ...]) -> list[int]:
-    """The ids of those tokens that the tokenizer has."""
-    return [token_id for token in tokens if (token_id := tokenizer.special_id(token)) is not None]
-
-
-def _limits(recipe: Recipe, tokenizer: Tokenizer, prompt: PromptSpec) -> Limits:
-    limits = recipe.limits
-    encoder = PromptEncoder(tokenizer, prompt, max_text_tokens=limits.max_text_tokens or None)
-    return Limits(
-        max_new_tokens=limits.max_new_tokens,
-        max_text_tokens=encoder.max_text_tokens,
-        num_slots=limits.num_slots,
-        prefill_images=min(limits.prefill_images, limits.num_slots),
-    )
-
-
-def _check_positions(spec: EngineSpec, tokenizer: Tokenizer) -> None:
-    prefix = len(PromptEncoder(tokenizer, spec.prompt, max_text_tokens=spec.limits.max_text_tokens).prefix_ids)
-    image, text, new = spec.vision.num_image_tokens, spec.limits.max_text_tokens, spec.limits.max_new_tokens
-    needed = prefix + image + text + new
-    if needed > spec.text.max_positions:
-        raise ConfigError(
-            f"The model has {spec.text.max_positions} positions and a caption needs {needed} ({prefix} before the "
-            f"image, {image} of the image, {text} after it, {new} new): lower limits.max_new_tokens or "
-            "limits.max_text_tokens."
-        )
-
-
 def _sources(recipe: Path, checkpoint: Checkpoint, tokenizer_file: Path) -> dict[str, object]:
     configs = ("config.json", "generation_config.json", "preprocessor_config.json", "processor_config.json")
     read = [*checkpoint.files, *(p for name in configs if (p := checkpoint.folder / name).is_file())]
     return {
-        "recipe": {"file": recipe.name, "sha256": _sha256(recipe)},
-        "checkpoint": {"folder": str(checkpoint.folder.resolve()), "files": {p.name: _sha256(p) for p in read}},
-        "tokenizer": {"file": str(tokenizer_file.resolve()), "sha256": _sha256(tokenizer_file)},
+        "recipe": {"file": recipe.name, "sha256": sha256_of(recipe)},
+        "checkpoint": {"folder": str(checkpoint.folder.resolve()), "files": {p.name: sha256_of(p) for p in read}},
+        "tokenizer": {"file": str(tokenizer_file.resolve()), "sha256": sha256_of(tokenizer_file)},
         "versions": {
             "recap-fast": __version__,
             "torch": torch.__version__,
@@ -249,11 +147,6 @@ def _sources(recipe: Path, checkpoint: Checkpoint, tokenizer_file: Path) -> dict
             "python": platform.python_version(),
         },
     }
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _check_output(output: Path, overwrite: bool) -> None:

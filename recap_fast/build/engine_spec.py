@@ -1,0 +1,110 @@
+"""What engine.json says of an engine to be built: the recipe's word, and where it is silent the checkpoint's."""
+
+import logging
+from pathlib import Path
+
+import numpy as np
+
+from recap_fast.build.architecture import Architecture, read_ids
+from recap_fast.build.checkpoint import Checkpoint
+from recap_fast.build.preprocessing import read_preprocess
+from recap_fast.build.recipe import AUTO, Recipe
+from recap_fast.errors import ConfigError
+from recap_fast.generate.json_file import read_json
+from recap_fast.generate.prompt import PromptEncoder, Template, find_template
+from recap_fast.generate.spec import EngineSpec, Limits, Precision, PromptSpec, SlotShape
+from recap_fast.generate.tokenizer import Tokenizer
+from recap_fast.generate.torch_backend.precision import PRECISIONS
+
+logger = logging.getLogger(__name__)
+
+
+def make_spec(recipe: Recipe, checkpoint: Checkpoint, architecture: Architecture, tokenizer: Tokenizer) -> EngineSpec:
+    """What the recipe says, and where it is silent the checkpoint; `sources` and `files` are still empty.
+
+    Raises ConfigError where recipe, checkpoint and tokenizer do not fit together.
+    """
+    folder = checkpoint.folder
+    if tokenizer.vocab_size > architecture.text.vocab_size:
+        raise ConfigError(
+            f"The tokenizer has {tokenizer.vocab_size} tokens and the model's embedding {architecture.text.vocab_size} "
+            "rows: it is another model's. Give the right one with --tokenizer."
+        )
+    template_name, template = find_template(recipe.template, tokenizer)
+    prompt = PromptSpec(template=template_name, text=recipe.prompt)
+    encoder = PromptEncoder(tokenizer, prompt, max_text_tokens=recipe.limits.max_text_tokens)
+    mode = architecture.preprocess_mode if recipe.preprocess == "auto" else recipe.preprocess
+    spec = EngineSpec(
+        name=folder.resolve().name if recipe.name == AUTO else recipe.name,
+        backend="torch",
+        precision=_resolve_precision(recipe, checkpoint),
+        kv_precision=recipe.kv_precision,
+        vision=architecture.vision,
+        text=architecture.text,
+        preprocess=read_preprocess(folder, architecture.vision.image_size, mode),
+        prompt=prompt,
+        stop_ids=_stop_ids(recipe, checkpoint.folder, architecture, template, tokenizer),
+        limits=Limits(
+            max_new_tokens=recipe.limits.max_new_tokens,
+            max_text_tokens=encoder.max_text_tokens,
+            num_slots=recipe.limits.num_slots,
+            prefill_images=min(recipe.limits.prefill_images, recipe.limits.num_slots),
+        ),
+        cards=recipe.cards,
+        notice=recipe.notice,
+    )
+    _check_positions(spec, spec.slot_shape(len(encoder.prefix_ids)))
+    return spec
+
+
+def parse_precision(name: str) -> Precision:
+    """A precision by its name. Raises ConfigError for another name."""
+    if name not in PRECISIONS:
+        *first, last = PRECISIONS
+        raise ConfigError(f"--precision {name}: expected {', '.join(first)} or {last}.")
+    return name
+
+
+def _resolve_precision(recipe: Recipe, checkpoint: Checkpoint) -> Precision:
+    """'auto' is what the language model was published in: its numbers are those that its authors got."""
+    if recipe.precision != "auto":
+        return recipe.precision
+    dtype = checkpoint.tensors["text.layers.0.self_attn.q_proj.weight"].dtype
+    return "float32" if dtype == "float64" else parse_precision(dtype)
+
+
+def _stop_ids(
+    recipe: Recipe, folder: Path, architecture: Architecture, template: Template, tokenizer: Tokenizer
+) -> tuple[int, ...]:
+    """The recipe's; else the checkpoint's (generation_config.json before config.json) and the template's."""
+    if recipe.stop_ids or recipe.stop_tokens:
+        ids = {*recipe.stop_ids, *_special_ids(tokenizer, recipe.stop_tokens)}
+        unknown = [token for token in recipe.stop_tokens if tokenizer.special_id(token) is None]
+        if unknown:
+            raise ConfigError(f"The recipe's stop_tokens {', '.join(unknown)} are no special tokens of the tokenizer.")
+    else:
+        path = folder / "generation_config.json"
+        given = read_ids(read_json(path).get("eos_token_id")) if path.is_file() else ()
+        ids = {*(given or architecture.eos_ids), *_special_ids(tokenizer, template.stop_tokens)}
+    outside = sorted(i for i in ids if not 0 <= i < architecture.text.vocab_size)
+    if outside or not ids:
+        what = f"Stop ids {outside} are outside the vocabulary" if outside else "There are no stop ids"
+        raise ConfigError(f"{what}: name the tokens that end an answer in the recipe's stop_tokens.")
+    for token_id in ids - set(recipe.stop_ids):
+        if text := tokenizer.detokenize([np.array([token_id], np.int32)])[0]:
+            logger.warning("%s stops at token %d, which is text: %r.", folder, token_id, text)
+    return tuple(sorted(ids))
+
+
+def _special_ids(tokenizer: Tokenizer, tokens: tuple[str, ...]) -> list[int]:
+    """The ids of those tokens that the tokenizer has."""
+    return [token_id for token in tokens if (token_id := tokenizer.special_id(token)) is not None]
+
+
+def _check_positions(spec: EngineSpec, shape: SlotShape) -> None:
+    if shape.num_positions > spec.text.max_positions:
+        raise ConfigError(
+            f"The model has {spec.text.max_positions} positions and a caption needs {shape.num_positions} "
+            f"({shape.num_prefix} before the image, {shape.num_image_tokens} of the image, {shape.max_text_tokens} "
+            f"after it, {shape.max_new_tokens} new): lower limits.max_new_tokens or limits.max_text_tokens."
+        )
