@@ -20,7 +20,7 @@ from recap_fast.captioner.config import CaptionConfig, CaptionOptions
 from recap_fast.captioner.images import ImageInput, decode_images
 from recap_fast.captioner.stream import SharedEngine, Stream
 from recap_fast.decode.decoder import make_decoder
-from recap_fast.generate.engine import Engine
+from recap_fast.generate.engine import Engine, Statistics
 from recap_fast.generate.prepared import PreparedEngine
 from recap_fast.records import FinishReason, Pixels, Request, Row, Sample
 
@@ -91,6 +91,11 @@ class Captioner:
     def engine(self) -> Engine:
         """The open engine. Raises RuntimeError before `start` and after `close`."""
         return self._open_engine().engine
+
+    @property
+    def statistics(self) -> Statistics:
+        """What the engine has done; nothing before `start`."""
+        return Statistics() if self._shared is None else self._shared.engine.statistics
 
     def caption(self, images: Iterable[ImageInput], fields: Iterable[Fields] | None = None) -> list[Caption]:
         """Captions images; the rows are in their order. See `stream`, which does not wait for the last one."""

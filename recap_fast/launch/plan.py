@@ -1,23 +1,22 @@
 """From what was asked to what will be done: checks everything that can be checked, loads nothing, writes nothing."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from recap_fast import machine
 from recap_fast.captioner.captioner import Captioner
 from recap_fast.errors import ConfigError
-from recap_fast.generate.spec import EngineSpec
 from recap_fast.launch.config import RunConfig
+from recap_fast.launch.fingerprint import fingerprint
 from recap_fast.records import Columns, Shard
 from recap_fast.shard_set import ShardSet
 from recap_fast.shards.expand import expand
 from recap_fast.shards.identity import identity
 from recap_fast.shards.partition import part, resolve_part
+from recap_fast.shards.reader import ShardReader, open_shard
 from recap_fast.write.ledger import Ledger, Pending
 from recap_fast.write.output_folder import OutputFolder
-from recap_fast.write.run_file import read_run_file, refuse_other_fingerprint
-from recap_fast.write.schema import SCHEMA_VERSION
+from recap_fast.write.run_file import forget_unused, read_run_file, refuse_other_fingerprint
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,6 +51,23 @@ class Plan:
         ledger = Ledger(self.output, run, self.shard_set.shards, identity)
         return ledger.pending(mine, retry_failed=self.config.retry_failed, redo_changed=self.config.redo_changed)
 
+    def open_ledger(self) -> Ledger:
+        """Makes the output folder or goes on in it. Raises ConfigError where it is not for this run."""
+        overwrite = self.config.overwrite
+        return Ledger.open(self.output, self.fingerprint, self.shard_set, identity, overwrite=overwrite)
+
+    def open_shard(self, shard: Shard, should_stop: Callable[[], bool]) -> ShardReader:
+        """Opens an input; see `shards.reader.open_shard`."""
+        return open_shard(shard, self.shard_set.columns, should_stop)
+
+    def start(self) -> None:
+        """Loads the engine's weights. Where they cannot be used, the next run is not bound to what this one asked."""
+        try:
+            self.captioner.start()
+        except ConfigError:
+            forget_unused(self.output)
+            raise
+
     def close(self) -> None:
         """Frees the decoder, and the engine where it was opened."""
         self.captioner.close()
@@ -65,13 +81,10 @@ def plan(config: RunConfig) -> Plan:
             f"--overwrite with {num} processes: one would delete what the others have begun. Delete {config.output} "
             "first, then start them without it."
         )
-    spec = EngineSpec.load(config.engine)
-    shard_set = expand(config.shards, Columns(image=config.image_column, caption=config.caption_column))
     captioner = Captioner(config)
     try:
-        decoder = captioner.decoder.name
-        versions = machine.list_versions(spec.backend, decoder)
-        marks = fingerprint(config, captioner.prepared.spec, decoder, SCHEMA_VERSION, versions)
+        shard_set = expand(config.shards, Columns(image=config.image_column, caption=config.caption_column))
+        marks = fingerprint(config, captioner.prepared.spec, captioner.decoder.name)
         output = OutputFolder(config.output)
         known = None if config.overwrite else read_run_file(output)
         if known is not None:
@@ -81,34 +94,3 @@ def plan(config: RunConfig) -> Plan:
         captioner.close()
         raise
     return Plan(config=config, captioner=captioner, fingerprint=marks, shard_set=shard_set, part=(index, num))
-
-
-def fingerprint(
-    config: RunConfig, spec: EngineSpec, decoder: str, schema_version: int, versions: str
-) -> Mapping[str, str | int | bool | None]:
-    """All that decides what the rows of a run say, by name; `spec` is the engine's, with the run's question.
-
-    Two runs may share an output folder only where these are equal. What merely decides how fast rows are made (slots,
-    threads, the device) is left out, and so is the pixel limit: with another one, `--retry-failed` may rescue rows.
-    """
-    s, pre = config.options.sampling, spec.preprocess
-    sampled = f"temperature {s.temperature}, top_k {s.top_k}, top_p {s.top_p}, seed {s.seed}"
-    return {
-        "versions": versions,
-        "schema": schema_version,
-        "engine": spec.name,
-        **{f"engine.{name}": digest for name, digest in sorted(spec.files.items())},
-        "precision": spec.precision,
-        "kv_precision": spec.kv_precision,
-        "template": spec.prompt.template,
-        "prompt": spec.prompt.text,
-        "max_field_tokens": config.max_field_tokens,
-        "preprocess": f"{pre.mode} {pre.image_size}, mean {pre.mean}, std {pre.std}",
-        "decoder": decoder,
-        "image_column": config.image_column,
-        "caption_column": config.caption_column,
-        "stop_ids": ",".join(map(str, spec.stop_ids)),
-        "max_new_tokens": config.options.max_new_tokens or spec.limits.max_new_tokens,
-        "loop_stop": config.options.loop_stop,
-        "sampling": "greedy" if s.temperature == 0 else sampled,
-    }

@@ -4,8 +4,8 @@ import pytest
 from PIL import Image
 from support.pictures import blank_png, encode, natural, with_orientation
 
-from recap_fast.decode.decoder import DEFAULT_MAX_IMAGE_PIXELS
 from recap_fast.decode.gate import RefusedImageError, open_image, take_over_pillow_checks
+from recap_fast.defaults import MAX_IMAGE_PIXELS
 
 
 @pytest.fixture(autouse=True)
@@ -13,7 +13,7 @@ def _gate():
     take_over_pillow_checks()
 
 
-def refusal(data, limit=DEFAULT_MAX_IMAGE_PIXELS):
+def refusal(data, limit=MAX_IMAGE_PIXELS):
     with pytest.raises(RefusedImageError) as caught:
         open_image(data, limit)
     return caught.value.outcome

@@ -9,7 +9,8 @@ from recap_fast.errors import ConfigError
 from recap_fast.generate.engine import EngineOptions, Sampling
 from recap_fast.generate.spec import EngineSpec, Limits, PromptSpec
 from recap_fast.launch.config import RunConfig
-from recap_fast.launch.plan import fingerprint
+from recap_fast.launch.fingerprint import fingerprint
+from recap_fast.machine import list_versions
 from recap_fast.records import Preprocess
 
 GIVEN = {"engine": Path("e"), "shards": ("a.tar",), "output": Path("o"), "max_image_pixels": 1000}
@@ -57,8 +58,8 @@ def test_a_config_does_not_change():
 
 
 def test_the_fingerprint_is_all_that_decides_what_rows_say():
-    assert fingerprint(config(), spec(), "dali", 1, "torch 2.13.0") == {
-        "versions": "torch 2.13.0",
+    assert fingerprint(config(), spec(), "dali") == {
+        "versions": list_versions("torch", "dali"),
         "schema": 1,
         "engine": "tiny",
         "engine.tokenizer.json": "bb",
@@ -80,7 +81,7 @@ def test_the_fingerprint_is_all_that_decides_what_rows_say():
 
 
 def mark(**changed) -> dict:
-    return dict(fingerprint(config(**changed), spec(), "dali", 1, "torch 2.13.0"))
+    return dict(fingerprint(config(**changed), spec(), "dali"))
 
 
 @pytest.mark.parametrize(

@@ -16,8 +16,8 @@ from recap_fast.errors import ConfigError, EngineError
 from recap_fast.generate.engine import EngineOptions
 from recap_fast.generate.prepared import PreparedEngine
 from recap_fast.generate.torch_backend.engine import TorchEngine
-from recap_fast.launch import execute
 from recap_fast.launch.reporter import Reporter
+from recap_fast.launch.signals import draining
 
 # -- what is said ------------------------------------------------------------------------------------------------------
 
@@ -169,7 +169,7 @@ def test_the_first_signal_drains_and_the_next_has_its_old_effect():
     drained = []
     stream = io.StringIO()
     before = [signal.getsignal(n) for n in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)]
-    with execute._signals(lambda: drained.append(1), Reporter("text", stream)):
+    with draining(lambda: drained.append(1), Reporter("text", stream)):
         os.kill(os.getpid(), signal.SIGUSR1)
         assert drained == [1]
         handlers = [signal.getsignal(n) for n in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)]

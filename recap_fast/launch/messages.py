@@ -1,0 +1,74 @@
+"""What a run says of itself, to people and to machines, before and after; and what its dataset card says."""
+
+import dataclasses
+from collections import Counter
+from collections.abc import Sequence
+
+from recap_fast.captioner.captioner import Captioner
+from recap_fast.errors import ExitCode
+from recap_fast.launch.config import RunConfig
+from recap_fast.launch.reporter import Reporter, duration, failures, progress_fields
+from recap_fast.pipeline.counters import Snapshot
+from recap_fast.records import Shard, ShardReport
+from recap_fast.write.ledger import Ledger, Pending
+
+
+def announce(reporter: Reporter, captioner: Captioner, pending: Sequence[Pending], total: int) -> None:
+    spec, decoder = captioner.prepared.spec, captioner.decoder
+    reasons = Counter(p.reason for p in pending)
+    listed = ", ".join(f"{count} {reason}" for reason, count in reasons.items())
+    detail = "" if reasons.keys() <= {"new"} else f" ({listed})"
+    reporter.event("shards", f"shards   {len(pending)} of {total} to do{detail}", pending=len(pending), total=total)
+    reporter.event("decoder", f"decoder  {decoder.name}" + (f" ({decoder.note})" if decoder.note else ""))
+    if spec.notice:
+        reporter.event("notice", f"notice   {spec.notice}")
+
+
+def summarize(reporter: Reporter, s: Snapshot, captioner: Captioner) -> None:
+    spec, decoder = captioner.prepared.spec, captioner.decoder
+    with_what = f"decoder {decoder.name}, backend {spec.backend}, {spec.precision}"
+    fallbacks = f" ({decoder.num_fallbacks} by Pillow)" if decoder.num_fallbacks else ""
+    text = (
+        f"{s.captioned:,} captions{failures(s.failed)} in {duration(s.seconds)}: {s.images_per_s:.1f} images/s, "
+        f"{s.tokens_per_caption:.1f} tokens a caption; {with_what}{fallbacks}"
+    )
+    parts = {"decoder": decoder.name, "backend": spec.backend, "precision": spec.precision}
+    done = dataclasses.asdict(captioner.statistics)
+    reporter.event("summary", text, **parts, **progress_fields(s), engine=done)
+
+
+def conclude(
+    ledger: Ledger, mine: Sequence[Shard], reports: Sequence[ShardReport], reporter: Reporter, config: RunConfig
+) -> ExitCode:
+    """Says what is left to do, and the outcome that goes with it; errors count over all shards that are done."""
+    unfinished = sum(r.status == "interrupted" for r in reports)
+    if unfinished:
+        reporter.event("limit", f"{unfinished} shards were begun and cut by --limit; the next run goes on from there.")
+    broken = [r for r in reports if r.status in ("failed", "truncated")]
+    for report in broken:
+        reporter.event("shard", f"shard {report.shard} is {report.status}: {report.error}", status=report.status)
+    if broken:
+        text = f"{len(broken)} of {len(reports)} shards could not be read whole; the next run tries again."
+        reporter.event("failure", text)
+        return ExitCode.FAILURE
+    done = [record for shard in mine if (record := ledger.record(shard.name))]
+    rows, failed = sum(r.rows for r in done), sum(sum(r.failed.values()) for r in done)
+    if rows and failed / rows > config.max_error_rate:
+        reporter.event(
+            "error_rate",
+            f"{failed} of {rows} images have no caption ({failed / rows:.1%}), more than --max-error-rate "
+            f"{config.max_error_rate:g}. The reasons are in the columns status and error of {config.output}.",
+        )
+        return ExitCode.ERROR_RATE
+    return ExitCode.COMPLETE
+
+
+def card_facts(captioner: Captioner) -> dict[str, str]:
+    spec = captioner.prepared.spec
+    return {
+        "engine": spec.name,
+        "precision": spec.precision,
+        "prompt": spec.prompt.text,
+        "template": spec.prompt.template,
+        "decoder": captioner.decoder.name,
+    }
