@@ -1,41 +1,81 @@
 """Forks a process with all of recap-fast loaded for each command on standard input: a run starts in milliseconds.
 
-    python run_server.py STRETCH_ROWS
+    python run_server.py STRETCH_ROWS GUARD_S
 
-A line is `start <json: {"arguments": [...], "stdout": path, "stderr": path, "log": path, "step_s": seconds}>`, answered
-with the process id, or `wait <process id>`, answered with the exit code, negative for a signal. Every row that a shard
-writer has taken is written to `log`, as "<shard> <index>": what a killed process had finished. `step_s` is added to
-every step of the engine.
+A line is `start <json of a Job>`, answered with the process id, or `wait <process id>`, answered with the exit code,
+negative for a signal. A process that takes longer than GUARD_S hangs: it writes where, and ends with code 1.
 """
 
+import faulthandler
+import itertools
 import json
 import os
 import sys
 import time
-from typing import Any, NoReturn
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NoReturn, TypedDict
 
 from recap_fast.cli.main import main as recap_fast
 from recap_fast.generate.torch_backend.engine import TorchEngine
 from recap_fast.write import shard_writer
 
+CHANGES = {"os.mkdir", "os.remove", "os.rename", "os.rmdir"}
+"""Audit events of the file system; and `open`, to write."""
 
-def become(job: dict[str, Any]) -> NoReturn:
+
+class Job(TypedDict):
+    """A command and what is done to it."""
+
+    arguments: list[str]
+    stdout: str
+    stderr: str
+    log: str
+    """Gets a line for each row that a shard writer has taken, "<shard> <index>": what a killed process had finished;
+    and "step" for each step of the engine that has begun."""
+    step_s: float
+    """Added to every step of the engine."""
+    gate: str | None
+    """The first step waits for this file."""
+    signal: tuple[int, str, int] | None
+    """(number, event, count): the process sends itself this signal as soon as so many events have happened: "row" and
+    "step" as in the log, or "change": a row, or a change of the file system that is about to happen."""
+
+
+def become(job: Job) -> NoReturn:
     """Runs the command in this process and exits with its code."""
-    for number, name in ((1, "stdout"), (2, "stderr")):
-        os.dup2(os.open(job[name], os.O_CREAT | os.O_WRONLY | os.O_TRUNC), number)
+    for number, name in ((1, job["stdout"]), (2, job["stderr"])):
+        os.dup2(os.open(name, os.O_CREAT | os.O_WRONLY | os.O_TRUNC), number)
+    faulthandler.dump_traceback_later(float(sys.argv[2]), exit=True)
     log = os.open(job["log"], os.O_CREAT | os.O_WRONLY | os.O_APPEND)
     add, step = shard_writer.ShardWriter.add, TorchEngine.step
+    happened = itertools.count(1)
+
+    def happens(event: str) -> None:
+        if job["signal"] and event == job["signal"][1] and next(happened) == job["signal"][2]:
+            os.kill(os.getpid(), job["signal"][0])
 
     def logged(self, row):
         in_order = add(self, row)
         os.write(log, f"{row.sample.shard} {row.sample.index}\n".encode())
+        happens("row")
+        happens("change")
         return in_order
 
     def slowly(self):
+        os.write(log, b"step\n")
+        while job["gate"] and not Path(job["gate"]).exists():
+            time.sleep(0.005)
+        happens("step")
         time.sleep(job["step_s"])
         return step(self)
 
+    def audit(event: str, arguments: Sequence[Any]) -> None:
+        if event in CHANGES or (event == "open" and arguments[2] & (os.O_WRONLY | os.O_RDWR)):
+            happens("change")
+
     shard_writer.ShardWriter.add, TorchEngine.step = logged, slowly
+    sys.addaudithook(audit)
     sys.argv = ["recap-fast", *job["arguments"]]
     try:
         recap_fast()

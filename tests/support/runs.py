@@ -5,7 +5,6 @@ import os
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
@@ -13,6 +12,7 @@ from typing import Any, Self
 import pyarrow as pa
 import pyarrow.parquet as pq
 from support import pictures, shard_files
+from support.guard import GUARD_S, wait_until
 
 STRETCH_ROWS = 8
 """Of the server's processes."""
@@ -66,7 +66,14 @@ class Server:
         self._folder = tempfile.TemporaryDirectory()
         self._count = 0
         self._process = subprocess.Popen(
-            [sys.executable, "-W", "error::ResourceWarning", str(here / "run_server.py"), str(STRETCH_ROWS)],
+            [
+                sys.executable,
+                "-W",
+                "error::ResourceWarning",
+                str(here / "run_server.py"),
+                str(STRETCH_ROWS),
+                str(GUARD_S),
+            ],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -78,18 +85,29 @@ class Server:
         self._process.communicate()
         self._folder.cleanup()
 
-    def start(self, *arguments: object, step_s: float = 0.0, stderr: str | None = None) -> "Command":
-        """Starts a command; it runs on its own. `step_s` slows the engine down; `stderr` may be a terminal."""
+    def start(
+        self,
+        *arguments: object,
+        step_s: float = 0.0,
+        gate: Path | None = None,
+        send: tuple[int, str, int] | None = None,
+        stderr: str | None = None,
+    ) -> "Command":
+        """Starts a command; it runs on its own.
+
+        `step_s` slows the engine down, its first step waits for the file `gate`, (number, event, count) of `send` is a
+        signal that it sends itself; see run_server.Job. `stderr` may be a terminal.
+        """
         self._count += 1
         base = f"{self._folder.name}/{self._count:04d}"
         paths = {"stdout": f"{base}.out", "stderr": stderr or f"{base}.err", "log": f"{base}.log"}
-        job = {"arguments": [str(a) for a in arguments], "step_s": step_s, **paths}
-        process = self._ask(f"start {json.dumps(job)}")
+        job = {"arguments": [str(a) for a in arguments], "step_s": step_s, "gate": gate and str(gate), "signal": send}
+        process = self._ask(f"start {json.dumps({**job, **paths})}")
         return Command(self, process, **{name: Path(path) for name, path in paths.items()})
 
-    def run(self, *arguments: object) -> "Command":
-        """Runs a command to its end."""
-        command = self.start(*arguments)
+    def run(self, *arguments: object, **more: Any) -> "Command":
+        """Runs a command to its end, with the options of `start`."""
+        command = self.start(*arguments, **more)
         command.wait()
         return command
 
@@ -119,19 +137,13 @@ class Command:
             self.code = self._server._ask(f"wait {self._process}")
         return self.code
 
-    def wait_for(self, text: str, timeout_s: float = 20.0) -> None:
+    def wait_for(self, text: str) -> None:
         """Returns when this stands in its standard error."""
-        end = time.monotonic() + timeout_s
-        while text not in self.stderr:
-            assert time.monotonic() < end, f"{text!r} never came:\n{self.stderr}"
-            time.sleep(0.005)
+        wait_until(lambda: text in self.stderr, lambda: f"{text!r} never came:\n{self.stderr}")
 
-    def wait_for_rows(self, num: int, timeout_s: float = 20.0) -> None:
-        """Returns when it has finished so many rows."""
-        end = time.monotonic() + timeout_s
-        while len(self.finished) < num:
-            assert time.monotonic() < end, f"{len(self.finished)} of {num} rows:\n{self.stderr}"
-            time.sleep(0.005)
+    def wait_for_step(self) -> None:
+        """Returns when its engine has begun to work."""
+        wait_until(lambda: self.num_steps, lambda: f"no step:\n{self.stderr}")
 
     @property
     def stdout(self) -> str:
@@ -144,6 +156,14 @@ class Command:
     @property
     def finished(self) -> list[str]:
         """The rows that its shard writers had taken, as 'shard index'."""
+        return [line for line in self._logged() if line != "step"]
+
+    @property
+    def num_steps(self) -> int:
+        """How many steps its engine has begun."""
+        return self._logged().count("step")
+
+    def _logged(self) -> list[str]:
         return self._log.read_text().splitlines() if self._log.exists() else []
 
 
