@@ -113,7 +113,7 @@ def test_rates_are_measured_and_told(monkeypatch):
         rates = roofline.measure_rates(device, linear, other)
         assert min(rates.linear, rates.other, rates.copy) > 0
         assert rates.precisions == (str(linear).removeprefix("torch."), str(other).removeprefix("torch."))
-        assert (rates.linear == rates.other) == (linear == other)
+        assert linear != other or rates.linear == rates.other
     told = str(dataclasses.replace(RATES, precisions=("float8_e4m3fn", "bfloat16"), linear=1.2e15))
     assert told == "1,200.00 TFLOP/s float8_e4m3fn, 788.00 TFLOP/s bfloat16; copy 4,300 GB/s"
     assert str(RATES) == "788.00 TFLOP/s bfloat16; copy 4,300 GB/s"

@@ -3,7 +3,6 @@
 import json
 import os
 import sys
-import time
 from pathlib import Path
 
 import compare_peers
@@ -13,6 +12,7 @@ from comparison import Contest
 from contestants import Candidate, ContestantError, Kind, Process
 from peers.protocol import Job
 from support import checkpoints
+from support.guard import wait_until
 from workload import MismatchError
 
 FOLDER = Path(contestants.__file__).parent
@@ -135,10 +135,7 @@ def test_a_peer_is_stopped_between_passes(start):
     def state():
         return stat.read_text().rpartition(")")[2].split()[0]
 
-    deadline = time.monotonic() + 20
-    while state() != "T" and time.monotonic() < deadline:
-        time.sleep(0.01)
-    assert state() == "T"
+    wait_until(lambda: state() == "T", lambda: f"it is in state {state()}")
     assert process.run(LENGTHS).seconds == 1.0
     process.close()
 

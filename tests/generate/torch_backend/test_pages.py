@@ -40,8 +40,9 @@ FAULTS = """
 import resource, torch
 from recap_fast.generate.torch_backend.pages import keep_freed_memory
 {prepare}
+torch.empty(64 << 20, dtype=torch.uint8).fill_(1)
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
 for _ in range(50):
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
     torch.empty(64 << 20, dtype=torch.uint8).fill_(1)
 print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 """
