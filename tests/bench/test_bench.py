@@ -5,7 +5,8 @@ from click.testing import CliRunner
 from support import engines
 
 from recap_fast.bench import roofline
-from recap_fast.bench.stages import STAGES, BenchConfig, bench
+from recap_fast.bench.bench import bench
+from recap_fast.bench.config import STAGES, BenchConfig
 from recap_fast.bench.synthetic import write_tars
 from recap_fast.cli.main import cli
 from recap_fast.errors import ConfigError, RecapError

@@ -1,0 +1,107 @@
+"""`recap-fast bench`: how fast each stage is alone, and all of them end to end. An engine in, figures out.
+
+Everything is done once to warm up and then `repeat` times; the figures are of the median. What a stage reaches alone is
+the most that it could feed, or take from, the others.
+"""
+
+import dataclasses
+import functools
+import tempfile
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+
+from recap_fast import machine
+from recap_fast.bench import synthetic
+from recap_fast.bench.config import STAGES, BenchConfig
+from recap_fast.bench.engine_stages import make_end_to_end, make_generate, make_requests
+from recap_fast.bench.report import Measurement, Report
+from recap_fast.bench.roofline import Roofline
+from recap_fast.bench.stages import Images, Pass, make_decode, make_read, make_write
+from recap_fast.captioner.captioner import Captioner
+from recap_fast.errors import ConfigError
+from recap_fast.shards.expand import expand
+
+
+def bench(config: BenchConfig) -> Report:
+    """Measures the stages of `config`. Raises what a run does for what cannot be used, and EngineError."""
+    with tempfile.TemporaryDirectory(prefix="recap-bench-") as folder:
+        if not config.shards:
+            tars = synthetic.write_tars(Path(folder) / "shards", config.limit, [config.image_size])
+            config = dataclasses.replace(config, shards=tuple(map(str, tars)))
+        with closing(_Bench(config, Path(folder))) as stages:
+            found = [m for stage in STAGES if stage in config.stages for m in stages.measure(stage)]
+            threads = config.decode_threads
+            decoder = f"{stages.captioner.decoder.name}, {threads} thread{'s' if threads > 1 else ''}"
+            rates = stages.roofline.rates if any(m.figures for m in found) else None
+            return Report(stages.engine_text, decoder, dataclasses.asdict(config), tuple(found), rates)
+
+
+class _Bench:
+    """Measures stages with one captioner, whose engine each of them opens for itself."""
+
+    def __init__(self, config: BenchConfig, folder: Path):
+        self._config, self._folder = config, folder
+        self._images = Images(expand(config.shards).shards, config.limit)
+        self.captioner = Captioner(config)
+        spec = self.captioner.prepared.spec
+        self.engine_text = f"{spec.name}, {spec.precision}"
+
+    def close(self) -> None:
+        """Frees the decoder."""
+        self.captioner.close()
+
+    @functools.cached_property
+    def roofline(self) -> Roofline:
+        """What the engine is measured against; its rates are taken once, while no engine is open."""
+        from recap_fast.generate.device import resolve_device
+
+        prepared = self.captioner.prepared
+        device = resolve_device(self._config.options.device)
+        return Roofline(prepared.spec, device, prefix_tokens=len(prepared.prompts.prefix_ids))
+
+    def measure(self, stage: str) -> list[Measurement]:
+        """What there is to say of a stage: of `generate` for captions as they come and for the longest ones."""
+        if stage == "generate":
+            return self._generate()
+        return [self._repeat(stage, self._make(stage))]
+
+    def _make(self, stage: str) -> Callable[[], Pass]:
+        if stage == "read":
+            return make_read(self._images)
+        if stage == "decode":
+            return make_decode(self._images, self.captioner)
+        if stage == "write":
+            return make_write(self._images, self.captioner, self._folder)
+        return make_end_to_end(self._config.run_config(self._folder / "out"), self.roofline)
+
+    def _generate(self) -> list[Measurement]:
+        requests = list(make_requests(self._images, self.captioner))
+        if not requests:
+            raise ConfigError("None of the images can be decoded: there is nothing to generate captions for.")
+        roofline, options, prepared = self.roofline, self._config.options, self.captioner.prepared
+        longest = dataclasses.replace(options, loop_stop=False)
+        measured = []
+        for name, which, how in (
+            ("generate", prepared, options),
+            (f"generate, all {prepared.max_new_tokens(options)}", prepared.with_spec(stop_ids=()), longest),
+        ):
+            with closing(which.open(how)) as engine:
+                self.engine_text = f"{which.spec.name}: {engine.describe()}"
+                measured.append(self._repeat(name, make_generate(engine, requests, roofline)))
+        return measured
+
+    def _repeat(self, name: str, work: Callable[[], Pass]) -> Measurement:
+        work()
+        machine.reset_peak_memory()
+        passes = [work() for _ in range(self._config.repeat)]
+        median = sorted(passes, key=lambda p: p.seconds)[len(passes) // 2]
+        return Measurement(
+            stage=name,
+            images=median.images,
+            tokens=median.tokens,
+            seconds=tuple(round(p.seconds, 6) for p in passes),
+            peak_memory=machine.peak_memory(),
+            figures=median.figures,
+            details=median.details,
+        )

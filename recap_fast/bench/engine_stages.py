@@ -1,0 +1,62 @@
+"""The stages that an engine takes part in: generating alone, from pixels in memory, and a whole run end to end."""
+
+import itertools
+import time
+from collections.abc import Callable, Iterator
+
+from recap_fast.bench.roofline import Roofline, difference, snapshot
+from recap_fast.bench.stages import Images, Pass
+from recap_fast.captioner.captioner import Captioner
+from recap_fast.errors import ExitCode, RecapError
+from recap_fast.generate.engine import Engine
+from recap_fast.generate.prepared import generate_all
+from recap_fast.generate.prompt import sample_fields
+from recap_fast.launch.config import RunConfig
+from recap_fast.launch.execute import run
+from recap_fast.launch.reporter import Reporter
+from recap_fast.pipeline.decoding import DECODE_BATCH
+from recap_fast.records import OK, Request
+
+
+def make_requests(images: Images, captioner: Captioner) -> Iterator[Request]:
+    """A request of each image that can be decoded."""
+    samples = (sample for sample in images if sample.status == OK)
+    while batch := list(itertools.islice(samples, DECODE_BATCH)):
+        decoded = captioner.decoder.decode([sample.image for sample in batch])
+        for sample, pixels, outcome in zip(batch, decoded.pixels, decoded.outcomes, strict=True):
+            if outcome.status == OK:
+                yield captioner.request(pixels, sample_fields(sample))[0]
+
+
+def make_generate(engine: Engine, requests: list[Request], roofline: Roofline) -> Callable[[], Pass]:
+    """Pixels to token ids."""
+
+    def generate() -> Pass:
+        before, start = snapshot(engine.statistics), time.perf_counter()
+        tokens = sum(completion.num_tokens for completion in generate_all(engine, requests))
+        seconds = time.perf_counter() - start
+        figures = roofline.figures(difference(before, engine.statistics), seconds)
+        return Pass(len(requests), seconds, tokens, figures)
+
+    return generate
+
+
+def make_end_to_end(config: RunConfig, roofline: Roofline) -> Callable[[], Pass]:
+    """A real run; timed by itself, from the first shard's opening to the last done-record."""
+
+    def end_to_end() -> Pass:
+        start = time.perf_counter()
+        result = run(config, Reporter(None))
+        wall, s = time.perf_counter() - start, result.snapshot
+        if result.outcome != ExitCode.COMPLETE or not s.captioned:
+            problems = "; ".join(report.error for report in result.reports if report.error)
+            raise RecapError(f"The run ended with exit code {result.outcome}, {s.captioned} captions. {problems}")
+        details = {
+            "busy": s.busy,
+            "limiting_stage": s.limiting_stage,
+            "failed": s.failed,
+            "startup_s": round(wall - s.seconds, 3),
+        }
+        return Pass(s.captioned, s.seconds, s.num_tokens, roofline.figures(result.statistics, s.seconds), details)
+
+    return end_to_end
