@@ -9,7 +9,6 @@ The folder gets its name when it is complete; whatever interrupts the build leav
 """
 
 import contextlib
-import logging
 import os
 import platform
 import shutil
@@ -23,17 +22,15 @@ import torch
 from recap_fast.atomic import is_alive, owner, sha256_of
 from recap_fast.build.architecture import Architecture, read_architecture
 from recap_fast.build.checkpoint import Checkpoint, open_checkpoint
-from recap_fast.build.engine_spec import make_spec, parse_precision
+from recap_fast.build.engine_spec import check_device, make_spec, parse_precision
 from recap_fast.build.recipe import find_recipe, load_recipe
-from recap_fast.build.tensorrt import Parts, TensorRTBuild
+from recap_fast.build.tensorrt import TensorRTBuild
+from recap_fast.build.tensorrt_split import EngineParts
 from recap_fast.build.weights import OnProgress, check_sides, expected_shapes, write_weights
 from recap_fast.errors import ConfigError
 from recap_fast.generate.spec import SPEC_FILE, WEIGHTS_FILE, Backend, EngineSpec
 from recap_fast.generate.tokenizer import TOKENIZER_FILES, find_tokenizer, load_tokenizer
-from recap_fast.generate.torch_backend.precision import check_precision, find_hardware
 from recap_fast.version import __version__
-
-logger = logging.getLogger(__name__)
 
 
 def build_engine(
@@ -68,8 +65,8 @@ def build_engine(
     spec = make_spec(choices, source, architecture, load_tokenizer(tokenizer_file))
     plan = architecture.plan()
     check_sides(plan, spec.precision)
-    _check_device(spec)
-    progress, parts = progress or _no_progress, Parts(spec, source, architecture, tokenizer_file)
+    check_device(spec)
+    progress, parts = progress or _no_progress, EngineParts(spec, source, architecture, tokenizer_file)
     tensorrt = TensorRTBuild(parts, calibration) if backend == "tensorrt-llm" else None
     with _new_folder(output, overwrite) as folder:
         if tensorrt is not None:
@@ -83,19 +80,6 @@ def build_engine(
         spec = replace(spec, sources=sources, files={**spec.files, stored.name: sha256_of(stored)})
         spec.save(folder)
     return spec
-
-
-def _check_device(spec: EngineSpec) -> None:
-    """Raises ConfigError where this machine has a card without the engine's precision; warns where it is slow."""
-    hardware = find_hardware(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
-    try:
-        note = check_precision(spec.precision, hardware, spec.kv_precision)
-    except ConfigError as error:
-        raise ConfigError(
-            f"{error} To build it for another machine, hide this card: CUDA_VISIBLE_DEVICES= recap-fast ..."
-        ) from error
-    if note is not None:
-        logger.warning("On this machine the engine will be slow: %s", note)
 
 
 def _check_tensors(checkpoint: Checkpoint, architecture: Architecture) -> Architecture:

@@ -4,6 +4,7 @@ import logging
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from recap_fast.build.architecture import Architecture, read_ids
 from recap_fast.build.checkpoint import Checkpoint
@@ -14,7 +15,7 @@ from recap_fast.generate.json_file import read_json
 from recap_fast.generate.prompt import PromptEncoder, Template, find_template
 from recap_fast.generate.spec import EngineSpec, Limits, Precision, PromptSpec, SlotShape
 from recap_fast.generate.tokenizer import Tokenizer
-from recap_fast.generate.torch_backend.precision import PRECISIONS
+from recap_fast.generate.torch_backend.precision import PRECISIONS, check_precision, find_hardware
 
 logger = logging.getLogger(__name__)
 
@@ -63,6 +64,19 @@ def parse_precision(name: str) -> Precision:
         *first, last = PRECISIONS
         raise ConfigError(f"--precision {name}: expected {', '.join(first)} or {last}.")
     return name
+
+
+def check_device(spec: EngineSpec) -> None:
+    """Raises ConfigError where this machine has a card without the engine's precision; warns where it is slow."""
+    hardware = find_hardware(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
+    try:
+        note = check_precision(spec.precision, hardware, spec.kv_precision)
+    except ConfigError as error:
+        raise ConfigError(
+            f"{error} To build it for another machine, hide this card: CUDA_VISIBLE_DEVICES= recap-fast ..."
+        ) from error
+    if note is not None:
+        logger.warning("On this machine the engine will be slow: %s", note)
 
 
 def _resolve_precision(recipe: Recipe, checkpoint: Checkpoint) -> Precision:

@@ -7,14 +7,13 @@ Tokenizer and engine.json are written by engine_directory.py, as for every engin
 """
 
 import logging
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from recap_fast.atomic import sha256_of
 from recap_fast.build import calibration as texts
-from recap_fast.build.architecture import Architecture
-from recap_fast.build.checkpoint import Checkpoint
 from recap_fast.build.tensorrt_split import (
+    EngineParts,
     add_tokenizer,
     neutral_folder,
     write_language_model,
@@ -22,11 +21,16 @@ from recap_fast.build.tensorrt_split import (
 )
 from recap_fast.build.weights import OnProgress
 from recap_fast.errors import ConfigError, EngineError
-from recap_fast.generate.json_file import read_json
 from recap_fast.generate.prompt import BOS, PromptEncoder, find_template
 from recap_fast.generate.spec import WEIGHTS_FILE, EngineSpec
 from recap_fast.generate.tensorrt_backend import environment
-from recap_fast.generate.tensorrt_backend.manifest import CONFIG_FILE, MODEL_FOLDER, BuiltLimits, Manifest
+from recap_fast.generate.tensorrt_backend.manifest import (
+    CONFIG_FILE,
+    MODEL_FOLDER,
+    BuiltLimits,
+    Manifest,
+    find_differences,
+)
 from recap_fast.generate.tokenizer import Tokenizer, load_tokenizer
 
 logger = logging.getLogger(__name__)
@@ -37,21 +41,10 @@ STEP_TOKENS = 8192
 """Of one step: thirteen prompts of 600 tokens, beyond which larger products gain nothing."""
 
 
-@dataclass(frozen=True, slots=True)
-class Parts:
-    """What an engine is built of."""
-
-    spec: EngineSpec
-    """As for the torch backend."""
-    checkpoint: Checkpoint
-    architecture: Architecture
-    tokenizer_file: Path
-
-
 class TensorRTBuild:
     """One build. Made, it has checked all that can be known before weights are read."""
 
-    def __init__(self, parts: Parts, calibration: Path | None):
+    def __init__(self, parts: EngineParts, calibration: Path | None):
         """`calibration` holds captions, for FP8. Raises ConfigError where library, GPU or choices do not fit."""
         self._version, self._gpu = environment.require_library(), environment.find_gpu("auto")
         self._parts, self._spec = parts, parts.spec
@@ -81,7 +74,7 @@ class TensorRTBuild:
 
     def _compile(self, staging: Path, model: Path, limits: BuiltLimits, progress: OnProgress) -> None:
         with environment.importing():
-            from recap_fast.generate.tensorrt_backend.trt_flow import compile_model, load_model, quantize_model
+            from recap_fast.build.tensorrt_compile import compile_model, load_model, quantize_model
 
         spec, llama = self._spec, staging / "lm"
         write_language_model(llama, spec, self._parts.checkpoint, progress)
@@ -98,35 +91,37 @@ class TensorRTBuild:
         compile_model(loaded, model, spec, limits, staging / "timing.cache")
 
     def _manifest(self, limits: BuiltLimits, model: Path) -> Manifest:
+        """What was built. Raises EngineError where the engine's own config.json says that it is something else."""
         spec = self._spec
-        quant_algo = "FP8" if spec.precision == "fp8" else None
-        kv_cache = "FP8" if spec.kv_precision == "fp8" else None
-        limits = _read_back(model, limits, quant_algo)
-        return Manifest(
+        manifest = Manifest(
             versions=environment.installed_versions(),
             gpu=self._gpu.name,
             sm=self._gpu.sm,
             dtype=spec.compute_precision,
-            quant_algo=quant_algo,
-            kv_cache_quant_algo=kv_cache,
+            quant_algo="FP8" if spec.precision == "fp8" else None,
+            kv_cache_quant_algo="FP8" if spec.kv_precision == "fp8" else None,
             calibration_sha256=texts.digest(self._captions) if self._captions else None,
             vocab_size=spec.text.vocab_size,
             fake_id_base=spec.text.vocab_size,
             limits=limits,
         )
+        if differing := find_differences(model / CONFIG_FILE, manifest):
+            raise EngineError(f"TensorRT-LLM built another engine: {'; '.join(differing)}. Use TensorRT-LLM 1.2.1.")
+        return manifest
 
 
 def make_limits(spec: EngineSpec, tokenizer: Tokenizer) -> BuiltLimits:
     """Sizes for an engine's prompts: the table holds the image tokens of a full batch."""
     encoder = PromptEncoder(tokenizer, spec.prompt, max_text_tokens=spec.limits.max_text_tokens)
-    longest = len(encoder.prefix_ids) + spec.vision.num_image_tokens + spec.limits.max_text_tokens
-    batch, caption = min(spec.limits.num_slots, MAX_BATCH), longest + spec.limits.max_new_tokens
+    shape = spec.slot_shape(len(encoder.prefix_ids))
+    longest, caption = shape.text_start + shape.max_text_tokens, shape.num_positions
+    batch = min(spec.limits.num_slots, MAX_BATCH)
     return BuiltLimits(
         max_batch_size=batch,
         max_input_len=longest,
         max_seq_len=caption,
         max_num_tokens=min(max(STEP_TOKENS, longest), batch * caption),  # `build` lowers it to what a batch can be
-        max_prompt_embedding_table_size=batch * spec.vision.num_image_tokens,
+        max_prompt_embedding_table_size=batch * shape.num_image_tokens,
     )
 
 
@@ -149,19 +144,6 @@ def _check_precision(spec: EngineSpec, tokenizer_file: Path, calibration: Path |
         raise ConfigError(
             "kv_precision fp8 comes with FP8's calibration: take precision fp8 too, or kv_precision 'auto'."
         )
-
-
-def _read_back(model: Path, limits: BuiltLimits, quant_algo: str | None) -> BuiltLimits:
-    """The limits that the engine was built with, by its own config.json. Raises EngineError where others were asked."""
-    config = read_json(model / CONFIG_FILE)
-    found = {name: config["build_config"].get(name) for name in asdict(limits)}
-    found["quant_algo"] = config["pretrained_config"]["quantization"].get("quant_algo")
-    asked = {**asdict(limits), "quant_algo": quant_algo}
-    wrong = [f"{name} {found[name]!r} instead of {value!r}" for name, value in asked.items() if found[name] != value]
-    if wrong:
-        raise EngineError(f"TensorRT-LLM built an engine with {', '.join(wrong)}. Use TensorRT-LLM 1.2.1.")
-    del found["quant_algo"]
-    return BuiltLimits(**found)
 
 
 def _hashes(folder: Path, model: Path) -> dict[str, str]:

@@ -9,6 +9,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,17 @@ from recap_fast.generate.spec import ComputePrecision, EngineSpec, TextSpec
 
 TRAPS = ("llava", "vila")
 WEIGHTS = "model.safetensors"
+
+
+@dataclass(frozen=True, slots=True)
+class EngineParts:
+    """What an engine is built of."""
+
+    spec: EngineSpec
+    """As for the torch backend."""
+    checkpoint: Checkpoint
+    architecture: Architecture
+    tokenizer_file: Path
 
 
 @contextmanager

@@ -1,5 +1,6 @@
 """`build-engine --backend tensorrt-llm`: what TensorRT-LLM is told, what is written, what is refused."""
 
+import dataclasses
 import hashlib
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import torch
 from safetensors.torch import load_file
 from support import checkpoints
 from support.engines import caption_all, random_requests
+from support.tensorrt_fake import builder
 
 from recap_fast.build.engine_directory import build_engine
 from recap_fast.errors import ConfigError, EngineError
@@ -67,6 +69,21 @@ def test_every_layout_makes_the_same_captions(layout, fake, pair, build, open_en
 def test_a_value_that_is_dropped_is_noticed(field, library, build, tmp_path):
     library(drop=(field,))
     with pytest.raises(EngineError, match=rf"{field} .* after it was set to"):
+        build()
+    assert not (tmp_path / "engine").exists()
+
+
+def test_another_engine_than_was_asked_for_is_refused(fake, build, monkeypatch, tmp_path):
+    save = builder.Engine.save
+
+    def save_another(engine, engine_dir):
+        limits = {**engine._config["build_config"], "max_seq_len": 7}
+        save(dataclasses.replace(engine, _config={**engine._config, "build_config": limits}), engine_dir)
+
+    monkeypatch.setattr(builder.Engine, "save", save_another)
+    with pytest.raises(
+        EngineError, match=r"built another engine: build_config\.max_seq_len is 7 where"
+    ):
         build()
     assert not (tmp_path / "engine").exists()
 

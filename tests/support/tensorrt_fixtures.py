@@ -18,7 +18,7 @@ from recap_fast.generate.prepared import PreparedEngine
 from recap_fast.generate.tensorrt_backend import environment
 from recap_fast.generate.tensorrt_backend.environment import Gpu
 
-IMPORTERS = ("recap_fast.generate.tensorrt_backend.trt_flow",)
+IMPORTERS = ("recap_fast.build.tensorrt_compile", "recap_fast.generate.tensorrt_backend.executor")
 """Our modules that import TensorRT-LLM as they load."""
 H100 = Gpu("NVIDIA H100 80GB HBM3", "9.0", torch.device("cpu"))
 RECIPE = """

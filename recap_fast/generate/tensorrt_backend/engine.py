@@ -29,7 +29,7 @@ from recap_fast.generate.torch_backend.vision import VisionTower
 from recap_fast.records import Completion, Request
 
 if TYPE_CHECKING:
-    from recap_fast.generate.tensorrt_backend.trt_flow import TrtSession
+    from recap_fast.generate.tensorrt_backend.executor import TrtSession
 
 IN_FLIGHT = 2
 """Requests that TensorRT-LLM holds, in multiples of its batch. Each has its image's embeddings on the GPU."""
@@ -215,7 +215,7 @@ class TensorRTEngine:
 
     def _open(self, folder: Path) -> "TrtSession":
         with environment.importing():
-            from recap_fast.generate.tensorrt_backend.trt_flow import TrtSession
+            from recap_fast.generate.tensorrt_backend.executor import TrtSession
 
         model, limits, sampling = folder / MODEL_FOLDER, self._manifest.limits, self._options.sampling
         return TrtSession(model, limits, self._num_slots, self.spec.stop_ids, sampling, self._answers)

@@ -7,13 +7,14 @@ Nothing here imports TensorRT-LLM: the import takes half a minute and tells less
 import importlib.metadata
 import logging
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
-from recap_fast.errors import ConfigError
+from recap_fast.errors import ConfigError, EngineError
 from recap_fast.generate.tensorrt_backend.manifest import Manifest
 
 logger = logging.getLogger(__name__)
@@ -54,6 +55,16 @@ def importing() -> Iterator[None]:
         yield
     except ImportError as error:
         raise ConfigError(f"TensorRT-LLM is installed and cannot be imported: {error}. {WHERE}") from error
+
+
+def check_taken(name: str, given: Any, wanted: Mapping[str, Any]) -> None:
+    """Raises EngineError where an object of TensorRT-LLM does not hold what it was given."""
+    for key, value in wanted.items():
+        if getattr(given, key, None) != value:
+            raise EngineError(
+                f"TensorRT-LLM's {name} has {key} {getattr(given, key, None)!r} after it was set to {value!r}: this "
+                "version takes it under another name. Use TensorRT-LLM 1.2.1."
+            )
 
 
 def check_version(version: str) -> None:

@@ -4,7 +4,7 @@ tensorrt_llm/config.json     written by TensorRT-LLM: version, pretrained_config
 tensorrt_llm/rank0.engine    the compiled language model
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -78,7 +78,7 @@ def check_model_folder(folder: Path, manifest: Manifest) -> None:
     missing = [file.name for file in (path, path.with_name(COMPILED_FILE)) if not file.is_file()]
     if missing:
         raise ConfigError(f"{path.parent} lacks {' and '.join(missing)}: build the engine again.")
-    differing = list(_differences(read_json(path), manifest))
+    differing = find_differences(path, manifest)
     if differing:
         raise ConfigError(
             f"{path} does not belong to the engine.json of {folder}: {'; '.join(differing)}. Build the engine again, "
@@ -86,13 +86,16 @@ def check_model_folder(folder: Path, manifest: Manifest) -> None:
         )
 
 
-def _differences(config: Mapping[str, Any], manifest: Manifest) -> Iterator[str]:
+def find_differences(path: Path, manifest: Manifest) -> list[str]:
+    """What the engine's own config.json has otherwise."""
+    config, differing = read_json(path), []
     for name, expected in _expected(manifest).items():
         found: Any = config
         for part in name.split("."):
             found = found.get(part) if isinstance(found, Mapping) else None
         if found != expected:
-            yield f"{name} is {found!r} where engine.json has {expected!r}"
+            differing.append(f"{name} is {found!r} where engine.json has {expected!r}")
+    return differing
 
 
 def _expected(manifest: Manifest) -> dict[str, Any]:

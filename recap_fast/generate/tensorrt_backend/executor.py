@@ -1,4 +1,4 @@
-"""A plain Llama is compiled to an engine, and TensorRT-LLM's C++ executor runs it with in-flight batching.
+"""TensorRT-LLM's C++ executor runs a compiled engine with in-flight batching.
 
 An image comes as a prompt table: `PromptTuningConfig(embedding_table=[N, D])`, and its ids, vocab_size and above, say
 which row stands where. All names are those of TensorRT-LLM 1.2.1; tests/support/tensorrt_fake says where each was read.
@@ -6,21 +6,16 @@ which row stands where. All names are those of TensorRT-LLM 1.2.1; tests/support
 
 import contextlib
 import threading
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from collections.abc import Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 from tensorrt_llm.bindings import executor as trt
-from tensorrt_llm.builder import BuildConfig, build
-from tensorrt_llm.models import LLaMAForCausalLM
-from tensorrt_llm.models.modeling_utils import QuantConfig
-from tensorrt_llm.quantization import QuantAlgo
 
 from recap_fast.errors import EngineError
 from recap_fast.generate.engine import Sampling
-from recap_fast.generate.spec import EngineSpec
+from recap_fast.generate.tensorrt_backend.environment import check_taken
 from recap_fast.generate.tensorrt_backend.manifest import BuiltLimits
 from recap_fast.generate.tensorrt_backend.session import Answer, Answers, Prompt
 
@@ -28,57 +23,6 @@ POLL = timedelta(milliseconds=100)
 KV_SHARE = 0.85
 """Of the memory that is free once tower and language model are loaded, for keys and values; the rest is for the image
 embeddings in flight and the tower's activations."""
-CALIBRATION_LENGTH = 512
-"""Tokens of a calibration text at most."""
-
-
-def load_model(llama: Path, spec: EngineSpec) -> Any:
-    """TensorRT-LLM's model of a plain Llama's folder, in the engine's precision."""
-    return LLaMAForCausalLM.from_hugging_face(str(llama), dtype=spec.compute_precision)
-
-
-def quantize_model(llama: Path, output: Path, spec: EngineSpec, texts: Path, num_texts: int) -> Any:
-    """The same in FP8: ModelOpt runs the texts of a folder (`texts`/train.jsonl) through it and sets the scales."""
-    kv_cache = QuantAlgo.FP8 if spec.kv_precision == "fp8" else None
-    LLaMAForCausalLM.quantize(
-        str(llama),
-        str(output),
-        dtype=spec.compute_precision,
-        quant_config=QuantConfig(quant_algo=QuantAlgo.FP8, kv_cache_quant_algo=kv_cache),
-        calib_dataset=str(texts),
-        calib_batches=num_texts,
-        calib_max_seq_length=CALIBRATION_LENGTH,
-    )
-    return LLaMAForCausalLM.from_checkpoint(str(output))
-
-
-def compile_model(model: Any, output: Path, spec: EngineSpec, limits: BuiltLimits, timing_cache: Path) -> None:
-    """Compiles the model and writes config.json and rank0.engine. Takes minutes.
-
-    BuildConfig and PluginConfig drop what they do not know without a word, so everything is read back. No plugin is set
-    to 'auto', which reads as the plugins' dtype. FP8 attention of prompts, where keys and values are FP8, `build` sets.
-    Without a path for the timing cache it leaves one in the working directory. Raises EngineError for a value that was
-    not taken.
-    """
-    wanted = {**asdict(limits), "max_beam_width": 1, "output_timing_cache": str(timing_cache)}
-    config = BuildConfig(**wanted)
-    check_taken("BuildConfig", config, wanted)
-    dtype = spec.compute_precision
-    plugins = {"dtype": dtype, "gemm_plugin": None if spec.precision == "fp8" else dtype}
-    for name, value in plugins.items():
-        setattr(config.plugin_config, name, value)
-    check_taken("PluginConfig", config.plugin_config, plugins)
-    build(model, config).save(str(output))
-
-
-def check_taken(name: str, given: Any, wanted: Mapping[str, Any]) -> None:
-    """Raises EngineError where an object of TensorRT-LLM does not hold what it was given."""
-    for key, value in wanted.items():
-        if getattr(given, key, None) != value:
-            raise EngineError(
-                f"TensorRT-LLM's {name} has {key} {getattr(given, key, None)!r} after it was set to {value!r}: this "
-                "version takes it under another name. Use TensorRT-LLM 1.2.1."
-            )
 
 
 class TrtSession:

@@ -1,0 +1,119 @@
+import json
+import logging
+import textwrap
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from support import checkpoints, vocabularies
+
+from recap_fast.build import engine_spec
+from recap_fast.build.engine_directory import build_engine
+from recap_fast.errors import ConfigError
+from recap_fast.generate.spec import EngineSpec, Sizes
+from recap_fast.generate.tokenizer import load_tokenizer
+from recap_fast.generate.torch_backend.precision import Hardware
+
+
+def recipe(folder: Path, text: str) -> Path:
+    (folder / "recipe.toml").write_text(text, encoding="utf-8")
+    return folder / "recipe.toml"
+
+
+def test_the_recipe_comes_before_the_checkpoint(tmp_path, checkpoint):
+    text = """
+        name = "mine"
+        template = "llama3_vicuna_system"
+        prompt = "Describe {org_caption} of {key}."
+        stop_ids = [7]
+        stop_tokens = ["<|eot_id|>"]
+        preprocess = "crop"
+        precision = "bfloat16"
+        kv_precision = "fp8"
+        notice = "For tests."
+        [limits]
+        max_new_tokens = 16
+        num_slots = 3
+        [cards]
+        "A100 80GB" = { num_slots = 320, prefill_images = 5 }
+    """
+    spec = build_engine(recipe(tmp_path, textwrap.dedent(text)), checkpoint, tmp_path / "engine")
+    assert (spec.name, spec.notice, spec.precision, spec.preprocess.mode) == ("mine", "For tests.", "bfloat16", "crop")
+    assert (spec.prompt.template, spec.prompt.text) == ("llama3_vicuna_system", "Describe {org_caption} of {key}.")
+    assert spec.stop_ids == (7, load_tokenizer(checkpoint).special_id("<|eot_id|>"))
+    assert (spec.limits.max_new_tokens, spec.limits.num_slots, spec.limits.prefill_images) == (16, 3, 3)
+    assert (spec.kv_precision, spec.cards) == ("fp8", {"A100 80GB": Sizes(num_slots=320, prefill_images=5)})
+    assert EngineSpec.load(tmp_path / "engine") == spec
+    assert 256 < spec.limits.max_text_tokens < 320
+    assert {t.dtype for t in load_file(tmp_path / "engine/weights.safetensors").values()} == {torch.bfloat16}
+
+
+def test_precision_on_the_command_line_comes_first(tmp_path, checkpoint):
+    spec = build_engine("recap_tiny", checkpoint, tmp_path / "engine", precision="fp8")
+    assert spec.precision == "fp8"
+    assert spec.notice.startswith("recap-tiny knows only")
+    with pytest.raises(ConfigError, match="--precision int4: expected float32, bfloat16, float16, fp8 or int8"):
+        build_engine("recap_tiny", checkpoint, tmp_path / "other", precision="int4")
+
+
+def test_a_card_without_the_precision_is_refused_before_anything_is_written(tmp_path, checkpoint, monkeypatch):
+    card = Hardware(name="NVIDIA A100-SXM4-40GB", capability=(8, 0))
+    monkeypatch.setattr(engine_spec, "find_hardware", lambda device: card)
+    message = r"A100-SXM4-40GB has 8\.0.*It takes float32, bfloat16, float16, int8\. To build it for another machine"
+    with pytest.raises(ConfigError, match=message):
+        build_engine("llava", checkpoint, tmp_path / "engine", precision="fp8")
+    assert not (tmp_path / "engine").exists()
+    assert build_engine("llava", checkpoint, tmp_path / "engine", precision="int8").precision == "int8"
+
+
+def test_a_precision_that_is_slow_here_is_said_to_be(tmp_path, checkpoint, monkeypatch, caplog):
+    cpu = Hardware(name="this CPU", capability=None, slow=frozenset({"fp8"}))
+    monkeypatch.setattr(engine_spec, "find_hardware", lambda device: cpu)
+    build_engine("llava", checkpoint, tmp_path / "1", precision="int8")
+    assert caplog.text == ""
+    build_engine("llava", checkpoint, tmp_path / "2", precision="fp8")
+    assert "the engine will be slow: fp8 is emulated in float32 on a CPU; take int8 there." in caplog.text
+
+
+def test_auto_precision_is_that_of_the_language_model(tmp_path):
+    checkpoints.make_checkpoint(tmp_path / "c", "original", dtype=(torch.float16, torch.float32))
+    assert build_engine("llava", tmp_path / "c", tmp_path / "engine").precision == "float16"
+
+
+def test_generation_config_comes_before_config_for_stop_ids(tmp_path, checkpoint, caplog):
+    tokenizer = load_tokenizer(checkpoint)
+    own = {tokenizer.special_id("<|end_of_text|>"), tokenizer.special_id("<|eot_id|>")}
+    content = {"eos_token_id": [5, tokenizer.special_id("<pad>")], "do_sample": True, "temperature": 0.6}
+    (checkpoint / "generation_config.json").write_text(json.dumps(content))
+    with caplog.at_level(logging.WARNING):
+        spec = build_engine("llava", checkpoint, tmp_path / "engine")
+    assert set(spec.stop_ids) == {5, tokenizer.special_id("<pad>"), *own}
+    assert "stops at token 5, which is text: '&'" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("template = 'vicuna'", "no template 'vicuna'. Known templates: llama3"),
+        ("prompt = 'About {alt}'", r"unknown field \{alt\}"),
+        ("stop_tokens = ['<|im_end|>']", r"stop_tokens <\|im_end\|> are no special tokens of the tokenizer"),
+        ("stop_ids = [100000]", r"Stop ids \[100000\] are outside the vocabulary"),
+        ("[limits]\nmax_text_tokens = 10", "tokens after the image, the engine takes 10"),
+        (
+            "[limits]\nmax_new_tokens = 1000",
+            r"has 1024 positions and a caption needs 1\d\d\d \(\d+ before the image, 16 of",
+        ),
+    ],
+)
+def test_recipes_that_do_not_fit_the_checkpoint_are_refused(tmp_path, checkpoint, text, message):
+    with pytest.raises(ConfigError, match=message):
+        build_engine(recipe(tmp_path, text), checkpoint, tmp_path / "engine")
+    assert not (tmp_path / "engine").exists()
+
+
+def test_another_models_tokenizer_is_refused(tmp_path, checkpoint):
+    (tmp_path / "t").mkdir()
+    vocabularies.write_tokenizer(tmp_path / "t", "tiktoken")
+    with pytest.raises(ConfigError, match="has 656 tokens and the model's embedding 407 rows: it is another model's"):
+        build_engine("llava", checkpoint, tmp_path / "engine", tokenizer=tmp_path / "t")
