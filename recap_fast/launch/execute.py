@@ -34,7 +34,7 @@ def execute(plan: Plan, reporter: Reporter, *, drain_on_signals: bool = False) -
     """Does what was planned; see `run`."""
     config, ledger = plan.config, plan.open_ledger()
     mine = plan.mine(ledger.shards)
-    pending = ledger.pending(mine, retry_failed=config.retry_failed, redo_changed=config.redo_changed)
+    pending = ledger.pending(mine, redo_changed=config.redo_changed)
     announce(reporter, plan.captioner, pending, len(ledger.shards))
     counters, reports, drained = RunCounters(len(pending)), list[ShardReport](), False
     if pending:

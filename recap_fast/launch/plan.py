@@ -45,16 +45,22 @@ class Plan:
     def pending(self) -> list[Pending]:
         """The shards that are to be done, and why, as the output folder is now."""
         mine = self.mine(self.shard_set.shards)
-        run = None if self.config.overwrite else read_run_file(self.output)
-        if run is None:
+        if self.config.overwrite or read_run_file(self.output) is None:
             return [Pending(shard, "new") for shard in mine]
-        ledger = Ledger(self.output, run, self.shard_set.shards, identity)
-        return ledger.pending(mine, retry_failed=self.config.retry_failed, redo_changed=self.config.redo_changed)
+        ledger = Ledger(self.output, self.shard_set.shards, identity, self.config.retry_failed)
+        return ledger.pending(mine, redo_changed=self.config.redo_changed)
 
     def open_ledger(self) -> Ledger:
         """Makes the output folder or goes on in it. Raises ConfigError where it is not for this run."""
-        overwrite = self.config.overwrite
-        return Ledger.open(self.output, self.fingerprint, self.shard_set, identity, overwrite=overwrite)
+        config = self.config
+        return Ledger.open(
+            self.output,
+            self.fingerprint,
+            self.shard_set,
+            identity,
+            retry_failed=config.retry_failed,
+            overwrite=config.overwrite,
+        )
 
     def open_shard(self, shard: Shard, should_stop: Callable[[], bool]) -> ShardReader:
         """Opens an input; see `shards.reader.open_shard`."""

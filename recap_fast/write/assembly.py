@@ -68,7 +68,7 @@ class Assembly:
 
     def begin(self, shard: Shard, identity: Identity) -> NDArray[np.int64]:
         """Opens the output of a shard whose input is now of this identity; the indices that earlier runs have done."""
-        found = self._ledger.progress(shard, identity)
+        found = self._ledger.state(shard, identity)
         writer = ShardWriter(self._ledger.output, shard, identity, self._detokenize, found.kept)
         self._opened[shard.name] = OpenShard(shard, identity, writer, time.monotonic())
         return found.done

@@ -20,7 +20,7 @@ from recap_fast.records import Identity, OutputFile, Shard, ShardReport
 from recap_fast.shard_set import ShardSet
 from recap_fast.write.done_record import read_record, write_record
 from recap_fast.write.output_folder import OutputFolder
-from recap_fast.write.run_file import RunFile, merge_run_file
+from recap_fast.write.run_file import merge_run_file
 from recap_fast.write.stretches import input_of, recount, remove_stretches, rows_of, stretches
 
 logger = logging.getLogger(__name__)
@@ -41,7 +41,7 @@ class Pending:
 
 
 @dataclass(frozen=True, slots=True)
-class Progress:
+class ShardState:
     """What is on disk of a shard that is not done."""
 
     kept: tuple[Path, ...]
@@ -50,19 +50,17 @@ class Progress:
     """Indices of the rows that need not be done again, ascending; those that could not be read are not among them."""
 
 
+@dataclass(frozen=True)
 class Ledger:
-    """The state of one output folder."""
+    """What is done in an output folder, and what is not."""
 
-    def __init__(
-        self, output: OutputFolder, run: RunFile, shards: tuple[Shard, ...], version_of: Callable[[Shard], Identity]
-    ) -> None:
-        """`run` is the folder's run file, `shards` are this run's, as the folder names them.
-
-        `version_of` says which version of an input there is now, and raises ShardError where there is none.
-        """
-        self.output, self.run, self.shards = output, run, shards
-        self._version_of = version_of
-        self._retry_failed = False
+    output: OutputFolder
+    shards: tuple[Shard, ...]
+    """This run's, as the folder names them."""
+    version_of: Callable[[Shard], Identity]
+    """Which version of an input there is now. Raises ShardError where there is none."""
+    retry_failed: bool = False
+    """Whether rows with an error count as not done."""
 
     @classmethod
     def open(
@@ -72,6 +70,7 @@ class Ledger:
         shard_set: ShardSet,
         version_of: Callable[[Shard], Identity],
         *,
+        retry_failed: bool = False,
         overwrite: bool = False,
     ) -> "Ledger":
         """Makes the folder or goes on in it; `fingerprint` is anything that json can hold.
@@ -79,25 +78,21 @@ class Ledger:
         `overwrite` removes what earlier runs wrote: never to be given to one of several processes.
         Raises ConfigError for a folder of another fingerprint or with other files, and for inputs from elsewhere.
         """
-        run, shard_set = merge_run_file(output, fingerprint, shard_set, overwrite=overwrite)
+        shard_set = merge_run_file(output, fingerprint, shard_set, overwrite=overwrite)
         remove_leftovers(output.root)
-        return cls(output, run, shard_set.shards, version_of)
+        return cls(output, shard_set.shards, version_of, retry_failed)
 
-    def pending(
-        self, shards: Sequence[Shard] | None = None, *, retry_failed: bool = False, redo_changed: bool = False
-    ) -> list[Pending]:
+    def pending(self, shards: Sequence[Shard] | None = None, *, redo_changed: bool = False) -> list[Pending]:
         """The shards, of these or of the whole run, that are not done, and why.
 
         Inputs that changed since they were done are named in a warning, and pending only with `redo_changed`.
-        `retry_failed`: also shards that have rows with an error; `progress` counts such rows as not done from now on.
         """
-        self._retry_failed = retry_failed
         shards = self.shards if shards is None else shards
         with ThreadPoolExecutor(NUM_THREADS) as pool:
-            reasons = pool.map(lambda shard: self._reason(shard, retry_failed, redo_changed), shards)
+            reasons = pool.map(lambda shard: self._reason(shard, redo_changed), shards)
             return [Pending(shard, reason) for shard, reason in zip(shards, reasons, strict=True) if reason]
 
-    def progress(self, shard: Shard, version: Identity) -> Progress:
+    def state(self, shard: Shard, version: Identity) -> ShardState:
         """What is on disk of a shard whose input is now of this version; rows made from another one do not count."""
         record = self.record(shard.name)
         output = self.output.data(shard.name)
@@ -106,7 +101,7 @@ class Ledger:
         since = record.finished_ns if record and kept and record.input == version else 0
         recent = (stretch.path for stretch in stretches(self.output.partial(shard.name)) if stretch.made_ns > since)
         kept += [path for path in recent if input_of(path) == version.text]
-        return Progress(tuple(kept), _done(kept, retry_failed=self._retry_failed))
+        return ShardState(tuple(kept), _done(kept, retry_failed=self.retry_failed))
 
     def record(self, name: str) -> ShardReport | None:
         """The done-record of a shard; None where there is none. A second process may have written it meanwhile."""
@@ -144,7 +139,7 @@ class Ledger:
                 mine = replace(recount(file, mine), output=output)
             write_record(self.output.record(mine.shard), mine)
 
-    def _reason(self, shard: Shard, retry_failed: bool, redo_changed: bool) -> Reason | None:
+    def _reason(self, shard: Shard, redo_changed: bool) -> Reason | None:
         record = self.record(shard.name)
         if record is None:
             return "new"
@@ -157,11 +152,11 @@ class Ledger:
             return "changed" if redo_changed else None
         # killed between the done-record and the removal of what it made superfluous
         remove_stretches(self.output, shard.name, before_ns=record.finished_ns)
-        return "retry" if retry_failed and record.failed else None
+        return "retry" if self.retry_failed and record.failed else None
 
     def _has_changed(self, shard: Shard, record: ShardReport) -> bool:
         try:
-            now = self._version_of(shard)
+            now = self.version_of(shard)
         except ShardError as error:
             logger.warning("%s is done, but its input %s", shard.url, error)
             return False

@@ -52,8 +52,8 @@ def read_run_file(output: OutputFolder) -> RunFile | None:
 
 def merge_run_file(
     output: OutputFolder, fingerprint: Mapping[str, Any], shard_set: ShardSet, *, overwrite: bool
-) -> tuple[RunFile, ShardSet]:
-    """Makes or extends the run file; returns it with the run's shards as the folder names them.
+) -> ShardSet:
+    """Makes or extends the run file; returns the run's shards as the folder names them.
 
     Raises ConfigError for a folder with another fingerprint, other files or inputs from elsewhere.
     """
@@ -74,7 +74,7 @@ def merge_run_file(
         run = RunFile(_as_json(fingerprint), old.root, _merge(old.shards, shard_set))
         if run != old:
             _write(output.run_file, run)
-        return run, shard_set
+        return shard_set
 
 
 def _merge(known: Mapping[str, str], shard_set: ShardSet) -> dict[str, str]:

@@ -167,9 +167,8 @@ def test_a_row_that_failed_once_is_redone_alone(tmp_path, monkeypatch):
         patch.setattr(first.captioner.decoder, "decode", fail_once)
         (report,) = first.run()
     assert report.failed == {"truncated": 2}
-    again = FakeRun(tmp_path / "in", tmp_path / "out")
-    assert again.pending == []
-    again.pending = [p.shard for p in again.ledger.pending(retry_failed=True)]
+    assert FakeRun(tmp_path / "in", tmp_path / "out").pending == []
+    again = FakeRun(tmp_path / "in", tmp_path / "out", retry_failed=True)
     (report,) = again.run()
     assert (report.rows, report.captioned, report.failed) == (10, 10, {})
     assert again.engine.submitted == 2

@@ -118,11 +118,18 @@ class FakeRun:
     """A pipeline of fake stages over real shards and a real output folder."""
 
     def __init__(
-        self, inputs: Path, output: Path, engine: Engine | None = None, *, window: int = 64, limit: int | None = None
+        self,
+        inputs: Path,
+        output: Path,
+        engine: Engine | None = None,
+        *,
+        window: int = 64,
+        limit: int | None = None,
+        retry_failed: bool = False,
     ):
         shard_set = expand([f"{inputs}/*.tar"])
         self.engine: Any = engine or RecordingEngine()
-        self.ledger = Ledger.open(OutputFolder(output), {"test": 1}, shard_set, identity)
+        self.ledger = Ledger.open(OutputFolder(output), {"test": 1}, shard_set, identity, retry_failed=retry_failed)
         self.pending = [p.shard for p in self.ledger.pending()]
         self.counters = RunCounters(len(self.pending))
         self.captioner: Any = FakeCaptioner(self.engine)

@@ -103,7 +103,7 @@ def test_a_shard_that_was_not_read_to_its_end_is_interrupted_and_its_rows_are_ke
     job.assembly.close()
     assert [r.status for r in job.assembly.reports] == ["interrupted"]
     assert job.ledger.record("a") is None
-    assert job.ledger.progress(a, VERSION).done.tolist() == [0, 1, 3]
+    assert job.ledger.state(a, VERSION).done.tolist() == [0, 1, 3]
 
 
 def test_a_shard_that_could_not_be_opened_has_a_record_of_why(job):
@@ -148,4 +148,4 @@ def test_rows_that_have_waited_long_go_to_disk_also_while_nothing_comes(job, mon
     job.add(a, 0)
     monkeypatch.setattr("recap_fast.write.shard_writer.STRETCH_SECONDS", -1.0)
     job.assembly.flush_old()
-    assert job.ledger.progress(a, VERSION).done.tolist() == [0]
+    assert job.ledger.state(a, VERSION).done.tolist() == [0]

@@ -135,7 +135,7 @@ def test_the_run_goes_on_and_its_file_is_written_as_it_was(output, inputs):
     ledger = Ledger.open(output, FINGERPRINT, expand([str(inputs)]), identity)
     assert [(pending.shard.name, pending.reason) for pending in ledger.pending()] == [("a/00001", "failed")]
     shard = ledger.shards[1]
-    state = ledger.progress(shard, identity(shard))
+    state = ledger.state(shard, identity(shard))
     assert state.kept == (output.partial("a/00001") / STRETCH,)
     assert state.done.tolist() == [0, 1, 2]
     assert output.run_file.read_bytes() == before

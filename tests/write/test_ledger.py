@@ -93,28 +93,27 @@ def test_a_truncated_shard_keeps_its_rows(inputs, output):
     ledger = open_ledger(output, inputs)
     shard = ledger.shards[0]
     finish(ledger, shard, status="truncated", indices=range(7), failed=[6])
-    progress = ledger.progress(shard, identity(shard))
-    assert progress.kept == (ledger.output.data(shard.name),)
-    assert progress.done.tolist() == list(range(7))
+    state = ledger.state(shard, identity(shard))
+    assert state.kept == (ledger.output.data(shard.name),)
+    assert state.done.tolist() == list(range(7))
     touch(shard)
-    assert ledger.progress(shard, identity(shard)).kept == ()
+    assert ledger.state(shard, identity(shard)).kept == ()
 
 
 def test_retry_failed(inputs, output):
-    ledger = open_ledger(output, inputs)
+    ledger, retrying = open_ledger(output, inputs), open_ledger(output, inputs, retry_failed=True)
     finish(ledger, ledger.shards[0], failed=[2, 5])
     finish(ledger, ledger.shards[1])
     assert reasons(ledger) == {"2": "new"}
-    assert reasons(ledger, retry_failed=True) == {"0": "retry", "2": "new"}
+    assert reasons(retrying) == {"0": "retry", "2": "new"}
     shard = ledger.shards[0]
-    assert ledger.progress(shard, identity(shard)).done.tolist() == [0, 1, 3, 4, 6, 7, 8, 9]
+    assert retrying.state(shard, identity(shard)).done.tolist() == [0, 1, 3, 4, 6, 7, 8, 9]
     later = stretch(ledger, shard, [2], tag=" again")
-    progress = ledger.progress(shard, identity(shard))
-    assert progress.kept == (ledger.output.data(shard.name), later)
-    assert 2 in progress.done
-    assert 5 not in progress.done
-    ledger.pending()
-    assert ledger.progress(shard, identity(shard)).done.tolist() == list(range(N))
+    state = retrying.state(shard, identity(shard))
+    assert state.kept == (ledger.output.data(shard.name), later)
+    assert 2 in state.done
+    assert 5 not in state.done
+    assert ledger.state(shard, identity(shard)).done.tolist() == list(range(N))
 
 
 def test_changed_inputs_are_named_and_redone_on_request(inputs, output, caplog):
@@ -126,7 +125,7 @@ def test_changed_inputs_are_named_and_redone_on_request(inputs, output, caplog):
     assert f"{ledger.shards[1].url} has changed since it was captioned" in caplog.text
     assert "version 12345 now" in caplog.text
     assert reasons(ledger, redo_changed=True) == {"1": "changed"}
-    assert ledger.progress(ledger.shards[1], identity(ledger.shards[1])).done.tolist() == []
+    assert ledger.state(ledger.shards[1], identity(ledger.shards[1])).done.tolist() == []
 
 
 def test_inputs_that_are_gone_after_they_were_done_are_no_trouble(inputs, output, caplog):
@@ -146,7 +145,7 @@ def test_an_output_that_is_gone_or_cut_is_made_again(inputs, output):
     cut = ledger.output.data("1")
     cut.write_bytes(cut.read_bytes()[:-10])
     assert reasons(ledger) == {"0": "output missing", "1": "output missing"}
-    assert ledger.progress(ledger.shards[1], identity(ledger.shards[1])).kept == ()
+    assert ledger.state(ledger.shards[1], identity(ledger.shards[1])).kept == ()
 
 
 def test_stretches_survive_and_later_ones_win(inputs, output):
@@ -157,11 +156,11 @@ def test_stretches_survive_and_later_ones_win(inputs, output):
     second = stretch(ledger, shard, [4, 5])
     third = stretch(ledger, shard, [1, 5], failed=[5])
     again = open_ledger(output, inputs)
-    progress = again.progress(shard, version)
-    assert progress.kept == (first, second, third)
-    assert progress.done.tolist() == [0, 1, 2, 4, 5]
-    again.pending(retry_failed=True)
-    assert again.progress(shard, version).done.tolist() == [0, 1, 2, 4]
+    state = again.state(shard, version)
+    assert state.kept == (first, second, third)
+    assert state.done.tolist() == [0, 1, 2, 4, 5]
+    again = open_ledger(output, inputs, retry_failed=True)
+    assert again.state(shard, version).done.tolist() == [0, 1, 2, 4]
 
 
 def test_stretches_of_another_version_or_cut_ones_do_not_count(inputs, output, caplog):
@@ -171,9 +170,9 @@ def test_stretches_of_another_version_or_cut_ones_do_not_count(inputs, output, c
     cut = stretch(ledger, shard, [2, 3])
     cut.write_bytes(cut.read_bytes()[:-10])
     good = stretch(ledger, shard, [4])
-    progress = ledger.progress(shard, identity(shard))
-    assert (progress.kept, progress.done.tolist()) == ((good,), [4])
-    assert progress.done.dtype == np.int64
+    state = ledger.state(shard, identity(shard))
+    assert (state.kept, state.done.tolist()) == ((good,), [4])
+    assert state.done.dtype == np.int64
     assert f"{cut} cannot be read" in caplog.text
 
 
@@ -183,7 +182,7 @@ def test_a_kill_between_output_and_record_costs_nothing(inputs, output):
     write_rows(ledger.output.data(shard.name), shard.name, range(N), made_from=identity(shard).text)
     stretch(ledger, shard, [0, 1])
     assert reasons(ledger)["0"] == "new"
-    assert ledger.progress(shard, identity(shard)).done.tolist() == list(range(N))
+    assert ledger.state(shard, identity(shard)).done.tolist() == list(range(N))
 
 
 def test_a_kill_between_record_and_removal_of_stretches_leaves_nothing_behind(inputs, output, monkeypatch):
@@ -195,7 +194,7 @@ def test_a_kill_between_record_and_removal_of_stretches_leaves_nothing_behind(in
         finish(ledger, shard)
         assert left.exists()
         # what the record covers is not taken for newer than the output
-        assert ledger.progress(shard, identity(shard)).kept == (ledger.output.data(shard.name),)
+        assert ledger.state(shard, identity(shard)).kept == (ledger.output.data(shard.name),)
     assert "0" not in reasons(open_ledger(output, inputs))
     assert not (output / "partial").exists()
 
@@ -204,11 +203,10 @@ def test_a_retry_that_was_killed_goes_on(inputs, output):
     ledger = open_ledger(output, inputs)
     shard = ledger.shards[0]
     finish(ledger, shard, failed=[2, 5])
-    ledger.pending(retry_failed=True)
     new = stretch(ledger, shard, [2])
-    again = open_ledger(output, inputs)
-    assert reasons(again, retry_failed=True)["0"] == "retry"
-    assert new in again.progress(shard, identity(shard)).kept
+    again = open_ledger(output, inputs, retry_failed=True)
+    assert reasons(again)["0"] == "retry"
+    assert new in again.state(shard, identity(shard)).kept
 
 
 def test_commit_removes_the_stretches_of_this_shard_only(inputs, output, tmp_path):

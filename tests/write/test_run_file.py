@@ -20,9 +20,15 @@ def merge(output, shard_set, marks=MARKS, *, overwrite=False):
     return merge_run_file(OutputFolder(output), marks, shard_set, overwrite=overwrite)
 
 
+def read(output):
+    run = read_run_file(OutputFolder(output))
+    assert run is not None
+    return run
+
+
 def test_it_holds_fingerprint_root_and_shards(tmp_path):
-    run, _ = merge(tmp_path / "out", shards("a", "b"))
-    assert run == read_run_file(OutputFolder(tmp_path / "out"))
+    merge(tmp_path / "out", shards("a", "b"))
+    run = read(tmp_path / "out")
     assert run.root == "/in"
     assert run.shards == {"a": "/in/a.tar", "b": "/in/b.tar"}
     assert run.fingerprint == {"engine": "tiny", "stop_ids": [1, 2], "max_new_tokens": 128}
@@ -30,8 +36,8 @@ def test_it_holds_fingerprint_root_and_shards(tmp_path):
 
 def test_later_runs_add_shards_and_keep_the_root(tmp_path):
     merge(tmp_path, shards("a"))
-    run, shard_set = merge(tmp_path, shards("0", root="/in/deep/er"))
-    assert run.shards == {"a": "/in/a.tar", "deep/er/0": "/in/deep/er/0.tar"}
+    shard_set = merge(tmp_path, shards("0", root="/in/deep/er"))
+    assert read(tmp_path).shards == {"a": "/in/a.tar", "deep/er/0": "/in/deep/er/0.tar"}
     assert [shard.name for shard in shard_set.shards] == ["deep/er/0"]
     with pytest.raises(ConfigError, match="this output folder is for those below /in"):
         merge(tmp_path, shards("x", root="/elsewhere"))
@@ -79,8 +85,8 @@ def test_overwrite_removes_what_runs_wrote_and_nothing_else(tmp_path):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text("x")
     (tmp_path / "mine.txt").unlink()
-    run, _ = merge(tmp_path, shards("b"), {"engine": "other"}, overwrite=True)
-    assert run.shards == {"b": "/in/b.tar"}
+    merge(tmp_path, shards("b"), {"engine": "other"}, overwrite=True)
+    assert read(tmp_path).shards == {"b": "/in/b.tar"}
     assert [path.name for path in tmp_path.iterdir()] == ["run.json"]
 
 

@@ -216,7 +216,7 @@ def test_the_remedy_of_changed_bytes_and_doubled_rows_is_named_and_helps(output,
         (output / "data" / f"{name}.parquet").unlink()
         (output / "manifests" / f"{name}.json").unlink()
     assert [pending.shard.name for pending in ledger.pending()] == ["1", "2"]
-    assert all(ledger.progress(shard, identity(shard)).kept == () for shard in ledger.shards[1:])
+    assert all(ledger.state(shard, identity(shard)).kept == () for shard in ledger.shards[1:])
 
 
 def test_what_another_run_redoes_by_itself_has_no_other_remedy(output, shard_set):
