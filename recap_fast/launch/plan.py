@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 from recap_fast.captioner.captioner import Captioner
@@ -62,7 +63,7 @@ class Plan:
             overwrite=config.overwrite,
         )
 
-    def open_shard(self, shard: Shard, should_stop: Callable[[], bool]) -> ShardReader:
+    def open_shard(self, shard: Shard, should_stop: Callable[[], bool]) -> AbstractContextManager[ShardReader]:
         """Opens an input; see `shards.reader.open_shard`."""
         return open_shard(shard, self.shard_set.columns, should_stop)
 

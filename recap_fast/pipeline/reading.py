@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager
 
 from recap_fast.errors import RecapError, StoppedError
 from recap_fast.pipeline.channel import Channel, Window
@@ -12,7 +13,7 @@ from recap_fast.write.assembly import Assembly, EndOfShard
 
 logger = logging.getLogger(__name__)
 
-OpenShard = Callable[[Shard, Callable[[], bool]], ShardReader]
+OpenShard = Callable[[Shard, Callable[[], bool]], AbstractContextManager[ShardReader]]
 """Opens a shard; the second argument is asked again and again meanwhile whether to stop, with a StoppedError."""
 
 

@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from recap_fast.errors import ConfigError, ShardError
 from recap_fast.records import Columns, Shard
 from recap_fast.shard_set import ShardSet, is_remote, path_parts
-from recap_fast.shards.locate import Found, base_name, find, parent
+from recap_fast.shards.locate import InputFile, base_name, locate, parent
 from recap_fast.shards.sample import unicode
 
 UNIT_IMAGES = 1000
@@ -25,7 +25,7 @@ def expand(values: Sequence[str], columns: Columns | None = None) -> ShardSet:
     beside it has, and where two inputs would be written to one output.
     """
     columns = columns or Columns()
-    files = _without_tables_of_metadata(find(values), columns)
+    files = _without_tables_of_metadata(locate(values), columns)
     images = _by_folder(file for file in files if file.kind == "image")
     root = _common([*images, *(file.base for file in files if file.kind != "image")])
     shards = [Shard(_name(root, file.url, suffix=True), file.url, file.kind) for file in files if file.kind != "image"]
@@ -49,9 +49,9 @@ def _units(name: str, folder: str, files: list[str]) -> list[Shard]:
     ]
 
 
-def _by_folder(images: Iterable[Found]) -> dict[str, list[str]]:
+def _by_folder(images: Iterable[InputFile]) -> dict[str, list[str]]:
     """Sorted paths of images, by the folder that the user gave; of single images, by the folder common to a value's."""
-    by_value: dict[tuple[str, str | None], list[Found]] = {}
+    by_value: dict[tuple[str, str | None], list[InputFile]] = {}
     for image in images:
         by_value.setdefault((image.value, image.folder), []).append(image)
     folders: dict[str, set[str]] = {}
@@ -61,7 +61,7 @@ def _by_folder(images: Iterable[Found]) -> dict[str, list[str]]:
     return {folder: sorted(url[len(folder) :].lstrip("/") for url in urls) for folder, urls in folders.items()}
 
 
-def _without_tables_of_metadata(files: list[Found], columns: Columns) -> list[Found]:
+def _without_tables_of_metadata(files: list[InputFile], columns: Columns) -> list[InputFile]:
     tables = [file for file in files if file.kind == "parquet"]
     if not tables:
         return files
@@ -74,7 +74,7 @@ def _without_tables_of_metadata(files: list[Found], columns: Columns) -> list[Fo
     return kept
 
 
-def _refuse_lone_tables(tables: list[Found], kept: list[Found], refused: Mapping[str, str]) -> None:
+def _refuse_lone_tables(tables: list[InputFile], kept: list[InputFile], refused: Mapping[str, str]) -> None:
     """Metadata is fine beside what it describes: in a folder above it, or found by the same value."""
     values = {file.value for file in kept}
     folders = {folder for file in kept for folder in _parents(file.url)}
@@ -83,7 +83,7 @@ def _refuse_lone_tables(tables: list[Found], kept: list[Found], refused: Mapping
             raise ConfigError(f"--shards {file.value}: {file.url} {refused[file.url]}")
 
 
-def _why_no_shard(file: Found, columns: Columns, beside_tar: bool) -> str | None:
+def _why_no_shard(file: InputFile, columns: Columns, beside_tar: bool) -> str | None:
     """Why a Parquet file is no shard; None where it is one. One that cannot be read is: it is recorded as failed."""
     from recap_fast.shards.table import find_layout, no_image_column, open_table
 

@@ -7,8 +7,6 @@ import stat
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
-from types import TracebackType
-from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +14,7 @@ from numpy.typing import NDArray
 from recap_fast.records import OK, UNREADABLE, Identity, Sample, Shard
 from recap_fast.shard_set import is_remote
 from recap_fast.shards.remote import file_system, network_errors
-from recap_fast.shards.sample import MAX_IMAGE_BYTES, MAX_TEXT_BYTES, Parts, to_sample
+from recap_fast.shards.sample import MAX_IMAGE_BYTES, MAX_TEXT_BYTES, RawSample, to_sample
 
 
 def key_of(file: str) -> str:
@@ -38,18 +36,12 @@ class FolderReader:
     def samples(self, done: NDArray[np.int64]) -> Iterator[Sample]:
         """The samples whose index is not in `done`, in order."""
         for index in np.setdiff1d(np.arange(self.num_samples), done).tolist():
-            yield to_sample(self._shard.name, index, self._parts(self._shard.files[index]))
+            yield to_sample(self._shard.name, index, self._raw(self._shard.files[index]))
 
     def close(self) -> None:
         """Nothing is held open between samples."""
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        self.close()
-
-    def _parts(self, file: str) -> Parts:
+    def _raw(self, file: str) -> RawSample:
         key = key_of(file)
         warnings = ["another image of this shard has the same key"] if key in self._repeated else []
         caption, metadata = (self._sidecar(f"{key}{suffix}", warnings) for suffix in (".txt", ".json"))
@@ -63,7 +55,7 @@ class FolderReader:
         except network_errors() as unreadable:
             status, error = UNREADABLE, f"{file} cannot be read: {unreadable}"
             self.problem = self.problem or error
-        return Parts(
+        return RawSample(
             key=key,
             image=image,
             caption=caption,

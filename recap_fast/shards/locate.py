@@ -27,7 +27,7 @@ _COMPRESSED = re.compile(r"\.(tgz|tar\.\w+)$", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class InputFile:
     """A file that a value stands for."""
 
     url: str
@@ -43,9 +43,9 @@ class Found:
         return self.folder or parent(self.url)
 
 
-def find(values: Sequence[str]) -> list[Found]:
+def locate(values: Sequence[str]) -> list[InputFile]:
     """The files of all values. Raises ConfigError for a value that stands for none, or for files of other kinds."""
-    found: dict[str, Found] = {}
+    found: dict[str, InputFile] = {}
     for value in values:
         try:
             files = _of_value(value)
@@ -76,10 +76,10 @@ def parent(url: str) -> str:
     return without_query(url).rpartition("/")[0] or "/"
 
 
-def _of_value(value: str) -> list[Found]:
+def _of_value(value: str) -> list[InputFile]:
     lines = _lines(value[1:]) if value.startswith("@") else [value] if value.strip() else []
     names: list[str] = []
-    files: list[Found] = []
+    files: list[InputFile] = []
     for line in lines:
         for text in [line] if os.path.lexists(line) else expand_braces(line):
             address = absolute(text)
@@ -145,9 +145,9 @@ def _is_folder(address: str) -> bool:
     return bool(system.isdir(path))
 
 
-def _file(url: str, value: str) -> list[Found]:
+def _file(url: str, value: str) -> list[InputFile]:
     kind = file_kind(url)
-    return [Found(url, kind, value)] if kind else []
+    return [InputFile(url, kind, value)] if kind else []
 
 
 def _glob(address: str) -> list[str]:
@@ -169,10 +169,10 @@ def _url(system: Any, start: str, path: str) -> str:
     return f"{start}/{path[len(prefix) :].lstrip('/')}"
 
 
-def _folder(folder: str, value: str) -> list[Found]:
+def _folder(folder: str, value: str) -> list[InputFile]:
     urls = list(_remote_files(folder)) if is_remote(folder) else _local_files(folder)
     _warn_of_compressed(urls, value)
-    return [Found(url, kind, value, folder) for url in urls if (kind := file_kind(url))]
+    return [InputFile(url, kind, value, folder) for url in urls if (kind := file_kind(url))]
 
 
 def _warn_of_compressed(urls: Sequence[str], value: str) -> None:

@@ -4,8 +4,8 @@ In goes a shard, out comes a reader that knows how many samples there are before
 """
 
 from collections.abc import Callable, Iterator
-from types import TracebackType
-from typing import IO, Protocol, Self
+from contextlib import AbstractContextManager, closing
+from typing import IO, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,7 +23,7 @@ BUFFER_BYTES = 16 << 10
 
 
 class ShardReader(Protocol):
-    """An open shard; a context manager that closes it."""
+    """An open shard."""
 
     num_samples: int
     identity: Identity
@@ -36,47 +36,41 @@ class ShardReader(Protocol):
 
     def close(self) -> None: ...
 
-    def __enter__(self) -> Self: ...
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
-    ) -> None: ...
-
 
 def open_shard(
     shard: Shard, columns: Columns | None = None, should_stop: Callable[[], bool] = lambda: False
-) -> ShardReader:
-    """Opens a shard; a remote tar is spooled to a local file without a name, there until the reader is closed.
+) -> AbstractContextManager[ShardReader]:
+    """Opens a shard and, at the end of the context, closes it; till then a remote tar is a local file without a name.
 
     `should_stop` is asked again and again meanwhile. Raises StoppedError once it says so, and ShardError, naming the
     input, where it cannot be read at all.
     """
     try:
-        version = identity(shard)
-        if shard.kind == "folder":
-            return FolderReader(shard, version)
-        if shard.kind == "parquet":
-            from recap_fast.shards.table import TableReader  # pyarrow: only where a Parquet file is read
-
-            return TableReader(shard, version, columns or Columns())
-        return _open_tar(shard, version, should_stop)
+        return closing(_open(shard, columns or Columns(), should_stop))
     except ShardError as error:
         raise ShardError(f"{shard.url} {error}") from error
 
 
-def count_samples(shard: Shard, columns: Columns | None = None) -> tuple[int, Identity]:
-    """How many samples a shard has, and which version of it that is. Raises ShardError where it cannot be read."""
-    with open_shard(shard, columns) as reader:
-        return reader.num_samples, reader.identity
+def _open(shard: Shard, columns: Columns, should_stop: Callable[[], bool]) -> ShardReader:
+    version = identity(shard)
+    if shard.kind == "folder":
+        return FolderReader(shard, version)
+    if shard.kind == "parquet":
+        from recap_fast.shards.table import TableReader  # pyarrow: only where a Parquet file is read
 
-
-def _open_tar(shard: Shard, version: Identity, should_stop: Callable[[], bool]) -> TarReader:
+        return TableReader(shard, version, columns)
     file = _open_file(shard.url, should_stop)
     try:
         return TarReader(shard, version, file)
     except BaseException:
         file.close()
         raise
+
+
+def count_samples(shard: Shard, columns: Columns | None = None) -> tuple[int, Identity]:
+    """How many samples a shard has, and which version of it that is. Raises ShardError where it cannot be read."""
+    with open_shard(shard, columns) as reader:
+        return reader.num_samples, reader.identity
 
 
 def _open_file(url: str, should_stop: Callable[[], bool]) -> IO[bytes]:

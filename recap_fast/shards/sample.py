@@ -23,7 +23,7 @@ MAX_TEXT_BYTES = 16 << 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Parts:
+class RawSample:
     """What a shard holds for one sample, before anything is made of it."""
 
     key: str
@@ -39,25 +39,25 @@ class Parts:
     warnings: tuple[str, ...] = ()
 
 
-def to_sample(shard: str, index: int, parts: Parts) -> Sample:
+def to_sample(shard: str, index: int, raw: RawSample) -> Sample:
     """Bytes to columns: org_caption is the json's `org_caption`, else the caption, else the json's `caption`."""
-    warnings = list(parts.warnings)
-    metadata = _text(parts.metadata, "the json", warnings)
-    fields = _fields(metadata, warnings) if parts.fields is None else parts.fields
-    caption = _text(parts.caption, "the caption", warnings)
+    warnings = list(raw.warnings)
+    metadata = _text(raw.metadata, "the json", warnings)
+    fields = _fields(metadata, warnings) if raw.fields is None else raw.fields
+    caption = _text(raw.caption, "the caption", warnings)
     candidates = (fields.get("org_caption"), caption, fields.get("caption"))
     org_caption = next((text for text in candidates if isinstance(text, str)), None)
-    status, error = parts.status, parts.error
-    if status == OK and not parts.image:
+    status, error = raw.status, raw.error
+    if status == OK and not raw.image:
         status, error = "empty_image", "the image has no bytes"
     return Sample(
         shard=shard,
         index=index,
-        key=unicode(parts.key),
-        image=parts.image if status == OK else b"",
+        key=unicode(raw.key),
+        image=raw.image if status == OK else b"",
         url=_scalar(fields.get("url"), "url", warnings),
         uid=_scalar(fields.get("uid"), "uid", warnings),
-        sha256=_scalar(fields.get("sha256"), "sha256", warnings) or _digest(parts.image),
+        sha256=_scalar(fields.get("sha256"), "sha256", warnings) or _digest(raw.image),
         org_caption=None if org_caption is None else _clean(org_caption, "the caption", warnings),
         metadata=metadata,
         status=status,

@@ -9,8 +9,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
-from types import TracebackType
-from typing import Any, Protocol, Self
+from typing import Any, Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -21,7 +20,7 @@ from recap_fast.errors import ConfigError, ShardError
 from recap_fast.records import OK, UNREADABLE, Columns, Identity, Sample, Shard
 from recap_fast.shard_set import is_remote
 from recap_fast.shards.remote import file_system, network_errors
-from recap_fast.shards.sample import MAX_IMAGE_BYTES, Parts, to_sample
+from recap_fast.shards.sample import MAX_IMAGE_BYTES, RawSample, to_sample
 
 BATCH_ROWS = 32
 BUFFER_BYTES = 1 << 20
@@ -120,12 +119,6 @@ class TableReader:
         self._table.close()
         self._file.close()
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        self.close()
-
     def _group(self, group: int, first: int, num_rows: int, pending: NDArray[np.bool_]) -> Iterator[Sample]:
         index = first
         try:
@@ -138,8 +131,8 @@ class TableReader:
             self.problem = self.problem or f"row group {group} cannot be read from row {index:,}: {error}"
             for lost in range(index, first + num_rows):
                 if pending[lost]:
-                    parts = Parts(key=str(lost), status=UNREADABLE, error=f"its row group cannot be read: {error}")
-                    yield to_sample(self._shard.name, lost, parts)
+                    raw = RawSample(key=str(lost), status=UNREADABLE, error=f"its row group cannot be read: {error}")
+                    yield to_sample(self._shard.name, lost, raw)
 
     def _batches(self, group: int) -> Iterator[pa.RecordBatch]:
         layout = self._layout
@@ -152,7 +145,7 @@ class TableReader:
         image, path, status, error = self._image(batch, row)
         key = _value(batch, layout.key, row)
         metadata = {name: _plain(_value(batch, name, row)) for name in layout.metadata}
-        parts = Parts(
+        raw = RawSample(
             key=str(key) if key is not None else path.rpartition(".")[0] or path or f"{index:09d}",
             image=image,
             caption=_bytes(batch, layout.caption, row),
@@ -161,7 +154,7 @@ class TableReader:
             status=status,
             error=error,
         )
-        return to_sample(self._shard.name, index, parts)
+        return to_sample(self._shard.name, index, raw)
 
     def _image(self, batch: pa.RecordBatch, row: int) -> tuple[bytes, str, str, str | None]:
         """Bytes, path, status and error of a row's image."""

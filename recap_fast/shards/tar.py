@@ -9,14 +9,13 @@ import os
 from array import array
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from types import TracebackType
-from typing import IO, Self
+from typing import IO
 
 import numpy as np
 from numpy.typing import NDArray
 
 from recap_fast.records import OK, UNREADABLE, Identity, Sample, Shard
-from recap_fast.shards.sample import IMAGE_EXTENSIONS, MAX_IMAGE_BYTES, MAX_TEXT_BYTES, Parts, to_sample
+from recap_fast.shards.sample import IMAGE_EXTENSIONS, MAX_IMAGE_BYTES, MAX_TEXT_BYTES, RawSample, to_sample
 from recap_fast.shards.tar_index import Member, TarIndexer
 
 logger = logging.getLogger(__name__)
@@ -164,19 +163,13 @@ class TarReader:
     def samples(self, done: NDArray[np.int64]) -> Iterator[Sample]:
         """The samples whose index is not in `done`, in order."""
         for index in np.setdiff1d(np.arange(self.num_samples), done).tolist():
-            yield to_sample(self._shard.name, index, self._parts(index))
+            yield to_sample(self._shard.name, index, self._raw(index))
 
     def close(self) -> None:
         """Closes the file; a spooled one is gone with it."""
         self._file.close()
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        self.close()
-
-    def _parts(self, index: int) -> Parts:
+    def _raw(self, index: int) -> RawSample:
         members = self._index.members(index)
         image_name, others = _choose_image(members)
         warnings = self._warnings(index, image_name, others)
@@ -184,7 +177,7 @@ class TarReader:
         metadata = self._text(members.get("json"), "the .json", warnings)
         status, error, image = self._image(members, image_name)
         key = self._index.keys[index].decode("utf-8", "backslashreplace")
-        return Parts(
+        return RawSample(
             key=key,
             image=image,
             caption=caption,

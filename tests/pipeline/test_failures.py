@@ -1,5 +1,7 @@
 """What breaks in a run, and what becomes of the rest: shards, the engine, the disk, threads; and drains."""
 
+import contextlib
+
 import pytest
 from support import runs
 from support.fake_runs import (
@@ -46,15 +48,10 @@ def test_a_shard_that_breaks_in_the_middle_keeps_what_it_gave(tmp_path, caplog):
                     raise KeyError("a bug of ours")
                 yield sample
 
-        def __enter__(self):
-            return self
-
-        def __exit__(self, *_):
-            self._reader.close()
-
+    @contextlib.contextmanager
     def open_breaking(shard, should_stop):
-        reader = open_shard(shard, should_stop)
-        return Breaking(reader) if shard.name == "00000" else reader
+        with open_shard(shard, should_stop) as reader:
+            yield Breaking(reader) if shard.name == "00000" else reader
 
     run.open_shard = open_breaking
     reports = {r.shard: r for r in run.run()}

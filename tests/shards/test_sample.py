@@ -5,11 +5,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from recap_fast.shards.sample import Parts, is_image_name, to_sample
+from recap_fast.shards.sample import RawSample, is_image_name, to_sample
 
 
 def sample(**parts):
-    return to_sample("shard", 3, Parts(**{"key": "k", "image": b"jpeg", **parts}))
+    return to_sample("shard", 3, RawSample(**{"key": "k", "image": b"jpeg", **parts}))
 
 
 @pytest.mark.parametrize(
