@@ -6,6 +6,7 @@ without touching the files of one that runs.
 
 import contextlib
 import errno
+import functools
 import hashlib
 import itertools
 import os
@@ -22,6 +23,7 @@ _COUNTER = itertools.count()
 _FORGOTTEN_S = 24 * 3600.0
 
 
+@functools.cache
 def _machine() -> str:
     """Host name and process namespace: two containers of one host may both have a process 1."""
     try:
@@ -31,18 +33,15 @@ def _machine() -> str:
     return re.sub(r"[^A-Za-z0-9-]", "", f"{socket.gethostname()[:60]}-{namespace}")
 
 
-_MACHINE = _machine()
-
-
 def owner() -> str:
     """This process, as temporary names spell it: `<machine>~<process id>`."""
-    return f"{_MACHINE}~{os.getpid()}"
+    return f"{_machine()}~{os.getpid()}"
 
 
 def is_alive(name: str) -> bool:
     """Whether the process that `owner` named may still run: unknown of another machine, so True there."""
     machine, _, process = name.rpartition("~")
-    if machine != _MACHINE:
+    if machine != _machine():
         return True
     try:
         os.kill(int(process), 0)
@@ -121,7 +120,7 @@ def _is_forgotten(path: Path, owner_name: str) -> bool:
         age_s = time.time() - path.stat().st_mtime
     except FileNotFoundError:
         return False
-    return not owner_name.startswith(f"{_MACHINE}~") and age_s > _FORGOTTEN_S
+    return not owner_name.startswith(f"{_machine()}~") and age_s > _FORGOTTEN_S
 
 
 def _sync_folder(folder: Path) -> None:
