@@ -74,7 +74,7 @@ class Fault:
 class Verdict:
     """What `verify` found. The output is proven where there are no faults."""
 
-    num_shards: int = 0
+    num_shards: int
     num_recounted: int = 0
     """Shards whose inputs were counted again."""
     rows: int = 0
@@ -85,13 +85,11 @@ class Verdict:
     notes: list[str] = field(default_factory=list)
     """What is no fault of the output: an input that is truncated, or that has changed since."""
 
-    def count(self, record: ShardReport | None) -> None:
-        """Adds a shard, with the rows that its record says."""
-        self.num_shards += 1
-        if record is not None:
-            self.rows += record.rows
-            self.captioned += record.captioned
-            self.failed.update(record.failed)
+    def count(self, record: ShardReport) -> None:
+        """Adds the rows that a record says."""
+        self.rows += record.rows
+        self.captioned += record.captioned
+        self.failed.update(record.failed)
 
     def add(self, findings: Iterable[Fault | str]) -> None:
         """Adds faults, and notes, which are text."""
@@ -113,17 +111,17 @@ def verify(
     if run is None:
         raise ConfigError(f"{output.root} has no {output.run_file.name}: it is not the --output of a run.")
     inputs = {shard.name: shard for shard in shard_set.below(run.root).shards} if shard_set else {}
-    verdict = Verdict(num_recounted=len(inputs))
+    verdict = Verdict(num_shards=len(run.shards), num_recounted=len(inputs))
     for name in run.shards:
         record = read_record(output.record(name))
-        verdict.count(record)
         if record is None:
             verdict.faults.append(Fault("no record", name, "has no done-record: it is not finished"))
             continue
+        verdict.count(record)
         verdict.add(_check_record(name, record))
         verdict.add(_check_output(output.data(name), name, record))
         if name in inputs:
-            assert count_samples is not None
+            assert count_samples is not None, "without it a shard_set is of no use"
             verdict.add(_check_input(inputs[name], count_samples, record))
     for name in inputs.keys() - run.shards.keys():
         verdict.faults.append(Fault("new input", name, f"{inputs[name].url} is not among the shards of the run"))
