@@ -1,7 +1,7 @@
 """The operations of the torch engine on CPUs (csrc/cpu/ops.hpp): float32 and bfloat16, everything without the GIL.
 
 Tensors are addresses of contiguous memory, 0 for one that is not given. Nothing can be checked here but slots and
-positions: recap_fast/generate/torch_backend/ops/cpp.py checks tensors and passes them on.
+positions: recap_fast/generate/ops/cpp.py checks tensors and passes them on.
 """
 # ruff: noqa: PYI021 - the documentation is here, the bindings hold conversions only
 

@@ -12,7 +12,7 @@ import torch
 
 from gpu.model import SHAPES
 from gpu.setting import Found, Setting, seconds_of
-from recap_fast.generate.torch_backend.linear import FEW_ROWS, has_row_wise_products
+from recap_fast.generate.ops.linear import FEW_ROWS, has_row_wise_products
 
 MIXED, DECODE = range(4096, 6145, 128), range(256, 513, 64)
 TINY = (range(32, 65, 32), range(17, 18))

@@ -19,6 +19,7 @@ from recap_fast.build.architecture import Architecture
 from recap_fast.build.recipe import PROMPT, load_recipe
 from recap_fast.generate.engine import EngineOptions
 from recap_fast.generate.layout import EIGHT_BITS, FusedTensor
+from recap_fast.generate.ops.linear import quantize_channels
 from recap_fast.generate.prompt import PromptEncoder
 from recap_fast.generate.spec import (
     WEIGHTS_FILE,
@@ -31,7 +32,6 @@ from recap_fast.generate.spec import (
     VisionSpec,
 )
 from recap_fast.generate.tokenizer import load_tokenizer
-from recap_fast.generate.torch_backend.linear import quantize_channels
 from recap_fast.records import Preprocess, Request
 
 MAX_NEW_TOKENS = 128

@@ -14,8 +14,8 @@ from torch import Tensor
 
 from gpu.model import SHAPES
 from gpu.setting import Found, Setting, seconds_of
-from recap_fast.generate.torch_backend.ops import Ops, Quantized, Rope, Rows, plain
-from recap_fast.generate.torch_backend.ops.select import select_ops
+from recap_fast.generate.ops import Ops, Quantized, Rope, Rows, plain
+from recap_fast.generate.ops.select import select_ops
 from recap_fast.generate.torch_backend.rope import rope_table
 
 MIXED_ROWS, SLOTS, POSITIONS, CONTEXT = 5248, 448, 736, 650

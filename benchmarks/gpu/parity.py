@@ -25,7 +25,7 @@ from recap_fast.generate.engine import EngineOptions
 from recap_fast.generate.prompt import PromptEncoder
 from recap_fast.generate.spec import EngineSpec
 from recap_fast.generate.tokenizer import load_tokenizer
-from recap_fast.generate.torch_backend.precision import find_hardware
+from recap_fast.generate.vision.precision import find_hardware
 from recap_fast.records import Request
 
 SIZES = ((1, 1), (3, 3), (5, 2), (16, 4), (64, 8))

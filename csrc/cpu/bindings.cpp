@@ -1,5 +1,5 @@
 // The Python face of cpu_ops.hpp: tensors come as addresses and sizes, checked by
-// recap_fast/generate/torch_backend/ops/cpp.py.
+// recap_fast/generate/ops/cpp.py.
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 

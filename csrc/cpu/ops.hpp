@@ -1,5 +1,5 @@
 // The operations of the torch engine on CPUs, over raw memory; what each computes is said in
-// recap_fast/generate/torch_backend/ops/__init__.py. Letters: R rows, D width, H query heads, K
+// recap_fast/generate/ops/__init__.py. Letters: R rows, D width, H query heads, K
 // key/value heads, T positions of a slot, E head width.
 #pragma once
 

@@ -1,5 +1,5 @@
 // CLIP's vision tower and LLaVA's projector in float32, from pixels to image tokens in one call:
-// what recap_fast/generate/torch_backend/vision.py does, which is their truth. Letters: n images, N
+// what recap_fast/generate/vision/tower.py does, which is their truth. Letters: n images, N
 // patches, S = N + 1 positions (class token first), D width, P width of the projector.
 #pragma once
 

@@ -133,9 +133,9 @@ def _product(device: "torch.device", dtype: "torch.dtype", other: "torch.dtype",
     """Multiplies two square matrices of random numbers: they take more power, so less clock, than zeros."""
     import torch
 
-    from recap_fast.generate.torch_backend.linear import make_linear, quantize_channels
-    from recap_fast.generate.torch_backend.ops import plain
-    from recap_fast.generate.torch_backend.ops.select import select_ops
+    from recap_fast.generate.ops import plain
+    from recap_fast.generate.ops.linear import make_linear, quantize_channels
+    from recap_fast.generate.ops.select import select_ops
 
     a, b = (torch.randn(side, side, device=device) for _ in range(2))
     if dtype == torch.int8:
@@ -200,7 +200,7 @@ class Roofline:
         """Measures the rates of the device. `prefix_tokens` is the number of positions before each image."""
         import torch
 
-        from recap_fast.generate.torch_backend.loading import model_dtype
+        from recap_fast.generate.vision.loading import model_dtype
 
         other = model_dtype(spec, device)
         linear = {"fp8": torch.float8_e4m3fn, "int8": torch.int8}.get(spec.precision, other)

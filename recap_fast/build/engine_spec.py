@@ -15,7 +15,7 @@ from recap_fast.generate.json_file import read_json
 from recap_fast.generate.prompt import PromptEncoder, Template, find_template
 from recap_fast.generate.spec import EngineSpec, Limits, Precision, PromptSpec, SlotShape
 from recap_fast.generate.tokenizer import Tokenizer
-from recap_fast.generate.torch_backend.precision import PRECISIONS, check_precision, find_hardware
+from recap_fast.generate.vision.precision import PRECISIONS, check_precision, find_hardware
 
 logger = logging.getLogger(__name__)
 

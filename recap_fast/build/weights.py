@@ -11,8 +11,8 @@ from safetensors import safe_open
 from recap_fast.build.checkpoint import Checkpoint, TensorSource
 from recap_fast.errors import ConfigError, EngineError
 from recap_fast.generate.layout import EIGHT_BITS, FusedTensor, StoredTensor, stored_tensors
+from recap_fast.generate.ops.linear import quantize_channels
 from recap_fast.generate.spec import Precision
-from recap_fast.generate.torch_backend.linear import quantize_channels
 
 CHUNK_BYTES = 16 << 20
 

@@ -2,7 +2,7 @@
 
 `plan_weights` says which there are and which of a checkpoint's they are made of; `stored_tensors` how one of them lies
 in weights.safetensors. A linear layer in 8 bits is float8_e4m3fn or int8 [N, K] and a float32 `<name>.scale` [N]:
-weight = stored * scale, as `torch_backend.linear.quantize_channels` makes them.
+weight = stored * scale, as `ops.linear.quantize_channels` makes them.
 """
 
 import math

@@ -14,7 +14,7 @@ from gpu.setting import Found, Setting
 from safetensors.torch import load_file
 from support import engines
 
-from recap_fast.generate.torch_backend.ops import plain
+from recap_fast.generate.ops import plain
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,7 @@ from recap_fast.build.engine_directory import build_engine
 from recap_fast.errors import ConfigError
 from recap_fast.generate.spec import EngineSpec, Sizes
 from recap_fast.generate.tokenizer import load_tokenizer
-from recap_fast.generate.torch_backend.precision import Hardware
+from recap_fast.generate.vision.precision import Hardware
 
 
 def recipe(folder: Path, text: str) -> Path:

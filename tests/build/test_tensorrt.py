@@ -81,9 +81,7 @@ def test_another_engine_than_was_asked_for_is_refused(fake, build, monkeypatch, 
         save(dataclasses.replace(engine, _config={**engine._config, "build_config": limits}), engine_dir)
 
     monkeypatch.setattr(builder.Engine, "save", save_another)
-    with pytest.raises(
-        EngineError, match=r"built another engine: build_config\.max_seq_len is 7 where"
-    ):
+    with pytest.raises(EngineError, match=r"built another engine: build_config\.max_seq_len is 7 where"):
         build()
     assert not (tmp_path / "engine").exists()
 

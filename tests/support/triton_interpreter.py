@@ -23,7 +23,7 @@ TORCH_TYPES = {
 
 
 class Interpreted:
-    """A module of operations, `recap_fast.generate.torch_backend.ops.triton`, as its functions are in that process."""
+    """A module of operations, `recap_fast.generate.ops.triton`, as its functions are in that process."""
 
     def __enter__(self) -> Self:
         spawn = multiprocessing.get_context("spawn")
@@ -46,7 +46,7 @@ class Interpreted:
 
 def _call(name: str, arguments: bytes) -> bytes:
     """Runs in the other process."""
-    from recap_fast.generate.torch_backend.ops import triton as ops
+    from recap_fast.generate.ops import triton as ops
 
     args = _unpack(arguments)
     return _pack((getattr(ops, name)(*args), args))

@@ -18,14 +18,14 @@ from torch import Tensor
 from recap_fast.arrow_core import core
 from recap_fast.errors import ConfigError, EngineError
 from recap_fast.generate.engine import EngineOptions, SharedPrompt, Statistics, check_request
+from recap_fast.generate.ops.select import select_ops
 from recap_fast.generate.spec import WEIGHTS_FILE, EngineSpec
 from recap_fast.generate.tensorrt_backend import environment
 from recap_fast.generate.tensorrt_backend.manifest import MODEL_FOLDER, Manifest, check_model_folder
 from recap_fast.generate.tensorrt_backend.session import Answer, Answers, Prompt, complete, request_seed
-from recap_fast.generate.torch_backend.loading import load_weights
-from recap_fast.generate.torch_backend.ops.select import select_ops
-from recap_fast.generate.torch_backend.precision import check_precision, find_hardware
-from recap_fast.generate.torch_backend.vision import VisionTower
+from recap_fast.generate.vision.loading import load_weights
+from recap_fast.generate.vision.precision import check_precision, find_hardware
+from recap_fast.generate.vision.tower import VisionTower
 from recap_fast.records import Completion, Request
 
 if TYPE_CHECKING:

@@ -10,10 +10,10 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
+from recap_fast.generate.ops import Rows, cpp
+from recap_fast.generate.ops.cpp import address, pack, place_addresses
 from recap_fast.generate.spec import TextSpec
 from recap_fast.generate.torch_backend.llama import KVCache, Prefill, list_rows
-from recap_fast.generate.torch_backend.ops import Rows, cpp
-from recap_fast.generate.torch_backend.ops.cpp import address, pack, place_addresses
 from recap_fast.generate.torch_backend.rope import rope_table
 
 # Letters: R rows, N of them that are read, D width, V vocabulary.

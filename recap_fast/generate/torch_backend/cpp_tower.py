@@ -8,9 +8,9 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
+from recap_fast.generate.ops import cpp
+from recap_fast.generate.ops.cpp import address, pack
 from recap_fast.generate.spec import VisionSpec
-from recap_fast.generate.torch_backend.ops import cpp
-from recap_fast.generate.torch_backend.ops.cpp import address, pack
 from recap_fast.records import Preprocess
 
 # Letters: n images, N patches, P width of the decoder.

@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from recap_fast.arrow_core import core
+from recap_fast.generate.ops import Rows
 from recap_fast.generate.spec import Sizes, SlotShape
 from recap_fast.generate.torch_backend.device_queue import CudaQueue, HostQueue, Moment, Queue
-from recap_fast.generate.torch_backend.ops import Rows
 from recap_fast.generate.torch_backend.runner import Outcome
 from recap_fast.generate.torch_backend.scheduler import Launch
 from recap_fast.generate.torch_backend.step import Joining, Step

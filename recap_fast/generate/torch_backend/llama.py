@@ -11,9 +11,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from recap_fast.generate.ops import Activation, Ops, Quantized, Rope, Rows, plain
+from recap_fast.generate.ops.linear import make_linear
 from recap_fast.generate.spec import TextSpec
-from recap_fast.generate.torch_backend.linear import make_linear
-from recap_fast.generate.torch_backend.ops import Activation, Ops, Quantized, Rope, Rows, plain
 from recap_fast.generate.torch_backend.pages import use_huge_pages
 from recap_fast.generate.torch_backend.rope import rope_table
 

@@ -12,13 +12,13 @@ from recap_fast.generate.device import device_name, resolve_device
 from recap_fast.generate.engine import EngineOptions, SharedPrompt
 from recap_fast.generate.spec import WEIGHTS_FILE, EngineSpec, Sizes, SlotShape
 from recap_fast.generate.torch_backend.fixed_runner import FixedRunner
-from recap_fast.generate.torch_backend.loading import load_weights, model_dtype
 from recap_fast.generate.torch_backend.pages import keep_freed_memory
-from recap_fast.generate.torch_backend.precision import check_precision, find_hardware
 from recap_fast.generate.torch_backend.runner import EagerRunner, Runner
 from recap_fast.generate.torch_backend.sizes import choose_sizes
 from recap_fast.generate.torch_backend.step import Step
 from recap_fast.generate.torch_backend.tuning_file import read_tuning
+from recap_fast.generate.vision.loading import load_weights, model_dtype
+from recap_fast.generate.vision.precision import check_precision, find_hardware
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -2,8 +2,8 @@
 
 import torch
 
+from recap_fast.generate.ops import Rope
 from recap_fast.generate.spec import RopeSpec
-from recap_fast.generate.torch_backend.ops import Rope
 
 
 def rope_table(rope: RopeSpec, head_dim: int, num_positions: int) -> Rope:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from recap_fast.arrow_core import core
-from recap_fast.generate.torch_backend.ops import Rows
+from recap_fast.generate.ops import Rows
 from recap_fast.generate.torch_backend.scheduler import Launch
 from recap_fast.generate.torch_backend.step import Joining, Step
 

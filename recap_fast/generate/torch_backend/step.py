@@ -15,12 +15,12 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from recap_fast.generate.engine import Sampling
+from recap_fast.generate.ops import Ops, Rows
+from recap_fast.generate.ops.select import select_ops
 from recap_fast.generate.spec import EngineSpec
 from recap_fast.generate.torch_backend.llama import KVCache, Llama, Prefill
-from recap_fast.generate.torch_backend.ops import Ops, Rows
-from recap_fast.generate.torch_backend.ops.select import select_ops
 from recap_fast.generate.torch_backend.sampling import choose
-from recap_fast.generate.torch_backend.vision import VisionTower
+from recap_fast.generate.vision.tower import VisionTower
 
 # Letters: n images joining, S width of their text, P prefix length, N image tokens, B running captions.
 

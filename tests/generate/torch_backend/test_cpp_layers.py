@@ -10,13 +10,13 @@ from hypothesis import strategies as st
 from support import specs
 from torch import Tensor
 
+from recap_fast.generate.ops import Rows, cpp, plain
 from recap_fast.generate.spec import RopeSpec, TextSpec, VisionSpec
 from recap_fast.generate.torch_backend import step
 from recap_fast.generate.torch_backend.cpp_llama import NativeLlama
 from recap_fast.generate.torch_backend.cpp_tower import NativeTower, normalized_levels
 from recap_fast.generate.torch_backend.llama import KVCache, Llama, Prefill
-from recap_fast.generate.torch_backend.ops import Rows, cpp, plain
-from recap_fast.generate.torch_backend.vision import VisionTower
+from recap_fast.generate.vision.tower import VisionTower
 from recap_fast.records import Preprocess
 
 pytestmark = pytest.mark.usefixtures("kernel_level")

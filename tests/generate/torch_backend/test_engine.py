@@ -10,9 +10,9 @@ from support.engines import Pair, caption_all, make_pair, random_requests
 
 from recap_fast.errors import ConfigError, EngineError
 from recap_fast.generate.engine import EngineOptions, Sampling
+from recap_fast.generate.ops import plain
 from recap_fast.generate.torch_backend import step
 from recap_fast.generate.torch_backend.engine import TorchEngine
-from recap_fast.generate.torch_backend.ops import plain
 from recap_fast.generate.torch_backend.step import Step
 from recap_fast.records import Request
 

@@ -1,10 +1,12 @@
-"""The few operations that a step is made of besides matrix products, and which implementation of them a device gets.
+"""What models are computed with: the few operations that a step is made of besides matrix products, and linear layers.
 
     plain.py    torch alone, any device: the truth that the others are tested against
-    cpp.py   C++ for CPUs, float32 and bfloat16
+    cpp.py      C++ for CPUs, float32 and bfloat16
     triton.py   Triton for CUDA devices (its kernels are in triton_kernels.py)
+    select.py   which of the three a device gets
+    linear.py   matrix products, in each precision
 
-All three have the same functions, those of `Ops`.
+The first three have the same functions, those of `Ops`.
 """
 
 from typing import NamedTuple, Protocol

@@ -6,9 +6,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from recap_fast.generate.ops import Ops
+from recap_fast.generate.ops.linear import make_linear
 from recap_fast.generate.spec import VisionSpec
-from recap_fast.generate.torch_backend.linear import make_linear
-from recap_fast.generate.torch_backend.ops import Ops
 from recap_fast.records import Preprocess
 
 # Letters: n images, N patches, S = N + 1 (class token first), D width of the tower.

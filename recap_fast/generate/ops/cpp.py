@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from recap_fast.errors import NativeError
-from recap_fast.generate.torch_backend.ops import Activation, Quantized, Rope, Rows, plain
+from recap_fast.generate.ops import Activation, Quantized, Rope, Rows, plain
 
 try:
     from recap_fast import _cpu_ops

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from recap_fast.generate.torch_backend.ops import Activation, Quantized, Rope, Rows
+from recap_fast.generate.ops import Activation, Quantized, Rope, Rows
 
 # Letters: n images, R rows, D width, F inner width, H query heads, K key/value heads, L new of T positions, E head
 # width, B decode rows.

@@ -9,8 +9,8 @@ import torch
 import triton
 from torch import Tensor
 
-from recap_fast.generate.torch_backend.ops import Activation, Quantized, Rope, Rows
-from recap_fast.generate.torch_backend.ops import triton_kernels as kernels
+from recap_fast.generate.ops import Activation, Quantized, Rope, Rows
+from recap_fast.generate.ops import triton_kernels as kernels
 
 # Letters: R rows, D width, F inner width, H query heads, K key/value heads, T positions of a slot, E head width, B
 # decode rows, S splits of the positions.

@@ -10,7 +10,7 @@ import torch
 from support.triton_interpreter import Interpreted
 from torch import Tensor
 
-from recap_fast.generate.torch_backend.ops import Quantized, Rope, Rows, plain
+from recap_fast.generate.ops import Quantized, Rope, Rows, plain
 
 pytest.importorskip("triton", reason="Triton is not installed: it exists for Linux only")
 
@@ -24,7 +24,7 @@ class OnCard:
     """The operations on the GPU that is here, for tensors of the CPU."""
 
     def __getattr__(self, name: str) -> Any:
-        from recap_fast.generate.torch_backend.ops import triton as ops
+        from recap_fast.generate.ops import triton as ops
 
         def call(*args: Any) -> Any:
             types = {x.dtype if isinstance(x, Tensor) else x for x in args if isinstance(x, Tensor | torch.dtype)}
@@ -289,7 +289,7 @@ def test_kernels_compile_for_a_card(
 
 def run_all(dtype: torch.dtype, quantize: torch.dtype | None, cached: torch.dtype) -> None:
     """Every operation once, two rows each."""
-    from recap_fast.generate.torch_backend.ops import triton as ops
+    from recap_fast.generate.ops import triton as ops
 
     x, weight, index = torch.zeros(2, 4096, dtype=dtype), torch.ones(4096, dtype=dtype), torch.zeros(2).long()
     ops.add_rms_norm(x, x.clone(), weight, 1e-5, quantize)

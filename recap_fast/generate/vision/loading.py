@@ -7,8 +7,8 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from recap_fast.errors import ConfigError
+from recap_fast.generate.ops.linear import quantize_channels
 from recap_fast.generate.spec import EngineSpec
-from recap_fast.generate.torch_backend.linear import quantize_channels
 
 TOWER_LAYERS = "vision.layers."
 

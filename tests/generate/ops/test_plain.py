@@ -3,8 +3,8 @@
 import pytest
 import torch
 
+from recap_fast.generate.ops import Rope, Rows, plain
 from recap_fast.generate.spec import RopeSpec
-from recap_fast.generate.torch_backend.ops import Rope, Rows, plain
 from recap_fast.generate.torch_backend.rope import rope_table
 
 

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from recap_fast.generate.torch_backend.ops import Activation, Quantized, Rope, Rows, cpp, plain
+from recap_fast.generate.ops import Activation, Quantized, Rope, Rows, cpp, plain
 
 pytestmark = pytest.mark.usefixtures("kernel_level")
 

@@ -8,7 +8,7 @@ on data and no atomics are used: launches can be captured in a CUDA graph, and t
 import triton
 import triton.language as tl
 
-from recap_fast.generate.torch_backend.ops import plain
+from recap_fast.generate.ops import plain
 
 # Letters: R rows, D width, F inner width, H query heads, K key/value heads, G query heads of a key/value head, T
 # positions of a slot, E head width, S splits of the positions.

@@ -4,9 +4,8 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from recap_fast.generate.torch_backend import linear
-from recap_fast.generate.torch_backend.linear import Linear, make_linear, quantize_channels
-from recap_fast.generate.torch_backend.ops import plain
+from recap_fast.generate.ops import linear, plain
+from recap_fast.generate.ops.linear import Linear, make_linear, quantize_channels
 
 
 def random(*shape: int, seed: int = 0) -> torch.Tensor:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from recap_fast.generate.torch_backend.ops import Activation, Ops, Quantized, plain
+from recap_fast.generate.ops import Activation, Ops, Quantized, plain
 
 # Letters: R rows, D width, N output channels.
 

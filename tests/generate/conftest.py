@@ -15,7 +15,7 @@ if module_file := os.environ.get("RECAP_FAST_CPU_OPS"):  # set by ctest: a build
     sys.modules["recap_fast._cpu_ops"] = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(sys.modules["recap_fast._cpu_ops"])
 
-from recap_fast.generate.torch_backend.ops import cpp
+from recap_fast.generate.ops import cpp
 
 LEVELS = cpp.core.kernel_levels()
 
