@@ -100,7 +100,7 @@ def _show(made: "Plan", reporter: "Reporter") -> None:
     """Lists what `run` would do; nothing was loaded or written for it."""
     from recap_fast.shards.expand import describe
 
-    pending, total = made.pending(), len(made.shard_set.shards)
+    pending, total = made.pending(), len(made.shards)
     for shard, reason in ((p.shard, p.reason) for p in pending):
         target = made.output.data(shard.name)
         reporter.event("plan", f"{describe(shard)} -> {target} ({reason})", shard=shard.name, reason=reason)

@@ -3,9 +3,10 @@
 import time
 from contextlib import closing, nullcontext
 
-from recap_fast.errors import ExitCode
+from recap_fast.captioner.captioner import Captioner
+from recap_fast.errors import ConfigError, ExitCode
 from recap_fast.launch.config import RunConfig
-from recap_fast.launch.messages import announce, card_facts, conclude, summarize
+from recap_fast.launch.messages import announce, conclude, describe, summarize
 from recap_fast.launch.plan import Plan, plan
 from recap_fast.launch.reporter import Reporter
 from recap_fast.launch.result import RunResult
@@ -13,7 +14,6 @@ from recap_fast.launch.signals import draining
 from recap_fast.pipeline.counters import RunCounters
 from recap_fast.pipeline.pipeline import Pipeline
 from recap_fast.records import ShardReport
-from recap_fast.write.card import write_card
 from recap_fast.write.ledger import Ledger
 
 WINDOW_SLOTS = 4
@@ -38,9 +38,9 @@ def execute(plan: Plan, reporter: Reporter, *, drain_on_signals: bool = False) -
     announce(reporter, plan.captioner, pending, len(ledger.shards))
     counters, reports, drained = RunCounters(len(pending)), list[ShardReport](), False
     if pending:
-        _start(plan, reporter)
+        _start(plan.captioner, ledger, reporter)
         pipeline = _make_pipeline(plan, ledger, counters)
-        write_card(plan.output, card_facts(plan.captioner))
+        describe(plan.output, plan.captioner)
         drain = draining(lambda: pipeline.drain(config.drain_seconds), reporter) if drain_on_signals else nullcontext()
         with reporter, drain:
             reporter.start(counters)
@@ -65,11 +65,14 @@ def execute(plan: Plan, reporter: Reporter, *, drain_on_signals: bool = False) -
     )
 
 
-def _start(plan: Plan, reporter: Reporter) -> None:
+def _start(captioner: Captioner, ledger: Ledger, reporter: Reporter) -> None:
     started = time.monotonic()
-    plan.start()
-    text = f"engine   {plan.captioner.engine.describe()}; ready in {time.monotonic() - started:.1f} s"
-    reporter.event("engine", text)
+    try:
+        captioner.start()
+    except ConfigError:
+        ledger.forget_unused()
+        raise
+    reporter.event("engine", f"engine   {captioner.engine.describe()}; ready in {time.monotonic() - started:.1f} s")
 
 
 def _make_pipeline(plan: Plan, ledger: Ledger, counters: RunCounters) -> Pipeline:

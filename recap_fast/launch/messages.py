@@ -10,7 +10,9 @@ from recap_fast.launch.config import RunConfig
 from recap_fast.launch.reporter import Reporter, duration, failures, progress_fields
 from recap_fast.pipeline.counters import Snapshot
 from recap_fast.records import Shard, ShardReport
+from recap_fast.write.card import write_card
 from recap_fast.write.ledger import Ledger, Pending
+from recap_fast.write.output_folder import OutputFolder
 
 
 def announce(reporter: Reporter, captioner: Captioner, pending: Sequence[Pending], total: int) -> None:
@@ -63,12 +65,14 @@ def conclude(
     return ExitCode.COMPLETE
 
 
-def card_facts(captioner: Captioner) -> dict[str, str]:
+def describe(output: OutputFolder, captioner: Captioner) -> None:
+    """Writes the dataset card: what the captions were made with."""
     spec = captioner.prepared.spec
-    return {
+    facts = {
         "engine": spec.name,
         "precision": spec.precision,
         "prompt": spec.prompt.text,
         "template": spec.prompt.template,
         "decoder": captioner.decoder.name,
     }
+    write_card(output, facts)

@@ -17,7 +17,6 @@ from recap_fast.shards.partition import part, resolve_part
 from recap_fast.shards.reader import ShardReader, open_shard
 from recap_fast.write.ledger import Ledger, Pending
 from recap_fast.write.output_folder import OutputFolder
-from recap_fast.write.run_file import forget_unused, read_run_file, refuse_other_fingerprint
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,14 +29,20 @@ class Plan:
     fingerprint: Mapping[str, str | int | bool | None]
     """All that decides what the rows of the run say, by name."""
     shard_set: ShardSet
-    """All shards of the run, named as in the output folder as it is now."""
     part: tuple[int, int]
     """This process's part and the number of parts."""
+    found: Ledger | None
+    """What earlier runs have left in the output folder; None where there is nothing, or it will be overwritten."""
 
     @property
     def output(self) -> OutputFolder:
         """Where the captions go."""
         return OutputFolder(self.config.output)
+
+    @property
+    def shards(self) -> tuple[Shard, ...]:
+        """All shards of the run, also those of other processes, named as in the output folder as it is now."""
+        return self.shard_set.shards if self.found is None else self.found.shards
 
     def mine(self, shards: tuple[Shard, ...]) -> list[Shard]:
         """Those of some shards that are this process's."""
@@ -45,11 +50,10 @@ class Plan:
 
     def pending(self) -> list[Pending]:
         """The shards that are to be done, and why, as the output folder is now."""
-        mine = self.mine(self.shard_set.shards)
-        if self.config.overwrite or read_run_file(self.output) is None:
+        mine = self.mine(self.shards)
+        if self.found is None:
             return [Pending(shard, "new") for shard in mine]
-        ledger = Ledger(self.output, self.shard_set.shards, identity, self.config.retry_failed)
-        return ledger.pending(mine, redo_changed=self.config.redo_changed)
+        return self.found.pending(mine, redo_changed=self.config.redo_changed)
 
     def open_ledger(self) -> Ledger:
         """Makes the output folder or goes on in it. Raises ConfigError where it is not for this run."""
@@ -66,14 +70,6 @@ class Plan:
     def open_shard(self, shard: Shard, should_stop: Callable[[], bool]) -> AbstractContextManager[ShardReader]:
         """Opens an input; see `shards.reader.open_shard`."""
         return open_shard(shard, self.shard_set.columns, should_stop)
-
-    def start(self) -> None:
-        """Loads the engine's weights. Where they cannot be used, the next run is not bound to what this one asked."""
-        try:
-            self.captioner.start()
-        except ConfigError:
-            forget_unused(self.output)
-            raise
 
     def close(self) -> None:
         """Frees the decoder, and the engine where it was opened."""
@@ -92,12 +88,13 @@ def plan(config: RunConfig) -> Plan:
     try:
         shard_set = expand(config.shards, Columns(image=config.image_column, caption=config.caption_column))
         marks = fingerprint(config, captioner.prepared.spec, captioner.decoder.name)
-        output = OutputFolder(config.output)
-        known = None if config.overwrite else read_run_file(output)
-        if known is not None:
-            refuse_other_fingerprint(output, known.fingerprint, marks)
-            shard_set = shard_set.below(known.root)
+        found = None
+        if not config.overwrite:
+            output = OutputFolder(config.output)
+            found = Ledger.find(output, marks, shard_set, identity, retry_failed=config.retry_failed)
     except BaseException:
         captioner.close()
         raise
-    return Plan(config=config, captioner=captioner, fingerprint=marks, shard_set=shard_set, part=(index, num))
+    return Plan(
+        config=config, captioner=captioner, fingerprint=marks, shard_set=shard_set, part=(index, num), found=found
+    )

@@ -20,7 +20,7 @@ from recap_fast.records import Identity, OutputFile, Shard, ShardReport
 from recap_fast.shard_set import ShardSet
 from recap_fast.write.done_record import read_record, write_record
 from recap_fast.write.output_folder import OutputFolder
-from recap_fast.write.run_file import merge_run_file
+from recap_fast.write.run_file import forget_unused, merge_run_file, read_run_file, refuse_other_fingerprint
 from recap_fast.write.stretches import input_of, recount, remove_stretches, rows_of, stretches
 
 logger = logging.getLogger(__name__)
@@ -81,6 +81,27 @@ class Ledger:
         shard_set = merge_run_file(output, fingerprint, shard_set, overwrite=overwrite)
         remove_leftovers(output.root)
         return cls(output, shard_set.shards, version_of, retry_failed)
+
+    @classmethod
+    def find(
+        cls,
+        output: OutputFolder,
+        fingerprint: Mapping[str, Any],
+        shard_set: ShardSet,
+        version_of: Callable[[Shard], Identity],
+        *,
+        retry_failed: bool = False,
+    ) -> "Ledger | None":
+        """As `open`, of a folder that a run has made and that stays as it is; None where there is none."""
+        run = read_run_file(output)
+        if run is None:
+            return None
+        refuse_other_fingerprint(output, run.fingerprint, fingerprint)
+        return cls(output, shard_set.below(run.root).shards, version_of, retry_failed)
+
+    def forget_unused(self) -> None:
+        """Where nothing was written yet, the next run is not bound to what this one asked."""
+        forget_unused(self.output)
 
     def pending(self, shards: Sequence[Shard] | None = None, *, redo_changed: bool = False) -> list[Pending]:
         """The shards, of these or of the whole run, that are not done, and why.

@@ -18,14 +18,12 @@ from torch import Tensor
 from recap_fast.arrow_core import core
 from recap_fast.errors import ConfigError, EngineError
 from recap_fast.generate.engine import EngineOptions, SharedPrompt, Statistics, check_request
-from recap_fast.generate.ops.select import select_ops
 from recap_fast.generate.spec import WEIGHTS_FILE, EngineSpec
 from recap_fast.generate.tensorrt_backend import environment
 from recap_fast.generate.tensorrt_backend.manifest import MODEL_FOLDER, Manifest, check_model_folder
 from recap_fast.generate.tensorrt_backend.session import Answer, Answers, Prompt, complete, request_seed
-from recap_fast.generate.vision.loading import load_weights
 from recap_fast.generate.vision.precision import check_precision, find_hardware
-from recap_fast.generate.vision.tower import VisionTower
+from recap_fast.generate.vision.tower import load_tower
 from recap_fast.records import Completion, Request
 
 if TYPE_CHECKING:
@@ -70,7 +68,9 @@ class TensorRTEngine:
         """In a row."""
         self._answers: Answers = queue.SimpleQueue()
         started = time.perf_counter()
-        self._tower = self._load_tower(folder)  # first, so that the executor knows what memory is left
+        self._tower = load_tower(
+            folder / WEIGHTS_FILE, spec, self._gpu.device
+        )  # first, so that the executor knows what memory is left
         loaded = time.perf_counter()
         self._session = self._open(folder)
         self.statistics.startup_s = {"vision": loaded - started, "tensorrt_llm": time.perf_counter() - loaded}
@@ -206,12 +206,6 @@ class TensorRTEngine:
                 f"The engine was compiled for less: {'; '.join(over)}. Ask for less, or build it again with larger "
                 "limits in the recipe."
             )
-
-    def _load_tower(self, folder: Path) -> VisionTower:
-        device = self._gpu.device
-        weights = load_weights(folder / WEIGHTS_FILE, self.spec, device)
-        ops = select_ops(device, weights["vision.class"].dtype)
-        return VisionTower(self.spec.vision, self.spec.preprocess, weights, ops)
 
     def _open(self, folder: Path) -> "TrtSession":
         with environment.importing():

@@ -1,6 +1,7 @@
 """Pixels to image tokens: CLIP's vision transformer as far as LLaVA reads it, and the projector to decoder width."""
 
 from collections.abc import Mapping
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -8,7 +9,9 @@ from torch.nn import functional as F
 
 from recap_fast.generate.ops import Ops
 from recap_fast.generate.ops.linear import make_linear
-from recap_fast.generate.spec import VisionSpec
+from recap_fast.generate.ops.select import select_ops
+from recap_fast.generate.spec import EngineSpec, VisionSpec
+from recap_fast.generate.vision.loading import load_weights
 from recap_fast.records import Preprocess
 
 # Letters: n images, N patches, S = N + 1 (class token first), D width of the tower.
@@ -46,6 +49,12 @@ class VisionTower:
         x = (pixels.float() / 255 - self._mean) / self._std
         x = x[:, :, : grid * p, : grid * p].reshape(n, 3, grid, p, grid, p).permute(0, 2, 4, 1, 3, 5)
         return x.reshape(n, grid * grid, 3 * p * p).to(self._dtype)
+
+
+def load_tower(weights_file: Path, spec: EngineSpec, device: torch.device) -> VisionTower:
+    """The vision tower and the projector of an engine whose decoder runs elsewhere. Raises ConfigError."""
+    weights = load_weights(weights_file, spec, device)
+    return VisionTower(spec.vision, spec.preprocess, weights, select_ops(device, weights["vision.class"].dtype))
 
 
 class _Layer:
