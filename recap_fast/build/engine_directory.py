@@ -1,9 +1,9 @@
 """`build-engine`: a recipe and a checkpoint become an engine directory.
 
     weights.safetensors   the engine's own tensors (weights.py)
-    tensorrt_llm/         the language model, for that backend (tensorrt_backend/build.py)
+    tensorrt_llm/         the language model, for that backend (tensorrt.py)
     tokenizer.json        or tokenizer.model, as it came
-    engine.json           all the rest (spec.py), written last
+    engine.json           all the rest (generate/spec.py), written last
 
 The folder gets its name when it is complete; whatever interrupts the build leaves nothing that looks like an engine.
 """

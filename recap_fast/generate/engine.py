@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from recap_fast.errors import ConfigError
+from recap_fast.generate.spec import SlotShape
 from recap_fast.records import Completion, Request
 
 
@@ -113,15 +114,15 @@ class Engine(Protocol):
         """Frees the device's memory."""
 
 
-def check_request(request: Request, max_text_tokens: int, max_new_tokens: int) -> None:
-    """Raises ValueError for a request over an engine's limits."""
-    if len(request.text_ids) > max_text_tokens:
+def check_request(request: Request, shape: SlotShape) -> None:
+    """Raises ValueError for a request over the limits of an engine's slots."""
+    if len(request.text_ids) > shape.max_text_tokens:
         raise ValueError(
-            f"request {request.id}: {len(request.text_ids)} text tokens, the engine takes {max_text_tokens}"
+            f"request {request.id}: {len(request.text_ids)} text tokens, the engine takes {shape.max_text_tokens}"
         )
-    if not 1 <= request.max_new_tokens <= max_new_tokens:
+    if not 1 <= request.max_new_tokens <= shape.max_new_tokens:
         raise ValueError(
-            f"request {request.id}: {request.max_new_tokens} new tokens, the engine makes 1 to {max_new_tokens}"
+            f"request {request.id}: {request.max_new_tokens} new tokens, the engine makes 1 to {shape.max_new_tokens}"
         )
 
 

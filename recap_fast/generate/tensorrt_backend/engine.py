@@ -53,9 +53,10 @@ class TensorRTEngine:
         self.spec, self._manifest, self._options = spec, manifest, options
         self._num_slots = options.num_slots or manifest.limits.max_batch_size
         self._group = min(options.prefill_images or spec.limits.prefill_images, self._num_slots)
-        self._max_new_tokens = options.max_new_tokens or spec.limits.max_new_tokens
-        self._max_text_tokens = prompt.max_text_tokens
         self._prefix_ids = prompt.prefix_ids
+        self._shape = spec.slot_shape(
+            len(prompt.prefix_ids), max_text_tokens=prompt.max_text_tokens, max_new_tokens=options.max_new_tokens
+        )
         first = manifest.fake_id_base
         self._image_ids = np.arange(first, first + spec.vision.num_image_tokens, dtype=np.int32)
         self._check_limits()
@@ -68,9 +69,8 @@ class TensorRTEngine:
         """In a row."""
         self._answers: Answers = queue.SimpleQueue()
         started = time.perf_counter()
-        self._tower = load_tower(
-            folder / WEIGHTS_FILE, spec, self._gpu.device
-        )  # first, so that the executor knows what memory is left
+        # the tower first, so that the executor knows what memory is left
+        self._tower = load_tower(folder / WEIGHTS_FILE, spec, self._gpu.device)
         loaded = time.perf_counter()
         self._session = self._open(folder)
         self.statistics.startup_s = {"vision": loaded - started, "tensorrt_llm": time.perf_counter() - loaded}
@@ -93,7 +93,7 @@ class TensorRTEngine:
         if len(requests) > self.free_slots:
             raise ValueError(f"{len(requests)} requests given, {self.free_slots} slots are free")
         for request in requests:
-            check_request(request, self._max_text_tokens, self._max_new_tokens)
+            check_request(request, self._shape)
         self._waiting.extend(requests)
 
     def step(self) -> list[Completion]:
@@ -189,14 +189,13 @@ class TensorRTEngine:
 
     def _check_limits(self) -> None:
         """Compares what the run asks for with what was built. Raises ConfigError."""
-        limits = self._manifest.limits
-        longest = len(self._prefix_ids) + len(self._image_ids) + self._max_text_tokens
+        limits, shape = self._manifest.limits, self._shape
         wanted = {
             "--num-slots": (self._num_slots, limits.max_batch_size),
-            "prompt, in tokens": (longest, limits.max_input_len),
-            "prompt and caption (--max-new-tokens)": (longest + self._max_new_tokens, limits.max_seq_len),
+            "prompt, in tokens": (shape.text_start + shape.max_text_tokens, limits.max_input_len),
+            "prompt and caption (--max-new-tokens)": (shape.num_positions, limits.max_seq_len),
             "image tokens of all slots": (
-                self._num_slots * len(self._image_ids),
+                self._num_slots * shape.num_image_tokens,
                 limits.max_prompt_embedding_table_size,
             ),
         }

@@ -60,7 +60,7 @@ class TorchEngine:
     def submit(self, requests: Sequence[Request]) -> None:
         """Puts requests in line. Raises ValueError where there are too many, or one is over the limits."""
         for request in requests:
-            check_request(request, self._shape.max_text_tokens, self._shape.max_new_tokens)
+            check_request(request, self._shape)
         self._lacked_input |= self._scheduler.is_empty
         self._scheduler.submit(requests)
 

@@ -51,9 +51,9 @@ class VisionTower:
         return x.reshape(n, grid * grid, 3 * p * p).to(self._dtype)
 
 
-def load_tower(weights_file: Path, spec: EngineSpec, device: torch.device) -> VisionTower:
-    """The vision tower and the projector of an engine whose decoder runs elsewhere. Raises ConfigError."""
-    weights = load_weights(weights_file, spec, device)
+def load_tower(path: Path, spec: EngineSpec, device: torch.device) -> VisionTower:
+    """The tower in an engine's weight file. Raises ConfigError where the file cannot be read."""
+    weights = load_weights(path, spec, device)
     return VisionTower(spec.vision, spec.preprocess, weights, select_ops(device, weights["vision.class"].dtype))
 
 
