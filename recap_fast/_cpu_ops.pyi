@@ -1,133 +1,122 @@
 """The operations of the torch engine on CPUs (csrc/cpu/ops.hpp): float32 and bfloat16, everything without the GIL.
 
-Tensors are addresses of contiguous memory, 0 for one that is not given. Nothing can be checked here but slots and
-positions: recap_fast/generate/ops/cpp.py checks tensors and passes them on.
+Tensors are torch's, contiguous, on the CPU, and those that are written to (`out`, `x` of `add_rms_norm`, `cache`,
+`logits`, `tokens`) must not overlap others. What does not fit raises before anything is written: TypeError for what is
+no tensor, ValueError for another dtype, shape or layout and for memory that was freed, IndexError for a slot, position
+or row that is not there. Activations are float32 or bfloat16, the same for all tensors of a call. `num_threads` is 1 to
+1024.
 """
 # ruff: noqa: PYI021 - the documentation is here, the bindings hold conversions only
 
 from collections.abc import Sequence
+from typing import final
 
-def set_parallel(entry: int, team_size: int, /) -> None:
-    """The addresses of `GOMP_parallel` and `omp_get_num_threads` in the OpenMP runtime whose threads are to be used;
-    0, as at first, for none."""
+from torch import Tensor
+
+# Letters: R rows, D width, H query heads, K key/value heads, E head width, T positions of a slot, N rows that are read,
+# V vocabulary, n images, P width of the decoder.
+
+def use_threads_of(library: str) -> None:
+    """The path of a library that is loaded: the threads of the OpenMP runtime that it is linked to are used from now
+    on, before that one thread. Raises ValueError where there is none."""
 
 def kernel_levels() -> list[str]:
     """The levels of instructions that this processor has kernels for, the best one, which is used, first."""
 
-def use_kernels(level: str, /) -> None:
-    """For tests; what was packed before is of another level. Raises ValueError for a level that is not there."""
+def use_kernels(level: str) -> None:
+    """For tests; models that were made before keep their level. Raises ValueError for a level that is not there."""
 
 def add_rms_norm(
-    bfloat16: bool,
-    rows: int,
-    width: int,
-    x: int,
-    delta: int,
-    weight: int,
-    eps: float,
-    out: int,
-    scale: int,
-    num_threads: int,
-    /,
+    x: Tensor, delta: Tensor | None, weight: Tensor, eps: float, out: Tensor, scale: Tensor | None, num_threads: int
 ) -> None:
-    """`out` and `scale` here and below: int8 rows with scales, or with `scale` 0 rows in the model's precision."""
+    """x [R, D], delta [R, D], weight [D].
 
-def swiglu(bfloat16: bool, rows: int, width: int, gate_up: int, out: int, scale: int, num_threads: int, /) -> None:
-    """`width` is that of the output."""
+    `out` here and below: [R, D], in int8 where there is a `scale`, float32 [R, 1], else in the dtype of activations.
+    """
 
-def quick_gelu(bfloat16: bool, rows: int, width: int, x: int, out: int, scale: int, num_threads: int, /) -> None: ...
-def quantize_rows(bfloat16: bool, rows: int, width: int, x: int, out: int, scale: int, num_threads: int, /) -> None: ...
+def swiglu(gate_up: Tensor, out: Tensor, scale: Tensor | None, num_threads: int) -> None:
+    """gate_up [R, 2 * D]."""
+
+def quick_gelu(x: Tensor, out: Tensor, scale: Tensor | None, num_threads: int) -> None: ...
+def quantize_rows(x: Tensor, out: Tensor, scale: Tensor, num_threads: int) -> None: ...
 def dequantize(
-    bfloat16: bool,
-    rows: int,
-    width: int,
-    float_sums: bool,
-    sums: int,
-    row_scale: int,
-    channel_scale: int,
-    bias: int,
-    out: int,
-    num_threads: int,
-    /,
+    sums: Tensor, row_scale: Tensor, channel_scale: Tensor, bias: Tensor | None, out: Tensor, num_threads: int
 ) -> None:
-    """`bfloat16` is the output's precision; sums are int32 or float32, scales and bias float32."""
+    """sums int32 or float32 [R, D], row_scale [R, 1], channel_scale [D], bias [D], these in float32."""
 
 def rope_store(
-    bfloat16: bool,
-    num_heads: int,
-    rows: int,
-    qkv: int,
-    cos: int,
-    sin: int,
-    slots_and_positions: tuple[int, int],
-    cache_and_shape: tuple[int, Sequence[int]],
-    out: int,
+    qkv: Tensor,
+    cos: Tensor,
+    sin: Tensor,
+    slots: Tensor,
+    positions: Tensor,
+    cache: Tensor,
+    out: Tensor,
     num_threads: int,
-    /,
 ) -> None:
-    """The cache is [2, slots, K, T, E]. Raises IndexError for a slot or position outside of it."""
+    """qkv [R, (H + 2 * K) * E], cos and sin [T, E], slots and positions int64 [R], cache [2, slots, K, T, E], out
+    [R, H, E]."""
 
 def decode_attention(
-    bfloat16: bool,
-    num_heads: int,
-    rows: int,
-    queries: int,
-    slots_and_positions: tuple[int, int],
-    cache_and_shape: tuple[int, Sequence[int]],
-    out: int,
-    num_threads: int,
-    /,
+    queries: Tensor, cache: Tensor, slots: Tensor, positions: Tensor, out: Tensor, num_threads: int
 ) -> None:
-    """Raises IndexError as `rope_store` does."""
+    """queries [R, H, E], cache [2, slots, K, T, E], slots and positions int64 [R], out [R, H * E]."""
 
-def packed_size(columns: int, depth: int, /) -> int:
-    """Floats that `pack` writes."""
-
-def pack(columns: int, depth: int, pairs: bool, weight: int, packed: int, num_threads: int, /) -> None: ...
-
-class Decoder:
-    """Keeps the addresses that it is given: their memory has to live as long."""
+@final
+class Llama:
+    """A decoder in float32, with copies of its weights. Threads take turns."""
 
     def __init__(
         self,
-        shape: tuple[int, int, int, int, int, int],
+        num_heads: int,
+        num_kv_heads: int,
         eps: float,
-        layers: Sequence[tuple[int, ...]],
-        weights: tuple[int, ...],
+        layers: Sequence[Sequence[Tensor]],
+        norm: Tensor,
+        head: Tensor,
+        cos: Tensor,
+        sin: Tensor,
+        num_threads: int,
     ) -> None:
-        """`shape`: width, inner width, query heads, key/value heads, head width, vocabulary; `layers`: norm1, qkv, kv,
-        out, norm2, gate_up, down of each; `weights`: norm, head, cosines, sines."""
+        """`layers`: norm1, qkv, out, norm2, gate_up, down of each; cos and sin [T, E]."""
 
     def forward(
         self,
-        rows: int,
-        x: int,
-        places: tuple[int, int],
+        x: Tensor,
+        slots: Tensor,
+        positions: Tensor,
         prompts: tuple[int, int, int],
-        num_read: int,
-        read: int,
-        cache: tuple[int, Sequence[int]],
-        logits: int,
+        read: Tensor,
+        cache: Tensor,
+        logits: Tensor,
         num_threads: int,
-        /,
     ) -> None:
-        """`prompts`: their number, first position and length; `cache`: that of the first layer, with its shape."""
+        """x [R, D], overwritten; slots and positions int64 [R]; read int64 [N], ascending; cache of all layers,
+        [layers, 2, slots, K, T, E]; logits [N, V].
 
+        `prompts`: their number, first position and length; their rows come first.
+        """
+
+@final
 class Tower:
-    """Keeps the addresses that it is given."""
+    """A vision tower and its projector in float32, with copies of their weights. Threads take turns."""
 
     def __init__(
         self,
-        shape: tuple[int, int, int, int, int, int],
+        sizes: tuple[int, int, int],
         eps: float,
         quick_gelu: bool,
-        levels_class_position: tuple[int, int, int],
-        patch: tuple[int, int],
-        pre_norm: tuple[int, int],
-        layers: Sequence[Sequence[tuple[int, int]]],
-        projector: tuple[tuple[int, int], tuple[int, int]],
+        levels: Tensor,
+        embeddings: tuple[Tensor, Tensor],
+        patch: tuple[Tensor, Tensor | None],
+        pre_norm: tuple[Tensor, Tensor | None],
+        layers: Sequence[Sequence[tuple[Tensor, Tensor | None]]],
+        projector: tuple[tuple[Tensor, Tensor | None], tuple[Tensor, Tensor | None]],
+        num_threads: int,
     ) -> None:
-        """`shape`: sides of images and patches, width, inner width, heads, width of the projector. Pairs are weight, of
-        matrices packed, and bias, 0 for none; `layers` have norm1, qkv, out, norm2, fc1, fc2."""
+        """`sizes`: sides of images and patches, heads; `levels` [3, 256]; `embeddings`: class token and positions.
+        Pairs are weight and bias, None for none, which norms cannot do without; `layers` have norm1, qkv, out, norm2,
+        fc1, fc2."""
 
-    def encode(self, pixels: int, num_images: int, tokens: int, num_threads: int, /) -> None: ...
+    def encode(self, pixels: Tensor, tokens: Tensor, num_threads: int) -> None:
+        """pixels uint8 [n, 3, side, side], tokens [n, patches, P]."""

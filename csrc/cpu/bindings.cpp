@@ -1,210 +1,236 @@
-// The Python face of cpu_ops.hpp: tensors come as addresses and sizes, checked by
-// recap_fast/generate/ops/cpp.py.
+// The Python face of ops.hpp, and of the module: arguments are checked, the GIL is given up.
+#include <dlfcn.h>
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
-#include <array>
-#include <utility>
-#include <vector>
+#include <stdexcept>
+#include <string>
 
-#include "cpu/llama.hpp"
+#include "core/python.hpp"
+#include "cpu/model_bindings.hpp"
 #include "cpu/ops.hpp"
 #include "cpu/parallel.hpp"
-#include "cpu/tower.hpp"
+#include "cpu/tensor.hpp"
 
 namespace py = pybind11;
 using namespace pybind11::literals;
 
+namespace recap::cpu {
 namespace {
 
-using recap::cpu::Cache;
-using recap::cpu::Decoder;
-using recap::cpu::Places;
-using recap::cpu::Precision;
-using recap::cpu::RowsOut;
-using recap::cpu::Tower;
-
-using Address = std::uintptr_t;
 using Size = std::int64_t;
-using SlotsAndPositions = std::pair<Address, Address>;
-using CacheAndShape = std::pair<Address, std::array<Size, 5>>;
+using py::handle;
 
-template <typename T>
-T* at(Address address) {
-  return reinterpret_cast<T*>(address);
-}
+constexpr auto kFloats = {DType::float32, DType::bfloat16};
+constexpr auto kFloat32 = {DType::float32};
+constexpr auto kInt64 = {DType::int64};
 
-Precision precision_of(bool bfloat16) {
-  return bfloat16 ? Precision::bfloat16 : Precision::float32;
-}
-
-// 8 bits where there is memory for scales.
-RowsOut rows_out(Address out, Address scale) {
-  if (scale == 0) return {at<void>(out), nullptr, nullptr};
-  return {nullptr, at<std::int8_t>(out), at<float>(scale)};
-}
-
-Places places_of(Size rows, const SlotsAndPositions& places) {
-  return {rows, at<std::int64_t>(places.first), at<std::int64_t>(places.second)};
-}
-
-Cache cache_of(const CacheAndShape& cache) {
-  const auto& [address, shape] = cache;
-  return {at<void>(address), shape[1], shape[2], shape[3], shape[4]};
+Precision precision_of(const Tensor& tensor) {
+  return tensor.dtype() == DType::float32 ? Precision::float32 : Precision::bfloat16;
 }
 
 template <typename Op>
-void run(const Op& op, int num_threads) {
-  const py::gil_scoped_release release;
-  recap::cpu::run(op, num_threads);
+void run_op(const Op& op, int num_threads) {
+  check_threads(num_threads);
+  without_gil([&] { run(op, num_threads); });
 }
 
-void add_rms_norm(bool bfloat16, Size rows, Size width, Address x, Address delta, Address weight,
-                  float eps, Address out, Address scale, int num_threads) {
-  run(recap::cpu::AddRmsNorm{precision_of(bfloat16), rows, width, at<void>(x), at<void>(delta),
-                             at<void>(weight), eps, rows_out(out, scale)},
-      num_threads);
+// Where a kernel writes rows: in 8 bits with scales, or where `scale` is None in the precision of
+// what it reads.
+class Output {
+ public:
+  Output(const Matcher& match, handle out, handle scale, DType precision, Size rows, Size width)
+      : scale_(match.optional("scale", scale, kFloat32, {rows, 1})),
+        rows_(
+            match.tensor("out", out, {scale.is_none() ? precision : DType::int8}, {rows, width})) {}
+
+  RowsOut rows() const {
+    if (rows_.dtype() != DType::int8) {
+      return {.rows = rows_.data<void>(), .values = nullptr, .scale = nullptr};
+    }
+    return {.rows = nullptr, .values = rows_.data<std::int8_t>(), .scale = scale_.data<float>()};
+  }
+
+ private:
+  Tensor scale_, rows_;
+};
+
+void add_rms_norm(handle x, handle delta, handle weight, float eps, handle out, handle scale,
+                  int num_threads) {
+  const Matcher match("add_rms_norm");
+  const Tensor sums = match.tensor("x", x, kFloats, {"rows", "width"});
+  const Size rows = sums.size(0);
+  const Size width = sums.size(1);
+  const Tensor added = match.optional("delta", delta, {sums.dtype()}, {rows, width});
+  const Tensor weights = match.tensor("weight", weight, {sums.dtype()}, {width});
+  const Output to(match, out, scale, sums.dtype(), rows, width);
+  run_op(AddRmsNorm{.precision = precision_of(sums),
+                    .rows = rows,
+                    .width = width,
+                    .x = sums.data<void>(),
+                    .delta = added.data<void>(),
+                    .weight = weights.data<void>(),
+                    .eps = eps,
+                    .out = to.rows()},
+         num_threads);
 }
 
-void swiglu(bool bfloat16, Size rows, Size width, Address gate_up, Address out, Address scale,
-            int num_threads) {
-  run(recap::cpu::Swiglu{precision_of(bfloat16), rows, width, at<void>(gate_up),
-                         rows_out(out, scale)},
-      num_threads);
+void swiglu(handle gate_up, handle out, handle scale, int num_threads) {
+  const Matcher match("swiglu");
+  const Tensor from = match.tensor("gate_up", gate_up, kFloats, {"rows", "2 * width"});
+  match.require(from.size(1) % 2 == 0, "an odd number of columns has no halves for gate and up");
+  const Size width = from.size(1) / 2;
+  const Output to(match, out, scale, from.dtype(), from.size(0), width);
+  run_op(Swiglu{.precision = precision_of(from),
+                .rows = from.size(0),
+                .width = width,
+                .gate_up = from.data<void>(),
+                .out = to.rows()},
+         num_threads);
 }
 
-void quick_gelu(bool bfloat16, Size rows, Size width, Address x, Address out, Address scale,
+// For QuickGelu and QuantizeRows, which have the same fields.
+template <typename Op>
+void map_rows(const Matcher& match, handle x, handle out, handle scale, int num_threads) {
+  const Tensor from = match.tensor("x", x, kFloats, {"rows", "width"});
+  const Output to(match, out, scale, from.dtype(), from.size(0), from.size(1));
+  run_op(Op{.precision = precision_of(from),
+            .rows = from.size(0),
+            .width = from.size(1),
+            .x = from.data<void>(),
+            .out = to.rows()},
+         num_threads);
+}
+
+void quick_gelu(handle x, handle out, handle scale, int num_threads) {
+  map_rows<QuickGelu>(Matcher("quick_gelu"), x, out, scale, num_threads);
+}
+
+void quantize_rows(handle x, handle out, handle scale, int num_threads) {
+  const Matcher match("quantize_rows");
+  match.require(!scale.is_none(), "scale is None");
+  map_rows<QuantizeRows>(match, x, out, scale, num_threads);
+}
+
+void dequantize(handle sums, handle row_scale, handle channel_scale, handle bias, handle out,
                 int num_threads) {
-  run(recap::cpu::QuickGelu{precision_of(bfloat16), rows, width, at<void>(x), rows_out(out, scale)},
-      num_threads);
+  const Matcher match("dequantize");
+  const Tensor from = match.tensor("sums", sums, {DType::int32, DType::float32}, {"rows", "width"});
+  const Size rows = from.size(0);
+  const Size width = from.size(1);
+  const Tensor row_scales = match.tensor("row_scale", row_scale, kFloat32, {rows, 1});
+  const Tensor channel_scales = match.tensor("channel_scale", channel_scale, kFloat32, {width});
+  const Tensor added = match.optional("bias", bias, kFloat32, {width});
+  const Tensor to = match.tensor("out", out, kFloats, {rows, width});
+  run_op(Dequantize{.precision = precision_of(to),
+                    .rows = rows,
+                    .width = width,
+                    .float_sums = from.dtype() == DType::float32,
+                    .sums = from.data<void>(),
+                    .row_scale = row_scales.data<float>(),
+                    .channel_scale = channel_scales.data<float>(),
+                    .bias = added.data<float>(),
+                    .out = to.data<void>()},
+         num_threads);
 }
 
-void quantize_rows(bool bfloat16, Size rows, Size width, Address x, Address out, Address scale,
-                   int num_threads) {
-  run(recap::cpu::QuantizeRows{precision_of(bfloat16), rows, width, at<void>(x),
-                               rows_out(out, scale)},
-      num_threads);
+Cache cache_of(const Tensor& layer) {
+  return {.data = layer.data<void>(),
+          .num_slots = layer.size(1),
+          .num_kv_heads = layer.size(2),
+          .num_positions = layer.size(3),
+          .head_width = layer.size(4)};
 }
 
-void dequantize(bool bfloat16, Size rows, Size width, bool float_sums, Address sums,
-                Address row_scale, Address channel_scale, Address bias, Address out,
-                int num_threads) {
-  run(recap::cpu::Dequantize{precision_of(bfloat16), rows, width, float_sums, at<void>(sums),
-                             at<float>(row_scale), at<float>(channel_scale), at<float>(bias),
-                             at<void>(out)},
-      num_threads);
+Places places_of(const Tensor& slots, const Tensor& positions) {
+  return {.rows = slots.size(0), .slots = slots.data<Size>(), .positions = positions.data<Size>()};
 }
 
-void rope_store(bool bfloat16, Size num_heads, Size rows, Address qkv, Address cos, Address sin,
-                const SlotsAndPositions& places, const CacheAndShape& cache, Address out,
-                int num_threads) {
-  run(recap::cpu::RopeStore{precision_of(bfloat16), num_heads, at<void>(qkv), at<void>(cos),
-                            at<void>(sin), places_of(rows, places), cache_of(cache), at<void>(out)},
-      num_threads);
+void rope_store(handle qkv, handle cos, handle sin, handle slots, handle positions, handle cache,
+                handle out, int num_threads) {
+  const Matcher match("rope_store");
+  const Tensor to =
+      match.tensor("cache", cache, kFloats, {2, "slots", "kv heads", "positions", "head width"});
+  const Cache layer = cache_of(to);
+  const Size width = layer.head_width;
+  match.require(width % 2 == 0, "heads of an odd width have no halves to rotate");
+  const Tensor queries = match.tensor("out", out, {to.dtype()}, {"rows", "heads", width});
+  const Size rows = queries.size(0);
+  const Size num_heads = queries.size(1);
+  const Size columns = (num_heads + 2 * layer.num_kv_heads) * width;
+  const Tensor from = match.tensor("qkv", qkv, {to.dtype()}, {rows, columns});
+  const Tensor cosines = match.tensor("cos", cos, {to.dtype()}, {layer.num_positions, width});
+  const Tensor sines = match.tensor("sin", sin, {to.dtype()}, {layer.num_positions, width});
+  const Tensor row_slots = match.tensor("slots", slots, kInt64, {rows});
+  const Tensor row_positions = match.tensor("positions", positions, kInt64, {rows});
+  run_op(RopeStore{.precision = precision_of(to),
+                   .num_heads = num_heads,
+                   .qkv = from.data<void>(),
+                   .cos = cosines.data<void>(),
+                   .sin = sines.data<void>(),
+                   .places = places_of(row_slots, row_positions),
+                   .cache = layer,
+                   .queries = queries.data<void>()},
+         num_threads);
 }
 
-void decode_attention(bool bfloat16, Size num_heads, Size rows, Address queries,
-                      const SlotsAndPositions& places, const CacheAndShape& cache, Address out,
+void decode_attention(handle queries, handle cache, handle slots, handle positions, handle out,
                       int num_threads) {
-  run(recap::cpu::DecodeAttention{precision_of(bfloat16), num_heads, at<void>(queries),
-                                  places_of(rows, places), cache_of(cache), at<void>(out)},
-      num_threads);
+  const Matcher match("decode_attention");
+  const Tensor from = match.tensor("queries", queries, kFloats, {"rows", "heads", "head width"});
+  const Size rows = from.size(0);
+  const Size num_heads = from.size(1);
+  const Size width = from.size(2);
+  const Tensor kept =
+      match.tensor("cache", cache, {from.dtype()}, {2, "slots", "kv heads", "positions", width});
+  const Cache layer = cache_of(kept);
+  match.require(layer.num_kv_heads > 0 && num_heads % layer.num_kv_heads == 0,
+                "query heads cannot share the key/value heads evenly");
+  const Tensor row_slots = match.tensor("slots", slots, kInt64, {rows});
+  const Tensor row_positions = match.tensor("positions", positions, kInt64, {rows});
+  const Tensor to = match.tensor("out", out, {from.dtype()}, {rows, num_heads * width});
+  run_op(DecodeAttention{.precision = precision_of(from),
+                         .num_heads = num_heads,
+                         .queries = from.data<void>(),
+                         .places = places_of(row_slots, row_positions),
+                         .cache = layer,
+                         .out = to.data<void>()},
+         num_threads);
 }
 
-void pack(Size columns, Size depth, bool pairs, Address weight, Address packed, int num_threads) {
-  run(recap::cpu::Pack{columns, depth, pairs, at<float>(weight), at<float>(packed)}, num_threads);
-}
-
-// Of a layer: norm1, qkv, kv, out, norm2, gate_up, down, as in DecoderLayer.
-using LayerAddresses = std::array<Address, 7>;
-// Of the decoder: norm, head, cos, sin.
-using DecoderAddresses = std::array<Address, 4>;
-
-Decoder make_decoder(const std::array<Size, 6>& shape, float eps,
-                     const std::vector<LayerAddresses>& layers, const DecoderAddresses& weights) {
-  recap::cpu::DecoderWeights found{{},
-                                   at<float>(weights[0]),
-                                   at<float>(weights[1]),
-                                   at<float>(weights[2]),
-                                   at<float>(weights[3])};
-  for (const LayerAddresses& layer : layers) {
-    found.layers.push_back({at<float>(layer[0]), at<float>(layer[1]), at<float>(layer[2]),
-                            at<float>(layer[3]), at<float>(layer[4]), at<float>(layer[5]),
-                            at<float>(layer[6])});
+// The OpenMP runtime that a library is linked to, whose threads are to be used. libgomp has both of
+// these entries, and for compatibility LLVM's and Intel's runtime. It stays open: its threads run.
+void use_threads_of(const std::string& library) {
+  void* opened = dlopen(library.c_str(), RTLD_NOW | RTLD_NOLOAD);
+  if (opened == nullptr) throw std::invalid_argument(library + " is not loaded");
+  void* entry = dlsym(opened, "GOMP_parallel");
+  void* team_size = dlsym(opened, "omp_get_num_threads");
+  if (entry == nullptr || team_size == nullptr) {
+    dlclose(opened);
+    throw std::invalid_argument(library + " is linked to no OpenMP runtime");
   }
-  return {{shape[0], shape[1], shape[2], shape[3], shape[4], shape[5], eps}, std::move(found)};
-}
-
-void forward(Decoder& decoder, Size rows, Address x, const SlotsAndPositions& places,
-             const std::array<Size, 3>& prompts, Size num_read, Address read,
-             const CacheAndShape& cache, Address logits, int num_threads) {
-  const py::gil_scoped_release release;
-  decoder.forward({at<float>(x), places_of(rows, places), prompts[0], prompts[1], prompts[2],
-                   num_read, at<std::int64_t>(read)},
-                  cache_of(cache), at<float>(logits), num_threads);
-}
-
-using Matrix = std::pair<Address, Address>;  // packed, bias
-
-recap::cpu::Affine affine(const Matrix& matrix) {
-  return {at<float>(matrix.first), at<float>(matrix.second)};
-}
-
-// Of a layer, weight and bias of each: norm1, qkv, out, norm2, fc1, fc2.
-using TowerLayerAddresses = std::array<Matrix, 6>;
-
-Tower make_tower(const std::array<Size, 6>& shape, float eps, bool quick_gelu,
-                 const std::array<Address, 3>& levels_class_position, const Matrix& patch,
-                 const Matrix& pre_norm, const std::vector<TowerLayerAddresses>& layers,
-                 const std::array<Matrix, 2>& projector) {
-  const auto& [levels, class_token, position] = levels_class_position;
-  recap::cpu::TowerWeights weights{at<float>(levels),
-                                   affine(patch),
-                                   at<float>(class_token),
-                                   at<float>(position),
-                                   at<float>(pre_norm.first),
-                                   at<float>(pre_norm.second),
-                                   {},
-                                   affine(projector[0]),
-                                   affine(projector[1])};
-  for (const auto& [norm1, qkv, out, norm2, fc1, fc2] : layers) {
-    weights.layers.push_back({at<float>(norm1.first), at<float>(norm1.second), affine(qkv),
-                              affine(out), at<float>(norm2.first), at<float>(norm2.second),
-                              affine(fc1), affine(fc2)});
-  }
-  const auto activation = quick_gelu ? recap::cpu::Sums::quick_gelu : recap::cpu::Sums::gelu;
-  return {{shape[0], shape[1], shape[2], shape[3], shape[4], shape[5], eps, activation},
-          std::move(weights)};
-}
-
-void encode(Tower& tower, Address pixels, Size num_images, Address tokens, int num_threads) {
-  const py::gil_scoped_release release;
-  tower.encode(at<std::uint8_t>(pixels), num_images, at<float>(tokens), num_threads);
+  parallel_entry = reinterpret_cast<ParallelEntry>(entry);
+  parallel_team_size = reinterpret_cast<int (*)()>(team_size);
 }
 
 }  // namespace
+}  // namespace recap::cpu
 
 PYBIND11_MODULE(_cpu_ops, module) {
-  module.def("set_parallel", [](Address entry, Address team_size) {
-    recap::parallel_entry = reinterpret_cast<recap::ParallelEntry>(entry);
-    recap::parallel_team_size = reinterpret_cast<int (*)()>(team_size);
-  });
-  module.def("kernel_levels", &recap::cpu::kernel_levels);
-  module.def("use_kernels", &recap::cpu::use_kernels);
-  module.def("packed_size", &recap::cpu::packed_size);
-  module.def("pack", &pack);
-  py::class_<Decoder>(module, "Decoder")
-      .def(py::init(&make_decoder), "shape"_a, "eps"_a, "layers"_a, "weights"_a)
-      .def("forward", &forward);
-  py::class_<Tower>(module, "Tower")
-      .def(py::init(&make_tower), "shape"_a, "eps"_a, "quick_gelu"_a, "levels_class_position"_a,
-           "patch"_a, "pre_norm"_a, "layers"_a, "projector"_a)
-      .def("encode", &encode);
-  module.def("add_rms_norm", &add_rms_norm);
-  module.def("swiglu", &swiglu);
-  module.def("quick_gelu", &quick_gelu);
-  module.def("quantize_rows", &quantize_rows);
-  module.def("dequantize", &dequantize);
-  module.def("rope_store", &rope_store);
-  module.def("decode_attention", &decode_attention);
+  using namespace recap::cpu;
+  module.def("use_threads_of", &use_threads_of, "library"_a);
+  module.def("kernel_levels", &kernel_levels);
+  module.def("use_kernels", &use_kernels, "level"_a);
+  module.def("add_rms_norm", &add_rms_norm, "x"_a, "delta"_a, "weight"_a, "eps"_a, "out"_a,
+             "scale"_a, "num_threads"_a);
+  module.def("swiglu", &swiglu, "gate_up"_a, "out"_a, "scale"_a, "num_threads"_a);
+  module.def("quick_gelu", &quick_gelu, "x"_a, "out"_a, "scale"_a, "num_threads"_a);
+  module.def("quantize_rows", &quantize_rows, "x"_a, "out"_a, "scale"_a, "num_threads"_a);
+  module.def("dequantize", &dequantize, "sums"_a, "row_scale"_a, "channel_scale"_a, "bias"_a,
+             "out"_a, "num_threads"_a);
+  module.def("rope_store", &rope_store, "qkv"_a, "cos"_a, "sin"_a, "slots"_a, "positions"_a,
+             "cache"_a, "out"_a, "num_threads"_a);
+  module.def("decode_attention", &decode_attention, "queries"_a, "cache"_a, "slots"_a,
+             "positions"_a, "out"_a, "num_threads"_a);
+  bind_models(module);
 }

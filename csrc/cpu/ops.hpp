@@ -1,6 +1,6 @@
-// The operations of the torch engine on CPUs, over raw memory; what each computes is said in
-// recap_fast/generate/ops/__init__.py. Letters: R rows, D width, H query heads, K
-// key/value heads, T positions of a slot, E head width.
+// The operations of the torch engine on CPUs, over raw memory that bindings.cpp has checked; what
+// each computes is said in recap_fast/generate/ops/__init__.py. Letters: R rows, D
+// width, H query heads, K key/value heads, T positions of a slot, E head width.
 #pragma once
 
 #include <cstdint>
@@ -10,8 +10,7 @@
 namespace recap::cpu {
 
 // The levels of instructions that this processor has kernels for, the best one, which is used,
-// first. A packed matrix is of the level that was used then. Throws std::invalid_argument for
-// another one.
+// first. Throws std::invalid_argument for another one.
 std::vector<std::string> kernel_levels();
 void use_kernels(const std::string& level);
 
@@ -81,6 +80,17 @@ struct Places {
   const std::int64_t* positions;
 };
 
+// Places that are inside of a cache, copied: what they were copied from may change while kernels
+// run. Throws std::out_of_range for others.
+class PlaceList {
+ public:
+  PlaceList(const Places& places, const Cache& cache);
+  Places view() const;
+
+ private:
+  std::vector<std::int64_t> slots_, positions_;
+};
+
 struct RopeStore {
   Precision precision;
   std::int64_t num_heads;
@@ -115,7 +125,7 @@ struct Pack {
   std::int64_t columns, depth;
   bool pairs;           // of gate and up, the halves of `weight`, for Sums::swiglu
   const float* weight;  // [columns, depth]
-  float* packed;        // packed_size() floats
+  float* packed;
 };
 
 // Rows times a matrix that Pack has laid out, in float32.
@@ -137,8 +147,8 @@ struct LayerNorm {
   float* out;
 };
 
-// Attention of neighboring rows, those of a prompt or of an image, to one another, in float32;
-// with `start` rows before them, and causal, for prompts. Pitches are in floats.
+// Attention of neighboring rows, those of a prompt or of an image, to one another, in float32; with
+// `start` rows before them, and causal, for prompts. Pitches are in floats.
 struct BlockAttention {
   std::int64_t num_heads, num_kv_heads, head_width;
   std::int64_t num_blocks, start, length;  // `length` rows a block
@@ -153,17 +163,13 @@ struct BlockAttention {
 
 // Each of those below runs on up to `num_threads` threads (see parallel.hpp) and gives the same
 // bits with any number of them. Those with places throw std::out_of_range for one outside of the
-// cache.
+// cache, and all std::length_error for rows too wide to work on.
 void run(const AddRmsNorm& op, int num_threads);
 void run(const Swiglu& op, int num_threads);
 void run(const QuickGelu& op, int num_threads);
 void run(const QuantizeRows& op, int num_threads);
 void run(const Dequantize& op, int num_threads);
-void run(const RopeStore& op, int num_threads);
-void run(const DecodeAttention& op, int num_threads);
-void run(const Pack& op, int num_threads);
-
-// Of a packed matrix, in floats.
-std::int64_t packed_size(std::int64_t columns, std::int64_t depth);
+void run(RopeStore op, int num_threads);
+void run(DecodeAttention op, int num_threads);
 
 }  // namespace recap::cpu

@@ -4,49 +4,84 @@
 #pragma once
 
 #include <cstdint>
+#include <mutex>
 #include <vector>
 
 #include "cpu/ops.hpp"
+#include "cpu/weights.hpp"
 
 namespace recap::cpu {
+
+constexpr std::int64_t kColors = 3;
 
 struct TowerShape {
   std::int64_t image_size, patch_size, width, inner_width, num_heads, projector_width;
   float eps;
   Sums activation;  // quick_gelu or gelu
+
+  std::int64_t grid() const { return image_size / patch_size; }
+  std::int64_t num_patches() const { return grid() * grid(); }
+  std::int64_t length() const { return num_patches() + 1; }
+  std::int64_t patch_pixels() const { return kColors * patch_size * patch_size; }
 };
 
-// A matrix that Pack has laid out, and what is added to its products; null for nothing.
-struct Affine {
-  const float *packed, *bias;
-};
-
-struct TowerLayer {
-  const float *norm1, *norm1_bias;
-  Affine qkv, out;
-  const float *norm2, *norm2_bias;
-  Affine fc1, fc2;
+// Of a norm, or of a matrix [out, in] as an engine's file has it, whose bias may be null.
+struct WeightAndBias {
+  const float *weight, *bias;
 };
 
 struct TowerWeights {
+  struct Layer {
+    WeightAndBias norm1, qkv, out, norm2, fc1, fc2;
+  };
   const float* levels;  // [3, 256]: each level of each color, normalized
-  Affine patch;
+  WeightAndBias patch;
   const float *class_token, *position;  // [D], [S, D]
-  const float *pre_norm, *pre_norm_bias;
-  std::vector<TowerLayer> layers;
-  Affine first, second;  // of the projector
+  WeightAndBias pre_norm;
+  std::vector<Layer> layers;
+  WeightAndBias first, second;  // of the projector
 };
 
+// A tower as it is kept.
+struct PackedTower {
+  struct Norm {
+    FloatArray weight, bias;
+  };
+  struct Affine {
+    PackedMatrix matrix;
+    FloatArray bias;
+  };
+  struct Layer {
+    Norm norm1;
+    Affine qkv, out;
+    Norm norm2;
+    Affine fc1, fc2;
+  };
+  FloatArray levels;
+  Affine patch;
+  FloatArray class_token, position;
+  Norm pre_norm;
+  std::vector<Layer> layers;
+  Affine first, second;
+};
+
+// Keeps copies of its weights. There is one place for intermediate results, so one thread at a time
+// runs `encode` and others wait.
 class Tower {
  public:
-  Tower(const TowerShape& shape, TowerWeights weights);
+  // Throws std::invalid_argument for a shape that no tower has.
+  Tower(const TowerShape& shape, const TowerWeights& weights, int num_threads);
 
   // Writes image tokens [n, N, P] of pixels [n, 3, image_size, image_size].
   void encode(const std::uint8_t* pixels, std::int64_t num_images, float* tokens, int num_threads);
 
+  const TowerShape& shape() const { return shape_; }
+
  private:
-  TowerShape shape_;
-  TowerWeights weights_;
+  const TowerShape shape_;
+  const Kernels& kernels_;  // those that matrices are packed for
+  PackedTower weights_;
+  std::mutex mutex_;
   std::vector<float> memory_;  // of intermediate results
 };
 

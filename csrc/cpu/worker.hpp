@@ -1,5 +1,5 @@
-// The float32 operations of cpu_ops.hpp on a team of threads that is there already, for those that
-// run whole layers: cpu_decoder.cpp and cpu_tower.cpp.
+// The float32 operations of ops.hpp on a team of threads that is there already, for those that run
+// whole layers: llama.cpp and tower.cpp.
 #pragma once
 
 #include <algorithm>
@@ -10,6 +10,7 @@
 
 #include "cpu/kernels/kernels.hpp"
 #include "cpu/parallel.hpp"
+#include "cpu/weights.hpp"
 
 namespace recap::cpu {
 
@@ -37,22 +38,31 @@ inline void lay_out(std::initializer_list<Part> parts, std::vector<float>& memor
 // all of the operation is done.
 class Worker {
  public:
-  explicit Worker(Team& team) : team_(team) {}
+  Worker(Team& team, const Kernels& kernels) : team_(team), kernels_(kernels) {}
 
-  void multiply(const float* x, std::int64_t rows, std::int64_t depth, const float* packed,
-                const float* bias, Sums sums, std::int64_t columns, float* out) {
+  void multiply(const float* x, std::int64_t rows, const PackedMatrix& matrix, Sums sums,
+                float* out, const float* bias = nullptr) {
     if (rows == 0) return;
     const std::int64_t width =
-        sums == Sums::swiglu ? kernels().block_columns / 2 : kernels().block_columns;
-    const std::int64_t panels = divide_up(columns, width);
+        sums == Sums::swiglu ? kernels_.block_columns / 2 : kernels_.block_columns;
+    const std::int64_t panels = divide_up(matrix.columns, width);
     const std::int64_t pieces = kPieces * team_.size();
     const std::int64_t group = std::clamp<std::int64_t>(panels / pieces, 1, kMaxPanels);
     const std::int64_t groups = divide_up(panels, group);
     const std::int64_t parts =
         std::clamp<std::int64_t>(divide_up(pieces, groups), 1, divide_up(rows, kMinRows));
     const std::int64_t rows_per_item = divide_up(rows, parts);
-    const Product op{rows, depth, columns, x, packed, bias, sums, out, rows_per_item, group};
-    run(op, kernels().product, groups * divide_up(rows, rows_per_item), 1, kProductScratch);
+    const Product op{.rows = rows,
+                     .depth = matrix.depth,
+                     .columns = matrix.columns,
+                     .x = x,
+                     .packed = matrix.panels.get(),
+                     .bias = bias,
+                     .sums = sums,
+                     .out = out,
+                     .rows_per_item = rows_per_item,
+                     .panels_per_item = group};
+    run(op, kernels_.product, groups * divide_up(rows, rows_per_item), 1, kProductScratch);
   }
 
   template <typename Op>
@@ -62,12 +72,15 @@ class Worker {
   }
 
   void attend(const BlockAttention& op) {
-    run(op, kernels().block_attention, op.num_blocks * op.num_kv_heads, 1, attention_scratch(op));
+    run(op, kernels_.block_attention, op.num_blocks * op.num_kv_heads, 1,
+        block_attention_scratch(op.start + op.length, op.head_width));
   }
 
   void attend(const DecodeAttention& op) {
-    run(op, kernels().decode_attention, op.places.rows * op.cache.num_kv_heads, 1,
-        attention_scratch(op));
+    const Cache& cache = op.cache;
+    run(op, kernels_.decode_attention, op.places.rows * cache.num_kv_heads, 1,
+        attention_scratch(op.num_heads / cache.num_kv_heads, cache.num_positions,
+                          cache.head_width));
   }
 
   // Calls action(i) for each row.
@@ -101,6 +114,7 @@ class Worker {
   static constexpr std::int64_t kMaxPanels = 4;
 
   Team& team_;
+  const Kernels& kernels_;
 };
 
 }  // namespace recap::cpu

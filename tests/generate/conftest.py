@@ -17,12 +17,12 @@ if module_file := os.environ.get("RECAP_FAST_CPU_OPS"):  # set by ctest: a build
 
 from recap_fast.generate.ops import cpp
 
-LEVELS = cpp.core.kernel_levels()
+LEVELS = cpp.kernels.kernel_levels()
 
 
 @pytest.fixture(scope="module", params=LEVELS)
 def kernel_level(request: Any) -> Iterator[str]:
     """Each in turn; the best one again for the tests after these."""
-    cpp.core.use_kernels(request.param)
+    cpp.kernels.use_kernels(request.param)
     yield request.param
-    cpp.core.use_kernels(LEVELS[0])
+    cpp.kernels.use_kernels(LEVELS[0])

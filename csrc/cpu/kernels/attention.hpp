@@ -1,5 +1,5 @@
-// Attention of the queries that share a key/value head. For cpu_ops_kernels.cpp alone, as
-// cpu_ops_numbers.hpp says.
+// Attention of the queries that share a key/value head. For kernels.cpp alone, as
+// numbers.hpp says.
 #pragma once
 
 #include <utility>

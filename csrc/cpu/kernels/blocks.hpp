@@ -1,5 +1,5 @@
 // Attention of whole prompts and images in float32, which is two products for each head. For
-// cpu_ops_kernels.cpp alone, as cpu_ops_numbers.hpp says.
+// kernels.cpp alone, as numbers.hpp says.
 #pragma once
 
 #include "cpu/kernels/attention.hpp"

@@ -240,18 +240,19 @@ void by_precision(const Op& op, std::int64_t begin, std::int64_t end, float* scr
 
 extern const Kernels KERNELS;
 const Kernels KERNELS = {
-    by_precision<AddRmsNorm, add_rms_norm<float>, add_rms_norm<BFloat16>>,
-    by_precision<Swiglu, swiglu<float>, swiglu<BFloat16>>,
-    by_precision<QuickGelu, quick_gelu<float>, quick_gelu<BFloat16>>,
-    by_precision<QuantizeRows, quantize_rows<float>, quantize_rows<BFloat16>>,
-    by_precision<Dequantize, dequantize<float>, dequantize<BFloat16>>,
-    by_precision<RopeStore, rope_store<float>, rope_store<BFloat16>>,
-    by_precision<DecodeAttention, decode_attention<float>, decode_attention<BFloat16>>,
-    pack,
-    product,
-    layer_norm,
-    block_attention,
-    kBlockColumns,
+    .add_rms_norm = by_precision<AddRmsNorm, add_rms_norm<float>, add_rms_norm<BFloat16>>,
+    .swiglu = by_precision<Swiglu, swiglu<float>, swiglu<BFloat16>>,
+    .quick_gelu = by_precision<QuickGelu, quick_gelu<float>, quick_gelu<BFloat16>>,
+    .quantize_rows = by_precision<QuantizeRows, quantize_rows<float>, quantize_rows<BFloat16>>,
+    .dequantize = by_precision<Dequantize, dequantize<float>, dequantize<BFloat16>>,
+    .rope_store = by_precision<RopeStore, rope_store<float>, rope_store<BFloat16>>,
+    .decode_attention =
+        by_precision<DecodeAttention, decode_attention<float>, decode_attention<BFloat16>>,
+    .pack = pack,
+    .product = product,
+    .layer_norm = layer_norm,
+    .block_attention = block_attention,
+    .block_columns = kBlockColumns,
 };
 
 }  // namespace recap::cpu

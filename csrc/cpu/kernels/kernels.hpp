@@ -1,4 +1,4 @@
-// The inner loops of cpu_ops.cpp, compiled once for each level of instructions.
+// The inner loops of ops.cpp and worker.hpp, compiled once for each level of instructions.
 #pragma once
 
 #include "cpu/ops.hpp"
@@ -18,11 +18,11 @@ struct Kernels {
   Kernel<QuantizeRows> quantize_rows;        // scratch [width]
   Kernel<Dequantize> dequantize;             // no scratch
   Kernel<RopeStore> rope_store;              // no scratch
-  Kernel<DecodeAttention> decode_attention;  // scratch as attention_scratch() says
+  Kernel<DecodeAttention> decode_attention;  // scratch attention_scratch()
   Kernel<Pack> pack;                         // no scratch
   Kernel<Product> product;                   // scratch kProductScratch
   Kernel<LayerNorm> layer_norm;              // no scratch
-  Kernel<BlockAttention> block_attention;    // scratch as attention_scratch() says
+  Kernel<BlockAttention> block_attention;    // scratch block_attention_scratch()
   int block_columns;                         // of a packed panel
 };
 
@@ -31,24 +31,25 @@ constexpr std::int64_t kMaxBlockRows = 14;
 constexpr std::int64_t kMaxBlockColumns = 32;
 constexpr std::int64_t kProductScratch = kMaxBlockRows * kMaxBlockColumns;
 
-// Of this processor.
+// Of this processor, as use_kernels() chose them. A packed matrix is for those that packed it.
 const Kernels& kernels();
 
 // Memory of the calling thread; it grows with need and lives as long as its thread.
 float* thread_scratch(std::int64_t size);
 
-// Throws std::out_of_range for a place outside of the cache.
-void check_places(const Places& places, const Cache& cache);
+// Throws std::length_error where threads would need too much: they cannot say that they got none.
+void check_scratch(std::int64_t size);
 
-// The number of floats that attention works in.
-inline std::int64_t attention_scratch(const DecodeAttention& op) {
-  const std::int64_t group = op.num_heads / op.cache.num_kv_heads;
-  return group * (op.cache.num_positions + 2 * op.cache.head_width + 1);
+// The number of floats that attention works in: of `group` queries to `length` positions each, and
+// of whole blocks.
+inline std::int64_t attention_scratch(std::int64_t group, std::int64_t length,
+                                      std::int64_t head_width) {
+  return group * (length + 2 * head_width + 1);
 }
-inline std::int64_t attention_scratch(const BlockAttention& op) {
-  const std::int64_t length = op.start + op.length + kMaxBlockColumns;
-  const std::int64_t width = op.head_width + kMaxBlockColumns;
-  return 2 * width * length + kMaxBlockRows * (2 * width + length);
+inline std::int64_t block_attention_scratch(std::int64_t length, std::int64_t head_width) {
+  const std::int64_t keys = length + kMaxBlockColumns;
+  const std::int64_t width = head_width + kMaxBlockColumns;
+  return 2 * width * keys + kMaxBlockRows * (2 * width + keys);
 }
 
 #if defined(__x86_64__)

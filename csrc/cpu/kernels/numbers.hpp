@@ -1,4 +1,4 @@
-// Numbers of both precisions, alone and as many as a register holds. For cpu_ops_kernels.cpp alone:
+// Numbers of both precisions, alone and as many as a register holds. For kernels.cpp alone:
 // the unnamed namespace keeps what is compiled for one level of instructions from all others.
 #pragma once
 

@@ -1,5 +1,5 @@
-// Products of float32 rows with a packed matrix. For cpu_ops_kernels.cpp alone, as
-// cpu_ops_numbers.hpp says.
+// Products of float32 rows with a packed matrix. For kernels.cpp alone, as
+// numbers.hpp says.
 #pragma once
 
 #include "cpu/kernels/attention.hpp"

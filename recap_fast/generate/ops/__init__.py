@@ -56,7 +56,7 @@ class Ops(Protocol):
     """The precisions in which `decode_attention` of all rows of a prompt is faster than one causal product."""
 
     WHOLE: frozenset[torch.dtype]
-    """The precisions in which decoder and tower run as a whole: native_llama.py, native_tower.py."""
+    """The precisions in which decoder and tower run as a whole: cpp_llama.py, cpp_tower.py."""
 
     def add_rms_norm(
         self, x_RD: Tensor, delta_RD: Tensor | None, weight_D: Tensor, eps: float, quantize: torch.dtype | None

@@ -62,10 +62,10 @@ def make_model(
 ) -> tuple[Vision, LanguageModel]:
     """Tower and decoder, each in one call where the operations have that for all of their numbers."""
     if {getattr(torch, spec.precision, None), kv_dtype} <= ops.WHOLE:
-        from recap_fast.generate.torch_backend.cpp_llama import NativeLlama
-        from recap_fast.generate.torch_backend.cpp_tower import NativeTower
+        from recap_fast.generate.torch_backend.cpp_llama import CppLlama
+        from recap_fast.generate.torch_backend.cpp_tower import CppTower
 
-        return NativeTower(spec.vision, spec.preprocess, weights), NativeLlama(spec.text, weights, num_positions)
+        return CppTower(spec.vision, spec.preprocess, weights), CppLlama(spec.text, weights, num_positions)
     return VisionTower(spec.vision, spec.preprocess, weights, ops), Llama(spec.text, weights, num_positions, ops)
 
 

@@ -13,8 +13,8 @@ from torch import Tensor
 from recap_fast.generate.ops import Rows, cpp, plain
 from recap_fast.generate.spec import RopeSpec, TextSpec, VisionSpec
 from recap_fast.generate.torch_backend import step
-from recap_fast.generate.torch_backend.cpp_llama import NativeLlama
-from recap_fast.generate.torch_backend.cpp_tower import NativeTower, normalized_levels
+from recap_fast.generate.torch_backend.cpp_llama import CppLlama
+from recap_fast.generate.torch_backend.cpp_tower import CppTower, normalized_levels
 from recap_fast.generate.torch_backend.llama import KVCache, Llama, Prefill
 from recap_fast.generate.vision.tower import VisionTower
 from recap_fast.records import Preprocess
@@ -86,7 +86,7 @@ def random_step(prompts: int, length: int, start: int, captions: int) -> tuple[P
     return prefill, decode, prompts * length + captions
 
 
-def run(llama: Llama | NativeLlama, x: Tensor, cache: KVCache, seed: int, *step: Any) -> tuple[Tensor, Tensor]:
+def run(llama: Llama | CppLlama, x: Tensor, cache: KVCache, seed: int, *step: Any) -> tuple[Tensor, Tensor]:
     """Logits, and what the cache holds afterwards; the same numbers were there before."""
     cache.data.copy_(torch.randn(cache.data.shape, generator=torch.Generator().manual_seed(seed)))
     with torch.inference_mode():
@@ -98,7 +98,7 @@ def both(spec: TextSpec, seed: int, step: tuple[Prefill | None, Rows | None, int
     prefill, decode, num_rows = step
     x = torch.randn(num_rows, spec.hidden_size, generator=torch.Generator().manual_seed(seed + 1))
     cache = KVCache(spec, NUM_SLOTS, NUM_POSITIONS, torch.float32, CPU)
-    llamas = Llama(spec, weights, NUM_POSITIONS, plain), NativeLlama(spec, weights, NUM_POSITIONS)
+    llamas = Llama(spec, weights, NUM_POSITIONS, plain), CppLlama(spec, weights, NUM_POSITIONS)
     expected, got = (run(llama, x, cache, seed + 2, prefill, decode) for llama in llamas)
     return expected, got
 
@@ -147,7 +147,7 @@ def test_decoder_with_all_kinds_of_blocks(rows: int) -> None:
 
 def test_decoder_gives_the_same_bits_with_any_number_of_threads() -> None:
     spec = text_spec(hidden_size=130, intermediate_size=300, head_dim=24, vocab_size=500)
-    llama = NativeLlama(spec, text_weights(spec, 0), NUM_POSITIONS)
+    llama = CppLlama(spec, text_weights(spec, 0), NUM_POSITIONS)
     cache = KVCache(spec, NUM_SLOTS, NUM_POSITIONS, torch.float32, CPU)
     prefill, decode, num_rows = random_step(3, 30, 5, 4)
     x = torch.randn(num_rows, spec.hidden_size, generator=torch.Generator().manual_seed(1))
@@ -164,7 +164,7 @@ def test_decoder_gives_the_same_bits_with_any_number_of_threads() -> None:
 @pytest.mark.parametrize(("slot", "position"), [(-1, 0), (NUM_SLOTS, 0), (0, -1), (0, NUM_POSITIONS + 1)])
 def test_places_outside_of_the_cache_are_refused(slot: int, position: int) -> None:
     spec = text_spec()
-    llama = NativeLlama(spec, text_weights(spec, 0), NUM_POSITIONS)
+    llama = CppLlama(spec, text_weights(spec, 0), NUM_POSITIONS)
     cache = KVCache(spec, NUM_SLOTS, NUM_POSITIONS, torch.float32, CPU)
     rows = Rows(torch.tensor([1, slot]), torch.tensor([0, position]))
     with pytest.raises(IndexError, match=rf"row 1 is at slot {slot}, position {position} of a cache of 7 slots of 61"):
@@ -174,10 +174,10 @@ def test_places_outside_of_the_cache_are_refused(slot: int, position: int) -> No
 
 def test_rows_of_another_kind_are_refused() -> None:
     spec = text_spec()
-    llama = NativeLlama(spec, text_weights(spec, 0), NUM_POSITIONS)
+    llama = CppLlama(spec, text_weights(spec, 0), NUM_POSITIONS)
     cache = KVCache(spec, NUM_SLOTS, NUM_POSITIONS, torch.float32, CPU)
     rows = Rows(torch.tensor([1]), torch.tensor([0]))
-    with pytest.raises(ValueError, match=r"not a contiguous one \[1, 40\] of torch.float32"):
+    with pytest.raises(ValueError, match=r"x is bfloat16 \[1, 40\] on cpu, expected contiguous float32 \[rows, 40\]"):
         llama.forward(torch.zeros(1, spec.hidden_size).bfloat16(), cache, None, rows)
 
 
@@ -243,13 +243,13 @@ def test_tower(
     pixels = random_pixels(spec, images, seed)
     with torch.inference_mode():
         expected = VisionTower(spec, PREPROCESS, weights, plain).encode(pixels)
-        got = NativeTower(spec, PREPROCESS, weights).encode(pixels)
+        got = CppTower(spec, PREPROCESS, weights).encode(pixels)
     torch.testing.assert_close(got, expected, rtol=1e-4, atol=1e-4)
 
 
 def test_tower_gives_the_same_bits_with_any_number_of_threads() -> None:
     spec = vision_spec(hidden_size=120, image_size=64)
-    tower, pixels = NativeTower(spec, PREPROCESS, vision_weights(spec, 75, 0)), random_pixels(spec, 5, 0)
+    tower, pixels = CppTower(spec, PREPROCESS, vision_weights(spec, 75, 0)), random_pixels(spec, 5, 0)
     torch.set_num_threads(1)
     expected = tower.encode(pixels)
     for num_threads in (2, 3, 5):
@@ -267,27 +267,76 @@ def test_levels_are_normalized_as_pixels_are() -> None:
 
 def test_no_pixels_give_no_tokens() -> None:
     spec = vision_spec()
-    tower = NativeTower(spec, PREPROCESS, vision_weights(spec, 8, 0))
+    tower = CppTower(spec, PREPROCESS, vision_weights(spec, 8, 0))
     assert tower.encode(random_pixels(spec, 0, 0)).shape == (0, 9, 8)
 
 
-@pytest.mark.parametrize("name", ["vision.layers.1.norm2.bias", "vision.position", "projector.0.weight"])
-def test_weights_of_another_shape_are_refused(name: str) -> None:
-    vision, text = vision_spec(), text_spec()
-    weights = vision_weights(vision, 8, 0)
-    with pytest.raises(ValueError, match="was given, not a contiguous one"):
-        NativeTower(vision, PREPROCESS, {**weights, name: weights[name][1:]})
-    weights = text_weights(text, 0)
-    for name in ("text.layers.0.norm1.weight", "text.layers.2.qkv.weight", "text.head.weight"):
-        with pytest.raises(ValueError, match="was given, not a contiguous one"):
-            NativeLlama(text, {**weights, name: weights[name][1:]}, NUM_POSITIONS)
-    with pytest.raises(ValueError, match="cannot share 3"):
-        NativeLlama(text_spec(num_kv_heads=3), weights, NUM_POSITIONS)
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("vision.layers.1.norm2.bias", r"layers\[1\].norm2.bias is float32 \[63\] on cpu, expected .* \[64\]"),
+        ("vision.position", r"positions is float32 \[9, 64\] on cpu, expected .* \[10, 64\]"),
+        ("projector.0.weight", r"projector\[0\].bias is float32 \[8\] on cpu, expected .* \[7\]"),
+    ],
+)
+def test_a_towers_weights_of_another_shape_are_refused(name: str, message: str) -> None:
+    weights = vision_weights(vision_spec(), 8, 0)
+    with pytest.raises(ValueError, match=message):
+        CppTower(vision_spec(), PREPROCESS, {**weights, name: weights[name][1:]})
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("layers.0.norm1", r"layers\[0\].norm1 is float32 \[39\] on cpu, expected .* \[40\]"),
+        ("layers.2.qkv", r"layers\[2\].qkv is float32 \[127, 40\] on cpu, expected .* \[128, 40\]"),
+        ("layers.1.down", r"layers\[1\].down is float32 \[39, 56\] on cpu, expected .* \[40, 56\]"),
+    ],
+)
+def test_a_decoders_weights_of_another_shape_are_refused(name: str, message: str) -> None:
+    weights, key = text_weights(text_spec(), 0), f"text.{name}.weight"
+    with pytest.raises(ValueError, match=message):
+        CppLlama(text_spec(), {**weights, key: weights[key][1:]}, NUM_POSITIONS)
+
+
+def test_shapes_that_no_model_has_are_refused() -> None:
+    spec = text_spec(num_heads=3, num_kv_heads=2)
+    with pytest.raises(ValueError, match="3 heads of width 16 cannot share 2"):
+        CppLlama(spec, text_weights(spec, 0), NUM_POSITIONS)
+    spec = vision_spec(num_heads=3)
+    with pytest.raises(ValueError, match="64 channels cannot be divided among 3 heads"):
+        CppTower(spec, PREPROCESS, vision_weights(spec, 8, 0))
+
+
+def test_a_head_of_another_vocabulary_is_refused() -> None:
+    spec, weights = text_spec(), text_weights(text_spec(), 0)
+    llama = CppLlama(spec, {**weights, "text.head.weight": weights["text.head.weight"][1:]}, NUM_POSITIONS)
+    cache = KVCache(spec, NUM_SLOTS, NUM_POSITIONS, torch.float32, CPU)
+    with pytest.raises(ValueError, match=r"logits is float32 \[1, 75\] on cpu, expected contiguous float32 \[1, 74\]"):
+        llama.forward(torch.zeros(1, 40), cache, None, Rows(torch.tensor([1]), torch.tensor([0])))
+
+
+def test_models_have_weights_of_their_own_and_keep_their_kernels(kernel_level: str) -> None:
+    spec, weights = text_spec(), text_weights(text_spec(), 0)
+    llama = CppLlama(spec, weights, NUM_POSITIONS)
+    cache = KVCache(spec, NUM_SLOTS, NUM_POSITIONS, torch.float32, CPU)
+    prefill, decode, num_rows = random_step(2, 9, 3, 4)
+    x = torch.randn(num_rows, spec.hidden_size, generator=torch.Generator().manual_seed(1))
+    expected, _ = run(llama, x, cache, 2, prefill, decode)
+    for weight in weights.values():
+        weight.zero_()
+    others = [level for level in cpp.kernels.kernel_levels() if level != kernel_level]
+    cpp.kernels.use_kernels((others or [kernel_level])[0])
+    try:
+        got, _ = run(llama, x, cache, 2, prefill, decode)
+    finally:
+        cpp.kernels.use_kernels(kernel_level)
+    assert torch.equal(got, expected)
 
 
 def test_a_row_to_read_that_is_not_there_is_refused() -> None:
     spec = text_spec()
-    llama = NativeLlama(spec, text_weights(spec, 0), NUM_POSITIONS)
+    llama = CppLlama(spec, text_weights(spec, 0), NUM_POSITIONS)
     cache = KVCache(spec, NUM_SLOTS, NUM_POSITIONS, torch.float32, CPU)
     prefill = Prefill(torch.tensor([0]), 0, 4, torch.tensor([4]), torch.tensor([4]))
     with pytest.raises(IndexError, match="row 4 is to be read, there are 4"):
@@ -296,8 +345,10 @@ def test_a_row_to_read_that_is_not_there_is_refused() -> None:
 
 def test_pixels_of_another_size_are_refused() -> None:
     spec = vision_spec()
-    tower = NativeTower(spec, PREPROCESS, vision_weights(spec, 8, 0))
-    with pytest.raises(ValueError, match=r"not a contiguous one \[1, 3, 24, 24\] of torch.uint8"):
+    tower = CppTower(spec, PREPROCESS, vision_weights(spec, 8, 0))
+    with pytest.raises(
+        ValueError, match=r"pixels is uint8 \[1, 3, 23, 24\] on cpu, expected contiguous uint8 \[images, 3, 24, 24\]"
+    ):
         tower.encode(torch.zeros(1, 3, 23, 24, dtype=torch.uint8))
 
 
@@ -308,7 +359,7 @@ def test_gelu_is_within_3e_7() -> None:
     weights = vision_weights(spec, len(x), 0)
     weights["projector.0.weight"], weights["projector.0.bias"] = torch.zeros(len(x), len(x)), x
     weights["projector.1.weight"], weights["projector.1.bias"] = torch.eye(len(x)), torch.zeros(len(x))
-    got = NativeTower(spec, PREPROCESS, weights).encode(random_pixels(spec, 1, 0)).flatten()
+    got = CppTower(spec, PREPROCESS, weights).encode(random_pixels(spec, 1, 0)).flatten()
     exact = torch.nn.functional.gelu(x.double())
     torch.testing.assert_close(got.double(), exact, rtol=2e-7, atol=3e-7)
 
@@ -322,5 +373,5 @@ def test_what_is_not_float32_throughout_stays_in_python(precision: str, kv_dtype
     weights = {**vision_weights(spec.vision, 40, 0), **text_weights(spec.text, 0)}
     weights = {name: weight.to(getattr(torch, precision)) for name, weight in weights.items()}
     tower, llama = step.make_model(spec, weights, NUM_POSITIONS, kv_dtype, cpp)
-    assert (type(tower), type(llama)) == ((NativeTower, NativeLlama) if whole else (VisionTower, Llama))
+    assert (type(tower), type(llama)) == ((CppTower, CppLlama) if whole else (VisionTower, Llama))
     assert type(step.make_model(spec, weights, NUM_POSITIONS, kv_dtype, plain)[1]) is Llama
