@@ -55,7 +55,7 @@ class Job:
         """From now on the ledger knows of a file with rows that is not there."""
         gone = self.output.partial("a") / "gone.parquet"
         kept = lambda *_: SimpleNamespace(kept=(gone,), done=np.empty(0, np.int64))  # noqa: E731
-        monkeypatch.setattr(self.ledger, "progress", kept)
+        monkeypatch.setattr(Ledger, "state", kept)
 
 
 @pytest.fixture
