@@ -56,13 +56,7 @@ class FolderReader:
             status, error = UNREADABLE, f"{file} cannot be read: {unreadable}"
             self.problem = self.problem or error
         return RawSample(
-            key=key,
-            image=image,
-            caption=caption,
-            metadata=metadata,
-            status=status,
-            error=error,
-            warnings=tuple(warnings),
+            key=key, image=image, caption=caption, metadata=metadata, status=status, error=error, warnings=warnings
         )
 
     def _sidecar(self, file: str, warnings: list[str]) -> bytes | None:

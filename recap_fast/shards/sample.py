@@ -6,7 +6,7 @@ them, always valid Unicode. Alt text and metadata are untrusted: nothing in them
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -36,7 +36,7 @@ class RawSample:
     """A table's columns url, uid, sha256; None: they are read from the json."""
     status: str = OK
     error: str | None = None
-    warnings: tuple[str, ...] = ()
+    warnings: Sequence[str] = ()
 
 
 def to_sample(shard: str, index: int, raw: RawSample) -> Sample:

@@ -164,12 +164,8 @@ class TableReader:
             path = (cell["path"].as_py() if "path" in cell else None) or ""
             cell = cell["bytes"]
         if not cell.is_valid:
-            return (
-                b"",
-                path,
-                "missing_image",
-                f"the column {self._layout.image!r} is null here" + (path and f": {path}"),
-            )
+            error = f"the column {self._layout.image!r} is null here" + (path and f": {path}")
+            return b"", path, "missing_image", error
         buffer = cell.as_buffer()
         if buffer.size > MAX_IMAGE_BYTES:
             return b"", path, "too_large", f"the image has {buffer.size:,} bytes"

@@ -178,13 +178,7 @@ class TarReader:
         status, error, image = self._image(members, image_name)
         key = self._index.keys[index].decode("utf-8", "backslashreplace")
         return RawSample(
-            key=key,
-            image=image,
-            caption=caption,
-            metadata=metadata,
-            status=status,
-            error=error,
-            warnings=tuple(warnings),
+            key=key, image=image, caption=caption, metadata=metadata, status=status, error=error, warnings=warnings
         )
 
     def _warnings(self, index: int, image_name: str | None, others: int) -> list[str]:

@@ -31,12 +31,7 @@ class ShardWriter:
     """Writes one shard. Not for several threads at once."""
 
     def __init__(
-        self,
-        output: OutputFolder,
-        shard: Shard,
-        version: Identity,
-        detokenize: Detokenize,
-        kept: Sequence[Path] = (),
+        self, output: OutputFolder, shard: Shard, version: Identity, detokenize: Detokenize, kept: Sequence[Path] = ()
     ):
         """`version` is that of the input; `kept` are files with rows of earlier runs, of which later ones win."""
         self._output = output

@@ -193,9 +193,8 @@ def _first_gap(indices: np.ndarray, expected: int) -> str:
         return ""
     place = expected + int(wrong[0])
     index = int(indices[wrong[0]])
-    return f"has index {index} in row {place}: " + (
-        f"{place} is missing" if index > place else f"{index} is there twice"
-    )
+    why = f"{place} is missing" if index > place else f"{index} is there twice"
+    return f"has index {index} in row {place}: {why}"
 
 
 def _check_counts(name: str, record: ShardReport, rows: int, statuses: Counter[str]) -> Iterator[Fault]:
