@@ -30,10 +30,9 @@ def resolve_device(name: str) -> torch.device:
 def gpu_number(name: str) -> int | None:
     """The number of the GPU that an engine on this device runs on; None for a CPU and for what it will refuse."""
     try:
-        device = torch.device("cuda" if name == "auto" else name)
-    except RuntimeError:
+        return resolve_device(name).index
+    except ConfigError:
         return None
-    return (device.index or 0) if device.type == "cuda" and torch.cuda.is_available() else None
 
 
 def device_name(device: torch.device) -> str:

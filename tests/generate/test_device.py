@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from recap_fast.errors import ConfigError
-from recap_fast.generate.device import resolve_device
+from recap_fast.generate.device import gpu_number, resolve_device
 
 
 def test_devices() -> None:
@@ -20,3 +20,9 @@ def test_a_cuda_device_has_its_index(name: str, index: int, monkeypatch: pytest.
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     assert resolve_device(name) == torch.device("cuda", index)
+    assert gpu_number(name) == index
+
+
+@pytest.mark.parametrize("name", ["cpu", "tpu", "cuda:99"])
+def test_a_cpu_and_what_is_refused_have_no_gpu_number(name: str) -> None:
+    assert gpu_number(name) is None

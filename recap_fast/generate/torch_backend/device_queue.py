@@ -1,7 +1,6 @@
 """The device's queue as the fixed runner sees it: CUDA's streams, graphs and events, or at once on the host.
 
-On a GPU one stream computes and one copies pixels. The host's queue does the same without any of them: it serves to
-test the runner.
+On a GPU one stream computes and one copies pixels. The host's queue serves to test the runner.
 """
 
 import contextlib
@@ -24,21 +23,45 @@ class Moment(Protocol):
     def elapsed_time(self, end: Any, /) -> float: ...
 
 
-class Queue(Protocol):
-    """Where work is put."""
+@dataclass(frozen=True, slots=True)
+class _HostMoment:
+    seconds: float
+
+    def synchronize(self) -> None:
+        pass
+
+    def elapsed_time(self, end: "_HostMoment", /) -> float:
+        return 1e3 * (end.seconds - self.seconds)
+
+
+class HostQueue:
+    """Where work is put. On the host it is done at once, and nothing is ever on its way."""
 
     def capture(self, compute: Callable[[], Tensor]) -> Callable[[], Tensor]:
         """What runs it again, and returns its result, always the same tensor on a GPU."""
+        return compute
 
-    def computing(self) -> contextlib.AbstractContextManager[None]: ...
-    def copying(self) -> contextlib.AbstractContextManager[None]: ...
-    def wait_for_pixels(self) -> None: ...
-    def release_staging(self) -> None: ...
-    def mark(self) -> Moment: ...
+    def computing(self) -> contextlib.AbstractContextManager[None]:
+        """Around what is put behind all that was computed before."""
+        return contextlib.nullcontext()
+
+    def copying(self) -> contextlib.AbstractContextManager[None]:
+        """Around copies of pixels to the staging buffer, once that has been read."""
+        return contextlib.nullcontext()
+
+    def wait_for_pixels(self) -> None:
+        """What is computed next has the pixels."""
+
+    def release_staging(self) -> None:
+        """What was computed last has read the staging buffer."""
+
+    def mark(self) -> Moment:
+        """This moment between two computations."""
+        return _HostMoment(time.perf_counter())
 
 
-class CudaQueue:
-    """Of a GPU."""
+class CudaQueue(HostQueue):
+    """The same on a GPU."""
 
     def __init__(self, device: torch.device):
         self._device = device
@@ -81,40 +104,7 @@ class CudaQueue:
     def release_staging(self) -> None:
         self._taken.record(self._compute)
 
-    def mark(self) -> torch.cuda.Event:
+    def mark(self) -> Moment:
         event = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
         event.record(self._compute)
         return event
-
-
-class HostQueue:
-    """Of the host, where nothing is ever on its way."""
-
-    def capture(self, compute: Callable[[], Tensor]) -> Callable[[], Tensor]:
-        return compute
-
-    def computing(self) -> contextlib.AbstractContextManager[None]:
-        return contextlib.nullcontext()
-
-    def copying(self) -> contextlib.AbstractContextManager[None]:
-        return contextlib.nullcontext()
-
-    def wait_for_pixels(self) -> None:
-        pass
-
-    def release_staging(self) -> None:
-        pass
-
-    def mark(self) -> "_HostMoment":
-        return _HostMoment(time.perf_counter())
-
-
-@dataclass(frozen=True, slots=True)
-class _HostMoment:
-    seconds: float
-
-    def synchronize(self) -> None:
-        pass
-
-    def elapsed_time(self, end: "_HostMoment", /) -> float:
-        return 1e3 * (end.seconds - self.seconds)

@@ -12,7 +12,7 @@ from torch import Tensor
 from recap_fast.arrow_core import core
 from recap_fast.generate.ops import Rows
 from recap_fast.generate.spec import Sizes, SlotShape
-from recap_fast.generate.torch_backend.device_queue import CudaQueue, HostQueue, Moment, Queue
+from recap_fast.generate.torch_backend.device_queue import CudaQueue, HostQueue, Moment
 from recap_fast.generate.torch_backend.runner import Outcome
 from recap_fast.generate.torch_backend.scheduler import Launch
 from recap_fast.generate.torch_backend.step import Joining, Step
@@ -34,7 +34,7 @@ class FixedRunner:
         self._step, self._shape = step, shape
         self._num_slots, self._num_images = sizes.num_slots, sizes.prefill_images
         device = step.cache.data.device
-        self._queue: Queue = CudaQueue(device) if device.type == "cuda" else HostQueue()
+        self._queue = CudaQueue(device) if device.type == "cuda" else HostQueue()
         self._host = [_Buffers(shape, sizes, image_size) for _ in range(2)]
         self._inputs = _Buffers(shape, sizes, image_size, device)
         self._staging = torch.zeros_like(self._inputs.pixels)
@@ -44,7 +44,7 @@ class FixedRunner:
         self._fill(self._host[0], None, None)
         self._inputs.integers.copy_(self._host[0].integers)
         self._replay = [self._queue.capture(functools.partial(self._compute, mixed)) for mixed in (False, True)]
-        self._last_end: Moment = self._queue.mark()
+        self._last_end = self._queue.mark()
 
     def start(self, launch: Launch, noise: NDArray[np.float32] | None) -> None:
         """Puts copies and computation into the device's queue."""
