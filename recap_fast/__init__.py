@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Any
 from recap_fast.version import __version__
 
 if TYPE_CHECKING:
-    from recap_fast.api import build_engine, run, verify
+    from recap_fast.api import run, verify
+    from recap_fast.build.engine_directory import build_engine
     from recap_fast.captioner.captioner import Caption, Captioner
     from recap_fast.errors import ConfigError, EngineError, ExitCode, RecapError
     from recap_fast.launch.result import RunResult
@@ -38,7 +39,8 @@ __all__ = [
     "verify",
 ]
 _MODULES = {
-    "api": ("build_engine", "run", "verify"),
+    "api": ("run", "verify"),
+    "build.engine_directory": ("build_engine",),
     "captioner.captioner": ("Caption", "Captioner"),
     "errors": ("ConfigError", "EngineError", "ExitCode", "RecapError"),
     "launch.result": ("RunResult",),

@@ -1,13 +1,12 @@
-"""The commands as functions: the same options by the same names. They return results and write to the terminal nothing
-that was not asked for; what cannot be used raises ConfigError.
+"""`run` and `verify` as functions, with the options of the commands by the same names.
+
+They return results, and write nothing to the terminal unless asked; what cannot be used raises ConfigError.
 """
 
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal, Unpack
 
-from recap_fast.build.engine_directory import build_engine as build
-from recap_fast.generate.spec import Backend, EngineSpec
 from recap_fast.launch.config import RunConfig, RunOptions
 from recap_fast.launch.execute import run as launch
 from recap_fast.launch.reporter import Reporter
@@ -20,33 +19,6 @@ from recap_fast.write.verify import Verdict
 from recap_fast.write.verify import verify as check
 
 Patterns = str | Path | Sequence[str | Path]
-
-
-def build_engine(
-    recipe: str | Path,
-    checkpoint: str | Path,
-    output: str | Path,
-    *,
-    tokenizer: str | Path | None = None,
-    precision: str | None = None,
-    backend: Backend = "torch",
-    calibration: str | Path | None = None,
-    overwrite: bool = False,
-) -> EngineSpec:
-    """Makes an engine directory from a recipe (a .toml file, or the name of one that ships) and a checkpoint.
-
-    Returns what engine.json says of it.
-    """
-    return build(
-        str(recipe),
-        Path(checkpoint),
-        Path(output),
-        tokenizer=_path(tokenizer),
-        precision=precision,
-        backend=backend,
-        calibration=_path(calibration),
-        overwrite=overwrite,
-    )
 
 
 def run(
@@ -80,7 +52,3 @@ def verify(output: str | Path, shards: Patterns = (), *, image_column: str | Non
 
 def _patterns(shards: Patterns) -> tuple[str, ...]:
     return (str(shards),) if isinstance(shards, str | Path) else tuple(map(str, shards))
-
-
-def _path(path: str | Path | None) -> Path | None:
-    return None if path is None else Path(path)

@@ -35,15 +35,15 @@ from recap_fast.version import __version__
 
 def build_engine(
     recipe: str | Path,
-    checkpoint: Path,
-    output: Path,
+    checkpoint: str | Path,
+    output: str | Path,
     *,
-    tokenizer: Path | None = None,
+    tokenizer: str | Path | None = None,
     precision: str | None = None,
     overwrite: bool = False,
     progress: OnProgress | None = None,
     backend: Backend = "torch",
-    calibration: Path | None = None,
+    calibration: str | Path | None = None,
 ) -> EngineSpec:
     """Builds an engine directory and returns what its engine.json says.
 
@@ -52,6 +52,7 @@ def build_engine(
     `calibration` has captions, for FP8 of the backend tensorrt-llm. Raises ConfigError for anything that cannot be
     used, before any weight is read where that can be known.
     """
+    checkpoint, output = Path(checkpoint), Path(output)
     choices = load_recipe(recipe)
     if precision is not None:
         choices = replace(choices, precision=parse_precision(precision))
@@ -60,14 +61,14 @@ def build_engine(
     _check_output(output, overwrite)
     source = open_checkpoint(checkpoint)
     architecture = read_architecture(checkpoint)
-    tokenizer_file = _find_tokenizer(checkpoint, tokenizer)
+    tokenizer_file = _find_tokenizer(checkpoint, _optional(tokenizer))
     architecture = _check_tensors(source, architecture)
     spec = make_spec(choices, source, architecture, load_tokenizer(tokenizer_file))
     plan = architecture.plan()
     check_sides(plan, spec.precision)
     check_device(spec)
     progress, parts = progress or _no_progress, EngineParts(spec, source, architecture, tokenizer_file)
-    tensorrt = TensorRTBuild(parts, calibration) if backend == "tensorrt-llm" else None
+    tensorrt = TensorRTBuild(parts, _optional(calibration)) if backend == "tensorrt-llm" else None
     with _new_folder(output, overwrite) as folder:
         if tensorrt is not None:
             spec = tensorrt.write(folder, output, progress)
@@ -80,6 +81,10 @@ def build_engine(
         spec = replace(spec, sources=sources, files={**spec.files, stored.name: sha256_of(stored)})
         spec.save(folder)
     return spec
+
+
+def _optional(path: str | Path | None) -> Path | None:
+    return None if path is None else Path(path)
 
 
 def _check_tensors(checkpoint: Checkpoint, architecture: Architecture) -> Architecture:

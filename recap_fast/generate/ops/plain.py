@@ -47,7 +47,7 @@ def quantize_rows(x_RD: Tensor, dtype: torch.dtype) -> Quantized:
     x_RD = x_RD.float()
     scale = x_RD.abs().amax(dim=-1, keepdim=True).clamp(min=SMALLEST_SCALE * largest) / largest
     scaled = x_RD / scale
-    return Quantized((scaled.round() if dtype == torch.int8 else scaled).to(dtype), scale)
+    return Quantized((scaled.round_() if dtype == torch.int8 else scaled).to(dtype), scale)
 
 
 def dequantize(
