@@ -40,7 +40,7 @@ asan: .venv/developing  ## the tests of the C++ core under AddressSanitizer and 
 	PATH=$(CURDIR)/$(BIN):$$PATH cmake --workflow --preset asan
 
 bench: .venv/developing  ## beside transformers, on this machine
-	$(BIN)/python benchmarks/compare_peers.py --peers transformers
+	$(BIN)/python benchmarks/contest --peers transformers
 
 format: .venv/developing
 	$(BIN)/ruff check --fix .

@@ -4,7 +4,8 @@ import dataclasses
 
 import pytest
 import torch
-from support import engines, specs
+from inputs import specs
+from support import engines
 from torch.utils.flop_counter import FlopCounterMode
 
 from recap_fast.bench import roofline

@@ -1,7 +1,7 @@
 import json
 
 import pytest
-from support import checkpoints
+from inputs import checkpoints
 
 from recap_fast.build.architecture import Architecture, read_architecture
 from recap_fast.errors import ConfigError

@@ -2,8 +2,8 @@ import json
 
 import pytest
 import torch
+from inputs import checkpoints
 from safetensors.torch import load_file, save_file
-from support import checkpoints
 
 from recap_fast.build.architecture import read_architecture
 from recap_fast.build.checkpoint import canonical_name, open_checkpoint

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from inputs import checkpoints, vocabularies
 from safetensors.torch import load_file, save_file
-from support import checkpoints, vocabularies
 
 from recap_fast.build.engine_directory import build_engine
 from recap_fast.errors import ConfigError

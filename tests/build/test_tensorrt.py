@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from inputs import checkpoints
 from safetensors.torch import load_file
-from support import checkpoints
 from support.engines import caption_all, random_requests
 from support.tensorrt_fake import builder
 

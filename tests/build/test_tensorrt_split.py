@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from support import checkpoints
+from inputs import checkpoints
 from transformers import AutoModelForCausalLM
 
 from recap_fast.build.architecture import read_architecture

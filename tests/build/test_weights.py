@@ -2,8 +2,8 @@ import hashlib
 
 import pytest
 import torch
+from inputs import checkpoints
 from safetensors.torch import load_file, save_file
-from support import checkpoints
 
 from recap_fast.build import weights
 from recap_fast.build.architecture import read_architecture

@@ -8,7 +8,8 @@ import sys
 import click
 import pytest
 from click.testing import CliRunner
-from support import checkpoints, runs
+from inputs import checkpoints
+from support import runs
 from support.terminal import Terminal
 
 from recap_fast.bench import tune as tuning

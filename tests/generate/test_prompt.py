@@ -5,7 +5,7 @@ import pytest
 import tokenizers
 from hypothesis import given
 from hypothesis import strategies as st
-from support import vocabularies
+from inputs import vocabularies
 
 from recap_fast.bench.synthetic import SPECIAL_TOKENS
 from recap_fast.build.recipe import PROMPT

@@ -5,7 +5,7 @@ import pytest
 import tokenizers
 from hypothesis import given
 from hypothesis import strategies as st
-from support import vocabularies
+from inputs import vocabularies
 
 from recap_fast.errors import ConfigError
 from recap_fast.generate.tokenizer import ByteLevelTokenizer, LibraryTokenizer, load_tokenizer

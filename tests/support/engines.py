@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 import torch
+from inputs import checkpoints
 from numpy.typing import NDArray
-from support import checkpoints
 from transformers import LlavaForConditionalGeneration
 
 from recap_fast.build.engine_directory import build_engine

@@ -3,10 +3,10 @@
 import importlib.util
 import json
 
-import compare_trtllm
 import pytest
-from gpu import trtllm
-from gpu.setting import Setting
+from contest import compare_trtllm
+from suite import trtllm
+from suite.setting import Setting
 from support import runs
 
 from recap_fast.generate.engine import EngineOptions

@@ -7,7 +7,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from support import specs
+from inputs import specs
 from torch import Tensor
 
 from recap_fast.generate.ops import Rows, cpp, plain

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from support import specs
+from inputs import specs
 from support.engines import make_pair
 
 from recap_fast.build.recipe import find_recipe, load_recipe

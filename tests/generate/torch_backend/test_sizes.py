@@ -1,5 +1,5 @@
 import pytest
-from support import specs
+from inputs import specs
 
 from recap_fast.errors import ConfigError
 from recap_fast.generate.engine import EngineOptions

@@ -1,0 +1,235 @@
+"""Tiny random LLaVA checkpoints in every layout that build-engine reads.
+
+    model = make_checkpoint(folder, "original", text={"tie_word_embeddings": True}, dtype=torch.float16)
+
+`model` is transformers' own, with the very weights that were written: the reference of the engine's parity tests.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig, LlavaForConditionalGeneration
+from transformers.utils.logging import disable_progress_bar
+
+from inputs.vocabularies import write_tokenizer
+
+LAYOUTS = ("original", "hf4", "memory4", "memory5", "hf5")
+"""Original LLaVA; transformers 4 on disk, 4.52 and later in memory, 5 in memory, 5 on disk (see facts: checkpoints)."""
+TEXT = {
+    "hidden_size": 64,
+    "intermediate_size": 160,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 1024,
+    "rms_norm_eps": 1e-5,
+    "tie_word_embeddings": False,
+}
+VISION = {
+    "hidden_size": 48,
+    "intermediate_size": 96,
+    "num_hidden_layers": 4,
+    "num_attention_heads": 3,
+    "image_size": 32,
+    "patch_size": 8,
+    "projection_dim": 32,
+}
+PREFIXES = {
+    "original": {
+        "model.language_model.": "model.",
+        "model.multi_modal_projector.linear_1.": "model.mm_projector.0.",
+        "model.multi_modal_projector.linear_2.": "model.mm_projector.2.",
+        "model.vision_tower.": "model.vision_tower.vision_tower.vision_model.",
+    },
+    "hf4": {
+        "model.language_model.": "language_model.model.",
+        "lm_head.": "language_model.lm_head.",
+        "model.multi_modal_projector.": "multi_modal_projector.",
+        "model.vision_tower.": "vision_tower.vision_model.",
+    },
+    "memory4": {"model.vision_tower.": "model.vision_tower.vision_model."},
+    "memory5": {},
+    "hf5": {
+        "model.language_model.": "language_model.model.",
+        "lm_head.": "language_model.lm_head.",
+        "model.multi_modal_projector.": "multi_modal_projector.",
+        "model.vision_tower.": "vision_tower.",
+    },
+}
+
+
+def make_checkpoint(
+    folder: Path,
+    layout: str = "hf5",
+    *,
+    text: dict[str, Any] | None = None,
+    vision: dict[str, Any] | None = None,
+    llava: dict[str, Any] | None = None,
+    dtype: torch.dtype | tuple[torch.dtype, torch.dtype] = torch.float32,
+    tokenizer: str | None = "byte_level",
+    preprocess: str | None = "pad",
+    num_files: int = 1,
+    seed: int = 0,
+) -> LlavaForConditionalGeneration:
+    """Writes a checkpoint of random weights and returns the model; equal arguments but the layout give equal weights.
+
+    `text`, `vision` and `llava` add to the configs above; `dtype` may be two: the vision tower's comes second;
+    `tokenizer` is 'byte_level', 'tiktoken', 'llama2' or None; `preprocess` is 'pad', 'crop' or None
+    (no file). With `num_files` over 1 there is an index.
+    """
+    disable_progress_bar()
+    folder.mkdir(parents=True, exist_ok=True)
+    special = write_tokenizer(folder, tokenizer or "byte_level")
+    if tokenizer is None:
+        (folder / "tokenizer.json").unlink()
+    vocab_size = max(special.values()) + 1
+    stop = special.get("<|eot_id|>", special.get("</s>"))
+    text = {
+        "vocab_size": vocab_size,
+        "bos_token_id": min(special.values()),
+        "eos_token_id": stop,
+        **TEXT,
+        **(text or {}),
+    }
+    vision_config = CLIPVisionConfig(**{**VISION, **(vision or {})})
+    image_token = special.get("<image>", vocab_size - 1)
+    num_patches = (vision_config.image_size // vision_config.patch_size) ** 2
+    config = LlavaConfig(
+        text_config=LlamaConfig(**text),
+        vision_config=vision_config,
+        **{"image_token_index": image_token, "image_seq_length": num_patches, **(llava or {})},
+    )
+    model = LlavaForConditionalGeneration(config).eval()
+    randomize(model, seed)
+    text_dtype, vision_dtype = dtype if isinstance(dtype, tuple) else (dtype, dtype)
+    model.to(text_dtype).model.vision_tower.to(vision_dtype)
+    _write(model, folder, layout, num_files)
+    if preprocess is not None and layout != "original":
+        write_preprocess(folder, preprocess, vision_config.image_size)
+    elif layout == "original":
+        _update(folder / "config.json", image_aspect_ratio=preprocess)
+    return model
+
+
+@torch.no_grad()
+def randomize(model: torch.nn.Module, seed: int) -> None:
+    """Weights that make every part matter: transformers' own initial ones give nearly constant logits."""
+    generator = torch.Generator().manual_seed(seed)
+    for name, weight in sorted(model.named_parameters()):
+        noise = torch.randn(weight.shape, generator=generator)
+        if "norm" in name and name.endswith("weight"):
+            weight.copy_(1 + 0.1 * noise)
+        elif weight.ndim == 1 or "position" in name:
+            weight.copy_(0.1 * noise)
+        elif "embed_tokens" in name:
+            weight.copy_(noise)
+        else:
+            weight.copy_(noise * (3.0 if "lm_head" in name else 1.0) / weight[0].numel() ** 0.5)
+
+
+def write_preprocess(folder: Path, mode: str, image_size: int) -> None:
+    """A preprocessor_config.json of LLaVA's ('pad') or CLIP's ('crop') image processor."""
+    content = {
+        "image_processor_type": "LlavaImageProcessor" if mode == "pad" else "CLIPImageProcessor",
+        "do_pad": mode == "pad",
+        "size": {"shortest_edge": image_size},
+        "crop_size": {"height": image_size, "width": image_size},
+        "resample": 3,
+        "rescale_factor": 1 / 255,
+        "image_mean": [0.48145466, 0.4578275, 0.40821073],
+        "image_std": [0.26862954, 0.26130258, 0.27577711],
+    }
+    (folder / "preprocessor_config.json").write_text(json.dumps(content), encoding="utf-8")
+
+
+def _write(model: LlavaForConditionalGeneration, folder: Path, layout: str, num_files: int) -> None:
+    if layout == "hf5":
+        size = sum(p.nbytes for p in model.parameters())
+        model.save_pretrained(folder, max_shard_size=size if num_files == 1 else size // num_files)
+        return
+    state = model.state_dict()
+    if model.config.tie_word_embeddings:
+        del state["lm_head.weight"]
+    named = {_renamed(name, PREFIXES[layout]): tensor.clone() for name, tensor in state.items()}
+    config = _original_config(model.config) if layout == "original" else _transformers4_config(model.config)
+    if layout == "memory5":
+        config = model.config.to_dict()
+    elif layout == "original":
+        (folder / "clip").mkdir(exist_ok=True)
+        (folder / "clip" / "config.json").write_text(json.dumps(_without_defaults(model.config.vision_config)))
+    (folder / "config.json").write_text(json.dumps(config, indent=2))
+    save_files(named, folder, num_files)
+
+
+def save_files(tensors: dict[str, torch.Tensor], folder: Path, num_files: int = 1) -> None:
+    """Writes tensors as one model.safetensors, or as several files and an index."""
+    if num_files == 1:
+        save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+        return
+    weight_map = {}
+    for i in range(num_files):
+        file = f"model-{i + 1:05d}-of-{num_files:05d}.safetensors"
+        part = {name: tensors[name] for name in sorted(tensors)[i::num_files]}
+        save_file(part, folder / file)
+        weight_map |= dict.fromkeys(part, file)
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": weight_map}))
+
+
+def _renamed(name: str, prefixes: dict[str, str]) -> str:
+    for prefix, other in prefixes.items():
+        if name.startswith(prefix):
+            return other + name.removeprefix(prefix)
+    return name
+
+
+def _transformers4_config(config: LlavaConfig) -> dict[str, Any]:
+    return {
+        "architectures": ["LlavaForConditionalGeneration"],
+        "model_type": "llava",
+        "image_token_index": config.image_token_index,
+        "text_config": _transformers4_text(config.text_config),
+        "vision_config": _without_defaults(config.vision_config),
+        "vision_feature_layer": config.vision_feature_layer,
+        "torch_dtype": "float16",
+    }
+
+
+def _original_config(config: LlavaConfig) -> dict[str, Any]:
+    return {
+        **_transformers4_text(config.text_config),
+        "model_type": "llava_llama",
+        "architectures": ["LlavaLlamaForCausalLM"],
+        "mm_vision_tower": "clip",
+        "mm_projector_type": "mlp2x_gelu",
+        "mm_vision_select_layer": config.vision_feature_layer,
+        "mm_vision_select_feature": "patch",
+        "mm_patch_merge_type": "flat",
+        "mm_use_im_start_end": False,
+        "mm_use_im_patch_token": False,
+        "mm_hidden_size": config.vision_config.hidden_size,
+        "use_mm_proj": True,
+    }
+
+
+def _transformers4_text(config: LlamaConfig) -> dict[str, Any]:
+    """As version 4 writes it: `rope_theta` and `rope_scaling`."""
+    content = _without_defaults(config)
+    rope = dict(config.rope_parameters)
+    theta = rope.pop("rope_theta")
+    content.pop("rope_parameters", None)
+    scaling = None if rope.get("rope_type", "default") == "default" else rope
+    return {**content, "rope_theta": theta, "rope_scaling": scaling}
+
+
+def _without_defaults(config: Any) -> dict[str, Any]:
+    """The fields that differ from the class's defaults, and the type."""
+    default = type(config)().to_dict()
+    content = {k: v for k, v in config.to_dict().items() if k not in default or default[k] != v}
+    return {**content, "model_type": config.model_type}
+
+
+def _update(path: Path, **changes: Any) -> None:
+    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}, indent=2))

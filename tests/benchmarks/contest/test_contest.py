@@ -1,0 +1,182 @@
+"""benchmarks/contest with peers that err, and for real: recap-fast beside transformers on a tiny model."""
+
+import json
+import os
+import sys
+from pathlib import Path
+
+import pytest
+from contest import command, contestants
+from contest.comparison import Contest
+from contest.contestants import Candidate, ContestantError, Kind, Process
+from contest.peers.protocol import Job
+from inputs import checkpoints
+from inputs.workload import MismatchError
+from support.guard import wait_until
+
+LENGTHS = [5, 7, 6]
+SETTINGS = ({"seconds": 3.0}, {"seconds": 1.5}, {"seconds": 6.0})
+
+
+@pytest.fixture
+def job(tmp_path):
+    (tmp_path / "images").mkdir()
+    return Job(
+        folder=str(tmp_path),
+        checkpoint="none",
+        prefix_ids=[1],
+        suffix_ids=[2],
+        image_token_id=3,
+        num_image_tokens=4,
+        image_size=8,
+        mode="crop",
+        mean=[0.5] * 3,
+        std=[0.5] * 3,
+    )
+
+
+@pytest.fixture
+def start(job, monkeypatch):
+    """Starts candidates as fake peers: those of recap-fast, too."""
+    settings = {"float32": SETTINGS, "bfloat16": ({},)}
+    fake = Kind("fake_peer", "numpy", "pip install fake", settings, str(Path(__file__).parent))
+    monkeypatch.setattr(contestants, "KINDS", {"recap-fast": fake, "fake": fake})
+    started = []
+
+    def start(candidate):
+        fields = {**vars(job), "precision": candidate.precision, "settings": candidate.settings}
+        started.append(Process(candidate, sys.executable, Job(**fields)))
+        return started[-1]
+
+    yield start
+    for process in started:
+        assert process._process.poll() is not None, "a contest leaves none of its processes behind"
+
+
+def compare(start, fault, precision="float32"):
+    ours, peer = Candidate("recap-fast", "float32"), Candidate("fake", precision, {"fault": fault})
+    return Contest(start, LENGTHS).compare("test", {"recap-fast": [ours], "fake": [peer]}, repeat=2)
+
+
+def test_equal_captions_give_a_ratio(start):
+    found = compare(start, None)
+    assert {name: entry.seconds for name, entry in found.entries.items()} == {
+        "recap-fast": [1.0, 1.0],
+        "fake": [1.0, 1.0],
+    }
+    assert (found.ratio("fake"), found.num_distinct) == (1.0, 3)
+    assert "all equal" in found.table()
+    assert set(found.entries["fake"].versions) == {"numpy"}
+
+
+def test_the_fastest_settings_are_chosen(start):
+    peers = [Candidate("fake", "float32", settings) for settings in SETTINGS]
+    contest = Contest(start, LENGTHS)
+    found = contest.compare("test", {"recap-fast": [Candidate("recap-fast", "float32")], "fake": peers}, repeat=1)
+    assert found.entries["fake"].candidate == peers[1]
+    assert found.ratio("fake") == pytest.approx(1.5)
+    assert list(found.tried.values()) == [1.0, 2.0, 0.5]
+
+
+def test_a_setting_that_fails_is_passed_over_while_another_works(start, capfd):
+    peers = [Candidate("fake", "float32", settings) for settings in ({"fault": "cannot open"}, *SETTINGS)]
+    candidates = {"recap-fast": [Candidate("recap-fast", "float32")], "fake": peers}
+    found = Contest(start, LENGTHS).compare("test", candidates, repeat=1)
+    assert found.entries["fake"].candidate == peers[2]
+    assert "no such weights" in capfd.readouterr().err
+    broken = [Candidate("fake", "float32", {"fault": "cannot open", "n": n}) for n in range(2)]
+    with pytest.raises(ContestantError, match="no such weights"):
+        Contest(start, LENGTHS).compare("test", {**candidates, "fake": broken}, repeat=1)
+
+
+@pytest.mark.parametrize(
+    ("fault", "message"),
+    [
+        ("length", "image 1: 6 tokens, 7 were asked for"),
+        ("token", "image 1: token 6 is 107, in the first captions it is 106"),
+        ("image", "returned 2 captions for 3 images"),
+    ],
+)
+def test_wrong_output_fails(start, fault, message):
+    with pytest.raises(MismatchError, match=f"^fake float32 .*{message}"):
+        compare(start, fault)
+
+
+def test_in_lower_precision_wrong_tokens_are_counted(start):
+    found = compare(start, "token", "bfloat16")
+    assert found.entries["fake"].agreement == {"equal_captions": 2 / 3, "mean_equal_tokens": (5 + 6 + 6) / 3}
+    assert "67% equal, first 5.7 tokens" in found.table()
+
+
+def test_in_lower_precision_a_wrong_length_fails(start):
+    with pytest.raises(MismatchError, match=r"fake bfloat16 .*image 1: 6 tokens, 7 were asked for"):
+        compare(start, "length", "bfloat16")
+
+
+def test_a_peer_that_dies_is_named_with_what_it_said_last(start):
+    with pytest.raises(
+        ContestantError, match=r"fake float32 .*ended without an answer\n(.*\n)*.*out of memory, they said"
+    ):
+        compare(start, "dies")
+
+
+def test_a_peer_that_cannot_open_says_why(start):
+    with pytest.raises(ContestantError, match=r"fake float32 .*ValueError: no such weights"):
+        compare(start, "cannot open")
+
+
+def test_a_peer_is_stopped_between_passes(start):
+    process = start(Candidate("fake", "float32"))
+    stat = Path(f"/proc/{process._process.pid}/stat")
+
+    def state():
+        return stat.read_text().rpartition(")")[2].split()[0]
+
+    wait_until(lambda: state() == "T", lambda: f"it is in state {state()}")
+    assert process.run(LENGTHS).seconds == 1.0
+    process.close()
+
+
+@pytest.mark.parametrize("python", [sys.executable, "/no/such/python"])
+def test_a_peer_that_is_not_installed_says_how_to_install_it(monkeypatch, python):
+    kind = Kind("none", "no_such_module", "pip install fake", {})
+    monkeypatch.setitem(contestants.KINDS, "fake", kind)
+    with pytest.raises(
+        ContestantError, match=f"fake is not installed for {python}: .*pip install fake.*--python fake="
+    ):
+        contestants.check_installed("fake", python)
+
+
+def test_best_takes_all_precisions_of_each():
+    args = command.parse(["--peers", "transformers", "openvino", "--num-slots", "8"])
+    found = command.choose_candidates(args, "best")
+    assert [(c.precision, c.settings) for c in found["recap-fast"]] == [
+        (precision, {"num_slots": 8}) for precision in ("float32", "bfloat16", "int8")
+    ]
+    assert {c.precision for c in found["transformers"]} == {"float32", "bfloat16"}
+    with pytest.raises(ContestantError, match="none of transformers has --precision int8"):
+        command.choose_candidates(command.parse(["--peers", "transformers"]), "int8")
+
+
+def test_main_beside_transformers_writes_figures_and_how_they_were_made(tmp_path, capsys, monkeypatch):
+    checkpoints.make_checkpoint(tmp_path / "tiny", "hf4", preprocess="crop")
+    monkeypatch.setitem(command.LENGTHS, "fixed", lambda num: [4, 9, 6][:num])
+    kind = contestants.KINDS["transformers"]
+    batches = {"float32": ({"batch": 2},)}
+    monkeypatch.setitem(contestants.KINDS, "transformers", Kind(kind.peer, kind.module, "", batches))
+    output = tmp_path / "2026-01-01_machine_peers"
+    arguments = ["--checkpoint", str(tmp_path / "tiny"), "--images", "3", "--lengths", "fixed", "--repeat", "1"]
+    assert command.main([*arguments, "--threads", "1", "--output", str(output)]) == 0
+    table = capsys.readouterr().out.strip()
+    (comparison,) = json.loads(output.with_suffix(".json").read_text())["comparisons"]
+    assert comparison["lengths"] == [4, 9, 6]
+    assert comparison["different_captions"] == 3
+    assert set(comparison["engines"]) == {"recap-fast", "transformers"}
+    assert table in output.with_suffix(".md").read_text()
+
+
+def test_main_exits_with_1_and_no_ratio_where_a_peer_is_missing(capsys):
+    assert command.main(["--peers", "vllm", "--python", f"vllm={os.devnull}"]) == 1
+    captured = capsys.readouterr()
+    assert "contest: vllm is not installed" in captured.err
+    assert captured.out == ""

@@ -1,0 +1,253 @@
+"""benchmarks/suite: every part runs on the CPU at the tiny size and sees what is wrong; failures stay alone."""
+
+import dataclasses
+import json
+import types
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+from suite import command, end_to_end, gemm, loader, model, ops, parity, step, transformers
+from suite.kernels import kind_of, table
+from suite.setting import Found, Setting
+from support import engines
+
+from recap_fast.generate.ops import plain
+
+
+@pytest.fixture(scope="module")
+def setting(tmp_path_factory):
+    return Setting(device="cpu", size="tiny", work=tmp_path_factory.mktemp("suite"))
+
+
+def verdicts(found):
+    return {line.what: line.met for line in found.lines}
+
+
+def test_the_made_up_engine_has_the_prompt_of_llama_3(setting):
+    made = model.make(setting, "bfloat16")
+    text_ids = made.prompts.text_ids({})[0]
+    assert (len(made.prefix_ids), len(text_ids)) == (5, 22)  # as with Llama 3's own vocabulary
+    assert made.spec.text.vocab_size == max(*made.prefix_ids, *text_ids) + 3
+
+
+def test_eight_bits_are_those_of_the_bfloat16_engine(setting):
+    plain_weights, fp8 = (load_file(model.make(setting, p).folder / "weights.safetensors") for p in ("bfloat16", "fp8"))
+    name = "text.layers.1.gate_up"
+    values = fp8[f"{name}.weight"].float() * fp8[f"{name}.scale"][:, None]
+    error = (values - plain_weights[f"{name}.weight"].float()).abs().amax(1)
+    assert (error <= fp8[f"{name}.scale"] * 448 / 16).all()
+    assert torch.equal(fp8["text.head.weight"], plain_weights["text.head.weight"])
+
+
+def test_operations_agree_with_plain_ones(setting):
+    found = ops.run(setting)
+    assert len(found.lines) == 13
+    assert all(line.met for line in found.lines)
+    assert all(case["bytes_per_s"] > 0 for case in found.details.values())
+
+
+@pytest.mark.parametrize("name", ["add_rms_norm", "swiglu", "rope_store", "decode_attention"])
+def test_a_wrong_operation_is_found(setting, monkeypatch, name):
+    def wrong(*arguments):
+        out = getattr(plain, name)(*arguments)
+        return type(out)(out.values, out.scale * 1.5) if isinstance(out, tuple) else out * 1.5
+
+    broken = types.SimpleNamespace(**{**vars(plain), name: wrong})
+    monkeypatch.setattr(ops, "select_ops", lambda *_: broken)
+    met = {what.partition(":")[0]: met for what, met in verdicts(ops.run(setting)).items()}
+    assert {what for what, met in met.items() if not met} == {what for what in met if what.startswith(name)}
+
+
+def test_a_cache_that_is_not_written_is_found(setting, monkeypatch):
+    def forgetful(*arguments):
+        return plain.rope_store(*arguments[:-1], arguments[-1].clone())
+
+    broken = types.SimpleNamespace(**{**vars(plain), "rope_store": forgetful})
+    monkeypatch.setattr(ops, "select_ops", lambda *_: broken)
+    assert [line.met for line in ops.run(setting).lines if line.what.startswith("rope_store")] == [False, False]
+
+
+def test_an_operation_that_fails_costs_no_other(setting, monkeypatch):
+    def failing(*_):
+        raise RuntimeError("illegal address")
+
+    broken = types.SimpleNamespace(**{**vars(plain), "dequantize": failing})
+    monkeypatch.setattr(ops, "select_ops", lambda *_: broken)
+    found = ops.run(setting)
+    assert [(line.what, line.figure) for line in found.lines if not line.met] == [("dequantize", "RuntimeError")]
+    assert len(found.lines) == 13
+    assert "illegal address" in setting.found_by("ops")["errors"]["dequantize"]
+
+
+def test_what_was_found_before_the_end_counts(setting):
+    """A part that is killed between two lines, and one that is stopped, leave what they had."""
+    found = setting.find("killed")
+    found.add("first", "1")
+    content = json.loads((setting.work / "killed.json").read_text())
+    assert [line["what"] for line in content["lines"]] == ["first"]
+
+
+def test_matrix_products_have_rates(setting):
+    found = gemm.run(setting)
+    assert [line.what.split(",")[0] for line in found.lines] == ["bfloat16", "bfloat16", "int8", "int8"]
+    assert min(rate for rates in found.details["int8"].values() for rate in rates.values()) > 0
+
+
+@pytest.fixture(scope="module")
+def pair(setting):
+    return engines.make_pair(setting.work / "pair")
+
+
+def test_a_token_that_is_not_transformers_is_found(setting, pair):
+    requests = parity._requests(pair, 3)
+    truth = [pair.reference(request, []) for request in requests]
+    right, wrong = Found(setting.work / "right.json"), Found(setting.work / "wrong.json")
+    parity._float32(right, setting, "x", pair, requests, truth, [(2, 1)])
+    assert [(line.figure, line.met) for line in right.lines] == [("3 of 3", True), ("3 of 3", True)]
+    truth[1][-1] ^= 1
+    parity._float32(wrong, setting, "x", pair, requests, truth, [(2, 1)])
+    assert (wrong.lines[0].figure, wrong.lines[0].met) == ("2 of 3", False)
+
+
+def test_the_gap_of_another_token_is_how_much_less_likely_it_is(pair):
+    request = parity._requests(pair, 1)[0]
+    ids = pair.reference(request, [])
+    assert parity._gap(pair, request, ids, ids) is None
+    text = np.concatenate([request.text_ids, np.array(ids[:3], np.int32)])
+    with torch.inference_mode():
+        logits = pair.model(**pair.inputs(request.pixels, text)).logits[0, -1]
+    second = int(logits.topk(2).indices[1])
+    gap = parity._gap(pair, request, ids, [*ids[:3], second, *ids[4:]])
+    assert gap == pytest.approx(float((logits[ids[3]] - logits[second]) / logits.abs().max()), abs=1e-6)
+
+
+def test_eight_bits_of_the_demo_engine_agree(setting, monkeypatch):
+    found = setting.find("demo")
+    parity._eight_bits(found, setting, 1)
+    assert [line.met for line in found.lines] == [True, True, True]
+    said = parity._Demo.next_tokens
+    monkeypatch.setattr(parity._Demo, "next_tokens", lambda *a: [token ^ 1 for token in said(*a)])
+    parity._eight_bits(found, setting, 1)
+    assert [line.met for line in found.lines[3:]] == [False, False, False]
+
+
+def test_the_step_is_measured_and_read_by_the_parts_after_it(setting, monkeypatch):
+    monkeypatch.setattr(step, "TINY_WINDOW_S", 0.05)
+    monkeypatch.setattr(step, "Roofline", lambda *_: types.SimpleNamespace(figures=figures, rates=Rates()))
+    found = step.run(setting)
+    assert list(found.details) == ["bfloat16", "fp8", "fp8, FP8 cache"]
+    for details in found.details.values():
+        for tokens, longest in (("65", 6), ("128", 9)):
+            assert details[tokens]["images"] > 0
+            assert details[tokens]["tokens"] == details[tokens]["images"] * longest
+        assert sum(details["profile"].values()) == pytest.approx(1)
+    found.save()
+    rates = [d["65"]["images"] / d["65"]["seconds"] for d in found.details.values()]
+    assert loader.fastest_engine(setting) == pytest.approx(max(rates))
+
+
+@dataclasses.dataclass
+class Rates:
+    copy: float = 1.0
+
+
+def figures(done, seconds):
+    assert done.images > 0
+    assert seconds > 0
+    return types.SimpleNamespace(share=0.5, as_json=lambda: {"share": 0.5})
+
+
+def test_decoders_are_measured(setting, monkeypatch):
+    monkeypatch.setattr(loader, "SIZES", ((64, 48),))
+    found = loader.run(setting)
+    assert found.details["pillow, (64, 48)"] > 0
+    assert all(line.met for line in found.lines if "levels" in line.what)
+
+
+def test_a_whole_run_is_measured(setting):
+    found = end_to_end.run(setting)
+    assert found.details["summary"]["captioned"] == end_to_end.TINY_IMAGES
+    assert found.details["summary"]["tokens_per_caption"] == end_to_end.TINY_TOKENS
+    assert found.details["alone"] > 0
+
+
+def test_transformers_gets_the_engines_weights(setting):
+    made = model.make(setting, "bfloat16")
+    theirs = transformers.load(made, "cpu").float()
+    pixels = made.random_pixels(2)
+    inputs = transformers._inputs(made, pixels, "cpu")
+    given = {**inputs, "pixel_values": inputs["pixel_values"].float()}
+    captions = transformers.generate(theirs, given, 3)
+    assert [len(ids) for ids in captions] == [3, 3]
+    found = transformers.run(setting)
+    assert [ids[0] for ids in found.details["captions"]] == [ids[0] for ids in captions]
+    assert next(line.figure for line in found.lines if "first tokens" in line.what) == "100%"
+
+
+@pytest.mark.parametrize(
+    ("kernel", "kind"),
+    [
+        ("nvjet_tst_192x192_64x4_1x2_h_bz_coopA_NNT", "matrix products"),
+        ("void cutlass::Kernel2<cutlass_80_wmma_tensorop_bf16_s161616gemm_bf16_32x32>(Params)", "matrix products"),
+        ("aten::_int_mm", "matrix products"),
+        ("decode_attention_kernel", "decode attention"),
+        ("cudnn_generated_fort_native_sdpa_sm90_flash_fprop_wgmma_f16", "attention of prompts and images"),
+        ("add_rms_norm_kernel", "norms and what they quantize"),
+        ("void at::native::vectorized_elementwise_kernel<4, at::native::GeluCUDAKernelImpl>", "element-wise"),
+        ("Memcpy HtoD (Pinned -> Device)", "copies"),
+        ("void odd::thing<int, 4>(int*)", "odd::thing"),
+    ],
+)
+def test_kernels_have_kinds(kernel, kind):
+    assert kind_of(kernel) == kind
+
+
+def test_the_profile_says_where_time_goes():
+    a = torch.randn(300, 300)
+    kinds = table(lambda: a @ a, 3, "cpu")
+    assert next(iter(kinds)) == "matrix products"
+    assert sum(kinds.values()) == pytest.approx(1)
+
+
+def test_one_failure_costs_no_other(setting, monkeypatch, capsys):
+    monkeypatch.setitem(command.PARTS, "no_such_part", 60)
+    given = {"device": "cpu", "size": "tiny", "num_slots": None, "prefill_images": None, "work": str(setting.work)}
+    results = command.run_all(["no_such_part", "gemm"], given, 2.0)
+    assert results["no_such_part"]["error"] == "exit code 1"
+    assert "No module named 'suite.no_such_part'" in results["no_such_part"]["output"]
+    assert results["gemm"]["error"] is None
+    assert len(results["gemm"]["lines"]) == 4
+    assert not command.is_good(results)
+    text = command.table(results)
+    assert "no_such_part FAILED: exit code 1: ModuleNotFoundError" in text
+    assert max(map(len, text.splitlines())) <= 120
+
+
+def test_a_part_that_hangs_is_stopped(setting):
+    given = {"device": "cpu", "size": "tiny", "work": str(setting.work)}
+    found = command.run_part("parity", given, 0.3)
+    assert found["error"] == "stopped after 0 s"
+    assert found["lines"] == []
+
+
+def test_what_does_not_fit_into_the_minutes_is_left_out(setting):
+    results = command.run_all(["gemm"], {"work": str(setting.work)}, 0.0)
+    assert results["gemm"]["error"] == "no time left"
+
+
+def test_main_prints_a_table_and_writes_json(tmp_path, capsys, monkeypatch):
+    line = {"what": "speed", "figure": "9.0 images/s", "bar": ">= 10", "met": False}
+    found = {"lines": [line], "details": {"x": 1}, "seconds": 1.0, "error": None, "output": ""}
+    monkeypatch.setattr(command, "run_part", lambda *_: found)
+    output = tmp_path / "2026-01-01_card_gpu-suite"
+    assert command.main(["--only", "gemm", "--size", "tiny", "--output", str(output)]) == 1
+    printed = capsys.readouterr().out
+    assert "9.0 images/s  >= 10         MISSED" in printed
+    content = json.loads(output.with_suffix(".json").read_text())
+    assert content["parts"]["gemm"]["details"] == {"x": 1}
+    assert set(content) >= {"command", "machine", "commit", "versions", "card"}
+    assert printed.strip() in output.with_suffix(".md").read_text()
+    line["met"] = True
+    assert command.main(["--only", "gemm", "--size", "tiny"]) == 0
