@@ -64,14 +64,14 @@ def seeded(request: pytest.FixtureRequest) -> None:
 @pytest.fixture(scope="session")
 def tiny_engine(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The directory of a real engine of random weights: 32 px, float32, 8 slots, captions of up to 24 tokens."""
-    from support import engines
+    from inputs import oracle
 
     folder = tmp_path_factory.mktemp("tiny")
     (folder / "tiny.toml").write_text(
         'name = "tiny"\nprecision = "float32"\nprompt = "Describe the image."\n'
         "[limits]\nmax_new_tokens = 24\nnum_slots = 8\nprefill_images = 4\n"
     )
-    return engines.make_pair(folder, recipe=str(folder / "tiny.toml")).folder
+    return oracle.make_pair(folder, recipe=str(folder / "tiny.toml")).folder
 
 
 @pytest.fixture(scope="session")

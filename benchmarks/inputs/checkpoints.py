@@ -1,4 +1,4 @@
-"""Tiny random LLaVA checkpoints in every layout that build-engine reads.
+"""Random LLaVA checkpoints in every layout that build-engine reads.
 
     model = make_checkpoint(folder, "original", text={"tie_word_embeddings": True}, dtype=torch.float16)
 
@@ -11,33 +11,16 @@ from typing import Any
 
 import torch
 from safetensors.torch import save_file
-from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig, LlavaForConditionalGeneration
+from torch import Tensor
+from transformers import AutoModelForImageTextToText, CLIPVisionConfig, LlamaConfig, LlavaConfig
+from transformers import LlavaForConditionalGeneration as Llava
 from transformers.utils.logging import disable_progress_bar
 
+from inputs.shapes import SHAPES, Shape, clip_fields, llama_fields
 from inputs.vocabularies import write_tokenizer
+from inputs.weights import randomize
 
-LAYOUTS = ("original", "hf4", "memory4", "memory5", "hf5")
-"""Original LLaVA; transformers 4 on disk, 4.52 and later in memory, 5 in memory, 5 on disk (see facts: checkpoints)."""
-TEXT = {
-    "hidden_size": 64,
-    "intermediate_size": 160,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "max_position_embeddings": 1024,
-    "rms_norm_eps": 1e-5,
-    "tie_word_embeddings": False,
-}
-VISION = {
-    "hidden_size": 48,
-    "intermediate_size": 96,
-    "num_hidden_layers": 4,
-    "num_attention_heads": 3,
-    "image_size": 32,
-    "patch_size": 8,
-    "projection_dim": 32,
-}
-PREFIXES = {
+PREFIXES: dict[str, dict[str, str]] = {
     "original": {
         "model.language_model.": "model.",
         "model.multi_modal_projector.linear_1.": "model.mm_projector.0.",
@@ -59,6 +42,12 @@ PREFIXES = {
         "model.vision_tower.": "vision_tower.",
     },
 }
+"""How a tensor's name begins in each layout, by how it begins in memory under transformers 5.
+
+Layouts are those of the original LLaVA; transformers 4 on disk, which all versions of all libraries read; 4.52 and
+later in memory; 5 in memory; 5 on disk.
+"""
+LAYOUTS = tuple(PREFIXES)
 
 
 def make_checkpoint(
@@ -73,10 +62,10 @@ def make_checkpoint(
     preprocess: str | None = "pad",
     num_files: int = 1,
     seed: int = 0,
-) -> LlavaForConditionalGeneration:
-    """Writes a checkpoint of random weights and returns the model; equal arguments but the layout give equal weights.
+) -> Llava:
+    """Writes a tiny checkpoint and returns its model; equal arguments but the layout give equal weights.
 
-    `text`, `vision` and `llava` add to the configs above; `dtype` may be two: the vision tower's comes second;
+    `text`, `vision` and `llava` add to the parts of the config; `dtype` may be two: the vision tower's comes second;
     `tokenizer` is 'byte_level', 'tiktoken', 'llama2' or None; `preprocess` is 'pad', 'crop' or None
     (no file). With `num_files` over 1 there is an index.
     """
@@ -85,49 +74,48 @@ def make_checkpoint(
     special = write_tokenizer(folder, tokenizer or "byte_level")
     if tokenizer is None:
         (folder / "tokenizer.json").unlink()
-    vocab_size = max(special.values()) + 1
-    stop = special.get("<|eot_id|>", special.get("</s>"))
-    text = {
-        "vocab_size": vocab_size,
+    ids = {
+        "vocab_size": max(special.values()) + 1,
         "bos_token_id": min(special.values()),
-        "eos_token_id": stop,
-        **TEXT,
-        **(text or {}),
+        "eos_token_id": special.get("<|eot_id|>", special.get("</s>")),
     }
-    vision_config = CLIPVisionConfig(**{**VISION, **(vision or {})})
-    image_token = special.get("<image>", vocab_size - 1)
-    num_patches = (vision_config.image_size // vision_config.patch_size) ** 2
-    config = LlavaConfig(
-        text_config=LlamaConfig(**text),
-        vision_config=vision_config,
-        **{"image_token_index": image_token, "image_seq_length": num_patches, **(llava or {})},
-    )
-    model = LlavaForConditionalGeneration(config).eval()
-    randomize(model, seed)
+    image_token = special.get("<image>", ids["vocab_size"] - 1)
+    config = make_config(SHAPES["tiny"], image_token, text={**ids, **(text or {})}, vision=vision, llava=llava)
+    model = make_model(config, seed=seed)
     text_dtype, vision_dtype = dtype if isinstance(dtype, tuple) else (dtype, dtype)
     model.to(text_dtype).model.vision_tower.to(vision_dtype)
     _write(model, folder, layout, num_files)
     if preprocess is not None and layout != "original":
-        write_preprocess(folder, preprocess, vision_config.image_size)
+        write_preprocess(folder, preprocess, config.vision_config.image_size)
     elif layout == "original":
         _update(folder / "config.json", image_aspect_ratio=preprocess)
     return model
 
 
-@torch.no_grad()
-def randomize(model: torch.nn.Module, seed: int) -> None:
-    """Weights that make every part matter: transformers' own initial ones give nearly constant logits."""
-    generator = torch.Generator().manual_seed(seed)
-    for name, weight in sorted(model.named_parameters()):
-        noise = torch.randn(weight.shape, generator=generator)
-        if "norm" in name and name.endswith("weight"):
-            weight.copy_(1 + 0.1 * noise)
-        elif weight.ndim == 1 or "position" in name:
-            weight.copy_(0.1 * noise)
-        elif "embed_tokens" in name:
-            weight.copy_(noise)
-        else:
-            weight.copy_(noise * (3.0 if "lm_head" in name else 1.0) / weight[0].numel() ** 0.5)
+def make_config(
+    shape: Shape,
+    image_token: int,
+    *,
+    text: dict[str, Any] | None = None,
+    vision: dict[str, Any] | None = None,
+    llava: dict[str, Any] | None = None,
+) -> LlavaConfig:
+    """transformers' config of a shape; `text`, `vision` and `llava` add to its parts or change them."""
+    tower = CLIPVisionConfig(**{**clip_fields(shape.vision), **(vision or {})})
+    num_patches = (tower.image_size // tower.patch_size) ** 2
+    return LlavaConfig(
+        text_config=LlamaConfig(**{**llama_fields(shape.text), **(text or {})}),
+        vision_config=tower,
+        **{"image_token_index": image_token, "image_seq_length": num_patches, **(llava or {})},
+    )
+
+
+def make_model(config: LlavaConfig, *, seed: int = 0, device: str = "cpu", dtype: torch.dtype = torch.float32) -> Llava:
+    """A model with random weights, the same for the same config, seed, device and dtype."""
+    with torch.device(device):
+        model = AutoModelForImageTextToText.from_config(config, dtype=dtype).eval()
+    randomize(model, seed)
+    return model
 
 
 def write_preprocess(folder: Path, mode: str, image_size: int) -> None:
@@ -145,15 +133,12 @@ def write_preprocess(folder: Path, mode: str, image_size: int) -> None:
     (folder / "preprocessor_config.json").write_text(json.dumps(content), encoding="utf-8")
 
 
-def _write(model: LlavaForConditionalGeneration, folder: Path, layout: str, num_files: int) -> None:
+def _write(model: Llava, folder: Path, layout: str, num_files: int) -> None:
     if layout == "hf5":
         size = sum(p.nbytes for p in model.parameters())
         model.save_pretrained(folder, max_shard_size=size if num_files == 1 else size // num_files)
         return
-    state = model.state_dict()
-    if model.config.tie_word_embeddings:
-        del state["lm_head.weight"]
-    named = {_renamed(name, PREFIXES[layout]): tensor.clone() for name, tensor in state.items()}
+    tensors = named_tensors(model, layout)
     config = _original_config(model.config) if layout == "original" else _transformers4_config(model.config)
     if layout == "memory5":
         config = model.config.to_dict()
@@ -161,10 +146,18 @@ def _write(model: LlavaForConditionalGeneration, folder: Path, layout: str, num_
         (folder / "clip").mkdir(exist_ok=True)
         (folder / "clip" / "config.json").write_text(json.dumps(_without_defaults(model.config.vision_config)))
     (folder / "config.json").write_text(json.dumps(config, indent=2))
-    save_files(named, folder, num_files)
+    save_files(tensors, folder, num_files)
 
 
-def save_files(tensors: dict[str, torch.Tensor], folder: Path, num_files: int = 1) -> None:
+def named_tensors(model: Llava, layout: str) -> dict[str, Tensor]:
+    """The tensors of a model on the CPU, by their names in a layout's files."""
+    state = model.state_dict()
+    if model.config.tie_word_embeddings:
+        del state["lm_head.weight"]
+    return {_renamed(name, PREFIXES[layout]): tensor.cpu() for name, tensor in state.items()}
+
+
+def save_files(tensors: dict[str, Tensor], folder: Path, num_files: int = 1) -> None:
     """Writes tensors as one model.safetensors, or as several files and an index."""
     if num_files == 1:
         save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})

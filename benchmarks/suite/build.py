@@ -11,13 +11,13 @@ import sys
 import time
 from pathlib import Path
 
-from suite.setting import ROOT, Found, Setting
+from suite.setting import ROOT, Findings, Setting
 
 DEPENDENCIES = ("click", "fsspec", "numpy", "PIL", "pyarrow", "safetensors", "tokenizers", "torch", "transformers")
 TO_BUILD = ("cmake", "pybind11")
 
 
-def run(setting: Setting) -> Found:
+def run(setting: Setting) -> Findings:
     """Builds if need be; says what is missing."""
     missing = [name for name in DEPENDENCIES if importlib.util.find_spec(name) is None]
     if missing:

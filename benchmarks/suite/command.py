@@ -1,12 +1,12 @@
-"""One command for a machine with a GPU and no network: builds, checks, measures; a table last, JSON beside it.
+"""One command for a machine, with a GPU or without: builds, checks, measures; a table last, JSON beside it.
 
     python benchmarks/suite --output benchmarks/results/DATE_MACHINE_gpu-suite
     python benchmarks/suite --only parity
     python benchmarks/suite --device cpu --size tiny        # shows on any machine that all parts run
 
-Each part (benchmarks/gpu/) runs in a process of its own with a time limit, so that one that fails costs no other. All
-of them together take less than `--minutes`: what does not fit any more is left out, and the table says so. Exits with 1
-where a part failed or a figure is below its bar.
+Each part is a module of this folder and runs in a process of its own with a time limit, so that one that fails costs
+no other. All of them together take less than `--minutes`: what does not fit any more is left out, and the table says
+so. Exits with 1 where a part failed or a figure is below its bar.
 """
 
 import argparse
@@ -18,13 +18,17 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
-from suite.setting import ROOT
+from inputs.card import describe_card, make_work_folder
+from recap_fast.bench.report import provenance
+from suite.setting import RESUME, ROOT
 
 PARTS = {
+    "probe": 240,
     "build": 120,
     "parity": 150,
     "step": 270,
@@ -32,48 +36,33 @@ PARTS = {
     "ops": 90,
     "gemm": 60,
     "loader": 60,
-    "transformers": 90,
-    "trtllm": 240,
+    "agreement": 120,
 }
 """In the order in which they run, what matters most first, with the most seconds that each may take."""
-SHARED_MEMORY = Path("/dev/shm")
 ENGINE_BYTES = 32 << 30
 """Of the engines in both precisions, and tars, at the real size."""
-NVIDIA_SMI = "name,driver_version,power.limit,clocks.sm,clocks.max.sm,clocks.mem,temperature.gpu,memory.total"
 LAST_WORDS = 4000
 """Characters of a failed part's output that go into the JSON; the table has the last line."""
-
-
-def describe_card() -> str:
-    """Name, driver, power limit and clocks of the cards, as nvidia-smi has them."""
-    command = ["nvidia-smi", f"--query-gpu={NVIDIA_SMI}", "--format=csv,noheader"]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=30)
-    except (OSError, subprocess.SubprocessError):
-        return "no nvidia-smi"
-    return done.stdout.strip()
+SETTINGS = ("device", "size", "num_slots", "prefill_images", "native", "expected")
+Results = dict[str, dict[str, Any]]
+"""What was found, by part."""
 
 
 def run_part(part: str, setting: dict[str, Any], limit_s: float) -> dict[str, Any]:
-    """Runs a part in a process group of its own; what it found, seconds, and its last words where it failed."""
-    paths = [ROOT, ROOT / "benchmarks", ROOT / "tests", ROOT / "demo"]
-    inherited = os.environ.get("PYTHONPATH")
-    path = os.pathsep.join([*map(str, paths), *([inherited] if inherited else [])])
-    command = [sys.executable, "-m", "suite.run_part", part, json.dumps(setting)]
+    """Runs a part in a process group of its own; what it found, seconds, and its last words where it failed.
+
+    A part that ends with `RESUME` is started again, as long as it comes further, and goes on where it was.
+    """
     file, start = Path(setting["work"]) / f"{part}.json", time.perf_counter()
     file.unlink(missing_ok=True)
+    given = {**setting, "begun": time.time(), "limit_s": limit_s}
     with tempfile.TemporaryFile("w+") as log:
-        process = subprocess.Popen(
-            command, env={**os.environ, "PYTHONPATH": path}, stdout=log, stderr=log, start_new_session=True
-        )
-        try:
-            code: int | None = process.wait(timeout=limit_s)
-        except subprocess.TimeoutExpired:
-            code = None
-        finally:
-            if process.poll() is None:
-                os.killpg(process.pid, signal.SIGKILL)
-                process.wait()
+        code: int | None = RESUME
+        while code == RESUME and (left := limit_s - (time.perf_counter() - start)) > 0:
+            before = _size(file)
+            code = _run_process(part, given, left, log)
+            if code == RESUME and _size(file) == before:
+                break
         log.seek(0)
         words = log.read()[-LAST_WORDS:]
     found: dict[str, Any] = {"lines": [], "details": {}}
@@ -84,20 +73,47 @@ def run_part(part: str, setting: dict[str, Any], limit_s: float) -> dict[str, An
     return {**found, "seconds": seconds, "error": error, "output": words if error else ""}
 
 
-def run_all(parts: Sequence[str], setting: dict[str, Any], minutes: float) -> dict[str, Any]:
-    """Runs the parts in turn until the time is over."""
-    end, results = time.monotonic() + 60 * minutes, {}
+def _size(file: Path) -> int:
+    return file.stat().st_size if file.is_file() else 0
+
+
+def _run_process(part: str, setting: dict[str, Any], limit_s: float, log: IO[str]) -> int | None:
+    """The exit code of a part; None where it had to be killed."""
+    paths = [ROOT, ROOT / "benchmarks", ROOT / "demo"]
+    inherited = os.environ.get("PYTHONPATH")
+    path = os.pathsep.join([*map(str, paths), *([inherited] if inherited else [])])
+    process = subprocess.Popen(
+        [sys.executable, "-P", "-m", "suite.run_part", part, json.dumps(setting)],
+        env={**os.environ, "PYTHONPATH": path},
+        stdout=log,
+        stderr=log,
+        start_new_session=True,
+    )
+    try:
+        return process.wait(timeout=limit_s)
+    except subprocess.TimeoutExpired:
+        return None
+    finally:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+
+
+def run_all(parts: Sequence[str], setting: dict[str, Any], minutes: float) -> Iterator[Results]:
+    """Runs the parts in turn until the time is over; after each, all that was found so far."""
+    end = time.monotonic() + 60 * minutes
+    results: Results = {}
     for part in parts:
         left = end - time.monotonic()
         if left < 1:
             results[part] = {"lines": [], "details": {}, "seconds": 0.0, "error": "no time left", "output": ""}
-            continue
-        print(f"{part} ...", file=sys.stderr, flush=True)
-        results[part] = run_part(part, setting, min(PARTS[part], left))
-    return results
+        else:
+            print(f"{part} ...", file=sys.stderr, flush=True)
+            results[part] = run_part(part, setting, min(PARTS[part], left))
+        yield results
 
 
-def table(results: dict[str, Any]) -> str:
+def table(results: Results) -> str:
     """For people: what was found, what it had to be, and whether it was."""
     rows = []
     for part, found in results.items():
@@ -111,15 +127,9 @@ def table(results: dict[str, Any]) -> str:
     return "\n".join([*rows, "", f"seconds: {seconds}"])
 
 
-def is_good(results: dict[str, Any]) -> bool:
+def is_good(results: Results) -> bool:
     """Whether every part ended well, and no figure is below its bar."""
     return all(not f["error"] and all(line["met"] is not False for line in f["lines"]) for f in results.values())
-
-
-def make_work_folder(num_bytes: int) -> Path:
-    """A temporary folder with room for so much, in memory where that is large; 0 for what is small anyway."""
-    roomy = num_bytes and SHARED_MEMORY.is_dir() and shutil.disk_usage(SHARED_MEMORY).free > num_bytes
-    return Path(tempfile.mkdtemp(prefix="gpu-suite-", dir=SHARED_MEMORY if roomy else None))
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -131,6 +141,8 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--minutes", type=float, default=8.0, help="for all parts together")
     parser.add_argument("--num-slots", type=int, help="instead of the recipe's")
     parser.add_argument("--prefill-images", type=int)
+    parser.add_argument("--native", nargs="+", default=(), metavar="FOLDER", help="native modules built elsewhere")
+    parser.add_argument("--expected", metavar="FILE", help="WORK/expected.json of a probe on a CPU, for this one")
     parser.add_argument("--work", type=Path, help="a folder to keep engines and findings in; a temporary one otherwise")
     parser.add_argument("--output", type=Path, help="write PATH.json and PATH.md")
     return parser.parse_args(arguments)
@@ -141,35 +153,30 @@ def main(arguments: Sequence[str] | None = None) -> int:
     args = parse(arguments)
     work = args.work or make_work_folder(ENGINE_BYTES if args.size == "real" else 0)
     work.mkdir(parents=True, exist_ok=True)
-    setting = {name: getattr(args, name) for name in ("device", "size", "num_slots", "prefill_images")}
-    card = describe_card()
-    try:
-        results = run_all(args.only or list(PARTS), {**setting, "work": str(work)}, args.minutes)
-    finally:
-        if args.work is None:
-            shutil.rmtree(work)
-    text = f"card: {card}; clocks now: {describe_card()}\n\n{table(results)}"
+    setting = {name: getattr(args, name) for name in SETTINGS} | {"work": str(work)}
+    command = ["python", *(sys.argv if arguments is None else arguments)]
+    card, text, results = describe_card(), "", {}
+    with ThreadPoolExecutor(1) as beside:
+        about = beside.submit(provenance, command)  # imports torch, which takes seconds
+        try:
+            for results in run_all(args.only or list(PARTS), setting, args.minutes):
+                text = f"card: {card}; clocks now: {describe_card()}\n\n{table(results)}"
+                if args.output is not None:  # after every part, should the next one be the last
+                    write_results(args.output, text, card, results, about.result())
+        finally:
+            if args.work is None:
+                shutil.rmtree(work)
     print(text)
-    if args.output is not None:
-        write_results(args.output, text, card, results, sys.argv if arguments is None else list(arguments))
     return 0 if is_good(results) else 1
 
 
-def write_results(output: Path, text: str, card: str, results: dict[str, Any], command: Sequence[str]) -> None:
-    """Writes what was printed as markdown, and all of it as JSON."""
-    sys.path.insert(0, str(ROOT))
-    from recap_fast.bench.report import provenance
-
-    about = provenance(["python", *command])
+def write_results(output: Path, text: str, card: str, results: Results, about: dict[str, Any]) -> None:
+    """Writes what is printed as markdown, and all of it as JSON."""
     content = {**about, "card": card, "parts": results}
     output.with_suffix(".json").write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
     versions = ", ".join(f"{name} {version}" for name, version in about["versions"].items())
     output.with_suffix(".md").write_text(
-        f"# The GPU suite\n\n- command: `python {' '.join(command)}`\n- commit: {about['commit']}\n"
+        f"# The GPU suite\n\n- command: `{' '.join(about['command'])}`\n- commit: {about['commit']}\n"
         f"- versions: {versions}\n\n```\n{text}\n```\n",
         encoding="utf-8",
     )
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -3,23 +3,24 @@
 Both begin with empty slots and end with empty slots, over the same number of images of the same lengths.
 """
 
-import io
-import json
+import dataclasses
 import shutil
-import tarfile
 import time
+from contextlib import closing
 from pathlib import Path
-from typing import Any
 
-from recap_fast.bench.stages import caption_all
-from recap_fast.decode.decoder import DEFAULT_MAX_IMAGE_PIXELS
-from recap_fast.generate.backends import open_engine
-from recap_fast.launch import execute as launch
-from recap_fast.launch.config import RunConfig, default_decode_threads
+from inputs.workload import write_images
+from recap_fast.errors import ExitCode
+from recap_fast.generate.engine import EngineOptions
+from recap_fast.generate.prepared import PreparedEngine, generate_all
+from recap_fast.launch.config import RunConfig
+from recap_fast.launch.execute import execute
+from recap_fast.launch.plan import plan
 from recap_fast.launch.reporter import Reporter
+from recap_fast.launch.result import RunResult
 from suite import model
 from suite.loader import photographs
-from suite.setting import Found, Setting
+from suite.setting import Findings, Setting
 
 NUM_IMAGES, TINY_IMAGES, DISTINCT, PER_TAR = 2048, 12, 256, 512
 NUM_TOKENS, TINY_TOKENS = 65, 6
@@ -27,62 +28,45 @@ BAR = 97
 """Percent of the engine's own rate."""
 
 
-def run(setting: Setting) -> Found:
+def run(setting: Setting) -> Findings:
     """The fastest precision of the card."""
     found, made = setting.find("end_to_end"), model.make(setting, model.best_precision(setting))
     count, tokens = (NUM_IMAGES, NUM_TOKENS) if setting.is_real else (TINY_IMAGES, TINY_TOKENS)
     options = model.options(setting, max_new_tokens=tokens)
-    tars = _tars(setting.work / "tars", count)
-    engine = open_engine(made.folder, made.spec, options, made.prefix_ids)
-    requests = made.requests([tokens] * count, made.random_pixels(min(DISTINCT, count)))
-    caption_all(engine, requests[: engine.free_slots])
-    start = time.perf_counter()
-    caption_all(engine, requests)
-    alone = count / (time.perf_counter() - start)
-    engine.close()
-    summary = _run(setting, made, options, tars)
-    rate = summary["captioned"] / summary["seconds"]
+    images = photographs((512, 384), min(DISTINCT, count))  # fewer than samples: all the same to what is timed
+    tars = write_images(setting.work / "tars", images, count, PER_TAR)
+    alone = _rate_alone(made, options, [tokens] * count)
+    result, decoder = _run(setting, made, options, tars)
+    done, statistics = result.snapshot, result.statistics
     found.add(f"engine alone, {made.spec.precision}, {tokens} tokens", f"{alone:,.1f} images/s")
-    found.add(f"tars to Parquet, {summary['decoder']}", f"{rate:,.1f} images/s")
-    found.at_least("   share of the engine alone", 100 * rate / alone, BAR if setting.is_real else None, "%")
-    idle = ", ".join(f"{reason} {seconds:.2f} s" for reason, seconds in summary["engine"]["idle_s"].items())
-    found.add("   device idle", f"{idle} of {summary['seconds']:.1f} s")
-    found.details = {"alone": alone, "summary": summary}
+    found.add(f"tars to Parquet, {decoder}", f"{done.images_per_s:,.1f} images/s")
+    bar = BAR if setting.is_real else None
+    found.at_least("   share of the engine alone", 100 * done.images_per_s / alone, bar, "%")
+    idle = ", ".join(f"{reason} {seconds:.2f} s" for reason, seconds in statistics.idle_s.items())
+    found.add("   device idle", f"{idle} of {done.seconds:.1f} s")
+    found.details = {"alone": alone, "run": dataclasses.asdict(done), "engine": dataclasses.asdict(statistics)}
     return found
 
 
-def _run(setting: Setting, made: model.Model, options: Any, tars: list[Path]) -> dict[str, Any]:
-    """What `recap-fast run` says at its end."""
-    stream, output = io.StringIO(), setting.work / "captions"
-    config = RunConfig(
-        engine=made.folder,
-        shards=tuple(map(str, tars)),
-        output=output,
-        options=options,
-        decoder="auto",
-        decode_threads=default_decode_threads(),
-        max_image_pixels=DEFAULT_MAX_IMAGE_PIXELS,
-        overwrite=True,
-    )
-    code = launch.run(config, Reporter("json", stream))
-    events = [json.loads(line) for line in stream.getvalue().splitlines()]
-    summaries = [event for event in events if event["event"] == "summary"]
-    if code != launch.EXIT_OK or not summaries:
-        raise SystemExit(f"the run ended with exit code {code}: {events[-1]['message']}")
+def _rate_alone(made: PreparedEngine, options: EngineOptions, lengths: list[int]) -> float:
+    """Images a second of the engine, fed from memory, after slots have been filled and emptied once."""
+    requests = model.make_requests(made, lengths, model.random_pixels(made, min(DISTINCT, len(lengths))))
+    with closing(made.open(options)) as engine:
+        list(generate_all(engine, requests[: engine.free_slots]))
+        start = time.perf_counter()
+        list(generate_all(engine, requests))
+        return len(lengths) / (time.perf_counter() - start)
+
+
+def _run(setting: Setting, made: PreparedEngine, options: EngineOptions, tars: list[Path]) -> tuple[RunResult, str]:
+    """A run's result, and the decoder that it chose."""
+    output = setting.work / "captions"
+    shards = tuple(map(str, tars))
+    config = RunConfig(engine=made.folder, shards=shards, output=output, options=options, overwrite=True)
+    with closing(plan(config)) as planned:
+        result = execute(planned, Reporter(None))
+        decoder = planned.captioner.decoder.name
+    if result.outcome != ExitCode.COMPLETE:
+        raise SystemExit(f"the run ended with {result.outcome.name}")
     shutil.rmtree(output)
-    return summaries[0]
-
-
-def _tars(folder: Path, count: int) -> list[Path]:
-    """So many samples of fewer different photographs, which is all the same to everything that is timed."""
-    folder.mkdir(parents=True, exist_ok=True)
-    images = photographs((512, 384), min(DISTINCT, count))
-    paths = []
-    for first in range(0, count, PER_TAR):
-        paths.append(folder / f"{first // PER_TAR:05d}.tar")
-        with tarfile.open(paths[-1], "w") as tar:
-            for number in range(first, min(first + PER_TAR, count)):
-                member, data = tarfile.TarInfo(f"{number:09d}.jpg"), images[number % len(images)]
-                member.size = len(data)
-                tar.addfile(member, io.BytesIO(data))
-    return paths
+    return result, decoder

@@ -11,14 +11,13 @@ from typing import Any
 import torch
 
 from recap_fast.generate.ops.linear import FEW_ROWS, has_row_wise_products
-from suite.model import SHAPES
-from suite.setting import Found, Setting, seconds_of
+from suite.setting import Findings, Setting, seconds_of
 
 MIXED, DECODE = range(4096, 6145, 128), range(256, 513, 64)
 TINY = (range(32, 65, 32), range(17, 18))
 
 
-def run(setting: Setting) -> Found:
+def run(setting: Setting) -> Findings:
     """Sweeps precisions, shapes and rows."""
     found = setting.find("gemm")
     sweeps = (MIXED, DECODE) if setting.is_real else TINY
@@ -31,7 +30,7 @@ def run(setting: Setting) -> Found:
     return found
 
 
-def _add(found: Found, what: str, rates: dict[int, float]) -> None:
+def _add(found: Findings, what: str, rates: dict[int, float]) -> None:
     best, worst = max(rates, key=rates.__getitem__), min(rates, key=rates.__getitem__)
     found.add(f"{what}: best at {best}", f"{rates[best]:,.2f} TFLOP/s", f"worst {rates[worst]:,.2f} at {worst}")
 
@@ -43,7 +42,7 @@ def _precisions(device: str) -> list[str]:
 
 def _rows(setting: Setting, precision: str, rows: int) -> dict[str, float]:
     """TFLOP/s of the four products of a layer, and of all together."""
-    text = SHAPES[setting.size][1]
+    text = setting.shape.text
     width, inner = text.hidden_size, text.intermediate_size
     heads, kv_heads = text.num_heads * text.head_dim, text.num_kv_heads * text.head_dim
     shapes = {

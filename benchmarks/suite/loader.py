@@ -14,9 +14,9 @@ import numpy as np
 from recap_fast.bench.synthetic import jpeg
 from recap_fast.decode.decoder import make_decoder
 from recap_fast.errors import ConfigError
-from recap_fast.pipeline.pipeline import DECODE_BATCH
+from recap_fast.pipeline.decoding import DECODE_BATCH
 from suite import model
-from suite.setting import Found, Setting
+from suite.setting import Findings, Setting
 
 SIZES = ((512, 384), (1024, 768))
 NUM_IMAGES, TINY_IMAGES = 256, 6
@@ -26,7 +26,7 @@ LEVELS, MEAN_LEVELS = 48, 1.0
 upsampling of chroma of its own."""
 
 
-def run(setting: Setting) -> Found:
+def run(setting: Setting) -> Findings:
     """Rates of all decoders, and how far DALI's pixels are from Pillow's."""
     found, spec = setting.find("loader"), model.make(setting, "bfloat16").spec
     threads = len(os.sched_getaffinity(0))

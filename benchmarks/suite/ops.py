@@ -15,8 +15,7 @@ from torch import Tensor
 from recap_fast.generate.ops import Ops, Quantized, Rope, Rows, plain
 from recap_fast.generate.ops.select import select_ops
 from recap_fast.generate.torch_backend.rope import rope_table
-from suite.model import SHAPES
-from suite.setting import Found, Setting, seconds_of
+from suite.setting import Findings, Setting, seconds_of
 
 MIXED_ROWS, SLOTS, POSITIONS, CONTEXT = 5248, 448, 736, 650
 TINY_ROWS, TINY_SLOTS, TINY_POSITIONS, TINY_CONTEXT = 40, 6, 48, 30
@@ -28,7 +27,7 @@ UNSCALED = 0.13
 """Of an e4m3 cache, whose largest key is just above 4: the step there is 0.5."""
 
 
-def run(setting: Setting) -> Found:
+def run(setting: Setting) -> Findings:
     """Compares and times each operation, in bfloat16 and in 8 bits."""
     torch.manual_seed(0)
     found, cases = setting.find("ops"), Cases(setting)
@@ -39,7 +38,7 @@ def run(setting: Setting) -> Found:
     return found
 
 
-def _measure(found: Found, setting: Setting, name: str, case: "Case", fast: Ops) -> None:
+def _measure(found: Findings, setting: Setting, name: str, case: "Case", fast: Ops) -> None:
     expected, given = _numbers(case.result(plain)), _numbers(case.result(fast))
     error = max(_difference(a, b) for a, b in zip(given, expected, strict=True))
     seconds, slow = (
@@ -73,7 +72,7 @@ class Cases:
     """Inputs of every operation at one set of shapes."""
 
     def __init__(self, setting: Setting):
-        self._device, self._text = setting.device, SHAPES[setting.size][1]
+        self._device, self._text = setting.device, setting.shape.text
         sizes = (MIXED_ROWS, SLOTS, POSITIONS, CONTEXT)
         self._rows, self._slots, self._positions, self._context = (
             sizes if setting.is_real else (TINY_ROWS, TINY_SLOTS, TINY_POSITIONS, TINY_CONTEXT)

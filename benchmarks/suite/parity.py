@@ -5,28 +5,20 @@ bfloat16  the same; where the first token differs, the one taken was all but the
 8 bits    the trained demo engine, its own bfloat16 captions as text: how often it would have said the next token
 """
 
-import dataclasses
 from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import scenes
 import torch
-from numpy.typing import NDArray
-from support import engines
 
-from recap_fast.build.engine_directory import build_engine
-from recap_fast.decode.decoder import make_decoder
-from recap_fast.generate.backends import open_engine
+from inputs import oracle
 from recap_fast.generate.device import resolve_device
-from recap_fast.generate.engine import EngineOptions
-from recap_fast.generate.prompt import PromptEncoder
-from recap_fast.generate.spec import EngineSpec
-from recap_fast.generate.tokenizer import load_tokenizer
+from recap_fast.generate.prepared import generate_all
 from recap_fast.generate.vision.precision import find_hardware
 from recap_fast.records import Request
-from suite.setting import ROOT, Found, Setting
+from suite.demo import DemoEngine, draw
+from suite.setting import Findings, Setting
 
 SIZES = ((1, 1), (3, 3), (5, 2), (16, 4), (64, 8))
 """Slots and images of a prefill."""
@@ -41,56 +33,40 @@ AGREEMENT = 0.99
 """Of the demo engine's next tokens; they are as good as certain, so that a wrong scale would show at once."""
 
 
-def run(setting: Setting) -> Found:
+def run(setting: Setting) -> Findings:
     """All three."""
     torch.set_float32_matmul_precision("highest")
     found = setting.find("parity")
     sizes, num_images, num_scenes = (SIZES, 30, 120) if setting.is_real else (SIZES[1:3], 5, 2)
     for name, shape in MODELS.items():
-        pair = engines.make_pair(setting.work / f"parity-{len(shape)}", **shape)
-        requests = _requests(pair, num_images)
+        pair = oracle.make_pair(setting.work / f"parity-{len(shape)}", **shape).with_texts(LONGEST_TEXT)
+        requests = oracle.random_requests(pair, num_images, max_new_tokens=LONGEST, fields=True)
         truth = [pair.reference(request, []) for request in requests]
         with found.trying(f"float32, {name}"):
             _float32(found, setting, name, pair, requests, truth, sizes)
         with found.trying(f"bfloat16, {name}"):
-            rounded = engines.make_pair(setting.work / f"parity-{len(shape)}-bfloat16", precision="bfloat16", **shape)
-            _bfloat16(found, setting, name, rounded, requests, truth)
+            rounded = oracle.make_pair(setting.work / f"parity-{len(shape)}-bfloat16", precision="bfloat16", **shape)
+            _bfloat16(found, setting, name, rounded.with_texts(LONGEST_TEXT), requests, truth)
     with found.trying("8 bits, demo engine"):
         _eight_bits(found, setting, num_scenes)
     return found
 
 
-def _requests(pair: engines.Pair, count: int) -> list[Request]:
-    """Noise images; texts of random ids behind the question, of every length."""
-    rng = np.random.default_rng(0)
-    side, question = pair.spec.vision.image_size, pair.prompts.text_ids({})[0]
-    return [
-        Request(
-            i,
-            rng.integers(0, 256, (3, side, side), dtype=np.uint8),
-            np.concatenate([question, rng.integers(0, 256, i % (LONGEST_TEXT - len(question))).astype(np.int32)]),
-            LONGEST,
-        )
-        for i in range(count)
-    ]
-
-
-def _open(setting: Setting, pair: engines.Pair, slots: int, images: int, stop_ids: Sequence[int]) -> Any:
+def _open(setting: Setting, pair: oracle.Pair, slots: int, images: int, stop_ids: Sequence[int]) -> Any:
     return pair.open(
         device=setting.device,
         stop_ids=stop_ids,
         num_slots=slots,
         prefill_images=images,
-        max_text_tokens=LONGEST_TEXT,
         fixed_shapes=True,
     )
 
 
 def _float32(
-    found: Found,
+    found: Findings,
     setting: Setting,
     name: str,
-    pair: engines.Pair,
+    pair: oracle.Pair,
     requests: list[Request],
     truth: list[list[int]],
     sizes: Sequence[tuple[int, int]],
@@ -101,7 +77,7 @@ def _float32(
         equal = []
         for slots, images in sizes:
             engine = _open(setting, pair, slots, images, stop_ids)
-            done = engines.caption_all(engine, requests)
+            done = {c.id: c for c in generate_all(engine, requests)}
             engine.close()
             equal.append(sum(done[i].token_ids.tolist() == ids for i, ids in expected.items()))
         lengths = len({len(ids) for ids in expected.values()})
@@ -115,10 +91,10 @@ def _until(ids: list[int], stop_ids: Sequence[int]) -> list[int]:
 
 
 def _bfloat16(
-    found: Found, setting: Setting, name: str, pair: engines.Pair, requests: list[Request], truth: list[list[int]]
+    found: Findings, setting: Setting, name: str, pair: oracle.Pair, requests: list[Request], truth: list[list[int]]
 ) -> None:
     engine = _open(setting, pair, 16, 4, [])
-    done = engines.caption_all(engine, requests)
+    done = {c.id: c for c in generate_all(engine, requests)}
     engine.close()
     gaps = [_gap(pair, r, truth[r.id], done[r.id].token_ids.tolist()) for r in requests]
     differing = [gap for gap in gaps if gap is not None]
@@ -129,7 +105,7 @@ def _bfloat16(
 
 
 @torch.inference_mode()
-def _gap(pair: engines.Pair, request: Request, expected: list[int], given: list[int]) -> float | None:
+def _gap(pair: oracle.Pair, request: Request, expected: list[int], given: list[int]) -> float | None:
     """By how much float32 prefers its own token to the first other one, over its largest logit; None if all agree."""
     place = next((i for i, (a, b) in enumerate(zip(expected, given, strict=True)) if a != b), None)
     if place is None:
@@ -139,57 +115,16 @@ def _gap(pair: engines.Pair, request: Request, expected: list[int], given: list[
     return float((logits.max() - logits[given[place]]) / logits.abs().max())
 
 
-def _eight_bits(found: Found, setting: Setting, num_scenes: int) -> None:
+def _eight_bits(found: Findings, setting: Setting, num_scenes: int) -> None:
     """The next token after every beginning of a caption, beside bfloat16's, which made the captions."""
     has = find_hardware(resolve_device(setting.device)).precisions()
-    demo = {p: _Demo(setting, p) for p in ("bfloat16", "fp8", "int8") if p in has}
-    rng = np.random.default_rng(10**6)
-    pictures = demo["bfloat16"].decode([scenes.jpeg(scenes.random_scene(rng)) for _ in range(num_scenes)])
-    captions = demo["bfloat16"].caption(pictures)
-    for name, engine in demo.items():
+    engines = {p: DemoEngine(setting, p) for p in ("bfloat16", "fp8", "int8") if p in has}
+    pictures = engines["bfloat16"].decode(draw(num_scenes))
+    captions = engines["bfloat16"].caption(pictures)
+    for name, engine in engines.items():
         said = engine.next_tokens(pictures, captions)
         wanted = [token for ids in captions for token in ids]
         share = sum(a == b for a, b in zip(said, wanted, strict=True)) / len(wanted)
         found.details[f"{name}, demo engine"] = {"agreement": share, "tokens": len(wanted)}
         what = f"{name}, demo engine: next tokens as bfloat16's"
         found.add(what, f"{share:.3%}", f">= {AGREEMENT:.0%}", share >= AGREEMENT)
-
-
-class _Demo:
-    """The demo engine in one precision."""
-
-    def __init__(self, setting: Setting, precision: str):
-        self._folder, self._device = setting.work / f"demo-{precision}", setting.device
-        if not self._folder.is_dir():
-            build_engine("recap_tiny", ROOT / "demo/recap-tiny", self._folder, precision=precision)
-        self._spec = EngineSpec.load(self._folder)
-        limits = self._spec.limits
-        self._prompts = PromptEncoder(load_tokenizer(self._folder), self._spec.prompt, 128, limits.max_text_tokens)
-
-    def decode(self, images: Sequence[bytes]) -> NDArray[np.uint8]:
-        """Pixels, by Pillow."""
-        return make_decoder("pillow", self._spec.preprocess).decode(images).pixels
-
-    def caption(self, pictures: NDArray[np.uint8]) -> list[list[int]]:
-        """Captions up to their stop token."""
-        text = self._prompts.text_ids({})[0]
-        requests = [Request(i, pixels, text, self._spec.limits.max_new_tokens) for i, pixels in enumerate(pictures)]
-        return self._run(self._spec, requests, len(text))
-
-    def next_tokens(self, pictures: NDArray[np.uint8], captions: Sequence[Sequence[int]]) -> list[int]:
-        """After every beginning of each caption, the token that comes."""
-        text = self._prompts.text_ids({})[0]
-        requests: list[Request] = []
-        for pixels, ids in zip(pictures, captions, strict=True):
-            for end in range(len(ids)):
-                begun = np.concatenate([text, np.array(ids[:end], np.int32)])
-                requests.append(Request(len(requests), pixels, begun, 1))
-        endless = dataclasses.replace(self._spec, stop_ids=())
-        return [ids[0] for ids in self._run(endless, requests, max(len(r.text_ids) for r in requests))]
-
-    def _run(self, spec: EngineSpec, requests: list[Request], longest_text: int) -> list[list[int]]:
-        options = EngineOptions(device=self._device, max_text_tokens=longest_text, loop_stop=False)
-        engine = open_engine(self._folder, spec, options, self._prompts.prefix_ids.tolist())
-        done = engines.caption_all(engine, requests)
-        engine.close()
-        return [done[r.id].token_ids.tolist() for r in requests]

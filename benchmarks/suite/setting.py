@@ -1,6 +1,7 @@
-"""What a part of the suite is told, what it finds, and how it takes time. Imports nothing of recap-fast."""
+"""What a part of the suite is told, what it finds, and how it takes time. Imports no torch before it is needed."""
 
 import json
+import math
 import time
 import traceback
 from collections.abc import Callable, Iterator
@@ -9,7 +10,11 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from inputs.shapes import SHAPES, Shape
+
 ROOT = Path(__file__).parents[2]
+RESUME = 75
+"""Exit code of a part that goes on where it was when it is started again: its process was of no more use."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,15 +30,27 @@ class Setting:
     num_slots: int | None = None
     prefill_images: int | None = None
     """Instead of the recipe's."""
+    native: tuple[str, ...] = ()
+    """Folders with native modules that were built elsewhere, tried in turn before they are built here."""
+    expected: str | None = None
+    """A file of tokens that are right, as `probe` leaves it on a CPU."""
+    begun: float = 0.0
+    """time.time() of the part's start, and how many seconds it has."""
+    limit_s: float = math.inf
 
     @property
     def is_real(self) -> bool:
         """Whether figures mean something."""
         return self.size == "real"
 
-    def find(self, part: str) -> "Found":
+    @property
+    def shape(self) -> Shape:
+        """That of the engine."""
+        return SHAPES["8b" if self.is_real else "tiny"]
+
+    def find(self, part: str) -> "Findings":
         """What a part is to fill."""
-        return Found(self.work / f"{part}.json")
+        return Findings(self.work / f"{part}.json")
 
     def found_by(self, part: str) -> dict[str, Any]:
         """The details of a part that has run already; empty if it has not."""
@@ -53,7 +70,7 @@ class Line:
 
 
 @dataclass(slots=True)
-class Found:
+class Findings:
     """What a part has found; each new line is on disk at once, should the next measurement be the last."""
 
     file: Path
@@ -78,6 +95,12 @@ class Found:
         """A figure and what it has to reach; None for nothing."""
         met = None if bar is None else value >= bar
         self.add(what, f"{value:,.1f} {unit}", "" if bar is None else f">= {bar:,.0f}", met)
+
+    def load(self) -> None:
+        """Takes what an earlier process of the part has saved, if there was one."""
+        if self.file.is_file():
+            content = json.loads(self.file.read_text(encoding="utf-8"))
+            self.lines, self.details = [Line(**line) for line in content["lines"]], content["details"]
 
     def save(self) -> None:
         """Writes it all as JSON."""

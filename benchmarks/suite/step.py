@@ -12,18 +12,17 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
-from inputs.workload import varied_lengths
 from numpy.typing import NDArray
 
+from inputs.workload import varied_lengths
 from recap_fast import machine
 from recap_fast.bench.roofline import Roofline, difference, snapshot
-from recap_fast.generate.backends import open_engine
 from recap_fast.generate.device import resolve_device
 from recap_fast.generate.engine import Engine
 from recap_fast.records import Request
 from suite import model
 from suite.kernels import table
-from suite.setting import Found, Setting
+from suite.setting import Findings, Setting
 
 WINDOW_S, TINY_WINDOW_S = 6.0, 0.3
 NUM_PICTURES = 256
@@ -35,7 +34,7 @@ SHARES = {"bfloat16": 80, "fp8": 75}
 """Percent of the serial roofline."""
 
 
-def run(setting: Setting) -> Found:
+def run(setting: Setting) -> Findings:
     """bfloat16 and 8 bits; keys and values in FP8 as well where the weights are."""
     found, best = setting.find("step"), model.best_precision(setting)
     for precision in ("bfloat16", best):
@@ -46,13 +45,13 @@ def run(setting: Setting) -> Found:
     return found
 
 
-def _measure(found: Found, setting: Setting, name: str, precision: str, kv_precision: str) -> None:
-    made = model.make(setting, precision)
-    spec = dataclasses.replace(made.spec, kv_precision=kv_precision)
-    roofline = Roofline(spec, resolve_device(setting.device), len(made.prefix_ids))
+def _measure(found: Findings, setting: Setting, name: str, precision: str, kv_precision: str) -> None:
+    made = model.make(setting, precision).with_spec(kv_precision=kv_precision)
+    roofline = Roofline(made.spec, resolve_device(setting.device), len(made.prompts.prefix_ids))
     machine.reset_peak_memory()
-    engine = open_engine(made.folder, spec, model.options(setting), made.prefix_ids)
-    stream = Stream(engine, made, made.random_pixels(NUM_PICTURES if setting.is_real else 4))
+    engine = made.open(model.options(setting))
+    pixels = model.random_pixels(made, NUM_PICTURES if setting.is_real else 4)
+    stream = Stream(engine, pixels, made.prompts.text_ids({})[0])
     has_bars = setting.is_real and BARS_CARD in engine.describe()
     details: dict[str, Any] = {"engine": engine.describe(), "rates": dataclasses.asdict(roofline.rates)}
     found.details[name] = details
@@ -105,9 +104,9 @@ class Counted:
 class Stream:
     """Keeps an engine full."""
 
-    def __init__(self, engine: Engine, made: model.Model, pixels: NDArray[np.uint8]):
-        self._engine, self._made, self._pixels = engine, made, pixels
-        self._numbers, self._text = itertools.count(), made.prompts.text_ids({})[0]
+    def __init__(self, engine: Engine, pixels: NDArray[np.uint8], text_ids: NDArray[np.int32]):
+        self._engine, self._pixels, self._text = engine, pixels, text_ids
+        self._numbers = itertools.count()
         self._num_slots = engine.free_slots
         self._lengths: Iterator[int] = iter(())
         self._first = self._longest = 0

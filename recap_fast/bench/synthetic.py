@@ -13,6 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 
@@ -21,6 +22,8 @@ from recap_fast.generate.tokenizer import LLAMA3_PATTERN
 OCTAVES = range(1, 8)
 SAMPLES_PER_SHARD = 1000
 QUALITY = 90
+MEDIAN_LENGTH, SIGMA, SHORTEST, LONGEST = 44, 0.55, 16, 128
+"""Of captions, in tokens."""
 SPECIAL_TOKENS = (
     "<|begin_of_text|>",
     "<|end_of_text|>",
@@ -51,6 +54,14 @@ def jpeg(width: int, height: int, seed: int) -> bytes:
     out = io.BytesIO()
     photograph(width, height, seed).save(out, "JPEG", quality=QUALITY)
     return out.getvalue()
+
+
+def caption_lengths(
+    rng: np.random.Generator, count: int, *, shortest: int = SHORTEST, longest: int = LONGEST
+) -> NDArray[np.int64]:
+    """Log-normal, as captions are: int64 [count] numbers of tokens with median 44 and sigma 0.55, clipped."""
+    drawn = rng.lognormal(np.log(MEDIAN_LENGTH), SIGMA, count)
+    return np.clip(np.rint(drawn), shortest, longest).astype(np.int64)
 
 
 def write_tars(

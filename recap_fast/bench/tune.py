@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from recap_fast.bench.synthetic import LONGEST, SHORTEST, caption_lengths
 from recap_fast.errors import ConfigError, EngineError, RecapError
 from recap_fast.generate.device import device_name, resolve_device
 from recap_fast.generate.engine import Engine, EngineOptions
@@ -36,8 +37,6 @@ TILE = 128, 256
 SECONDS = 5.0
 FINALISTS = 3
 MIN_CAPTIONS = 8
-MEDIAN_LENGTH, SIGMA, SHORTEST, LONGEST = 44, 0.55, 16, 128
-"""Captions have log-normal lengths in tokens; these are those of the benchmarks."""
 NUM_IMAGES = 32
 
 
@@ -208,8 +207,7 @@ class _Bench:
         longest = min(LONGEST, self._spec.limits.max_new_tokens)
         shortest = min(SHORTEST, longest)
         for number in itertools.count():
-            length = rng.lognormal(np.log(MEDIAN_LENGTH), SIGMA)
-            length = np.clip(np.rint(length), shortest, longest)
+            (length,) = caption_lengths(rng, 1, shortest=shortest, longest=longest).tolist()
             if number < num_slots:
-                length = np.ceil(length * rng.uniform(1 / shortest, 1))
-            yield Request(number, self._pixels[number % NUM_IMAGES], text_ids, int(length))
+                length = math.ceil(length * rng.uniform(1 / shortest, 1))
+            yield Request(number, self._pixels[number % NUM_IMAGES], text_ids, length)

@@ -2,8 +2,8 @@ import json
 
 import pytest
 from click.testing import CliRunner
-from support import engines
 
+from inputs import oracle
 from recap_fast.bench import roofline
 from recap_fast.bench.bench import bench
 from recap_fast.bench.config import STAGES, BenchConfig
@@ -28,7 +28,7 @@ def quick_rates():
 
 @pytest.fixture(scope="module")
 def pair(tmp_path_factory):
-    return engines.make_pair(tmp_path_factory.mktemp("bench"))
+    return oracle.make_pair(tmp_path_factory.mktemp("bench"))
 
 
 @pytest.fixture(scope="module")
@@ -126,7 +126,7 @@ def test_one_stage_alone_names_the_slowest(pair):
 
 
 def test_captions_are_those_of_the_engine_however_it_is_fed(pair):
-    requests = engines.random_requests(pair, 5, max_new_tokens=4)
+    requests = oracle.random_requests(pair, 5, max_new_tokens=4)
     engine = pair.open(num_slots=2)
     by_id = {c.id: c.token_ids.tolist() for c in generate_all(engine, requests)}
     assert by_id == {r.id: pair.reference(r) for r in requests}

@@ -4,16 +4,15 @@ import dataclasses
 
 import pytest
 import torch
-from inputs import specs
-from support import engines
 from torch.utils.flop_counter import FlopCounterMode
 
+from inputs import oracle, shapes
 from recap_fast.bench import roofline
 from recap_fast.bench.roofline import Rates, Roofline, Work, difference, operations, snapshot
 from recap_fast.generate.engine import Statistics
 
 TERA = 1e12
-LLAVA_LLAMA3_8B = specs.llava_llama3_8b()
+LLAVA_LLAMA3_8B = shapes.llava_llama3_8b()
 PREFIX, NEW = 20, 600
 RATES = Rates(precisions=("bfloat16", "bfloat16"), linear=788e12, other=788e12, copy=4.3e12)
 
@@ -86,8 +85,8 @@ def test_bandwidth_is_of_the_steps_that_only_decode(monkeypatch):
 
 def test_operations_are_those_that_torch_counts_in_transformers(tmp_path):
     """Prefill of one image, without our savings: the last layer for all rows, and no position computed before."""
-    pair = engines.make_pair(tmp_path)
-    request = engines.random_requests(pair, 1)[0]
+    pair = oracle.make_pair(tmp_path)
+    request = oracle.random_requests(pair, 1)[0]
     inputs = pair.inputs(request.pixels, request.text_ids)
     new = inputs["input_ids"].shape[1]
     with FlopCounterMode(display=False) as counter, torch.inference_mode():

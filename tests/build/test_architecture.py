@@ -1,8 +1,9 @@
 import json
 
 import pytest
-from inputs import checkpoints
 
+from inputs import checkpoints
+from inputs.shapes import SHAPES
 from recap_fast.build.architecture import Architecture, read_architecture
 from recap_fast.errors import ConfigError
 from recap_fast.generate.spec import RopeSpec, TextSpec, VisionSpec
@@ -143,7 +144,7 @@ def test_tied_head_may_be_said_in_either_place(tmp_path):
 
 def test_tower_may_be_a_folder(tmp_path):
     checkpoints.make_checkpoint(tmp_path, "original")
-    assert read_architecture(tmp_path).vision.hidden_size == checkpoints.VISION["hidden_size"]
+    assert read_architecture(tmp_path).vision.hidden_size == SHAPES["tiny"].vision.hidden_size
 
 
 @pytest.mark.parametrize(

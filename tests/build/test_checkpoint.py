@@ -2,9 +2,9 @@ import json
 
 import pytest
 import torch
-from inputs import checkpoints
 from safetensors.torch import load_file, save_file
 
+from inputs import checkpoints
 from recap_fast.build.architecture import read_architecture
 from recap_fast.build.checkpoint import canonical_name, open_checkpoint
 from recap_fast.build.weights import expected_shapes

@@ -9,9 +9,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from inputs import checkpoints, vocabularies
 from safetensors.torch import load_file, save_file
 
+from inputs import checkpoints, vocabularies
+from inputs.shapes import SHAPES
 from recap_fast.build.engine_directory import build_engine
 from recap_fast.errors import ConfigError
 from recap_fast.generate.spec import EngineSpec
@@ -85,7 +86,7 @@ def test_engine_json_says_all(tmp_path, checkpoint):
     assert (spec.name, spec.precision, spec.preprocess.mode) == ("checkpoint", "float32", "pad")
     assert spec.prompt.template == "llama3"
     assert spec.stop_ids == (tokenizer.special_id("<|end_of_text|>"), tokenizer.special_id("<|eot_id|>"))
-    assert spec.vision.num_layers == checkpoints.VISION["num_hidden_layers"] - 1
+    assert spec.vision.num_layers == SHAPES["tiny"].vision.num_layers
 
 
 def test_engines_of_before_there_were_cards_and_kv_precisions_still_load(tmp_path, checkpoint):

@@ -6,11 +6,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from inputs import checkpoints
 from safetensors.torch import load_file
-from support.engines import caption_all, random_requests
+from support.engines import caption_all
 from support.tensorrt_fake import builder
 
+from inputs import checkpoints
+from inputs.oracle import random_requests
 from recap_fast.build.engine_directory import build_engine
 from recap_fast.errors import ConfigError, EngineError
 from recap_fast.generate.spec import EngineSpec

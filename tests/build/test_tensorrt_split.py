@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from inputs import checkpoints
 from transformers import AutoModelForCausalLM
 
+from inputs import checkpoints
 from recap_fast.build.architecture import read_architecture
 from recap_fast.build.checkpoint import open_checkpoint
 from recap_fast.build.engine_directory import build_engine

@@ -2,9 +2,9 @@ import hashlib
 
 import pytest
 import torch
-from inputs import checkpoints
 from safetensors.torch import load_file, save_file
 
+from inputs import checkpoints
 from recap_fast.build import weights
 from recap_fast.build.architecture import read_architecture
 from recap_fast.build.checkpoint import open_checkpoint

@@ -8,10 +8,10 @@ import sys
 import click
 import pytest
 from click.testing import CliRunner
-from inputs import checkpoints
 from support import runs
 from support.terminal import Terminal
 
+from inputs import checkpoints
 from recap_fast.bench import tune as tuning
 from recap_fast.cli.main import cli
 from recap_fast.generate.spec import Sizes

@@ -9,9 +9,10 @@ import pytest
 import scenes
 import torch
 from PIL import Image
-from support.engines import Pair, caption_all
+from support.engines import caption_all
 from transformers import LlavaForConditionalGeneration
 
+from inputs.oracle import Pair
 from recap_fast.build.engine_directory import build_engine
 from recap_fast.decode.decoder import make_decoder
 from recap_fast.generate.prepared import PreparedEngine

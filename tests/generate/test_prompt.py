@@ -5,8 +5,8 @@ import pytest
 import tokenizers
 from hypothesis import given
 from hypothesis import strategies as st
-from inputs import vocabularies
 
+from inputs import vocabularies
 from recap_fast.bench.synthetic import SPECIAL_TOKENS
 from recap_fast.build.recipe import PROMPT
 from recap_fast.errors import ConfigError

@@ -1,14 +1,14 @@
 import json
 
 import pytest
-from support import specs
 
+from inputs import shapes
 from recap_fast.errors import ConfigError
 from recap_fast.generate.spec import EngineSpec, Sizes
 
 
 def test_engine_json_gives_back_what_was_saved(tmp_path):
-    spec = specs.llava_llama3_8b(
+    spec = shapes.llava_llama3_8b(
         cards={"H200": Sizes(num_slots=448, prefill_images=8)},
         backend_data={"flow": "trt", "limits": {"max_batch_size": 4}},
         stop_ids=(7, 9),
@@ -18,7 +18,7 @@ def test_engine_json_gives_back_what_was_saved(tmp_path):
 
 
 def test_the_file_is_that_of_the_first_version(tmp_path):
-    specs.llava_llama3_8b(backend_data={"flow": "trt"}).save(tmp_path)
+    shapes.llava_llama3_8b(backend_data={"flow": "trt"}).save(tmp_path)
     content = json.loads((tmp_path / "engine.json").read_text())
     assert list(content) == [
         *("format", "name", "backend", "precision", "kv_precision", "vision", "text", "preprocess", "prompt"),
@@ -28,7 +28,7 @@ def test_the_file_is_that_of_the_first_version(tmp_path):
     for name in ("kv_precision", "cards", "tensorrt_llm", "notice"):  # which it did not have from the start
         del content[name]
     (tmp_path / "engine.json").write_text(json.dumps(content))
-    assert EngineSpec.load(tmp_path) == specs.llava_llama3_8b()
+    assert EngineSpec.load(tmp_path) == shapes.llava_llama3_8b()
 
 
 @pytest.mark.parametrize(
@@ -41,7 +41,7 @@ def test_the_file_is_that_of_the_first_version(tmp_path):
     ],
 )
 def test_another_file_is_refused(tmp_path, change, message):
-    specs.llava_llama3_8b().save(tmp_path)
+    shapes.llava_llama3_8b().save(tmp_path)
     content = json.loads((tmp_path / "engine.json").read_text())
     (tmp_path / "engine.json").write_text(json.dumps({**content, **change}))
     with pytest.raises(ConfigError, match=message):

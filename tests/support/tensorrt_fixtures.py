@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 import torch
-from support.engines import Pair, make_pair
 from support.tensorrt_fake.package import installed
 from support.tensorrt_fake.strict import Fake, Faults
 
+from inputs.oracle import Pair, make_pair
 from recap_fast.build.engine_directory import build_engine
 from recap_fast.generate.engine import Engine, EngineOptions
 from recap_fast.generate.prepared import PreparedEngine

@@ -1,6 +1,6 @@
 """What all contestants share: the job that the driver wrote, the images, and the exchange with the driver.
 
-A contestant is a script, started with the interpreter of its own virtual environment and the path of a job. It opens
+A contestant is a module, started with the interpreter of its own virtual environment and the path of a job. It opens
 its engine, which is not timed, and speaks JSON lines on its standard input and output:
 
     contestant:  {"versions": {"torch": "2.13.0"}}
@@ -36,9 +36,13 @@ class Job:
     """Has the JPEGs in images/; a contestant may keep what it converts there."""
     checkpoint: str
     """LLaVA with Llama, in the Hub's layout."""
+    recipe: str
+    """What engines of ours are built by."""
     prefix_ids: list[int]
     suffix_ids: list[int]
     """Prompt: token ids before and after the image."""
+    stop_ids: list[int]
+    """At which a caption would end, were its length not given."""
     image_token_id: int
     num_image_tokens: int
     image_size: int
@@ -53,6 +57,8 @@ class Job:
     threads: int = 1
     device: str = "cpu"
     max_new_tokens: int = 128
+    gpu_memory: float = 0.4
+    """Share of the card's memory that a contestant takes which takes what it is given: others are on it at once."""
     settings: dict[str, Any] = dataclasses.field(default_factory=dict)
     """Of this contestant, such as its batch size."""
 

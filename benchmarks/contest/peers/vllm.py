@@ -18,8 +18,6 @@ from contest.peers.protocol import Images, Job, Pass, serve
 PRELOADED = ("libtcmalloc_minimal.so.4", "libiomp5.so")
 """Libraries that vLLM asks for on a CPU."""
 CACHE_GB = 2
-DEFAULTS = {"enable_prefix_caching": False, "gpu_memory_utilization": 0.4}
-"""Where settings do not say otherwise. The other contestants are on the card, too."""
 FP8 = {"dtype": "bfloat16", "quantization": "fp8"}
 """It quantizes when it loads: weights with a scale for each matrix, activations with one for each batch."""
 
@@ -41,8 +39,9 @@ class VLLM:
             limit_mm_per_prompt={"image": 1},
             mm_processor_cache_gb=0,
             kv_cache_dtype=job.kv_precision,
+            gpu_memory_utilization=job.gpu_memory,
             **precision,
-            **(DEFAULTS | job.settings),
+            **{"enable_prefix_caching": False, **job.settings},
         )
 
     def run(self, lengths: Sequence[int], *, resized: bool = True) -> Pass:

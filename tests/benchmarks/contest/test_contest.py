@@ -1,20 +1,23 @@
 """benchmarks/contest with peers that err, and for real: recap-fast beside transformers on a tiny model."""
 
+import dataclasses
 import json
 import os
 import sys
 from pathlib import Path
 
 import pytest
-from contest import command, contestants
-from contest.comparison import Contest
-from contest.contestants import Candidate, ContestantError, Kind, Process
-from contest.peers.protocol import Job
-from inputs import checkpoints
-from inputs.workload import MismatchError
 from support.guard import wait_until
 
+from contest import command
+from contest.contest import Contest, MismatchError, check, cut
+from contest.contestants import Candidate, ContestantError, Process, check_installed
+from contest.kinds import KINDS, Kind
+from contest.peers.protocol import Job
+from inputs import checkpoints
+
 LENGTHS = [5, 7, 6]
+OURS = Candidate("recap-fast", "float32")
 SETTINGS = ({"seconds": 3.0}, {"seconds": 1.5}, {"seconds": 6.0})
 
 
@@ -24,8 +27,10 @@ def job(tmp_path):
     return Job(
         folder=str(tmp_path),
         checkpoint="none",
+        recipe="none",
         prefix_ids=[1],
         suffix_ids=[2],
+        stop_ids=[3],
         image_token_id=3,
         num_image_tokens=4,
         image_size=8,
@@ -38,9 +43,9 @@ def job(tmp_path):
 @pytest.fixture
 def start(job, monkeypatch):
     """Starts candidates as fake peers: those of recap-fast, too."""
-    settings = {"float32": SETTINGS, "bfloat16": ({},)}
-    fake = Kind("fake_peer", "numpy", "pip install fake", settings, str(Path(__file__).parent))
-    monkeypatch.setattr(contestants, "KINDS", {"recap-fast": fake, "fake": fake})
+    fake = Kind("fake_peer", "numpy", "pip install fake", {}, str(Path(__file__).parent))
+    for name in ("recap-fast", "fake"):
+        monkeypatch.setitem(KINDS, name, fake)
     started = []
 
     def start(candidate):
@@ -54,8 +59,8 @@ def start(job, monkeypatch):
 
 
 def compare(start, fault, precision="float32"):
-    ours, peer = Candidate("recap-fast", "float32"), Candidate("fake", precision, {"fault": fault})
-    return Contest(start, LENGTHS).compare("test", {"recap-fast": [ours], "fake": [peer]}, repeat=2)
+    peer = Candidate("fake", precision, {"fault": fault})
+    return Contest(start, LENGTHS, OURS).compare("test", {"recap-fast": [OURS], "fake": [peer]}, repeat=2)
 
 
 def test_equal_captions_give_a_ratio(start):
@@ -71,8 +76,8 @@ def test_equal_captions_give_a_ratio(start):
 
 def test_the_fastest_settings_are_chosen(start):
     peers = [Candidate("fake", "float32", settings) for settings in SETTINGS]
-    contest = Contest(start, LENGTHS)
-    found = contest.compare("test", {"recap-fast": [Candidate("recap-fast", "float32")], "fake": peers}, repeat=1)
+    contest = Contest(start, LENGTHS, OURS)
+    found = contest.compare("test", {"recap-fast": [OURS], "fake": peers}, repeat=1)
     assert found.entries["fake"].candidate == peers[1]
     assert found.ratio("fake") == pytest.approx(1.5)
     assert list(found.tried.values()) == [1.0, 2.0, 0.5]
@@ -80,13 +85,13 @@ def test_the_fastest_settings_are_chosen(start):
 
 def test_a_setting_that_fails_is_passed_over_while_another_works(start, capfd):
     peers = [Candidate("fake", "float32", settings) for settings in ({"fault": "cannot open"}, *SETTINGS)]
-    candidates = {"recap-fast": [Candidate("recap-fast", "float32")], "fake": peers}
-    found = Contest(start, LENGTHS).compare("test", candidates, repeat=1)
+    candidates = {"recap-fast": [OURS], "fake": peers}
+    found = Contest(start, LENGTHS, OURS).compare("test", candidates, repeat=1)
     assert found.entries["fake"].candidate == peers[2]
     assert "no such weights" in capfd.readouterr().err
     broken = [Candidate("fake", "float32", {"fault": "cannot open", "n": n}) for n in range(2)]
     with pytest.raises(ContestantError, match="no such weights"):
-        Contest(start, LENGTHS).compare("test", {**candidates, "fake": broken}, repeat=1)
+        Contest(start, LENGTHS, OURS).compare("test", {**candidates, "fake": broken}, repeat=1)
 
 
 @pytest.mark.parametrize(
@@ -100,6 +105,35 @@ def test_a_setting_that_fails_is_passed_over_while_another_works(start, capfd):
 def test_wrong_output_fails(start, fault, message):
     with pytest.raises(MismatchError, match=f"^fake float32 .*{message}"):
         compare(start, fault)
+
+
+def test_captions_as_long_as_ours_end_behind_the_first_stop_token(start):
+    contest = Contest(start, LENGTHS, OURS, stop_ids=[102, 200, 204])
+    found = contest.compare("test", {"recap-fast": [OURS], "fake": [Candidate("fake", "float32")]}, repeat=1)
+    assert found.lengths == [5, 3, 1]
+
+
+def test_a_caption_without_a_stop_token_is_kept_whole():
+    assert cut([5, 6, 7], [8]) == [5, 6, 7]
+    assert cut([5, 6, 7], [7, 6]) == [5, 6]
+
+
+def test_check_accepts_equal_captions():
+    check("x", [[1, 2], [3]], [2, 1], [[1, 2], [3]])
+
+
+@pytest.mark.parametrize(
+    ("captions", "message"),
+    [
+        ([[1, 2]], "x returned 1 captions for 2 images"),
+        ([[1], [3]], "x, image 0: 1 tokens, 2 were asked for"),
+        ([[1, 2], [3, 4]], "x, image 1: 2 tokens, 1 were asked for"),
+        ([[1, 9], [3]], "x, image 0: token 1 is 9, in the first captions it is 2"),
+    ],
+)
+def test_check_refuses_what_differs(captions, message):
+    with pytest.raises(MismatchError, match=message):
+        check("x", captions, [2, 1], [[1, 2], [3]])
 
 
 def test_in_lower_precision_wrong_tokens_are_counted(start):
@@ -139,12 +173,11 @@ def test_a_peer_is_stopped_between_passes(start):
 
 @pytest.mark.parametrize("python", [sys.executable, "/no/such/python"])
 def test_a_peer_that_is_not_installed_says_how_to_install_it(monkeypatch, python):
-    kind = Kind("none", "no_such_module", "pip install fake", {})
-    monkeypatch.setitem(contestants.KINDS, "fake", kind)
+    monkeypatch.setitem(KINDS, "fake", Kind("none", "no_such_module", "pip install fake", {}))
     with pytest.raises(
         ContestantError, match=f"fake is not installed for {python}: .*pip install fake.*--python fake="
     ):
-        contestants.check_installed("fake", python)
+        check_installed("fake", python)
 
 
 def test_best_takes_all_precisions_of_each():
@@ -161,9 +194,8 @@ def test_best_takes_all_precisions_of_each():
 def test_main_beside_transformers_writes_figures_and_how_they_were_made(tmp_path, capsys, monkeypatch):
     checkpoints.make_checkpoint(tmp_path / "tiny", "hf4", preprocess="crop")
     monkeypatch.setitem(command.LENGTHS, "fixed", lambda num: [4, 9, 6][:num])
-    kind = contestants.KINDS["transformers"]
-    batches = {"float32": ({"batch": 2},)}
-    monkeypatch.setitem(contestants.KINDS, "transformers", Kind(kind.peer, kind.module, "", batches))
+    batches = {"cpu": {"float32": {"batch-2": {"batch": 2}}}}
+    monkeypatch.setitem(KINDS, "transformers", dataclasses.replace(KINDS["transformers"], settings=batches))
     output = tmp_path / "2026-01-01_machine_peers"
     arguments = ["--checkpoint", str(tmp_path / "tiny"), "--images", "3", "--lengths", "fixed", "--repeat", "1"]
     assert command.main([*arguments, "--threads", "1", "--output", str(output)]) == 0
@@ -173,6 +205,13 @@ def test_main_beside_transformers_writes_figures_and_how_they_were_made(tmp_path
     assert comparison["different_captions"] == 3
     assert set(comparison["engines"]) == {"recap-fast", "transformers"}
     assert table in output.with_suffix(".md").read_text()
+
+
+def test_a_setting_is_chosen_by_its_name_and_engines_without_it_keep_theirs():
+    args = command.parse(["--peers", "transformers", "openvino", "--setting", "batch-8"])
+    found = command.choose_candidates(args, "float32")
+    assert [c.settings for c in found["transformers"]] == [{"batch": 8}]
+    assert len(found["openvino"]) == 3
 
 
 def test_main_exits_with_1_and_no_ratio_where_a_peer_is_missing(capsys):

@@ -1,38 +1,34 @@
-"""benchmarks/gpu_command.py with a stand-in for vLLM: what it is asked, the rows of the table, what is left behind."""
+"""The contest's preset for a GPU, with a stand-in for vLLM: what it is asked, the rows, what is left behind."""
 
 import json
 import sys
 from pathlib import Path
 
 import pytest
-from contest import contestants, gpu_command
-from contest.contestants import Kind
-from contest.peers.protocol import Job
-from inputs import models
 
-TINY = {
-    "text": {"hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2, "heads": (4, 2), "vocab": 640},
-    "vision": {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 3, "heads": 2},
-    "image_size": 32,
-    "patch_size": 8,
-}
+from contest import command
+from contest.comparison import Comparison, Entry
+from contest.contest import MismatchError
+from contest.contestants import Candidate
+from contest.kinds import KINDS, Kind
+from contest.peers.protocol import Job
 
 
 @pytest.fixture(autouse=True)
-def tiny(monkeypatch):
-    monkeypatch.setitem(models.SIZES, "6m", TINY)
-    monkeypatch.setitem(gpu_command.LENGTHS, "varied", lambda num: [4, 9, 6][:num])
-    fake = Kind("fake_vllm_peer", "numpy", "pip install vllm", {}, str(Path(__file__).parent))
-    monkeypatch.setitem(contestants.KINDS, "vllm", fake)
+def stand_in(monkeypatch):
+    settings = {"cpu": dict.fromkeys(("bfloat16", "fp8"), KINDS["vllm"].settings["cuda"]["bfloat16"])}
+    fake = Kind("fake_vllm_peer", "numpy", "pip install vllm", settings, str(Path(__file__).parent))
+    monkeypatch.setitem(KINDS, "vllm", fake)
+    monkeypatch.setitem(command.LENGTHS, "varied", lambda num: [4, 9, 6][:num])
 
 
 def arguments(tmp_path, *more):
-    fixed = ["--size", "6m", "--device", "cpu", "--images", "3", "--repeat", "2", "--threads", "1"]
+    fixed = ["--preset", "gpu", "--size", "tiny", "--device", "cpu", "--images", "3", "--repeat", "2", "--threads", "1"]
     return [*fixed, "--work", str(tmp_path), "--output", str(tmp_path / "found"), *more]
 
 
 def test_vllm_runs_with_its_fastest_setting_on_resized_images_and_on_originals(tmp_path, capsys):
-    assert gpu_command.main(arguments(tmp_path, "--precision", "bfloat16")) == 0
+    assert command.main(arguments(tmp_path, "--precision", "bfloat16")) == 0
     table = capsys.readouterr().out.strip()
     (comparison,) = json.loads((tmp_path / "found.json").read_text())["comparisons"]
     assert list(comparison["engines"]) == ["recap-fast", "vllm", "vllm, originals"]
@@ -44,37 +40,41 @@ def test_vllm_runs_with_its_fastest_setting_on_resized_images_and_on_originals(t
     assert len(comparison["tried_images_per_s"]) == 4
     assert "captions as in bfloat16" in table
     assert table in (tmp_path / "found.md").read_text()
+    spec = json.loads((tmp_path / "tiny-contest/engine-bfloat16/engine.json").read_text())
+    assert spec["preprocess"]["mode"] == "crop", "as vLLM's processor does it; our recipe for the real size would pad"
 
 
 def test_a_second_call_finds_checkpoint_and_engines(tmp_path):
     first = arguments(tmp_path, "--precision", "bfloat16", "--setting", "8192")
-    assert gpu_command.main(first) == 0
-    made = (tmp_path / "6m" / "model.safetensors").stat().st_mtime_ns
-    assert gpu_command.main([*first, "--images", "2"]) == 0
-    assert (tmp_path / "6m" / "model.safetensors").stat().st_mtime_ns == made
+    assert command.main(first) == 0
+    made = (tmp_path / "tiny" / "model.safetensors").stat().st_mtime_ns
+    assert command.main([*first, "--images", "2"]) == 0
+    assert (tmp_path / "tiny" / "model.safetensors").stat().st_mtime_ns == made
     (comparison,) = json.loads((tmp_path / "found.json").read_text())["comparisons"]
     assert comparison["lengths"] == [4, 9]
     assert comparison["tried_images_per_s"] == {}, "one setting alone is not tried"
 
 
 def test_fp8_is_asked_of_both_with_the_same_keys_and_values(tmp_path):
-    assert gpu_command.main(arguments(tmp_path, "--precision", "fp8", "--kv-precision", "fp8")) == 0
-    jobs = [Job.read(file) for file in (tmp_path / "6m-contest").glob("*-fp8-*.json")]
+    assert command.main(arguments(tmp_path, "--precision", "fp8", "--kv-precision", "fp8")) == 0
+    jobs = [Job.read(file) for file in (tmp_path / "tiny-contest").glob("*-fp8-*.json")]
     assert {job.kv_precision for job in jobs} == {"fp8"}
-    assert {(job.settings.get("gpu_memory_utilization")) for job in jobs} == {None, 0.45}
-
-
-def test_all_see_the_same_crop(tmp_path):
-    """vLLM's processor crops; recap-fast's recipe for the real model would pad."""
-    assert gpu_command.main(arguments(tmp_path, "--precision", "bfloat16", "--setting", "8192")) == 0
-    spec = json.loads((tmp_path / "6m-contest" / "engine-bfloat16" / "engine.json").read_text())
-    assert spec["preprocess"]["mode"] == "crop"
+    assert {job.gpu_memory for job in jobs} == {0.45}
 
 
 def test_without_vllm_it_says_how_to_install_it_and_leaves_nothing_behind(monkeypatch, tmp_path, capsys):
-    monkeypatch.setitem(contestants.KINDS, "vllm", Kind("none", "no_such_module", "pip install vllm", {}))
-    monkeypatch.setattr(gpu_command, "make_work_folder", lambda _: tmp_path / "work")
+    monkeypatch.setitem(KINDS, "vllm", Kind("none", "no_such_module", "pip install vllm", {}))
+    monkeypatch.setattr(command, "make_work_folder", lambda _: tmp_path / "work")
     (tmp_path / "work").mkdir()
-    assert gpu_command.main(["--size", "6m", "--device", "cpu"]) == 1
+    assert command.main(["--preset", "gpu", "--size", "tiny", "--device", "cpu"]) == 1
     assert f"contest: vllm is not installed for {sys.executable}" in capsys.readouterr().err
     assert not (tmp_path / "work").exists()
+
+
+def test_where_too_few_captions_agree_the_contest_fails():
+    agreed = {"equal_captions": 0.9, "mean_equal_tokens": 20.0}
+    entries = {"vllm": Entry(Candidate("vllm", "fp8"), {}, [1.0], agreed)}
+    found = Comparison("test", [5], entries, {}, "bfloat16", 1)
+    command.check_agreement(found, 0.9)
+    with pytest.raises(MismatchError, match=r"vllm: 90\.0% of its captions .* not 97\.0%"):
+        command.check_agreement(found, 0.97)

@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
-from suite import command, end_to_end, gemm, loader, model, ops, parity, step, transformers
-from suite.kernels import kind_of, table
-from suite.setting import Found, Setting
-from support import engines
 
+from inputs import oracle
 from recap_fast.generate.ops import plain
+from suite import agreement, command, demo, end_to_end, gemm, loader, model, ops, parity, step
+from suite.kernels import kind_of, table
+from suite.setting import Findings, Setting
 
 
 @pytest.fixture(scope="module")
@@ -27,9 +27,9 @@ def verdicts(found):
 
 def test_the_made_up_engine_has_the_prompt_of_llama_3(setting):
     made = model.make(setting, "bfloat16")
-    text_ids = made.prompts.text_ids({})[0]
-    assert (len(made.prefix_ids), len(text_ids)) == (5, 22)  # as with Llama 3's own vocabulary
-    assert made.spec.text.vocab_size == max(*made.prefix_ids, *text_ids) + 3
+    prefix_ids, text_ids = made.prompts.prefix_ids.tolist(), made.prompts.text_ids({})[0]
+    assert (len(prefix_ids), len(text_ids)) == (5, 22)  # as with Llama 3's own vocabulary
+    assert made.spec.text.vocab_size == max(*prefix_ids, *text_ids) + 3
 
 
 def test_eight_bits_are_those_of_the_bfloat16_engine(setting):
@@ -97,13 +97,13 @@ def test_matrix_products_have_rates(setting):
 
 @pytest.fixture(scope="module")
 def pair(setting):
-    return engines.make_pair(setting.work / "pair")
+    return oracle.make_pair(setting.work / "pair")
 
 
 def test_a_token_that_is_not_transformers_is_found(setting, pair):
-    requests = parity._requests(pair, 3)
+    requests = oracle.random_requests(pair, 3, max_new_tokens=8)
     truth = [pair.reference(request, []) for request in requests]
-    right, wrong = Found(setting.work / "right.json"), Found(setting.work / "wrong.json")
+    right, wrong = Findings(setting.work / "right.json"), Findings(setting.work / "wrong.json")
     parity._float32(right, setting, "x", pair, requests, truth, [(2, 1)])
     assert [(line.figure, line.met) for line in right.lines] == [("3 of 3", True), ("3 of 3", True)]
     truth[1][-1] ^= 1
@@ -112,7 +112,7 @@ def test_a_token_that_is_not_transformers_is_found(setting, pair):
 
 
 def test_the_gap_of_another_token_is_how_much_less_likely_it_is(pair):
-    request = parity._requests(pair, 1)[0]
+    request = oracle.random_requests(pair, 1, max_new_tokens=8)[0]
     ids = pair.reference(request, [])
     assert parity._gap(pair, request, ids, ids) is None
     text = np.concatenate([request.text_ids, np.array(ids[:3], np.int32)])
@@ -127,8 +127,8 @@ def test_eight_bits_of_the_demo_engine_agree(setting, monkeypatch):
     found = setting.find("demo")
     parity._eight_bits(found, setting, 1)
     assert [line.met for line in found.lines] == [True, True, True]
-    said = parity._Demo.next_tokens
-    monkeypatch.setattr(parity._Demo, "next_tokens", lambda *a: [token ^ 1 for token in said(*a)])
+    said = demo.DemoEngine.next_tokens
+    monkeypatch.setattr(demo.DemoEngine, "next_tokens", lambda *a: [token ^ 1 for token in said(*a)])
     parity._eight_bits(found, setting, 1)
     assert [line.met for line in found.lines[3:]] == [False, False, False]
 
@@ -168,22 +168,20 @@ def test_decoders_are_measured(setting, monkeypatch):
 
 def test_a_whole_run_is_measured(setting):
     found = end_to_end.run(setting)
-    assert found.details["summary"]["captioned"] == end_to_end.TINY_IMAGES
-    assert found.details["summary"]["tokens_per_caption"] == end_to_end.TINY_TOKENS
+    assert found.details["run"]["captioned"] == end_to_end.TINY_IMAGES
+    assert found.details["run"]["num_tokens"] == end_to_end.TINY_IMAGES * end_to_end.TINY_TOKENS
     assert found.details["alone"] > 0
 
 
-def test_transformers_gets_the_engines_weights(setting):
-    made = model.make(setting, "bfloat16")
-    theirs = transformers.load(made, "cpu").float()
-    pixels = made.random_pixels(2)
-    inputs = transformers._inputs(made, pixels, "cpu")
-    given = {**inputs, "pixel_values": inputs["pixel_values"].float()}
-    captions = transformers.generate(theirs, given, 3)
-    assert [len(ids) for ids in captions] == [3, 3]
-    found = transformers.run(setting)
-    assert [ids[0] for ids in found.details["captions"]] == [ids[0] for ids in captions]
-    assert next(line.figure for line in found.lines if "first tokens" in line.what) == "100%"
+def test_captions_of_all_precisions_are_counted(setting, monkeypatch):
+    monkeypatch.setattr(agreement, "VARIANTS", (agreement.REFERENCE, ("bfloat16", "pillow"), ("float32", "none")))
+    monkeypatch.setattr(agreement, "TINY_SCENES", 14)
+    found = agreement.run(setting)
+    row = found.details["float32, pillow"]
+    assert row["as_reference"] == 1.0
+    assert row["right"] > 0.5
+    assert found.details["bfloat16, pillow"]["as_reference"] > 0.5
+    assert "--decoder is 'none'" in found.details["errors"]["float32, none"]
 
 
 @pytest.mark.parametrize(
@@ -214,7 +212,7 @@ def test_the_profile_says_where_time_goes():
 def test_one_failure_costs_no_other(setting, monkeypatch, capsys):
     monkeypatch.setitem(command.PARTS, "no_such_part", 60)
     given = {"device": "cpu", "size": "tiny", "num_slots": None, "prefill_images": None, "work": str(setting.work)}
-    results = command.run_all(["no_such_part", "gemm"], given, 2.0)
+    *_, results = command.run_all(["no_such_part", "gemm"], given, 2.0)
     assert results["no_such_part"]["error"] == "exit code 1"
     assert "No module named 'suite.no_such_part'" in results["no_such_part"]["output"]
     assert results["gemm"]["error"] is None
@@ -233,7 +231,7 @@ def test_a_part_that_hangs_is_stopped(setting):
 
 
 def test_what_does_not_fit_into_the_minutes_is_left_out(setting):
-    results = command.run_all(["gemm"], {"work": str(setting.work)}, 0.0)
+    (results,) = command.run_all(["gemm"], {"work": str(setting.work)}, 0.0)
     assert results["gemm"]["error"] == "no time left"
 
 

@@ -9,8 +9,9 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
-from support.engines import caption_all, random_requests
+from support.engines import caption_all
 
+from inputs.oracle import random_requests
 from recap_fast.bench.tune import tune
 from recap_fast.errors import ConfigError, EngineError
 from recap_fast.generate.engine import Sampling

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from support.engines import random_requests
 from support.tensorrt_fake.package import installed
 from support.tensorrt_fake.strict import TrapError
 
+from inputs.oracle import random_requests
 from recap_fast.build.checkpoint import open_checkpoint
 from recap_fast.build.tensorrt_split import write_language_model
 

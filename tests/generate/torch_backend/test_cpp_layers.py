@@ -7,9 +7,9 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from inputs import specs
 from torch import Tensor
 
+from inputs import shapes
 from recap_fast.generate.ops import Rows, cpp, plain
 from recap_fast.generate.spec import RopeSpec, TextSpec, VisionSpec
 from recap_fast.generate.torch_backend import step
@@ -369,7 +369,7 @@ def test_gelu_is_within_3e_7() -> None:
     [("float32", torch.float32, True), ("float32", torch.float8_e4m3fn, False), ("bfloat16", torch.bfloat16, False)],
 )
 def test_what_is_not_float32_throughout_stays_in_python(precision: str, kv_dtype: torch.dtype, whole: bool) -> None:
-    spec = specs.llava_llama3_8b(precision=precision, vision=vision_spec(), text=text_spec())
+    spec = shapes.llava_llama3_8b(precision=precision, vision=vision_spec(), text=text_spec())
     weights = {**vision_weights(spec.vision, 40, 0), **text_weights(spec.text, 0)}
     weights = {name: weight.to(getattr(torch, precision)) for name, weight in weights.items()}
     tower, llama = step.make_model(spec, weights, NUM_POSITIONS, kv_dtype, cpp)

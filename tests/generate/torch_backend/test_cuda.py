@@ -7,8 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from support.engines import Pair, caption_all, make_pair, random_requests
+from support.engines import caption_all
 
+from inputs.oracle import Pair, make_pair, random_requests
 from recap_fast.errors import ConfigError
 from recap_fast.generate.engine import Sampling
 

@@ -6,8 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from support.engines import Pair, caption_all, make_pair, random_requests
+from support.engines import caption_all
 
+from inputs.oracle import Pair, make_pair, random_requests
 from recap_fast.errors import ConfigError, EngineError
 from recap_fast.generate.engine import EngineOptions, Sampling
 from recap_fast.generate.ops import plain

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from inputs import specs
-from support.engines import make_pair
 
+from inputs import shapes
+from inputs.oracle import make_pair
 from recap_fast.build.recipe import find_recipe, load_recipe
 from recap_fast.errors import ConfigError
 from recap_fast.generate.spec import Sizes, SlotShape
@@ -23,7 +23,7 @@ def sizes(num_slots, prefill_images=8):
 
 
 def plan(num_slots=448, prefill_images=8, shape=SHAPE, **changed):
-    return plan_memory(specs.llava_llama3_8b(**changed), shape, sizes(num_slots, prefill_images))
+    return plan_memory(shapes.llava_llama3_8b(**changed), shape, sizes(num_slots, prefill_images))
 
 
 def test_weights_of_eight_billion_parameters():
@@ -59,7 +59,7 @@ def test_the_largest_moment_is_counted():
     assert plan(precision="int8").activations == rows * 4096 * 2 + rows * (2 * 4096 * 2 + 2 * 14336 * 6)
     short = dataclasses.replace(SHAPE, max_text_tokens=1)
     few = plan(1, 1, short)
-    wide = dataclasses.replace(specs.llava_llama3_8b().vision, intermediate_size=1 << 16)
+    wide = dataclasses.replace(shapes.llava_llama3_8b().vision, intermediate_size=1 << 16)
     with_wide = plan(1, 1, short, vision=wide)
     assert (
         with_wide.activations - few.activations == 577 * (2 * 1024 + 3 * 65536) * 2 - 578 * (2 * 4096 + 3 * 14336) * 2
@@ -70,14 +70,14 @@ def test_the_largest_moment_is_counted():
 
 @pytest.mark.parametrize("free_gib", [30, 40.7, 55, 79])
 def test_as_many_slots_as_fit_in_sixteens(free_gib):
-    spec, free = specs.llava_llama3_8b(), int(free_gib * GIB)
+    spec, free = shapes.llava_llama3_8b(), int(free_gib * GIB)
     slots = fit_slots(spec, SHAPE, sizes(10_000), free)
     assert slots % 16 == 0
     assert plan(slots).total <= free < plan(slots + 16).total
 
 
 def test_no_more_slots_than_wanted_and_few_where_there_is_little_room():
-    spec = specs.llava_llama3_8b()
+    spec = shapes.llava_llama3_8b()
     assert fit_slots(spec, SHAPE, sizes(448), 200 * GIB) == 448
     assert fit_slots(spec, SHAPE, sizes(37), 200 * GIB) == 37
     free = plan(5, 5).total
@@ -86,7 +86,7 @@ def test_no_more_slots_than_wanted_and_few_where_there_is_little_room():
 
 
 def test_what_does_not_fit_is_refused_with_its_sum():
-    spec = specs.llava_llama3_8b()
+    spec = shapes.llava_llama3_8b()
     check_fit(spec, SHAPE, sizes(448), plan().total)
     message = (
         r"does not fit NVIDIA A100-SXM4-40GB: with num_slots 448 and prefill_images 8 it takes 60\.2 GiB \(weights "
@@ -101,8 +101,8 @@ def test_weights_alone_that_do_not_fit_are_refused():
     with pytest.raises(
         ConfigError, match=r"num_slots 1 and prefill_images 1 .* few. Build the engine with --precision"
     ):
-        fit_slots(specs.llava_llama3_8b(), SHAPE, sizes(448), 12 * GIB)
-    smallest = specs.llava_llama3_8b(precision="fp8", kv_precision="fp8")
+        fit_slots(shapes.llava_llama3_8b(), SHAPE, sizes(448), 12 * GIB)
+    smallest = shapes.llava_llama3_8b(precision="fp8", kv_precision="fp8")
     with pytest.raises(ConfigError, match=r"GiB too few. Use a larger device\."):
         fit_slots(smallest, SHAPE, sizes(448), 8 * GIB)
 
@@ -125,7 +125,7 @@ RECIPES = sorted(p.stem for p in (Path(__file__).parents[3] / "engines").glob("l
 @pytest.mark.parametrize("name", RECIPES)
 def test_the_sums_in_the_recipes_are_right_and_fit(name):
     recipe = load_recipe(name)
-    spec = specs.llava_llama3_8b(precision=recipe.precision, kv_precision=recipe.kv_precision)
+    spec = shapes.llava_llama3_8b(precision=recipe.precision, kv_precision=recipe.kv_precision)
     row = r'^"(.+)" += {.*}  # ([\d.]+) \+ ([\d.]+) \+ ([\d.]+) = ([\d.]+) of (\d+)$'
     sums = {card: tuple(map(float, rest)) for card, *rest in re.findall(row, find_recipe(name).read_text(), re.M)}
     assert sums.keys() == recipe.cards.keys() != set()

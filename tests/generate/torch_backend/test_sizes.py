@@ -1,6 +1,6 @@
 import pytest
-from inputs import specs
 
+from inputs import shapes
 from recap_fast.errors import ConfigError
 from recap_fast.generate.engine import EngineOptions
 from recap_fast.generate.spec import Limits, Sizes
@@ -17,7 +17,7 @@ TUNED = Sizes(num_slots=200, prefill_images=6)
 
 def choose(tuned=None, *, device="NVIDIA H200", free_gib=139, limits=None, **options):
     changed = {"cards": CARDS} if limits is None else {"cards": CARDS, "limits": limits}
-    spec = specs.llava_llama3_8b(**changed)
+    spec = shapes.llava_llama3_8b(**changed)
     return choose_sizes(
         spec,
         spec.slot_shape(7),
@@ -45,7 +45,7 @@ def sizes(num_slots, prefill_images):
     ],
 )
 def test_a_card_is_found_by_the_words_of_its_name(device, expected):
-    assert default_sizes(specs.llava_llama3_8b(cards=CARDS), device, is_cpu=False) == expected
+    assert default_sizes(shapes.llava_llama3_8b(cards=CARDS), device, is_cpu=False) == expected
 
 
 def test_asked_for_comes_before_tuned_before_the_card_before_the_limits():
