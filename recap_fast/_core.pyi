@@ -1,4 +1,5 @@
 """The C++ core (csrc/): tokenizer, packing, Parquet writer. Everything here releases the GIL while it works.
+What does not fit raises TypeError or ValueError.
 
 Import pyarrow before it, and compare `ARROW_VERSION`: recap_fast/arrow_core.py does both and passes this module on.
 """
@@ -48,14 +49,11 @@ class Tokenizer:
     def vocab_size(self) -> int:
         """The largest id plus one, special tokens included."""
 
-    def encode(self, text: str, allow_special: bool = False) -> NDArray[np.int32]:
-        """Token ids [n]. Special tokens in the text stay text unless `allow_special`.
+    def encode(self, text: str) -> NDArray[np.int32]:
+        """Token ids [n]. Special tokens in the text stay text.
 
         Raises ValueError (UnicodeEncodeError) for text with lone surrogates.
         """
-
-    def encode_batch(self, texts: Sequence[str]) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
-        """Token ids of all texts in a row, and the offsets [len(texts) + 1] of each; special tokens stay text."""
 
     def detokenize(self, ids: NDArray[np.int32], offsets: NDArray[np.int64]) -> list[str]:
         """The text of each row ids[offsets[i]:offsets[i + 1]], special tokens left out.
@@ -63,52 +61,6 @@ class Tokenizer:
         Bytes that are not UTF-8 become U+FFFD as in `bytes.decode("utf-8", "replace")`, which is also what the
         `tokenizers` library does. Raises ValueError for ids and offsets out of range.
         """
-
-    def token_to_id(self, text: str) -> int | None:
-        """The id of a special token, or of the ordinary token with these bytes (" the", not "Ġthe")."""
-
-@final
-class PackedPrompts:
-    """The inputs of one prefill: `rows` prompts of `num_image_tokens` image rows and `width` text rows each.
-
-    Flat rows are those of the matrix [rows * (num_image_tokens + width)] of new positions.
-    """
-
-    def __init__(
-        self,
-        *,
-        text_ids: NDArray[np.int32],
-        lengths: NDArray[np.int32],
-        last_rows: NDArray[np.int64],
-        positions: NDArray[np.int64],
-        image_rows: NDArray[np.int64],
-        text_rows: NDArray[np.int64],
-    ) -> None:
-        """The caller's own arrays (pinned memory, say) for `pack_prompts` to fill: contiguous, of these dtypes."""
-
-    @property
-    def text_ids(self) -> NDArray[np.int32]:
-        """[rows, width], 0 after the end of each text."""
-
-    @property
-    def lengths(self) -> NDArray[np.int32]:
-        """[rows], tokens of each text."""
-
-    @property
-    def last_rows(self) -> NDArray[np.int64]:
-        """[rows], the flat row of each prompt's last token; of its last image token where it has no text."""
-
-    @property
-    def positions(self) -> NDArray[np.int64]:
-        """[rows], the position of the first generated token: prefix + image tokens + text."""
-
-    @property
-    def image_rows(self) -> NDArray[np.int64]:
-        """[rows * num_image_tokens], the flat rows of the image tokens."""
-
-    @property
-    def text_rows(self) -> NDArray[np.int64]:
-        """[rows * width], the flat rows of `text_ids`, padding included."""
 
 def pack_rows(rows: Sequence[NDArray[np.int32]]) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
     """All rows in one array, and the offsets [len(rows) + 1] of each."""
@@ -120,12 +72,17 @@ def pack_prompts(
     *,
     prefix_length: int = 0,
     rows: int | None = None,
-    out: PackedPrompts | None = None,
-) -> PackedPrompts:
-    """Packs the texts after the images into the inputs of a prefill, into `out` where it is given.
+) -> tuple[NDArray[np.int32], NDArray[np.int64], NDArray[np.int64]]:
+    """The inputs of one prefill: `rows` prompts of `num_image_tokens` image rows and `width` text rows each.
 
-    `rows` is len(texts) unless given; rows beyond the texts are prompts without text. Raises ValueError for a text
-    longer than `width`, for more texts than rows, and for an `out` of other sizes.
+    `rows` is len(texts) unless given; rows beyond the texts are prompts without text. Returns
+
+    - text ids [rows, width], 0 after the end of each text;
+    - the row of each prompt's last token [rows], in the matrix [rows * (num_image_tokens + width)] of new positions;
+      that of its last image token where it has no text;
+    - the position of each prompt's first generated token [rows]: prefix + image tokens + text.
+
+    Raises ValueError for a text longer than `width`, for more texts than rows, and for numbers that are no shape.
     """
 
 @final
@@ -140,12 +97,10 @@ class ParquetWriter:
         path: str | PathLike[str],
         schema: _ArrowSchema,
         *,
-        compression_level: int = 3,
         max_row_group_rows: int = 10000,
         key_value_metadata: dict[str, str] = {},
-        queue_size: int = 4,
     ) -> None:
-        """Creates or empties the file. At most `queue_size` batches wait for the thread.
+        """Creates or empties the file. At most four batches wait for the thread.
 
         Raises OSError where the file cannot be opened, ValueError for options out of range.
         """
@@ -153,8 +108,8 @@ class ParquetWriter:
     def write(self, batch: _ArrowArray) -> None:
         """Hands a batch over without a copy; waits while the queue is full.
 
-        Raises OSError, with the path, if the thread has failed; ValueError for a batch with another schema, and after
-        `close` or `abort`.
+        Raises OSError, with the path, if the thread has failed; ValueError for a batch that is not valid or has another
+        schema, and after `close` or `abort`.
         """
 
     def close(self) -> _ParquetSummary:

@@ -9,6 +9,7 @@
 
 #include "core/pack.hpp"
 #include "core/parquet_writer.hpp"
+#include "core/python.hpp"
 #include "core/tokenizer.hpp"
 
 namespace py = pybind11;
@@ -16,15 +17,13 @@ using namespace pybind11::literals;
 
 namespace {
 
-using Int32Array = py::array_t<std::int32_t, py::array::c_style>;
-using Int64Array = py::array_t<std::int64_t, py::array::c_style>;
+using recap::without_gil;
 
-// Runs it without the GIL.
-template <typename Action>
-auto without_gil(Action action) {
-  const py::gil_scoped_release release;
-  return action();
-}
+// What is not aligned is copied, as is what is not contiguous.
+constexpr int kLayout = static_cast<int>(py::array::c_style) |
+                        static_cast<int>(py::detail::npy_api::NPY_ARRAY_ALIGNED_);
+using Int32Array = py::array_t<std::int32_t, kLayout>;
+using Int64Array = py::array_t<std::int64_t, kLayout>;
 
 // Valid as long as the string lives. Raises UnicodeEncodeError, a ValueError, for lone surrogates.
 std::string_view utf8_view(py::handle text) {
@@ -42,19 +41,10 @@ py::array_t<T> to_array(std::vector<T> values) {
   return py::array_t<T>(static_cast<py::ssize_t>(vector->size()), vector->data(), owner);
 }
 
-py::tuple to_arrays(recap::Ragged ragged) {
-  return py::make_tuple(to_array(std::move(ragged.values)), to_array(std::move(ragged.offsets)));
-}
-
 template <typename T>
-std::span<const T> view(const py::array_t<T, py::array::c_style>& array) {
+std::span<const T> view(const py::array_t<T, kLayout>& array) {
   if (array.ndim() != 1) throw std::invalid_argument("an array has not one dimension");
   return {array.data(), static_cast<std::size_t>(array.size())};
-}
-
-template <typename T>
-std::span<T> mutable_view(py::array_t<T, py::array::c_style>& array) {
-  return {array.mutable_data(), static_cast<std::size_t>(array.size())};
 }
 
 std::vector<recap::TokenRow> views(const std::vector<Int32Array>& rows) {
@@ -64,58 +54,24 @@ std::vector<recap::TokenRow> views(const std::vector<Int32Array>& rows) {
   return result;
 }
 
-py::tuple encode_batch(const recap::Tokenizer& tokenizer, const py::sequence& texts) {
-  const py::tuple held(texts);  // keeps the strings alive while the GIL is released
-  std::vector<std::string_view> views;
-  views.reserve(held.size());
-  for (const py::handle text : held) views.push_back(utf8_view(text));
-  return to_arrays(without_gil([&] { return tokenizer.encode_batch(views); }));
+py::tuple pack_rows(const std::vector<Int32Array>& rows) {
+  const auto row_views = views(rows);
+  recap::Ragged packed = without_gil([&] { return recap::pack_rows(row_views); });
+  return py::make_tuple(to_array(std::move(packed.values)), to_array(std::move(packed.offsets)));
 }
 
-// The arrays behind recap::PrefillInputs.
-struct PackedPrompts {
-  Int32Array text_ids;
-  Int32Array lengths;
-  Int64Array last_rows;
-  Int64Array positions;
-  Int64Array image_rows;
-  Int64Array text_rows;
-
-  explicit PackedPrompts(const recap::PrefillShape& shape)
-      : text_ids({shape.rows, shape.width}),
-        lengths(shape.rows),
-        last_rows(shape.rows),
-        positions(shape.rows),
-        image_rows(shape.rows * shape.num_image_tokens),
-        text_rows(shape.rows * shape.width) {}
-  PackedPrompts(Int32Array text_ids, Int32Array lengths, Int64Array last_rows, Int64Array positions,
-                Int64Array image_rows, Int64Array text_rows)
-      : text_ids(std::move(text_ids)),
-        lengths(std::move(lengths)),
-        last_rows(std::move(last_rows)),
-        positions(std::move(positions)),
-        image_rows(std::move(image_rows)),
-        text_rows(std::move(text_rows)) {}
-
-  recap::PrefillInputs inputs() {
-    return {mutable_view(text_ids),  mutable_view(lengths),    mutable_view(last_rows),
-            mutable_view(positions), mutable_view(image_rows), mutable_view(text_rows)};
-  }
-};
-
-std::shared_ptr<PackedPrompts> pack_prompts(const std::vector<Int32Array>& texts,
-                                            std::int64_t num_image_tokens, std::int64_t width,
-                                            std::int64_t prefix_length,
-                                            std::optional<std::int64_t> rows,
-                                            std::shared_ptr<PackedPrompts> out) {
-  const recap::PrefillShape shape{rows.value_or(std::ssize(texts)), num_image_tokens, prefix_length,
-                                  width};
-  recap::check_shape(shape);
-  if (!out) out = std::make_shared<PackedPrompts>(shape);
-  const recap::PrefillInputs inputs = out->inputs();
+py::tuple pack_prompts(const std::vector<Int32Array>& texts, std::int64_t num_image_tokens,
+                       std::int64_t width, std::int64_t prefix_length,
+                       std::optional<std::int64_t> rows) {
+  const recap::PrefillShape shape{.rows = rows.value_or(std::ssize(texts)),
+                                  .num_image_tokens = num_image_tokens,
+                                  .prefix_length = prefix_length,
+                                  .width = width};
   const auto text_views = views(texts);
-  without_gil([&] { recap::pack_prompts(text_views, shape, inputs); });
-  return out;
+  recap::PackedPrompts packed = without_gil([&] { return recap::pack_prompts(text_views, shape); });
+  return py::make_tuple(to_array(std::move(packed.text_ids)).reshape({shape.rows, shape.width}),
+                        to_array(std::move(packed.last_rows)),
+                        to_array(std::move(packed.positions)));
 }
 
 // The struct inside a capsule of the Arrow PyCapsule protocol.
@@ -127,17 +83,15 @@ T* unwrap(const py::handle& capsule, const char* name) {
 }
 
 std::unique_ptr<recap::ParquetWriter> open_writer(const std::filesystem::path& path,
-                                                  const py::object& schema, int compression_level,
+                                                  const py::object& schema,
                                                   std::int64_t max_row_group_rows,
-                                                  std::map<std::string, std::string> metadata,
-                                                  std::size_t queue_size) {
+                                                  std::map<std::string, std::string> metadata) {
   const py::object capsule = schema.attr("__arrow_c_schema__")();
   auto* arrow_schema = unwrap<ArrowSchema>(capsule, "arrow_schema");
-  recap::ParquetOptions options{compression_level, max_row_group_rows, queue_size,
-                                std::move(metadata)};
-  return without_gil([&] {
-    return std::make_unique<recap::ParquetWriter>(path, arrow_schema, std::move(options));
-  });
+  const recap::ParquetOptions options{.max_row_group_rows = max_row_group_rows,
+                                      .metadata = std::move(metadata)};
+  return without_gil(
+      [&] { return std::make_unique<recap::ParquetWriter>(path, arrow_schema, options); });
 }
 
 void write_batch(recap::ParquetWriter& writer, const py::object& batch) {
@@ -168,16 +122,15 @@ void bind_tokenizer(py::module_& module) {
   using recap::Tokenizer;
   py::class_<Tokenizer>(module, "Tokenizer", py::is_final())
       .def(py::init<std::vector<std::string>, const std::optional<std::vector<Tokenizer::Merge>>&,
-                    std::map<std::string, std::int32_t>, bool>(),
+                    const std::map<std::string, std::int32_t>&, bool>(),
            "tokens"_a, "merges"_a, "special"_a, "ignore_merges"_a)
       .def(
           "encode",
-          [](const Tokenizer& self, const py::str& text, bool allow_special) {
+          [](const Tokenizer& self, const py::str& text) {
             const std::string_view view = utf8_view(text);
-            return to_array(without_gil([&] { return self.encode(view, allow_special); }));
+            return to_array(without_gil([&] { return self.encode(view); }));
           },
-          "text"_a, "allow_special"_a = false)
-      .def("encode_batch", &encode_batch, "texts"_a)
+          "text"_a)
       .def(
           "detokenize",
           [](const Tokenizer& self, const Int32Array& ids, const Int64Array& offsets) {
@@ -186,36 +139,14 @@ void bind_tokenizer(py::module_& module) {
             return without_gil([&] { return self.detokenize(id_view, offset_view); });
           },
           "ids"_a, "offsets"_a)
-      .def_property_readonly("vocab_size", &Tokenizer::vocab_size)
-      .def(
-          "token_to_id",
-          [](const Tokenizer& self, const py::str& text) {
-            return self.token_to_id(utf8_view(text));
-          },
-          "text"_a);
+      .def_property_readonly("vocab_size", &Tokenizer::vocab_size);
+  recap::require_init<Tokenizer>();
 }
 
 void bind_pack(py::module_& module) {
-  py::class_<PackedPrompts, std::shared_ptr<PackedPrompts>>(module, "PackedPrompts", py::is_final())
-      .def(py::init<Int32Array, Int32Array, Int64Array, Int64Array, Int64Array, Int64Array>(),
-           py::kw_only(), "text_ids"_a.noconvert(), "lengths"_a.noconvert(),
-           "last_rows"_a.noconvert(), "positions"_a.noconvert(), "image_rows"_a.noconvert(),
-           "text_rows"_a.noconvert())
-      .def_readonly("text_ids", &PackedPrompts::text_ids)
-      .def_readonly("lengths", &PackedPrompts::lengths)
-      .def_readonly("last_rows", &PackedPrompts::last_rows)
-      .def_readonly("positions", &PackedPrompts::positions)
-      .def_readonly("image_rows", &PackedPrompts::image_rows)
-      .def_readonly("text_rows", &PackedPrompts::text_rows);
-  module.def(
-      "pack_rows",
-      [](const std::vector<Int32Array>& rows) {
-        const auto row_views = views(rows);
-        return to_arrays(without_gil([&] { return recap::pack_rows(row_views); }));
-      },
-      "rows"_a);
+  module.def("pack_rows", &pack_rows, "rows"_a);
   module.def("pack_prompts", &pack_prompts, "texts"_a, "num_image_tokens"_a, "width"_a,
-             py::kw_only(), "prefix_length"_a = 0, "rows"_a = py::none(), "out"_a = py::none());
+             py::kw_only(), "prefix_length"_a = 0, "rows"_a = py::none());
 }
 
 void bind_parquet_writer(py::module_& module) {
@@ -234,14 +165,15 @@ void bind_parquet_writer(py::module_& module) {
   // The thread may need the GIL to free a batch, so nobody may wait for it with the GIL held.
   py::class_<ParquetWriter>(module, "ParquetWriter", py::is_final(),
                             py::release_gil_before_calling_cpp_dtor())
-      .def(py::init(&open_writer), "path"_a, "schema"_a, py::kw_only(), "compression_level"_a = 3,
+      .def(py::init(&open_writer), "path"_a, "schema"_a, py::kw_only(),
            "max_row_group_rows"_a = 10'000,
-           "key_value_metadata"_a = std::map<std::string, std::string>(), "queue_size"_a = 4)
+           "key_value_metadata"_a = std::map<std::string, std::string>())
       .def("write", &write_batch, "batch"_a)
       .def("close", &close_writer)
       .def("abort", &ParquetWriter::abort, py::call_guard<py::gil_scoped_release>())
       .def("__enter__", [](const py::object& self) { return self; })
       .def("__exit__", &exit_writer, "type"_a, "value"_a, "traceback"_a);
+  recap::require_init<ParquetWriter>();
 }
 
 }  // namespace

@@ -7,20 +7,17 @@
 namespace recap {
 namespace {
 
-void check_size(const char* name, std::size_t size, std::int64_t expected) {
-  if (size != static_cast<std::size_t>(expected)) {
-    throw std::invalid_argument(std::string(name) + " has " + std::to_string(size) +
-                                " elements, expected " + std::to_string(expected));
+void check_shape(const PrefillShape& shape) {
+  constexpr std::int64_t kMax = 1 << 24;
+  constexpr std::int64_t kMaxIds = 1 << 28;
+  const auto sizes = {shape.rows, shape.num_image_tokens, shape.prefix_length, shape.width};
+  if (shape.rows < 1 || shape.num_image_tokens < 1 || std::ranges::min(sizes) < 0 ||
+      std::ranges::max(sizes) > kMax || shape.rows * shape.width > kMaxIds) {
+    throw std::invalid_argument("no prefill has " + std::to_string(shape.rows) + " rows of " +
+                                std::to_string(shape.num_image_tokens) + " image tokens after " +
+                                std::to_string(shape.prefix_length) + " and before " +
+                                std::to_string(shape.width) + " text tokens");
   }
-}
-
-void check_inputs(const PrefillShape& shape, const PrefillInputs& inputs) {
-  check_size("text_ids", inputs.text_ids.size(), shape.rows * shape.width);
-  check_size("lengths", inputs.lengths.size(), shape.rows);
-  check_size("last_rows", inputs.last_rows.size(), shape.rows);
-  check_size("positions", inputs.positions.size(), shape.rows);
-  check_size("image_rows", inputs.image_rows.size(), shape.rows * shape.num_image_tokens);
-  check_size("text_rows", inputs.text_rows.size(), shape.rows * shape.width);
 }
 
 void check_texts(std::span<const TokenRow> texts, const PrefillShape& shape) {
@@ -39,15 +36,6 @@ void check_texts(std::span<const TokenRow> texts, const PrefillShape& shape) {
 
 }  // namespace
 
-void check_shape(const PrefillShape& shape) {
-  if (shape.rows < 1 || shape.num_image_tokens < 1 || shape.prefix_length < 0 || shape.width < 0) {
-    throw std::invalid_argument("no prefill has " + std::to_string(shape.rows) + " rows of " +
-                                std::to_string(shape.num_image_tokens) + " image tokens after " +
-                                std::to_string(shape.prefix_length) + " and before " +
-                                std::to_string(shape.width) + " text tokens");
-  }
-}
-
 Ragged pack_rows(std::span<const TokenRow> rows) {
   Ragged result{.values = {}, .offsets = {0}};
   std::size_t size = 0;
@@ -61,28 +49,24 @@ Ragged pack_rows(std::span<const TokenRow> rows) {
   return result;
 }
 
-void pack_prompts(std::span<const TokenRow> texts, const PrefillShape& shape,
-                  const PrefillInputs& inputs) {
+PackedPrompts pack_prompts(std::span<const TokenRow> texts, const PrefillShape& shape) {
   check_shape(shape);
-  check_inputs(shape, inputs);
   check_texts(texts, shape);
-  auto image_row = inputs.image_rows.begin();
-  auto text_row = inputs.text_rows.begin();
-  for (std::int64_t i = 0; i < shape.rows; ++i) {
-    const TokenRow text = i < std::ssize(texts) ? texts[i] : TokenRow{};
-    const auto row_ids = inputs.text_ids.subspan(i * shape.width, shape.width);
-    std::fill(std::copy(text.begin(), text.end(), row_ids.begin()), row_ids.end(), 0);
-
-    const std::int64_t first_row = i * (shape.num_image_tokens + shape.width);
-    const std::int64_t prompt_size = shape.num_image_tokens + std::ssize(text);
-    inputs.lengths[i] = static_cast<std::int32_t>(text.size());
-    inputs.last_rows[i] = first_row + prompt_size - 1;
-    inputs.positions[i] = shape.prefix_length + prompt_size;
-    for (std::int64_t j = 0; j < shape.num_image_tokens; ++j) *image_row++ = first_row + j;
-    for (std::int64_t j = 0; j < shape.width; ++j) {
-      *text_row++ = first_row + shape.num_image_tokens + j;
-    }
+  const auto num_rows = static_cast<std::size_t>(shape.rows);
+  const auto width = static_cast<std::size_t>(shape.width);
+  PackedPrompts packed{.text_ids = std::vector<std::int32_t>(num_rows * width),
+                       .last_rows = std::vector<std::int64_t>(num_rows),
+                       .positions = std::vector<std::int64_t>(num_rows)};
+  for (std::size_t i = 0; i < num_rows; ++i) {
+    const TokenRow text = i < texts.size() ? texts[i] : TokenRow{};
+    std::ranges::copy(text, packed.text_ids.data() + i * width);
+    const std::int64_t size = shape.num_image_tokens + std::ssize(text);
+    const std::int64_t first_row =
+        static_cast<std::int64_t>(i) * (shape.num_image_tokens + shape.width);
+    packed.last_rows[i] = first_row + size - 1;
+    packed.positions[i] = shape.prefix_length + size;
   }
+  return packed;
 }
 
 }  // namespace recap

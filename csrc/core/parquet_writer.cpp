@@ -29,6 +29,9 @@ namespace {
 
 using Batch = std::shared_ptr<arrow::RecordBatch>;
 
+constexpr int kCompressionLevel = 3;   // of zstd
+constexpr std::size_t kQueueSize = 4;  // batches that may wait for the thread
+
 void check(const arrow::Status& status) {
   if (status.ok()) return;
   const auto detail = status.detail();  // the operating system's error
@@ -55,7 +58,7 @@ class ParquetFile {
     sink_ = take(arrow::io::FileOutputStream::Open(descriptor));
     const auto properties = parquet::WriterProperties::Builder()
                                 .compression(arrow::Compression::ZSTD)
-                                ->compression_level(options.compression_level)
+                                ->compression_level(kCompressionLevel)
                                 ->max_row_group_length(options.max_row_group_rows)
                                 ->enable_statistics()
                                 ->build();
@@ -87,7 +90,7 @@ class ParquetFile {
     if (::fsync(sink_->file_descriptor()) != 0) fail_with_errno("fsync");
     check(sink_->Close());
     const auto metadata = writer_->metadata();
-    return {metadata->num_rows(), size, metadata->num_row_groups()};
+    return {.rows = metadata->num_rows(), .bytes = size, .row_groups = metadata->num_row_groups()};
   }
 
  private:
@@ -106,23 +109,15 @@ Registry& registry() {
   return instance;
 }
 
-void check_options(const ParquetOptions& options) {
-  if (options.max_row_group_rows < 1) throw std::invalid_argument("max_row_group_rows is below 1");
-  if (options.queue_size < 1) throw std::invalid_argument("queue_size is below 1");
-  if (options.compression_level < 1 || options.compression_level > 22) {
-    throw std::invalid_argument("compression_level is " +
-                                std::to_string(options.compression_level) +
-                                ", zstd has levels 1 to 22");
-  }
-}
-
 }  // namespace
 
 class ParquetWriter::Impl {
  public:
-  Impl(const std::filesystem::path& path, ArrowSchema* schema, ParquetOptions options)
-      : path_(path.string()), queue_size_(options.queue_size) {
-    check_options(options);
+  Impl(const std::filesystem::path& path, ArrowSchema* schema, const ParquetOptions& options)
+      : path_(path.string()) {
+    if (options.max_row_group_rows < 1) {
+      throw std::invalid_argument("max_row_group_rows is below 1");
+    }
     named([&] {
       schema_ = take(arrow::ImportSchema(schema));
       file_.emplace(path, schema_, options);
@@ -136,7 +131,7 @@ class ParquetWriter::Impl {
     Batch batch = import_batch(array, schema);  // before the lock: to free it may need the GIL
     std::unique_lock lock(mutex_);
     changed_.wait(
-        lock, [this] { return queue_.size() < queue_size_ || state_ != State::kOpen || error_; });
+        lock, [this] { return queue_.size() < kQueueSize || state_ != State::kOpen || error_; });
     if (error_) std::rethrow_exception(error_);
     if (state_ != State::kOpen)
       throw std::invalid_argument("the writer of " + path_ + " is closed");
@@ -174,6 +169,8 @@ class ParquetWriter::Impl {
                                   (*imported)->schema()->ToString() + "\nwhere the file has\n" +
                                   schema_->ToString());
     }
+    const arrow::Status valid = (*imported)->ValidateFull();  // offsets that lead anywhere
+    if (!valid.ok()) throw std::invalid_argument(valid.message());
     return *imported;
   }
 
@@ -220,7 +217,6 @@ class ParquetWriter::Impl {
   }
 
   const std::string path_;
-  const std::size_t queue_size_;
   std::shared_ptr<arrow::Schema> schema_;
   std::optional<ParquetFile> file_;        // the thread's alone once it runs
   std::optional<ParquetSummary> summary_;  // read after the thread has ended
@@ -236,8 +232,8 @@ class ParquetWriter::Impl {
 };
 
 ParquetWriter::ParquetWriter(const std::filesystem::path& path, ArrowSchema* schema,
-                             ParquetOptions options)
-    : impl_(std::make_unique<Impl>(path, schema, std::move(options))) {
+                             const ParquetOptions& options)
+    : impl_(std::make_unique<Impl>(path, schema, options)) {
   const std::lock_guard lock(registry().mutex);
   registry().writers.insert(this);
 }

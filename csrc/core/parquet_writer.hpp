@@ -20,9 +20,7 @@ class WriteError : public std::runtime_error {
 };
 
 struct ParquetOptions {
-  int compression_level;  // of zstd
   std::int64_t max_row_group_rows;
-  std::size_t queue_size;  // batches that may wait for the thread
   std::map<std::string, std::string> metadata;
 };
 
@@ -36,15 +34,16 @@ class ParquetWriter {
  public:
   // Creates or empties the file. Takes over what the schema struct holds.
   // Throws WriteError, and std::invalid_argument for options out of range.
-  ParquetWriter(const std::filesystem::path& path, ArrowSchema* schema, ParquetOptions options);
+  ParquetWriter(const std::filesystem::path& path, ArrowSchema* schema,
+                const ParquetOptions& options);
   // Aborts a writer that is still open.
   ~ParquetWriter();
   ParquetWriter(const ParquetWriter&) = delete;
   ParquetWriter& operator=(const ParquetWriter&) = delete;
 
   // Hands a batch over without a copy; waits while the queue is full. Throws WriteError as soon as
-  // the thread has failed, std::invalid_argument where the batch has another schema than the file
-  // or the writer is closed.
+  // the thread has failed, std::invalid_argument where the batch is not valid or has another schema
+  // than the file, or the writer is closed.
   void write(ArrowArray* array, ArrowSchema* schema);
   // Writes what is queued and the footer, brings the file to the disk and ends the thread. Again
   // and again gives the same answer.

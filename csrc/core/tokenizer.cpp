@@ -12,6 +12,9 @@
 namespace recap {
 namespace {
 
+// More than any model has; ids of special tokens beyond it would be memory for nothing.
+constexpr std::size_t kMaxTokens = 1 << 22;
+
 std::uint64_t pair_key(std::int32_t left, std::int32_t right) {
   return (static_cast<std::uint64_t>(left) << 32) | static_cast<std::uint32_t>(right);
 }
@@ -115,10 +118,10 @@ class Tokenizer::WordMerger {
 
 Tokenizer::Tokenizer(std::vector<std::string> tokens,
                      const std::optional<std::vector<Merge>>& merges,
-                     std::map<std::string, std::int32_t> special, bool ignore_merges)
-    : tokens_(std::move(tokens)), special_(std::move(special)), ignore_merges_(ignore_merges) {
-  if (tokens_.size() > std::numeric_limits<std::int32_t>::max()) fail("too many tokens");
-  add_special(special_);
+                     const std::map<std::string, std::int32_t>& special, bool ignore_merges)
+    : tokens_(std::move(tokens)), ignore_merges_(ignore_merges) {
+  if (tokens_.size() > kMaxTokens) fail("too many tokens: " + std::to_string(tokens_.size()));
+  add_special(special);
   add_vocabulary();
   if (merges) add_merges(*merges);
 }
@@ -126,7 +129,9 @@ Tokenizer::Tokenizer(std::vector<std::string> tokens,
 void Tokenizer::add_special(const std::map<std::string, std::int32_t>& special) {
   for (const auto& [text, id] : special) {
     if (text.empty()) fail("special token " + std::to_string(id) + " is empty");
-    if (id < 0) fail("special token " + text + " has the id " + std::to_string(id));
+    if (id < 0 || static_cast<std::size_t>(id) >= kMaxTokens) {
+      fail("special token " + text + " has the id " + std::to_string(id));
+    }
     tokens_.resize(std::max(tokens_.size(), static_cast<std::size_t>(id) + 1));
   }
   is_special_.resize(tokens_.size());
@@ -184,8 +189,12 @@ std::optional<Tokenizer::Rank> Tokenizer::find_rank(std::int32_t left, std::int3
   return entry->second;
 }
 
-void Tokenizer::encode_ordinary(std::string_view text, WordMerger& merger,
-                                std::vector<std::int32_t>& ids) const {
+std::vector<std::int32_t> Tokenizer::encode(std::string_view text) const {
+  if (text.size() > std::numeric_limits<std::int32_t>::max()) {
+    fail("a text of " + std::to_string(text.size()) + " bytes is too long to tokenize");
+  }
+  std::vector<std::int32_t> ids;
+  WordMerger merger(*this);
   for (std::size_t begin = 0; begin < text.size();) {
     const std::size_t end = find_word_end(text, begin);
     const std::string_view word = text.substr(begin, end - begin);
@@ -197,49 +206,7 @@ void Tokenizer::encode_ordinary(std::string_view text, WordMerger& merger,
     }
     begin = end;
   }
-}
-
-const std::pair<const std::string, std::int32_t>* Tokenizer::find_special(
-    std::string_view text, std::size_t position) const {
-  const std::pair<const std::string, std::int32_t>* longest = nullptr;
-  for (const auto& token : special_) {
-    if (text.substr(position).starts_with(token.first) &&
-        (longest == nullptr || token.first.size() > longest->first.size())) {
-      longest = &token;
-    }
-  }
-  return longest;
-}
-
-std::vector<std::int32_t> Tokenizer::encode(std::string_view text, bool allow_special) const {
-  if (text.size() > std::numeric_limits<std::int32_t>::max()) {
-    fail("a text of " + std::to_string(text.size()) + " bytes is too long to tokenize");
-  }
-  std::vector<std::int32_t> ids;
-  WordMerger merger(*this);
-  std::size_t ordinary = 0;
-  for (std::size_t i = 0; allow_special && i < text.size();) {
-    const auto* token = find_special(text, i);
-    if (token == nullptr) {
-      ++i;
-      continue;
-    }
-    encode_ordinary(text.substr(ordinary, i - ordinary), merger, ids);
-    ids.push_back(token->second);
-    ordinary = i += token->first.size();
-  }
-  encode_ordinary(text.substr(ordinary), merger, ids);
   return ids;
-}
-
-Ragged Tokenizer::encode_batch(std::span<const std::string_view> texts) const {
-  Ragged result{.values = {}, .offsets = {0}};
-  for (const std::string_view text : texts) {
-    const std::vector<std::int32_t> ids = encode(text, false);
-    result.values.insert(result.values.end(), ids.begin(), ids.end());
-    result.offsets.push_back(static_cast<std::int64_t>(result.values.size()));
-  }
-  return result;
 }
 
 std::vector<std::string> Tokenizer::detokenize(std::span<const std::int32_t> ids,
@@ -259,15 +226,6 @@ std::vector<std::string> Tokenizer::detokenize(std::span<const std::int32_t> ids
     texts.push_back(replace_invalid_utf8(std::move(bytes)));
   }
   return texts;
-}
-
-std::optional<std::int32_t> Tokenizer::token_to_id(std::string_view text) const {
-  if (const auto token = special_.find(std::string(text)); token != special_.end()) {
-    return token->second;
-  }
-  const auto entry = vocabulary_.find(text);
-  if (entry == vocabulary_.end()) return std::nullopt;
-  return entry->second;
 }
 
 }  // namespace recap

@@ -11,8 +11,6 @@
 #include <unordered_map>
 #include <vector>
 
-#include "core/ragged.hpp"
-
 namespace recap {
 
 // Immutable after construction: any number of threads may use one.
@@ -25,14 +23,12 @@ class Tokenizer {
   // `merges` the rank of a pair is the id of its joined bytes, as in tiktoken's files.
   // Throws std::invalid_argument where these do not make a byte-level BPE.
   Tokenizer(std::vector<std::string> tokens, const std::optional<std::vector<Merge>>& merges,
-            std::map<std::string, std::int32_t> special, bool ignore_merges);
+            const std::map<std::string, std::int32_t>& special, bool ignore_merges);
   Tokenizer(const Tokenizer&) = delete;  // the vocabulary's keys point into `tokens_`
   Tokenizer& operator=(const Tokenizer&) = delete;
 
-  // Ids of a text in UTF-8. Special tokens in it are text unless `allow_special`.
-  std::vector<std::int32_t> encode(std::string_view text, bool allow_special) const;
-  // Ids of each text, one text after the other.
-  Ragged encode_batch(std::span<const std::string_view> texts) const;
+  // Ids of a text in UTF-8. Special tokens in it are text.
+  std::vector<std::int32_t> encode(std::string_view text) const;
   // The text of each row of ids, special tokens left out, U+FFFD for what is not UTF-8.
   // Throws std::invalid_argument for an id that is out of range and for offsets that do not fit.
   std::vector<std::string> detokenize(std::span<const std::int32_t> ids,
@@ -40,7 +36,6 @@ class Tokenizer {
 
   // The largest id plus one.
   std::size_t vocab_size() const { return tokens_.size(); }
-  std::optional<std::int32_t> token_to_id(std::string_view text) const;
 
  private:
   struct Rank {
@@ -52,17 +47,11 @@ class Tokenizer {
   void add_special(const std::map<std::string, std::int32_t>& special);
   void add_vocabulary();
   void add_merges(const std::vector<Merge>& merges);
-  void encode_ordinary(std::string_view text, WordMerger& merger,
-                       std::vector<std::int32_t>& ids) const;
-  // The special token at `position`, the longest where several are.
-  const std::pair<const std::string, std::int32_t>* find_special(std::string_view text,
-                                                                 std::size_t position) const;
   std::optional<Rank> find_rank(std::int32_t left, std::int32_t right,
                                 std::string_view joined) const;
 
   std::vector<std::string> tokens_;
   std::vector<bool> is_special_;
-  std::map<std::string, std::int32_t> special_;
   std::unordered_map<std::string_view, std::int32_t> vocabulary_;
   std::array<std::int32_t, 256> byte_ids_{};
   std::optional<std::unordered_map<std::uint64_t, Rank>> pair_ranks_;

@@ -76,16 +76,12 @@ def pack_rows(rows: Sequence[Sequence[int]]) -> tuple[list[int], list[int]]:
 
 def pack_prompts(
     texts: Sequence[Sequence[int]], num_image_tokens: int, width: int, prefix_length: int, rows: int
-) -> dict[str, np.ndarray]:
-    """The fields of `_core.PackedPrompts`, read off a picture of the matrix of new positions."""
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Text ids, last rows and next positions, read off a picture of the matrix of new positions."""
     texts = [*texts, *[[]] * (rows - len(texts))]
-    picture = np.array([["image"] * num_image_tokens + ["text"] * width] * rows).reshape(-1)
-    flat = np.arange(len(picture)).reshape(rows, num_image_tokens + width)
-    return {
-        "text_ids": np.array([[*text, *[0] * (width - len(text))] for text in texts], np.int32).reshape(rows, width),
-        "lengths": np.array([len(text) for text in texts], np.int32),
-        "last_rows": np.array([row[num_image_tokens + len(text) - 1] for row, text in zip(flat, texts, strict=True)]),
-        "positions": np.array([len([*range(prefix_length + num_image_tokens), *text]) for text in texts]),
-        "image_rows": np.flatnonzero(picture == "image"),
-        "text_rows": np.flatnonzero(picture == "text"),
-    }
+    flat = np.arange(rows * (num_image_tokens + width)).reshape(rows, num_image_tokens + width)
+    return (
+        np.array([[*text, *[0] * (width - len(text))] for text in texts], np.int32).reshape(rows, width),
+        np.array([row[num_image_tokens + len(text) - 1] for row, text in zip(flat, texts, strict=True)]),
+        np.array([len([*range(prefix_length + num_image_tokens), *text]) for text in texts]),
+    )

@@ -89,16 +89,16 @@ class FixedRunner:
         """Writes all inputs of a step but the pixels; without a launch, those of a step with nothing to do."""
         requests = () if launch is None else launch.requests
         n, shape = len(requests), self._shape
-        packed = core.pack_prompts(
+        text_ids, last_rows, next_positions = core.pack_prompts(
             [r.text_ids for r in requests],
             shape.num_image_tokens,
             shape.max_text_tokens,
             prefix_length=shape.num_prefix,
             rows=self._num_images,
         )
-        host.text_ids.numpy()[:] = packed.text_ids
-        host.last_rows.numpy()[:] = packed.last_rows
-        host.last_positions.numpy()[:] = packed.positions - 1
+        host.text_ids.numpy()[:] = text_ids
+        host.last_rows.numpy()[:] = last_rows
+        host.last_positions.numpy()[:] = next_positions - 1
         slots, positions = host.slots.numpy(), host.positions.numpy()
         slots[:], positions[:] = self._num_slots, self._step.cache.idle_position
         if launch is None:

@@ -74,13 +74,13 @@ class EagerRunner:
         if not n:
             return None
         texts = [r.text_ids for r in launch.requests]
-        packed = core.pack_prompts(texts, self._num_image_tokens, max(map(len, texts)))
+        text_ids, last_rows, _ = core.pack_prompts(texts, self._num_image_tokens, max(map(len, texts)))
         pixels = self._stack([r.pixels for r in launch.requests])
         return Joining(
             pixels,
-            self._send(packed.text_ids),
+            self._send(text_ids),
             self._send(launch.slots[:n]),
-            self._send(packed.last_rows),
+            self._send(last_rows),
             self._send(launch.positions[:n]),
         )
 
