@@ -2,9 +2,11 @@
 
 import pytest
 import torch
+from support import tolerance
+from support.tolerance import assert_within, exact
 from torch.nn import functional as F
 
-from recap_fast.generate.ops import linear, plain
+from recap_fast.generate.ops import Quantized, linear, plain
 from recap_fast.generate.ops.linear import Linear, make_linear, quantize_channels
 
 
@@ -16,17 +18,26 @@ def layer(weight: torch.Tensor, dtype: torch.dtype = torch.float32, **more: torc
     return make_linear({"a.weight": weight, **{f"a.{k}": v for k, v in more.items()}}, "a", plain, dtype)
 
 
+def eight_bits(
+    x: Quantized, values: torch.Tensor, scale: torch.Tensor, bias: torch.Tensor | None = None
+) -> tolerance.Inexact:
+    """The product of numbers of 8 bits; sums of integers are exact."""
+    sums = tolerance.product(exact(x.values), exact(values.T))
+    sums = exact(sums.value) if values.dtype == torch.int8 else sums
+    return tolerance.dequantize(sums, x.scale, scale, bias)
+
+
 @pytest.mark.parametrize("rows", [1, 3, 32, 300])
 @pytest.mark.parametrize("has_bias", [False, True])
 def test_float32(rows: int, has_bias: bool) -> None:
     x, weight, bias = random(rows, 48), random(80, 48, seed=1), random(80, seed=2) if has_bias else None
     got = layer(weight, **({} if bias is None else {"bias": bias}))(x)
-    torch.testing.assert_close(got, F.linear(x, weight, bias), rtol=1e-5, atol=1e-5)
+    assert_within(got, tolerance.linear(exact(x), weight, bias))
 
 
 def test_leading_dimensions_are_kept() -> None:
     x, weight = random(2, 5, 48), random(80, 48, seed=1)
-    torch.testing.assert_close(layer(weight)(x), F.linear(x, weight), rtol=1e-5, atol=1e-5)
+    assert_within(layer(weight)(x), tolerance.linear(exact(x), weight))
     values, scale = quantize_channels(weight, torch.int8)
     assert layer(values, scale=scale)(x).shape == (2, 5, 80)
 
@@ -34,17 +45,16 @@ def test_leading_dimensions_are_kept() -> None:
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_half_precision(dtype: torch.dtype) -> None:
     x, weight = random(7, 64).to(dtype), random(96, 64, seed=1).to(dtype)
-    exact = F.linear(x.double(), weight.double())
-    torch.testing.assert_close(layer(weight, dtype)(x).double(), exact, rtol=2e-2, atol=2e-2)
+    assert_within(layer(weight, dtype)(x), tolerance.linear(exact(x), weight).rounded(dtype))
 
 
 def test_some_output_channels_alone() -> None:
     x, weight = random(3, 48), random(80, 48, seed=1)
     values, scale = quantize_channels(weight, torch.int8)
-    for weights in ({"a.weight": weight}, {"a.weight": values, "a.scale": scale}):
-        whole = make_linear(weights, "a", plain, torch.float32)(x)
+    expected = tolerance.linear(exact(x), weight), eight_bits(plain.quantize_rows(x, torch.int8), values, scale)
+    for weights, whole in zip(({"a.weight": weight}, {"a.weight": values, "a.scale": scale}), expected, strict=True):
         part = make_linear(weights, "a", plain, torch.float32, slice(32, 64))(x)
-        torch.testing.assert_close(part, whole[:, 32:64], rtol=1e-5, atol=1e-5)
+        assert_within(part, whole[:, 32:64])
 
 
 @pytest.mark.parametrize(("dtype", "error"), [(torch.int8, 0.02), (torch.float8_e4m3fn, 0.05)])
@@ -56,13 +66,11 @@ def test_eight_bits(dtype: torch.dtype, error: float, output: torch.dtype, rows:
     values, scale = quantize_channels(weight, dtype)
     product = layer(values, output, scale=scale, bias=bias)
     assert product.quantize == dtype
-    got, exact = product(x.to(output)), F.linear(x, weight, bias)
+    got, unrounded = product(x.to(output)), F.linear(x, weight, bias)
     assert got.dtype == output
-    assert (got.float() - exact).norm() < (error + 0.01 * (output == torch.bfloat16)) * exact.norm()
+    assert (got.float() - unrounded).norm() < (error + 0.01 * (output == torch.bfloat16)) * unrounded.norm()
     rounded = plain.quantize_rows(x.to(output), dtype)
-    expected = F.linear(rounded.values.float() * rounded.scale, values.float() * scale[:, None], bias)
-    tolerance = 1e-4 if output == torch.float32 else 2e-2
-    torch.testing.assert_close(got.float(), expected, rtol=tolerance, atol=tolerance)
+    assert_within(got, eight_bits(rounded, values, scale, bias).rounded(output))
     assert torch.equal(product(rounded), got), "rows may come quantized"
 
 
@@ -78,18 +86,19 @@ def test_fp8_products_of_a_card_on_a_cpu(rows: int, row_wise: bool, monkeypatch:
     x *= 1 + torch.arange(rows)[:, None]
     values, scale = quantize_channels(weight, torch.float8_e4m3fn)
     parts = values, scale, bias, plain, torch.bfloat16
-    got, expected = (form(*parts)(x.bfloat16()) for form in (linear._Fp8, linear._EmulatedFp8))
-    torch.testing.assert_close(got, expected, rtol=2e-2, atol=2e-2)
+    got = linear._Fp8(*parts)(x.bfloat16())
+    expected = eight_bits(plain.quantize_rows(x.bfloat16(), values.dtype), values, scale).rounded(got.dtype)
+    assert_within(got, tolerance.add(expected, exact(bias).rounded(got.dtype)).rounded(got.dtype))
     assert asked == [rows if row_wise and rows > linear.FEW_ROWS else 1]
 
 
 def test_int8_where_the_processor_cannot(monkeypatch: pytest.MonkeyPatch) -> None:
     x, (values, scale) = random(5, 64), quantize_channels(random(32, 64, seed=1), torch.int8)
-    exact = layer(values, scale=scale)(x)
+    expected = layer(values, scale=scale)(x)
     monkeypatch.setattr(linear, "cpu_multiplies_int8", lambda: False)
     emulated = layer(values, scale=scale)
     monkeypatch.setattr(torch, "_int_mm", None)
-    torch.testing.assert_close(emulated(x), exact, rtol=1e-6, atol=1e-6)
+    assert torch.equal(emulated(x), expected), "so few integers are summed up exactly"
 
 
 def test_overflowing_products_are_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -125,9 +134,9 @@ def test_channels_of_zeros_and_of_extremes_stay_what_they_are(dtype: torch.dtype
 def test_products_of_random_weights_stay_close(dtype: torch.dtype, most: float) -> None:
     """8-bit weights and 8-bit rows of activations, each with its scale, beside float64."""
     rows, weight = random(64, 1024), random(256, 1024, seed=1)
-    exact = rows.double() @ weight.double().T
+    unrounded = rows.double() @ weight.double().T
     (x, x_scale), (w, w_scale) = (quantize_channels(t, dtype) for t in (rows, weight))
     product = x.double() @ w.double().T * x_scale[:, None] * w_scale
-    assert (product - exact).norm() / exact.norm() < most
+    assert (product - unrounded).norm() / unrounded.norm() < most
     if dtype == torch.int8:
         assert torch.equal(torch._int_mm(x, w.T).double(), x.double() @ w.double().T)

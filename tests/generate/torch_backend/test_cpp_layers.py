@@ -1,4 +1,4 @@
-"""Decoder and vision tower in one call of C++ beside the same layers in Python with plain operations."""
+"""Decoder and vision tower in one call of C++ beside the same layers in float64."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -7,6 +7,8 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from support import exact_model, tolerance
+from support.tolerance import assert_within, exact
 from torch import Tensor
 
 from inputs import shapes
@@ -86,21 +88,27 @@ def random_step(prompts: int, length: int, start: int, captions: int) -> tuple[P
     return prefill, decode, prompts * length + captions
 
 
+def random_cache(cache: KVCache, seed: int) -> Tensor:
+    return torch.randn(cache.data.shape, generator=torch.Generator().manual_seed(seed))
+
+
 def run(llama: Llama | CppLlama, x: Tensor, cache: KVCache, seed: int, *step: Any) -> tuple[Tensor, Tensor]:
     """Logits, and what the cache holds afterwards; the same numbers were there before."""
-    cache.data.copy_(torch.randn(cache.data.shape, generator=torch.Generator().manual_seed(seed)))
+    cache.data.copy_(random_cache(cache, seed))
     with torch.inference_mode():
         return llama.forward(x.clone(), cache, *step), cache.data.clone()
 
 
-def both(spec: TextSpec, seed: int, step: tuple[Prefill | None, Rows | None, int]) -> tuple[Any, Any]:
+def assert_exact(spec: TextSpec, seed: int, step: tuple[Prefill | None, Rows | None, int]) -> None:
+    """Logits and cache of a step beside those in float64."""
     weights = text_weights(spec, seed)
-    prefill, decode, num_rows = step
+    *rows, num_rows = step
     x = torch.randn(num_rows, spec.hidden_size, generator=torch.Generator().manual_seed(seed + 1))
     cache = KVCache(spec, NUM_SLOTS, NUM_POSITIONS, torch.float32, CPU)
-    llamas = Llama(spec, weights, NUM_POSITIONS, plain), CppLlama(spec, weights, NUM_POSITIONS)
-    expected, got = (run(llama, x, cache, seed + 2, prefill, decode) for llama in llamas)
-    return expected, got
+    got, found = run(CppLlama(spec, weights, NUM_POSITIONS), x, cache, seed + 2, *rows)
+    logits, expected_cache = exact_model.decode(spec, weights, exact(x), random_cache(cache, seed + 2), *rows)
+    assert_within(found, expected_cache)
+    assert_within(got, logits)
 
 
 @given(
@@ -131,18 +139,14 @@ def test_decoder(
 ) -> None:
     captions = captions or int(prompts == 0)
     spec = text_spec(num_kv_heads=num_kv_heads, num_heads=num_kv_heads * group, head_dim=2 * half_head_dim, **shape)
-    (expected, expected_cache), (got, cache) = both(spec, seed, random_step(prompts, length, start, captions))
-    assert got.shape == (prompts + captions, spec.vocab_size)
-    torch.testing.assert_close(cache, expected_cache, rtol=1e-4, atol=1e-4)
-    torch.testing.assert_close(got, expected, rtol=1e-4, atol=1e-4)
+    assert_exact(spec, seed, random_step(prompts, length, start, captions))
 
 
 @pytest.mark.parametrize("rows", [13, 14, 15, 27, 28, 29, 57])
 def test_decoder_with_all_kinds_of_blocks(rows: int) -> None:
     """Blocks of products have up to 14 rows and 32 columns."""
     spec = text_spec(hidden_size=96, intermediate_size=160, head_dim=32, vocab_size=64)
-    (expected, _), (got, _) = both(spec, 0, random_step(1, rows, 2, 5))
-    torch.testing.assert_close(got, expected, rtol=1e-4, atol=1e-4)
+    assert_exact(spec, 0, random_step(1, rows, 2, 5))
 
 
 def test_decoder_gives_the_same_bits_with_any_number_of_threads() -> None:
@@ -242,9 +246,8 @@ def test_tower(
         del weights["projector.0.bias"], weights["projector.1.bias"]
     pixels = random_pixels(spec, images, seed)
     with torch.inference_mode():
-        expected = VisionTower(spec, PREPROCESS, weights, plain).encode(pixels)
         got = CppTower(spec, PREPROCESS, weights).encode(pixels)
-    torch.testing.assert_close(got, expected, rtol=1e-4, atol=1e-4)
+    assert_within(got, exact_model.encode(spec, PREPROCESS, weights, pixels))
 
 
 def test_tower_gives_the_same_bits_with_any_number_of_threads() -> None:
@@ -360,8 +363,7 @@ def test_gelu_is_within_3e_7() -> None:
     weights["projector.0.weight"], weights["projector.0.bias"] = torch.zeros(len(x), len(x)), x
     weights["projector.1.weight"], weights["projector.1.bias"] = torch.eye(len(x)), torch.zeros(len(x))
     got = CppTower(spec, PREPROCESS, weights).encode(random_pixels(spec, 1, 0)).flatten()
-    exact = torch.nn.functional.gelu(x.double())
-    torch.testing.assert_close(got.double(), exact, rtol=2e-7, atol=3e-7)
+    assert_within(got, tolerance.gelu(exact(x)))
 
 
 @pytest.mark.parametrize(

@@ -6,15 +6,20 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from support import exact_model, tolerance
 from support.engines import caption_all
+from support.tolerance import assert_within, exact
 
 from inputs.oracle import Pair, make_pair, random_requests
 from recap_fast.errors import ConfigError, EngineError
 from recap_fast.generate.engine import EngineOptions, Sampling
 from recap_fast.generate.ops import plain
+from recap_fast.generate.spec import WEIGHTS_FILE
 from recap_fast.generate.torch_backend import step
 from recap_fast.generate.torch_backend.engine import TorchEngine
+from recap_fast.generate.torch_backend.llama import Prefill
 from recap_fast.generate.torch_backend.step import Step
+from recap_fast.generate.vision.loading import load_weights
 from recap_fast.records import Request
 
 SHAPES = {
@@ -105,7 +110,18 @@ def test_logits_equal_transformers(pair: Pair) -> None:
     inputs = pair.inputs(request.pixels, np.concatenate([request.text_ids, caption[:-1]]))
     with torch.inference_mode():
         expected = pair.model(**inputs).logits[0, -6:]
-    torch.testing.assert_close(torch.cat(seen), expected, rtol=1e-4, atol=1e-4)
+    weights = load_weights(pair.folder / WEIGHTS_FILE, pair.spec, torch.device("cpu"))
+    image = exact_model.encode(pair.spec.vision, pair.spec.preprocess, weights, torch.from_numpy(request.pixels)[None])
+    texts = pair.prompts.prefix_ids.tolist(), [*request.text_ids, *caption[:-1]]
+    before, after = (exact(llama.embed(torch.tensor(ids))) for ids in texts)
+    x = tolerance.join([before, image[0], after])
+    length = len(x.value)  # as six prompts, each read at another row
+    places = torch.arange(6), 0, length, torch.arange(6) * (length + 1) + length - 6, torch.arange(length - 6, length)
+    text = pair.spec.text
+    cache = torch.zeros(text.num_layers, 2, 6, text.num_kv_heads, length, text.head_dim)
+    logits, _ = exact_model.decode(text, weights, tolerance.join([x] * 6), cache, Prefill(*places), None)
+    assert_within(torch.cat(seen), logits)
+    assert_within(expected, logits)
 
 
 def test_limits_are_per_request(pair: Pair) -> None:
