@@ -94,12 +94,12 @@ def tune(
         raise ConfigError(f"{folder}: the sizes of a {spec.backend} engine were fixed when it was built.")
     where = resolve_device(device)
     name = device_name(where)
-    bench = _Bench(folder, where)
-    points = bench.candidates() if candidates is None else candidates
+    tuner = _Tuner(folder, where)
+    points = tuner.candidates() if candidates is None else candidates
     trials: list[Trial] = []
     say(f"tuning on {name}: {len(points)} pairs of sizes, at least {seconds:g} s each")
     for span, kept in ((seconds, FINALISTS), (2 * seconds, 1)):
-        tried = bench.try_all(points, span, say)
+        tried = tuner.try_all(points, span, say)
         trials += tried
         points = [Sizes(num_slots=t.num_slots, prefill_images=t.prefill_images) for t in tried[:kept]]
     tuning = Tuning(
@@ -137,7 +137,7 @@ def gpu_candidates(rows_per_image: int, columns: int, num_units: int, most_slots
     return [Sizes(num_slots=best(images), prefill_images=images) for images in GPU_IMAGES if images <= slots[-1]]
 
 
-class _Bench:
+class _Tuner:
     """Opens an engine with given sizes and measures it on requests of noise, the same for all sizes."""
 
     def __init__(self, folder: Path, device: torch.device):

@@ -29,7 +29,7 @@ ODD_SIZES = [
 
 
 def reference(image, preprocess):
-    """`facts.md`, "Preprocessing, exactly", as it stands: the whole canvas, one resize, one crop."""
+    """LLaVA's preprocessing as it is published: the whole canvas, one resize, one crop."""
     size = preprocess.image_size
     if preprocess.mode == "pad":
         side = max(image.size)

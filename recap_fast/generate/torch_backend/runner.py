@@ -14,6 +14,7 @@ from recap_fast.arrow_core import core
 from recap_fast.generate.ops import Rows
 from recap_fast.generate.torch_backend.scheduler import Launch
 from recap_fast.generate.torch_backend.step import Joining, Step
+from recap_fast.records import Pixels
 
 # Letters: n images joining, S width of their text, N image tokens, B running captions.
 
@@ -84,7 +85,7 @@ class EagerRunner:
             self._send(launch.positions[:n]),
         )
 
-    def _stack(self, pixels: list[Any]) -> Tensor:
+    def _stack(self, pixels: list[Pixels]) -> Tensor:
         """By NumPy where it can: torch starts threads for the copy and waits, should one of them be decoding images."""
         if all(isinstance(p, np.ndarray) for p in pixels):
             return torch.from_numpy(np.stack(pixels)).to(self._device)
