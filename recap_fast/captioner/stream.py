@@ -35,9 +35,10 @@ class SharedEngine:
         Completions go into the `done` of whoever handed over their request. Raises EngineError.
         """
         with self._lock:
-            joining = [waiting.popleft() for _ in range(min(self.engine.free_slots, len(waiting)))]
-            self.engine.submit(joining)
-            self._owners.update({request.id: done for request in joining})
+            if room := min(self.engine.free_slots, len(waiting)):
+                joining = [waiting.popleft() for _ in range(room)]
+                self.engine.submit(joining)
+                self._owners.update({request.id: done for request in joining})
             if self._owners:
                 for completion in self.engine.step():
                     self._owners.pop(completion.id)[completion.id] = completion

@@ -55,9 +55,9 @@ def generate_all(engine: Engine, requests: Iterable[Request]) -> Iterator[Comple
     """Runs requests through an engine that is kept full; completions in the order in which they end."""
     waiting, in_flight = iter(requests), 0
     while True:
-        joining = list(islice(waiting, engine.free_slots))
-        engine.submit(joining)
-        in_flight += len(joining)
+        if joining := list(islice(waiting, engine.free_slots)):
+            engine.submit(joining)
+            in_flight += len(joining)
         if not in_flight:
             return
         for completion in engine.step():
