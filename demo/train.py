@@ -12,6 +12,7 @@ import argparse
 import io
 import json
 import multiprocessing
+import sys
 import time
 from pathlib import Path
 
@@ -24,7 +25,8 @@ from torch import nn
 from torch.nn import functional as F
 from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig, LlavaForConditionalGeneration
 
-from recap_fast.bench.synthetic import SPECIAL_TOKENS, train_vocabulary
+sys.path.append(str(Path(__file__).parents[1] / "benchmarks"))  # beside demo/
+from inputs.vocabularies import SPECIAL_TOKENS, train_vocabulary
 
 IMAGE_SIZE, PATCH = 96, 16
 NUM_IMAGE_TOKENS = (IMAGE_SIZE // PATCH) ** 2

@@ -18,7 +18,7 @@ from tokenizers import Tokenizer
 
 from inputs import checkpoints
 from inputs.shapes import SHAPES
-from recap_fast.bench.synthetic import train_vocabulary, word_vocabulary
+from inputs.vocabularies import train_vocabulary, word_vocabulary
 
 LEARNT_VOCABULARY = 32768
 """Larger vocabularies are made up: learning one of 128,320 tokens takes minutes."""

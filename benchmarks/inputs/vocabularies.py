@@ -1,13 +1,14 @@
-"""Small vocabularies for tests, trained on the fly: Llama-3's byte-level BPE, as two kinds of file, and Llama-2's."""
+"""Small vocabularies, trained on the fly: Llama-3's byte-level BPE, as two kinds of file, and Llama-2's."""
 
 import base64
 import functools
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
-from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, trainers
+from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
-from recap_fast.bench.synthetic import train_vocabulary
+from recap_fast.generate.tokenizer import LLAMA3_PATTERN
 
 CORPUS = [
     "Please generate a detailed caption of this image. Please be as descriptive as possible.",
@@ -15,6 +16,16 @@ CORPUS = [
     "The photograph shows a large green triangle on a white background; nothing else is visible, it's empty.",
     "A chat between a curious user and an artificial intelligence assistant. The assistant gives helpful answers.",
 ] * 4
+SPECIAL_TOKENS = (
+    "<|begin_of_text|>",
+    "<|end_of_text|>",
+    "<|start_header_id|>",
+    "<|end_header_id|>",
+    "<|eot_id|>",
+    "<image>",
+    "<pad>",
+)
+"""Those of Llama 3 that a conversation needs, and LLaVA's own; they get the last ids of a vocabulary."""
 
 
 def write_tokenizer(folder: Path, kind: str) -> dict[str, int]:
@@ -55,8 +66,49 @@ def train_llama2() -> str:
     return json.dumps(content, ensure_ascii=False)
 
 
+def train_vocabulary(corpus: Sequence[str], vocab_size: int) -> Tokenizer:
+    """A byte-level BPE as Llama 3 has it, of at most `vocab_size` tokens, with merges learnt from the corpus."""
+    tokenizer = _byte_level(models.BPE(ignore_merges=True))
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size - len(SPECIAL_TOKENS),
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(corpus, trainer)
+    return _with_special_tokens(tokenizer)
+
+
+def word_vocabulary(texts: Sequence[str], vocab_size: int) -> Tokenizer:
+    """One of exactly `vocab_size` tokens without merges, made in a moment.
+
+    Each word of `texts` is a token, as common words are in Llama 3's; any other text is single bytes.
+    """
+    pre_tokenizer = _byte_level(models.BPE()).pre_tokenizer
+    words = [word for text in texts for word, _ in pre_tokenizer.pre_tokenize_str(text)]
+    tokens = dict.fromkeys([*sorted(pre_tokenizers.ByteLevel.alphabet()), *words])
+    missing = vocab_size - len(SPECIAL_TOKENS) - len(tokens)
+    tokens |= dict.fromkeys(f"w{number}" for number in range(missing))
+    vocabulary = {token: i for i, token in enumerate(tokens)}
+    return _with_special_tokens(_byte_level(models.BPE(vocabulary, [], ignore_merges=True)))
+
+
 def _base_vocabulary(tokenizer: str) -> dict[bytes, int]:
     """Tokens as bytes, by way of the library's own decoder table."""
     kept = [b for b in range(256) if 0x21 <= b <= 0x7E or 0xA1 <= b <= 0xAC or 0xAE <= b <= 0xFF]
     spelt = {chr(b): b for b in kept} | {chr(256 + i): b for i, b in enumerate(b for b in range(256) if b not in kept)}
     return {bytes(spelt[c] for c in token): i for token, i in json.loads(tokenizer)["model"]["vocab"].items()}
+
+
+def _byte_level(model: models.BPE) -> Tokenizer:
+    """Text is cut and its bytes are written as Llama 3 does it."""
+    tokenizer = Tokenizer(model)
+    split = pre_tokenizers.Split(Regex(LLAMA3_PATTERN), "isolated")
+    byte_level = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([split, byte_level])
+    tokenizer.decoder = decoders.ByteLevel()
+    return tokenizer
+
+
+def _with_special_tokens(tokenizer: Tokenizer) -> Tokenizer:
+    tokenizer.add_special_tokens([AddedToken(t, special=True, normalized=False) for t in SPECIAL_TOKENS])
+    return tokenizer

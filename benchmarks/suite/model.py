@@ -15,9 +15,9 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from inputs.shapes import RECIPES, Shape
+from inputs.vocabularies import word_vocabulary
 from inputs.weights import random_weight
 from inputs.workload import LONGEST
-from recap_fast.bench.synthetic import word_vocabulary
 from recap_fast.build.recipe import PROMPT, load_recipe
 from recap_fast.defaults import MAX_FIELD_TOKENS
 from recap_fast.generate.engine import EngineOptions

@@ -1,4 +1,4 @@
-"""Made-up data where there is none: webdataset tars of photographs, and small vocabularies like Llama-3's.
+"""Made-up data where there is none: webdataset tars of photographs.
 
 The pictures are smooth noise of several scales, strongest at the coarsest, as photographs have it: JPEG compresses them
 about as well, and no two are alike. The same arguments give the same bytes.
@@ -15,25 +15,12 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
-from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
-
-from recap_fast.generate.tokenizer import LLAMA3_PATTERN
 
 OCTAVES = range(1, 8)
 SAMPLES_PER_SHARD = 1000
 QUALITY = 90
 MEDIAN_LENGTH, SIGMA, SHORTEST, LONGEST = 44, 0.55, 16, 128
 """Of captions, in tokens."""
-SPECIAL_TOKENS = (
-    "<|begin_of_text|>",
-    "<|end_of_text|>",
-    "<|start_header_id|>",
-    "<|end_header_id|>",
-    "<|eot_id|>",
-    "<image>",
-    "<pad>",
-)
-"""Those of Llama 3 that a conversation needs, and LLaVA's own; they get the last ids of a vocabulary."""
 
 
 def photograph(width: int, height: int, seed: int) -> Image.Image:
@@ -101,44 +88,3 @@ def _add_sample(tar: tarfile.TarFile, number: int, width: int, height: int, imag
         member = tarfile.TarInfo(f"{key}.{suffix}")
         member.size = len(content)
         tar.addfile(member, io.BytesIO(content))
-
-
-def train_vocabulary(corpus: Sequence[str], vocab_size: int) -> Tokenizer:
-    """A byte-level BPE as Llama 3 has it, of at most `vocab_size` tokens, with merges learnt from the corpus."""
-    tokenizer = _byte_level(models.BPE(ignore_merges=True))
-    trainer = trainers.BpeTrainer(
-        vocab_size=vocab_size - len(SPECIAL_TOKENS),
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-        show_progress=False,
-    )
-    tokenizer.train_from_iterator(corpus, trainer)
-    return _with_special_tokens(tokenizer)
-
-
-def word_vocabulary(texts: Sequence[str], vocab_size: int) -> Tokenizer:
-    """One of exactly `vocab_size` tokens without merges, made in a moment.
-
-    Each word of `texts` is a token, as common words are in Llama 3's; any other text is single bytes.
-    """
-    pre_tokenizer = _byte_level(models.BPE()).pre_tokenizer
-    words = [word for text in texts for word, _ in pre_tokenizer.pre_tokenize_str(text)]
-    tokens = dict.fromkeys([*sorted(pre_tokenizers.ByteLevel.alphabet()), *words])
-    missing = vocab_size - len(SPECIAL_TOKENS) - len(tokens)
-    tokens |= dict.fromkeys(f"w{number}" for number in range(missing))
-    vocabulary = {token: i for i, token in enumerate(tokens)}
-    return _with_special_tokens(_byte_level(models.BPE(vocabulary, [], ignore_merges=True)))
-
-
-def _byte_level(model: models.BPE) -> Tokenizer:
-    """Text is cut and its bytes are written as Llama 3 does it."""
-    tokenizer = Tokenizer(model)
-    split = pre_tokenizers.Split(Regex(LLAMA3_PATTERN), "isolated")
-    byte_level = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([split, byte_level])
-    tokenizer.decoder = decoders.ByteLevel()
-    return tokenizer
-
-
-def _with_special_tokens(tokenizer: Tokenizer) -> Tokenizer:
-    tokenizer.add_special_tokens([AddedToken(t, special=True, normalized=False) for t in SPECIAL_TOKENS])
-    return tokenizer

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from inputs import vocabularies
-from recap_fast.bench.synthetic import SPECIAL_TOKENS
+from inputs.vocabularies import SPECIAL_TOKENS
 from recap_fast.build.recipe import PROMPT
 from recap_fast.errors import ConfigError
 from recap_fast.generate.prompt import TEMPLATES, PromptEncoder, find_template
