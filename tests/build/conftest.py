@@ -1,8 +1,9 @@
 """A small checkpoint; the fake TensorRT-LLM, and engines built with it."""
 
 import pytest
-from support import checkpoints
 from support.tensorrt_fixtures import build, fake, gpu, library, open_engine, pair
+
+from inputs import checkpoints
 
 __all__ = ["build", "fake", "gpu", "library", "open_engine", "pair"]
 

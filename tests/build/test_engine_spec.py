@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
-from support import checkpoints, vocabularies
 
+from inputs import checkpoints, vocabularies
 from recap_fast.build import engine_spec
 from recap_fast.build.engine_directory import build_engine
 from recap_fast.errors import ConfigError
