@@ -62,7 +62,7 @@ def _measure(found: Findings, setting: Setting, name: str, precision: str, kv_pr
         for tokens, lengths in kinds.items():
             counted = stream.window(lengths, WINDOW_S if setting.is_real else TINY_WINDOW_S)
             figures = roofline.figures(counted.done, counted.seconds)
-            details[tokens] = {**dataclasses.asdict(counted), "figures": figures.as_json()}
+            details[tokens] = {**dataclasses.asdict(counted), "figures": dataclasses.asdict(figures)}
             bar, share = (BARS.get((precision, tokens)), SHARES.get(precision)) if has_bars else (None, None)
             found.at_least(f"{name}, {tokens} tokens", counted.images_per_s, bar, "images/s")
             found.at_least("   share of the roofline", 100 * figures.share, share, "%")

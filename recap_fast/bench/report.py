@@ -5,10 +5,12 @@ import json
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from recap_fast.bench.roofline import Figures, Rates
 from recap_fast.machine import describe_machine, describe_versions, find_commit
+
+if TYPE_CHECKING:
+    from recap_fast.bench.roofline import Figures, Rates
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,7 +24,7 @@ class Measurement:
     seconds: tuple[float, ...]
     peak_memory: dict[str, int]
     """Bytes: 'rss' of the process, inputs held in memory included; 'cuda' where there is a GPU."""
-    figures: Figures | None = None
+    figures: "Figures | None" = None
     """Of the engine, in the median repeat; None where it took no part."""
     details: dict[str, Any] = field(default_factory=dict)
 
@@ -55,7 +57,7 @@ class Report:
     decoder: str
     config: Mapping[str, Any]
     measurements: tuple[Measurement, ...]
-    rates: Rates | None = None
+    rates: "Rates | None" = None
     """What the engine is measured against; None where it was not measured."""
 
     @property

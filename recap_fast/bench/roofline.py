@@ -10,13 +10,16 @@ import dataclasses
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import torch
 
 from recap_fast.generate.engine import Statistics
+from recap_fast.generate.ops import Activation, plain
+from recap_fast.generate.ops.linear import make_linear, quantize_channels
+from recap_fast.generate.ops.select import select_ops
 from recap_fast.generate.spec import EngineSpec
-
-if TYPE_CHECKING:
-    import torch
+from recap_fast.generate.vision.loading import model_dtype
 
 CUDA_SIDE, CPU_SIDE = 8192, 2048
 """Of the square matrices that are multiplied: a few milliseconds on a card, some tens on a processor."""
@@ -26,23 +29,8 @@ MEASURE_S, CUDA_CALLS = 0.3, 10
 """Each rate is the best of what fits into these seconds, at least three; calls a measurement on a card."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Work:
-    """Captions that were made, in counts."""
-
-    images: int
-    prompt_tokens: int
-    """New positions of all images: image and text. Those before the image were computed once for all."""
-    prefix_tokens: int
-    """Positions before each image."""
-    decode_rows: int
-    """Tokens computed for running captions: one less than each caption has."""
-    kv_positions: int
-    """Positions that these rows read."""
-
-
-def operations(spec: EngineSpec, work: Work) -> dict[str, float]:
-    """Operations by part, for all images together.
+def operations(spec: EngineSpec, work: Statistics, prefix_tokens: int) -> dict[str, float]:
+    """Operations by part, for all images together, which have `prefix_tokens` positions before them.
 
     Causal attention is counted exactly where all prompts have the same length. In the last decoder layer keys and
     values are computed for all rows, everything else only for the rows that a token is read from.
@@ -54,14 +42,14 @@ def operations(spec: EngineSpec, work: Work) -> dict[str, float]:
     layer, early = _layer_size(spec), text.num_layers - 1
     pair = 2 * text.num_heads * text.head_dim  # one query position with one key position
     new = work.prompt_tokens / max(1, work.images)
-    seen = new * work.prefix_tokens + new * (new + 1) / 2
+    seen = new * prefix_tokens + new * (new + 1) / 2
     multiply_adds = {
         "vision_linear": work.images
         * (vision.num_layers * rows * tower + patches * 3 * vision.patch_size**2 * vision.hidden_size),
         "vision_attention": work.images * vision.num_layers * rows**2 * 2 * vision.hidden_size,
         "projector": work.images * patches * (vision.hidden_size + text.hidden_size) * text.hidden_size,
         "prefill_linear": work.prompt_tokens * (early * layer + keys_values) + work.images * (layer - keys_values),
-        "prefill_attention": work.images * pair * (early * seen + work.prefix_tokens + new),
+        "prefill_attention": work.images * pair * (early * seen + prefix_tokens + new),
         "decode_linear": work.decode_rows * text.num_layers * layer,
         "decode_attention": work.kv_positions * text.num_layers * pair,
         "head": (work.images + work.decode_rows) * text.vocab_size * text.hidden_size,
@@ -106,10 +94,8 @@ class Rates:
         return f"{', '.join(products)}; copy {self.copy / 1e9:,.0f} GB/s"
 
 
-def measure_rates(device: "torch.device", linear: "torch.dtype", other: "torch.dtype") -> Rates:
+def measure_rates(device: torch.device, linear: torch.dtype, other: torch.dtype) -> Rates:
     """Measures them on a device, in about a second; on a CPU with the products that the engine itself uses."""
-    import torch
-
     is_cuda = device.type == "cuda"
     side, count = (CUDA_SIDE, CUDA_COPY_BYTES) if is_cuda else (CPU_SIDE, CPU_COPY_BYTES)
     with torch.inference_mode():
@@ -122,40 +108,30 @@ def measure_rates(device: "torch.device", linear: "torch.dtype", other: "torch.d
     return Rates(precisions=names, linear=linears, other=others, copy=copied)
 
 
-def _copy(device: "torch.device", num_bytes: int) -> Callable[[], Any]:
-    import torch
-
+def _copy(device: torch.device, num_bytes: int) -> Callable[[], Any]:
     source, target = (torch.zeros(num_bytes, dtype=torch.uint8, device=device) for _ in range(2))
     return lambda: target.copy_(source)
 
 
-def _product(device: "torch.device", dtype: "torch.dtype", other: "torch.dtype", side: int) -> Callable[[], Any]:
+def _product(device: torch.device, dtype: torch.dtype, other: torch.dtype, side: int) -> Callable[[], Any]:
     """Multiplies two square matrices of random numbers: they take more power, so less clock, than zeros."""
-    import torch
-
-    from recap_fast.generate.ops import plain
-    from recap_fast.generate.ops.linear import make_linear, quantize_channels
-    from recap_fast.generate.ops.select import select_ops
-
     a, b = (torch.randn(side, side, device=device) for _ in range(2))
     if dtype == torch.int8:
         (values, _), (weight, _) = plain.quantize_rows(a, dtype), plain.quantize_rows(b, dtype)
         return lambda: torch._int_mm(values, weight.t())
     ops = select_ops(device, other)
-    if not dtype.is_floating_point or dtype.itemsize > 1:
-        layer = make_linear({"product.weight": b.to(dtype)}, "product", ops, dtype)
-        rows = a.to(dtype)
-        return lambda: layer(rows)
-    weight, scale = quantize_channels(b, dtype)
-    scaled = make_linear({"product.weight": weight, "product.scale": scale}, "product", ops, other)
-    quantized = plain.quantize_rows(a, dtype)
-    return lambda: scaled(quantized)
+    rows: Activation
+    if dtype.itemsize > 1:
+        rows, weights = a.to(dtype), {"product.weight": b.to(dtype)}
+    else:
+        weight, scale = quantize_channels(b, dtype)
+        rows, weights = plain.quantize_rows(a, dtype), {"product.weight": weight, "product.scale": scale}
+    layer = make_linear(weights, "product", ops, other)
+    return lambda: layer(rows)
 
 
-def _seconds(run: Callable[[], Any], device: "torch.device") -> float:
+def _seconds(run: Callable[[], Any], device: torch.device) -> float:
     """The shortest time of a call."""
-    import torch
-
     calls = CUDA_CALLS if device.type == "cuda" else 1
     found: list[float] = []
     run()
@@ -188,20 +164,12 @@ class Figures:
     idle_s: dict[str, float]
     startup_s: dict[str, float]
 
-    def as_json(self) -> dict[str, Any]:
-        """All of it."""
-        return dataclasses.asdict(self)
-
 
 class Roofline:
     """What one engine is measured against."""
 
-    def __init__(self, spec: EngineSpec, device: "torch.device", prefix_tokens: int):
+    def __init__(self, spec: EngineSpec, device: torch.device, prefix_tokens: int):
         """Measures the rates of the device. `prefix_tokens` is the number of positions before each image."""
-        import torch
-
-        from recap_fast.generate.vision.loading import model_dtype
-
         other = model_dtype(spec, device)
         linear = {"fp8": torch.float8_e4m3fn, "int8": torch.int8}.get(spec.precision, other)
         cache = torch.float8_e4m3fn if spec.kv_precision == "fp8" else other
@@ -215,9 +183,7 @@ class Roofline:
 
     def figures(self, done: Statistics, seconds: float) -> Figures:
         """Of the work that took the engine so many seconds."""
-        names = ("images", "prompt_tokens", "decode_rows", "kv_positions")
-        work = Work(prefix_tokens=self._prefix_tokens, **{name: getattr(done, name) for name in names})
-        parts, kv_bytes = operations(self._spec, work), done.kv_positions * self._kv_bytes
+        parts, kv_bytes = operations(self._spec, done, self._prefix_tokens), done.kv_positions * self._kv_bytes
         linear = sum(count for part, count in parts.items() if part in self._linear_parts)
         products_s = linear / self.rates.linear + (sum(parts.values()) - linear) / self.rates.other
         read = done.decode_steps * self._weight_bytes + done.decode_step_kv_positions * self._kv_bytes
@@ -239,11 +205,9 @@ def snapshot(statistics: Statistics) -> Statistics:
 
 def difference(before: Statistics, after: Statistics) -> Statistics:
     """What an engine did between two snapshots; its start-up stays whole."""
-    changes: dict[str, Any] = {"startup_s": dict(after.startup_s)}
+    done = snapshot(after)
     for field in dataclasses.fields(Statistics):
-        old, new = getattr(before, field.name), getattr(after, field.name)
-        if field.name == "idle_s":
-            changes[field.name] = {reason: spent - old.get(reason, 0.0) for reason, spent in new.items()}
-        elif field.name not in changes:
-            changes[field.name] = new - old
-    return Statistics(**changes)
+        if field.name not in ("idle_s", "startup_s"):
+            setattr(done, field.name, getattr(after, field.name) - getattr(before, field.name))
+    done.idle_s = {reason: spent - before.idle_s.get(reason, 0.0) for reason, spent in after.idle_s.items()}
+    return done

@@ -8,7 +8,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from inputs import oracle, shapes
 from recap_fast.bench import roofline
-from recap_fast.bench.roofline import Rates, Roofline, Work, difference, operations, snapshot
+from recap_fast.bench.roofline import Rates, Roofline, difference, operations, snapshot
 from recap_fast.generate.engine import Statistics
 
 TERA = 1e12
@@ -17,21 +17,15 @@ PREFIX, NEW = 20, 600
 RATES = Rates(precisions=("bfloat16", "bfloat16"), linear=788e12, other=788e12, copy=4.3e12)
 
 
-def image(num_tokens: int) -> Work:
+def image(num_tokens: int, **more: float) -> Statistics:
     """One image with a caption of so many tokens: the first comes from the prefill, each other from a decode row."""
     rows = num_tokens - 1
     positions = sum(range(PREFIX + NEW + 1, PREFIX + NEW + rows + 1))
-    return Work(images=1, prompt_tokens=NEW, prefix_tokens=PREFIX, decode_rows=rows, kv_positions=positions)
-
-
-def statistics(work: Work, **more: float) -> Statistics:
-    counts = dataclasses.asdict(work)
-    del counts["prefix_tokens"]
-    return Statistics(**counts, **more)
+    return Statistics(images=1, prompt_tokens=NEW, decode_rows=rows, kv_positions=positions, **more)
 
 
 def test_operations_of_an_image_are_those_worked_out_by_hand():
-    found = {part: count / TERA for part, count in operations(LLAVA_LLAMA3_8B, image(65)).items()}
+    found = {part: count / TERA for part, count in operations(LLAVA_LLAMA3_8B, image(65), PREFIX).items()}
     assert found["vision_linear"] + found["vision_attention"] == pytest.approx(0.366, rel=0.01)
     assert found["vision_attention"] == pytest.approx(0.0314, rel=0.01)
     assert found["projector"] == pytest.approx(0.0242, rel=0.01)
@@ -43,7 +37,7 @@ def test_operations_of_an_image_are_those_worked_out_by_hand():
 
 @pytest.mark.parametrize(("num_tokens", "total"), [(65, 9.595), (128, 10.565)])
 def test_the_totals_too(num_tokens, total):
-    assert sum(operations(LLAVA_LLAMA3_8B, image(num_tokens)).values()) / TERA == pytest.approx(total, rel=0.01)
+    assert sum(operations(LLAVA_LLAMA3_8B, image(num_tokens), PREFIX).values()) / TERA == pytest.approx(total, rel=0.01)
 
 
 def test_bytes_of_weights_and_of_a_position():
@@ -57,9 +51,9 @@ def test_bytes_of_weights_and_of_a_position():
 def test_a_perfect_serial_engine_has_the_whole_roofline(monkeypatch, num_tokens, images_per_s):
     monkeypatch.setattr(roofline, "measure_rates", lambda *_: RATES)
     perfect = Roofline(LLAVA_LLAMA3_8B, torch.device("cpu"), PREFIX)
-    figures = perfect.figures(statistics(image(num_tokens)), 1 / images_per_s)
+    figures = perfect.figures(image(num_tokens), 1 / images_per_s)
     assert figures.share == pytest.approx(1, rel=0.01)
-    assert perfect.figures(statistics(image(num_tokens)), 2 / images_per_s).share == pytest.approx(0.5, rel=0.01)
+    assert perfect.figures(image(num_tokens), 2 / images_per_s).share == pytest.approx(0.5, rel=0.01)
 
 
 def test_only_the_linear_layers_of_the_decoder_run_at_the_rate_of_fp8(monkeypatch):
@@ -67,20 +61,20 @@ def test_only_the_linear_layers_of_the_decoder_run_at_the_rate_of_fp8(monkeypatc
     monkeypatch.setattr(roofline, "measure_rates", lambda *_: fast)
     spec = dataclasses.replace(LLAVA_LLAMA3_8B, precision="fp8", kv_precision="fp8")
     work = image(65)
-    parts = operations(spec, work)
+    parts = operations(spec, work, PREFIX)
     linear = parts["prefill_linear"] + parts["decode_linear"]
     least = linear / fast.linear + (sum(parts.values()) - linear) / fast.other
     least += work.kv_positions * (64 << 10) / fast.copy
-    assert Roofline(spec, torch.device("cpu"), PREFIX).figures(statistics(work), least).share == pytest.approx(1)
+    assert Roofline(spec, torch.device("cpu"), PREFIX).figures(work, least).share == pytest.approx(1)
 
 
 def test_bandwidth_is_of_the_steps_that_only_decode(monkeypatch):
     monkeypatch.setattr(roofline, "measure_rates", lambda *_: RATES)
     measured = Roofline(LLAVA_LLAMA3_8B, torch.device("cpu"), PREFIX)
-    done = statistics(image(65), decode_steps=10, decode_step_kv_positions=1000, decode_s=0.1)
+    done = image(65, decode_steps=10, decode_step_kv_positions=1000, decode_s=0.1)
     read = 10 * roofline.decode_weight_bytes(LLAVA_LLAMA3_8B, 2, 2) + 1000 * (128 << 10)
     assert measured.figures(done, 1.0).decode_bytes_per_s == pytest.approx(read / 0.1)
-    assert measured.figures(statistics(image(65)), 1.0).decode_bytes_per_s is None
+    assert measured.figures(image(65), 1.0).decode_bytes_per_s is None
 
 
 def test_operations_are_those_that_torch_counts_in_transformers(tmp_path):
@@ -93,12 +87,12 @@ def test_operations_are_those_that_torch_counts_in_transformers(tmp_path):
         pair.model(**inputs, logits_to_keep=1)
     counted = counter.get_flop_counts()
     spec, text = pair.spec, pair.spec.text
-    work = Work(images=1, prompt_tokens=new, prefix_tokens=0, decode_rows=0, kv_positions=0)
-    found = operations(spec, work)
+    work = Statistics(images=1, prompt_tokens=new)
+    found = operations(spec, work, 0)
     assert found["head"] == counted["LlavaForConditionalGeneration.lm_head"][torch.ops.aten.mm]
     assert found["projector"] == sum(counted["LlavaForConditionalGeneration.model.multi_modal_projector"].values())
     one_more = dataclasses.replace(spec, text=dataclasses.replace(text, num_layers=text.num_layers + 1))
-    layer = operations(one_more, work)["prefill_linear"] - found["prefill_linear"]
+    layer = operations(one_more, work, 0)["prefill_linear"] - found["prefill_linear"]
     theirs = counted["LlavaForConditionalGeneration.model.language_model"][torch.ops.aten.mm]
     assert layer * text.num_layers == theirs
 
