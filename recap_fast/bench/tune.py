@@ -21,8 +21,7 @@ from recap_fast.generate.engine import Engine, EngineOptions
 from recap_fast.generate.prepared import PreparedEngine
 from recap_fast.generate.spec import EngineSpec, Sizes
 from recap_fast.generate.torch_backend.memory import fit_slots
-from recap_fast.generate.torch_backend.sizes import default_sizes
-from recap_fast.generate.torch_backend.tuning_file import write_tuning
+from recap_fast.generate.torch_backend.sizes import default_sizes, write_tuning
 from recap_fast.records import Request
 from recap_fast.version import __version__
 

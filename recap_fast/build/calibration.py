@@ -7,6 +7,7 @@ which is made from the user's own images and prompt.
 
 import hashlib
 import json
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -43,7 +44,7 @@ def read_captions(path: Path) -> list[str]:
 def make_texts(captions: Sequence[str], prompt: PromptSpec, tokenizer: Tokenizer) -> list[str]:
     """Conversations that end in these captions, special tokens spelt out; fields of the question are empty."""
     _, template = find_template(prompt.template, tokenizer)
-    question = prompt.text.format_map(_Empty())
+    question = prompt.text.format_map(defaultdict(str))
     pieces = [p.token if isinstance(p, Special) else p for p in (*template.before, *template.after)]
     start = first_special(tokenizer, BOS) + "".join(pieces).replace(QUESTION, question)
     return [start + caption for caption in captions]
@@ -67,11 +68,6 @@ def write_texts(folder: Path, texts: Sequence[str]) -> None:
     folder.mkdir(parents=True)
     lines = [json.dumps({"text": text}) + "\n" for text in texts]
     (folder / "train.jsonl").write_text("".join(lines), encoding="utf-8")
-
-
-class _Empty(dict[str, str]):
-    def __missing__(self, key: str) -> str:
-        return ""
 
 
 def _captions(path: Path) -> Iterator[str | None]:

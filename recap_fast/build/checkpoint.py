@@ -5,6 +5,7 @@ transformers; out come tensors by a name of ours (`text.`, `head.`, `projector.`
 """
 
 import json
+import math
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -78,9 +79,7 @@ class TensorSource:
         """
         import torch
 
-        row_bytes = self.item_bytes
-        for side in self.shape[1:]:
-            row_bytes *= side
+        row_bytes = self.item_bytes * math.prod(self.shape[1:])
         rows = max(1, chunk_bytes // row_bytes)
         with self.file.open("rb") as file:
             file.seek(self.offset)

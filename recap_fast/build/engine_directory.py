@@ -26,7 +26,7 @@ from recap_fast.build.engine_spec import check_device, make_spec, parse_precisio
 from recap_fast.build.recipe import find_recipe, load_recipe
 from recap_fast.build.tensorrt import TensorRTBuild
 from recap_fast.build.tensorrt_split import EngineParts
-from recap_fast.build.weights import OnProgress, check_sides, expected_shapes, write_weights
+from recap_fast.build.weights import OnProgress, check_sides, expected_shapes, no_progress, write_weights
 from recap_fast.errors import ConfigError
 from recap_fast.generate.spec import SPEC_FILE, WEIGHTS_FILE, Backend, EngineSpec
 from recap_fast.generate.tokenizer import TOKENIZER_FILES, find_tokenizer, load_tokenizer
@@ -41,7 +41,7 @@ def build_engine(
     tokenizer: str | Path | None = None,
     precision: str | None = None,
     overwrite: bool = False,
-    progress: OnProgress | None = None,
+    progress: OnProgress = no_progress,
     backend: Backend = "torch",
     calibration: str | Path | None = None,
 ) -> EngineSpec:
@@ -61,14 +61,16 @@ def build_engine(
     _check_output(output, overwrite)
     source = open_checkpoint(checkpoint)
     architecture = read_architecture(checkpoint)
-    tokenizer_file = _find_tokenizer(checkpoint, _optional(tokenizer))
+    tokenizer_file = _find_tokenizer(checkpoint, tokenizer)
     architecture = _check_tensors(source, architecture)
     spec = make_spec(choices, source, architecture, load_tokenizer(tokenizer_file))
     plan = architecture.plan()
     check_sides(plan, spec.precision)
     check_device(spec)
-    progress, parts = progress or _no_progress, EngineParts(spec, source, architecture, tokenizer_file)
-    tensorrt = TensorRTBuild(parts, _optional(calibration)) if backend == "tensorrt-llm" else None
+    tensorrt = None
+    if backend == "tensorrt-llm":
+        parts = EngineParts(spec, source, architecture, tokenizer_file)
+        tensorrt = TensorRTBuild(parts, None if calibration is None else Path(calibration))
     with _new_folder(output, overwrite) as folder:
         if tensorrt is not None:
             spec = tensorrt.write(folder, output, progress)
@@ -81,10 +83,6 @@ def build_engine(
         spec = replace(spec, sources=sources, files={**spec.files, stored.name: sha256_of(stored)})
         spec.save(folder)
     return spec
-
-
-def _optional(path: str | Path | None) -> Path | None:
-    return None if path is None else Path(path)
 
 
 def _check_tensors(checkpoint: Checkpoint, architecture: Architecture) -> Architecture:
@@ -109,8 +107,8 @@ def _check_tensors(checkpoint: Checkpoint, architecture: Architecture) -> Archit
     )
 
 
-def _find_tokenizer(checkpoint: Path, given: Path | None) -> Path:
-    file = find_tokenizer(given or checkpoint)
+def _find_tokenizer(checkpoint: Path, given: str | Path | None) -> Path:
+    file = find_tokenizer(checkpoint if given is None else Path(given))
     if file is not None:
         return file
     names = " or ".join(TOKENIZER_FILES)
@@ -174,7 +172,3 @@ def _new_folder(output: Path, overwrite: bool) -> Iterator[Path]:
             folder.replace(output)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-
-
-def _no_progress(done: int, total: int) -> None:
-    pass

@@ -17,7 +17,7 @@ from recap_fast.build.architecture import Architecture
 from recap_fast.build.checkpoint import Checkpoint
 from recap_fast.build.weights import OnProgress, write_weights
 from recap_fast.errors import ConfigError
-from recap_fast.generate.layout import FusedTensor
+from recap_fast.generate.layout import FusedTensor, plan_text
 from recap_fast.generate.spec import ComputePrecision, EngineSpec, TextSpec
 
 TRAPS = ("llava", "vila")
@@ -64,7 +64,7 @@ def is_neutral(path: Path) -> bool:
 def write_vision(path: Path, architecture: Architecture, checkpoint: Checkpoint, precision: ComputePrecision) -> str:
     """Writes vision tower and projector as an engine's weights are written, and returns the file's SHA-256."""
     plan = [t for t in architecture.plan() if t.name.startswith(("vision.", "projector."))]
-    return write_weights(path, plan, checkpoint, precision, lambda done, total: None)
+    return write_weights(path, plan, checkpoint, precision)
 
 
 def write_language_model(folder: Path, spec: EngineSpec, checkpoint: Checkpoint, progress: OnProgress) -> None:
@@ -92,23 +92,14 @@ def add_tokenizer(folder: Path, file: Path, bos: str, eos: str) -> None:
 
 def plan_llama(text: TextSpec) -> list[FusedTensor]:
     """The tensors of transformers' LlamaForCausalLM; a head that is tied to the embedding is written out."""
-    width, inner = text.hidden_size, text.intermediate_size
-    rows = {"q": text.num_heads * text.head_dim, "k": text.num_kv_heads * text.head_dim}
-    layer = {
-        "input_layernorm": (width,),
-        **{f"self_attn.{p}_proj": (rows["q" if p == "q" else "k"], width) for p in "qkv"},
-        "self_attn.o_proj": (width, rows["q"]),
-        "post_attention_layernorm": (width,),
-        **{f"mlp.{p}_proj": (inner, width) for p in ("gate", "up")},
-        "mlp.down_proj": (width, inner),
-    }
-    shapes: dict[str, tuple[int, ...]] = {"embed_tokens": (text.vocab_size, width)}
-    for i in range(text.num_layers):
-        shapes |= {f"layers.{i}.{name}": shape for name, shape in layer.items()}
-    shapes["norm"] = (width,)
-    plan = [FusedTensor(f"model.{n}.weight", {f"text.{n}.weight": shape}) for n, shape in shapes.items()]
-    source = "text.embed_tokens.weight" if text.tied_head else "head.weight"
-    return [*plan, FusedTensor("lm_head.weight", {source: shapes["embed_tokens"]})]
+    plan = []
+    for tensor in plan_text(text):
+        for name, shape in tensor.sources.items():
+            theirs = name.replace("text.", "model.", 1) if name.startswith("text.") else f"lm_{name}"
+            plan.append(FusedTensor(theirs, {name: shape}))
+    if text.tied_head:
+        plan.append(FusedTensor("lm_head.weight", plan[0].sources))
+    return plan
 
 
 def llama_config(spec: EngineSpec) -> dict[str, Any]:

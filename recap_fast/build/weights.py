@@ -28,6 +28,10 @@ OnProgress = Callable[[int, int], None]
 """Called with bytes done and bytes in all."""
 
 
+def no_progress(done: int, total: int) -> None:
+    """An `OnProgress` that tells nobody."""
+
+
 def expected_shapes(plan: list[FusedTensor]) -> dict[str, tuple[int, ...]]:
     """The checkpoint's tensors that a plan reads, by our names."""
     return {name: shape for tensor in plan if not tensor.is_optional for name, shape in tensor.sources.items()}
@@ -47,7 +51,11 @@ def check_sides(plan: list[FusedTensor], precision: Precision) -> None:
 
 
 def write_weights(
-    path: Path, plan: list[FusedTensor], checkpoint: Checkpoint, precision: Precision, progress: OnProgress
+    path: Path,
+    plan: list[FusedTensor],
+    checkpoint: Checkpoint,
+    precision: Precision,
+    progress: OnProgress = no_progress,
 ) -> str:
     """Writes the file and returns its SHA-256.
 

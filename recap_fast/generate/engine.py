@@ -1,4 +1,4 @@
-"""The one interface between the pipeline and whatever generates captions; backends.py opens one.
+"""The one interface between the pipeline and whatever generates captions; prepared.py opens one.
 
 An engine takes requests while it has room, and every `step` moves all running captions on by one token and returns
 those that ended. It knows nothing of files, text or Parquet; nothing above it knows which backend runs.
@@ -7,9 +7,6 @@ those that ended. It knows nothing of files, text or Parquet; nothing above it k
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
-
-import numpy as np
-from numpy.typing import NDArray
 
 from recap_fast.errors import ConfigError
 from recap_fast.generate.spec import SlotShape
@@ -124,12 +121,3 @@ def check_request(request: Request, shape: SlotShape) -> None:
         raise ValueError(
             f"request {request.id}: {request.max_new_tokens} new tokens, the engine makes 1 to {shape.max_new_tokens}"
         )
-
-
-class SharedPrompt(Protocol):
-    """What an engine knows of the prompt that all its requests share."""
-
-    prefix_ids: NDArray[np.int32]
-    """The constant token ids before the image, BOS first."""
-    max_text_tokens: int
-    """The most ids after the image."""

@@ -72,7 +72,31 @@ def plan_weights(vision: VisionSpec, text: TextSpec, *, projector_bias: bool = T
     ]
     if not projector_bias:
         projector = [replace(tensor, is_optional=tensor.name.endswith(".bias")) for tensor in projector]
-    return [*_vision(vision), *projector, *_text(text)]
+    return [*_vision(vision), *projector, *plan_text(text)]
+
+
+def plan_text(spec: TextSpec) -> list[FusedTensor]:
+    """Those of the language model."""
+    width, inner, queries = spec.hidden_size, spec.intermediate_size, spec.num_heads * spec.head_dim
+    rows = {"q": queries, "k": spec.num_kv_heads * spec.head_dim, "v": spec.num_kv_heads * spec.head_dim}
+    layer: dict[str, dict[str, tuple[int, ...]]] = {
+        "norm1": {"input_layernorm": (width,)},
+        "qkv": {f"self_attn.{p}_proj": (n, width) for p, n in rows.items()},
+        "out": {"self_attn.o_proj": (width, queries)},
+        "norm2": {"post_attention_layernorm": (width,)},
+        "gate_up": {f"mlp.{p}_proj": (inner, width) for p in ("gate", "up")},
+        "down": {"mlp.down_proj": (width, inner)},
+    }
+    plan = [FusedTensor("text.embed.weight", {"text.embed_tokens.weight": (spec.vocab_size, width)})]
+    for i in range(spec.num_layers):
+        name = f"text.layers.{i}"
+        for ours, parts in layer.items():
+            sources = {f"{name}.{theirs}.weight": shape for theirs, shape in parts.items()}
+            plan.append(FusedTensor(f"{name}.{ours}.weight", sources, is_text_linear="norm" not in ours))
+    plan.append(FusedTensor("text.norm.weight", {"text.norm.weight": (width,)}))
+    if not spec.tied_head:
+        plan.append(FusedTensor("text.head.weight", {"head.weight": (spec.vocab_size, width)}))
+    return plan
 
 
 def stored_tensors(tensor: FusedTensor, precision: Precision) -> list[StoredTensor]:
@@ -121,26 +145,3 @@ def _linear(name: str, sources: list[str], *shape: int) -> list[FusedTensor]:
         FusedTensor(f"{name}.weight", {f"{source}.weight": shape for source in sources}),
         FusedTensor(f"{name}.bias", {f"{source}.bias": shape[:1] for source in sources}),
     ]
-
-
-def _text(spec: TextSpec) -> list[FusedTensor]:
-    width, inner, queries = spec.hidden_size, spec.intermediate_size, spec.num_heads * spec.head_dim
-    rows = {"q": queries, "k": spec.num_kv_heads * spec.head_dim, "v": spec.num_kv_heads * spec.head_dim}
-    layer: dict[str, dict[str, tuple[int, ...]]] = {
-        "norm1": {"input_layernorm": (width,)},
-        "qkv": {f"self_attn.{p}_proj": (n, width) for p, n in rows.items()},
-        "out": {"self_attn.o_proj": (width, queries)},
-        "norm2": {"post_attention_layernorm": (width,)},
-        "gate_up": {f"mlp.{p}_proj": (inner, width) for p in ("gate", "up")},
-        "down": {"mlp.down_proj": (width, inner)},
-    }
-    plan = [FusedTensor("text.embed.weight", {"text.embed_tokens.weight": (spec.vocab_size, width)})]
-    for i in range(spec.num_layers):
-        name = f"text.layers.{i}"
-        for ours, parts in layer.items():
-            sources = {f"{name}.{theirs}.weight": shape for theirs, shape in parts.items()}
-            plan.append(FusedTensor(f"{name}.{ours}.weight", sources, is_text_linear="norm" not in ours))
-    plan.append(FusedTensor("text.norm.weight", {"text.norm.weight": (width,)}))
-    if not spec.tied_head:
-        plan.append(FusedTensor("text.head.weight", {"head.weight": (spec.vocab_size, width)}))
-    return plan

@@ -5,13 +5,13 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, get_args
 
 from recap_fast.defaults import MAX_FIELD_TOKENS
-from recap_fast.generate.backends import open_engine
+from recap_fast.errors import ConfigError
 from recap_fast.generate.engine import Engine, EngineOptions
 from recap_fast.generate.prompt import PromptEncoder
-from recap_fast.generate.spec import EngineSpec
+from recap_fast.generate.spec import Backend, EngineSpec
 from recap_fast.generate.tokenizer import Tokenizer, load_tokenizer
 from recap_fast.records import Completion, Request
 
@@ -47,8 +47,23 @@ class PreparedEngine:
         return options.max_new_tokens or self.spec.limits.max_new_tokens
 
     def open(self, options: EngineOptions | None = None) -> Engine:
-        """Loads the weights. Raises ConfigError where the backend, the device or the weights cannot be had."""
-        return open_engine(self.folder, self.spec, options or EngineOptions(), self.prompts)
+        """Loads the weights, with the backend that the engine was built for: each is imported here, when it is needed.
+
+        Raises ConfigError where the backend, the device or the weights cannot be had.
+        """
+        given = self.folder, self.spec, options or EngineOptions(), self.prompts
+        if self.spec.backend == "torch":
+            from recap_fast.generate.torch_backend.engine import TorchEngine
+
+            return TorchEngine(*given)
+        if self.spec.backend == "tensorrt-llm":
+            from recap_fast.generate.tensorrt_backend.engine import TensorRTEngine
+
+            return TensorRTEngine(*given)
+        raise ConfigError(
+            f"{self.folder}: backend {self.spec.backend!r} is not known to this version, which has: "
+            f"{', '.join(get_args(Backend))}."
+        )
 
 
 def generate_all(engine: Engine, requests: Iterable[Request]) -> Iterator[Completion]:

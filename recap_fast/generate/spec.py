@@ -183,14 +183,15 @@ class EngineSpec:
             version = content.pop("format")
             if version != FORMAT:
                 raise ConfigError(f"{path} has format {version}, this version reads {FORMAT}: build the engine again.")
-            text = content["text"]
+            text, preprocess = content["text"], content["preprocess"]
+            mean, std = tuple(preprocess["mean"]), tuple(preprocess["std"])
             return cls(
                 **{
                     "backend_data": content.pop(BACKEND_KEY, None),
                     **content,
                     "vision": VisionSpec(**content["vision"]),
                     "text": TextSpec(**{**text, "rope": RopeSpec(**text["rope"])}),
-                    "preprocess": _preprocess(content["preprocess"]),
+                    "preprocess": Preprocess(**{**preprocess, "mean": mean, "std": std}),
                     "prompt": PromptSpec(**content["prompt"]),
                     "stop_ids": tuple(content["stop_ids"]),
                     "limits": Limits(**content["limits"]),
@@ -199,7 +200,3 @@ class EngineSpec:
             )
         except (json.JSONDecodeError, KeyError, TypeError) as error:
             raise ConfigError(f"{path} cannot be read ({error}): build the engine again.") from error
-
-
-def _preprocess(content: dict[str, Any]) -> Preprocess:
-    return Preprocess(**{**content, "mean": tuple(content["mean"]), "std": tuple(content["std"])})

@@ -18,7 +18,7 @@ from recap_fast.generate.engine import Statistics
 from recap_fast.generate.prepared import PreparedEngine
 from recap_fast.generate.spec import EngineSpec, Sizes
 from recap_fast.generate.torch_backend.memory import OVERHEAD_BYTES, plan_memory
-from recap_fast.generate.torch_backend.tuning_file import read_tuning
+from recap_fast.generate.torch_backend.sizes import read_tuning
 
 CPU = device_name(torch.device("cpu"))
 

@@ -17,7 +17,8 @@ from torch import Tensor
 
 from recap_fast.arrow_core import core
 from recap_fast.errors import ConfigError, EngineError
-from recap_fast.generate.engine import EngineOptions, SharedPrompt, Statistics, check_request
+from recap_fast.generate.engine import EngineOptions, Statistics, check_request
+from recap_fast.generate.prompt import PromptEncoder
 from recap_fast.generate.spec import WEIGHTS_FILE, EngineSpec
 from recap_fast.generate.tensorrt_backend import environment
 from recap_fast.generate.tensorrt_backend.manifest import MODEL_FOLDER, Manifest, check_model_folder
@@ -42,7 +43,7 @@ FAILURES = 8
 class TensorRTEngine:
     """Implements `Engine` with TensorRT-LLM's in-flight batching."""
 
-    def __init__(self, folder: Path, spec: EngineSpec, options: EngineOptions, prompt: SharedPrompt):
+    def __init__(self, folder: Path, spec: EngineSpec, options: EngineOptions, prompt: PromptEncoder):
         """Raises ConfigError where library, GPU, engine and options do not fit together."""
         manifest = Manifest.parse(spec.backend_data or {})
         self._version = environment.require_library()
@@ -78,18 +79,15 @@ class TensorRTEngine:
 
     @property
     def free_slots(self) -> int:
-        """How many more requests `submit` takes now."""
         return IN_FLIGHT * self._num_slots - len(self._waiting) - len(self._running)
 
     def describe(self) -> str:
-        """Backend, device, precision and slots in one line."""
         return (
             f"tensorrt-llm {self._version} on {self._gpu.name}, {self.spec.precision}, "
             f"{self._num_slots} slots, {self._group} images encoded at once"
         )
 
     def submit(self, requests: Sequence[Request]) -> None:
-        """Puts requests in line. Raises ValueError where there are too many, or one is over the limits."""
         if len(requests) > self.free_slots:
             raise ValueError(f"{len(requests)} requests given, {self.free_slots} slots are free")
         for request in requests:
@@ -99,14 +97,12 @@ class TensorRTEngine:
     def step(self) -> list[Completion]:
         """Encodes and hands over what is in line, and returns what has ended; waits a little where nothing has."""
         self._feed()
-        ended = self._collect()
-        completions = complete(ended, self.spec.stop_ids, loop_stop=self._options.loop_stop)
+        completions = complete(self._collect(), self.spec.stop_ids, loop_stop=self._options.loop_stop)
         for completion in completions:
             self._count(self._running.pop(completion.id), completion)
         return completions
 
     def close(self) -> None:
-        """Ends the executor and drops the vision tower."""
         self._session.close()
         del self._tower
         if self._gpu.device.type == "cuda":
@@ -119,13 +115,10 @@ class TensorRTEngine:
                 self._heard = time.monotonic()
             requests = [self._waiting.popleft() for _ in range(min(self._group, len(self._waiting)))]
             for request, table in zip(requests, self._encode(requests), strict=True):
-                prompt = Prompt(
-                    request.id,
-                    self._pack(request),
-                    table,
-                    request.max_new_tokens,
-                    request_seed(self._options.sampling.seed, request.noise_key),
-                )
+                # `submit` and `_check_limits` have seen to it that they fit what was built
+                ids, _ = core.pack_rows([self._prefix_ids, self._image_ids, request.text_ids])
+                seed = request_seed(self._options.sampling.seed, request.noise_key)
+                prompt = Prompt(request.id, ids.tolist(), table, request.max_new_tokens, seed)
                 self._session.submit(prompt)
                 self._running[request.id] = prompt
 
@@ -146,12 +139,6 @@ class TensorRTEngine:
         except RuntimeError as error:
             raise EngineError(f"the vision tower failed: {error}") from error
         return tables
-
-    def _pack(self, request: Request) -> list[int]:
-        """Prefix, image, text; `submit` and `_check_limits` have seen to it that they fit what was built."""
-        ids, _ = core.pack_rows([self._prefix_ids, self._image_ids, request.text_ids])
-        packed: list[int] = ids.tolist()
-        return packed
 
     def _collect(self) -> list[Answer]:
         """What has ended, all of it; failed ones only once it is clear that the executor has not broken."""

@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 
 from recap_fast.errors import EngineError
 from recap_fast.generate.device import device_name
-from recap_fast.generate.engine import EngineOptions, SharedPrompt, Statistics, check_request
+from recap_fast.generate.engine import EngineOptions, Statistics, check_request
+from recap_fast.generate.prompt import PromptEncoder
 from recap_fast.generate.spec import EngineSpec
 from recap_fast.generate.torch_backend.opening import open_device
 from recap_fast.generate.torch_backend.runner import Outcome
@@ -31,7 +32,7 @@ class TorchEngine:
         folder: Path,
         spec: EngineSpec,
         options: EngineOptions,
-        prompt: SharedPrompt,
+        prompt: PromptEncoder,
         *,
         fixed_shapes: bool | None = None,
     ):
@@ -47,18 +48,15 @@ class TorchEngine:
 
     @property
     def free_slots(self) -> int:
-        """How many more requests `submit` takes now."""
         return self._scheduler.free_slots
 
     def describe(self) -> str:
-        """Backend, device, precision and slots in one line."""
         slots = f"{self._scheduler.num_slots} slots, {self._scheduler.prefill_images} images a prefill"
         emulated = self.spec.precision == "fp8" and self._device.type == "cpu"
         precision = "fp8 (emulated)" if emulated else self.spec.precision
         return f"torch {torch.__version__} on {device_name(self._device)}, {precision}, {slots}"
 
     def submit(self, requests: Sequence[Request]) -> None:
-        """Puts requests in line. Raises ValueError where there are too many, or one is over the limits."""
         for request in requests:
             check_request(request, self._shape)
         self._lacked_input |= self._scheduler.is_empty
@@ -84,7 +82,6 @@ class TorchEngine:
         return self._scheduler.collect(oldest, outcome.tokens)
 
     def close(self) -> None:
-        """Drops weights and cache."""
         del self._runner
         if self._device.type == "cuda":
             torch.cuda.empty_cache()

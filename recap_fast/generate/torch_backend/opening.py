@@ -9,14 +9,14 @@ import torch
 
 from recap_fast.errors import ConfigError
 from recap_fast.generate.device import device_name, resolve_device
-from recap_fast.generate.engine import EngineOptions, SharedPrompt
+from recap_fast.generate.engine import EngineOptions
+from recap_fast.generate.prompt import PromptEncoder
 from recap_fast.generate.spec import WEIGHTS_FILE, EngineSpec, Sizes, SlotShape
 from recap_fast.generate.torch_backend.fixed_runner import FixedRunner
 from recap_fast.generate.torch_backend.pages import keep_freed_memory
 from recap_fast.generate.torch_backend.runner import EagerRunner, Runner
-from recap_fast.generate.torch_backend.sizes import choose_sizes
+from recap_fast.generate.torch_backend.sizes import choose_sizes, read_tuning
 from recap_fast.generate.torch_backend.step import Step
-from recap_fast.generate.torch_backend.tuning_file import read_tuning
 from recap_fast.generate.vision.loading import load_weights, model_dtype
 from recap_fast.generate.vision.precision import check_precision, find_hardware
 
@@ -34,7 +34,7 @@ class Opened:
 
 
 def open_device(
-    folder: Path, spec: EngineSpec, options: EngineOptions, prompt: SharedPrompt, *, fixed_shapes: bool | None
+    folder: Path, spec: EngineSpec, options: EngineOptions, prompt: PromptEncoder, *, fixed_shapes: bool | None
 ) -> Opened:
     """See `TorchEngine`. Raises ConfigError where the device lacks the engine's precision or the memory for it."""
     device = resolve_device(options.device)

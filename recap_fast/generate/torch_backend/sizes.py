@@ -1,14 +1,25 @@
 """How many slots and images a prefill an engine gets. What is asked for comes first, then what was measured on this
 very device, then what the recipe has for such a card, then the engine's limits; and no more slots than fit.
+
+What was measured stands in the engine's folder, in tuning.json: the sizes that were fastest, an entry for each device
+by name. Sizes decide how fast captions are made, not what they say, so the file is no part of what engine.json lists
+and of a run's fingerprint. `tune` (bench/tune.py) adds entries.
 """
 
+import json
 import re
+from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
+from recap_fast.atomic import atomic_write
+from recap_fast.errors import ConfigError
 from recap_fast.generate.engine import EngineOptions
 from recap_fast.generate.spec import EngineSpec, Sizes, SlotShape
 from recap_fast.generate.torch_backend.memory import check_fit, fit_slots
 
+TUNING_FILE, FORMAT = "tuning.json", 1
 CPU_SIZES = Sizes(num_slots=96, prefill_images=8)
 """At most these on a CPU, unless measured or asked for: more gain a few percent and take memory."""
 
@@ -54,9 +65,39 @@ def default_sizes(spec: EngineSpec, device: str, *, is_cpu: bool) -> Sizes:
     )
 
 
+def read_tuning(folder: Path, device: str) -> Sizes | None:
+    """The sizes that the engine in `folder` was found to be fastest with on the device of this name; None if not tuned.
+
+    Raises ConfigError where tuning.json cannot be read.
+    """
+    entry = _read(folder / TUNING_FILE).get(device)
+    return None if entry is None else Sizes(num_slots=entry["num_slots"], prefill_images=entry["prefill_images"])
+
+
+def write_tuning(folder: Path, device: str, entry: Mapping[str, Any]) -> None:
+    """Adds a device's entry, or replaces it: `num_slots`, `prefill_images`, and how they were found."""
+    path = folder / TUNING_FILE
+    content = {"format": FORMAT, "devices": {**_read(path), device: entry}}
+    atomic_write(path, (json.dumps(content, indent=2) + "\n").encode())
+
+
 def _with_slots(sizes: Sizes, num_slots: int, options: EngineOptions) -> Sizes:
     """With another number of slots, and a prefill that leaves three of four to the captions that are running."""
     images = sizes.prefill_images
     if num_slots < sizes.num_slots and options.prefill_images is None:
         images = min(images, max(1, num_slots // 4))
     return Sizes(num_slots=num_slots, prefill_images=min(images, num_slots))
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """The entries by device; none where there is no file."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        entries: dict[str, Any] = content["devices"]
+        for entry in entries.values():
+            EngineOptions(num_slots=entry["num_slots"], prefill_images=entry["prefill_images"])
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ConfigError(f"{path} cannot be read ({error}): delete it, or tune the engine again.") from error
+    return entries

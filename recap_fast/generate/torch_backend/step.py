@@ -8,7 +8,7 @@ addresses as a CUDA graph; see runner.py and fixed_runner.py.
 import contextlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -21,6 +21,10 @@ from recap_fast.generate.spec import EngineSpec
 from recap_fast.generate.torch_backend.llama import KVCache, Llama, Prefill
 from recap_fast.generate.torch_backend.sampling import choose
 from recap_fast.generate.vision.tower import VisionTower
+
+if TYPE_CHECKING:
+    from recap_fast.generate.torch_backend.cpp_llama import CppLlama
+    from recap_fast.generate.torch_backend.cpp_tower import CppTower
 
 # Letters: n images joining, S width of their text, P prefix length, N image tokens, B running captions.
 
@@ -44,22 +48,9 @@ class Joining:
     """int64 [n]."""
 
 
-class Vision(Protocol):
-    """`VisionTower` or what stands for it."""
-
-    def encode(self, pixels: Tensor) -> Tensor: ...
-
-
-class LanguageModel(Protocol):
-    """`Llama` or what stands for it."""
-
-    def embed(self, ids: Tensor) -> Tensor: ...
-    def forward(self, x_RD: Tensor, cache: KVCache, prefill: Prefill | None, decode: Rows | None) -> Tensor: ...
-
-
 def make_model(
     spec: EngineSpec, weights: Mapping[str, Tensor], num_positions: int, kv_dtype: torch.dtype, ops: Ops
-) -> tuple[Vision, LanguageModel]:
+) -> "tuple[VisionTower | CppTower, Llama | CppLlama]":
     """Tower and decoder, each in one call where the operations have that for all of their numbers."""
     if {getattr(torch, spec.precision, None), kv_dtype} <= ops.WHOLE:
         from recap_fast.generate.torch_backend.cpp_llama import CppLlama
