@@ -88,7 +88,7 @@ def with_texts(prepared: PreparedEngine, max_text_tokens: int) -> PreparedEngine
 def make_pair(folder: Path, *, precision: str = "float32", recipe: str = "llava", **checkpoint: Any) -> Pair:
     """Makes a checkpoint (see checkpoints.make_checkpoint), builds its engine, loads both."""
     model = checkpoints.make_checkpoint(folder / "checkpoint", **checkpoint)
-    build_engine(recipe, folder / "checkpoint", folder / "engine", precision=precision)
+    build_engine(recipe, folder / "checkpoint", folder / "engine", precision=precision, overwrite=True)
     return Pair(PreparedEngine.read(folder / "engine"), model.float())
 
 

@@ -21,33 +21,48 @@ def run(setting: Setting) -> Findings:
     """Builds if need be; says what is missing."""
     missing = [name for name in DEPENDENCIES if importlib.util.find_spec(name) is None]
     if missing:
-        raise SystemExit(f"these packages are missing: {', '.join(missing)}")
-    found, start = setting.find("build"), time.perf_counter()
-    if loads():
-        found.add("native modules", "there already")
-    else:
-        built = build(setting.work / "build", ROOT / "recap_fast")
-        if not loads():
-            raise SystemExit(f"{', '.join(p.name for p in built)}: built, and does not load")
-        found.add("native modules", f"built in {time.perf_counter() - start:.0f} s")
+        raise RuntimeError(f"these packages are missing: {', '.join(missing)}")
+    found = setting.find("build")
+    found.add("native modules", provide(setting))
     return found
 
 
-def loads() -> bool:
-    """Whether a fresh interpreter can import the native modules."""
+def provide(setting: Setting) -> str:
+    """Makes the native modules loadable and says how: there already, from a folder of the setting, or built."""
+    target = ROOT / "recap_fast"
+    if why_not() is None:
+        return "there already"
+    for folder in map(Path, setting.native):
+        copied = [Path(shutil.copy(module, target)) for module in sorted(folder.glob("_*.so"))]
+        if copied and why_not() is None:
+            return f"from {folder.name}"
+        for module in copied:
+            module.unlink()
+    start = time.perf_counter()
+    built = build(setting.work / "build", target)
+    if reason := why_not():
+        raise RuntimeError(f"{', '.join(p.name for p in built)}: built, and does not load: {reason}")
+    return f"built in {time.perf_counter() - start:.0f} s"
+
+
+def why_not() -> str | None:
+    """Why a fresh interpreter cannot import the native modules; None if it can."""
     code = "from recap_fast.arrow_core import core; from recap_fast import _cpu_ops"
-    return subprocess.run([sys.executable, "-c", code], check=False, capture_output=True).returncode == 0
+    path = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, check=False, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": path})
+    return done.stderr[-300:] if done.returncode else None
 
 
 def build(folder: Path, target: Path) -> list[Path]:
-    """Builds in `folder`, copies the modules to `target` and returns them. Raises SystemExit with the last messages."""
+    """Builds in `folder`, copies the modules to `target`, returns them. Raises RuntimeError with the last messages."""
     cmake = shutil.which("cmake", path=os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]))
     if cmake is None or importlib.util.find_spec("pybind11") is None:
-        raise SystemExit(f"to build from source there must be {' and '.join(TO_BUILD)}")
+        raise RuntimeError(f"to build from source there must be {' and '.join(TO_BUILD)}")
     jobs = str(len(os.sched_getaffinity(0)))
     settings = [f"-DPython_EXECUTABLE={sys.executable}", "-DCMAKE_BUILD_TYPE=Release"]
     for command in ([cmake, "-S", ROOT, "-B", folder, *settings], [cmake, "--build", folder, "--parallel", jobs]):
         done = subprocess.run(command, check=False, capture_output=True, text=True)
         if done.returncode:
-            raise SystemExit(f"{' '.join(map(str, command))}\n{done.stdout[-2000:]}{done.stderr[-2000:]}")
+            raise RuntimeError(f"{' '.join(map(str, command))}\n{done.stdout[-2000:]}{done.stderr[-2000:]}")
     return [Path(shutil.copy(module, target)) for module in sorted(folder.glob("_*.so"))]

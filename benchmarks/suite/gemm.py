@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from recap_fast.generate.ops.linear import FEW_ROWS, has_row_wise_products
+from recap_fast.generate.spec import TextSpec
 from suite.setting import Findings, Setting, seconds_of
 
 MIXED, DECODE = range(4096, 6145, 128), range(256, 513, 64)
@@ -42,21 +43,25 @@ def _precisions(device: str) -> list[str]:
 
 def _rows(setting: Setting, precision: str, rows: int) -> dict[str, float]:
     """TFLOP/s of the four products of a layer, and of all together."""
-    text = setting.shape.text
-    width, inner = text.hidden_size, text.intermediate_size
-    heads, kv_heads = text.num_heads * text.head_dim, text.num_kv_heads * text.head_dim
-    shapes = {
-        "qkv": (width, heads + 2 * kv_heads),
-        "out": (heads, width),
-        "gate_up": (width, 2 * inner),
-        "down": (inner, width),
-    }
+    shapes = layer_shapes(setting.shape.text)
     seconds, operations = {}, {}
     for name, (side_in, side_out) in shapes.items():
         seconds[name] = seconds_of(_product(precision, rows, side_in, side_out, setting.device), setting.device)
         operations[name] = 2 * rows * side_in * side_out
     rates = {name: operations[name] / seconds[name] / 1e12 for name in shapes}
     return {**rates, "all": sum(operations.values()) / sum(seconds.values()) / 1e12}
+
+
+def layer_shapes(text: TextSpec) -> dict[str, tuple[int, int]]:
+    """Width of what goes in and of what comes out of the linear layers of a decoder layer, by name."""
+    width, inner = text.hidden_size, text.intermediate_size
+    heads, kv_heads = text.num_heads * text.head_dim, text.num_kv_heads * text.head_dim
+    return {
+        "qkv": (width, heads + 2 * kv_heads),
+        "out": (heads, width),
+        "gate_up": (width, 2 * inner),
+        "down": (inner, width),
+    }
 
 
 def _product(precision: str, rows: int, side_in: int, side_out: int, device: str) -> Callable[[], Any]:

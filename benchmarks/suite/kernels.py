@@ -29,18 +29,27 @@ KINDS = (
 
 def table(step: Callable[[], Any], num_steps: int, device: str) -> dict[str, float]:
     """Share of the device's time by kind over so many steps, largest first."""
+    spent: dict[str, float] = defaultdict(float)
+    for name, milliseconds, _ in by_name(step, num_steps, device):
+        spent[kind_of(name)] += milliseconds
+    total = sum(spent.values()) or 1.0
+    return {kind: part / total for kind, part in sorted(spent.items(), key=lambda item: -item[1]) if part > 0}
+
+
+def by_name(step: Callable[[], Any], num_steps: int, device: str) -> list[tuple[str, float, float]]:
+    """Every kernel's milliseconds and launches in a step, as the mean of so many, the longest first."""
     activity = ProfilerActivity.CPU if device == "cpu" else ProfilerActivity.CUDA
     with profile(activities=[activity], acc_events=True) as profiler:
         for _ in range(num_steps):
             step()
         if device != "cpu":
             torch.cuda.synchronize()
-    spent: dict[str, float] = defaultdict(float)
-    for event in profiler.key_averages():
-        micros = event.self_cpu_time_total if device == "cpu" else event.self_device_time_total
-        spent[kind_of(event.key)] += micros
-    total = sum(spent.values()) or 1.0
-    return {kind: micros / total for kind, micros in sorted(spent.items(), key=lambda item: -item[1]) if micros > 0}
+    spent = [
+        (event.key, event.self_cpu_time_total if device == "cpu" else event.self_device_time_total, event.count)
+        for event in profiler.key_averages()
+    ]
+    found = [(name, micros / 1e3 / num_steps, count / num_steps) for name, micros, count in spent]
+    return sorted(found, key=lambda kernel: -kernel[1])
 
 
 def kind_of(kernel: str) -> str:

@@ -5,8 +5,10 @@ The same numbers whatever the precision: bfloat16 first, then perhaps 8 bits of 
 
 import dataclasses
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import torch
@@ -20,15 +22,23 @@ from inputs.weights import random_weight
 from inputs.workload import LONGEST
 from recap_fast.build.recipe import PROMPT, load_recipe
 from recap_fast.defaults import MAX_FIELD_TOKENS
-from recap_fast.generate.engine import EngineOptions
+from recap_fast.generate.device import resolve_device
+from recap_fast.generate.engine import Engine, EngineOptions
 from recap_fast.generate.layout import EIGHT_BITS, plan_weights
 from recap_fast.generate.ops.linear import quantize_channels
 from recap_fast.generate.prepared import PreparedEngine
 from recap_fast.generate.prompt import PromptEncoder
-from recap_fast.generate.spec import WEIGHTS_FILE, EngineSpec, Limits, Precision, PromptSpec
+from recap_fast.generate.spec import WEIGHTS_FILE, EngineSpec, KVPrecision, Limits, Precision, PromptSpec
 from recap_fast.generate.tokenizer import load_tokenizer
+from recap_fast.generate.torch_backend import opening
+from recap_fast.generate.torch_backend.engine import TorchEngine
+from recap_fast.generate.vision.loading import model_dtype
 from recap_fast.records import Preprocess, Request
 from suite.setting import Setting
+
+PROMPT_LENGTHS, MAX_TEXT_TOKENS = (5, 22), 24
+"""Ids before and after the image, as Llama 3's tokenizer makes them of the recipes' question; rounded up to eights."""
+NUM_PIXELS = 16
 
 
 def make(setting: Setting, precision: Precision) -> PreparedEngine:
@@ -61,6 +71,35 @@ def random_pixels(made: PreparedEngine, count: int) -> NDArray[np.uint8]:
     """Noise images, uint8 [count, 3, side, side]."""
     side = made.spec.preprocess.image_size
     return np.random.default_rng(0).integers(0, 256, (count, 3, side, side), dtype=np.uint8)
+
+
+@dataclass(frozen=True)
+class MadeUpPrompt:
+    """As many ids as Llama 3's prompt has; which ones is all the same to what is timed."""
+
+    prefix_ids: NDArray[np.int32]
+    text_ids: NDArray[np.int32]
+    max_text_tokens: int
+
+
+def open_drawn(
+    setting: Setting, precision: Precision, kv_precision: KVPrecision
+) -> tuple[Engine, NDArray[np.uint8], NDArray[np.int32]]:
+    """The engine without a folder, its weights drawn on the device; and pixels and text ids for its requests."""
+    device = resolve_device(setting.device)
+    prompt = MadeUpPrompt(*(np.arange(n, dtype=np.int32) for n in PROMPT_LENGTHS), MAX_TEXT_TOKENS)
+    spec = dataclasses.replace(make_spec(setting, precision, MAX_TEXT_TOKENS), kv_precision=kv_precision)
+    dtype = model_dtype(spec, device)
+
+    def draw(*_: Any) -> dict[str, Tensor]:
+        drawn = draw_weights(setting.shape, precision, device)
+        return {name: weight.to(dtype) if weight.dtype == torch.bfloat16 else weight for name, weight in drawn}
+
+    with mock.patch.object(opening, "load_weights", draw):  # where the engine would read 8 to 17 GB
+        engine = TorchEngine(setting.work, spec, options(setting), prompt, fixed_shapes=True)
+    side = spec.vision.image_size
+    pixels = np.random.default_rng(0).integers(0, 256, (NUM_PIXELS, 3, side, side), dtype=np.uint8)
+    return engine, pixels, prompt.text_ids
 
 
 def best_precision(setting: Setting) -> Precision:

@@ -1,0 +1,133 @@
+"""The suite's first part: its stages on a CPU, and what happens to the others where one fails, hangs or lies."""
+
+import dataclasses
+import json
+import os
+import subprocess
+import sys
+import time
+import types
+
+import pytest
+
+from suite import build, command, probe
+from suite.setting import RESUME, ROOT, Setting
+from suite.stages import captions, engine
+
+SCRIPT = """
+import sys, time, types
+from pathlib import Path
+from suite import probe
+from suite.setting import Setting
+
+def first(probe, found): probe.add("first", "1")
+def hangs(probe, found): time.sleep(600)
+def last(probe, found): probe.add("last", "3")
+
+sys.modules["suite.stages.fake"] = types.SimpleNamespace(first=first, hangs=hangs, last=last)
+probe.STAGES = {"first": ("fake", 60.0), "hangs": ("fake", 0.05), "last": ("fake", 60.0)}
+probe.run(Setting(device="cpu", size="tiny", work=Path(sys.argv[1])))
+"""
+
+
+@pytest.fixture
+def setting(tmp_path):
+    return Setting(device="cpu", size="tiny", work=tmp_path)
+
+
+def stages(monkeypatch, **functions):
+    """Replaces the stages by these."""
+    monkeypatch.setitem(sys.modules, "suite.stages.fake", types.SimpleNamespace(**functions))
+    monkeypatch.setattr(probe, "STAGES", dict.fromkeys(functions, ("fake", 60.0)))
+
+
+def test_every_stage_runs_on_a_cpu(setting, monkeypatch):
+    monkeypatch.setattr(captions, "NUM_REQUESTS", 2)
+    monkeypatch.setattr(captions, "NUM_SCENES", 2)
+    monkeypatch.setattr(engine, "VARIANTS", (("bfloat16", "auto"),))
+    found = probe.run(setting)
+    assert list(found.details) == list(probe.STAGES)
+    assert [line.what for line in found.lines if line.met is False] == []
+    assert not any("error" in details for details in found.details.values())
+    assert found.details["engine"]["bfloat16, auto cache"]["images_per_s"] > 0
+    assert found.details["engine"]["bfloat16, auto cache"]["kernels"]
+    assert set(json.loads((setting.work / "expected.json").read_text())) == {
+        "tokens, heads of 16",
+        "tokens, heads of 128",
+        "demo",
+    }
+
+
+def test_a_stage_that_fails_costs_no_other(setting, monkeypatch):
+    def broken(probe, found):
+        found["so far"] = 7
+        raise ValueError("no such thing")
+
+    stages(monkeypatch, broken=broken, fine=lambda probe, found: probe.add("fine", "1"))
+    found = probe.run(setting)
+    assert [(line.what, line.met) for line in found.lines] == [("broken", False), ("fine", None)]
+    assert found.details["broken"]["so far"] == 7
+    assert found.details["broken"]["error"] == "ValueError: no such thing"
+
+
+def test_the_suite_goes_on_behind_a_stage_that_hangs(tmp_path):
+    path = os.pathsep.join(map(str, (ROOT, ROOT / "benchmarks")))
+    run = [sys.executable, "-c", SCRIPT, str(tmp_path)]
+    codes = [subprocess.run(run, env={**os.environ, "PYTHONPATH": path}, check=False).returncode for _ in range(2)]
+    assert codes == [RESUME, 0]
+    content = json.loads((tmp_path / "probe.json").read_text())
+    assert [line["what"] for line in content["lines"]] == ["first", "hangs: hung or broke the device", "last"]
+    assert "in hangs" in content["details"]["hangs"]["stacks"], "where it hung is known"
+
+
+def test_a_part_that_asks_for_it_is_started_again_as_long_as_it_comes_further(setting, monkeypatch):
+    codes = [RESUME, RESUME, RESUME]
+    started = []
+
+    def run_process(part, given, limit_s, log):
+        started.append(given["limit_s"])
+        if len(started) < 3:
+            (setting.work / "x.json").write_text(json.dumps({"lines": [], "details": {"stages": started}}))
+        return codes[len(started) - 1]
+
+    monkeypatch.setattr(command, "_run_process", run_process)
+    found = command.run_part("x", {"work": str(setting.work)}, 60.0)
+    assert (len(started), found["error"]) == (3, f"exit code {RESUME}")
+    assert found["details"]["stages"] == [60.0, 60.0]
+
+
+def test_no_stage_begins_when_the_time_is_nearly_over(setting, monkeypatch):
+    stages(monkeypatch, never=lambda probe, found: pytest.fail("there was no time for it"))
+    late = dataclasses.replace(setting, begun=time.time() - 100, limit_s=100 + probe.MARGIN_S / 2)
+    assert [(line.what, line.figure) for line in probe.run(late).lines] == [("never", "no time left")]
+
+
+def test_tokens_other_than_those_expected_are_found(setting, monkeypatch):
+    monkeypatch.setattr(captions, "MODELS", {"heads of 16": {}})
+    monkeypatch.setattr(captions, "NUM_REQUESTS", 2)
+    monkeypatch.setattr(captions, "LOW", ())
+    part = probe.Probe(setting, setting.find("tokens"))
+    captions.tokens(part, {})
+    assert [line.met for line in part.findings.lines] == [True, True]
+    file = setting.work / "expected.json"
+    content = json.loads(file.read_text())
+    content["tokens, heads of 16"][1][-1] ^= 1
+    file.rename(setting.work / "carried.json").write_text(json.dumps(content))
+    carried = dataclasses.replace(setting, expected=str(setting.work / "carried.json"))
+    part = probe.Probe(carried, setting.find("tokens"))
+    captions.tokens(part, {})
+    assert [(line.figure, line.met) for line in part.findings.lines] == [("50%", False), ("50%", False)]
+
+
+def test_native_modules_built_elsewhere_are_tried_in_turn(tmp_path, setting, monkeypatch):
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "_core.so").write_text(name)
+    (tmp_path / "recap_fast").mkdir()
+    target = tmp_path / "recap_fast" / "_core.so"
+    monkeypatch.setattr(build, "ROOT", tmp_path)
+    monkeypatch.setattr(build, "why_not", lambda: None if target.is_file() and target.read_text() == "two" else "no")
+    monkeypatch.setattr(build, "build", lambda *_: pytest.fail("there is nothing to build"))
+    given = dataclasses.replace(setting, native=(str(tmp_path / "one"), str(tmp_path / "two")))
+    assert build.provide(given) == "from two"
+    assert build.provide(given) == "there already"
