@@ -19,20 +19,20 @@ def test_machine_and_versions_are_named():
 def test_peak_memory_counts_from_the_reset_on():
     machine.reset_peak_memory()
     before = machine.peak_memory()["rss"]
-    block = np.ones(64 << 20, np.uint8)
+    block = np.ones(256 << 20, np.uint8)
     during = machine.peak_memory()["rss"]
-    assert during - before > 48 << 20
+    assert during - before > 128 << 20  # the system may take other pages back meanwhile
     del block
-    assert machine.peak_memory()["rss"] > during - (4 << 20)  # a peak stays, but for the kernel's rounding
+    assert machine.peak_memory()["rss"] > during - (64 << 20)  # a peak stays
     machine.reset_peak_memory()
-    assert machine.peak_memory()["rss"] < during - (48 << 20)
+    assert machine.peak_memory()["rss"] < during - (128 << 20)
 
 
 def test_the_commit_says_whether_files_differ(tmp_path, monkeypatch):
     package = tmp_path / "recap_fast"
     package.mkdir()
     (package / "__init__.py").write_text("")
-    monkeypatch.setattr(machine.recap_fast, "__file__", str(package / "__init__.py"))
+    monkeypatch.setattr(machine, "__file__", str(package / "machine.py"))
     monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
     assert machine.find_commit() is None
 

@@ -182,6 +182,7 @@ def test_the_decoder_runs_on_the_engines_device(tiny_engine, small_inputs, monke
     asked = []
     monkeypatch.setattr(captioner, "make_decoder", lambda name, pre, **options: asked.append(options["device_id"]))
     monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
     for device, decoder in (
         *(("auto", "auto"), ("cuda", "auto"), ("cuda:1", "dali")),
         *(("cpu", "auto"), ("cuda:1", "pillow"), ("gpu", "auto"), ("mps", "auto")),
