@@ -3,10 +3,12 @@
 Stop tokens and loops are ignored; pixels are Pillow's. Settings: `num_slots`, `prefill_images`.
 """
 
+import dataclasses
 import shutil
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
@@ -23,10 +25,9 @@ from recap_fast.captioner.config import CaptionConfig
 from recap_fast.generate.engine import Engine, EngineOptions, Statistics
 from recap_fast.launch.config import RunConfig
 from recap_fast.launch.execute import execute
-from recap_fast.launch.plan import Plan
+from recap_fast.launch.plan import plan
 from recap_fast.launch.reporter import Reporter
 from recap_fast.records import Completion, Request
-from recap_fast.shards.expand import expand
 
 
 @dataclass
@@ -116,12 +117,12 @@ class RecapFast:
         """Captions all images; raises MismatchError where the Parquet files do not hold what the engine said."""
         output = Path(tempfile.mkdtemp(prefix="out-", dir=self._folder))
         config = RunConfig(**self._options, shards=tuple(map(str, self._tars)), output=output)
-        shard_set = expand(config.shards)
-        plan = Plan(config=config, captioner=self.captioner, fingerprint={}, shard_set=shard_set, part=(0, 1))
-        self.captioner.lengths = iter(lengths)
-        start = time.perf_counter()
-        execute(plan, Reporter(None))
-        seconds = time.perf_counter() - start
+        with closing(plan(config)) as planned:  # whose own captioner is never started
+            ours = dataclasses.replace(planned, captioner=self.captioner)
+            self.captioner.lengths = iter(lengths)
+            start = time.perf_counter()
+            execute(ours, Reporter(None))
+            seconds = time.perf_counter() - start
         captions = self.captioner.take()
         self._check_rows(output, captions)
         shutil.rmtree(output)
