@@ -25,7 +25,7 @@ lint: .venv/developing
 	$(BIN)/clang-format --dry-run --Werror $(CSRC)
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
-	$(BIN)/lizard -L 60 -C 15 -a 10 -w recap_fast csrc
+	$(BIN)/lizard -L 60 -C 15 -a 10 -w recap_fast csrc benchmarks
 
 unit: .venv/developing
 	$(BIN)/pytest

@@ -77,25 +77,29 @@ class Contest:
         try:
             for candidate in chosen:
                 processes.append(self._open_warm(candidate))  # noqa: PERF401 - those that did open have to be closed
-            turns = [
-                (process, how, Entry(process.candidate, process.versions), row)
-                for process in processes
-                for row, how in (ways or {}).get(process.candidate.name, {process.candidate.name: {}}).items()
-            ]
-            for _ in range(repeat):
-                for process, how, entry, _row in turns:
-                    done = process.run(self._lengths, **how)
-                    entry.seconds.append(round(done.seconds, 4))
-                    found = self._check(process, done.captions)
-                    entry.agreement = entry.agreement or found
+            entries = self._take_turns(processes, repeat, ways or {})
         finally:
             for process in processes:
                 process.close()
         labels = [str(candidate) for of_engine in candidates.values() for candidate in of_engine]
         tried = {label: self._tried[label] for label in labels if label in self._tried}
-        entries = {row: entry for _, _, entry, row in turns}
         num_distinct = len(set(map(tuple, self._truth)))
         return Comparison(title, self._lengths, entries, tried, self._reference.precision, num_distinct)
+
+    def _take_turns(self, processes: Sequence[Process], repeat: int, ways: Mapping[str, Ways]) -> dict[str, Entry]:
+        """Every process in each of its ways, one after another, and so `repeat` times; by the name of the row."""
+        turns = [
+            (row, process, how, Entry(process.candidate, process.versions))
+            for process in processes
+            for row, how in ways.get(process.candidate.name, {process.candidate.name: {}}).items()
+        ]
+        for _ in range(repeat):
+            for _row, process, how, entry in turns:
+                done = process.run(self._lengths, **how)
+                entry.seconds.append(round(done.seconds, 4))
+                found = self._check(process, done.captions)
+                entry.agreement = entry.agreement or found
+        return {row: entry for row, _, _, entry in turns}
 
     def _choose(self, candidates: Sequence[Candidate]) -> Candidate:
         """The fastest of those that work; one alone is not tried."""
