@@ -7,7 +7,7 @@ import sys
 import pytest
 from support import runs
 
-SAMPLES_PER_SHARD = 20
+SAMPLES_PER_SHARD = 6
 NOISE_MB = 40
 """What the peaks of two equal runs differ by at most; a megabyte a shard would be 90."""
 

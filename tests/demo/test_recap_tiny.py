@@ -65,7 +65,7 @@ def test_captions_are_right(pair: Pair, drawn: list[scenes.Scene]) -> None:
 
 
 def test_captions_equal_transformers(pair: Pair, drawn: list[scenes.Scene]) -> None:
-    requests = make_requests(pair, [scenes.jpeg(s) for s in drawn[:24]], "pillow")
+    requests = make_requests(pair, [scenes.jpeg(s) for s in drawn[:12]], "pillow")
     done = caption_all(pair.open(num_slots=7, prefill_images=3), requests[::-1])
     lengths = set()
     for request in requests:

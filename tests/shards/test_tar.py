@@ -168,7 +168,9 @@ def test_cut_anywhere_yields_exactly_the_whole_samples(tmp_path, form):
     ends = [info.offset_data + info.size for info in infos]
     path = tmp_path / "s.tar"
     path.write_bytes(content)
-    for size in range(len(content), -1, -1):
+    near = {512 * block + more for block in range(len(content) // 512 + 1) for more in (-1, 0, 1)}
+    near |= {end + more for end in ends for more in (-1, 0, 1)} | {*range(0, len(content), 61)}
+    for size in sorted((size for size in near if 0 <= size <= len(content)), reverse=True):
         os.truncate(path, size)
         if size < 512:
             with pytest.raises(ShardError, match=f"is no tar: it has {size} bytes"):

@@ -241,8 +241,8 @@ class AbsentCard:
 @pytest.mark.parametrize(
     ("capability", "dtype", "quantize", "cached"),
     [
-        (90, torch.float32, None, torch.float32),
-        (90, torch.bfloat16, None, torch.bfloat16),
+        pytest.param(90, torch.float32, None, torch.float32, marks=pytest.mark.fuzz),
+        pytest.param(90, torch.bfloat16, None, torch.bfloat16, marks=pytest.mark.fuzz),
         (90, torch.bfloat16, torch.float8_e4m3fn, torch.float8_e4m3fn),
         (80, torch.float32, None, torch.float32),
         (80, torch.bfloat16, torch.int8, torch.bfloat16),
