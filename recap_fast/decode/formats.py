@@ -33,15 +33,8 @@ _FILES: tuple[tuple[bytes, str], ...] = (
     (b"OggS", "audio"),
 )
 PILLOW_FORMATS = {
-    "JPEG": "JPEG",
-    "PNG": "PNG",
-    "WebP": "WEBP",
-    "GIF": "GIF",
-    "BMP": "BMP",
-    "TIFF": "TIFF",
-    "AVIF": "AVIF",
-    "JPEG 2000": "JPEG2000",
-    "PPM": "PPM",
+    name: name.upper().replace(" ", "")
+    for name in ("JPEG", "PNG", "WebP", "GIF", "BMP", "TIFF", "AVIF", "JPEG 2000", "PPM")
 }
 """Pillow's name for each format that is decoded. PostScript is left out on purpose: Pillow runs Ghostscript for it."""
 

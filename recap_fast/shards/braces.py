@@ -24,31 +24,30 @@ def expand_braces(pattern: str) -> Iterator[str]:
 def _expand(pattern: str) -> Iterator[str]:
     start = pattern.find("{")
     while start >= 0:
-        end = _closing(pattern, start)
-        if end is not None:
-            body, rest = pattern[start + 1 : end], pattern[end + 1 :]
-            alternatives = _range(body) or _list(body)
-            if alternatives is not None:
-                for middle in alternatives:
-                    for tail in _expand(rest):
-                        yield pattern[:start] + middle + tail
-                return
+        parts, end = _split(pattern, start)
+        match = _RANGE.fullmatch(parts[0]) if len(parts) == 1 else None
+        if len(parts) > 1 or match:
+            alternatives = _count(*match.groups()) if match else (text for part in parts for text in _expand(part))
+            for middle in alternatives:
+                for tail in _expand(pattern[end + 1 :]):
+                    yield pattern[:start] + middle + tail
+            return
         start = pattern.find("{", start + 1)
     yield pattern
 
 
-def _closing(pattern: str, start: int) -> int | None:
-    depth = 0
+def _split(pattern: str, start: int) -> tuple[list[str], int]:
+    """What stands between the commas of the brace that opens at `start`, and where it closes; [] if it never does."""
+    parts, depth, begin = [], 0, start + 1
     for position in range(start, len(pattern)):
-        depth += {"{": 1, "}": -1}.get(pattern[position], 0)
+        letter = pattern[position]
+        depth += {"{": 1, "}": -1}.get(letter, 0)
+        if depth == 0 or (depth == 1 and letter == ","):
+            parts.append(pattern[begin:position])
+            begin = position + 1
         if depth == 0:
-            return position
-    return None
-
-
-def _range(body: str) -> Iterator[str] | None:
-    match = _RANGE.fullmatch(body)
-    return _count(match[1], match[2], match[3]) if match else None
+            return parts, position
+    return [], 0
 
 
 def _count(first: str, last: str, step: str | None) -> Iterator[str]:
@@ -59,16 +58,3 @@ def _count(first: str, last: str, step: str | None) -> Iterator[str]:
     start, stop = int(first), int(last)
     numbers = range(start, stop + 1, stride) if start <= stop else range(start, stop - 1, -stride)
     return (f"{number:0{width}d}" for number in numbers)
-
-
-def _list(body: str) -> Iterator[str] | None:
-    parts, depth, begin = [], 0, 0
-    for position, letter in enumerate(body):
-        depth += {"{": 1, "}": -1}.get(letter, 0)
-        if letter == "," and depth == 0:
-            parts.append(body[begin:position])
-            begin = position + 1
-    if not parts:
-        return None
-    parts.append(body[begin:])
-    return (text for part in parts for text in _expand(part))
