@@ -88,11 +88,11 @@ def _why_no_shard(file: InputFile, columns: Columns, beside_tar: bool) -> str | 
     from recap_fast.shards.table import find_layout, no_image_column, open_table
 
     try:
-        table, handle = open_table(file.url)
+        table = open_table(file.url)
     except ShardError as error:
         return str(error) if beside_tar else None
     schema = table.schema_arrow
-    handle.close()
+    table.close(force=True)
     try:
         return None if find_layout(schema, columns) else no_image_column(schema.names)
     except ConfigError as error:

@@ -5,11 +5,9 @@ a time. Columns named as in img2dataset's or DataComp's tables become the sample
 """
 
 import json
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from decimal import Decimal
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -30,12 +28,6 @@ _KEY_NAMES = ("key", "__key__")
 _FIELD_NAMES = ("url", "uid", "sha256")
 
 
-class Closable(Protocol):
-    """A file, Arrow's or Python's."""
-
-    def close(self) -> None: ...
-
-
 @dataclass(frozen=True, slots=True)
 class Layout:
     """Which column of a file holds what; None where there is none."""
@@ -50,19 +42,16 @@ class Layout:
     """The columns without a place of their own."""
 
 
-def open_table(url: str) -> tuple[pq.ParquetFile, Closable]:
-    """A Parquet file and what to close after it. Raises ShardError where it is none."""
-    file: Closable | None = None
+def open_table(url: str) -> pq.ParquetFile:
+    """A Parquet file; `close(force=True)` closes it. Raises ShardError where it is none."""
     try:
         if is_remote(url):
             system, path = file_system(url)
             file = system.open(path, "rb")
         else:
             file = pa.OSFile(url, "rb")
-        return pq.ParquetFile(file, buffer_size=BUFFER_BYTES, pre_buffer=False), file
+        return pq.ParquetFile(file, buffer_size=BUFFER_BYTES, pre_buffer=False)
     except (pa.ArrowException, *network_errors()) as error:
-        if file is not None:
-            file.close()
         raise ShardError(f"is no Parquet file that can be read: {error}") from error
 
 
@@ -95,7 +84,7 @@ class TableReader:
         self.identity = identity
         self.problem: str | None = None
         self._shard = shard
-        self._table, self._file = open_table(shard.url)
+        self._table = open_table(shard.url)
         try:
             self._layout = _required_layout(self._table.schema_arrow, columns)
         except ShardError:
@@ -116,8 +105,7 @@ class TableReader:
 
     def close(self) -> None:
         """Closes the file."""
-        self._table.close()
-        self._file.close()
+        self._table.close(force=True)
 
     def _group(self, group: int, first: int, num_rows: int, pending: NDArray[np.bool_]) -> Iterator[Sample]:
         index = first
@@ -144,12 +132,12 @@ class TableReader:
         layout = self._layout
         image, path, status, error = self._image(batch, row)
         key = _value(batch, layout.key, row)
-        metadata = {name: _plain(_value(batch, name, row)) for name in layout.metadata}
+        metadata = {name: _value(batch, name, row) for name in layout.metadata}
         raw = RawSample(
             key=str(key) if key is not None else path.rpartition(".")[0] or path or f"{index:09d}",
             image=image,
             caption=_bytes(batch, layout.caption, row),
-            metadata=json.dumps(metadata, ensure_ascii=False).encode("utf-8", "backslashreplace") if metadata else None,
+            metadata=_as_json(metadata) if metadata else None,
             fields={name: _value(batch, column, row) for name, column in layout.fields.items()},
             status=status,
             error=error,
@@ -262,14 +250,8 @@ def _bytes(batch: pa.RecordBatch, column: str | None, row: int) -> bytes | None:
     return content
 
 
-def _plain(value: Any) -> Any:
-    """The value as json knows it: NaN becomes null; decimals, dates and the like become text."""
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if value is None or isinstance(value, str | int):
-        return value
-    if isinstance(value, dict):
-        return {str(name): _plain(item) for name, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    return str(value) if isinstance(value, Decimal) or not hasattr(value, "isoformat") else value.isoformat()
+def _as_json(metadata: Mapping[str, Any]) -> bytes:
+    """As json knows it: NaN becomes null; decimals, dates and the like become text."""
+    text = json.dumps(metadata, default=lambda value: value.isoformat() if hasattr(value, "isoformat") else str(value))
+    finite = json.loads(text, parse_constant=lambda _: None)
+    return json.dumps(finite, ensure_ascii=False).encode("utf-8", "backslashreplace")

@@ -23,52 +23,36 @@ logger = logging.getLogger(__name__)
 _MASK_BITS = 64
 
 
-@dataclass(frozen=True, slots=True)
-class TarIndex:
-    """Where the members of each sample lie: sample i has `order[starts[i] : starts[i + 1]]`, members in tar order."""
-
-    keys: list[bytes]
-    repeated: frozenset[int]
-    """Samples whose key an earlier one has too."""
-    extension_names: list[str]
-    """Lower case; `extensions` counts in it."""
-    extensions: NDArray[np.uint32]
-    offsets: NDArray[np.int64]
-    sizes: NDArray[np.int64]
-    """Bytes."""
-    special: dict[int, str]
-    """Members without content of their own, and what they are."""
-    order: NDArray[np.int64]
-    starts: NDArray[np.int64]
-    last: int
-    """The sample of the archive's last member; -1 without any."""
-
-    def members(self, sample: int) -> dict[str, int]:
-        """Extension to member, of one sample."""
-        rows = self.order[self.starts[sample] : self.starts[sample + 1]].tolist()
-        return {self.extension_names[self.extensions[row]]: row for row in rows}
-
-
 @dataclass(slots=True)
-class _Grouping:
-    """Members on their way into samples."""
+class TarIndex:
+    """Where the members of each sample lie. Add all members, then `finish`, then ask for those of a sample."""
 
     keys: list[bytes] = field(default_factory=list)
     current: dict[bytes, int] = field(default_factory=dict)
     """The latest sample of each key."""
     repeated: set[int] = field(default_factory=set)
+    """Samples whose key an earlier one has too."""
     extension_ids: dict[str, int] = field(default_factory=dict)
+    """Of each extension, in lower case, its number in `extensions`."""
     masks: "array[int]" = field(default_factory=lambda: array("Q"))
     """Per sample, which of the first 64 extensions it has; `rare` holds the others."""
     rare: set[tuple[int, int]] = field(default_factory=set)
     samples: "array[int]" = field(default_factory=lambda: array("i"))
+    """Of each member; so are the next three."""
     extensions: "array[int]" = field(default_factory=lambda: array("I"))
     offsets: "array[int]" = field(default_factory=lambda: array("q"))
     sizes: "array[int]" = field(default_factory=lambda: array("q"))
+    """Bytes."""
     special: dict[int, str] = field(default_factory=dict)
+    """Members without content of their own, and what they are."""
     links: list[tuple[int, bytes]] = field(default_factory=list)
+    order: NDArray[np.int64] = field(init=False)
+    starts: NDArray[np.int64] = field(init=False)
+    """Sample i has the members `order[starts[i] : starts[i + 1]]`, in tar order."""
+    extension_names: list[str] = field(init=False)
 
     def add(self, member: Member) -> None:
+        """Takes the next member of the tar."""
         parts = split_name(member.name)
         if parts is None:
             return
@@ -81,7 +65,10 @@ class _Grouping:
             sample = self.current[key] = len(self.keys)
             self.keys.append(key)
             self.masks.append(0)
-        self._mark(sample, extension)
+        if extension < _MASK_BITS:
+            self.masks[sample] |= 1 << extension
+        else:
+            self.rare.add((sample, extension))
         if member.link is not None:
             self.links.append((len(self.samples), member.link))
         if member.special is not None:
@@ -96,39 +83,28 @@ class _Grouping:
             return bool(self.masks[sample] >> extension & 1)
         return (sample, extension) in self.rare
 
-    def _mark(self, sample: int, extension: int) -> None:
-        if extension < _MASK_BITS:
-            self.masks[sample] |= 1 << extension
-        else:
-            self.rare.add((sample, extension))
-
-    def finish(self) -> TarIndex:
+    def finish(self) -> None:
+        """Sorts the members by sample, and gives each hard link the content of the member that it names."""
         samples = np.array(self.samples, np.int64)
-        index = TarIndex(
-            keys=self.keys,
-            repeated=frozenset(self.repeated),
-            extension_names=list(self.extension_ids),
-            extensions=np.array(self.extensions, np.uint32),
-            offsets=np.array(self.offsets, np.int64),
-            sizes=np.array(self.sizes, np.int64),
-            special=self.special,
-            order=np.argsort(samples, kind="stable"),
-            starts=np.concatenate([[0], np.cumsum(np.bincount(samples, minlength=len(self.keys)))]),
-            last=self.samples[-1] if self.samples else -1,
-        )
+        self.order = np.argsort(samples, kind="stable")
+        self.starts = np.concatenate([[0], np.cumsum(np.bincount(samples, minlength=len(self.keys)))])
+        self.extension_names = list(self.extension_ids)
         for row, target in self.links:
-            self._follow(index, row, target)
-        return index
+            key, extension = split_name(target) or (b"", "")
+            sample = self.current.get(key)
+            source = self.members(sample).get(extension) if sample is not None else None
+            if source is None or source >= row:
+                self.special[row] = "a link to a file that is not in the tar"
+            else:
+                self.offsets[row], self.sizes[row] = self.offsets[source], self.sizes[source]
+        # all this was for grouping, and would stay for as long as the shard is read
+        self.current, self.rare, self.links = {}, set(), []
+        del self.masks[:]
 
-    def _follow(self, index: TarIndex, row: int, target: bytes) -> None:
-        """A hard link has the content of the member that it names."""
-        key, extension = split_name(target) or (b"", "")
-        sample = self.current.get(key)
-        source = index.members(sample).get(extension) if sample is not None else None
-        if source is None or source >= row:
-            index.special[row] = "a link to a file that is not in the tar"
-            return
-        index.offsets[row], index.sizes[row] = index.offsets[source], index.sizes[source]
+    def members(self, sample: int) -> dict[str, int]:
+        """Extension to member, of one sample."""
+        rows = self.order[self.starts[sample] : self.starts[sample + 1]].tolist()
+        return {self.extension_names[self.extensions[row]]: row for row in rows}
 
 
 def split_name(name: bytes) -> tuple[bytes, str] | None:
@@ -149,10 +125,10 @@ class TarReader:
         self.identity = identity
         self._shard, self._file = shard, file
         self._size = os.fstat(file.fileno()).st_size
-        indexer, grouping = TarIndexer(file, self._size), _Grouping()
+        self._index, indexer = TarIndex(), TarIndexer(file, self._size)
         for member in indexer:
-            grouping.add(member)
-        self._index = grouping.finish()
+            self._index.add(member)
+        self._index.finish()
         self.problem = indexer.problem
         self._cut = indexer.problem is not None
         self.num_samples = len(self._index.keys)
@@ -187,7 +163,7 @@ class TarReader:
             warnings.append("an earlier sample of this shard has the same key")
         if others:
             warnings.append(f"several images: .{image_name} is captioned, {others} more are not")
-        if self._cut and index == self._index.last:
+        if self._cut and index == self._index.samples[-1]:
             warnings.append("the shard breaks off after this sample: parts of it may be missing")
         return warnings
 
@@ -225,11 +201,11 @@ class TarReader:
             return None
 
     def _end(self, row: int) -> int:
-        return int(self._index.offsets[row] + self._index.sizes[row])
+        return self._index.offsets[row] + self._index.sizes[row]
 
     def _read(self, row: int) -> bytes:
-        offset, size = int(self._index.offsets[row]), int(self._index.sizes[row])
-        content = os.pread(self._file.fileno(), size, offset)
+        size = self._index.sizes[row]
+        content = os.pread(self._file.fileno(), size, self._index.offsets[row])
         if len(content) < size:
             raise OSError(f"{len(content):,} of {size:,} bytes: the file has become shorter")
         return content
