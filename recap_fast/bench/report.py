@@ -15,7 +15,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Measurement:
-    """One stage, or all end to end: what was done in each of the repeats and how long each took."""
+    """One stage, or all end to end: what was done in each of the repeats and how long each took.
+
+    Rates are those of the median repeat.
+    """
 
     stage: str
     images: int
@@ -30,21 +33,17 @@ class Measurement:
 
     @property
     def images_per_s(self) -> float:
-        """Of the median repeat."""
         return self.images / statistics.median(self.seconds)
 
     @property
     def tokens_per_s(self) -> float:
-        """Of the median repeat."""
         return self.tokens / statistics.median(self.seconds)
 
     @property
     def tokens_per_caption(self) -> float:
-        """Mean number of generated tokens."""
         return self.tokens / self.images
 
     def as_json(self) -> dict[str, Any]:
-        """All of it, with the rates."""
         names = ("images_per_s", "tokens_per_s", "tokens_per_caption") if self.tokens else ("images_per_s",)
         return {**dataclasses.asdict(self), **{name: round(getattr(self, name), 3) for name in names}}
 
@@ -69,7 +68,6 @@ class Report:
         return f"{min(self.measurements, key=lambda m: m.images_per_s).stage}, the slowest stage alone"
 
     def table(self) -> str:
-        """For people."""
         found, rows = describe_machine(), self.measurements
         lines = [
             f"machine   {found['cpu']}, {found['cores']} cores, {', '.join(found['gpus']) or 'no GPU'}",

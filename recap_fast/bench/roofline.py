@@ -131,7 +131,6 @@ def _product(device: torch.device, dtype: torch.dtype, other: torch.dtype, side:
 
 
 def _seconds(run: Callable[[], Any], device: torch.device) -> float:
-    """The shortest time of a call."""
     calls = CUDA_CALLS if device.type == "cuda" else 1
     found: list[float] = []
     run()

@@ -26,6 +26,7 @@ LLAMA = {
     "max_position_embeddings": 2048,
     "rms_norm_eps": 1e-6,
 }
+CLIP = {"clip_vision_model": "a CLIP vision tower"}
 CLIP_BASE = {
     "hidden_size": 768,
     "intermediate_size": 3072,
@@ -71,7 +72,6 @@ class Architecture:
     """'pad' or 'crop' where config.json says so (the original LLaVA's does)."""
 
     def plan(self) -> list[FusedTensor]:
-        """The tensors of an engine of this model."""
         return plan_weights(self.vision, self.text, projector_bias=self.projector_bias)
 
 
@@ -94,8 +94,7 @@ def _from_transformers(path: Path, config: Mapping[str, Any]) -> Architecture:
     text, vision = config.get("text_config") or {}, config.get("vision_config")
     _expect(path, text, "text_config.model_type", {"llama": "a Llama language model"}, default="llama")
     vision = {"model_type": "clip_vision_model", **CLIP_LARGE} if vision is None else vision
-    kinds = {"clip_vision_model": "a CLIP vision tower"}
-    _expect(path, vision, "vision_config.model_type", kinds, default="clip_vision_model")
+    _expect(path, vision, "vision_config.model_type", CLIP, default="clip_vision_model")
     _expect(path, config, "projector_hidden_act", {"gelu": "GELU"}, default="gelu")
     _expect(path, config, "vision_feature_select_strategy", {"default": "patches without CLS"}, default="default")
     if config.get("tie_word_embeddings"):
@@ -139,8 +138,7 @@ def _named_tower(path: Path, name: str | None) -> dict[str, Any]:
     if tower.is_file():
         config = read_json(tower)
         config = config.get("vision_config", config)
-        kinds = {"clip_vision_model": "a CLIP vision tower"}
-        _expect(tower, config, "model_type", kinds, default="clip_vision_model")
+        _expect(tower, config, "model_type", CLIP, default="clip_vision_model")
         return {**CLIP_BASE, **config}
     known = CLIP_NAMED.get(name.rstrip("/").rsplit("/", 1)[-1])
     if known is None:

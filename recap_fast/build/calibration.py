@@ -59,7 +59,6 @@ def first_special(tokenizer: Tokenizer, tokens: Sequence[str]) -> str:
 
 
 def digest(texts: Sequence[str]) -> str:
-    """SHA-256 of texts."""
     return hashlib.sha256("\0".join(texts).encode()).hexdigest()
 
 

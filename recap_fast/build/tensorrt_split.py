@@ -57,7 +57,6 @@ def neutral_folder(beside: Path) -> Iterator[Path]:
 
 
 def is_neutral(path: Path) -> bool:
-    """Whether a path has neither of the words."""
     return not any(word in str(path).lower() for word in TRAPS)
 
 

@@ -36,7 +36,6 @@ class Sampling:
 
     @property
     def is_greedy(self) -> bool:
-        """Whether nothing is drawn."""
         return self.temperature == 0.0
 
 

@@ -59,7 +59,6 @@ class StoredTensor:
 
     @property
     def num_bytes(self) -> int:
-        """Of its data."""
         return math.prod(self.shape) * self.dtype.itemsize
 
 

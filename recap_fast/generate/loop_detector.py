@@ -24,7 +24,6 @@ class LoopDetector:
         self._matches = np.zeros((num_slots, MAX_PERIOD), np.int32)
 
     def start(self, slots: NDArray[np.int64]) -> None:
-        """Forgets what these slots held."""
         self._recent[slots] = -1
         self._matches[slots] = 0
 

@@ -210,7 +210,10 @@ def _byte_characters() -> Iterator[tuple[int, str]]:
 
 
 def _from_tiktoken(file: Path) -> ByteLevelTokenizer:
-    """Llama 3's `tokenizer.model`: a line per token, base64 and rank. Its 256 special tokens are not in the file."""
+    """Llama 3's `tokenizer.model`: a line per token, base64 and rank. Its 256 special tokens are not in the file.
+
+    Source of their names: meta-llama/llama3, tokenizer.py; ids 128000 to 128255.
+    """
     lines = file.read_bytes().splitlines()
     try:
         pairs = [line.split() for line in lines if line]
@@ -223,15 +226,10 @@ def _from_tiktoken(file: Path) -> ByteLevelTokenizer:
         ) from None
     if not ranks or ranks != list(range(len(ranks))) or len({t for t in tokens if len(t) == 1}) != 256:
         raise ConfigError(f"{file} is not Llama 3's vocabulary: expected ranks 0, 1, 2, ... and all 256 bytes.")
-    names = _llama3_special_tokens()
-    special = {name: len(tokens) + i for i, name in enumerate(names)}
+    reserved = (f"reserved_special_token_{i}" for i in range(NUM_LLAMA3_SPECIAL))
+    names = [LLAMA3_NAMED.get(i) or next(reserved) for i in range(NUM_LLAMA3_SPECIAL)]
+    special = {f"<|{name}|>": len(tokens) + i for i, name in enumerate(names)}
     return ByteLevelTokenizer(tokens, None, special, ignore_merges=True)
-
-
-def _llama3_special_tokens() -> list[str]:
-    """Source: meta-llama/llama3, tokenizer.py; ids 128000 to 128255."""
-    reserved = (f"<|reserved_special_token_{i}|>" for i in range(NUM_LLAMA3_SPECIAL))
-    return [f"<|{LLAMA3_NAMED[i]}|>" if i in LLAMA3_NAMED else next(reserved) for i in range(NUM_LLAMA3_SPECIAL)]
 
 
 def _library_tokenizer(content: Mapping[str, Any]) -> "tokenizers.Tokenizer":
@@ -247,13 +245,8 @@ def _library_tokenizer(content: Mapping[str, Any]) -> "tokenizers.Tokenizer":
 def _continuing(content: dict[str, Any]) -> dict[str, Any]:
     """The same vocabulary for text in the middle: a Metaspace that marks only the first word marks none there."""
 
-    def changed(step: Any) -> Any:
-        if not isinstance(step, dict):
-            return step
-        if step.get("type") == "Metaspace" and step.get("prepend_scheme") == "first":
-            return {**step, "prepend_scheme": "never"}
-        return (
-            {**step, "pretokenizers": [changed(s) for s in step["pretokenizers"]]} if "pretokenizers" in step else step
-        )
+    def unmarked(step: dict[str, Any]) -> dict[str, Any]:
+        marks_first = step.get("type") == "Metaspace" and step.get("prepend_scheme") == "first"
+        return {**step, "prepend_scheme": "never"} if marks_first else step
 
-    return {**content, "pre_tokenizer": changed(content.get("pre_tokenizer"))}
+    return {**content, "pre_tokenizer": json.loads(json.dumps(content.get("pre_tokenizer")), object_hook=unmarked)}

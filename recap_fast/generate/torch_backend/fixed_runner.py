@@ -68,7 +68,6 @@ class FixedRunner:
         self._last_end = end
 
     def finish(self) -> Outcome:
-        """Waits for the oldest step and reads its tokens."""
         pending = self._pending.popleft()
         pending.end.synchronize()
         launch, n = pending.launch, len(pending.launch.requests)

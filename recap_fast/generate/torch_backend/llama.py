@@ -40,7 +40,6 @@ class Prefill:
         return len(self.slots) * self.length
 
     def rows(self) -> Rows:
-        """Slot and position of each row."""
         positions = torch.arange(self.start, self.start + self.length, device=self.slots.device)
         return Rows(self.slots.repeat_interleave(self.length), positions.repeat(len(self.slots)))
 

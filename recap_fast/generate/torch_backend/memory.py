@@ -35,7 +35,6 @@ class MemoryPlan:
 
     @property
     def total(self) -> int:
-        """Of all parts."""
         return sum(asdict(self).values())
 
 
@@ -111,11 +110,8 @@ def check_fit(spec: EngineSpec, shape: SlotShape, sizes: Sizes, free_bytes: int,
         build.append("--precision fp8 or int8")
     if spec.kv_precision == "auto":
         build.append('kv_precision = "fp8" in its recipe')
-    ways = [
-        *([f"lower {' or '.join(lower)}"] if lower else []),
-        *([f"build the engine with {' or '.join(build)}"] if build else []),
-    ]
-    advice = ", or ".join(ways) or "use a larger device"
+    ways = (("lower", lower), ("build the engine with", build))
+    advice = ", or ".join(f"{verb} {' or '.join(found)}" for verb, found in ways if found) or "use a larger device"
     raise ConfigError(
         f"The engine does not fit {device}: with num_slots {sizes.num_slots} and prefill_images "
         f"{sizes.prefill_images} it takes {plan.total / GIB:.1f} GiB ({parts}), {free_bytes / GIB:.1f} GiB are free, "

@@ -56,7 +56,6 @@ class EagerRunner:
         self._ended = time.perf_counter()
 
     def start(self, launch: Launch, noise: NDArray[np.float32] | None) -> None:
-        """Runs the step."""
         start = time.perf_counter()
         running = None
         if len(launch.slots) > len(launch.requests):
@@ -67,7 +66,6 @@ class EagerRunner:
         self._done.append(Outcome(on_host, self._ended - start, gap_s))
 
     def finish(self) -> Outcome:
-        """What the oldest step gave."""
         return self._done.popleft()
 
     def _join(self, launch: Launch) -> Joining | None:
@@ -76,9 +74,8 @@ class EagerRunner:
             return None
         texts = [r.text_ids for r in launch.requests]
         text_ids, last_rows, _ = core.pack_prompts(texts, self._num_image_tokens, max(map(len, texts)))
-        pixels = self._stack([r.pixels for r in launch.requests])
         return Joining(
-            pixels,
+            self._stack([r.pixels for r in launch.requests]),
             self._send(text_ids),
             self._send(launch.slots[:n]),
             self._send(last_rows),

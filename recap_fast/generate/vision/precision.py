@@ -33,15 +33,12 @@ class Hardware:
     """What a CPU has no instructions for."""
 
     def precisions(self) -> tuple[Precision, ...]:
-        """Those it has."""
-        capability = self.capability
-        if capability is None:
+        if self.capability is None:
             return PRECISIONS
-        return tuple(p for p in PRECISIONS if capability >= MIN_CAPABILITY.get(p, (0, 0)))
+        return tuple(p for p in PRECISIONS if self.capability >= MIN_CAPABILITY.get(p, (0, 0)))
 
 
 def find_hardware(device: torch.device) -> Hardware:
-    """Of a device of this machine."""
     if device.type == "cuda":
         name, capability = torch.cuda.get_device_name(device), torch.cuda.get_device_capability(device)
         return Hardware(name=name, capability=capability)
@@ -63,7 +60,11 @@ def check_precision(precision: Precision, hardware: Hardware, kv_precision: KVPr
     Raises ConfigError for one that it lacks, with those that it has.
     """
     if hardware.capability is None:
-        return _cpu_note(precision, hardware)
+        if precision not in hardware.slow:
+            return None
+        if precision == "fp8":
+            return "fp8 is emulated in float32 on a CPU; take int8 there."
+        return f"{hardware.name} has no instructions for {precision}; take float32 here."
     has, (major, minor) = hardware.precisions(), hardware.capability
     for key, wanted in (("precision", precision), ("kv_precision", kv_precision)):
         if wanted != "auto" and wanted not in has:
@@ -74,11 +75,3 @@ def check_precision(precision: Precision, hardware: Hardware, kv_precision: KVPr
                 f"engine with another {key}. It takes {others}."
             )
     return None
-
-
-def _cpu_note(precision: Precision, hardware: Hardware) -> str | None:
-    if precision not in hardware.slow:
-        return None
-    if precision == "fp8":
-        return "fp8 is emulated in float32 on a CPU; take int8 there."
-    return f"{hardware.name} has no instructions for {precision}; take float32 here."
