@@ -85,7 +85,8 @@ class Probe:
         try:
             yield
         except Exception as error:  # noqa: BLE001 - whatever it is, the rest is worth measuring
-            found[what] = {"error": f"{type(error).__name__}: {error}", "trace": traceback.format_exc()[-WORDS:]}
+            failure = {"error": f"{type(error).__name__}: {error}", "trace": traceback.format_exc()[-WORDS:]}
+            found[what] = found.get(what, {}) | failure
             self.add(what, type(error).__name__, "no error", False)
         self.findings.save()
 

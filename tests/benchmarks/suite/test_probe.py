@@ -70,6 +70,16 @@ def test_a_stage_that_fails_costs_no_other(setting, monkeypatch):
     assert found.details["broken"]["error"] == "ValueError: no such thing"
 
 
+def test_what_a_stage_found_before_an_error_is_kept(setting):
+    part, found = probe.Probe(setting, setting.find("probe")), {}
+    with part.trying(found, "fp8"):
+        found["fp8"] = {"images_per_s": 83.0}
+        raise RuntimeError("no profiler")
+    assert found["fp8"]["images_per_s"] == 83.0
+    assert found["fp8"]["error"] == "RuntimeError: no profiler"
+    assert [(line.what, line.met) for line in part.findings.lines] == [("fp8", False)]
+
+
 def test_the_suite_goes_on_behind_a_stage_that_hangs(tmp_path):
     path = os.pathsep.join(map(str, (ROOT, ROOT / "benchmarks")))
     run = [sys.executable, "-c", SCRIPT, str(tmp_path)]
