@@ -14,6 +14,7 @@ import re
 import secrets
 import socket
 import time
+from collections.abc import Iterator
 from io import BufferedReader
 from pathlib import Path
 
@@ -48,7 +49,7 @@ def is_alive(name: str) -> bool:
     except (ProcessLookupError, OverflowError):
         return False
     except PermissionError:
-        return True
+        pass
     return True
 
 
@@ -67,22 +68,27 @@ def temporary_path(path: Path) -> Path:
     return path.parent / f".{owner()}~{_TOKEN}{next(_COUNTER):08x}.tmp"
 
 
-def replace(temporary: Path, path: Path) -> None:
-    """Gives a written file its final name, replacing what was there, such that a crash leaves the old or the new."""
-    with temporary.open("rb") as file:
-        os.fsync(file.fileno())
-    temporary.replace(path)
-    _sync_folder(path.parent)
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Gives a temporary file's path to write to, and at the end its final name, replacing what was there.
+
+    A crash leaves the old file or the new one; where the writing fails the temporary one is removed.
+    """
+    temporary = temporary_path(path)
+    try:
+        yield temporary
+        with temporary.open("rb") as file:
+            os.fsync(file.fileno())
+        temporary.replace(path)
+        _sync_folder(path.parent)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def atomic_write(path: Path, content: bytes) -> None:
     """Writes a file that readers see whole or not at all."""
-    temporary = temporary_path(path)
-    try:
+    with replacing(path) as temporary:
         temporary.write_bytes(content)
-        replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def sha256_of(file: Path | BufferedReader) -> str:

@@ -20,8 +20,8 @@ from recap_fast.records import Identity, OutputFile, Shard, ShardReport
 from recap_fast.shard_set import ShardSet
 from recap_fast.write.done_record import read_record, write_record
 from recap_fast.write.output_folder import OutputFolder
-from recap_fast.write.run_file import forget_unused, merge_run_file, read_run_file, refuse_other_fingerprint
-from recap_fast.write.stretches import input_of, recount, remove_stretches, rows_of, stretches
+from recap_fast.write.run_file import merge_run_file, read_run_file, refuse_other_fingerprint
+from recap_fast.write.stretches import done_rows, input_of, recount, remove_stretches, stretches
 
 logger = logging.getLogger(__name__)
 
@@ -99,10 +99,6 @@ class Ledger:
         refuse_other_fingerprint(output, run.fingerprint, fingerprint)
         return cls(output, shard_set.below(run.root).shards, version_of, retry_failed)
 
-    def forget_unused(self) -> None:
-        """Where nothing was written yet, the next run is not bound to what this one asked."""
-        forget_unused(self.output)
-
     def pending(self, shards: Sequence[Shard] | None = None, *, redo_changed: bool = False) -> list[Pending]:
         """The shards, of these or of the whole run, that are not done, and why.
 
@@ -122,7 +118,7 @@ class Ledger:
         since = record.finished_ns if record and kept and record.input == version else 0
         recent = (stretch.path for stretch in stretches(self.output.partial(shard.name)) if stretch.made_ns > since)
         kept += [path for path in recent if input_of(path) == version.text]
-        return ShardState(tuple(kept), _done(kept, retry_failed=self.retry_failed))
+        return ShardState(tuple(kept), done_rows(kept, retry_failed=self.retry_failed))
 
     def record(self, name: str) -> ShardReport | None:
         """The done-record of a shard; None where there is none. A second process may have written it meanwhile."""
@@ -194,13 +190,3 @@ class Ledger:
             now.version,
         )
         return True
-
-
-def _done(kept: Sequence[Path], *, retry_failed: bool) -> NDArray[np.int64]:
-    if not kept:
-        return np.empty(0, np.int64)
-    # latest first: unique keeps the first of equal indices
-    rows = list(rows_of(kept, retry_failed=retry_failed))[::-1]
-    indices, first = np.unique(np.concatenate([index[::-1] for index, _ in rows]), return_index=True)
-    done_indices: NDArray[np.int64] = indices[np.concatenate([done[::-1] for _, done in rows])[first]]
-    return done_indices

@@ -7,7 +7,7 @@ was kept of earlier runs and the last rows into the shard's file; a shard of one
 
 import time
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import pyarrow as pa
@@ -83,18 +83,26 @@ class ShardWriter:
         """
         rows = self._take_unwritten()
         last = [make_batch(rows, self._detokenize)] if rows else []
-        tally = _Tally()
-        batches = merge_rows(self._files, last, STRETCH_ROWS)
-        output = self._write(self._output.data(self._shard.name), map(tally.count, batches))
+        statuses: Counter[str] = Counter()
+        num_tokens = 0
+
+        def counted() -> Iterator[pa.RecordBatch]:
+            nonlocal num_tokens
+            for batch in merge_rows(self._files, last, STRETCH_ROWS):
+                statuses.update(count_statuses(batch))
+                num_tokens += pc.sum(batch.column("num_tokens")).as_py() or 0
+                yield batch
+
+        output = self._write(self._output.data(self._shard.name), counted())
         report = ShardReport(
             shard=self._shard.name,
             url=self._shard.url,
             status="complete",
-            num_tokens=tally.num_tokens,
+            num_tokens=num_tokens,
             input=self._version,
             output=output,
         )
-        return report.with_rows(tally.statuses)
+        return report.with_rows(statuses)
 
     def _take_unwritten(self) -> list[Row]:
         """Hands out the rows that are in no file yet, in order of their index."""
@@ -105,28 +113,10 @@ class ShardWriter:
     def _write(self, path: Path, batches: Iterable[pa.RecordBatch]) -> OutputFile:
         """Writes a Parquet file that is whole or not there."""
         metadata = {INPUT_KEY: self._version.text, "recap_fast.shard": self._shard.name}
-        temporary = atomic.temporary_path(path)
-        try:
+        with atomic.replacing(path) as temporary:
             with core.ParquetWriter(
                 temporary, SCHEMA, max_row_group_rows=STRETCH_ROWS, key_value_metadata=metadata
             ) as writer:
                 for batch in batches:
                     writer.write(batch)
-            written = OutputFile(atomic.sha256_of(temporary), temporary.stat().st_size)
-            atomic.replace(temporary, path)
-        finally:
-            temporary.unlink(missing_ok=True)
-        return written
-
-
-class _Tally:
-    """Counts rows as they pass by."""
-
-    def __init__(self) -> None:
-        self.statuses: Counter[str] = Counter()
-        self.num_tokens = 0
-
-    def count(self, batch: pa.RecordBatch) -> pa.RecordBatch:
-        self.statuses += count_statuses(batch)
-        self.num_tokens += pc.sum(batch.column("num_tokens")).as_py() or 0
-        return batch
+            return OutputFile(atomic.sha256_of(temporary), temporary.stat().st_size)

@@ -8,7 +8,7 @@ import logging
 import re
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
@@ -96,13 +96,21 @@ def count_statuses(rows: "pa.RecordBatch | pa.Table") -> Counter[str]:
     return Counter({entry["values"]: entry["counts"] for entry in rows.column("status").value_counts().to_pylist()})
 
 
-def rows_of(paths: Sequence[Path], *, retry_failed: bool) -> Iterator[tuple[NDArray[np.int64], NDArray[np.bool_]]]:
-    """Of each file the rows' indices, and whether they are done: captioned or, without `retry_failed`, read."""
+def done_rows(paths: Sequence[Path], *, retry_failed: bool) -> NDArray[np.int64]:
+    """Ascending indices of the rows that are captioned or, without `retry_failed`, were read.
+
+    Where several files have a row, that of the last one counts.
+    """
+    import pyarrow as pa
     import pyarrow.compute as pc
     import pyarrow.parquet as pq
 
-    for path in paths:
-        table = pq.read_table(path, columns=["index", "status"], partitioning=None)
-        status = table["status"]
-        done = pc.equal(status, OK) if retry_failed else pc.not_equal(status, UNREADABLE)
-        yield table["index"].to_numpy(), done.to_numpy()
+    if not paths:
+        return np.empty(0, np.int64)
+    rows = pa.concat_tables([pq.read_table(path, columns=["index", "status"], partitioning=None) for path in paths])
+    # latest first: unique keeps the first of equal indices
+    indices, first = np.unique(rows["index"].to_numpy()[::-1], return_index=True)
+    status = rows["status"]
+    done = pc.equal(status, OK) if retry_failed else pc.not_equal(status, UNREADABLE)
+    done_indices: NDArray[np.int64] = indices[done.to_numpy()[::-1][first]]
+    return done_indices

@@ -11,7 +11,7 @@ from support import runs
 from support.fake_runs import FakeRun, captions, expected_captions, write_shards
 from support.shard_files import webdataset_members, write_rows, write_tar
 
-from recap_fast.atomic import replace, sha256_of, temporary_path
+from recap_fast.atomic import replacing, sha256_of, temporary_path
 from recap_fast.records import Identity, OutputFile, ShardReport
 from recap_fast.shards.expand import expand
 from recap_fast.shards.identity import identity
@@ -45,10 +45,9 @@ def finish(ledger, shard, *, failed=(), status="complete", version=None, indices
     """What the pipeline does at the end of a shard."""
     version = version or identity(shard)
     indices = list(indices)
-    path = temporary_path(ledger.output.data(shard.name))
-    write_rows(path, shard.name, indices, failed=failed, made_from=version.text, tag=tag)
-    output = output_file(path)
-    replace(path, ledger.output.data(shard.name))
+    with replacing(ledger.output.data(shard.name)) as path:
+        write_rows(path, shard.name, indices, failed=failed, made_from=version.text, tag=tag)
+        output = output_file(path)
     report = ShardReport(shard=shard.name, url=shard.url, status=status, input=version, output=output)
     statuses = Counter({"ok": len(indices) - len(failed), "truncated": len(failed)})
     ledger.commit(report.with_rows(+statuses))

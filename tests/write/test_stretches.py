@@ -3,7 +3,7 @@ import multiprocessing
 from support.shard_files import write_rows
 
 from recap_fast.write.output_folder import OutputFolder
-from recap_fast.write.stretches import input_of, remove_stretches, rows_of, stretch_name, stretches
+from recap_fast.write.stretches import done_rows, input_of, remove_stretches, stretch_name, stretches
 
 
 def test_names_are_unique_and_sort_by_time(tmp_path):
@@ -51,8 +51,8 @@ def test_only_those_made_before(tmp_path):
 
 def test_rows_and_the_input_they_were_made_from(tmp_path):
     path = write_rows(tmp_path / "x.parquet", "0", [3, 4, 5], failed=[4], made_from="10:7")
-    ((indices, done),) = rows_of([path], retry_failed=True)
-    assert (indices.tolist(), done.tolist()) == ([3, 4, 5], [True, False, True])
-    assert [done.tolist() for _, done in rows_of([path], retry_failed=False)] == [[True] * 3]
+    assert done_rows([path], retry_failed=True).tolist() == [3, 5]
+    assert done_rows([path], retry_failed=False).tolist() == [3, 4, 5]
+    assert done_rows([], retry_failed=False).tolist() == []
     assert input_of(path) == "10:7"
     assert input_of(write_rows(tmp_path / "y.parquet", "0", [1])) is None
