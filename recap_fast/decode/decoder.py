@@ -17,17 +17,12 @@ INSTALL_DALI = "pip install recap-fast[dali]"
 class ImageDecoder(Protocol):
     """Turns encoded images into pixels. Meant for one thread; it has threads of its own."""
 
-    @property
-    def name(self) -> str:
-        """'dali' or 'pillow'."""
-
-    @property
-    def note(self) -> str | None:
-        """What the user should know of the choice: why it is not DALI."""
-
-    @property
-    def num_fallbacks(self) -> int:
-        """Images so far that the decoder left to Pillow."""
+    name: str
+    """'dali' or 'pillow'."""
+    note: str | None
+    """What the user should know of the choice: why it is not DALI."""
+    num_fallbacks: int
+    """Images so far that the decoder left to Pillow."""
 
     def decode(self, images: Sequence[bytes]) -> ImageBatch:
         """Decodes any number of images, in order; raises for none."""

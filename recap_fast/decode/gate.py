@@ -65,6 +65,7 @@ def take_over_pillow_checks() -> None:
 
     Pillow's limit is fixed and counts before this one does; its warnings tell of broken metadata, by the thousand.
     """
+    # Pillow reads both from globals, also while it loads and crops: set around each call, they would differ by thread.
     Image.MAX_IMAGE_PIXELS = None
     warnings.filterwarnings("ignore", module=r"PIL\.")
 

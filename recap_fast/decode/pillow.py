@@ -82,13 +82,7 @@ def decode_rgb(data: bytes, max_image_pixels: int) -> Image.Image:
     Raises RefusedImageError for what cannot be decoded.
     """
     image, header = open_image(data, max_image_pixels)
-    try:
-        return _to_upright_rgb(image, header)
-    except MemoryError as error:
-        message = f"Not enough memory for {header.width} x {header.height} pixels."
-        raise RefusedImageError("too_large", message, header.width, header.height) from error
-    except PILLOW_ERRORS as error:
-        raise damaged(header.format, data, error, header.width, header.height) from error
+    return _to_upright_rgb(image, header, data)
 
 
 def preprocess_opened(
@@ -98,11 +92,9 @@ def preprocess_opened(
     take_over_pillow_checks()
     try:
         header = check_opened(image, image.format or "The", max_image_pixels)
-        rgb = _to_upright_rgb(image, header)
+        rgb = _to_upright_rgb(image, header, b"")
     except RefusedImageError as error:
         return None, error.outcome
-    except PILLOW_ERRORS as error:
-        return None, damaged(image.format or "image", b"", error, *image.size).outcome
     pixels = np.ascontiguousarray(preprocess_image(rgb, preprocess).transpose(2, 0, 1))
     return pixels, ImageOutcome(rgb.width, rgb.height)
 
@@ -136,12 +128,18 @@ def _pad_and_resize(image: Image.Image, size: int, color: tuple[int, int, int]) 
     return narrow.resize((size, size), Image.Resampling.BICUBIC)
 
 
-def _to_upright_rgb(image: Image.Image, header: Header) -> Image.Image:
-    image.load()
-    # A PNG may carry its EXIF data behind the pixels: only now is it read.
-    orientation = read_orientation(image)
-    rgb = _to_rgb(image, header)
-    return rgb.transpose(_UPRIGHT[orientation]) if orientation in _UPRIGHT else rgb
+def _to_upright_rgb(image: Image.Image, header: Header, data: bytes) -> Image.Image:
+    try:
+        image.load()
+        # A PNG may carry its EXIF data behind the pixels: only now is it read.
+        orientation = read_orientation(image)
+        rgb = _to_rgb(image, header)
+        return rgb.transpose(_UPRIGHT[orientation]) if orientation in _UPRIGHT else rgb
+    except MemoryError as error:
+        message = f"Not enough memory for {header.width} x {header.height} pixels."
+        raise RefusedImageError("too_large", message, header.width, header.height) from error
+    except PILLOW_ERRORS as error:
+        raise damaged(header.format, data, error, header.width, header.height) from error
 
 
 def _to_rgb(image: Image.Image, header: Header) -> Image.Image:

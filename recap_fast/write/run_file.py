@@ -9,7 +9,7 @@ import json
 import os
 import shutil
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -73,7 +73,8 @@ def merge_run_file(
         shard_set = shard_set.below(old.root)
         run = RunFile(_as_json(fingerprint), old.root, _merge(old.shards, shard_set))
         if run != old:
-            _write(output.run_file, run)
+            content = {"format": FORMAT, **asdict(run)}
+            atomic_write(output.run_file, (json.dumps(content, indent=1) + "\n").encode())
         return shard_set
 
 
@@ -87,11 +88,6 @@ def _merge(known: Mapping[str, str], shard_set: ShardSet) -> dict[str, str]:
                 "give another --output."
             )
     return shards
-
-
-def _write(path: Path, run: RunFile) -> None:
-    content = {"format": FORMAT, "fingerprint": run.fingerprint, "root": run.root, "shards": run.shards}
-    atomic_write(path, (json.dumps(content, indent=1) + "\n").encode())
 
 
 def _as_json(fingerprint: Mapping[str, Any]) -> dict[str, Any]:

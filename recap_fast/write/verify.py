@@ -5,7 +5,7 @@ run alone is none. Memory does not grow with the output.
 """
 
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -85,20 +85,6 @@ class Verdict:
     notes: list[str] = field(default_factory=list)
     """What is no fault of the output: an input that is truncated, or that has changed since."""
 
-    def count(self, record: ShardReport) -> None:
-        """Adds the rows that a record says."""
-        self.rows += record.rows
-        self.captioned += record.captioned
-        self.failed.update(record.failed)
-
-    def add(self, findings: Iterable[Fault | str]) -> None:
-        """Adds faults, and notes, which are text."""
-        for finding in findings:
-            if isinstance(finding, Fault):
-                self.faults.append(finding)
-            else:
-                self.notes.append(finding)
-
 
 def verify(
     output: OutputFolder, shard_set: ShardSet | None = None, count_samples: CountSamples | None = None
@@ -117,24 +103,25 @@ def verify(
         if record is None:
             verdict.faults.append(Fault("no record", name, "has no done-record: it is not finished"))
             continue
-        verdict.count(record)
-        verdict.add(_check_record(name, record))
-        verdict.add(_check_output(output.data(name), name, record))
+        verdict.rows += record.rows
+        verdict.captioned += record.captioned
+        verdict.failed.update(record.failed)
+        if record.status == "truncated":
+            verdict.notes.append(f"{name}: the input is truncated ({record.error}); what is whole of it is captioned")
+        verdict.faults += [*_check_record(name, record), *_check_output(output.data(name), name, record)]
         if name in inputs:
             assert count_samples is not None, "without it a shard_set is of no use"
-            verdict.add(_check_input(inputs[name], count_samples, record))
+            verdict.faults += _check_input(inputs[name], count_samples, record, verdict.notes)
     for name in inputs.keys() - run.shards.keys():
         verdict.faults.append(Fault("new input", name, f"{inputs[name].url} is not among the shards of the run"))
-    verdict.add(_strangers(output, run.shards.keys()))
+    verdict.faults += _strangers(output, run.shards.keys())
     return verdict
 
 
-def _check_record(name: str, record: ShardReport) -> Iterator[Fault | str]:
+def _check_record(name: str, record: ShardReport) -> Iterator[Fault]:
     if record.shard != name:
         yield Fault("wrong record", name, f"has the done-record of {record.shard}")
-    if record.status == "truncated":
-        yield f"{name}: the input is truncated ({record.error}); what is whole of it is captioned"
-    elif record.status != "complete":
+    if record.status not in ("complete", "truncated"):
         yield Fault("not complete", name, f"is recorded as {record.status}: {record.error}")
     num_failed = sum(record.failed.values())
     if record.rows != record.captioned + num_failed:
@@ -183,7 +170,11 @@ def _check_rows(path: Path, name: str, record: ShardReport) -> Iterator[Fault]:
         yield Fault("wrong rows", name, gap)
     if other is not None:
         yield Fault("wrong rows", name, f"has rows of shard {other}")
-    yield from _check_counts(name, record, rows, statuses)
+    if rows != record.rows:
+        yield Fault("wrong rows", name, f"has {rows} rows, and its record says {record.rows}")
+    expected = Counter({OK: record.captioned}) + Counter(record.failed)
+    if statuses != expected:
+        yield Fault("wrong counts", name, f"has rows {_shown(statuses)}, and its record says {_shown(expected)}")
 
 
 def _first_gap(indices: np.ndarray, expected: int) -> str:
@@ -197,19 +188,11 @@ def _first_gap(indices: np.ndarray, expected: int) -> str:
     return f"has index {index} in row {place}: {why}"
 
 
-def _check_counts(name: str, record: ShardReport, rows: int, statuses: Counter[str]) -> Iterator[Fault]:
-    if rows != record.rows:
-        yield Fault("wrong rows", name, f"has {rows} rows, and its record says {record.rows}")
-    expected = Counter({OK: record.captioned}) + Counter(record.failed)
-    if statuses != expected:
-        yield Fault("wrong counts", name, f"has rows {_shown(statuses)}, and its record says {_shown(expected)}")
-
-
 def _shown(statuses: Counter[str]) -> str:
     return ", ".join(f"{status} {count}" for status, count in sorted(statuses.items())) or "none"
 
 
-def _check_input(shard: Shard, count_samples: CountSamples, record: ShardReport) -> Iterator[Fault | str]:
+def _check_input(shard: Shard, count_samples: CountSamples, record: ShardReport, notes: list[str]) -> Iterator[Fault]:
     try:
         num_samples, version = count_samples(shard)
     except ShardError as error:
@@ -218,7 +201,7 @@ def _check_input(shard: Shard, count_samples: CountSamples, record: ShardReport)
         return
     has_changed = version != record.input
     if has_changed:
-        yield f"{shard.name}: {shard.url} has changed since it was captioned"
+        notes.append(f"{shard.name}: {shard.url} has changed since it was captioned")
     if num_samples != record.rows:
         kind: FaultKind = "changed input" if has_changed else "wrong rows"
         yield Fault(kind, shard.name, f"has {num_samples} samples in {shard.url}, and {record.rows} rows")
