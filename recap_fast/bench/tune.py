@@ -62,7 +62,6 @@ class Tuning:
     versions: dict[str, str]
 
     def entry(self) -> dict[str, Any]:
-        """As `tuning.json` has it."""
         found = {"measured": self.measured, "versions": self.versions}
         return {**asdict(self.best), **found, "trials": [asdict(trial) for trial in self.trials]}
 
@@ -196,7 +195,6 @@ class _Tuner:
 
     @staticmethod
     def _step(engine: Engine, requests: Iterator[Request]) -> int:
-        """Captions that ended in one step."""
         engine.submit(list(itertools.islice(requests, engine.free_slots)))
         return len(engine.step())
 

@@ -65,10 +65,6 @@ class TensorSource:
     offset: int
     """Of its first byte in the file."""
 
-    @property
-    def item_bytes(self) -> int:
-        return {"float64": 8, "float32": 4}.get(self.dtype, 2)
-
     def __str__(self) -> str:
         return f"tensor {self.name} in {self.file}"
 
@@ -79,7 +75,8 @@ class TensorSource:
         """
         import torch
 
-        row_bytes = self.item_bytes * math.prod(self.shape[1:])
+        dtype: torch.dtype = getattr(torch, self.dtype)
+        row_bytes = dtype.itemsize * math.prod(self.shape[1:])
         rows = max(1, chunk_bytes // row_bytes)
         with self.file.open("rb") as file:
             file.seek(self.offset)
@@ -87,7 +84,7 @@ class TensorSource:
                 count = min(rows, self.shape[0] - start)
                 data = bytearray(count * row_bytes)
                 file.readinto(data)
-                yield torch.frombuffer(data, dtype=getattr(torch, self.dtype)).view(count, *self.shape[1:])
+                yield torch.frombuffer(data, dtype=dtype).view(count, *self.shape[1:])
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,7 +26,7 @@ from recap_fast.build.engine_spec import check_device, make_spec, parse_precisio
 from recap_fast.build.recipe import find_recipe, load_recipe
 from recap_fast.build.tensorrt import TensorRTBuild
 from recap_fast.build.tensorrt_split import EngineParts
-from recap_fast.build.weights import OnProgress, check_sides, expected_shapes, no_progress, write_weights
+from recap_fast.build.weights import CHUNK_BYTES, OnProgress, check_sides, expected_shapes, no_progress, write_weights
 from recap_fast.errors import ConfigError
 from recap_fast.generate.spec import SPEC_FILE, WEIGHTS_FILE, Backend, EngineSpec
 from recap_fast.generate.tokenizer import TOKENIZER_FILES, find_tokenizer, load_tokenizer
@@ -87,7 +87,7 @@ def build_engine(
 
 def _check_tensors(checkpoint: Checkpoint, architecture: Architecture) -> Architecture:
     """Checks every tensor against the architecture; returns it with `tied_head` as the file has it."""
-    text, names = architecture.text, ("head.weight", "text.embed_tokens.weight")
+    text = architecture.text
     is_tied = text.tied_head and "head.weight" not in checkpoint.tensors
     untied = replace(architecture, text=replace(text, tied_head=is_tied))
     ran = architecture.vision.num_layers
@@ -95,10 +95,9 @@ def _check_tensors(checkpoint: Checkpoint, architecture: Architecture) -> Archit
     checkpoint.check(expected_shapes(untied.plan()), unused)
     if not text.tied_head or is_tied:
         return untied
-    head, embedding = (checkpoint.tensors[name] for name in names)
-    chunk_bytes = 16 << 20
+    head, embedding = checkpoint.tensors["head.weight"], checkpoint.tensors["text.embed_tokens.weight"]
     if head.dtype == embedding.dtype:
-        pairs = zip(head.read(chunk_bytes), embedding.read(chunk_bytes), strict=True)
+        pairs = zip(head.read(CHUNK_BYTES), embedding.read(CHUNK_BYTES), strict=True)
         if all(torch.equal(a, b) for a, b in pairs):
             return architecture
     raise ConfigError(

@@ -13,7 +13,7 @@ from recap_fast.build.recipe import AUTO, Recipe
 from recap_fast.errors import ConfigError
 from recap_fast.generate.json_file import read_json
 from recap_fast.generate.prompt import PromptEncoder, Template, find_template
-from recap_fast.generate.spec import EngineSpec, Limits, Precision, PromptSpec, SlotShape
+from recap_fast.generate.spec import EngineSpec, Limits, Precision, PromptSpec
 from recap_fast.generate.tokenizer import Tokenizer
 from recap_fast.generate.vision.precision import PRECISIONS, check_precision, find_hardware
 
@@ -54,7 +54,13 @@ def make_spec(recipe: Recipe, checkpoint: Checkpoint, architecture: Architecture
         cards=recipe.cards,
         notice=recipe.notice,
     )
-    _check_positions(spec, spec.slot_shape(len(encoder.prefix_ids)))
+    shape = spec.slot_shape(len(encoder.prefix_ids))
+    if shape.num_positions > spec.text.max_positions:
+        raise ConfigError(
+            f"The model has {spec.text.max_positions} positions and a caption needs {shape.num_positions} "
+            f"({shape.num_prefix} before the image, {shape.num_image_tokens} of the image, {shape.max_text_tokens} "
+            f"after it, {shape.max_new_tokens} new): lower limits.max_new_tokens or limits.max_text_tokens."
+        )
     return spec
 
 
@@ -113,12 +119,3 @@ def _stop_ids(
 def _special_ids(tokenizer: Tokenizer, tokens: tuple[str, ...]) -> list[int]:
     """The ids of those tokens that the tokenizer has."""
     return [token_id for token in tokens if (token_id := tokenizer.special_id(token)) is not None]
-
-
-def _check_positions(spec: EngineSpec, shape: SlotShape) -> None:
-    if shape.num_positions > spec.text.max_positions:
-        raise ConfigError(
-            f"The model has {spec.text.max_positions} positions and a caption needs {shape.num_positions} "
-            f"({shape.num_prefix} before the image, {shape.num_image_tokens} of the image, {shape.max_text_tokens} "
-            f"after it, {shape.max_new_tokens} new): lower limits.max_new_tokens or limits.max_text_tokens."
-        )

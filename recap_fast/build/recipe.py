@@ -66,7 +66,11 @@ def find_recipe(name: str | Path) -> Path:
     path = Path(name)
     if path.is_file():
         return path
-    shipped = {p.stem: p for folder in _shipped_folders() for p in sorted(folder.glob("*.toml"))}
+    package = Path(__file__).parents[1]
+    folders = [package / "engines"]
+    if (package.parent / "pyproject.toml").is_file():  # a source tree: site-packages/engines would be somebody else's
+        folders.append(package.parent / "engines")
+    shipped = {p.stem: p for folder in folders for p in sorted(folder.glob("*.toml"))}
     known = f"Recipes that ship with recap-fast: {', '.join(shipped) or 'none found'}."
     if path.parent != Path() or path.suffix not in ("", ".toml"):
         raise ConfigError(f"There is no recipe {name}. Give the path of a .toml file, or a name. {known}")
@@ -84,13 +88,6 @@ def load_recipe(name: str | Path) -> Recipe:
         raise ConfigError(f"{path} is not TOML: {error}.") from error
     recipe: Recipe = _read_table(path, Recipe, "", content)
     return recipe
-
-
-def _shipped_folders() -> list[Path]:
-    package = Path(__file__).parents[1]
-    installed, source = package / "engines", package.parent / "engines"
-    # beside the package only in a source tree: site-packages/engines would be somebody else's
-    return [installed, source] if (package.parent / "pyproject.toml").is_file() else [installed]
 
 
 def _hint(word: str, known: Iterable[str]) -> str:

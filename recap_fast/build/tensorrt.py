@@ -17,9 +17,8 @@ from recap_fast.build.tensorrt_split import (
     add_tokenizer,
     neutral_folder,
     write_language_model,
-    write_vision,
 )
-from recap_fast.build.weights import OnProgress
+from recap_fast.build.weights import OnProgress, write_weights
 from recap_fast.errors import ConfigError, EngineError
 from recap_fast.generate.prompt import BOS, PromptEncoder, find_template
 from recap_fast.generate.spec import WEIGHTS_FILE, EngineSpec
@@ -59,17 +58,19 @@ class TensorRTBuild:
         library built something else than it was told.
         """
         parts, model = self._parts, folder / MODEL_FOLDER
-        vision = write_vision(folder / WEIGHTS_FILE, parts.architecture, parts.checkpoint, self._spec.compute_precision)
+        plan = [t for t in parts.architecture.plan() if t.name.startswith(("vision.", "projector."))]
+        vision = write_weights(folder / WEIGHTS_FILE, plan, parts.checkpoint, self._spec.compute_precision)
         limits = make_limits(self._spec, self._tokenizer)
         with neutral_folder(output) as staging:
             self._compile(staging, model, limits, progress)
         manifest = self._manifest(limits, model)
+        files = {p.relative_to(folder).as_posix(): sha256_of(p) for p in sorted(model.rglob("*")) if p.is_file()}
         return replace(
             self._spec,
             backend="tensorrt-llm",
             backend_data=asdict(manifest),
             limits=replace(self._spec.limits, num_slots=limits.max_batch_size),
-            files={WEIGHTS_FILE: vision, **_hashes(folder, model)},
+            files={WEIGHTS_FILE: vision, **files},
         )
 
     def _compile(self, staging: Path, model: Path, limits: BuiltLimits, progress: OnProgress) -> None:
@@ -144,8 +145,3 @@ def _check_precision(spec: EngineSpec, tokenizer_file: Path, calibration: Path |
         raise ConfigError(
             "kv_precision fp8 comes with FP8's calibration: take precision fp8 too, or kv_precision 'auto'."
         )
-
-
-def _hashes(folder: Path, model: Path) -> dict[str, str]:
-    """SHA-256 of the model's files, by their paths in the engine directory."""
-    return {p.relative_to(folder).as_posix(): sha256_of(p) for p in sorted(model.rglob("*")) if p.is_file()}

@@ -18,7 +18,7 @@ from recap_fast.build.checkpoint import Checkpoint
 from recap_fast.build.weights import OnProgress, write_weights
 from recap_fast.errors import ConfigError
 from recap_fast.generate.layout import FusedTensor, plan_text
-from recap_fast.generate.spec import ComputePrecision, EngineSpec, TextSpec
+from recap_fast.generate.spec import EngineSpec, TextSpec
 
 TRAPS = ("llava", "vila")
 WEIGHTS = "model.safetensors"
@@ -58,12 +58,6 @@ def neutral_folder(beside: Path) -> Iterator[Path]:
 
 def is_neutral(path: Path) -> bool:
     return not any(word in str(path).lower() for word in TRAPS)
-
-
-def write_vision(path: Path, architecture: Architecture, checkpoint: Checkpoint, precision: ComputePrecision) -> str:
-    """Writes vision tower and projector as an engine's weights are written, and returns the file's SHA-256."""
-    plan = [t for t in architecture.plan() if t.name.startswith(("vision.", "projector."))]
-    return write_weights(path, plan, checkpoint, precision)
 
 
 def write_language_model(folder: Path, spec: EngineSpec, checkpoint: Checkpoint, progress: OnProgress) -> None:

@@ -118,13 +118,10 @@ def parse_question(text: str) -> list[tuple[str, str | None]]:
 
 
 class PromptEncoder:
-    """Makes the token ids of prompts. Thread-safe."""
+    """Makes the token ids of prompts. Thread-safe.
 
-    prefix_ids: NDArray[np.int32]
-    """The constant ids before the image, BOS first."""
-
-    max_text_tokens: int
-    """The most ids after the image."""
+    `prefix_ids` are the constant ids before the image, BOS first; `max_text_tokens` is the most ids after the image.
+    """
 
     def __init__(
         self,
@@ -144,7 +141,10 @@ class PromptEncoder:
         self._max_field_tokens = max_field_tokens
         self.num_uses = sum(name is not None for _, name in self._parts)
         self.fields = tuple(dict.fromkeys(name for _, name in self._parts if name))
-        self.prefix_ids = _constant(np.concatenate([[self._bos_id()], self._encode(self._template.before, "")]))
+        bos = [token_id for token in BOS if (token_id := tokenizer.special_id(token)) is not None]
+        if not bos:
+            raise ConfigError(f"The tokenizer has no token that begins a text: expected {' or '.join(BOS)}.")
+        self.prefix_ids = _constant(np.concatenate([bos[:1], self._encode(self._template.before, "")]))
         self._bare_ids = _constant(self._text_ids({}))
         needed = len(self._bare_ids) + max_field_tokens * self.num_uses
         self.max_text_tokens = math.ceil(needed / 8) * 8 if max_text_tokens is None else max_text_tokens
@@ -193,12 +193,6 @@ class PromptEncoder:
                 is_first = i == 0 and pieces is self._template.before
                 rows.append(self._tokenizer.encode(text, continues=not is_first))
         return np.concatenate(rows).astype(np.int32, copy=False)
-
-    def _bos_id(self) -> int:
-        for token in BOS:
-            if (token_id := self._tokenizer.special_id(token)) is not None:
-                return token_id
-        raise ConfigError(f"The tokenizer has no token that begins a text: expected {' or '.join(BOS)}.")
 
 
 def sample_fields(sample: Sample) -> dict[str, str | None]:

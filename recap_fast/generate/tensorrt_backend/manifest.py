@@ -88,19 +88,7 @@ def check_model_folder(folder: Path, manifest: Manifest) -> None:
 
 def find_differences(path: Path, manifest: Manifest) -> list[str]:
     """What the engine's own config.json has otherwise."""
-    config, differing = read_json(path), []
-    for name, expected in _expected(manifest).items():
-        found: Any = config
-        for part in name.split("."):
-            found = found.get(part) if isinstance(found, Mapping) else None
-        if found != expected:
-            differing.append(f"{name} is {found!r} where engine.json has {expected!r}")
-    return differing
-
-
-def _expected(manifest: Manifest) -> dict[str, Any]:
-    """Values of the engine's own config.json, by their places in it."""
-    return {
+    expected = {
         "version": manifest.versions["tensorrt_llm"],
         "pretrained_config.vocab_size": manifest.vocab_size,
         "pretrained_config.dtype": manifest.dtype,
@@ -108,3 +96,11 @@ def _expected(manifest: Manifest) -> dict[str, Any]:
         "pretrained_config.quantization.kv_cache_quant_algo": manifest.kv_cache_quant_algo,
         **{f"build_config.{name}": value for name, value in asdict(manifest.limits).items()},
     }
+    config, differing = read_json(path), []
+    for name, value in expected.items():
+        found: Any = config
+        for part in name.split("."):
+            found = found.get(part) if isinstance(found, Mapping) else None
+        if found != value:
+            differing.append(f"{name} is {found!r} where engine.json has {value!r}")
+    return differing

@@ -159,7 +159,8 @@ class _Layer:
 
     def _attend_prefill(self, q_RHE: Tensor, cache: Tensor, prefill: Prefill) -> Tensor:
         n, end = len(prefill.slots), prefill.start + prefill.length
-        keys, values = _read(cache, prefill.slots, end).to(q_RHE.dtype)
+        held = cache.view(torch.uint8) if cache.dtype == torch.float8_e4m3fn else cache  # as in `_select`
+        keys, values = held[:, prefill.slots, :, :end].view(cache.dtype).to(q_RHE.dtype)
         queries = q_RHE.view(n, prefill.length, *q_RHE.shape[1:]).transpose(1, 2)
         return plain.prefill_attention(queries, keys, values).flatten(0, 1)
 
@@ -174,10 +175,3 @@ def _select(x: Activation, rows: Tensor) -> Activation:
     if isinstance(x, Tensor):
         return x[rows]
     return Quantized(x.values.view(torch.uint8)[rows].view(x.values.dtype), x.scale[rows])
-
-
-def _read(cache: Tensor, slots: Tensor, end: int) -> Tensor:
-    """Keys and values of these slots up to a position: [2, n, K, end, E]."""
-    if cache.dtype == torch.float8_e4m3fn:
-        return cache.view(torch.uint8)[:, slots, :, :end].view(cache.dtype)
-    return cache[:, slots, :, :end]

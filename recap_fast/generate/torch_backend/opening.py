@@ -45,7 +45,11 @@ def open_device(
     shape = spec.slot_shape(
         len(prompt.prefix_ids), max_text_tokens=prompt.max_text_tokens, max_new_tokens=options.max_new_tokens
     )
-    _check_positions(spec, shape)
+    if shape.num_positions > spec.text.max_positions:
+        raise ConfigError(
+            f"--max-new-tokens {shape.max_new_tokens} does not fit: prefix and image take {shape.text_start} "
+            f"positions, text up to {shape.max_text_tokens}, and the model has {spec.text.max_positions} in all."
+        )
     check_precision(spec.precision, find_hardware(device), spec.kv_precision)
     name = device_name(device)
     free_bytes = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else None
@@ -74,11 +78,3 @@ def open_device(
     parts = zip(("weights", "prefix", "capture"), pairwise(times), strict=True)
     startup_s = {part: end - start for part, (start, end) in parts}
     return Opened(device=device, shape=shape, sizes=sizes, runner=runner, startup_s=startup_s)
-
-
-def _check_positions(spec: EngineSpec, shape: SlotShape) -> None:
-    if shape.num_positions > spec.text.max_positions:
-        raise ConfigError(
-            f"--max-new-tokens {shape.max_new_tokens} does not fit: prefix and image take {shape.text_start} "
-            f"positions, text up to {shape.max_text_tokens}, and the model has {spec.text.max_positions} in all."
-        )

@@ -40,7 +40,10 @@ def choose(logits_RV: Tensor, sampling: Sampling, noise_R: Tensor | None) -> Ten
     transformers does it), then the inverse of the cumulative distribution at the noise.
     """
     if sampling.is_greedy or noise_R is None:
-        return _argmax(logits_RV)
+        if logits_RV.device.type == "cpu":
+            # NumPy takes 7 us for 32 rows of 4,096 where torch 2.13 takes 294 (AVX-512, one thread)
+            return torch.from_numpy(logits_RV.float().numpy().argmax(axis=-1))
+        return logits_RV.argmax(dim=-1)
     k = min(sampling.top_k or logits_RV.shape[-1], logits_RV.shape[-1])
     values_RK, ids_RK = (logits_RV.float() / sampling.temperature).topk(k, dim=-1)
     probabilities_RK = values_RK.softmax(dim=-1)
@@ -51,10 +54,3 @@ def choose(logits_RV: Tensor, sampling: Sampling, noise_R: Tensor | None) -> Ten
     place_R1 = (cumulative_RK <= target_R1).sum(dim=-1, keepdim=True)
     last_R1 = (probabilities_RK > 0).sum(dim=-1, keepdim=True) - 1
     return ids_RK.gather(-1, torch.minimum(place_R1, last_R1))[:, 0]
-
-
-def _argmax(logits_RV: Tensor) -> Tensor:
-    """On a CPU by NumPy, which takes 7 us for 32 rows of 4,096 where torch 2.13 takes 294 (AVX-512, one thread)."""
-    if logits_RV.device.type == "cpu":
-        return torch.from_numpy(logits_RV.float().numpy().argmax(axis=-1))
-    return logits_RV.argmax(dim=-1)

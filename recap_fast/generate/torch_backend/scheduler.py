@@ -51,11 +51,8 @@ class Scheduler:
         self._waiting: deque[Request] = deque()
         self._free = list(range(num_slots))
         self._requests: list[Request | None] = [None] * num_slots
-        self._tickets = np.zeros(num_slots, np.int64)
-        self._last = np.zeros(num_slots, np.int64)
-        self._launched = np.zeros(num_slots, np.int64)
-        self._counts = np.zeros(num_slots, np.int64)
-        self._limits = np.zeros(num_slots, np.int64)
+        numbers = np.zeros((5, num_slots), np.int64)
+        self._tickets, self._last, self._launched, self._counts, self._limits = numbers
         self._tokens = np.zeros((num_slots, shape.max_new_tokens), np.int32)
         self._loops = LoopDetector(num_slots) if loop_stop else None
 

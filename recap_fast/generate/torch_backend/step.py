@@ -104,7 +104,8 @@ class Step:
         `noise` holds a uniform number for each token where captions are sampled. Slots may occur twice where nobody
         reads them.
         """
-        with self._attention():
+        attention = sdpa_kernel(ATTENTION, set_priority=True) if self._is_hopper else contextlib.nullcontext()
+        with attention:
             return self._run(joining, running, noise)
 
     def _run(self, joining: Joining | None, running: Rows | None, noise: Tensor | None) -> Tensor:
@@ -124,6 +125,3 @@ class Step:
         if joining is not None:  # last: a slot that was idle until now ran along as well
             self._next_ids[joining.slots] = tokens[:num_joining]
         return tokens
-
-    def _attention(self) -> contextlib.AbstractContextManager[None]:
-        return sdpa_kernel(ATTENTION, set_priority=True) if self._is_hopper else contextlib.nullcontext()

@@ -10,8 +10,6 @@ from recap_fast.errors import ConfigError
 from recap_fast.generate.ops.linear import quantize_channels
 from recap_fast.generate.spec import EngineSpec
 
-TOWER_LAYERS = "vision.layers."
-
 
 def model_dtype(spec: EngineSpec, device: torch.device) -> torch.dtype:
     """What everything that is not in 8 bits is computed in.
@@ -40,6 +38,6 @@ def load_weights(path: Path, spec: EngineSpec, device: torch.device) -> dict[str
     except (OSError, SafetensorError) as error:
         raise ConfigError(f"{path} cannot be read ({error}): build the engine again.") from error
     if spec.precision == "int8" and device.type == "cpu":
-        for name in [n for n in weights if n.startswith(TOWER_LAYERS) and weights[n].ndim == 2]:
+        for name in [n for n in weights if n.startswith("vision.layers.") and weights[n].ndim == 2]:
             weights[name], weights[name.replace(".weight", ".scale")] = quantize_channels(weights[name], torch.int8)
     return weights
