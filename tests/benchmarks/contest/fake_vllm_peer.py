@@ -7,7 +7,8 @@ class FakeVLLM:
     libraries = ("numpy",)
 
     def __init__(self, job):
-        self._seconds = job.settings["max_num_batched_tokens"] / 1024 + job.settings["enable_prefix_caching"]
+        tokens, prefixes = job.settings.get("max_num_batched_tokens", 1024), job.settings.get("enable_prefix_caching")
+        self._seconds = tokens / 1024 + bool(prefixes)
         self._images, self._side = Images(job), job.image_size
 
     def run(self, lengths, *, resized=True):
