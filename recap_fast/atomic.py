@@ -120,13 +120,12 @@ def is_temporary(name: str) -> bool:
 
 
 def _is_forgotten(path: Path, owner_name: str) -> bool:
-    if not is_alive(owner_name):
-        return True
+    if owner_name.startswith(f"{_machine()}~"):
+        return not is_alive(owner_name)
     try:
-        age_s = time.time() - path.stat().st_mtime
+        return time.time() - path.stat().st_mtime > _FORGOTTEN_S
     except FileNotFoundError:
         return False
-    return not owner_name.startswith(f"{_machine()}~") and age_s > _FORGOTTEN_S
 
 
 def _sync_folder(folder: Path) -> None:

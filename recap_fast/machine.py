@@ -20,11 +20,13 @@ LIBRARIES = ("torch", "tensorrt-llm", "transformers", "pyarrow", "pillow", "nump
 
 def describe_machine() -> dict[str, Any]:
     """Processor, cores that this process may use, memory in bytes, GPUs by name."""
+    import torch
+
     return {
         "cpu": cpu_model(),
         "cores": len(os.sched_getaffinity(0)),
         "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
-        "gpus": _gpus(),
+        "gpus": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())],
         "system": platform.platform(),
     }
 
@@ -33,10 +35,8 @@ def describe_versions() -> dict[str, str]:
     """recap-fast, Python, and those of LIBRARIES that are installed."""
     versions = {"recap-fast": __version__, "python": platform.python_version()}
     for name in LIBRARIES:
-        try:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             versions[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
     return versions
 
 
@@ -95,12 +95,6 @@ def cpu_model() -> str:
         return platform.processor() or platform.machine()
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     return names[0] if names else platform.machine()
-
-
-def _gpus() -> list[str]:
-    import torch
-
-    return [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
 
 
 def _git(folder: Path, *arguments: str) -> str:

@@ -79,24 +79,24 @@ def parent(url: str) -> str:
 def _of_value(value: str) -> list[InputFile]:
     lines = _lines(value[1:]) if value.startswith("@") else [value] if value.strip() else []
     names: list[str] = []
-    files: list[InputFile] = []
+    found: list[tuple[str, str | None]] = []
     for line in lines:
         for text in [line] if os.path.lexists(line) else expand_braces(line):
             address = absolute(text)
-            if _is_glob(address):
-                matches = _glob(address)
-                _warn_of_compressed(matches, value)
-                for match in matches:
-                    files += _folder(match, value) if _is_folder(match) else _file(match, value)
-            elif _is_folder(address):
-                files += _folder(address, value)
-            else:
-                names.append(address)
+            is_glob = _is_glob(address)
+            for url in _glob(address) if is_glob else [address]:
+                if _is_folder(url):
+                    found += [(below, url) for below in (_remote_files if is_remote(url) else _local_files)(url)]
+                elif is_glob:
+                    found.append((url, None))
+                else:
+                    names.append(url)
     _check_names(names, value)
+    _warn_of_compressed([url for url, _ in found], value)
     # those that are missing among others stay: each is recorded as a shard that failed
-    if files or _any_exists(names):
-        files += [file for name in names for file in _file(name, value)]
-    return files
+    if any(file_kind(url) for url, _ in found) or _any_exists(names):
+        found += [(name, None) for name in names]
+    return [InputFile(url, kind, value, folder) for url, folder in found if (kind := file_kind(url))]
 
 
 def _lines(address: str) -> list[str]:
@@ -145,11 +145,6 @@ def _is_folder(address: str) -> bool:
     return bool(system.isdir(path))
 
 
-def _file(url: str, value: str) -> list[InputFile]:
-    kind = file_kind(url)
-    return [InputFile(url, kind, value)] if kind else []
-
-
 def _glob(address: str) -> list[str]:
     if not is_remote(address):
         return sorted(glob.glob(address, recursive=True))  # noqa: PTH207 - Path.glob has no absolute patterns
@@ -167,12 +162,6 @@ def _url(system: Any, start: str, path: str) -> str:
     """The URL of a path of a file system's listing, spelled as the user spelled the URL that it starts with."""
     prefix: str = system._strip_protocol(start)
     return f"{start}/{path[len(prefix) :].lstrip('/')}"
-
-
-def _folder(folder: str, value: str) -> list[InputFile]:
-    urls = list(_remote_files(folder)) if is_remote(folder) else _local_files(folder)
-    _warn_of_compressed(urls, value)
-    return [InputFile(url, kind, value, folder) for url in urls if (kind := file_kind(url))]
 
 
 def _warn_of_compressed(urls: Sequence[str], value: str) -> None:

@@ -100,13 +100,9 @@ def _download(system: Any, path: str, url: str, local: IO[bytes], should_stop: C
         if failures >= NUM_ATTEMPTS:
             raise ShardError(f"cannot be read, tried {failures} times: {reason!r}") from reason
         logger.warning("%s: %r; trying again", url, reason)
-        _pause(min(2.0 ** (failures - 1) * 0.5, 10.0), should_stop)
-
-
-def _pause(seconds: float, should_stop: Callable[[], bool]) -> None:
-    for _ in range(math.ceil(seconds / POLL_S)):
-        _check_stop(should_stop)
-        time.sleep(POLL_S)
+        for _ in range(math.ceil(min(2.0 ** (failures - 1) * 0.5, 10.0) / POLL_S)):
+            _check_stop(should_stop)
+            time.sleep(POLL_S)
 
 
 def _check_stop(should_stop: Callable[[], bool]) -> None:

@@ -33,7 +33,6 @@ class Layout:
     """Which column of a file holds what; None where there is none."""
 
     image: str
-    is_struct: bool
     caption: str | None
     key: str | None
     fields: Mapping[str, str]
@@ -69,7 +68,6 @@ def find_layout(schema: pa.Schema, columns: Columns) -> Layout | None:
     placed = {image, caption, key, *fields.values()}
     return Layout(
         image=image,
-        is_struct=pa.types.is_struct(schema.field(image).type),
         caption=caption,
         key=key,
         fields=fields,
@@ -108,9 +106,11 @@ class TableReader:
         self._table.close(force=True)
 
     def _group(self, group: int, first: int, num_rows: int, pending: NDArray[np.bool_]) -> Iterator[Sample]:
-        index = first
+        index, layout = first, self._layout
+        names = [layout.image, layout.caption, layout.key, *layout.fields.values(), *layout.metadata]
+        wanted = [name for name in names if name is not None]
         try:
-            for batch in self._batches(group):
+            for batch in self._table.iter_batches(BATCH_ROWS, row_groups=[group], columns=wanted, use_threads=False):
                 for row in range(batch.num_rows):
                     if pending[index]:
                         yield self._sample(index, batch, row)
@@ -121,12 +121,6 @@ class TableReader:
                 if pending[lost]:
                     raw = RawSample(key=str(lost), status=UNREADABLE, error=f"its row group cannot be read: {error}")
                     yield to_sample(self._shard.name, lost, raw)
-
-    def _batches(self, group: int) -> Iterator[pa.RecordBatch]:
-        layout = self._layout
-        names = [layout.image, layout.caption, layout.key, *layout.fields.values(), *layout.metadata]
-        wanted = [name for name in names if name is not None]
-        yield from self._table.iter_batches(BATCH_ROWS, row_groups=[group], columns=wanted, use_threads=False)
 
     def _sample(self, index: int, batch: pa.RecordBatch, row: int) -> Sample:
         layout = self._layout
@@ -148,7 +142,7 @@ class TableReader:
         """Bytes, path, status and error of a row's image."""
         cell = batch.column(self._layout.image)[row]
         path = ""
-        if self._layout.is_struct and cell.is_valid:
+        if isinstance(cell, pa.StructScalar) and cell.is_valid:
             path = (cell["path"].as_py() if "path" in cell else None) or ""
             cell = cell["bytes"]
         if not cell.is_valid:

@@ -5,6 +5,7 @@ The pipeline's writing thread feeds it; it knows the ledger and the shard writer
 
 import logging
 import time
+from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
@@ -28,7 +29,7 @@ class OpenShard:
     writer: ShardWriter
     started: float
     """By time.monotonic()."""
-    seconds: dict[str, float] = field(default_factory=dict)
+    seconds: dict[str, float] = field(default_factory=lambda: defaultdict(float))
     """By stage, this shard's share of the work so far."""
 
 
@@ -75,8 +76,7 @@ class Assembly:
 
     def spend(self, name: str, stage: str, seconds: float) -> None:
         """Adds to what a stage has taken for a shard; each stage has a thread of its own."""
-        opened = self._opened[name]
-        opened.seconds[stage] = opened.seconds.get(stage, 0.0) + seconds
+        self._opened[name].seconds[stage] += seconds
 
     def add(self, row: Row) -> None:
         """Takes a finished row."""
@@ -128,12 +128,12 @@ class Assembly:
             self._note(record)
             return
         now = time.monotonic()
-        spent = opened.seconds
-        seconds = {**spent, "write": spent.get("write", 0.0) + now - start, "wall": now - opened.started}
+        opened.seconds["write"] += now - start
+        opened.seconds["wall"] = now - opened.started
         report = replace(
             report,
             status="truncated" if end.problem else "complete",
-            seconds={stage: round(each, 3) for stage, each in seconds.items()},
+            seconds={stage: round(each, 3) for stage, each in opened.seconds.items()},
             error=end.problem,
         )
         self._ledger.commit(report)
