@@ -48,6 +48,15 @@ Layouts are those of the original LLaVA; transformers 4 on disk, which all versi
 later in memory; 5 in memory; 5 on disk.
 """
 LAYOUTS = tuple(PREFIXES)
+LLAMA31_ROPE = {
+    "rope_type": "llama3",
+    "rope_theta": 500000.0,
+    "factor": 8.0,
+    "low_freq_factor": 1.0,
+    "high_freq_factor": 4.0,
+    "original_max_position_embeddings": 256,
+}
+"""Llama 3.1's positions, scaled from so few that those of a tiny model reach beyond them."""
 
 
 def make_checkpoint(

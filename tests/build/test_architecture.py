@@ -48,12 +48,6 @@ LLAVA_LLAMA3_8B = {  # the original LLaVA's layout
     "image_aspect_ratio": "pad",
     "mm_use_im_start_end": False,
 }
-LLAMA31_ROPE = {
-    "factor": 8.0,
-    "low_freq_factor": 1.0,
-    "high_freq_factor": 4.0,
-    "original_max_position_embeddings": 8192,
-}
 CLIP_L = VisionSpec(
     hidden_size=1024,
     intermediate_size=4096,
@@ -122,14 +116,15 @@ def with_text(**changes):
 
 
 def test_rope_of_both_versions(tmp_path):
-    expected = RopeSpec(theta=500000.0, factor=8.0, original_max_positions=8192)
-    old = {"rope_theta": 500000.0, "rope_scaling": {"rope_type": "llama3", **LLAMA31_ROPE}}
-    new = {"rope_parameters": {"rope_theta": 500000.0, "rope_type": "llama3", **LLAMA31_ROPE}}
+    expected = RopeSpec(theta=500000.0, factor=8.0, original_max_positions=256)
+    new = {"rope_parameters": checkpoints.LLAMA31_ROPE}
+    scaling = {k: v for k, v in checkpoints.LLAMA31_ROPE.items() if k != "rope_theta"}
+    old = {"rope_theta": 500000.0, "rope_scaling": scaling}
     assert read(tmp_path, with_text(**old)).text.rope == read(tmp_path, with_text(**new)).text.rope == expected
     assert read(tmp_path, with_text(rope_theta=1e6, rope_scaling=None)).text.rope == RopeSpec(theta=1e6)
-    lacking = {k: v for k, v in LLAMA31_ROPE.items() if k != "factor"}
+    del scaling["factor"]
     with pytest.raises(ConfigError, match="rope_type 'llama3' lacks 'factor'"):
-        read(tmp_path, with_text(rope_scaling={"rope_type": "llama3", **lacking}))
+        read(tmp_path, with_text(**old))
 
 
 @pytest.mark.parametrize(("layer", "num_layers"), [(-2, 23), (-1, 24), (22, 22), ([-3], 22), (-24, 1)])

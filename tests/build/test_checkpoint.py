@@ -76,32 +76,21 @@ def test_what_llava_does_not_read_may_be_there(folder):
 
 
 @pytest.mark.parametrize(
-    "name",
+    ("kind", "name"),
     [
-        "language_model.model.norm.weight",
-        "vision_tower.vision_model.encoder.layers.2.mlp.fc1.bias",
-        "multi_modal_projector.linear_2.bias",
-        "language_model.lm_head.weight",
+        ("missing", "language_model.model.norm.weight"),
+        ("missing", "vision_tower.vision_model.encoder.layers.2.mlp.fc1.bias"),
+        ("missing", "multi_modal_projector.linear_2.bias"),
+        ("missing", "language_model.lm_head.weight"),
+        ("unexpected", "image_newline"),
+        ("unexpected", "language_model.model.layers.2.mlp.up_proj.weight"),
+        ("unexpected", "language_model.model.layers.0.self_attn.q_proj.bias"),
+        ("unexpected", "vision_tower.vision_model.encoder.layers.4.mlp.fc1.bias"),
     ],
 )
-def test_missing_tensors_are_named(folder, name):
-    change(folder, remove=name)
-    with pytest.raises(ConfigError, match=f"1 missing tensor: {name}. The weights and config.json do not belong"):
-        check(folder)
-
-
-@pytest.mark.parametrize(
-    "name",
-    [
-        "image_newline",
-        "language_model.model.layers.2.mlp.up_proj.weight",
-        "language_model.model.layers.0.self_attn.q_proj.bias",
-        "vision_tower.vision_model.encoder.layers.4.mlp.fc1.bias",
-    ],
-)
-def test_unexpected_tensors_are_named(folder, name):
-    change(folder, name, torch.zeros(4))
-    with pytest.raises(ConfigError, match=f"1 unexpected tensor: {name}. The weights and config.json do not belong"):
+def test_missing_and_unexpected_tensors_are_named(folder, kind, name):
+    change(folder, **({"remove": name} if kind == "missing" else {"name": name, "tensor": torch.zeros(4)}))
+    with pytest.raises(ConfigError, match=f"1 {kind} tensor: {name}. The weights and config.json do not belong"):
         check(folder)
 
 

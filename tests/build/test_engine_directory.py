@@ -34,18 +34,7 @@ VARIANTS = {
     "bfloat16": {"dtype": torch.bfloat16},
     "tied": {"text": {"tie_word_embeddings": True}},
     "several files": {"num_files": 3},
-    "llama 3.1": {
-        "text": {
-            "rope_parameters": {
-                "rope_type": "llama3",
-                "rope_theta": 500000.0,
-                "factor": 8.0,
-                "low_freq_factor": 1.0,
-                "high_freq_factor": 4.0,
-                "original_max_position_embeddings": 256,
-            }
-        }
-    },
+    "llama 3.1": {"text": {"rope_parameters": checkpoints.LLAMA31_ROPE}},
     "llama 2": {"tokenizer": "llama2", "text": {"num_key_value_heads": 4}},
     "tiktoken": {"tokenizer": "tiktoken"},
     "another layer": {"llava": {"vision_feature_layer": -3}, "vision": {"num_hidden_layers": 5}},

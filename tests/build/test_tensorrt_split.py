@@ -15,18 +15,9 @@ from recap_fast.build.tensorrt_split import is_neutral, llama_config, neutral_fo
 from recap_fast.errors import ConfigError
 from recap_fast.generate.spec import EngineSpec
 
-LLAMA31 = {
-    "rope_type": "llama3",
-    "rope_theta": 500000.0,
-    "factor": 8.0,
-    "low_freq_factor": 1.0,
-    "high_freq_factor": 4.0,
-    "original_max_position_embeddings": 256,
-}
-
 
 @pytest.mark.parametrize("layout", checkpoints.LAYOUTS)
-@pytest.mark.parametrize("text", [{}, {"tie_word_embeddings": True}, {"rope_parameters": LLAMA31}])
+@pytest.mark.parametrize("text", [{}, {"tie_word_embeddings": True}, {"rope_parameters": checkpoints.LLAMA31_ROPE}])
 def test_transformers_gets_the_same_logits(layout, text, tmp_path):
     model = checkpoints.make_checkpoint(tmp_path / "checkpoint", layout, text=text).float()
     spec = build_engine("llava", tmp_path / "checkpoint", tmp_path / "engine", precision="float32")
@@ -42,7 +33,7 @@ def test_transformers_gets_the_same_logits(layout, text, tmp_path):
 
 
 def test_the_config_is_in_transformers_4s_spelling(tmp_path):
-    checkpoints.make_checkpoint(tmp_path / "checkpoint", text={"rope_parameters": LLAMA31})
+    checkpoints.make_checkpoint(tmp_path / "checkpoint", text={"rope_parameters": checkpoints.LLAMA31_ROPE})
     spec = build_engine("llava", tmp_path / "checkpoint", tmp_path / "engine", precision="bfloat16")
     config = llama_config(spec)
     assert (config["model_type"], config["torch_dtype"], config["rope_theta"]) == ("llama", "bfloat16", 500000.0)

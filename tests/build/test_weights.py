@@ -1,4 +1,5 @@
 import hashlib
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -24,41 +25,36 @@ def convert(folder, precision, progress=lambda done, total: None):
 def reference(model) -> dict[str, torch.Tensor]:
     """The engine's tensors, written out from the layout, out of transformers' model."""
     vision, text, projector = model.model.vision_tower, model.model.language_model, model.model.multi_modal_projector
-    out = {
-        "vision.patch.weight": vision.embeddings.patch_embedding.weight.flatten(1),
-        "vision.class": vision.embeddings.class_embedding,
-        "vision.position": vision.embeddings.position_embedding.weight,
-        "vision.pre_norm": vision.pre_layrnorm,
-        "projector.0": projector.linear_1,
-        "projector.1": projector.linear_2,
-        "text.embed.weight": text.embed_tokens.weight,
-        "text.norm.weight": text.norm.weight,
-        "text.head.weight": model.lm_head.weight,
+    weights = {
+        "vision.patch": vision.embeddings.patch_embedding.weight.flatten(1),
+        "text.embed": text.embed_tokens.weight,
+        "text.norm": text.norm.weight,
+        "text.head": model.lm_head.weight,
     }
+    modules = {"projector.0": projector.linear_1, "projector.1": projector.linear_2}
+    modules |= {"vision.pre_norm": vision.pre_layrnorm}
     for i, layer in enumerate(vision.encoder.layers[:-1]):
-        attention, name = layer.self_attn, f"vision.layers.{i}"
-        qkv = (attention.q_proj, attention.k_proj, attention.v_proj)
-        out |= {
-            f"{name}.norm1": layer.layer_norm1,
-            f"{name}.norm2": layer.layer_norm2,
-            f"{name}.out": attention.out_proj,
-        }
-        out |= {f"{name}.fc1": layer.mlp.fc1, f"{name}.fc2": layer.mlp.fc2}
-        out |= {f"{name}.qkv.{part}": torch.cat([getattr(p, part) for p in qkv]) for part in ("weight", "bias")}
+        parts = {"norm1": layer.layer_norm1, "norm2": layer.layer_norm2, "out": layer.self_attn.out_proj}
+        parts |= {"qkv": fused(layer.self_attn, "q_proj", "k_proj", "v_proj")}
+        parts |= {"fc1": layer.mlp.fc1, "fc2": layer.mlp.fc2}
+        modules |= {f"vision.layers.{i}.{name}": module for name, module in parts.items()}
     for i, layer in enumerate(text.layers):
-        attention, mlp, name = layer.self_attn, layer.mlp, f"text.layers.{i}"
-        qkv = (attention.q_proj.weight, attention.k_proj.weight, attention.v_proj.weight)
-        out |= {
-            f"{name}.norm1.weight": layer.input_layernorm.weight,
-            f"{name}.qkv.weight": torch.cat(qkv),
-            f"{name}.out.weight": attention.o_proj.weight,
-            f"{name}.norm2.weight": layer.post_attention_layernorm.weight,
-            f"{name}.gate_up.weight": torch.cat([mlp.gate_proj.weight, mlp.up_proj.weight]),
-            f"{name}.down.weight": mlp.down_proj.weight,
-        }
-    modules = {n: m for n, m in out.items() if isinstance(m, torch.nn.Module)}
-    pairs = {f"{n}.{part}": getattr(m, part) for n, m in modules.items() for part in ("weight", "bias")}
-    return {n: t.detach() for n, t in {**{n: t for n, t in out.items() if n not in modules}, **pairs}.items()}
+        parts = {"norm1": layer.input_layernorm, "norm2": layer.post_attention_layernorm}
+        parts |= {"qkv": fused(layer.self_attn, "q_proj", "k_proj", "v_proj"), "out": layer.self_attn.o_proj}
+        parts |= {"gate_up": fused(layer.mlp, "gate_proj", "up_proj"), "down": layer.mlp.down_proj}
+        weights |= {f"text.layers.{i}.{name}": module.weight for name, module in parts.items()}
+    embeddings = vision.embeddings
+    out = {"vision.class": embeddings.class_embedding, "vision.position": embeddings.position_embedding.weight}
+    out |= {f"{name}.weight": tensor for name, tensor in weights.items()}
+    out |= {f"{name}.{kind}": getattr(module, kind) for name, module in modules.items() for kind in ("weight", "bias")}
+    return {name: tensor.detach() for name, tensor in out.items()}
+
+
+def fused(module, *names) -> SimpleNamespace:
+    """Its layers of these names, one below the other; text layers have no biases."""
+    layers = [getattr(module, name) for name in names]
+    bias = None if layers[0].bias is None else torch.cat([layer.bias for layer in layers])
+    return SimpleNamespace(weight=torch.cat([layer.weight for layer in layers]), bias=bias)
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16", "float16"])

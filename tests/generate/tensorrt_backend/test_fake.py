@@ -1,15 +1,17 @@
 """The fake is as strict as its annotations, its traps are those of the library, and it leaves nothing behind."""
 
+import importlib
 import importlib.metadata
 import json
 import sys
 from datetime import timedelta
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from support.tensorrt_fake.package import installed
+from support.tensorrt_fake.package import CONTENTS, installed
 from support.tensorrt_fake.strict import TrapError
 
 from inputs.oracle import random_requests
@@ -18,6 +20,12 @@ from recap_fast.build.tensorrt_split import write_language_model
 
 pytestmark = pytest.mark.usefixtures("gpu")
 NUM_ROWS = 16
+
+
+@pytest.fixture
+def trt(fake):
+    """The fake's modules by their last names."""
+    return SimpleNamespace(**{name.rpartition(".")[2]: importlib.import_module(name) for name in CONTENTS})
 
 
 @pytest.fixture
@@ -85,20 +93,17 @@ def test_names_that_the_backend_does_not_use_are_not_there(fake):
         import tensorrt_llm.runtime  # noqa: F401
 
 
-def test_unknown_keywords_and_missing_arguments_raise(fake):
-    from tensorrt_llm.bindings import executor
-    from tensorrt_llm.builder import BuildConfig, build
-
+def test_unknown_keywords_and_missing_arguments_raise(trt):
     with pytest.raises(TypeError, match="top_kk"):
-        executor.SamplingConfig(top_kk=1)
+        trt.executor.SamplingConfig(top_kk=1)
     with pytest.raises(TypeError, match="max_tokens"):
-        executor.Request([1, 2])
+        trt.executor.Request([1, 2])
     with pytest.raises(TypeError, match="positional"):
-        executor.Request([1, 2], 3, False)
+        trt.executor.Request([1, 2], 3, False)
     with pytest.raises(TypeError, match="max_multimodal_len"):
-        BuildConfig(max_multimodal_len=576)
+        trt.builder.BuildConfig(max_multimodal_len=576)
     with pytest.raises(TypeError, match="build_config"):
-        build(None)
+        trt.builder.build(None)
 
 
 @pytest.mark.parametrize(
@@ -116,18 +121,14 @@ def test_unknown_keywords_and_missing_arguments_raise(fake):
         ("output_config", {}),
     ],
 )
-def test_values_of_another_type_raise(name, value, fake):
-    from tensorrt_llm.bindings import executor
-
+def test_values_of_another_type_raise(name, value, trt):
     arguments: dict[str, Any] = {"input_token_ids": [1, 2], "max_tokens": 4, name: value}
     with pytest.raises(TypeError, match=name):
-        executor.Request(**arguments)
+        trt.executor.Request(**arguments)
 
 
-def test_unknown_attributes_raise_and_defaults_are_objects_of_their_own(fake):
-    from tensorrt_llm.bindings import executor
-
-    first, second = executor.ExecutorConfig(), executor.ExecutorConfig()
+def test_unknown_attributes_raise_and_defaults_are_objects_of_their_own(trt):
+    first, second = trt.executor.ExecutorConfig(), trt.executor.ExecutorConfig()
     first.kv_cache_config.enable_block_reuse = False
     assert second.kv_cache_config.enable_block_reuse is True
     with pytest.raises(AttributeError):
@@ -154,49 +155,37 @@ def test_nothing_stays_behind(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["llava-llama3", "VILA-1.5"])
-def test_two_words_in_a_path_are_a_trap(name, llama):
-    from tensorrt_llm.models import LLaMAForCausalLM
-
+def test_two_words_in_a_path_are_a_trap(name, trt, llama):
     with pytest.raises(TrapError, match="is in the path"):
-        LLaMAForCausalLM.from_hugging_face(str(llama.rename(llama.with_name(name))))
+        trt.models.LLaMAForCausalLM.from_hugging_face(str(llama.rename(llama.with_name(name))))
 
 
-def test_a_config_without_rope_theta_is_a_trap(llama):
-    from tensorrt_llm.models import LLaMAForCausalLM
-
+def test_a_config_without_rope_theta_is_a_trap(trt, llama):
     config = json.loads((llama / "config.json").read_text())
     del config["rope_theta"]
     (llama / "config.json").write_text(json.dumps(config))
     with pytest.raises(TrapError, match="rope_theta"):
-        LLaMAForCausalLM.from_hugging_face(str(llama))
+        trt.models.LLaMAForCausalLM.from_hugging_face(str(llama))
 
 
-def test_a_second_build_of_one_model_is_a_trap(llama):
-    from tensorrt_llm.builder import BuildConfig, build
-    from tensorrt_llm.models import LLaMAForCausalLM
-
-    model = LLaMAForCausalLM.from_hugging_face(str(llama))
-    build(model, BuildConfig())
+def test_a_second_build_of_one_model_is_a_trap(trt, llama):
+    model = trt.models.LLaMAForCausalLM.from_hugging_face(str(llama))
+    trt.builder.build(model, trt.builder.BuildConfig())
     with pytest.raises(TrapError, match="fresh"):
-        build(model, BuildConfig())
+        trt.builder.build(model, trt.builder.BuildConfig())
 
 
-def test_calibration_texts_that_would_be_fetched_are_a_trap(llama, tmp_path):
-    from tensorrt_llm.models import LLaMAForCausalLM
-    from tensorrt_llm.models.modeling_utils import QuantConfig
-    from tensorrt_llm.quantization import QuantAlgo
-
+def test_calibration_texts_that_would_be_fetched_are_a_trap(trt, llama, tmp_path):
     (tmp_path / "texts").mkdir()
-    config = QuantConfig(quant_algo=QuantAlgo.FP8)
+    folders = str(llama), str(tmp_path / "fp8")
+    config = trt.modeling_utils.QuantConfig(quant_algo=trt.quantization.QuantAlgo.FP8)
     with pytest.raises(OSError, match="no tokenizer"):
-        LLaMAForCausalLM.quantize(str(llama), str(tmp_path / "fp8"), quant_config=config)
+        trt.models.LLaMAForCausalLM.quantize(*folders, quant_config=config)
     (llama / "tokenizer.json").write_text("{}")
     with pytest.raises(TrapError, match="network"):
-        LLaMAForCausalLM.quantize(str(llama), str(tmp_path / "fp8"), quant_config=config)
+        trt.models.LLaMAForCausalLM.quantize(*folders, quant_config=config)
     with pytest.raises(TrapError, match="column 'text'"):
-        LLaMAForCausalLM.quantize(
-            str(llama), str(tmp_path / "fp8"), quant_config=config, calib_dataset=str(tmp_path / "texts")
-        )
+        trt.models.LLaMAForCausalLM.quantize(*folders, quant_config=config, calib_dataset=str(tmp_path / "texts"))
 
 
 def test_an_engine_of_another_version_or_a_larger_batch_is_refused(model_folder, open_executor):
@@ -217,18 +206,14 @@ def test_block_reuse_gives_another_images_caption(model_folder, pair, open_execu
     assert [tokens_of(ask(reusing, pair, table)) for table in (first, second)] == [truth[0], truth[0]]
 
 
-def test_the_prompt_is_in_the_output_unless_excluded(model_folder, pair, open_executor):
-    from tensorrt_llm.bindings.executor import OutputConfig
-
+def test_the_prompt_is_in_the_output_unless_excluded(trt, model_folder, pair, open_executor):
     running, table = open_executor(model_folder), make_table(pair)
-    whole = tokens_of(ask(running, pair, table, output_config=OutputConfig()))
+    whole = tokens_of(ask(running, pair, table, output_config=trt.executor.OutputConfig()))
     assert whole[-8:] == tokens_of(ask(running, pair, table))
     assert whole[: len(pair.prompts.prefix_ids)] == pair.prompts.prefix_ids.tolist()
 
 
-def test_prompt_tables_of_another_shape_size_or_type_fail_their_request(model_folder, pair, open_executor):
-    from tensorrt_llm.bindings.executor import PromptTuningConfig
-
+def test_prompt_tables_of_another_shape_size_or_type_fail_their_request(trt, model_folder, pair, open_executor):
     running = open_executor(model_folder)
     response = ask(running, pair, make_table(pair, rows=NUM_ROWS + 1))
     assert response.error_msg == "Prompt vocab size 17 is larger than max prompt vocab size 16."
@@ -237,7 +222,7 @@ def test_prompt_tables_of_another_shape_size_or_type_fail_their_request(model_fo
     assert "data type doesn't match" in ask(running, pair, make_table(pair).half()).error_msg
     assert "embedding table [16, 32]" in ask(running, pair, make_table(pair)[:, :32].contiguous()).error_msg
     with pytest.raises(RuntimeError, match="not contiguous"):
-        PromptTuningConfig(make_table(pair)[::2])
+        trt.executor.PromptTuningConfig(make_table(pair)[::2])
 
 
 def test_captions_are_cut_where_the_sequence_ends(model_folder, pair, open_executor):

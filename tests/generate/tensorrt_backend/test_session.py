@@ -48,19 +48,18 @@ def test_captions_end_where_the_torch_engine_ends_them(rows, loop_stop):
             assert completion.num_tokens == wanted.num_tokens
 
 
-def test_a_loop_counts_all_tokens_that_were_generated():
-    (done,) = complete([Answer(0, [1, 2, 3] * 15)], STOPS, loop_stop=True)
-    assert (done.finish_reason, done.token_ids.tolist(), done.num_tokens) == ("loop", [1, 2, 3], 45)
-
-
-def test_a_stop_id_that_the_library_took_off_counts():
-    (done,) = complete([Answer(0, [1, 2], has_stopped=True)], STOPS, loop_stop=False)
-    assert (done.finish_reason, done.token_ids.tolist(), done.num_tokens) == ("stop", [1, 2], 3)
-
-
-def test_an_error_has_no_tokens():
-    (done,) = complete([Answer(3, [], error="out of luck")], STOPS, loop_stop=True)
-    assert (done.id, done.finish_reason, done.num_tokens, done.error) == (3, "error", 0, "out of luck")
+@pytest.mark.parametrize(
+    ("answer", "reason", "tokens", "counted"),
+    [
+        (Answer(3, [1, 2, 3] * 15), "loop", [1, 2, 3], 45),  # all that were generated
+        (Answer(3, [1, 2], has_stopped=True), "stop", [1, 2], 3),  # the library took the stop id off
+        (Answer(3, [], error="out of luck"), "error", [], 0),
+    ],
+)
+def test_what_is_counted(answer, reason, tokens, counted):
+    (done,) = complete([answer], STOPS, loop_stop=True)
+    assert (done.id, done.finish_reason, done.token_ids.tolist(), done.num_tokens) == (3, reason, tokens, counted)
+    assert done.error == answer.error
 
 
 def test_no_rows_have_no_loops():

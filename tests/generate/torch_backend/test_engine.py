@@ -11,6 +11,7 @@ from support import exact_model, tolerance
 from support.engines import caption_all
 from support.tolerance import assert_within, exact
 
+from inputs import checkpoints
 from inputs.oracle import Pair, make_pair, random_requests
 from recap_fast.errors import ConfigError, EngineError
 from recap_fast.generate.engine import EngineOptions, Sampling
@@ -29,16 +30,7 @@ SHAPES = {
     "no_groups_tied": {"text": {"num_key_value_heads": 4, "tie_word_embeddings": True}},
     "wide_heads": {"text": {"head_dim": 32}},
     "llama31_rope": {
-        "text": {
-            "rope_parameters": {
-                "rope_type": "llama3",
-                "rope_theta": 500000.0,
-                "factor": 8.0,
-                "low_freq_factor": 1.0,
-                "high_freq_factor": 4.0,
-                "original_max_position_embeddings": 32,
-            }
-        }
+        "text": {"rope_parameters": {**checkpoints.LLAMA31_ROPE, "original_max_position_embeddings": 32}},
     },
     "one_layer_each": {"text": {"num_hidden_layers": 1}, "vision": {"num_hidden_layers": 2}},
     "gelu_crop": {"vision": {"hidden_act": "gelu"}, "preprocess": "crop"},
@@ -222,27 +214,24 @@ def test_unreadable_weights_are_named(pair: Pair, tmp_path: Path) -> None:
         broken.open()
 
 
-def test_a_failing_device_stops_the_engine(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (RuntimeError("CUDA error: illegal access"), "the torch engine failed: CUDA error: illegal access"),
+        (MemoryError("std::bad_alloc"), "std::bad_alloc Lower --num-slots or --prefill-images"),
+    ],
+)
+def test_a_failing_device_stops_the_engine(
+    pair: Pair, monkeypatch: pytest.MonkeyPatch, error: Exception, message: str
+) -> None:
     engine = pair.open(num_slots=1)
     engine.submit(random_requests(pair, 1))
 
     def fail(*_: object) -> None:
-        raise RuntimeError("CUDA error: an illegal memory access")
+        raise error
 
     monkeypatch.setattr(step_of(engine)._llama, "forward", fail)
-    with pytest.raises(EngineError, match="the torch engine failed: CUDA error: an illegal memory access"):
-        engine.step()
-
-
-def test_out_of_memory_in_cpp_stops_the_engine_with_advice(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
-    engine = pair.open(num_slots=2)
-    engine.submit(random_requests(pair, 1))
-
-    def fail(*_: object) -> None:
-        raise MemoryError("std::bad_alloc")
-
-    monkeypatch.setattr(step_of(engine)._llama, "forward", fail)
-    with pytest.raises(EngineError, match=r"std::bad_alloc Lower --num-slots or --prefill-images"):
+    with pytest.raises(EngineError, match=message):
         engine.step()
 
 
