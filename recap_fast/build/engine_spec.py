@@ -14,7 +14,7 @@ from recap_fast.errors import ConfigError
 from recap_fast.generate.json_file import read_json
 from recap_fast.generate.prompt import PromptEncoder, Template, find_template
 from recap_fast.generate.spec import EngineSpec, Limits, Precision, PromptSpec
-from recap_fast.generate.tokenizer import Tokenizer
+from recap_fast.generate.tokenizer import Tokenizer, special_ids
 from recap_fast.generate.vision.precision import PRECISIONS, check_precision, find_hardware
 
 logger = logging.getLogger(__name__)
@@ -98,14 +98,14 @@ def _stop_ids(
 ) -> tuple[int, ...]:
     """The recipe's; else the checkpoint's (generation_config.json before config.json) and the template's."""
     if recipe.stop_ids or recipe.stop_tokens:
-        ids = {*recipe.stop_ids, *_special_ids(tokenizer, recipe.stop_tokens)}
+        ids = {*recipe.stop_ids, *special_ids(tokenizer, recipe.stop_tokens)}
         unknown = [token for token in recipe.stop_tokens if tokenizer.special_id(token) is None]
         if unknown:
             raise ConfigError(f"The recipe's stop_tokens {', '.join(unknown)} are no special tokens of the tokenizer.")
     else:
         path = folder / "generation_config.json"
         given = read_ids(read_json(path).get("eos_token_id")) if path.is_file() else ()
-        ids = {*(given or architecture.eos_ids), *_special_ids(tokenizer, template.stop_tokens)}
+        ids = {*(given or architecture.eos_ids), *special_ids(tokenizer, template.stop_tokens)}
     outside = sorted(i for i in ids if not 0 <= i < architecture.text.vocab_size)
     if outside or not ids:
         what = f"Stop ids {outside} are outside the vocabulary" if outside else "There are no stop ids"
@@ -114,8 +114,3 @@ def _stop_ids(
         if text := tokenizer.detokenize([np.array([token_id], np.int32)])[0]:
             logger.warning("%s stops at token %d, which is text: %r.", folder, token_id, text)
     return tuple(sorted(ids))
-
-
-def _special_ids(tokenizer: Tokenizer, tokens: tuple[str, ...]) -> list[int]:
-    """The ids of those tokens that the tokenizer has."""
-    return [token_id for token in tokens if (token_id := tokenizer.special_id(token)) is not None]

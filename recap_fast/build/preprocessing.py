@@ -32,17 +32,11 @@ def read_preprocess(folder: Path, image_size: int, mode: Mode | None) -> Preproc
         if mode is None:
             logger.warning("%s has no preprocessor_config.json: images are cropped, with CLIP's mean and std.", folder)
         return Preprocess(image_size, mode or "crop", CLIP_MEAN, CLIP_STD)
-    wanted: dict[str, tuple[Any, ...]] = {
-        "resample": (BICUBIC,),
-        "do_resize": (True,),
-        "do_normalize": (True,),
-        "do_rescale": (True,),
-        "rescale_factor": (1 / 255,),
-    }
-    for name, known in wanted.items():
+    wanted: dict[str, object] = {"resample": BICUBIC, "rescale_factor": 1 / 255}
+    for name, known in {**wanted, "do_resize": True, "do_normalize": True, "do_rescale": True}.items():
         value = config.get(name)
-        if value is not None and value not in known:
-            raise ConfigError(f"{path}: {name} {value!r} is not supported, expected {known[0]!r}.")
+        if value is not None and value != known:
+            raise ConfigError(f"{path}: {name} {value!r} is not supported, expected {known!r}.")
     for name in ("size", "crop_size"):
         sides = _sides(config.get(name))
         if sides - {image_size}:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from recap_fast.defaults import MAX_FIELD_TOKENS
 from recap_fast.errors import ConfigError
 from recap_fast.generate.spec import PromptSpec
-from recap_fast.generate.tokenizer import Tokenizer
+from recap_fast.generate.tokenizer import Tokenizer, special_ids
 from recap_fast.records import Sample
 
 FIELDS = ("org_caption", "key", "url", "uid", "sha256")
@@ -141,7 +141,7 @@ class PromptEncoder:
         self._max_field_tokens = max_field_tokens
         self.num_uses = sum(name is not None for _, name in self._parts)
         self.fields = tuple(dict.fromkeys(name for _, name in self._parts if name))
-        bos = [token_id for token in BOS if (token_id := tokenizer.special_id(token)) is not None]
+        bos = special_ids(tokenizer, BOS)
         if not bos:
             raise ConfigError(f"The tokenizer has no token that begins a text: expected {' or '.join(BOS)}.")
         self.prefix_ids = _constant(np.concatenate([bos[:1], self._encode(self._template.before, "")]))

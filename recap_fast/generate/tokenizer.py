@@ -8,7 +8,7 @@ control token: what looks like one in a caption or a prompt is encoded as the le
 import base64
 import binascii
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -141,6 +141,11 @@ def load_tokenizer(path: Path) -> Tokenizer:
     if file.suffix == ".model":
         return _from_tiktoken(file)
     raise ConfigError(f"{file} is not a tokenizer: expected {' or '.join(TOKENIZER_FILES)}.")
+
+
+def special_ids(tokenizer: Tokenizer, tokens: Iterable[str]) -> list[int]:
+    """The ids of those special tokens that the tokenizer has."""
+    return [token_id for token in tokens if (token_id := tokenizer.special_id(token)) is not None]
 
 
 def _from_json(file: Path) -> Tokenizer:

@@ -35,16 +35,6 @@ def engine_folder(tiny_engine, tmp_path):
     return tmp_path
 
 
-class Clock:
-    """Time that passes only where the simulation says so."""
-
-    def __init__(self):
-        self.now = 0.0
-
-    def perf_counter(self):
-        return self.now
-
-
 class SimulatedEngine(FakeEngine):
     """A step takes 10 ms, and one more for each image that joins and each 32 slots; captions have their full length."""
 
@@ -61,10 +51,8 @@ class SimulatedEngine(FakeEngine):
         self.joining += requests
 
     def step(self):
-        joining, self.joining = (
-            self.joining[: self.options.prefill_images],
-            self.joining[self.options.prefill_images :],
-        )
+        most = self.options.prefill_images
+        joining, self.joining = self.joining[:most], self.joining[most:]
         self._running |= {request.id: (request, request.max_new_tokens) for request in joining}
         self.statistics.images += len(joining)
         self.clock.now += 0.010 + 0.001 * len(joining) + 0.001 * self._num_slots / 32
@@ -79,7 +67,9 @@ class SimulatedEngine(FakeEngine):
 @pytest.fixture
 def simulated(monkeypatch):
     """Opened engines, in order; those of 999 slots are refused and those of 998 break."""
-    clock, opened = Clock(), []
+    # time passes only where the simulation says so
+    clock, opened = SimpleNamespace(now=0.0), []
+    clock.perf_counter = lambda: clock.now
 
     def open_simulated(prepared, options):
         assert prepared.spec.stop_ids == ()

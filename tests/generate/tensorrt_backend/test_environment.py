@@ -10,25 +10,20 @@ from recap_fast.generate.tensorrt_backend import environment
 from recap_fast.generate.tensorrt_backend.environment import Gpu, check_same_machine, check_version, find_gpu
 from recap_fast.generate.tensorrt_backend.manifest import BuiltLimits, Manifest
 
-LIMITS = BuiltLimits(
-    max_batch_size=4, max_input_len=64, max_seq_len=96, max_num_tokens=8192, max_prompt_embedding_table_size=64
+MANIFEST = Manifest(
+    versions={"tensorrt_llm": "1.2.1"},
+    gpu="NVIDIA H100 80GB HBM3",
+    sm="9.0",
+    dtype="bfloat16",
+    quant_algo=None,
+    kv_cache_quant_algo=None,
+    calibration_sha256=None,
+    vocab_size=300,
+    fake_id_base=300,
+    limits=BuiltLimits(
+        max_batch_size=4, max_input_len=64, max_seq_len=96, max_num_tokens=8192, max_prompt_embedding_table_size=64
+    ),
 )
-
-
-def make_manifest(**changes):
-    values = {
-        "versions": {"tensorrt_llm": "1.2.1"},
-        "gpu": "NVIDIA H100 80GB HBM3",
-        "sm": "9.0",
-        "dtype": "bfloat16",
-        "quant_algo": None,
-        "kv_cache_quant_algo": None,
-        "calibration_sha256": None,
-        "vocab_size": 300,
-        "fake_id_base": 300,
-        "limits": LIMITS,
-    }
-    return Manifest(**{**values, **changes})
 
 
 @pytest.mark.parametrize(("version", "said"), [("1.2.1", ""), ("1.2.2", "finds 1.2.2"), ("1.2.5", "finds 1.2.5")])
@@ -90,7 +85,7 @@ HERE = Gpu("NVIDIA H100 80GB HBM3", "9.0", CPU)
 
 
 def test_a_compiled_engine_runs_where_it_was_compiled():
-    check_same_machine(make_manifest(), "1.2.1", HERE)
+    check_same_machine(MANIFEST, "1.2.1", HERE)
 
 
 @pytest.mark.parametrize(
@@ -103,7 +98,7 @@ def test_a_compiled_engine_runs_where_it_was_compiled():
 )
 def test_a_compiled_engine_runs_nowhere_else(version, gpu):
     with pytest.raises(ConfigError, match=r"H100.*9\.0.*Build it again on this machine") as caught:
-        check_same_machine(make_manifest(), version, gpu)
+        check_same_machine(MANIFEST, version, gpu)
     assert gpu.name in str(caught.value)
 
 

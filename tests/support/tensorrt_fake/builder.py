@@ -94,7 +94,6 @@ class LLaMAForCausalLM:
     @classmethod
     @strict
     def from_checkpoint(cls, ckpt_dir: str) -> "LLaMAForCausalLM":
-        """Reads what `quantize` wrote."""
         config = json.loads((Path(ckpt_dir) / "config.json").read_text(encoding="utf-8"))
         checkpoint = Checkpoint.load(Path(ckpt_dir) / "rank0.safetensors")
         return cls(checkpoint, config["dtype"], config["quantization"])
@@ -109,7 +108,6 @@ class Engine:
 
     @strict
     def save(self, engine_dir: str) -> None:
-        """Writes config.json and rank0.engine, which holds the weights."""
         folder = Path(engine_dir)
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "config.json").write_text(json.dumps(self._config), encoding="utf-8")

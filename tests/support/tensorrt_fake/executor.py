@@ -21,16 +21,12 @@ ON_DEMAND = "the fake was told to fail this request"
 
 
 class ModelType(Enum):
-    """Of an engine."""
-
     DECODER_ONLY = 0
     ENCODER_ONLY = 1
     ENCODER_DECODER = 2
 
 
 class FinishReason(Enum):
-    """Of a caption."""
-
     NOT_FINISHED = 0
     END_ID = 1
     STOP_WORDS = 2
@@ -41,8 +37,6 @@ class FinishReason(Enum):
 
 @dataclass(slots=True, kw_only=True)
 class KvCacheConfig(Strict):
-    """Of keys and values."""
-
     enable_block_reuse: bool = True
     free_gpu_memory_fraction: float | None = None
 
@@ -60,8 +54,6 @@ class ExecutorConfig(Strict):
 
 @dataclass(slots=True, kw_only=True)
 class SamplingConfig(Strict):
-    """How tokens are chosen."""
-
     top_k: int | None = None
     top_p: float | None = None
     seed: int | None = None
@@ -70,8 +62,6 @@ class SamplingConfig(Strict):
 
 @dataclass(slots=True, kw_only=True)
 class OutputConfig(Strict):
-    """What an answer holds."""
-
     exclude_input_from_output: bool | None = None
 
 
@@ -161,7 +151,6 @@ class Executor:
 
     @strict
     def enqueue_request(self, request: Request) -> int:
-        """Puts a request in line and returns its id."""
         with self._changed:
             self._check_alive()
             self._waiting.append((self._num_requests, request))
@@ -189,7 +178,6 @@ class Executor:
             return found
 
     def shutdown(self) -> None:
-        """Ends the thread; what is on its way is dropped."""
         with self._changed:
             self._is_shut = True
             self._changed.notify_all()

@@ -37,12 +37,10 @@ class Checkpoint:
         return cls(config, safetensors.torch.load_file(folder / "model.safetensors"))
 
     def save(self, path: Path) -> None:
-        """Writes tensors and config into one file."""
         safetensors.torch.save_file(self.tensors, path, metadata={"config": json.dumps(self.config)})
 
     @classmethod
     def load(cls, path: Path) -> "Checkpoint":
-        """Reads what `save` wrote."""
         with safetensors.safe_open(path, "pt") as file:
             return cls(json.loads(file.metadata()["config"]), {name: file.get_tensor(name) for name in file.keys()})  # noqa: SIM118
 
