@@ -186,7 +186,9 @@ def test_draining_finishes_what_is_in_flight_and_the_next_run_goes_on(tmp_path):
     reports = guarded(lambda: pipeline.run(run.pending))
     assert pipeline.drained
     assert engine.completed == engine.submitted < 200
-    assert [r.status for r in reports] == ["complete", "complete", "interrupted"]
+    statuses = [r.status for r in reports]  # of which shards were begun, the reader decides
+    assert statuses[:2] == ["complete"] * 2
+    assert set(statuses[2:]) == {"interrupted"}
     again = FakeRun(tmp_path / "in", tmp_path / "out")
     again.run()
     assert again.engine.submitted == 200 - engine.completed

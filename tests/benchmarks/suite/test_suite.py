@@ -134,7 +134,7 @@ def test_eight_bits_of_the_demo_engine_agree(setting, monkeypatch):
 
 
 def test_the_step_is_measured_and_read_by_the_parts_after_it(setting, monkeypatch):
-    monkeypatch.setattr(step, "TINY_WINDOW_S", 0.05)
+    monkeypatch.setattr(step, "TINY_WINDOW_S", 0.0)
     monkeypatch.setattr(step, "Roofline", lambda *_: types.SimpleNamespace(figures=figures, rates=Rates()))
     found = step.run(setting)
     assert list(found.details) == ["bfloat16", "fp8", "fp8, FP8 cache"]
