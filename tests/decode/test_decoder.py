@@ -58,8 +58,9 @@ def test_dali_by_choice():
     assert (decoder.name, decoder.note, decoder.num_fallbacks) == ("dali", None, 0)
 
 
-def test_auto_is_pillow_on_a_cpu():
-    decoder = make_decoder("auto", PAD)
+@pytest.mark.parametrize("name", ["auto", "pillow"])
+def test_on_a_cpu_pillow_is_meant_by_auto_and_needs_no_note(name):
+    decoder = make_decoder(name, PAD)
     assert (decoder.name, decoder.note) == ("pillow", None)
 
 
@@ -105,11 +106,6 @@ def test_the_factory_is_light():
     assert done.stdout == "set()\n"
 
 
-def test_pillow_by_choice_needs_no_note():
-    decoder = make_decoder("pillow", PAD)
-    assert (decoder.name, decoder.note) == ("pillow", None)
-
-
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -124,36 +120,28 @@ def test_what_cannot_be_meant_is_refused(arguments, message):
 
 
 def test_each_refusal_is_a_row_with_its_reason(decoder):
-    data = [
-        encode(natural(60, 40), "JPEG"),
-        b"",
-        b"<!doctype html>",
-        blank_png(2000, 2000),
-        encode(natural(60, 40), "JPEG")[:700],
-        encode(natural(60, 40), "GIF"),
-        encode(natural(1, 1), "PNG"),
-        encode(natural(400, 4), "JPEG"),
-        b"\0\0\0\x18ftypheic\0\0\0\0mif1heic",
-        encode(natural(60, 40), "JPEG", exif=with_orientation(8)),
+    cases = [
+        ("ok", encode(natural(60, 40), "JPEG")),
+        ("empty_image", b""),
+        ("not_an_image", b"<!doctype html>"),
+        ("too_large", blank_png(2000, 2000)),
+        ("truncated", encode(natural(60, 40), "JPEG")[:700]),
+        ("ok", encode(natural(60, 40), "GIF")),
+        ("too_small", encode(natural(1, 1), "PNG")),
+        ("extreme_aspect", encode(natural(400, 4), "JPEG")),
+        ("unsupported", b"\0\0\0\x18ftypheic\0\0\0\0mif1heic"),
+        ("ok", encode(natural(60, 40), "JPEG", exif=with_orientation(8))),
     ]
-    batch = decoder.decode(data)
-    assert [o.status for o in batch.outcomes] == (
-        [
-            "ok",
-            "empty_image",
-            "not_an_image",
-            "too_large",
-            "truncated",
-            "ok",
-            "too_small",
-            "extreme_aspect",
-            "unsupported",
-            "ok",
-        ]
-    )
-    assert [batch.pixels[i].any() for i in range(len(data))] == [o.status == "ok" for o in batch.outcomes]
+    batch = decoder.decode([data for _, data in cases])
+    assert [o.status for o in batch.outcomes] == [status for status, _ in cases]
+    assert [batch.pixels[i].any() for i in range(len(cases))] == [o.status == "ok" for o in batch.outcomes]
     assert all((o.error is None) == (o.status == "ok") for o in batch.outcomes)
     assert (batch.outcomes[3].width, batch.outcomes[9].width, batch.outcomes[9].height) == (2000, 40, 60)
+
+
+def test_an_empty_batch_is_a_batch(decoder):
+    batch = decoder.decode([])
+    assert (batch.pixels.shape, batch.outcomes) == ((0, 3, 32, 32), ())
 
 
 SEEDS = [

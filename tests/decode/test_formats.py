@@ -3,20 +3,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.pictures import encode, natural
 
-from recap_fast.decode.formats import describe, is_cut, sniff, webp_size
+from recap_fast.decode.formats import PILLOW_FORMATS, describe, is_cut, sniff, webp_size
 
 IMAGE = natural(60, 40)
-ENCODED = {
-    "JPEG": encode(IMAGE, "JPEG"),
-    "PNG": encode(IMAGE, "PNG"),
-    "WebP": encode(IMAGE, "WEBP"),
-    "GIF": encode(IMAGE, "GIF"),
-    "BMP": encode(IMAGE, "BMP"),
-    "TIFF": encode(IMAGE, "TIFF"),
-    "PPM": encode(IMAGE, "PPM"),
-    "JPEG 2000": encode(IMAGE, "JPEG2000"),
-    "AVIF": encode(IMAGE, "AVIF"),
-}
+ENCODED = {name: encode(IMAGE, pillows) for name, pillows in PILLOW_FORMATS.items()}
 
 
 @pytest.mark.parametrize("name", ENCODED)

@@ -234,12 +234,6 @@ def test_a_batch_keeps_its_order(decoder):
     assert [o.width for o in batch.outcomes if o.width] == [80 + i for i in range(12) if i != 5]
 
 
-def test_an_empty_batch_is_a_batch(decoder):
-    batch = decoder.decode([])
-    assert batch.pixels.shape == (0, 3, 336, 336)
-    assert batch.outcomes == ()
-
-
 def test_the_first_frame_is_the_one_that_pillow_shows():
     frames = [drawn(1), drawn(1).rotate(180)]
     data = encode(frames[0], "GIF", save_all=True, append_images=frames[1:], duration=100)

@@ -1,6 +1,8 @@
 import os
+from pathlib import Path
 
 import numpy as np
+import pytest
 from support.shard_files import webdataset_members
 
 from recap_fast.records import Shard
@@ -43,14 +45,14 @@ def test_files_that_are_gone_empty_or_share_a_key(tmp_path, monkeypatch):
     assert samples[4].warning == "d.txt has 3 bytes and is not read"
 
 
-def test_an_image_that_cannot_be_read_is_a_row(tmp_path):
-    (tmp_path / "a.jpg").mkdir()
+@pytest.mark.parametrize("make", [Path.mkdir, os.mkfifo], ids=["folder", "pipe"])
+def test_what_is_no_regular_file_is_a_row_and_not_waited_for(tmp_path, make):
+    make(tmp_path / "a.jpg")
     (tmp_path / "b.jpg").write_bytes(b"1")
     with open_shard(Shard("s", str(tmp_path), "folder", ("a.jpg", "b.jpg"))) as reader:
         samples = list(reader.samples(NONE))
     assert [s.status for s in samples] == ["unreadable", "ok"]
-    assert samples[0].error == "a.jpg cannot be read: it is no regular file"
-    assert reader.problem == samples[0].error
+    assert reader.problem == samples[0].error == "a.jpg cannot be read: it is no regular file"
 
 
 def test_files_that_are_gone_or_too_large_are_no_problem_of_the_shard(tmp_path, monkeypatch):
@@ -70,11 +72,3 @@ def test_remote_folders(memory):
     assert before == identity(shard)
     memory.pipe("/b/photos/000000001.txt", b"new alt")
     assert identity(shard) != before
-
-
-def test_what_is_no_regular_file_is_a_row_and_not_waited_for(tmp_path):
-    os.mkfifo(tmp_path / "pipe.jpg")
-    with open_shard(Shard("00000", str(tmp_path), "folder", ("pipe.jpg",))) as reader:
-        (sample,) = reader.samples(np.empty(0, np.int64))
-    assert (sample.status, sample.error) == ("unreadable", "pipe.jpg cannot be read: it is no regular file")
-    assert reader.problem == sample.error

@@ -22,6 +22,18 @@ def no_waiting(monkeypatch):
     monkeypatch.setattr(remote, "CHUNK_BYTES", 1000)
 
 
+@pytest.fixture(autouse=True)
+def memory(memory):
+    """With one tar in it."""
+    memory.pipe("/b/0.tar", CONTENT)
+    return memory
+
+
+def content():
+    with spool("memory://b/0.tar") as file:
+        return file.read()
+
+
 def dropping(memory, monkeypatch, *, after, times, seekable=True):
     """Makes files of memory:// break off after so many bytes, so many times."""
     opened = []
@@ -56,9 +68,8 @@ def dropping(memory, monkeypatch, *, after, times, seekable=True):
     return opened
 
 
-def test_a_remote_tar_is_read_and_its_spool_is_gone(memory, tmp_path, monkeypatch):
+def test_a_remote_tar_is_read_and_its_spool_is_gone(tmp_path, monkeypatch):
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    memory.pipe("/b/0.tar", CONTENT)
     with open_shard(Shard("0", "memory://b/0.tar", "tar")) as reader:
         assert [s.org_caption for s in reader.samples(np.empty(0, np.int64))] == [f"alt {i}" for i in range(4)]
         assert reader.identity.size_bytes == len(CONTENT)
@@ -66,23 +77,18 @@ def test_a_remote_tar_is_read_and_its_spool_is_gone(memory, tmp_path, monkeypatc
 
 
 def test_a_dropped_connection_goes_on_where_it_broke(memory, monkeypatch, caplog):
-    memory.pipe("/b/0.tar", CONTENT)
     opened = dropping(memory, monkeypatch, after=2000, times=3)
-    with spool("memory://b/0.tar") as file:
-        assert file.read() == CONTENT
+    assert content() == CONTENT
     assert len(opened) == 4
     assert "dropped" in caplog.text
 
 
 def test_a_server_without_ranges_starts_again(memory, monkeypatch):
-    memory.pipe("/b/0.tar", CONTENT)
     dropping(memory, monkeypatch, after=2000, times=2, seekable=False)
-    with spool("memory://b/0.tar") as file:
-        assert file.read() == CONTENT
+    assert content() == CONTENT
 
 
 def test_it_gives_up_where_nothing_comes(memory, monkeypatch):
-    memory.pipe("/b/0.tar", CONTENT)
     opened = dropping(memory, monkeypatch, after=0, times=99)
     with pytest.raises(ShardError, match="cannot be read, tried 5 times: ConnectionResetError"):
         spool("memory://b/0.tar")
@@ -90,20 +96,18 @@ def test_it_gives_up_where_nothing_comes(memory, monkeypatch):
 
 
 def test_an_early_end_is_noticed(memory, monkeypatch):
-    memory.pipe("/b/0.tar", CONTENT)
     real = type(memory).info
     monkeypatch.setattr(type(memory), "info", lambda self, path, **o: {**real(self, path), "size": len(CONTENT) + 1})
     with pytest.raises(ShardError, match=f"the connection ended after {len(CONTENT):,} bytes"):
         spool("memory://b/0.tar")
 
 
-def test_a_missing_file_is_not_tried_again(memory):
+def test_a_missing_file_is_not_tried_again():
     with pytest.raises(ShardError, match=r"memory://b/gone\.tar is not there"):
         open_shard(Shard("0", "memory://b/gone.tar", "tar"))
 
 
-def test_a_full_disk_says_what_to_do(memory, monkeypatch):
-    memory.pipe("/b/0.tar", CONTENT)
+def test_a_full_disk_says_what_to_do(monkeypatch):
     full = io.FileIO("/dev/full", "wb")  # every write to it fails as on a full disk
     monkeypatch.setattr(tempfile, "TemporaryFile", lambda prefix: full)
     with pytest.raises(ShardError, match=r"No space left on device.*set TMPDIR to a larger disk"):
@@ -122,7 +126,6 @@ def set_free(monkeypatch, *free):
 
 
 def test_a_file_that_does_not_fit_is_not_downloaded(memory, monkeypatch):
-    memory.pipe("/b/0.tar", CONTENT)
     opened = dropping(memory, monkeypatch, after=0, times=0)
     set_free(monkeypatch, len(CONTENT) + 9_999)  # a twentieth is to stay free
     message = (
@@ -134,8 +137,7 @@ def test_a_file_that_does_not_fit_is_not_downloaded(memory, monkeypatch):
     assert str(caught.value) == message
     assert opened == []
     set_free(monkeypatch, len(CONTENT) + 10_000)
-    with spool("memory://b/0.tar") as file:
-        assert file.read() == CONTENT
+    assert content() == CONTENT
 
 
 def test_large_disks_keep_a_gibibyte_free(monkeypatch):
@@ -147,19 +149,16 @@ def test_large_disks_keep_a_gibibyte_free(monkeypatch):
 
 def test_a_file_of_unknown_size_stops_before_the_disk_is_full(memory, monkeypatch, tmp_path):
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    memory.pipe("/b/0.tar", CONTENT)
     real = type(memory).info
     monkeypatch.setattr(type(memory), "info", lambda self, path, **o: {**real(self, path), "size": None})
     set_free(monkeypatch, 50_000, 50_000, 10_999)
     with pytest.raises(ShardError, match=r"it takes 1,000 bytes more, 10,999 are free .* set TMPDIR"):
         spool("memory://b/0.tar")
     set_free(monkeypatch, 50_000)
-    with spool("memory://b/0.tar") as file:
-        assert file.read() == CONTENT
+    assert content() == CONTENT
 
 
-def test_a_stop_ends_the_download_between_chunks(memory, monkeypatch):
-    memory.pipe("/b/0.tar", CONTENT)
+def test_a_stop_ends_the_download_between_chunks(monkeypatch):
     chunks = []
     real = remote._write
     monkeypatch.setattr(remote, "_write", lambda local, chunk: (chunks.append(chunk), real(local, chunk)))
@@ -169,7 +168,6 @@ def test_a_stop_ends_the_download_between_chunks(memory, monkeypatch):
 
 
 def test_a_stop_ends_the_wait_for_another_attempt(memory, monkeypatch):
-    memory.pipe("/b/0.tar", CONTENT)
     opened = dropping(memory, monkeypatch, after=0, times=99)
     slept = []
     monkeypatch.setattr(remote.time, "sleep", slept.append)

@@ -63,6 +63,11 @@ def job(tmp_path):
     return Job(tmp_path / "out")
 
 
+@pytest.fixture
+def a(job):
+    return job.begin(job.shards[0])
+
+
 def test_a_shard_is_finished_when_its_end_and_its_last_row_are_there_whichever_is_first(job):
     a, b = map(job.begin, job.shards)
     job.add(a, 1)
@@ -77,8 +82,7 @@ def test_a_shard_is_finished_when_its_end_and_its_last_row_are_there_whichever_i
     assert job.num_reported == 2
 
 
-def test_the_done_record_has_the_output_and_the_input(job):
-    a = job.begin(job.shards[0])
+def test_the_done_record_has_the_output_and_the_input(a, job):
     job.add(a, 0)
     job.end(a, 1)
     record = job.ledger.record("a")
@@ -88,15 +92,13 @@ def test_the_done_record_has_the_output_and_the_input(job):
     assert record.seconds["wall"] > 0
 
 
-def test_an_empty_shard_is_complete(job):
-    a = job.begin(job.shards[0])
+def test_an_empty_shard_is_complete(a, job):
     job.end(a, 0)
     assert (job.assembly.reports[0].status, job.assembly.reports[0].rows) == ("complete", 0)
     assert job.output.data("a").exists()
 
 
-def test_a_shard_that_was_not_read_to_its_end_is_interrupted_and_its_rows_are_kept(job):
-    a = job.begin(job.shards[0])
+def test_a_shard_that_was_not_read_to_its_end_is_interrupted_and_its_rows_are_kept(a, job):
     for order in (0, 1, 3):
         job.add(a, order)
     job.end(a, 4, whole=False)
@@ -114,8 +116,7 @@ def test_a_shard_that_could_not_be_opened_has_a_record_of_why(job):
     assert len(job.assembly.reports) == 1
 
 
-def test_a_shard_with_a_problem_is_truncated(job):
-    a = job.begin(job.shards[0])
+def test_a_shard_with_a_problem_is_truncated(a, job):
     job.add(a, 0)
     job.end(a, 1, problem="ends in the middle of a member")
     assert [(r.status, r.error) for r in job.assembly.reports] == [("truncated", "ends in the middle of a member")]
@@ -143,8 +144,7 @@ def test_rows_that_vanished_are_an_error_where_nobody_finished_the_shard(job, mo
         job.end(a, 1)
 
 
-def test_rows_that_have_waited_long_go_to_disk_also_while_nothing_comes(job, monkeypatch):
-    a = job.begin(job.shards[0])
+def test_rows_that_have_waited_long_go_to_disk_also_while_nothing_comes(a, job, monkeypatch):
     job.add(a, 0)
     monkeypatch.setattr("recap_fast.write.shard_writer.STRETCH_SECONDS", -1.0)
     job.assembly.flush_old()

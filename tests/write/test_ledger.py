@@ -41,6 +41,16 @@ def open_ledger(output, inputs, **options):
     return Ledger.open(OutputFolder(output), MARKS, expand([str(inputs)]), identity, **options)
 
 
+@pytest.fixture
+def ledger(inputs, output):
+    return open_ledger(output, inputs)
+
+
+@pytest.fixture
+def shard(ledger):
+    return ledger.shards[0]
+
+
 def finish(ledger, shard, *, failed=(), status="complete", version=None, indices=range(N), tag=""):
     """What the pipeline does at the end of a shard."""
     version = version or identity(shard)
@@ -73,8 +83,7 @@ def touch(shard):
     os.utime(shard.url, ns=(0, 12345))
 
 
-def test_a_new_run_and_what_is_done_of_it(inputs, output):
-    ledger = open_ledger(output, inputs)
+def test_a_new_run_and_what_is_done_of_it(ledger, inputs, output):
     assert reasons(ledger) == {"0": "new", "1": "new", "2": "new"}
     finish(ledger, ledger.shards[1])
     assert reasons(open_ledger(output, inputs)) == {"0": "new", "2": "new"}
@@ -82,15 +91,12 @@ def test_a_new_run_and_what_is_done_of_it(inputs, output):
 
 
 @pytest.mark.parametrize("status", ["failed", "truncated", "interrupted"])
-def test_shards_that_are_not_complete_are_tried_again(inputs, output, status):
-    ledger = open_ledger(output, inputs)
+def test_shards_that_are_not_complete_are_tried_again(ledger, status):
     finish(ledger, ledger.shards[0], status=status)
     assert reasons(ledger)["0"] == status
 
 
-def test_a_truncated_shard_keeps_its_rows(inputs, output):
-    ledger = open_ledger(output, inputs)
-    shard = ledger.shards[0]
+def test_a_truncated_shard_keeps_its_rows(ledger, shard, output):
     finish(ledger, shard, status="truncated", indices=range(7), failed=[6])
     state = ledger.state(shard, identity(shard))
     assert state.kept == (ledger.output.data(shard.name),)
@@ -115,8 +121,7 @@ def test_retry_failed(inputs, output):
     assert ledger.state(shard, identity(shard)).done.tolist() == list(range(N))
 
 
-def test_changed_inputs_are_named_and_redone_on_request(inputs, output, caplog):
-    ledger = open_ledger(output, inputs)
+def test_changed_inputs_are_named_and_redone_on_request(ledger, caplog):
     for shard in ledger.shards:
         finish(ledger, shard)
     touch(ledger.shards[1])
@@ -127,8 +132,7 @@ def test_changed_inputs_are_named_and_redone_on_request(inputs, output, caplog):
     assert ledger.state(ledger.shards[1], identity(ledger.shards[1])).done.tolist() == []
 
 
-def test_inputs_that_are_gone_after_they_were_done_are_no_trouble(inputs, output, caplog):
-    ledger = open_ledger(output, inputs)
+def test_inputs_that_are_gone_after_they_were_done_are_no_trouble(ledger, inputs, caplog):
     for shard in ledger.shards:
         finish(ledger, shard)
     (inputs / "0.tar").unlink()
@@ -136,8 +140,7 @@ def test_inputs_that_are_gone_after_they_were_done_are_no_trouble(inputs, output
     assert "is done, but its input is not there" in caplog.text
 
 
-def test_an_output_that_is_gone_or_cut_is_made_again(inputs, output):
-    ledger = open_ledger(output, inputs)
+def test_an_output_that_is_gone_or_cut_is_made_again(ledger, output):
     for shard in ledger.shards:
         finish(ledger, shard)
     ledger.output.data("0").unlink()
@@ -147,9 +150,7 @@ def test_an_output_that_is_gone_or_cut_is_made_again(inputs, output):
     assert ledger.state(ledger.shards[1], identity(ledger.shards[1])).kept == ()
 
 
-def test_stretches_survive_and_later_ones_win(inputs, output):
-    ledger = open_ledger(output, inputs)
-    shard = ledger.shards[0]
+def test_stretches_survive_and_later_ones_win(ledger, shard, inputs, output):
     version = identity(shard)
     first = stretch(ledger, shard, [0, 1, 2], failed=[1])
     second = stretch(ledger, shard, [4, 5])
@@ -162,9 +163,7 @@ def test_stretches_survive_and_later_ones_win(inputs, output):
     assert again.state(shard, version).done.tolist() == [0, 1, 2, 4]
 
 
-def test_stretches_of_another_version_or_cut_ones_do_not_count(inputs, output, caplog):
-    ledger = open_ledger(output, inputs)
-    shard = ledger.shards[0]
+def test_stretches_of_another_version_or_cut_ones_do_not_count(ledger, shard, caplog):
     stretch(ledger, shard, [0, 1], version=Identity(1, "old"))
     cut = stretch(ledger, shard, [2, 3])
     cut.write_bytes(cut.read_bytes()[:-10])
@@ -175,18 +174,14 @@ def test_stretches_of_another_version_or_cut_ones_do_not_count(inputs, output, c
     assert f"{cut} cannot be read" in caplog.text
 
 
-def test_a_kill_between_output_and_record_costs_nothing(inputs, output):
-    ledger = open_ledger(output, inputs)
-    shard = ledger.shards[0]
+def test_a_kill_between_output_and_record_costs_nothing(ledger, shard, output):
     write_rows(ledger.output.data(shard.name), shard.name, range(N), made_from=identity(shard).text)
     stretch(ledger, shard, [0, 1])
     assert reasons(ledger)["0"] == "new"
     assert ledger.state(shard, identity(shard)).done.tolist() == list(range(N))
 
 
-def test_a_kill_between_record_and_removal_of_stretches_leaves_nothing_behind(inputs, output, monkeypatch):
-    ledger = open_ledger(output, inputs)
-    shard = ledger.shards[0]
+def test_a_kill_between_record_and_removal_of_stretches_leaves_none(ledger, shard, inputs, output, monkeypatch):
     left = stretch(ledger, shard, [0, 1], tag=" old", failed=[0])
     with monkeypatch.context() as patch:
         patch.setattr("recap_fast.write.ledger.remove_stretches", lambda *_, **__: None)
@@ -198,9 +193,7 @@ def test_a_kill_between_record_and_removal_of_stretches_leaves_nothing_behind(in
     assert not (output / "partial").exists()
 
 
-def test_a_retry_that_was_killed_goes_on(inputs, output):
-    ledger = open_ledger(output, inputs)
-    shard = ledger.shards[0]
+def test_a_retry_that_was_killed_goes_on(ledger, shard, inputs, output):
     finish(ledger, shard, failed=[2, 5])
     new = stretch(ledger, shard, [2])
     again = open_ledger(output, inputs, retry_failed=True)
@@ -220,9 +213,7 @@ def test_commit_removes_the_stretches_of_this_shard_only(inputs, output, tmp_pat
     assert not (output / "partial").exists()
 
 
-def test_is_done(inputs, output):
-    ledger = open_ledger(output, inputs)
-    shard = ledger.shards[0]
+def test_is_done(ledger, shard):
     version = identity(shard)
     assert not ledger.is_done(shard, version)
     finish(ledger, shard)
@@ -230,9 +221,7 @@ def test_is_done(inputs, output):
     assert not ledger.is_done(shard, Identity(1, "other"))
 
 
-def test_a_shard_that_could_not_be_read_has_no_output(inputs, output):
-    ledger = open_ledger(output, inputs)
-    shard = ledger.shards[0]
+def test_a_shard_that_could_not_be_read_has_no_output(ledger, shard, output):
     kept = stretch(ledger, shard, [0])
     ledger.commit(ShardReport(shard="0", url=shard.url, status="failed", error="is no tar"))
     record = ledger.record("0")
@@ -242,9 +231,7 @@ def test_a_shard_that_could_not_be_read_has_no_output(inputs, output):
     assert reasons(ledger)["0"] == "failed"
 
 
-def test_a_record_fits_the_file_that_another_process_put_in_the_place_of_ours(inputs, output):
-    ledger = open_ledger(output, inputs)
-    shard = ledger.shards[0]
+def test_a_record_fits_the_file_that_another_process_put_in_the_place_of_ours(ledger, shard, output):
     finish(ledger, shard, failed=[1])
     ours = ledger.record("0")
     assert ours is not None
@@ -257,10 +244,8 @@ def test_a_record_fits_the_file_that_another_process_put_in_the_place_of_ours(in
     assert (record.captioned, record.failed) == (N, {})
 
 
-def test_what_is_counted_again_is_one_file(inputs, output, monkeypatch):
+def test_what_is_counted_again_is_one_file(ledger, shard, inputs, output, monkeypatch):
     """The output is replaced once more while it is read."""
-    ledger = open_ledger(output, inputs)
-    shard = ledger.shards[0]
     finish(ledger, shard)
 
     def recount(file, report):
@@ -325,8 +310,7 @@ def _half_a_file(output):
     temporary_path(output / "data" / "0.parquet").write_bytes(b"PAR1")
 
 
-def test_overwrite_starts_anew(inputs, output):
-    ledger = open_ledger(output, inputs)
+def test_overwrite_starts_anew(ledger, inputs, output):
     for shard in ledger.shards:
         finish(ledger, shard)
     assert len(open_ledger(output, inputs, overwrite=True).pending()) == 3

@@ -31,6 +31,11 @@ def make_writer(folder, **options) -> ShardWriter:
     return ShardWriter(OutputFolder(folder), SHARD, Identity(12, "34"), detokenize, **options)
 
 
+@pytest.fixture
+def writer(tmp_path) -> ShardWriter:
+    return make_writer(tmp_path)
+
+
 def stretches(folder) -> list[list[int]]:
     return [indices(stretch.path) for stretch in list_stretches(OutputFolder(folder).partial("a/0"))]
 
@@ -56,13 +61,11 @@ def test_whatever_the_order_in_the_rows_come_out_in_input_order(tmp_path_factory
     assert [len(s) for s in stretches(folder)] == [5, 5, 5]
 
 
-def test_a_sample_is_released_when_all_before_it_are_there(tmp_path):
-    writer = make_writer(tmp_path)
+def test_a_sample_is_released_when_all_before_it_are_there(writer):
     assert [writer.add(finished(o)) for o in (2, 1, 4, 0, 3)] == [0, 0, 0, 3, 2]
 
 
-def test_a_straggler_does_not_keep_finished_rows_from_the_disk(tmp_path, stretch):
-    writer = make_writer(tmp_path)
+def test_a_straggler_does_not_keep_finished_rows_from_the_disk(writer, tmp_path, stretch):
     for order in range(1, 13):
         writer.add(finished(order))
     assert stretches(tmp_path) == [[1, 2, 3, 4, 5], [6, 7, 8, 9, 10]]
@@ -72,8 +75,7 @@ def test_a_straggler_does_not_keep_finished_rows_from_the_disk(tmp_path, stretch
     assert indices(output(tmp_path)) == list(range(13))
 
 
-def test_a_stretch_is_written_as_it_gets_full_and_not_before(tmp_path, stretch):
-    writer = make_writer(tmp_path)
+def test_a_stretch_is_written_as_it_gets_full_and_not_before(writer, tmp_path, stretch):
     for order in range(5):
         writer.add(finished(order))
     assert stretches(tmp_path) == []  # a shard of one stretch is written once
@@ -117,8 +119,7 @@ def test_new_rows_take_the_place_of_kept_ones_and_counts_are_of_all(tmp_path):
     assert pq.ParquetFile(output(tmp_path)).read()["re_caption"].to_pylist() == ["a", "b", None, "d"]
 
 
-def test_the_report_names_the_very_file(tmp_path):
-    writer = make_writer(tmp_path)
+def test_the_report_names_the_very_file(writer, tmp_path):
     writer.add(finished(0))
     report = writer.finish()
     assert (report.shard, report.url, report.status, report.input) == ("a/0", SHARD.url, "complete", Identity(12, "34"))
@@ -126,8 +127,7 @@ def test_the_report_names_the_very_file(tmp_path):
     assert report.output == OutputFile(hashlib.sha256(content).hexdigest(), len(content))
 
 
-def test_the_metadata_is_that_of_the_file_and_of_every_stretch(tmp_path, stretch):
-    writer = make_writer(tmp_path)
+def test_the_metadata_is_that_of_the_file_and_of_every_stretch(writer, tmp_path, stretch):
     for order in range(6):
         writer.add(finished(order))
     writer.finish()
@@ -144,8 +144,7 @@ def test_a_shard_without_samples_is_a_file_without_rows(tmp_path):
     assert indices(output(tmp_path)) == []
 
 
-def test_row_groups_are_full_however_the_stretches_overlap(tmp_path, stretch):
-    writer = make_writer(tmp_path)
+def test_row_groups_are_full_however_the_stretches_overlap(writer, tmp_path, stretch):
     order = list(range(40))
     random.Random(0).shuffle(order)
     for o in order:
@@ -155,8 +154,7 @@ def test_row_groups_are_full_however_the_stretches_overlap(tmp_path, stretch):
     assert num_row_groups(output(tmp_path)) == 8
 
 
-def test_a_write_that_fails_is_an_error_and_leaves_no_file_behind(tmp_path, monkeypatch):
-    writer = make_writer(tmp_path)
+def test_a_write_that_fails_is_an_error_and_leaves_no_file_behind(writer, tmp_path, monkeypatch):
     writer.add(finished(0))
     monkeypatch.setattr("os.fsync", Mock(side_effect=OSError(28, "No space left")))
     with pytest.raises(OSError, match="No space left"):
