@@ -15,7 +15,6 @@ from recap_fast.pipeline.counters import RunCounters
 from recap_fast.pipeline.pipeline import Pipeline
 from recap_fast.records import ShardReport
 from recap_fast.write.ledger import Ledger
-from recap_fast.write.run_file import forget_unused
 
 WINDOW_SLOTS = 4
 """Samples read and not yet written in order, in multiples of the slots: a caption of the longest kind sits in its slot
@@ -71,7 +70,7 @@ def _start(captioner: Captioner, ledger: Ledger, reporter: Reporter) -> None:
     try:
         captioner.start()
     except ConfigError:
-        forget_unused(ledger.output)
+        ledger.forget_unused()
         raise
     reporter.event("engine", f"engine   {captioner.engine.describe()}; ready in {time.monotonic() - started:.1f} s")
 

@@ -99,6 +99,11 @@ class Ledger:
         refuse_other_fingerprint(output, run.fingerprint, fingerprint)
         return cls(output, shard_set.below(run.root).shards, version_of, retry_failed)
 
+    def forget_unused(self) -> None:
+        """Takes the run file back where nothing was made yet: a run that could not begin is not to bind the next."""
+        if not any(folder.exists() for folder in self.output.folders):
+            self.output.run_file.unlink(missing_ok=True)
+
     def pending(self, shards: Sequence[Shard] | None = None, *, redo_changed: bool = False) -> list[Pending]:
         """The shards, of these or of the whole run, that are not done, and why.
 

@@ -108,12 +108,6 @@ def refuse_other_fingerprint(output: OutputFolder, old: Mapping[str, Any], new: 
         )
 
 
-def forget_unused(output: OutputFolder) -> None:
-    """Takes the run file back where nothing was made yet: a run that could not begin is not to bind the next one."""
-    if not any(folder.exists() for folder in output.folders):
-        output.run_file.unlink(missing_ok=True)
-
-
 def _refuse_strangers(output: Path) -> None:
     names = sorted(path.name for path in output.iterdir() if not is_temporary(path.name))
     if names:
