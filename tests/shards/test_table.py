@@ -20,30 +20,25 @@ def read(path, done=NONE, columns=None):
         return list(reader.samples(done)), reader
 
 
+def read_columns(tmp_path, columns, **options):
+    return read(write_table(tmp_path / "p.parquet", columns, **options))
+
+
 def test_a_table_of_images_as_datacomp_names_its_columns(tmp_path):
-    path = write_table(
-        tmp_path / "p.parquet",
-        {
-            "jpg": [b"1", b"2"],
-            "URL": ["http://x/0", None],
-            "uid": ["u0", "u1"],
-            "TEXT": ["alt  0\n", None],
-            "key": ["k0", "k1"],
-            "sha256": ["given", None],
-            "clip_score": [0.25, float("nan")],
-            "original_width": pa.array([3, 4], pa.int32()),
-        },
-    )
-    (one, two), reader = read(path)
+    columns = {
+        "jpg": [b"1", b"2"],
+        "URL": ["http://x/0", None],
+        "uid": ["u0", "u1"],
+        "TEXT": ["alt  0\n", None],
+        "key": ["k0", "k1"],
+        "sha256": ["given", None],
+        "clip_score": [0.25, float("nan")],
+        "original_width": pa.array([3, 4], pa.int32()),
+    }
+    (one, two), reader = read_columns(tmp_path, columns)
     assert (reader.num_samples, reader.problem) == (2, None)
-    assert (one.key, one.image, one.url, one.uid, one.org_caption, one.sha256) == (
-        "k0",
-        b"1",
-        "http://x/0",
-        "u0",
-        "alt  0\n",
-        "given",
-    )
+    assert (one.key, one.image, one.url, one.uid) == ("k0", b"1", "http://x/0", "u0")
+    assert (one.org_caption, one.sha256) == ("alt  0\n", "given")
     assert json.loads(one.metadata) == {"clip_score": 0.25, "original_width": 3}
     assert (two.url, two.org_caption, len(two.sha256)) == (None, None, 64)
     assert json.loads(two.metadata) == {"clip_score": None, "original_width": 4}
@@ -56,7 +51,7 @@ def test_the_hubs_image_struct(tmp_path):
         {"bytes": None, "path": "z.jpg"},
         None,
     ]
-    samples, _ = read(write_table(tmp_path / "p.parquet", {"image": images, "caption": ["0", "1", "2", "3"]}))
+    samples, _ = read_columns(tmp_path, {"image": images, "caption": ["0", "1", "2", "3"]})
     assert [s.key for s in samples] == ["a/b.c", "000000001", "z", "000000003"]
     assert [s.status for s in samples] == ["ok", "ok", "missing_image", "missing_image"]
     assert samples[2].error == "the column 'image' is null here: z.jpg"
@@ -88,7 +83,7 @@ def test_types_that_json_does_not_know(tmp_path):
         "label": pa.array(["cat"]).dictionary_encode(),
         "id": pa.array([7], pa.uint64()),
     }
-    (sample,), _ = read(write_table(tmp_path / "p.parquet", values))
+    (sample,), _ = read_columns(tmp_path, values)
     metadata = json.loads(sample.metadata)
     assert metadata.pop("nanoseconds").replace("T", " ") == "1970-01-01 00:00:00.000000001"  # "T" where pandas is there
     assert metadata == {
@@ -103,9 +98,8 @@ def test_types_that_json_does_not_know(tmp_path):
 
 def test_strings_that_are_not_utf8(tmp_path):
     broken = pa.StringArray.from_buffers(1, pa.py_buffer(np.array([0, 4], np.int32)), pa.py_buffer(b"caf\xe9"))
-    (sample,), _ = read(
-        write_table(tmp_path / "p.parquet", {"image": [b"1"], "caption": broken, "url": broken, "other": broken})
-    )
+    columns = {"image": [b"1"], "caption": broken, "url": broken, "other": broken}
+    (sample,), _ = read_columns(tmp_path, columns)
     assert (sample.org_caption, sample.url) == ("caf\\xe9", "caf\\xe9")
     assert json.loads(sample.metadata) == {"other": "caf\\xe9"}
     assert "the caption is not UTF-8" in sample.warning
@@ -146,7 +140,7 @@ def test_what_is_no_table_of_images_is_a_shard_error(tmp_path):
 
 def test_large_images_are_not_taken(tmp_path, monkeypatch):
     monkeypatch.setattr("recap_fast.shards.table.MAX_IMAGE_BYTES", 10)
-    (sample,), _ = read(write_table(tmp_path / "p.parquet", {"image": [b"x" * 11]}))
+    (sample,), _ = read_columns(tmp_path, {"image": [b"x" * 11]})
     assert (sample.status, sample.error) == ("too_large", "the image has 11 bytes")
 
 

@@ -51,6 +51,14 @@ def shard(ledger):
     return ledger.shards[0]
 
 
+@pytest.fixture
+def done(ledger):
+    """The ledger once all its shards are finished."""
+    for shard in ledger.shards:
+        finish(ledger, shard)
+    return ledger
+
+
 def finish(ledger, shard, *, failed=(), status="complete", version=None, indices=range(N), tag=""):
     """What the pipeline does at the end of a shard."""
     version = version or identity(shard)
@@ -121,33 +129,27 @@ def test_retry_failed(inputs, output):
     assert ledger.state(shard, identity(shard)).done.tolist() == list(range(N))
 
 
-def test_changed_inputs_are_named_and_redone_on_request(ledger, caplog):
-    for shard in ledger.shards:
-        finish(ledger, shard)
-    touch(ledger.shards[1])
-    assert reasons(ledger) == {}
-    assert f"{ledger.shards[1].url} has changed since it was captioned" in caplog.text
+def test_changed_inputs_are_named_and_redone_on_request(done, caplog):
+    touch(done.shards[1])
+    assert reasons(done) == {}
+    assert f"{done.shards[1].url} has changed since it was captioned" in caplog.text
     assert "version 12345 now" in caplog.text
-    assert reasons(ledger, redo_changed=True) == {"1": "changed"}
-    assert ledger.state(ledger.shards[1], identity(ledger.shards[1])).done.tolist() == []
+    assert reasons(done, redo_changed=True) == {"1": "changed"}
+    assert done.state(done.shards[1], identity(done.shards[1])).done.tolist() == []
 
 
-def test_inputs_that_are_gone_after_they_were_done_are_no_trouble(ledger, inputs, caplog):
-    for shard in ledger.shards:
-        finish(ledger, shard)
+def test_inputs_that_are_gone_after_they_were_done_are_no_trouble(done, inputs, caplog):
     (inputs / "0.tar").unlink()
-    assert reasons(ledger, redo_changed=True) == {}
+    assert reasons(done, redo_changed=True) == {}
     assert "is done, but its input is not there" in caplog.text
 
 
-def test_an_output_that_is_gone_or_cut_is_made_again(ledger, output):
-    for shard in ledger.shards:
-        finish(ledger, shard)
-    ledger.output.data("0").unlink()
-    cut = ledger.output.data("1")
+def test_an_output_that_is_gone_or_cut_is_made_again(done, output):
+    done.output.data("0").unlink()
+    cut = done.output.data("1")
     cut.write_bytes(cut.read_bytes()[:-10])
-    assert reasons(ledger) == {"0": "output missing", "1": "output missing"}
-    assert ledger.state(ledger.shards[1], identity(ledger.shards[1])).kept == ()
+    assert reasons(done) == {"0": "output missing", "1": "output missing"}
+    assert done.state(done.shards[1], identity(done.shards[1])).kept == ()
 
 
 def test_stretches_survive_and_later_ones_win(ledger, shard, inputs, output):
@@ -310,9 +312,7 @@ def _half_a_file(output):
     temporary_path(output / "data" / "0.parquet").write_bytes(b"PAR1")
 
 
-def test_overwrite_starts_anew(ledger, inputs, output):
-    for shard in ledger.shards:
-        finish(ledger, shard)
+def test_overwrite_starts_anew(done, inputs, output):
     assert len(open_ledger(output, inputs, overwrite=True).pending()) == 3
 
 

@@ -36,6 +36,11 @@ def writer(tmp_path) -> ShardWriter:
     return make_writer(tmp_path)
 
 
+def add(writer, orders):
+    for order in orders:
+        writer.add(finished(order))
+
+
 def stretches(folder) -> list[list[int]]:
     return [indices(stretch.path) for stretch in list_stretches(OutputFolder(folder).partial("a/0"))]
 
@@ -66,8 +71,7 @@ def test_a_sample_is_released_when_all_before_it_are_there(writer):
 
 
 def test_a_straggler_does_not_keep_finished_rows_from_the_disk(writer, tmp_path, stretch):
-    for order in range(1, 13):
-        writer.add(finished(order))
+    add(writer, range(1, 13))
     assert stretches(tmp_path) == [[1, 2, 3, 4, 5], [6, 7, 8, 9, 10]]
     assert writer.num_in_order == 0
     assert writer.add(finished(0)) == 13
@@ -76,8 +80,7 @@ def test_a_straggler_does_not_keep_finished_rows_from_the_disk(writer, tmp_path,
 
 
 def test_a_stretch_is_written_as_it_gets_full_and_not_before(writer, tmp_path, stretch):
-    for order in range(5):
-        writer.add(finished(order))
+    add(writer, range(5))
     assert stretches(tmp_path) == []  # a shard of one stretch is written once
     writer.add(finished(5))
     assert stretches(tmp_path) == [[0, 1, 2, 3, 4]]
@@ -128,8 +131,7 @@ def test_the_report_names_the_very_file(writer, tmp_path):
 
 
 def test_the_metadata_is_that_of_the_file_and_of_every_stretch(writer, tmp_path, stretch):
-    for order in range(6):
-        writer.add(finished(order))
+    add(writer, range(6))
     writer.finish()
     paths = [stretch.path for stretch in list_stretches(OutputFolder(tmp_path).partial("a/0"))]
     assert len(paths) == 1
@@ -147,8 +149,7 @@ def test_a_shard_without_samples_is_a_file_without_rows(tmp_path):
 def test_row_groups_are_full_however_the_stretches_overlap(writer, tmp_path, stretch):
     order = list(range(40))
     random.Random(0).shuffle(order)
-    for o in order:
-        writer.add(finished(o))
+    add(writer, order)
     writer.finish()
     assert indices(output(tmp_path)) == list(range(40))
     assert num_row_groups(output(tmp_path)) == 8

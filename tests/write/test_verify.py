@@ -40,17 +40,16 @@ def output(tmp_path, shard_set):
     return tmp_path / "out"
 
 
+def verdict(output, shard_set=None):
+    return verify(OutputFolder(output), shard_set, count_samples)
+
+
 def faults(output, shard_set=None):
-    return [
-        (fault.kind, fault.shard, fault.finding)
-        for fault in verify(OutputFolder(output), shard_set, count_samples).faults
-    ]
+    return [(fault.kind, fault.shard, fault.finding) for fault in verdict(output, shard_set).faults]
 
 
 def sentences(output, shard_set=None):
-    return [
-        f"{fault.shard} {fault.sentence}" for fault in verify(OutputFolder(output), shard_set, count_samples).faults
-    ]
+    return [f"{fault.shard} {fault.sentence}" for fault in verdict(output, shard_set).faults]
 
 
 def edit_record(output, name, /, **fields):
@@ -65,10 +64,10 @@ def rewrite(output, name, indices, **options):
 
 
 def test_a_good_run_has_no_faults(output, shard_set):
-    verdict = verify(OutputFolder(output))
-    assert (verdict.faults, verdict.notes) == ([], [])
-    assert (verdict.num_shards, verdict.rows, verdict.captioned, verdict.failed) == (3, 18, 15, {"truncated": 3})
-    assert verify(OutputFolder(output), shard_set, count_samples).faults == []
+    found = verdict(output)
+    assert (found.faults, found.notes) == ([], [])
+    assert (found.num_shards, found.rows, found.captioned, found.failed) == (3, 18, 15, {"truncated": 3})
+    assert faults(output, shard_set) == []
 
 
 @pytest.mark.parametrize(
@@ -78,6 +77,7 @@ def test_a_good_run_has_no_faults(output, shard_set):
         ([0, 1, 2, 3, 3, 4, 5], "has index 3 in row 4: 3 is there twice"),
         ([1, 2, 3, 4, 5], "has index 1 in row 0: 0 is missing"),
         ([0, 1, 2, 4, 3, 5], "has index 4 in row 3: 3 is missing"),
+        ([0, 1, 2, 3, 4], "has 5 rows, and its record says 6"),
     ],
 )
 def test_missing_doubled_and_disordered_rows(output, indices, sentence):
@@ -85,9 +85,16 @@ def test_missing_doubled_and_disordered_rows(output, indices, sentence):
     assert ("wrong rows", "1", sentence) in faults(output)
 
 
-def test_a_missing_last_row(output):
-    rewrite(output, "1", range(N - 1), failed=[2])
-    assert ("wrong rows", "1", "has 5 rows, and its record says 6") in faults(output)
+@pytest.mark.parametrize(
+    ("options", "kind", "sentence"),
+    [
+        ({"shard": "0", "failed": [2]}, "wrong rows", "has rows of shard 0"),
+        ({"failed": [2, 3]}, "wrong counts", "has rows ok 4, truncated 2, and its record says ok 5, truncated 1"),
+    ],
+)
+def test_rows_that_the_record_does_not_say(output, options, kind, sentence):
+    rewrite(output, "1", range(N), **options)
+    assert faults(output) == [(kind, "1", sentence)]
 
 
 def test_rows_over_several_batches(output, monkeypatch):
@@ -95,17 +102,6 @@ def test_rows_over_several_batches(output, monkeypatch):
     assert faults(output) == []
     rewrite(output, "1", [0, 1, 2, 3, 5], failed=[2])
     assert ("wrong rows", "1", "has index 5 in row 4: 4 is missing") in faults(output)
-
-
-def test_rows_of_another_shard(output):
-    rewrite(output, "1", range(N), failed=[2], shard="0")
-    assert faults(output) == [("wrong rows", "1", "has rows of shard 0")]
-
-
-def test_statuses_that_the_record_does_not_say(output):
-    rewrite(output, "1", range(N), failed=[2, 3])
-    expected = "has rows ok 4, truncated 2, and its record says ok 5, truncated 1"
-    assert faults(output) == [("wrong counts", "1", expected)]
 
 
 def test_a_record_that_does_not_add_up(output):
@@ -164,9 +160,9 @@ def test_files_of_no_shard(output):
 def test_failed_shards_are_faults_and_truncated_ones_are_notes(output):
     edit_record(output, "0", status="truncated", error="cut off at byte 9")
     edit_record(output, "1", status="failed", error="is no tar")
-    verdict = verify(OutputFolder(output))
-    assert [(f.kind, f.sentence) for f in verdict.faults] == [("not complete", "is recorded as failed: is no tar")]
-    assert verdict.notes == ["0: the input is truncated (cut off at byte 9); what is whole of it is captioned"]
+    found = verdict(output)
+    assert [(f.kind, f.sentence) for f in found.faults] == [("not complete", "is recorded as failed: is no tar")]
+    assert found.notes == ["0: the input is truncated (cut off at byte 9); what is whole of it is captioned"]
 
 
 def test_a_failed_shard_without_output_is_one_fault(output):
@@ -178,14 +174,14 @@ def test_a_failed_shard_without_output_is_one_fault(output):
 def test_recounting_the_inputs(output, shard_set, tmp_path):
     write_tar(tmp_path / "in" / "0.tar", webdataset_members(N + 1))
     (tmp_path / "in" / "1.tar").write_bytes(b"garbage" * 100)
-    verdict = verify(OutputFolder(output), shard_set, count_samples)
-    assert [(f.kind, f.shard) for f in verdict.faults] == [("changed input", "0"), ("lost input", "1")]
-    assert verdict.faults[0].sentence == (
+    found = verdict(output, shard_set)
+    assert [(f.kind, f.shard) for f in found.faults] == [("changed input", "0"), ("lost input", "1")]
+    assert found.faults[0].sentence == (
         f"has 7 samples in {tmp_path}/in/0.tar, and 6 rows; run again with --redo-changed"
     )
-    assert "cannot be counted again" in verdict.faults[1].sentence
-    assert verdict.notes == [f"0: {tmp_path}/in/0.tar has changed since it was captioned"]
-    assert verify(OutputFolder(output)).faults == []
+    assert "cannot be counted again" in found.faults[1].sentence
+    assert found.notes == [f"0: {tmp_path}/in/0.tar has changed since it was captioned"]
+    assert faults(output) == []
 
 
 def test_inputs_that_no_run_has_had(output, shard_set, tmp_path):
