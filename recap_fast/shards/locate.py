@@ -77,26 +77,30 @@ def parent(url: str) -> str:
 
 
 def _of_value(value: str) -> list[InputFile]:
-    lines = _lines(value[1:]) if value.startswith("@") else [value] if value.strip() else []
     names: list[str] = []
     found: list[tuple[str, str | None]] = []
-    for line in lines:
-        for text in [line] if os.path.lexists(line) else expand_braces(line):
-            address = absolute(text)
-            is_glob = _is_glob(address)
-            for url in _glob(address) if is_glob else [address]:
-                if _is_folder(url):
-                    found += [(below, url) for below in (_remote_files if is_remote(url) else _local_files)(url)]
-                elif is_glob:
-                    found.append((url, None))
-                else:
-                    names.append(url)
+    for address in _addresses(value):
+        is_glob = _is_glob(address)
+        for url in _glob(address) if is_glob else [address]:
+            if _is_folder(url):
+                found += [(below, url) for below in (_remote_files if is_remote(url) else _local_files)(url)]
+            elif is_glob:
+                found.append((url, None))
+            else:
+                names.append(url)
     _check_names(names, value)
     _warn_of_compressed([url for url, _ in found], value)
     # those that are missing among others stay: each is recorded as a shard that failed
     if any(file_kind(url) for url, _ in found) or _any_exists(names):
         found += [(name, None) for name in names]
     return [InputFile(url, kind, value, folder) for url, folder in found if (kind := file_kind(url))]
+
+
+def _addresses(value: str) -> Iterator[str]:
+    """Those that the braces, or the lines of the list, stand for."""
+    for line in _lines(value[1:]) if value.startswith("@") else [value] if value.strip() else []:
+        for text in [line] if os.path.lexists(line) else expand_braces(line):
+            yield absolute(text)
 
 
 def _lines(address: str) -> list[str]:
