@@ -17,7 +17,7 @@ import io
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,9 +29,13 @@ from recap_fast.decode.formats import is_cut
 from recap_fast.decode.gate import Header, RefusedImageError, open_image
 from recap_fast.decode.geometry import Window, crop_window, pad_window, resized_size
 from recap_fast.decode.pillow import PillowDecoder
-from recap_fast.decode.pixels import BatchPixels, HostPixels
+from recap_fast.decode.pixels import HostPixels
 from recap_fast.records import ImageBatch, ImageOutcome, Preprocess
 
+if TYPE_CHECKING:
+    from recap_fast.decode.device_pixels import DevicePixels
+
+BatchPixels: TypeAlias = "HostPixels | DevicePixels"
 _MAX_BATCH = 32
 """Images of one DALI batch. Enough for a GPU, too: DALI's authors report 16 ms for a batch of 256 (NVIDIA/DALI #6366),
 and even at that time for 32 it is ten times as fast as the engine takes images."""
@@ -126,7 +130,7 @@ class DaliDecoder:
         """Decodes a small JPEG: some installations of DALI import, and fail at the first image."""
         out = io.BytesIO()
         Image.new("RGB", (16, 16)).save(out, "JPEG")
-        output, _ = self._run_pipeline([out.getvalue()], [Header("JPEG", "RGB", 16, 16, 1)])
+        output, _ = self._run_pipeline([out.getvalue()], [Header("JPEG", "RGB", 16, 16)])
         pixels = self._begin(1)
         pixels.put_dali([0], output, [0])
         pixels.finish()

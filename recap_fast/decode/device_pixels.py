@@ -15,7 +15,7 @@ from torch.utils.dlpack import from_dlpack
 
 
 class DevicePixels:
-    """See `pixels.BatchPixels`. `device` may be a CPU, too: the same code without streams."""
+    """See `pixels.HostPixels`. `device` may be a CPU, too: the same code without streams."""
 
     def __init__(self, size: int, device: torch.device, stream: torch.cuda.Stream | None, num_images: int) -> None:
         """`stream` is where the copies run, None on a CPU."""
@@ -38,7 +38,7 @@ class DevicePixels:
             self._pixels[list(rows)] = source
 
     def finish(self) -> Tensor:
-        """See `BatchPixels`."""
+        """See `HostPixels`."""
         self._synchronize()
         return self._pixels
 

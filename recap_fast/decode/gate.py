@@ -56,8 +56,6 @@ class Header:
     """Pillow's mode, e.g. 'RGB', 'L', 'CMYK', 'I;16'."""
     width: int
     height: int
-    orientation: int
-    """EXIF orientation, 1 (upright) to 8."""
 
 
 def take_over_pillow_checks() -> None:
@@ -98,7 +96,7 @@ def check_opened(image: Image.Image, name: str, max_image_pixels: int) -> Header
     orientation = read_orientation(image)
     width, height = image.size if orientation < 5 else image.size[::-1]
     _check_size(width, height, max_image_pixels)
-    return Header(name, image.mode, width, height, orientation)
+    return Header(name, image.mode, width, height)
 
 
 def read_orientation(image: Image.Image) -> int:

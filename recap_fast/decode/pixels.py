@@ -4,46 +4,31 @@ DALI fills its output buffers anew in every run and a batch lives longer than th
 """
 
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from recap_fast.records import Pixels
 
-
-class BatchPixels(Protocol):
+class HostPixels:
     """The pixels of one batch while they are put together: uint8 [n, 3, size, size], zero until something is put."""
+
+    def __init__(self, size: int, num_images: int) -> None:
+        self._pixels = np.zeros((num_images, 3, size, size), np.uint8)
 
     def put_dali(self, rows: Sequence[int], output: Any, kept: Sequence[int]) -> None:
         """Copies image `kept[i]` of a DALI run's output, uint8 [m, 3, size, size], to row `rows[i]`.
 
         DALI may take the output's memory back once this has returned.
         """
-
-    def put_host(self, rows: Sequence[int], pixels: NDArray[np.uint8]) -> None:
-        """Copies image i of `pixels`, uint8 [m, 3, size, size], to row `rows[i]`."""
-
-    def finish(self) -> Pixels:
-        """The whole batch, once everything in it is complete. Nothing is put any more."""
-
-
-class HostPixels:
-    """Pixels as a numpy array."""
-
-    def __init__(self, size: int, num_images: int) -> None:
-        self._pixels = np.zeros((num_images, 3, size, size), np.uint8)
-
-    def put_dali(self, rows: Sequence[int], output: Any, kept: Sequence[int]) -> None:
-        """See `BatchPixels`."""
         source = output.as_array()
         for row, index in zip(rows, kept, strict=True):
             self._pixels[row] = source[index]
 
     def put_host(self, rows: Sequence[int], pixels: NDArray[np.uint8]) -> None:
-        """See `BatchPixels`."""
+        """Copies image i of `pixels`, uint8 [m, 3, size, size], to row `rows[i]`."""
         self._pixels[rows] = pixels
 
     def finish(self) -> NDArray[np.uint8]:
-        """See `BatchPixels`."""
+        """The whole batch, once everything in it is complete. Nothing is put any more."""
         return self._pixels

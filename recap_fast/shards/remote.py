@@ -34,8 +34,7 @@ _CLIENT_ERRORS = (("aiohttp", "ClientError"), ("botocore.exceptions", "BotoCoreE
 
 def absolute(address: str) -> str:
     """The one spelling of an address: an absolute local path, or a URL without a slash at its end."""
-    if address.startswith("file://"):
-        address = address.removeprefix("file://")
+    address = address.removeprefix("file://")
     if is_remote(address):
         return address.rstrip("/") if not address.endswith("://") else address
     return os.path.abspath(Path(address).expanduser())  # noqa: PTH100 - resolve() would follow links

@@ -39,14 +39,10 @@ class ShardWriter:
         self._detokenize = detokenize
         self._files = list(kept)
         self._early: set[int] = set()
-        self._next_order = 0
+        self.num_in_order = 0
+        """How many rows are in order: those with the orders 0 to this number less one."""
         self._unwritten: dict[int, Row] = {}
         self._oldest = 0.0
-
-    @property
-    def num_in_order(self) -> int:
-        """How many rows are in order: those with the orders 0 to this number less one."""
-        return self._next_order
 
     def add(self, row: Row) -> int:
         """Takes a finished row; returns how many rows have come into order by it."""
@@ -56,11 +52,11 @@ class ShardWriter:
             self._oldest = time.monotonic()
         self._unwritten[row.order] = row
         self._early.add(row.order)
-        before = self._next_order
-        while self._next_order in self._early:
-            self._early.remove(self._next_order)
-            self._next_order += 1
-        return self._next_order - before
+        before = self.num_in_order
+        while self.num_in_order in self._early:
+            self._early.remove(self.num_in_order)
+            self.num_in_order += 1
+        return self.num_in_order - before
 
     def flush_if_old(self) -> None:
         """Brings rows to disk that have waited for `STRETCH_SECONDS`; call it every now and then."""

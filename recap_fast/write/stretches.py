@@ -46,11 +46,8 @@ def stretch_name(first: int, last: int) -> str:
 
 def stretches(folder: Path) -> list[Stretch]:
     """The stretches in a shard's folder, oldest first; those of shards further down are not among them."""
-    found = []
-    for path in folder.glob("*.parquet"):
-        match = _NAME.fullmatch(path.name)
-        if match:
-            found.append(Stretch(path, int(match["made_ns"]), match["owner"]))
+    matches = ((path, _NAME.fullmatch(path.name)) for path in folder.glob("*.parquet"))
+    found = [Stretch(path, int(match["made_ns"]), match["owner"]) for path, match in matches if match]
     return sorted(found, key=lambda stretch: (stretch.made_ns, stretch.path.name))
 
 

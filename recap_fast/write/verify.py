@@ -59,15 +59,10 @@ class Fault:
     finding: str
 
     @property
-    def remedy(self) -> str | None:
-        """What to do; None where it is enough to run again."""
-        remedy = _REMEDIES.get(self.kind)
-        return remedy and remedy.format(self.shard)
-
-    @property
     def sentence(self) -> str:
-        """The finding and its remedy, without the shard's name."""
-        return f"{self.finding}; {self.remedy}" if self.remedy else self.finding
+        """The finding, and what to do where it is not enough to run again; without the shard's name."""
+        remedy = _REMEDIES.get(self.kind)
+        return f"{self.finding}; {remedy.format(self.shard)}" if remedy else self.finding
 
 
 @dataclass(slots=True)
