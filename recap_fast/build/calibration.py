@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from recap_fast.errors import ConfigError
-from recap_fast.generate.prompt import BOS, QUESTION, Special, find_template
+from recap_fast.generate.prompt import BOS, QUESTION, find_template
 from recap_fast.generate.spec import PromptSpec
 from recap_fast.generate.tokenizer import Tokenizer
 from recap_fast.write.output_folder import OutputFolder
@@ -45,8 +45,7 @@ def make_texts(captions: Sequence[str], prompt: PromptSpec, tokenizer: Tokenizer
     """Conversations that end in these captions, special tokens spelt out; fields of the question are empty."""
     _, template = find_template(prompt.template, tokenizer)
     question = prompt.text.format_map(defaultdict(str))
-    pieces = [p.token if isinstance(p, Special) else p for p in (*template.before, *template.after)]
-    start = first_special(tokenizer, BOS) + "".join(pieces).replace(QUESTION, question)
+    start = "".join((first_special(tokenizer, BOS), *template.before, *template.after)).replace(QUESTION, question)
     return [start + caption for caption in captions]
 
 

@@ -1,9 +1,6 @@
-"""`build-engine --backend tensorrt-llm`: the model part of an engine directory.
+"""`build-engine --backend tensorrt-llm`: the language model is compiled; vision tower and projector run in torch.
 
-    weights.safetensors   vision tower and projector, as in every engine; the torch code runs them
-    tensorrt_llm/         the compiled language model; see manifest.py
-
-Tokenizer and engine.json are written by engine_directory.py, as for every engine.
+These are two parts of an engine directory; engine_directory.py writes the rest, as for every engine.
 """
 
 import logging

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from safetensors import safe_open
 
-from recap_fast.build.checkpoint import Checkpoint, TensorSource
+from recap_fast.build.checkpoint import DTYPES, Checkpoint, TensorSource
 from recap_fast.errors import ConfigError, EngineError
 from recap_fast.generate.layout import EIGHT_BITS, FusedTensor, StoredTensor, stored_tensors
 from recap_fast.generate.ops.linear import quantize_channels
@@ -16,13 +16,8 @@ from recap_fast.generate.spec import Precision
 
 CHUNK_BYTES = 16 << 20
 
-STORED = {
-    torch.float32: "F32",
-    torch.bfloat16: "BF16",
-    torch.float16: "F16",
-    torch.float8_e4m3fn: "F8_E4M3",
-    torch.int8: "I8",
-}
+STORED = {getattr(torch, name): code for code, name in DTYPES.items()}
+STORED |= {torch.float8_e4m3fn: "F8_E4M3", torch.int8: "I8"}
 """What safetensors calls a type."""
 OnProgress = Callable[[int, int], None]
 """Called with bytes done and bytes in all."""

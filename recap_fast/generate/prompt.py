@@ -32,27 +32,23 @@ LLAVA_SYSTEM = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Special:
+class Special(str):
     """A special token of a template."""
 
-    token: str
-
-
-Piece = str | Special
+    __slots__ = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Template:
     """A conversation of one turn around an image: BOS, `before`, image, `after`."""
 
-    before: tuple[Piece, ...]
-    after: tuple[Piece, ...]
+    before: tuple[str, ...]
+    after: tuple[str, ...]
     stop_tokens: tuple[str, ...]
     """Special tokens that end the answer, as far as the vocabulary has them."""
 
 
-def _header(role: str) -> tuple[Piece, ...]:
+def _header(role: str) -> tuple[str, ...]:
     return Special("<|start_header_id|>"), role, Special("<|end_header_id|>"), "\n\n"
 
 
@@ -87,7 +83,7 @@ def find_template(name: str, tokenizer: Tokenizer) -> tuple[str, Template]:
     if name not in TEMPLATES:
         raise ConfigError(f"There is no template '{name}'. Known templates: {', '.join(TEMPLATES)}.")
     template = TEMPLATES[name]
-    wanted = [p.token for p in (*template.before, *template.after) if isinstance(p, Special)]
+    wanted = [p for p in (*template.before, *template.after) if isinstance(p, Special)]
     missing = [token for token in dict.fromkeys(wanted) if tokenizer.special_id(token) is None]
     if missing:
         raise ConfigError(
@@ -183,11 +179,11 @@ class PromptEncoder:
         question = "".join(literal + (values.get(name, "") if name else "") for literal, name in self._parts)
         return self._encode(self._template.after, question)
 
-    def _encode(self, pieces: tuple[Piece, ...], question: str) -> NDArray[np.int32]:
+    def _encode(self, pieces: tuple[str, ...], question: str) -> NDArray[np.int32]:
         rows: list[NDArray[np.int32]] = []
         for i, piece in enumerate(pieces):
             if isinstance(piece, Special):
-                rows.append(np.array([self._tokenizer.special_id(piece.token)], np.int32))
+                rows.append(np.array([self._tokenizer.special_id(piece)], np.int32))
             else:
                 text = piece.replace(QUESTION, question)
                 is_first = i == 0 and pieces is self._template.before

@@ -16,11 +16,11 @@ def model_dtype(spec: EngineSpec, device: torch.device) -> torch.dtype:
 
     That is bfloat16 in 8-bit engines, or float32 on a CPU without instructions for bfloat16.
     """
-    if spec.precision not in ("fp8", "int8"):
-        dtype: torch.dtype = getattr(torch, spec.precision)
-        return dtype
-    has_bfloat16 = device.type == "cuda" or torch.ops.mkldnn._is_mkldnn_bf16_supported()
-    return torch.bfloat16 if has_bfloat16 else torch.float32
+    is_8_bits = spec.precision != spec.compute_precision
+    if is_8_bits and device.type == "cpu" and not torch.ops.mkldnn._is_mkldnn_bf16_supported():
+        return torch.float32
+    dtype: torch.dtype = getattr(torch, spec.compute_precision)
+    return dtype
 
 
 def load_weights(path: Path, spec: EngineSpec, device: torch.device) -> dict[str, Tensor]:

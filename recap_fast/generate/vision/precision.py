@@ -1,12 +1,6 @@
 """Which precisions a device has. What it is able to is data, so that all of this is known of cards that are not here.
 
-Every device has float32 and float16. On a GPU the others go by its compute capability:
-
-    bfloat16  8.0  matrix units of Ampere
-    int8      8.0  `torch._int_mm` has been there since Turing (7.5), but what is not in 8 bits is bfloat16
-    fp8       8.9  matrix units of Ada and Hopper
-
-A CPU computes in all of them, and where it lacks the instructions it is slow.
+Every device has float32 and float16. A CPU computes in all of them, and where it lacks the instructions it is slow.
 """
 
 import platform
@@ -18,7 +12,12 @@ import torch
 from recap_fast.errors import ConfigError
 from recap_fast.generate.spec import KVPrecision, Precision
 
-MIN_CAPABILITY: dict[Precision, tuple[int, int]] = {"bfloat16": (8, 0), "int8": (8, 0), "fp8": (8, 9)}
+MIN_CAPABILITY: dict[Precision, tuple[int, int]] = {
+    "bfloat16": (8, 0),  # matrix units of Ampere
+    "int8": (8, 0),  # `torch._int_mm` has been there since Turing (7.5), but what is not in 8 bits is bfloat16
+    "fp8": (8, 9),  # matrix units of Ada and Hopper
+}
+"""Of a GPU, for what not all have."""
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 
 
