@@ -64,32 +64,3 @@ class Channel(Generic[T]):
         """Whether `take` will give nothing any more."""
         with self._changed:
             return self._cancelled or (self._closed and not self._items)
-
-
-class Window:
-    """Bounds how many things are on their way, from `enter` to `leave`."""
-
-    def __init__(self, size: int):
-        self._free = size
-        self._changed = threading.Condition()
-        self._cancelled = False
-
-    def enter(self) -> bool:
-        """Waits for a free place and takes it; False where the window is cancelled."""
-        with self._changed:
-            self._changed.wait_for(lambda: self._cancelled or self._free > 0)
-            if not self._cancelled:
-                self._free -= 1
-            return not self._cancelled
-
-    def leave(self, count: int) -> None:
-        """Frees places."""
-        with self._changed:
-            self._free += count
-            self._changed.notify_all()
-
-    def cancel(self) -> None:
-        """Lets whoever waits go on, without a place."""
-        with self._changed:
-            self._cancelled = True
-            self._changed.notify_all()

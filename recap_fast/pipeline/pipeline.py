@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 
 from recap_fast.captioner.captioner import Captioner
-from recap_fast.pipeline.channel import Channel, Window
+from recap_fast.pipeline.channel import Channel
 from recap_fast.pipeline.counters import RunCounters
 from recap_fast.pipeline.decoding import DECODE_BATCH, Decoding
 from recap_fast.pipeline.generating import Generating
@@ -35,11 +35,12 @@ class Pipeline:
         window: int = 1024,
     ):
         """`limit`: stop after so many samples. `window`: samples read and not yet written in order, at most."""
-        self._window = Window(window)
+        self._window: Channel[None] = Channel(window)
+        """An item for each sample that was read and is not yet written in order."""
         self._samples: Channel[Row] = Channel(4 * DECODE_BATCH)
         self._ready: Channel[tuple[Row, Request]] = Channel(2 * DECODE_BATCH)
         self._rows: Channel[Row | EndOfShard] = Channel(4 * DECODE_BATCH)
-        self._assembly = Assembly(ledger, captioner.detokenize, self._window.leave, counters.finish_shard)
+        self._assembly = Assembly(ledger, captioner.detokenize, self._window.take, counters.finish_shard)
         spend = self._assembly.spend
         self.reading = Reading(open_shard, self._assembly, counters, self._window, self._samples, self._rows, limit)
         self.decoding = Decoding(captioner, counters, spend, self._samples, self._ready, self._rows)

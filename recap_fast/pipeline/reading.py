@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
 
 from recap_fast.errors import RecapError, StoppedError
-from recap_fast.pipeline.channel import Channel, Window
+from recap_fast.pipeline.channel import Channel
 from recap_fast.pipeline.counters import RunCounters
 from recap_fast.records import Row, Shard
 from recap_fast.shards.reader import ShardReader
@@ -25,7 +25,7 @@ class Reading:
         open_shard: OpenShard,
         assembly: Assembly,
         counters: RunCounters,
-        window: Window,
+        window: Channel[None],
         samples: Channel[Row],
         rows: "Channel[Row | EndOfShard]",
         limit: int | None,
@@ -69,7 +69,7 @@ class Reading:
 
     def _send(self, row: Row) -> bool:
         """Sends a row on its way; False where the run is stopping."""
-        if not self._window.enter():
+        if not self._window.put(None):
             return False
         self.num_read += 1
         return self._samples.put(row)

@@ -53,7 +53,7 @@ class Assembly:
         self,
         ledger: Ledger,
         detokenize: Detokenize,
-        on_order: Callable[[int], None],
+        on_order: Callable[[int], object],
         on_report: Callable[[], None],
     ):
         """`on_order` is told how many rows have come into order, so that they no longer wait for others.
