@@ -114,7 +114,7 @@ def test_a_full_disk_stops_the_run_with_the_systems_words(tmp_path, monkeypatch)
         raise OSError(28, "No space left on device", "00000.parquet")
 
     with monkeypatch.context() as patch:
-        patch.setattr(shard_writer.atomic, "replace", full)
+        patch.setattr("os.fsync", full)
         with pytest.raises(OSError, match=r"No space left on device: '00000.parquet'"):
             guarded(run.run)
     assert not (tmp_path / "out" / "manifests").exists()
