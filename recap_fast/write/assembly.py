@@ -21,19 +21,6 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class OpenShard:
-    """A shard with rows on their way."""
-
-    shard: Shard
-    identity: Identity
-    writer: ShardWriter
-    started: float
-    """By time.monotonic()."""
-    seconds: dict[str, float] = field(default_factory=lambda: defaultdict(float))
-    """By stage, this shard's share of the work so far."""
-
-
-@dataclass(frozen=True, slots=True)
 class EndOfShard:
     """No more samples of this shard will come."""
 
@@ -44,6 +31,21 @@ class EndOfShard:
     """Whether the reader came to its end; not so where the run stops before it."""
     problem: str | None
     """Why not all of the input could be read."""
+
+
+@dataclass(slots=True)
+class OpenShard:
+    """A shard with rows on their way."""
+
+    shard: Shard
+    identity: Identity
+    writer: ShardWriter
+    started: float
+    """By time.monotonic()."""
+    seconds: dict[str, float] = field(default_factory=lambda: defaultdict(float))
+    """By stage, this shard's share of the work so far."""
+    end: EndOfShard | None = None
+    """Once the reader has come to it."""
 
 
 class Assembly:
@@ -63,7 +65,6 @@ class Assembly:
         self._ledger, self._detokenize = ledger, detokenize
         self._on_order, self._on_report = on_order, on_report
         self._opened: dict[str, OpenShard] = {}
-        self._ended: dict[str, EndOfShard] = {}
         self.reports: list[ShardReport] = []
         """One for each shard that ended, failed and interrupted ones included."""
 
@@ -97,7 +98,7 @@ class Assembly:
             self._ledger.commit(report)
             self._note(report)
             return
-        self._ended[name] = end
+        self._opened[name].end = end
         self._finish_if_due(name)
 
     def flush_old(self) -> None:
@@ -113,10 +114,11 @@ class Assembly:
         self._opened.clear()
 
     def _finish_if_due(self, name: str) -> None:
-        end, opened = self._ended.get(name), self._opened[name]
+        opened = self._opened[name]
+        end = opened.end
         if end is None or not end.whole or end.total != opened.writer.num_in_order:
             return
-        del self._opened[name], self._ended[name]
+        del self._opened[name]
         start = time.monotonic()
         try:
             report = opened.writer.finish()

@@ -14,6 +14,7 @@ from recap_fast.decode.pillow import PillowDecoder, decode_rgb, preprocess_image
 from recap_fast.records import Preprocess
 
 LIMIT = 10**8
+SIDES = st.integers(2, 150)
 ODD_SIZES = [
     (512, 384),
     (384, 512),
@@ -74,13 +75,7 @@ def test_pixels_equal_those_of_transformers(size, preprocess):
     np.testing.assert_array_equal(preprocess_image(image, preprocess).transpose(2, 0, 1), expected)
 
 
-@given(
-    st.integers(2, 150),
-    st.integers(2, 150),
-    st.sampled_from([28, 112, 113]),
-    st.sampled_from(["pad", "crop"]),
-    st.data(),
-)
+@given(SIDES, SIDES, st.sampled_from([28, 112, 113]), st.sampled_from(["pad", "crop"]), st.data())
 def test_pixels_equal_the_recipe_at_any_size_and_strip(width, height, size, mode, data):
     image = noise(width, height)
     preprocess = Preprocess(size, mode, MEAN, STD)

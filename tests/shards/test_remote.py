@@ -68,6 +68,11 @@ def dropping(memory, monkeypatch, *, after, times, seekable=True):
     return opened
 
 
+def claim_size(memory, monkeypatch, size):
+    real = type(memory).info
+    monkeypatch.setattr(type(memory), "info", lambda self, path, **_: {**real(self, path), "size": size})
+
+
 def test_a_remote_tar_is_read_and_its_spool_is_gone(tmp_path, monkeypatch):
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     with open_shard(Shard("0", "memory://b/0.tar", "tar")) as reader:
@@ -96,8 +101,7 @@ def test_it_gives_up_where_nothing_comes(memory, monkeypatch):
 
 
 def test_an_early_end_is_noticed(memory, monkeypatch):
-    real = type(memory).info
-    monkeypatch.setattr(type(memory), "info", lambda self, path, **o: {**real(self, path), "size": len(CONTENT) + 1})
+    claim_size(memory, monkeypatch, len(CONTENT) + 1)
     with pytest.raises(ShardError, match=f"the connection ended after {len(CONTENT):,} bytes"):
         spool("memory://b/0.tar")
 
@@ -149,8 +153,7 @@ def test_large_disks_keep_a_gibibyte_free(monkeypatch):
 
 def test_a_file_of_unknown_size_stops_before_the_disk_is_full(memory, monkeypatch, tmp_path):
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    real = type(memory).info
-    monkeypatch.setattr(type(memory), "info", lambda self, path, **o: {**real(self, path), "size": None})
+    claim_size(memory, monkeypatch, None)
     set_free(monkeypatch, 50_000, 50_000, 10_999)
     with pytest.raises(ShardError, match=r"it takes 1,000 bytes more, 10,999 are free .* set TMPDIR"):
         spool("memory://b/0.tar")
