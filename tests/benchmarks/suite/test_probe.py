@@ -21,11 +21,11 @@ from suite import probe
 from suite.setting import Setting
 
 def first(probe, found): probe.add("first", "1")
-def hangs(probe, found): time.sleep(600)
+def hangs(probe, found): time.sleep(10**6)
 def last(probe, found): probe.add("last", "3")
 
 sys.modules["suite.stages.fake"] = types.SimpleNamespace(first=first, hangs=hangs, last=last)
-probe.STAGES = {"first": ("fake", 60.0), "hangs": ("fake", 0.05), "last": ("fake", 60.0)}
+probe.STAGES = {"first": ("fake", 60.0), "hangs": ("fake", 2.0), "last": ("fake", 60.0)}
 probe.run(Setting(device="cpu", size="tiny", work=Path(sys.argv[1])))
 """
 
