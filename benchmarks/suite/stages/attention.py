@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from recap_fast.generate.ops import plain
-from recap_fast.generate.torch_backend.llama import _read
+from recap_fast.generate.torch_backend.llama import read_slots
 from recap_fast.generate.torch_backend.step import ATTENTION
 from suite import ops as ops_part
 from suite.probe import Probe
@@ -102,7 +102,7 @@ def prefill(probe: Probe, found: dict[str, Any]) -> None:
         cache = torch.randn(shape, device=probe.device, dtype=torch.bfloat16).to(dtype)
 
         def attend(cache: Tensor = cache) -> Tensor:
-            keys, values = _read(cache, chosen, PREFIX + length).to(q.dtype)
+            keys, values = read_slots(cache, chosen, PREFIX + length).to(q.dtype)
             queries = q.view(images, length, heads, width).transpose(1, 2)
             return torch.cat([plain.prefill_attention(queries, keys, values).flatten(0, 1), rest])
 

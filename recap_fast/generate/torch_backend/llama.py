@@ -159,8 +159,7 @@ class _Layer:
 
     def _attend_prefill(self, q_RHE: Tensor, cache: Tensor, prefill: Prefill) -> Tensor:
         n, end = len(prefill.slots), prefill.start + prefill.length
-        held = cache.view(torch.uint8) if cache.dtype == torch.float8_e4m3fn else cache  # as in `_select`
-        keys, values = held[:, prefill.slots, :, :end].view(cache.dtype).to(q_RHE.dtype)
+        keys, values = read_slots(cache, prefill.slots, end).to(q_RHE.dtype)
         queries = q_RHE.view(n, prefill.length, *q_RHE.shape[1:]).transpose(1, 2)
         return plain.prefill_attention(queries, keys, values).flatten(0, 1)
 
@@ -175,3 +174,9 @@ def _select(x: Activation, rows: Tensor) -> Activation:
     if isinstance(x, Tensor):
         return x[rows]
     return Quantized(x.values.view(torch.uint8)[rows].view(x.values.dtype), x.scale[rows])
+
+
+def read_slots(cache: Tensor, slots: Tensor, end: int) -> Tensor:
+    """Keys and values of these slots up to a position: [2, n, K, end, E]."""
+    held = cache.view(torch.uint8) if cache.dtype == torch.float8_e4m3fn else cache  # as in `_select`
+    return held[:, slots, :, :end].view(cache.dtype)
