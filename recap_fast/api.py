@@ -3,13 +3,14 @@
 They return results, and write nothing to the terminal unless asked; what cannot be used raises ConfigError.
 """
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal, Unpack
 
 from recap_fast.launch.config import RunConfig, RunOptions
 from recap_fast.launch.execute import run as launch
-from recap_fast.launch.reporter import Reporter
+from recap_fast.launch.reporter import Reporter, ReporterHandler
 from recap_fast.launch.result import RunResult
 from recap_fast.records import Columns
 from recap_fast.shards.expand import expand
@@ -36,7 +37,13 @@ def run(
     written; what is finished by then stays.
     """
     given = {"engine": Path(engine), "shards": _patterns(shards), "output": Path(output), **options}
-    return launch(RunConfig.of(given), Reporter(log_format))
+    reporter, logger = Reporter(log_format), logging.getLogger("recap_fast")
+    handler = ReporterHandler(reporter) if log_format else logging.NullHandler()
+    logger.addHandler(handler)
+    try:
+        return launch(RunConfig.of(given), reporter)
+    finally:
+        logger.removeHandler(handler)
 
 
 def verify(output: str | Path, shards: Patterns = (), *, image_column: str | None = None) -> Verdict:

@@ -11,17 +11,18 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Self, Unpack
+from typing import Any, Self, Unpack
 
 import numpy as np
 from numpy.typing import NDArray
 
 from recap_fast.captioner.config import CaptionConfig, CaptionOptions
-from recap_fast.captioner.images import ImageInput, decode_images
-from recap_fast.captioner.stream import SharedEngine, Stream
+from recap_fast.captioner.images import ImageInput, check_image, decode_images, refuse_single
+from recap_fast.captioner.stream import CLOSED, SharedEngine, Stream
 from recap_fast.decode.decoder import make_decoder
 from recap_fast.generate.engine import Engine, Statistics
 from recap_fast.generate.prepared import PreparedEngine
+from recap_fast.generate.prompt import FIELDS
 from recap_fast.records import FinishReason, Pixels, Request, Row, Sample
 
 Fields = Mapping[str, str | None]
@@ -73,7 +74,8 @@ class Captioner:
     def open(cls, engine: str | Path, **options: Unpack[CaptionOptions]) -> Self:
         """Opens an engine directory that `build-engine` made, with the options of `recap-fast run`.
 
-        Raises ConfigError for what cannot be used: the directory, an option, the device.
+        Raises ConfigError for what cannot be used: the directory, an option, the device. From then on Pillow has no
+        limit of pixels in this process: `max_image_pixels` is the limit.
         """
         captioner = cls(CaptionConfig.of({"engine": Path(engine), **options}))
         try:
@@ -105,10 +107,18 @@ class Captioner:
         """Captions images as they come, however many, and yields a row for each, in their order.
 
         An image is a path, the bytes of a file, an image of Pillow's, or an array uint8 [height, width, 3]. `fields`
-        has the values for each image's prompt, such as {"org_caption": "a cat"}. A bad image is a row with a status
-        and an error. Raises TypeError for what is no image, ValueError for fewer or more fields than images, and
-        EngineError where the device fails.
+        has the values for each image's prompt, such as {"org_caption": "a cat"}. Another thread reads both, up to 32
+        images at a time and ahead of the engine. A bad image is a row with a status and an error. A stream that is
+        left before its end leaves captions in the engine, which the next steps finish.
+
+        Raises TypeError for what is no image, ValueError for fewer or more fields than images, what the iterators
+        raise, each behind the rows of the images before; and EngineError where the device fails.
         """
+        refuse_single(images)
+        if isinstance(fields, Mapping | str):
+            raise TypeError(
+                "fields is one: give a list with the fields of each image, such as [{'org_caption': 'a cat'}]."
+            )
         stream: Stream[tuple[int, ImageInput, Fields]] = Stream(self._open_engine(), self._prepare)
         return (row for rows in stream.run(_numbered(images, fields)) for row in self._captions(rows))
 
@@ -135,17 +145,18 @@ class Captioner:
     def close(self) -> None:
         """Frees the device's memory and the decoder's threads."""
         if self._shared is not None:
-            self._shared.engine.close()
+            self._shared.close()
             self._shared = None
         self.decoder.close()
 
     def _open_engine(self) -> SharedEngine:
         if self._shared is None:
-            raise RuntimeError("The captioner is closed: open one with Captioner.open(engine).")
+            raise RuntimeError(CLOSED)
         return self._shared
 
     def _prepare(self, batch: Sequence[tuple[int, ImageInput, Fields]]) -> list[tuple[Row, Request | None]]:
-        """Decodes images and makes their requests."""
+        """Decodes images and makes their requests. Raises RuntimeError after `close`."""
+        self._open_engine()
         images = [image for _, image, _ in batch]
         with self._decoding:  # a decoder is for one thread
             decoded = decode_images(images, self.decoder, self.prepared.spec.preprocess, self.config.max_image_pixels)
@@ -197,13 +208,20 @@ def _gpu_for_decoding(config: CaptionConfig) -> int | None:
 def _numbered(
     images: Iterable[ImageInput], fields: Iterable[Fields] | None
 ) -> Iterator[tuple[int, ImageInput, Fields]]:
-    if isinstance(images, str | bytes | Path):
-        raise TypeError(f"images is one {type(images).__name__}: give a list, such as [image].")
+    """Images with their numbers and fields. Raises TypeError and ValueError for what a caller got wrong."""
     if fields is None:
-        yield from ((index, image, {}) for index, image in enumerate(images))
+        yield from ((index, check_image(image), {}) for index, image in enumerate(images))
         return
-    end = object()
+    end: Any = object()
     for index, (image, values) in enumerate(itertools.zip_longest(images, fields, fillvalue=end)):
         if image is end or values is end:
-            raise ValueError(f"There are {'fewer' if image is end else 'more'} images than fields: {index} of one.")
-        yield index, image, values  # type: ignore[misc]
+            raise ValueError(
+                f"There are {index} {'images and more fields' if image is end else 'fields and more images'}."
+            )
+        if not isinstance(values, Mapping) or not all(isinstance(v, str | None) for v in values.values()):
+            raise TypeError(
+                f"The fields of image {index} are {values!r}: give texts by name, {{'org_caption': 'a cat'}}."
+            )
+        if unknown := values.keys() - set(FIELDS):
+            raise ValueError(f"There is no field {min(unknown)!r}: there are {', '.join(FIELDS)}.")
+        yield index, check_image(image), values

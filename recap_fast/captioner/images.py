@@ -1,6 +1,7 @@
 """What a caller may give as an image, and how it becomes pixels: encoded ones by the decoder, opened ones by Pillow."""
 
-from collections.abc import Sequence
+import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -20,42 +21,64 @@ Decoded: TypeAlias = "tuple[Pixels | None, ImageOutcome]"
 """Pixels uint8 [3, size, size], or None for an image that has no caption; and what became of it."""
 
 
-def decode_images(
-    images: Sequence[ImageInput], decoder: ImageDecoder, preprocess: Preprocess, max_image_pixels: int
-) -> list[Decoded]:
-    """Decodes each image. Raises TypeError for what is no image at all."""
-    found: list[Decoded | None] = [None] * len(images)
-    encoded: dict[int, bytes] = {}
-    for i, image in enumerate(images):
-        if isinstance(image, str | Path):
-            try:
-                encoded[i] = Path(image).read_bytes()
-            except OSError as error:
-                found[i] = None, ImageOutcome(status=UNREADABLE, error=f"{image} cannot be read: {error.strerror}")
-        elif isinstance(image, bytes | bytearray | memoryview):
-            encoded[i] = bytes(image)
-        else:
-            found[i] = _convert(image, preprocess, max_image_pixels)
-    batch = decoder.decode(list(encoded.values()))
-    for i, pixels, outcome in zip(encoded, batch.pixels, batch.outcomes, strict=True):
-        found[i] = pixels if outcome.status == OK else None, outcome
-    return [each for each in found if each is not None]
+def refuse_single(images: Any) -> None:
+    """Raises TypeError where the images are one image instead of several."""
+    is_array = isinstance(images, np.ndarray) and images.ndim < 4
+    if is_array or isinstance(images, str | bytes | bytearray | memoryview | Path | Mapping) or _is_pillow(images):
+        raise TypeError(f"images is one {type(images).__name__}: give a list, such as [image].")
 
 
-def _convert(image: Any, preprocess: Preprocess, max_image_pixels: int) -> Decoded:
-    from PIL import Image
-
-    from recap_fast.decode.pillow import preprocess_opened
-
+def check_image(image: Any) -> ImageInput:
+    """The image, an array as a copy: its buffer may be used again. Raises TypeError for what is none."""
     if isinstance(image, np.ndarray):
         if image.dtype != np.uint8 or not (image.ndim == 2 or (image.ndim == 3 and image.shape[2] == 3)):
             raise TypeError(
                 f"An image is an array of {image.dtype} {list(image.shape)}: give uint8 [height, width, 3] or "
                 "[height, width]."
             )
-        image = Image.fromarray(np.ascontiguousarray(image))
-    if not isinstance(image, Image.Image):
+        return np.array(image)
+    if isinstance(image, bytearray | memoryview):
+        return bytes(image)
+    if not isinstance(image, str | Path | bytes) and not _is_pillow(image):
         raise TypeError(
             f"An image is a {type(image).__name__}: give a path, bytes, an image of Pillow's or an array of uint8."
         )
-    return preprocess_opened(image, preprocess, max_image_pixels)
+    checked: ImageInput = image
+    return checked
+
+
+def decode_images(
+    images: Sequence[ImageInput], decoder: ImageDecoder, preprocess: Preprocess, max_image_pixels: int
+) -> list[Decoded]:
+    """Decodes each image."""
+    found: list[Decoded | None] = [None] * len(images)
+    encoded: dict[int, bytes] = {}
+    for i, image in enumerate(images):
+        if isinstance(image, str | Path):
+            try:
+                encoded[i] = Path(image).read_bytes()
+            except (OSError, ValueError) as error:  # ValueError: a zero byte or half a character in the path
+                reason = error.strerror if isinstance(error, OSError) else error
+                found[i] = None, ImageOutcome(status=UNREADABLE, error=f"{str(image)!r} cannot be read: {reason}")
+        elif isinstance(image, bytes):
+            encoded[i] = image
+        else:
+            found[i] = _preprocess(image, preprocess, max_image_pixels)
+    batch = decoder.decode(list(encoded.values()))
+    for i, pixels, outcome in zip(encoded, batch.pixels, batch.outcomes, strict=True):
+        found[i] = pixels if outcome.status == OK else None, outcome
+    return [each for each in found if each is not None]
+
+
+def _is_pillow(image: Any) -> bool:
+    pillow = sys.modules.get("PIL.Image")  # what made an image of Pillow's has loaded it
+    return pillow is not None and isinstance(image, pillow.Image)
+
+
+def _preprocess(image: "PillowImage | NDArray[np.uint8]", preprocess: Preprocess, max_image_pixels: int) -> Decoded:
+    from PIL import Image
+
+    from recap_fast.decode.pillow import preprocess_opened
+
+    opened = Image.fromarray(image) if isinstance(image, np.ndarray) else image
+    return preprocess_opened(opened, preprocess, max_image_pixels)

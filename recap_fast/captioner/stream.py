@@ -1,47 +1,67 @@
 """Keeps an engine full for whoever captions with it: rows come out in the order in which their images went in.
 
-Several threads may do so at once. Each puts its requests into the same engine, and whoever steps it hands out what
-ended, also to the others.
+Several threads may do so at once. Each puts its requests into the same engine, and what a step ends is handed out to
+whom it belongs, whoever asked for the step.
 """
 
-import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
 from typing import Generic, TypeVar
 
+from recap_fast.errors import EngineError
 from recap_fast.generate.engine import Engine
 from recap_fast.records import Completion, Request, Row
 
-READ_BATCH = 32
-"""Images decoded at once."""
+FIRST_BATCH, READ_BATCH = 4, 32
+"""Images read and decoded at once: few at first, so that the engine has something to do early."""
 READ_AHEAD = 2
-"""Batches that are being decoded while the engine works."""
+"""Batches that are read and decoded while the engine works."""
+CLOSED = "The captioner is not open: open one with Captioner.open(engine)."
 T = TypeVar("T")
 
 
 class SharedEngine:
-    """An engine that several threads use."""
+    """An engine that several threads use. It steps in a thread of its own: Ctrl-C ends the waiting, never a step."""
 
     def __init__(self, engine: Engine):
-        self.engine = engine
-        self._lock = threading.Lock()
+        self.engine, self.num_slots = engine, engine.free_slots
+        self._thread = ThreadPoolExecutor(1, "recap-step")
         self._owners: dict[int, dict[int, Completion]] = {}
+        self._broken: BaseException | None = None
+        self._is_closed = False
 
     def step(self, waiting: deque[Request], done: dict[int, Completion]) -> None:
         """Hands over as many waiting requests as there is room for, and moves all captions on by one token.
 
-        Completions go into the `done` of whoever handed over their request. Raises EngineError.
+        Completions go into the `done` of whoever handed over their request. Raises EngineError once the engine has
+        failed, for every caller from then on, and RuntimeError after `close`.
         """
-        with self._lock:
+        if self._is_closed:
+            raise RuntimeError(CLOSED)
+        self._thread.submit(self._step, waiting, done).result()
+
+    def close(self) -> None:
+        """Waits for the step that runs, and closes the engine."""
+        self._is_closed = True
+        self._thread.shutdown()
+        self.engine.close()
+
+    def _step(self, waiting: deque[Request], done: dict[int, Completion]) -> None:
+        if self._broken is not None:
+            raise EngineError(f"The engine has failed before, open it again: {self._broken}") from self._broken
+        try:
             if room := min(self.engine.free_slots, len(waiting)):
                 joining = [waiting.popleft() for _ in range(room)]
-                self.engine.submit(joining)
                 self._owners.update({request.id: done for request in joining})
+                self.engine.submit(joining)
             if self._owners:
                 for completion in self.engine.step():
                     self._owners.pop(completion.id)[completion.id] = completion
+        except BaseException as error:
+            self._broken = error
+            raise
 
 
 class Stream(Generic[T]):
@@ -50,46 +70,74 @@ class Stream(Generic[T]):
     def __init__(self, engine: SharedEngine, prepare: Callable[[Sequence[T]], list[tuple[Row, Request | None]]]):
         """`prepare` makes a row of each of some images, and a request of each that can be captioned."""
         self._engine, self._prepare = engine, prepare
-        self._preparing: deque[Future[list[tuple[Row, Request | None]]]] = deque()
+        self._preparing: deque[tuple[Future[None], Future[list[tuple[Row, Request | None]]]]] = deque()
+        """Batches that are being read, and then prepared."""
+        self._size, self._window = FIRST_BATCH, 4 * engine.num_slots + READ_BATCH
+        self._has_ended = self._has_failed = False
+        self._error: BaseException | None = None
+        """What the images' iterator failed with: it is raised behind the rows of those before."""
         self._waiting: deque[Request] = deque()
         self._rows: deque[tuple[Row, int | None]] = deque()
         """Rows that are not given out yet, in order, with the id of the request that they wait for."""
         self._done: dict[int, Completion] = {}
 
     def run(self, images: Iterator[T]) -> Iterator[list[Row]]:
-        """Yields finished rows, some at a time, in order; `images` are read no further ahead than the engine needs."""
-        window = 4 * self._engine.engine.free_slots + READ_BATCH
-        with ThreadPoolExecutor(1, "recap-prepare") as pool:
+        """Yields finished rows, some at a time, in order. `images` are read in another thread, a little ahead."""
+        pool = ThreadPoolExecutor(1, "recap-prepare")
+        try:
             while True:
-                while len(self._preparing) < READ_AHEAD and len(self._rows) < window:
-                    if not (batch := list(islice(images, READ_BATCH))):
-                        break
-                    self._preparing.append(pool.submit(self._prepare, batch))
+                self._read_ahead(pool, images)
                 self._collect()
-                if self._waiting or any(number not in self._done for _, number in self._rows if number is not None):
+                if any(number not in self._done for _, number in self._rows if number is not None):
                     self._engine.step(self._waiting, self._done)
                 if finished := self._finished():
                     yield finished
                 if not self._rows and not self._preparing:
+                    if self._error is not None:
+                        raise self._error
                     return
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)  # the iterator may be waiting for long
+
+    def _read_ahead(self, pool: ThreadPoolExecutor, images: Iterator[T]) -> None:
+        while (
+            not self._has_ended
+            and len(self._preparing) < READ_AHEAD
+            and len(self._rows) < self._window
+            and len(self._waiting) < 2 * READ_BATCH
+        ):
+            batch: list[T] = []
+            reading = pool.submit(self._read, images, self._size, batch)
+            self._preparing.append((reading, pool.submit(lambda batch: self._prepare(batch) if batch else [], batch)))
+            self._size = min(2 * self._size, READ_BATCH)
+
+    def _read(self, images: Iterator[T], size: int, batch: list[T]) -> None:
+        """Fills a batch, as far as the images go."""
+        if self._has_ended or self._has_failed:
+            return
+        self._has_failed = True
+        for image in islice(images, size):
+            batch.append(image)  # noqa: PERF402 - those before an error stay
+        self._has_failed = False
+        self._has_ended = len(batch) < size
 
     def _collect(self) -> None:
         """Takes the batches that are decoded; waits for one where the engine has nothing of ours to do."""
-        while self._preparing and (self._preparing[0].done() or not self._rows):
-            for row, request in self._preparing.popleft().result():
+        while self._preparing and (self._preparing[0][1].done() or not self._rows):
+            reading, preparing = self._preparing.popleft()
+            for row, request in preparing.result():
                 self._rows.append((row, None if request is None else request.id))
                 if request is not None:
                     self._waiting.append(request)
+            if (error := reading.exception()) is not None:
+                self._error, self._has_ended = error, True
 
     def _finished(self) -> list[Row]:
         """Takes the rows at the head that have their completion, or need none."""
         finished = []
-        while self._rows:
-            row, number = self._rows[0]
+        while self._rows and ((number := self._rows[0][1]) is None or number in self._done):
+            row, _ = self._rows.popleft()
             if number is not None:
-                if number not in self._done:
-                    break
                 row.complete(self._done.pop(number))
             finished.append(row)
-            self._rows.popleft()
         return finished

@@ -19,10 +19,16 @@ def verify(output: Path, shards: tuple[str, ...], image_column: str | None) -> N
 
     Exit codes: 0 proven; 4 a gap was found, each is named.
     """
-    from recap_fast.api import verify as check
+    from recap_fast.records import Columns
+    from recap_fast.shards.expand import expand
+    from recap_fast.shards.reader import count_samples
+    from recap_fast.write.output_folder import OutputFolder
+    from recap_fast.write.verify import verify as check
 
+    columns = Columns(image=image_column)
+    inputs = expand(shards, columns) if shards else None
     with quiet():  # `run` gave its warnings when it read the same inputs
-        verdict = check(output, shards, image_column=image_column)
+        verdict = check(OutputFolder(output), inputs, lambda shard: count_samples(shard, columns))
     failed = ", ".join(f"{count:,} {status}" for status, count in verdict.failed.most_common())
     click.echo(f"shards     {verdict.num_shards:,}")
     click.echo(f"rows       {verdict.rows:,}")

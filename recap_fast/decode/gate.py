@@ -116,9 +116,12 @@ def read_orientation(image: Image.Image) -> int:
 def damaged(
     name: str, data: bytes, error: BaseException, width: int | None = None, height: int | None = None
 ) -> RefusedImageError:
-    """The refusal of an image of format `name` that Pillow failed on: truncated without its end, else corrupt."""
+    """The refusal of an image of format `name` that Pillow failed on: truncated without its end, else corrupt.
+
+    `data` is empty for an image that the caller has opened.
+    """
     reason = "it is not what its first bytes say" if isinstance(error, UnidentifiedImageError) else str(error)
-    if is_cut(name, data) or "truncated" in reason.lower():
+    if (data and is_cut(name, data)) or "truncated" in reason.lower():
         return RefusedImageError("truncated", f"The {name} data ends before the image does.", width, height)
     reason = reason.rstrip(".") or type(error).__name__
     return RefusedImageError("corrupt", f"The {name} data is damaged: {reason}.", width, height)

@@ -4,6 +4,7 @@ On a terminal one live line is redrawn; elsewhere a plain line comes every ten s
 JSON object a line.
 """
 
+import io
 import json
 import logging
 import os
@@ -24,9 +25,8 @@ class Reporter:
 
     def __init__(self, log_format: str | None = "text", stream: TextIO | None = None):
         """`log_format`: text for people, json for machines, None for silence."""
-        self._stream = stream or sys.stderr
-        self._silent = log_format is None
-        self._json = log_format == "json"
+        self._stream = stream or sys.stderr or io.StringIO()  # a daemon may have no standard error
+        self._silent, self._json = log_format is None, log_format == "json"
         self._live = not self._json and self._stream.isatty()
         self._lock = threading.RLock()  # a signal handler may report while its thread does
         self._line = ""

@@ -40,7 +40,7 @@ class Generating:
 
         Signal handlers may call it: it takes no lock, which the interrupted thread could hold.
         """
-        self._deadline = time.monotonic() + seconds
+        self._deadline = min(self._deadline, time.monotonic() + seconds)
         self.drained = True
 
     def abandon(self) -> None:

@@ -7,7 +7,7 @@ finished when its last row is there.
 """
 
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 
 from recap_fast.captioner.captioner import Captioner
 from recap_fast.pipeline.channel import Channel
@@ -60,16 +60,20 @@ class Pipeline:
         """Captions the shards and reports on each. Raises EngineError, and OSError where output cannot be written."""
         with ThreadPoolExecutor(3, "recap") as pool:
             writing = pool.submit(self._guard, self.writing.run, self._rows.cancel)
-            reading = pool.submit(self._guard, lambda: self.reading.run(shards))
-            decoding = pool.submit(self._guard, self.decoding.run)
+            feeding: list[Future[None]] = []
             try:
+                feeding.append(pool.submit(self._guard, lambda: self.reading.run(shards)))
+                feeding.append(pool.submit(self._guard, self.decoding.run))
                 self.generating.run()
             finally:  # also after an error: what is finished goes to disk
                 self._stop()
-                for stage in (reading, decoding):
-                    stage.exception()  # waits for its end
+                try:
+                    wait(feeding)
+                except BaseException:  # a second Ctrl-C: nobody waits any more
+                    self._rows.cancel()
+                    raise
                 self._rows.close()
-            _raise_first(reading, decoding, writing)
+            _raise_first(*feeding, writing)
         return self._assembly.reports
 
     def _stop(self) -> None:

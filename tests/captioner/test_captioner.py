@@ -1,6 +1,7 @@
 """The front door for Python: what it takes, what it gives, from one thread and from several."""
 
 import io
+import signal
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -9,9 +10,10 @@ import numpy as np
 import pytest
 from PIL import Image
 from support import pictures
+from support.guard import GUARD_S
 
 import recap_fast
-from recap_fast.captioner.stream import READ_AHEAD, READ_BATCH
+from recap_fast.captioner.stream import FIRST_BATCH, READ_AHEAD, READ_BATCH
 from recap_fast.errors import ConfigError, EngineError
 
 SIZES = [(40, 30), (24, 33), (64, 64), (20, 50)]
@@ -90,7 +92,7 @@ def test_a_bad_image_is_a_row_that_says_why(captioner, images, truth, tmp_path):
     rows = captioner.caption([images[0], b"<html>", tmp_path / "none.jpg", b"", thin, images[1]])
     assert [row.status for row in rows] == ["ok", "not_an_image", "unreadable", "empty_image", "too_small", "ok"]
     assert [row.caption for row in rows] == [truth[0], None, None, None, None, truth[1]]
-    assert rows[2].error == f"{tmp_path}/none.jpg cannot be read: No such file or directory"
+    assert rows[2].error == f"'{tmp_path}/none.jpg' cannot be read: No such file or directory"
     assert {row.finish_reason for row in rows[1:5]} == {"error"}
 
 
@@ -108,7 +110,9 @@ def test_what_is_no_image_is_an_error_of_the_caller(captioner, wrong, message):
         captioner.caption([wrong])
 
 
-@pytest.mark.parametrize("one", ["a.jpg", b"bytes"])
+@pytest.mark.parametrize(
+    "one", ["a.jpg", b"bytes", bytearray(b"b"), np.zeros((8, 8, 3), np.uint8), pictures.noise(8, 8), {"a.jpg": 1}]
+)
 def test_one_image_without_a_list_is_an_error(captioner, one):
     with pytest.raises(TypeError, match=r"images is one .*: give a list, such as \[image\]"):
         captioner.caption(one)
@@ -151,10 +155,20 @@ def test_fields_fill_the_prompt_of_each_image(tiny_engine, images):
     assert rows[2].warning.startswith("org_caption cut from ")
 
 
-@pytest.mark.parametrize(("num_fields", "word"), [(1, "more"), (3, "fewer")])
-def test_as_many_fields_as_images_are_needed(captioner, images, num_fields, word):
-    with pytest.raises(ValueError, match=f"There are {word} images than fields"):
-        captioner.caption(images[:2], [{}] * num_fields)
+@pytest.mark.parametrize(
+    ("fields", "error", "message"),
+    [
+        ([{}], ValueError, "There are 1 fields and more images"),
+        ([{}] * 3, ValueError, "There are 2 images and more fields"),
+        ({"key": "a"}, TypeError, "fields is one: give a list"),
+        ([{}, None], TypeError, "The fields of image 1 are None: give texts by name"),
+        ([{}, {"key": 3}], TypeError, "The fields of image 1 are {'key': 3}"),
+        ([{"caption": "a"}, {}], ValueError, "There is no field 'caption': there are org_caption, key"),
+    ],
+)
+def test_fields_that_do_not_fit_the_images_are_an_error(captioner, images, fields, error, message):
+    with pytest.raises(error, match=message):
+        captioner.caption(images[:2], fields)
 
 
 def test_sampling_is_the_same_for_the_same_seed(tiny_engine, images):
@@ -187,28 +201,106 @@ def test_a_stream_that_is_left_does_not_disturb_the_next(captioner, images, trut
     assert [row.caption for row in held] == (truth * 3)[1:]
 
 
-def test_an_error_of_the_images_iterator_reaches_the_caller_and_the_captioner_goes_on(captioner, images, truth):
+def test_an_error_of_the_images_comes_behind_the_rows_before_it_and_the_captioner_goes_on(captioner, images, truth):
     def breaking():
-        yield images[0]
+        yield from images[:5]
         raise OSError("the disk is gone")
 
+    rows = captioner.stream(breaking())
+    assert [next(rows).caption for _ in range(5)] == truth[:5]
     with pytest.raises(OSError, match="the disk is gone"):
-        captioner.caption(breaking())
+        next(rows)
+    rows = captioner.stream([images[0], None, images[1]])
+    assert next(rows).caption == truth[0]
+    with pytest.raises(TypeError, match="An image is a NoneType"):
+        next(rows)
     assert captioner.caption(images[:1])[0].caption == truth[0]
 
 
-def test_an_engine_that_breaks_is_an_error(tiny_engine, images, monkeypatch):
+@pytest.mark.parametrize("path", ["nul\0.jpg", "half \ud800.jpg"])
+def test_a_path_that_cannot_be_one_is_a_bad_image(captioner, path):
+    (row,) = captioner.caption([path])
+    assert row.status == "unreadable"
+    assert "cannot be read" in row.error
+
+
+def test_a_picture_that_was_closed_is_not_called_truncated(captioner, images, tmp_path):
+    (tmp_path / "a.png").write_bytes(images[0])
+    with Image.open(tmp_path / "a.png") as picture:
+        pass
+    assert captioner.caption([picture])[0].status == "corrupt"
+
+
+def test_a_buffer_that_is_used_again_may_be_given(captioner):
+    buffer = np.zeros((30, 30, 3), np.uint8)
+
+    def frames():
+        for shade in range(0, 200, 20):
+            buffer[:] = shade
+            yield buffer
+
+    alone = [captioner.caption([np.full((30, 30, 3), shade, np.uint8)])[0].caption for shade in range(0, 200, 20)]
+    assert [row.caption for row in captioner.stream(frames())] == alone
+
+
+def test_images_that_come_slowly_are_captioned_as_they_come(captioner, images, truth):
+    asked = threading.Semaphore(FIRST_BATCH)
+
+    def answering():
+        for image in images:
+            assert asked.acquire(timeout=GUARD_S)
+            yield image
+
+    rows = captioner.stream(answering())
+    for i in range(FIRST_BATCH):  # the images behind these are not there yet
+        assert next(rows).caption == truth[i]
+    asked.release(len(images))
+    assert [row.caption for row in rows] == truth[FIRST_BATCH:]
+
+
+def test_an_engine_that_breaks_is_an_error_for_every_thread_and_from_then_on(tiny_engine, images):
     with open_captioner(tiny_engine) as captioner:
-        monkeypatch.setattr(captioner.engine, "step", lambda: (_ for _ in ()).throw(EngineError("CUDA error")))
-        with pytest.raises(EngineError, match="CUDA error"):
+        step, calls = captioner.engine.step, iter(range(10**6))
+
+        def breaking():
+            if next(calls) >= 6:
+                raise EngineError("CUDA error")
+            return step()
+
+        captioner.engine.step = breaking
+
+        def caption(_):
+            with pytest.raises(EngineError, match="CUDA error"):
+                captioner.caption(images * 4)
+
+        with ThreadPoolExecutor(3) as pool:
+            for done in pool.map(caption, range(3), timeout=GUARD_S):
+                assert done is None
+        with pytest.raises(EngineError, match="has failed before, open it again: CUDA error"):
             captioner.caption(images)
+
+
+def test_an_interrupt_leaves_no_slot_behind(tiny_engine, images, truth):
+    with open_captioner(tiny_engine) as captioner:
+        for _ in range(6):
+            with pytest.raises(KeyboardInterrupt):  # noqa: PT012 - anywhere in it
+                rows = captioner.stream(images * 3)
+                next(rows)
+                signal.raise_signal(signal.SIGINT)
+                list(rows)
+        assert [row.caption for row in captioner.caption(images)] == truth
+        assert captioner.engine.free_slots == 8
 
 
 def test_a_closed_captioner_says_so(tiny_engine, images):
     with open_captioner(tiny_engine) as captioner:
         pass
-    with pytest.raises(RuntimeError, match=r"The captioner is closed: open one with Captioner.open\(engine\)"):
+    with pytest.raises(RuntimeError, match=r"The captioner is not open: open one with Captioner.open\(engine\)"):
         captioner.caption(images)
+    with open_captioner(tiny_engine) as captioner:
+        rows = captioner.stream(images)
+    with pytest.raises(RuntimeError, match="The captioner is not open"):
+        list(rows)
 
 
 @pytest.mark.parametrize(

@@ -64,6 +64,8 @@ class TorchEngine:
 
     def step(self) -> list[Completion]:
         """Starts the next step, and returns the captions that ended in the newest one whose tokens are there."""
+        if self._device.type == "cuda":
+            torch.cuda.set_device(self._device)  # it holds for a thread
         try:
             launch = self._scheduler.launch()
             if launch is not None:
