@@ -8,7 +8,6 @@ or row that is not there. Activations are float32 or bfloat16, the same for all 
 """
 # ruff: noqa: PYI021 - the documentation is here, the bindings hold conversions only
 
-from collections.abc import Sequence
 from typing import final
 
 from torch import Tensor
@@ -42,7 +41,7 @@ def quantize_rows(x: Tensor, out: Tensor, scale: Tensor, num_threads: int) -> No
 def dequantize(
     sums: Tensor, row_scale: Tensor, channel_scale: Tensor, bias: Tensor | None, out: Tensor, num_threads: int
 ) -> None:
-    """sums int32 or float32 [R, D], row_scale [R, 1], channel_scale [D], bias [D], these in float32."""
+    """sums int32 [R, D], row_scale [R, 1], channel_scale [D], bias [D], these in float32."""
 
 def rope_store(
     qkv: Tensor,
@@ -68,17 +67,15 @@ class Llama:
 
     def __init__(
         self,
+        num_layers: int,
         num_heads: int,
         num_kv_heads: int,
         eps: float,
-        layers: Sequence[Sequence[Tensor]],
-        norm: Tensor,
-        head: Tensor,
-        cos: Tensor,
-        sin: Tensor,
+        weights: dict[str, Tensor],
         num_threads: int,
     ) -> None:
-        """`layers`: norm1, qkv, out, norm2, gate_up, down of each; cos and sin [T, E]."""
+        """`weights`: those of an engine's file by its names, text.head.weight also where it is tied, and text.cos and
+        text.sin [T, E]. Raises KeyError for one that is not there."""
 
     def forward(
         self,
@@ -103,20 +100,16 @@ class Tower:
 
     def __init__(
         self,
-        sizes: tuple[int, int, int],
+        image_size: int,
+        patch_size: int,
+        num_heads: int,
+        num_layers: int,
         eps: float,
         quick_gelu: bool,
-        levels: Tensor,
-        embeddings: tuple[Tensor, Tensor],
-        patch: tuple[Tensor, Tensor | None],
-        pre_norm: tuple[Tensor, Tensor | None],
-        layers: Sequence[Sequence[tuple[Tensor, Tensor | None]]],
-        projector: tuple[tuple[Tensor, Tensor | None], tuple[Tensor, Tensor | None]],
+        weights: dict[str, Tensor],
         num_threads: int,
     ) -> None:
-        """`sizes`: sides of images and patches, heads; `levels` [3, 256]; `embeddings`: class token and positions.
-        Pairs are weight and bias, None for none, which norms cannot do without; `layers` have norm1, qkv, out, norm2,
-        fc1, fc2."""
+        """`weights`: those of an engine's file by its names, and vision.levels [3, 256]. Matrices may have no bias."""
 
     def encode(self, pixels: Tensor, tokens: Tensor, num_threads: int) -> None:
         """pixels uint8 [n, 3, side, side], tokens [n, patches, P]."""

@@ -20,8 +20,8 @@ namespace {
 using recap::without_gil;
 
 // What is not aligned is copied, as is what is not contiguous.
-constexpr int kLayout = static_cast<int>(py::array::c_style) |
-                        static_cast<int>(py::detail::npy_api::NPY_ARRAY_ALIGNED_);
+constexpr int kLayout =
+    static_cast<int>(py::array::c_style) | static_cast<int>(py::detail::npy_api::NPY_ARRAY_ALIGNED_);
 using Int32Array = py::array_t<std::int32_t, kLayout>;
 using Int64Array = py::array_t<std::int64_t, kLayout>;
 
@@ -60,9 +60,8 @@ py::tuple pack_rows(const std::vector<Int32Array>& rows) {
   return py::make_tuple(to_array(std::move(packed.values)), to_array(std::move(packed.offsets)));
 }
 
-py::tuple pack_prompts(const std::vector<Int32Array>& texts, std::int64_t num_image_tokens,
-                       std::int64_t width, std::int64_t prefix_length,
-                       std::optional<std::int64_t> rows) {
+py::tuple pack_prompts(const std::vector<Int32Array>& texts, std::int64_t num_image_tokens, std::int64_t width,
+                       std::int64_t prefix_length, std::optional<std::int64_t> rows) {
   const recap::PrefillShape shape{.rows = rows.value_or(std::ssize(texts)),
                                   .num_image_tokens = num_image_tokens,
                                   .prefix_length = prefix_length,
@@ -70,8 +69,7 @@ py::tuple pack_prompts(const std::vector<Int32Array>& texts, std::int64_t num_im
   const auto text_views = views(texts);
   recap::PackedPrompts packed = without_gil([&] { return recap::pack_prompts(text_views, shape); });
   return py::make_tuple(to_array(std::move(packed.text_ids)).reshape({shape.rows, shape.width}),
-                        to_array(std::move(packed.last_rows)),
-                        to_array(std::move(packed.positions)));
+                        to_array(std::move(packed.last_rows)), to_array(std::move(packed.positions)));
 }
 
 // The struct inside a capsule of the Arrow PyCapsule protocol.
@@ -82,16 +80,13 @@ T* unwrap(const py::handle& capsule, const char* name) {
   return static_cast<T*>(pointer);
 }
 
-std::unique_ptr<recap::ParquetWriter> open_writer(const std::filesystem::path& path,
-                                                  const py::object& schema,
+std::unique_ptr<recap::ParquetWriter> open_writer(const std::filesystem::path& path, const py::object& schema,
                                                   std::int64_t max_row_group_rows,
                                                   std::map<std::string, std::string> metadata) {
   const py::object capsule = schema.attr("__arrow_c_schema__")();
   auto* arrow_schema = unwrap<ArrowSchema>(capsule, "arrow_schema");
-  const recap::ParquetOptions options{.max_row_group_rows = max_row_group_rows,
-                                      .metadata = std::move(metadata)};
-  return without_gil(
-      [&] { return std::make_unique<recap::ParquetWriter>(path, arrow_schema, options); });
+  const recap::ParquetOptions options{.max_row_group_rows = max_row_group_rows, .metadata = std::move(metadata)};
+  return without_gil([&] { return std::make_unique<recap::ParquetWriter>(path, arrow_schema, options); });
 }
 
 void write_batch(recap::ParquetWriter& writer, const py::object& batch) {
@@ -103,19 +98,12 @@ void write_batch(recap::ParquetWriter& writer, const py::object& batch) {
 
 py::dict close_writer(recap::ParquetWriter& writer) {
   const recap::ParquetSummary summary = without_gil([&] { return writer.close(); });
-  return py::dict("rows"_a = summary.rows, "bytes"_a = summary.bytes,
-                  "row_groups"_a = summary.row_groups);
+  return py::dict("rows"_a = summary.rows, "bytes"_a = summary.bytes, "row_groups"_a = summary.row_groups);
 }
 
-void exit_writer(recap::ParquetWriter& writer, const py::object& type, const py::object&,
-                 const py::object&) {
-  without_gil([&, failed = !type.is_none()] {
-    if (failed) {
-      writer.abort();
-    } else {
-      writer.close();
-    }
-  });
+void exit_writer(recap::ParquetWriter& writer, const py::object& type, const py::object&, const py::object&) {
+  const bool failed = !type.is_none();
+  without_gil([&] { failed ? writer.abort() : static_cast<void>(writer.close()); });
 }
 
 void bind_tokenizer(py::module_& module) {
@@ -139,14 +127,14 @@ void bind_tokenizer(py::module_& module) {
             return without_gil([&] { return self.detokenize(id_view, offset_view); });
           },
           "ids"_a, "offsets"_a)
-      .def_property_readonly("vocab_size", &Tokenizer::vocab_size);
+      .def_property_readonly("vocab_size", [](const Tokenizer& self) { return self.vocab_size(); });
   recap::require_init<Tokenizer>();
 }
 
 void bind_pack(py::module_& module) {
   module.def("pack_rows", &pack_rows, "rows"_a);
-  module.def("pack_prompts", &pack_prompts, "texts"_a, "num_image_tokens"_a, "width"_a,
-             py::kw_only(), "prefix_length"_a = 0, "rows"_a = py::none());
+  module.def("pack_prompts", &pack_prompts, "texts"_a, "num_image_tokens"_a, "width"_a, py::kw_only(),
+             "prefix_length"_a = 0, "rows"_a = py::none());
 }
 
 void bind_parquet_writer(py::module_& module) {
@@ -158,20 +146,18 @@ void bind_parquet_writer(py::module_& module) {
       py::set_error(PyExc_OSError, write_error.what());
     }
   });
-  // Before the interpreter goes: its end kills threads that ask for the GIL, and the process with
-  // it.
+  // Before the interpreter goes: its end kills threads that ask for the GIL, and the process with it.
   py::module_::import("atexit").attr("register")(
       py::cpp_function(&ParquetWriter::abort_all, py::call_guard<py::gil_scoped_release>()));
   // The thread may need the GIL to free a batch, so nobody may wait for it with the GIL held.
-  py::class_<ParquetWriter>(module, "ParquetWriter", py::is_final(),
-                            py::release_gil_before_calling_cpp_dtor())
-      .def(py::init(&open_writer), "path"_a, "schema"_a, py::kw_only(),
-           "max_row_group_rows"_a = 10'000,
+  py::class_<ParquetWriter>(module, "ParquetWriter", py::is_final(), py::release_gil_before_calling_cpp_dtor())
+      .def(py::init(&open_writer), "path"_a, "schema"_a, py::kw_only(), "max_row_group_rows"_a = 10'000,
            "key_value_metadata"_a = std::map<std::string, std::string>())
       .def("write", &write_batch, "batch"_a)
       .def("close", &close_writer)
-      .def("abort", &ParquetWriter::abort, py::call_guard<py::gil_scoped_release>())
-      .def("__enter__", [](const py::object& self) { return self; })
+      .def("abort", [](ParquetWriter& self) { without_gil([&] { self.abort(); }); })
+      .def(
+          "__enter__", [](ParquetWriter& self) { return &self; }, py::return_value_policy::reference)
       .def("__exit__", &exit_writer, "type"_a, "value"_a, "traceback"_a);
   recap::require_init<ParquetWriter>();
 }

@@ -17,9 +17,8 @@ struct Ragged {
 
 Ragged pack_rows(std::span<const TokenRow> rows);
 
-// The shape of one prefill: `rows` prompts, each `num_image_tokens` image rows and then `width`
-// rows for its text. Flattened, that is the matrix [rows * (num_image_tokens + width)] of new
-// positions.
+// The shape of one prefill: `rows` prompts, each `num_image_tokens` image rows and then `width` rows for its text.
+// Flattened, that is the matrix [rows * (num_image_tokens + width)] of new positions.
 struct PrefillShape {
   std::int64_t rows;
   std::int64_t num_image_tokens;
@@ -34,8 +33,7 @@ struct PackedPrompts {
   std::vector<std::int64_t> positions;  // [rows], the position that follows each prompt
 };
 
-// Throws std::invalid_argument for numbers that are no shape, a text longer than the width and more
-// texts than rows.
+// Throws std::invalid_argument for numbers that are no shape, a text longer than the width and more texts than rows.
 PackedPrompts pack_prompts(std::span<const TokenRow> texts, const PrefillShape& shape);
 
 }  // namespace recap

@@ -63,8 +63,8 @@ class ParquetFile {
                                 ->enable_statistics()
                                 ->build();
     const auto arrow_properties = parquet::ArrowWriterProperties::Builder().store_schema()->build();
-    writer_ = take(parquet::arrow::FileWriter::Open(*schema, arrow::default_memory_pool(), sink_,
-                                                    properties, arrow_properties));
+    writer_ = take(
+        parquet::arrow::FileWriter::Open(*schema, arrow::default_memory_pool(), sink_, properties, arrow_properties));
     if (!options.metadata.empty()) {
       const auto metadata = std::make_shared<arrow::KeyValueMetadata>();
       for (const auto& [key, value] : options.metadata) metadata->Append(key, value);
@@ -72,8 +72,7 @@ class ParquetFile {
     }
   }
 
-  // Without its sink the Parquet library cannot end an unfinished file with a footer, which would
-  // make it look whole.
+  // Without its sink the Parquet library cannot end an unfinished file with a footer, which would make it look whole.
   ~ParquetFile() {
     if (sink_) static_cast<void>(sink_->Close());
   }
@@ -99,25 +98,15 @@ class ParquetFile {
 };
 
 // All writers of the process.
-struct Registry {
-  std::mutex mutex;
-  std::set<ParquetWriter*> writers;
-};
-
-Registry& registry() {
-  static Registry instance;
-  return instance;
-}
+std::mutex registry_mutex;
+std::set<ParquetWriter*> registry;
 
 }  // namespace
 
 class ParquetWriter::Impl {
  public:
-  Impl(const std::filesystem::path& path, ArrowSchema* schema, const ParquetOptions& options)
-      : path_(path.string()) {
-    if (options.max_row_group_rows < 1) {
-      throw std::invalid_argument("max_row_group_rows is below 1");
-    }
+  Impl(const std::filesystem::path& path, ArrowSchema* schema, const ParquetOptions& options) : path_(path.string()) {
+    if (options.max_row_group_rows < 1) throw std::invalid_argument("max_row_group_rows is below 1");
     named([&] {
       schema_ = take(arrow::ImportSchema(schema));
       file_.emplace(path, schema_, options);
@@ -130,11 +119,9 @@ class ParquetWriter::Impl {
   void write(ArrowArray* array, ArrowSchema* schema) {
     Batch batch = import_batch(array, schema);  // before the lock: to free it may need the GIL
     std::unique_lock lock(mutex_);
-    changed_.wait(
-        lock, [this] { return queue_.size() < kQueueSize || state_ != State::kOpen || error_; });
+    changed_.wait(lock, [this] { return queue_.size() < kQueueSize || state_ != State::kOpen || error_; });
     if (error_) std::rethrow_exception(error_);
-    if (state_ != State::kOpen)
-      throw std::invalid_argument("the writer of " + path_ + " is closed");
+    if (state_ != State::kOpen) throw std::invalid_argument("the writer of " + path_ + " is closed");
     queue_.push_back(std::move(batch));
     changed_.notify_all();
   }
@@ -165,9 +152,8 @@ class ParquetWriter::Impl {
     auto imported = arrow::ImportRecordBatch(array, schema);
     if (!imported.ok()) throw std::invalid_argument(imported.status().message());
     if (!(*imported)->schema()->Equals(*schema_, /*check_metadata=*/false)) {
-      throw std::invalid_argument("a batch for " + path_ + " has the schema\n" +
-                                  (*imported)->schema()->ToString() + "\nwhere the file has\n" +
-                                  schema_->ToString());
+      throw std::invalid_argument("a batch for " + path_ + " has the schema\n" + (*imported)->schema()->ToString() +
+                                  "\nwhere the file has\n" + schema_->ToString());
     }
     const arrow::Status valid = (*imported)->ValidateFull();  // offsets that lead anywhere
     if (!valid.ok()) throw std::invalid_argument(valid.message());
@@ -231,21 +217,20 @@ class ParquetWriter::Impl {
   std::thread thread_;
 };
 
-ParquetWriter::ParquetWriter(const std::filesystem::path& path, ArrowSchema* schema,
-                             const ParquetOptions& options)
+ParquetWriter::ParquetWriter(const std::filesystem::path& path, ArrowSchema* schema, const ParquetOptions& options)
     : impl_(std::make_unique<Impl>(path, schema, options)) {
-  const std::lock_guard lock(registry().mutex);
-  registry().writers.insert(this);
+  const std::lock_guard lock(registry_mutex);
+  registry.insert(this);
 }
 
 ParquetWriter::~ParquetWriter() {
-  const std::lock_guard lock(registry().mutex);
-  registry().writers.erase(this);
+  const std::lock_guard lock(registry_mutex);
+  registry.erase(this);
 }
 
 void ParquetWriter::abort_all() noexcept {
-  const std::lock_guard lock(registry().mutex);
-  for (ParquetWriter* writer : registry().writers) writer->abort();
+  const std::lock_guard lock(registry_mutex);
+  for (ParquetWriter* writer : registry) writer->abort();
 }
 
 void ParquetWriter::write(ArrowArray* array, ArrowSchema* schema) {

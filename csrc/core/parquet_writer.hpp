@@ -32,21 +32,20 @@ struct ParquetSummary {
 
 class ParquetWriter {
  public:
-  // Creates or empties the file. Takes over what the schema struct holds.
-  // Throws WriteError, and std::invalid_argument for options out of range.
-  ParquetWriter(const std::filesystem::path& path, ArrowSchema* schema,
-                const ParquetOptions& options);
+  // Creates or empties the file. Takes over what the schema struct holds. Throws WriteError, and std::invalid_argument
+  // for options out of range.
+  ParquetWriter(const std::filesystem::path& path, ArrowSchema* schema, const ParquetOptions& options);
   // Aborts a writer that is still open.
   ~ParquetWriter();
   ParquetWriter(const ParquetWriter&) = delete;
   ParquetWriter& operator=(const ParquetWriter&) = delete;
 
-  // Hands a batch over without a copy; waits while the queue is full. Throws WriteError as soon as
-  // the thread has failed, std::invalid_argument where the batch is not valid or has another schema
-  // than the file, or the writer is closed.
+  // Hands a batch over without a copy; waits while the queue is full. Throws WriteError as soon as the thread has
+  // failed, std::invalid_argument where the batch is not valid or has another schema than the file, or the writer is
+  // closed.
   void write(ArrowArray* array, ArrowSchema* schema);
-  // Writes what is queued and the footer, brings the file to the disk and ends the thread. Again
-  // and again gives the same answer.
+  // Writes what is queued and the footer, brings the file to the disk and ends the thread. Again and again gives the
+  // same answer.
   ParquetSummary close();
   // Drops what is queued and ends the thread. The file stays without a footer: not a Parquet file.
   void abort() noexcept;

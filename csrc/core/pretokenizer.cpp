@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <array>
+#include <cstdint>
 
 #include "core/unicode_tables.hpp"
 #include "core/utf8.hpp"
@@ -11,28 +12,26 @@ namespace {
 
 enum class Class { kLetter, kNumber, kSpace, kOther };
 
+// Where a class of unicode_tables.hpp begins and ends, in turn.
 template <std::size_t size>
-bool contains(const std::array<CodePointRange, size>& ranges, char32_t point) {
-  const auto range = std::lower_bound(
-      ranges.begin(), ranges.end(), point,
-      [](const CodePointRange& candidate, char32_t value) { return candidate.last < value; });
-  return range != ranges.end() && range->first <= point;
+constexpr std::array<char32_t, size> bounds(const std::uint16_t (&runs)[size]) {
+  std::array<char32_t, size> sums{};
+  for (std::size_t i = 0; i < size; ++i) sums[i] = runs[i] + (i > 0 ? sums[i - 1] : 0);
+  return sums;
 }
 
-Class search_class(char32_t point) {
-  if (contains(kLetters, point)) return Class::kLetter;
-  if (contains(kNumbers, point)) return Class::kNumber;
-  if (contains(kSpaces, point)) return Class::kSpace;
-  return Class::kOther;
+template <std::size_t size>
+bool contains(const std::array<char32_t, size>& bounds, char32_t point) {
+  return (std::ranges::upper_bound(bounds, point) - bounds.begin()) % 2 == 1;
 }
 
 Class class_of(char32_t point) {
-  static const auto ascii = [] {
-    std::array<Class, 128> classes{};
-    for (char32_t c = 0; c < classes.size(); ++c) classes[c] = search_class(c);
-    return classes;
-  }();
-  return point < ascii.size() ? ascii[point] : search_class(point);
+  static constexpr auto letters = bounds(kLetters);
+  static constexpr auto numbers = bounds(kNumbers);
+  static constexpr auto spaces = bounds(kSpaces);
+  if (contains(letters, point)) return Class::kLetter;
+  if (contains(numbers, point)) return Class::kNumber;
+  return contains(spaces, point) ? Class::kSpace : Class::kOther;
 }
 
 // One character of the text; at the text's end its size is 0 and it is of no class.
@@ -49,7 +48,7 @@ struct Character {
 Character read(std::string_view text, std::size_t begin) {
   if (begin == text.size()) return {.begin = begin, .end = begin};
   const CodePoint point = read_code_point(text, begin);
-  return {point.value, begin, begin + point.size, class_of(point.value)};
+  return {.value = point.value, .begin = begin, .end = begin + point.size, .kind = class_of(point.value)};
 }
 
 template <typename Condition>
@@ -63,8 +62,7 @@ std::size_t skip(std::string_view text, std::size_t begin, Class kind) {
 }
 
 // What may follow the apostrophe of a contraction, in lower case. U+017F, the long s, folds to s.
-constexpr std::array<std::string_view, 8> kContractions = {"s", "t",  "re", "ve",
-                                                           "m", "ll", "d",  "\xC5\xBF"};
+constexpr std::array<std::string_view, 8> kContractions = {"s", "t", "re", "ve", "m", "ll", "d", "\xC5\xBF"};
 
 char to_lower(char c) {
   return c >= 'A' && c <= 'Z' ? static_cast<char>(c - 'A' + 'a') : c;
@@ -93,8 +91,8 @@ std::size_t skip_number(std::string_view text, const Character& first) {
   return end;
 }
 
-// \s*[\r\n]+|\s+(?!\S)|\s+, where `begin` is at white space: up to the last line break; else all of
-// it, but for the last character where a word follows, which may begin with it.
+// \s*[\r\n]+|\s+(?!\S)|\s+, where `begin` is at white space: up to the last line break; else all of it, but for the
+// last character where a word follows, which may begin with it.
 std::size_t skip_spaces(std::string_view text, std::size_t begin) {
   std::size_t end = begin;
   std::size_t last_begin = begin;

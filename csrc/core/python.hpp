@@ -15,8 +15,8 @@ auto without_gil(const Action& action) {
   return action();
 }
 
-// An object that only `__new__` has made has no value, and pybind11 hands its methods memory that
-// nothing was written to. With this they raise TypeError.
+// An object that only `__new__` has made has no value, and pybind11 hands its methods memory that nothing was written
+// to. With this they raise TypeError.
 template <typename T>
 void require_init() {
   pybind11::detail::get_type_info(typeid(T))->operator_new = [](std::size_t) -> void* {

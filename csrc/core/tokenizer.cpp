@@ -26,16 +26,14 @@ std::uint64_t pair_key(std::int32_t left, std::int32_t right) {
 void check_offsets(std::span<const std::int64_t> offsets, std::size_t num_ids) {
   if (offsets.empty() || offsets.front() < 0 || !std::is_sorted(offsets.begin(), offsets.end()) ||
       offsets.back() > static_cast<std::int64_t>(num_ids)) {
-    fail("the offsets do not ascend from 0 to at most the number of ids, " +
-         std::to_string(num_ids));
+    fail("the offsets do not ascend from 0 to at most the number of ids, " + std::to_string(num_ids));
   }
 }
 
 }  // namespace
 
-// Merges the bytes of one word, always the pair of lowest rank, of equal ones the leftmost: a heap
-// of candidate pairs over a linked list of pieces, so n bytes take O(n log n). Reused from word to
-// word for the sake of its buffers.
+// Merges the bytes of one word, always the pair of lowest rank, of equal ones the leftmost: a heap of candidate pairs
+// over a linked list of pieces, so n bytes take O(n log n). Reused from word to word for the sake of its buffers.
 class Tokenizer::WordMerger {
  public:
   explicit WordMerger(const Tokenizer& tokenizer) : tokenizer_(tokenizer) {}
@@ -65,9 +63,7 @@ class Tokenizer::WordMerger {
     std::int32_t id;
     std::int32_t size;  // of both pieces, when the candidate was found
 
-    bool operator>(const Candidate& other) const {
-      return std::pair(rank, left) > std::pair(other.rank, other.left);
-    }
+    bool operator>(const Candidate& other) const { return std::pair(rank, left) > std::pair(other.rank, other.left); }
   };
 
   void start(std::string_view word) {
@@ -92,8 +88,7 @@ class Tokenizer::WordMerger {
   // Pieces only grow, so the pair is still the one that was found if its size is.
   bool is_current(const Candidate& candidate) const {
     const Piece& piece = pieces_[candidate.left];
-    return piece.size > 0 && piece.next != kNone &&
-           piece.size + pieces_[piece.next].size == candidate.size;
+    return piece.size > 0 && piece.next != kNone && piece.size + pieces_[piece.next].size == candidate.size;
   }
 
   void join(const Candidate& best) {
@@ -116,8 +111,7 @@ class Tokenizer::WordMerger {
   std::priority_queue<Candidate, std::vector<Candidate>, std::greater<>> candidates_;
 };
 
-Tokenizer::Tokenizer(std::vector<std::string> tokens,
-                     const std::optional<std::vector<Merge>>& merges,
+Tokenizer::Tokenizer(std::vector<std::string> tokens, const std::optional<std::vector<Merge>>& merges,
                      const std::map<std::string, std::int32_t>& special, bool ignore_merges)
     : tokens_(std::move(tokens)), ignore_merges_(ignore_merges) {
   if (tokens_.size() > kMaxTokens) fail("too many tokens: " + std::to_string(tokens_.size()));
@@ -144,8 +138,7 @@ void Tokenizer::add_vocabulary() {
     if (is_special_[id] || tokens_[id].empty()) continue;
     const auto [entry, added] = vocabulary_.emplace(tokens_[id], static_cast<std::int32_t>(id));
     if (!added) {
-      fail("tokens " + std::to_string(entry->second) + " and " + std::to_string(id) +
-           " have the same bytes");
+      fail("tokens " + std::to_string(entry->second) + " and " + std::to_string(id) + " have the same bytes");
     }
   }
   for (int byte = 0; byte < 256; ++byte) {
@@ -170,8 +163,8 @@ void Tokenizer::add_merges(const std::vector<Merge>& merges) {
       }
     }
     if (tokens_[id].empty() || tokens_[left] + tokens_[right] != tokens_[id]) {
-      fail("merge " + std::to_string(rank) + ": token " + std::to_string(id) +
-           " is not the bytes of " + std::to_string(left) + " and " + std::to_string(right));
+      fail("merge " + std::to_string(rank) + ": token " + std::to_string(id) + " is not the bytes of " +
+           std::to_string(left) + " and " + std::to_string(right));
     }
     pair_ranks_->insert_or_assign(pair_key(left, right), Rank{rank++, id});
   }
@@ -218,12 +211,12 @@ std::vector<std::string> Tokenizer::detokenize(std::span<const std::int32_t> ids
     std::string bytes;
     for (const std::int32_t id : ids.subspan(offsets[row], offsets[row + 1] - offsets[row])) {
       if (id < 0 || static_cast<std::size_t>(id) >= tokens_.size()) {
-        fail("row " + std::to_string(row) + " has the token id " + std::to_string(id) +
-             "; the vocabulary has " + std::to_string(tokens_.size()));
+        fail("row " + std::to_string(row) + " has the token id " + std::to_string(id) + "; the vocabulary has " +
+             std::to_string(tokens_.size()));
       }
       if (!is_special_[id]) bytes += tokens_[id];
     }
-    texts.push_back(replace_invalid_utf8(std::move(bytes)));
+    texts.push_back(replace_invalid_utf8(bytes));
   }
   return texts;
 }

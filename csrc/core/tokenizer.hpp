@@ -19,9 +19,9 @@ class Tokenizer {
   // Left id, right id, id of the two joined; in the order of their ranks.
   using Merge = std::array<std::int32_t, 3>;
 
-  // `tokens[i]` holds the bytes of ordinary token i, or nothing where the id is not one. Without
-  // `merges` the rank of a pair is the id of its joined bytes, as in tiktoken's files.
-  // Throws std::invalid_argument where these do not make a byte-level BPE.
+  // `tokens[i]` holds the bytes of ordinary token i, or nothing where the id is not one. Without `merges` the rank of a
+  // pair is the id of its joined bytes, as in tiktoken's files. Throws std::invalid_argument where these do not make a
+  // byte-level BPE.
   Tokenizer(std::vector<std::string> tokens, const std::optional<std::vector<Merge>>& merges,
             const std::map<std::string, std::int32_t>& special, bool ignore_merges);
   Tokenizer(const Tokenizer&) = delete;  // the vocabulary's keys point into `tokens_`
@@ -29,10 +29,9 @@ class Tokenizer {
 
   // Ids of a text in UTF-8. Special tokens in it are text.
   std::vector<std::int32_t> encode(std::string_view text) const;
-  // The text of each row of ids, special tokens left out, U+FFFD for what is not UTF-8.
-  // Throws std::invalid_argument for an id that is out of range and for offsets that do not fit.
-  std::vector<std::string> detokenize(std::span<const std::int32_t> ids,
-                                      std::span<const std::int64_t> offsets) const;
+  // The text of each row of ids, special tokens left out, U+FFFD for what is not UTF-8. Throws std::invalid_argument
+  // for an id that is out of range and for offsets that do not fit.
+  std::vector<std::string> detokenize(std::span<const std::int32_t> ids, std::span<const std::int64_t> offsets) const;
 
   // The largest id plus one.
   std::size_t vocab_size() const { return tokens_.size(); }
@@ -47,8 +46,7 @@ class Tokenizer {
   void add_special(const std::map<std::string, std::int32_t>& special);
   void add_vocabulary();
   void add_merges(const std::vector<Merge>& merges);
-  std::optional<Rank> find_rank(std::int32_t left, std::int32_t right,
-                                std::string_view joined) const;
+  std::optional<Rank> find_rank(std::int32_t left, std::int32_t right, std::string_view joined) const;
 
   std::vector<std::string> tokens_;
   std::vector<bool> is_special_;

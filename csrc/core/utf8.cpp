@@ -1,7 +1,5 @@
 #include "core/utf8.hpp"
 
-#include <utility>
-
 namespace recap {
 namespace {
 
@@ -29,9 +27,7 @@ bool may_follow(unsigned char lead, std::size_t index, unsigned char byte) {
 }  // namespace
 
 CodePoint read_code_point(std::string_view text, std::size_t position) {
-  const auto byte_at = [&](std::size_t i) {
-    return static_cast<unsigned char>(text[position + i]);
-  };
+  const auto byte_at = [&](std::size_t i) { return static_cast<unsigned char>(text[position + i]); };
   const unsigned char lead = byte_at(0);
   const std::size_t size = sequence_size(lead);
   if (size == 0) return {kReplacement, 1, false};
@@ -46,23 +42,12 @@ CodePoint read_code_point(std::string_view text, std::size_t position) {
   return {value, size, true};
 }
 
-std::string replace_invalid_utf8(std::string text) {
-  std::size_t position = 0;
-  while (position < text.size()) {
+std::string replace_invalid_utf8(std::string_view text) {
+  std::string result;
+  result.reserve(text.size());
+  for (std::size_t position = 0; position < text.size();) {
     const CodePoint point = read_code_point(text, position);
-    if (!point.valid) break;
-    position += point.size;
-  }
-  if (position == text.size()) return text;
-
-  std::string result = text.substr(0, position);
-  while (position < text.size()) {
-    const CodePoint point = read_code_point(text, position);
-    if (point.valid) {
-      result.append(text, position, point.size);
-    } else {
-      result += "\xEF\xBF\xBD";
-    }
+    result += point.valid ? text.substr(position, point.size) : "\xEF\xBF\xBD";
     position += point.size;
   }
   return result;

@@ -1,8 +1,9 @@
 // The Llama decoder of the torch engine in float32, all layers of a step in one call: what
-// recap_fast/generate/torch_backend/llama.py does, which is its truth. Letters as in ops.hpp, and N
-// rows that are read, F inner width, V vocabulary.
+// recap_fast/generate/torch_backend/llama.py does, which is its truth. Letters as in ops.hpp, and N rows that are read,
+// F inner width, V vocabulary.
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <mutex>
 #include <vector>
@@ -12,69 +13,54 @@
 
 namespace recap::cpu {
 
-struct LlamaShape {
-  std::int64_t num_layers, width, inner_width, num_heads, num_kv_heads, head_width, num_positions,
-      vocabulary;
-  float eps;
-
-  std::int64_t queries_width() const { return num_heads * head_width; }
-  std::int64_t kv_width() const { return 2 * num_kv_heads * head_width; }
+// The last layer has its queries apart from its keys and values. `gate_up` is packed in pairs.
+struct LlamaLayer {
+  Floats norm1;
+  Linear qkv, kv, out;
+  Floats norm2;
+  Linear gate_up, down;
 };
 
-// Matrices [out, in] as an engine's file has them. `qkv` holds queries, keys, values, `gate_up`
-// gate and up.
-struct LlamaWeights {
-  struct Layer {
-    const float *norm1, *qkv, *out, *norm2, *gate_up, *down;
-  };
-  std::vector<Layer> layers;
-  const float *norm, *head;
-  const float *cos, *sin;  // [T, E], as in RopeStore
+struct LlamaModel {
+  Size num_heads, num_kv_heads, head_width;
+  float eps;
+  std::vector<LlamaLayer> layers;  // one or more
+  Floats norm;
+  Linear head;
+  Floats cos, sin;  // [T, E], as in RopeStore
+
+  Size width() const { return std::ssize(norm); }
+  Size queries_width() const { return num_heads * head_width; }
+  Size kv_width() const { return 2 * num_kv_heads * head_width; }
+  Size num_positions() const { return std::ssize(cos) / head_width; }
 };
 
 // The rows of a step: those of whole prompts, `prompt_length` each, then decode rows.
 struct LlamaRows {
   float* x;  // [R, D], overwritten
   Places places;
-  std::int64_t num_prompts, prompt_start, prompt_length;
-  std::int64_t num_read;
-  const std::int64_t* read;  // [N], the rows that a token is read from, ascending, each once
+  Size num_prompts, prompt_start, prompt_length;
+  Size num_read;
+  const Size* read;  // [N], the rows that a token is read from, ascending, each once
 };
 
-// A decoder as it is kept. The last layer has its queries apart from its keys and values.
-struct PackedLlama {
-  struct Layer {
-    FloatArray norm1;
-    PackedMatrix qkv, kv, out;
-    FloatArray norm2;
-    PackedMatrix gate_up, down;
-  };
-  std::vector<Layer> layers;
-  FloatArray norm;
-  PackedMatrix head;
-  FloatArray cos, sin;
-};
-
-// Keeps copies of its weights. There is one place for intermediate results, so one thread at a time
-// runs `forward` and others wait.
+// There is one place for intermediate results: one thread at a time runs `forward`, others wait.
 class Llama {
  public:
-  // Throws std::invalid_argument for a shape that no decoder has.
-  Llama(const LlamaShape& shape, const LlamaWeights& weights, int num_threads);
+  // `kernels` are those that the model is packed for.
+  Llama(LlamaModel model, const Kernels& kernels);
 
-  // Writes logits [N, V]. `cache` is that of the first layer; the others lie behind it. Throws
-  // std::out_of_range for places outside of it and for prompts and rows to be read that are not
-  // there.
+  // Writes logits [N, V]. `cache` is that of the first layer; the others lie behind it. Throws std::out_of_range for
+  // places outside of it, and for prompts and rows to be read that are not there.
   void forward(LlamaRows rows, const Cache& cache, float* logits, int num_threads);
 
-  const LlamaShape& shape() const { return shape_; }
+  const LlamaModel& model() const { return model_; }
 
  private:
-  const LlamaShape shape_;
-  const Kernels& kernels_;  // those that matrices are packed for
-  PackedLlama weights_;
+  const LlamaModel model_;
+  const Kernels& kernels_;
   std::mutex mutex_;
-  std::vector<float> memory_;  // of intermediate results
+  std::array<Floats, 7> memory_;  // of intermediate results
 };
 
 }  // namespace recap::cpu

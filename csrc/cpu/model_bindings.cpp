@@ -1,13 +1,11 @@
-#include "cpu/model_bindings.hpp"
-
+// The Python face of llama.hpp and tower.hpp.
+#include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
 #include <array>
 #include <memory>
-#include <stdexcept>
 #include <string>
 #include <utility>
-#include <vector>
 
 #include "core/python.hpp"
 #include "cpu/llama.hpp"
@@ -20,190 +18,197 @@ using namespace pybind11::literals;
 namespace recap::cpu {
 namespace {
 
-using Size = std::int64_t;
 using py::handle;
 
-constexpr auto kFloat32 = {DType::float32};
-constexpr auto kInt64 = {DType::int64};
+// Sizes from Python: products of a few of them are far from the largest integer.
+constexpr Size kMaxSize = 1 << 20;
 
-// Tensors of float32 that are held until a model has copied them.
-class Weights {
+// Takes the weights of a model by the names that they have in an engine's file, all in float32 and packed for the same
+// kernels.
+class Taker {
  public:
-  explicit Weights(const char* model) : match_(model) {}
+  Taker(const char* model, py::dict weights, int num_threads)
+      : match(model), weights_(std::move(weights)), num_threads_(num_threads) {
+    match.number("num_threads", num_threads, kMaxThreads);
+  }
 
-  const float* take(const std::string& name, handle object, Matcher::Dims dims) {
-    return held_.emplace_back(match_.tensor(name.c_str(), object, kFloat32, dims)).data<float>();
+  Size number(const char* name, Size value) const { return match.number(name, value, kMaxSize); }
+  Tensor tensor(const std::string& name, Matcher::Dims dims) const {
+    return match.tensor(name.c_str(), weights_[name.c_str()], {kFloat32}, dims);
   }
-  const float* take_optional(const std::string& name, handle object, Matcher::Dims dims) {
-    return object.is_none() ? nullptr : take(name, object, dims);
+  Floats floats(const std::string& name, Matcher::Dims dims) const {
+    const Tensor from = tensor(name, dims);
+    return {from.as<float>(), from.as<float>() + from.count};
   }
-  // Of the tensor that was taken last.
-  Size size(int dimension) const { return held_.back().size(dimension); }
+  Norm norm(const std::string& name, Size width) const {
+    return {.weight = floats(name + ".weight", {width}), .bias = floats(name + ".bias", {width})};
+  }
+  Linear rows(const Tensor& matrix, Size first, Size count, bool pairs = false) const {
+    const Size depth = matrix.sizes[1];
+    const float* weight = matrix.as<float>() + first * depth;
+    return without_gil([&] { return pack(weight, count, depth, pairs, kernels, num_threads_); });
+  }
+  Linear matrix(const std::string& name, Size columns, Size depth, bool pairs = false) const {
+    return rows(tensor(name + ".weight", {columns, depth}), 0, columns, pairs);
+  }
+  // With its bias where there is one.
+  Linear linear(const std::string& name, Size columns, Size depth) const {
+    Linear packed = matrix(name, columns, depth);
+    const std::string bias = name + ".bias";
+    if (weights_.contains(bias)) packed.bias = floats(bias, {columns});
+    return packed;
+  }
+
+  const Matcher match;
+  const Kernels& kernels = cpu::kernels();
 
  private:
-  Matcher match_;
-  std::vector<Tensor> held_;
+  py::dict weights_;
+  int num_threads_;
 };
 
-// Sizes from Python: products of a few of them are far from the largest integer.
-Size checked_size(const char* name, Size size) {
-  constexpr Size kMaxSize = 1 << 15;
-  if (size < 1 || size > kMaxSize) {
-    throw std::invalid_argument(std::string(name) + " is " + std::to_string(size) +
-                                ", expected 1 to " + std::to_string(kMaxSize));
-  }
-  return size;
+LlamaLayer take_layer(const Taker& take, const std::string& name, const LlamaModel& model, Size inner_width,
+                      bool is_last) {
+  const Size width = model.width();
+  const Size queries = model.queries_width();
+  const Size kv = model.kv_width();
+  const Tensor qkv = take.tensor(name + "qkv.weight", {queries + kv, width});
+  return {
+      .norm1 = take.floats(name + "norm1.weight", {width}),
+      .qkv = take.rows(qkv, 0, is_last ? queries : queries + kv),
+      .kv = is_last ? take.rows(qkv, queries, kv) : Linear{},
+      .out = take.matrix(name + "out", width, queries),
+      .norm2 = take.floats(name + "norm2.weight", {width}),
+      .gate_up = take.matrix(name + "gate_up", 2 * inner_width, width, true),
+      .down = take.matrix(name + "down", width, inner_width),
+  };
 }
 
-using LlamaLayerTensors = std::array<py::object, 6>;
-
-std::unique_ptr<Llama> make_llama(Size num_heads, Size num_kv_heads, float eps,
-                                  const std::vector<LlamaLayerTensors>& layers, handle norm,
-                                  handle head, handle cos, handle sin, int num_threads) {
-  check_threads(num_threads);
-  Weights from("Llama");
-  LlamaWeights weights{};
-  LlamaShape shape{};
-  shape.num_heads = checked_size("num_heads", num_heads);
-  shape.num_kv_heads = checked_size("num_kv_heads", num_kv_heads);
-  shape.eps = eps;
-  weights.cos = from.take("cos", cos, {"positions", "head width"});
-  shape.num_positions = from.size(0);
-  shape.head_width = checked_size("head_width", from.size(1));
-  weights.sin = from.take("sin", sin, {shape.num_positions, shape.head_width});
-  weights.norm = from.take("norm", norm, {"width"});
-  shape.width = from.size(0);
-  weights.head = from.take("head", head, {"vocabulary", shape.width});
-  shape.vocabulary = from.size(0);
-  Dim inner_width = "inner width";
-  for (const auto& [norm1, qkv, out, norm2, gate_up, down] : layers) {
-    const std::string name = "layers[" + std::to_string(weights.layers.size()) + "].";
-    LlamaWeights::Layer layer{};
-    layer.down = from.take(name + "down", down, {shape.width, inner_width});
-    inner_width = shape.inner_width = from.size(1);
-    const Size queries = shape.queries_width();
-    layer.norm1 = from.take(name + "norm1", norm1, {shape.width});
-    layer.qkv = from.take(name + "qkv", qkv, {queries + shape.kv_width(), shape.width});
-    layer.out = from.take(name + "out", out, {shape.width, queries});
-    layer.norm2 = from.take(name + "norm2", norm2, {shape.width});
-    layer.gate_up = from.take(name + "gate_up", gate_up, {2 * shape.inner_width, shape.width});
-    weights.layers.push_back(layer);
+std::unique_ptr<Llama> make_llama(Size num_layers, Size num_heads, Size num_kv_heads, float eps, py::dict weights,
+                                  int num_threads) {
+  const Taker take("Llama", std::move(weights), num_threads);
+  const Tensor head = take.tensor("text.head.weight", {"vocabulary", "width"});
+  const Tensor down = take.tensor("text.layers.0.down.weight", {"width", "inner width"});
+  const Tensor cos = take.tensor("text.cos", {"positions", "head width"});
+  const Size width = take.number("width", head.sizes[1]);
+  const Size head_width = take.number("head width", cos.sizes[1]);
+  const Size num_positions = take.number("positions", cos.sizes[0]);
+  const Size inner_width = take.number("inner width", down.sizes[1]);
+  LlamaModel model{
+      .num_heads = take.number("num_heads", num_heads),
+      .num_kv_heads = take.number("num_kv_heads", num_kv_heads),
+      .head_width = head_width,
+      .eps = eps,
+      .layers = {},
+      .norm = take.floats("text.norm.weight", {width}),
+      .head = take.rows(head, 0, take.number("vocabulary", head.sizes[0])),
+      .cos = take.floats("text.cos", {num_positions, head_width}),
+      .sin = take.floats("text.sin", {num_positions, head_width}),
+  };
+  take.match.require(num_heads % num_kv_heads == 0 && head_width % 2 == 0,
+                     "query heads cannot share the key/value heads evenly, or a head has no halves to rotate");
+  for (Size i = 0; i < take.number("num_layers", num_layers); ++i) {
+    const std::string name = "text.layers." + std::to_string(i) + ".";
+    model.layers.push_back(take_layer(take, name, model, inner_width, i == num_layers - 1));
   }
-  shape.num_layers = std::ssize(layers);
-  return without_gil([&] { return std::make_unique<Llama>(shape, weights, num_threads); });
+  return std::make_unique<Llama>(std::move(model), take.kernels);
 }
 
-void forward(Llama& llama, handle x, handle slots, handle positions,
-             const std::array<Size, 3>& prompts, handle read, handle cache, handle logits,
-             int num_threads) {
+void forward(Llama& llama, handle x, handle slots, handle positions, const std::array<Size, 3>& prompts, handle read,
+             handle cache, handle logits, int num_threads) {
   const Matcher match("Llama.forward");
-  const LlamaShape& shape = llama.shape();
-  const Tensor rows = match.tensor("x", x, kFloat32, {"rows", shape.width});
-  const Tensor row_slots = match.tensor("slots", slots, kInt64, {rows.size(0)});
-  const Tensor row_positions = match.tensor("positions", positions, kInt64, {rows.size(0)});
-  const Tensor read_rows = match.tensor("read", read, kInt64, {"rows that are read"});
-  const Tensor layers = match.tensor(
-      "cache", cache, kFloat32,
-      {shape.num_layers, 2, "slots", shape.num_kv_heads, shape.num_positions, shape.head_width});
-  const Tensor to = match.tensor("logits", logits, kFloat32, {read_rows.size(0), shape.vocabulary});
-  check_threads(num_threads);
+  const LlamaModel& model = llama.model();
+  const Tensor rows = match.tensor("x", x, {kFloat32}, {"rows", model.width()});
+  const Size num_rows = rows.sizes[0];
+  const Tensor row_slots = match.tensor("slots", slots, {kInt64}, {num_rows});
+  const Tensor row_positions = match.tensor("positions", positions, {kInt64}, {num_rows});
+  const Tensor read_rows = match.tensor("read", read, {kInt64}, {"rows that are read"});
+  const Tensor layers =
+      match.tensor("cache", cache, {kFloat32},
+                   {std::ssize(model.layers), 2, "slots", model.num_kv_heads, model.num_positions(), model.head_width});
+  const Tensor to = match.tensor("logits", logits, {kFloat32}, {read_rows.sizes[0], model.head.columns});
+  match.number("num_threads", num_threads, kMaxThreads);
   without_gil([&] {
-    llama.forward({.x = rows.data<float>(),
-                   .places = {.rows = rows.size(0),
-                              .slots = row_slots.data<Size>(),
-                              .positions = row_positions.data<Size>()},
+    llama.forward({.x = rows.as<float>(),
+                   .places = {.rows = num_rows, .slots = row_slots.as<Size>(), .positions = row_positions.as<Size>()},
                    .num_prompts = prompts[0],
                    .prompt_start = prompts[1],
                    .prompt_length = prompts[2],
-                   .num_read = read_rows.size(0),
-                   .read = read_rows.data<Size>()},
-                  {.data = layers.data<void>(),
-                   .num_slots = layers.size(2),
-                   .num_kv_heads = shape.num_kv_heads,
-                   .num_positions = shape.num_positions,
-                   .head_width = shape.head_width},
-                  to.data<float>(), num_threads);
+                   .num_read = read_rows.sizes[0],
+                   .read = read_rows.as<Size>()},
+                  {.data = layers.data,
+                   .num_slots = layers.sizes[2],
+                   .num_kv_heads = model.num_kv_heads,
+                   .num_positions = model.num_positions(),
+                   .head_width = model.head_width},
+                  to.as<float>(), num_threads);
   });
 }
 
-using Pair = std::pair<py::object, py::object>;  // weight and bias
-using TowerLayerTensors = std::array<Pair, 6>;
-
-WeightAndBias take_pair(Weights& from, const std::string& name, const Pair& pair,
-                        Matcher::Dims dims) {
-  const float* weight = from.take(name + ".weight", pair.first, dims);
-  const Dim rows = from.size(0);
-  const bool is_norm = dims.size() == 1;
-  return {.weight = weight,
-          .bias = is_norm ? from.take(name + ".bias", pair.second, {rows})
-                          : from.take_optional(name + ".bias", pair.second, {rows})};
-}
-
-std::unique_ptr<Tower> make_tower(const std::array<Size, 3>& sizes, float eps, bool quick_gelu,
-                                  handle levels, const Pair& embeddings, const Pair& patch,
-                                  const Pair& pre_norm,
-                                  const std::vector<TowerLayerTensors>& layers,
-                                  const std::array<Pair, 2>& projector, int num_threads) {
-  check_threads(num_threads);
-  Weights from("Tower");
-  TowerWeights weights{};
-  TowerShape shape{};
-  shape.image_size = checked_size("image_size", sizes[0]);
-  shape.patch_size = checked_size("patch_size", sizes[1]);
-  shape.num_heads = checked_size("num_heads", sizes[2]);
-  shape.eps = eps;
-  shape.activation = quick_gelu ? Sums::quick_gelu : Sums::gelu;
-  weights.levels = from.take("levels", levels, {kColors, 256});
-  weights.class_token = from.take("class token", embeddings.first, {"width"});
-  const Size width = shape.width = from.size(0);
-  weights.position = from.take("positions", embeddings.second, {shape.length(), width});
-  weights.patch = take_pair(from, "patch", patch, {width, shape.patch_pixels()});
-  weights.pre_norm = take_pair(from, "pre_norm", pre_norm, {width});
-  Dim inner_width = "inner width";
-  for (const auto& [norm1, qkv, out, norm2, fc1, fc2] : layers) {
-    const std::string name = "layers[" + std::to_string(weights.layers.size()) + "].";
-    TowerWeights::Layer layer{};
-    layer.fc1 = take_pair(from, name + "fc1", fc1, {inner_width, width});
-    inner_width = shape.inner_width = from.size(0);
-    layer.fc2 = take_pair(from, name + "fc2", fc2, {width, inner_width});
-    layer.norm1 = take_pair(from, name + "norm1", norm1, {width});
-    layer.qkv = take_pair(from, name + "qkv", qkv, {3 * width, width});
-    layer.out = take_pair(from, name + "out", out, {width, width});
-    layer.norm2 = take_pair(from, name + "norm2", norm2, {width});
-    weights.layers.push_back(layer);
+std::unique_ptr<Tower> make_tower(Size image_size, Size patch_size, Size num_heads, Size num_layers, float eps,
+                                  bool quick_gelu, py::dict weights, int num_threads) {
+  const Taker take("Tower", std::move(weights), num_threads);
+  const Size width = take.number("width", take.tensor("vision.class", {"width"}).sizes[0]);
+  const Tensor projector = take.tensor("projector.0.weight", {"projector width", width});
+  const Size out_width = take.number("projector width", projector.sizes[0]);
+  const Size grid = take.number("image_size", image_size) / take.number("patch_size", patch_size);
+  take.match.require(grid > 0 && num_layers >= 0, "an image is smaller than a patch, or num_layers is negative");
+  take.match.require(width % take.number("num_heads", num_heads) == 0,
+                     "the channels cannot be divided among the heads");
+  TowerModel model{
+      .image_size = image_size,
+      .patch_size = patch_size,
+      .num_heads = num_heads,
+      .eps = eps,
+      .activation = quick_gelu ? Sums::quick_gelu : Sums::gelu,
+      .levels = take.floats("vision.levels", {kColors, 256}),
+      .class_token = take.floats("vision.class", {width}),
+      .position = take.floats("vision.position", {grid * grid + 1, width}),
+      .patch = take.linear("vision.patch", width, kColors * patch_size * patch_size),
+      .pre_norm = take.norm("vision.pre_norm", width),
+      .layers = {},
+      .first = take.linear("projector.0", out_width, width),
+      .second = take.linear("projector.1", out_width, out_width),
+  };
+  Dim inner = "inner width";
+  for (Size i = 0; i < num_layers; ++i) {
+    const std::string name = "vision.layers." + std::to_string(i) + ".";
+    inner = take.number("inner width", take.tensor(name + "fc1.weight", {inner, width}).sizes[0]);
+    model.layers.push_back({
+        .norm1 = take.norm(name + "norm1", width),
+        .qkv = take.linear(name + "qkv", 3 * width, width),
+        .out = take.linear(name + "out", width, width),
+        .norm2 = take.norm(name + "norm2", width),
+        .fc1 = take.linear(name + "fc1", inner.size, width),
+        .fc2 = take.linear(name + "fc2", width, inner.size),
+    });
   }
-  weights.first = take_pair(from, "projector[0]", projector[0], {"projector width", width});
-  const Size out_width = shape.projector_width = from.size(0);
-  weights.second = take_pair(from, "projector[1]", projector[1], {out_width, out_width});
-  return without_gil([&] { return std::make_unique<Tower>(shape, weights, num_threads); });
+  return std::make_unique<Tower>(std::move(model), take.kernels);
 }
 
 void encode(Tower& tower, handle pixels, handle tokens, int num_threads) {
   const Matcher match("Tower.encode");
-  const TowerShape& shape = tower.shape();
-  const Tensor images = match.tensor("pixels", pixels, {DType::uint8},
-                                     {"images", kColors, shape.image_size, shape.image_size});
-  const Size num_images = images.size(0);
-  const Tensor to = match.tensor("tokens", tokens, kFloat32,
-                                 {num_images, shape.num_patches(), shape.projector_width});
-  check_threads(num_threads);
-  without_gil([&] {
-    tower.encode(images.data<std::uint8_t>(), num_images, to.data<float>(), num_threads);
-  });
+  const TowerModel& model = tower.model();
+  const Tensor images =
+      match.tensor("pixels", pixels, {kUint8}, {"images", kColors, model.image_size, model.image_size});
+  const Size num_images = images.sizes[0];
+  const Tensor to = match.tensor("tokens", tokens, {kFloat32}, {num_images, model.num_patches(), model.second.columns});
+  match.number("num_threads", num_threads, kMaxThreads);
+  without_gil([&] { tower.encode(images.as<std::uint8_t>(), num_images, to.as<float>(), num_threads); });
 }
 
 }  // namespace
 
 void bind_models(py::module_& module) {
   py::class_<Llama>(module, "Llama", py::is_final())
-      .def(py::init(&make_llama), "num_heads"_a, "num_kv_heads"_a, "eps"_a, "layers"_a, "norm"_a,
-           "head"_a, "cos"_a, "sin"_a, "num_threads"_a)
-      .def("forward", &forward, "x"_a, "slots"_a, "positions"_a, "prompts"_a, "read"_a, "cache"_a,
-           "logits"_a, "num_threads"_a);
+      .def(py::init(&make_llama), "num_layers"_a, "num_heads"_a, "num_kv_heads"_a, "eps"_a, "weights"_a,
+           "num_threads"_a)
+      .def("forward", &forward, "x"_a, "slots"_a, "positions"_a, "prompts"_a, "read"_a, "cache"_a, "logits"_a,
+           "num_threads"_a);
   require_init<Llama>();
   py::class_<Tower>(module, "Tower", py::is_final())
-      .def(py::init(&make_tower), "sizes"_a, "eps"_a, "quick_gelu"_a, "levels"_a, "embeddings"_a,
-           "patch"_a, "pre_norm"_a, "layers"_a, "projector"_a, "num_threads"_a)
+      .def(py::init(&make_tower), "image_size"_a, "patch_size"_a, "num_heads"_a, "num_layers"_a, "eps"_a,
+           "quick_gelu"_a, "weights"_a, "num_threads"_a)
       .def("encode", &encode, "pixels"_a, "tokens"_a, "num_threads"_a);
   require_init<Tower>();
 }

@@ -1,5 +1,5 @@
-// Loops on the OpenMP threads that torch already runs: a second pool would fight with them for the
-// processor, as idle OpenMP threads spin for a while.
+// Loops on the OpenMP threads that torch already runs: a second pool would fight with them for the processor, as idle
+// OpenMP threads spin for a while.
 #pragma once
 
 #include <algorithm>
@@ -8,48 +8,18 @@
 
 namespace recap {
 
-// The entry point of GCC's OpenMP runtime, which LLVM's and Intel's have as well: runs the function
-// on a team of that many threads, the calling one among them, and waits for all of them.
-using ParallelEntry = void (*)(void (*function)(void*), void* data, unsigned num_threads,
-                               unsigned flags);
+// The entry point of GCC's OpenMP runtime, which LLVM's and Intel's have as well: runs the function on a team of that
+// many threads, the calling one among them, and waits for all of them.
+using ParallelEntry = void (*)(void (*function)(void*), void* data, unsigned num_threads, unsigned flags);
 
 // Of the runtime that is to be used; null, as at the start, for one thread.
 inline ParallelEntry parallel_entry = nullptr;
 
-// omp_get_num_threads of the same runtime: how many threads a team got, which may be fewer than
-// asked.
+// omp_get_num_threads of the same runtime: how many threads a team got, which may be fewer than asked.
 inline int (*parallel_team_size)() = nullptr;
 
-// Calls action(begin, end) for ranges of at most `chunk` that together are [0, count), on up to
-// `num_threads` threads. Each takes the next range when it is done with one, so that ranges may
-// differ in cost. The action must not throw.
-template <typename Action>
-void parallel_for(std::int64_t count, std::int64_t chunk, int num_threads, const Action& action) {
-  const std::int64_t num_chunks = (count + chunk - 1) / chunk;
-  const auto team = static_cast<unsigned>(std::min<std::int64_t>(num_threads, num_chunks));
-  if (team <= 1 || parallel_entry == nullptr) {
-    if (count > 0) action(std::int64_t{0}, count);
-    return;
-  }
-  struct Shared {
-    const Action& action;
-    std::int64_t count;
-    std::int64_t chunk;
-    std::atomic<std::int64_t> next{0};
-  } shared{action, count, chunk};
-  const auto work = [](void* data) noexcept {
-    auto& loop = *static_cast<Shared*>(data);
-    for (;;) {
-      const std::int64_t begin = loop.next.fetch_add(loop.chunk, std::memory_order_relaxed);
-      if (begin >= loop.count) return;
-      loop.action(begin, std::min(begin + loop.chunk, loop.count));
-    }
-  };
-  parallel_entry(work, &shared, team, 0);
-}
-
-// A thread's view of the team that it is part of, for loops one after another without starting
-// threads for each. All threads of a team call the same functions in the same order.
+// A thread's view of the team that it is part of, for loops one after another without starting threads for each. All
+// threads of a team call the same functions in the same order.
 class Team {
  public:
   // What the threads of a team share.
@@ -63,20 +33,27 @@ class Team {
 
   int size() const { return size_; }
 
-  // As parallel_for, on this team; returns when all of it is done.
+  // Calls action(begin, end) for ranges of at most `chunk`, which with those of the other threads are [0, count). Each
+  // thread takes the next range when it is done with one, so that ranges may differ in cost. Once a team.
   template <typename Action>
-  void run(std::int64_t count, std::int64_t chunk, const Action& action) {
+  void share(std::int64_t count, std::int64_t chunk, const Action& action) {
     for (;;) {
       const std::int64_t begin = shared_.next.fetch_add(chunk, std::memory_order_relaxed);
-      if (begin >= count) break;
+      if (begin >= count) return;
       action(begin, std::min(begin + chunk, count));
     }
+  }
+
+  // Again and again: returns when all of it is done.
+  template <typename Action>
+  void run(std::int64_t count, std::int64_t chunk, const Action& action) {
+    share(count, chunk, action);
     wait();
   }
 
  private:
-  // The last one to arrive lets the others go on. They spin, as the rest of a loop takes
-  // microseconds, but not for long: a thread that is late may be waiting for this very processor.
+  // The last one to arrive lets the others go on. They spin, as the rest of a loop takes microseconds, but not for
+  // long: a thread that is late may be waiting for this very processor.
   void wait() {
     const unsigned phase = phase_++;
     if (shared_.arrived.fetch_add(1, std::memory_order_acq_rel) + 1 == size_) {
@@ -125,6 +102,15 @@ void run_team(int num_threads, const Body& body) {
     shared.body(team);
   };
   parallel_entry(work, &job, static_cast<unsigned>(num_threads), 0);
+}
+
+// Calls action(begin, end) for ranges of at most `chunk` that together are [0, count), on up to `num_threads` threads.
+// The action must not throw.
+template <typename Action>
+void parallel_for(std::int64_t count, std::int64_t chunk, int num_threads, const Action& action) {
+  const std::int64_t num_chunks = (count + chunk - 1) / chunk;
+  run_team(static_cast<int>(std::min<std::int64_t>(num_threads, num_chunks)),
+           [&](Team& team) { team.share(count, chunk, action); });
 }
 
 }  // namespace recap

@@ -10,7 +10,19 @@
 
 namespace recap::cpu {
 
-enum class DType { float32, bfloat16, uint8, int8, int32, int64 };
+// By DLPack's numbers.
+struct DType {
+  std::uint8_t code, bits;
+  const char* name;
+
+  bool operator==(const DType& other) const { return code == other.code && bits == other.bits; }
+};
+constexpr DType kFloat32{.code = 2, .bits = 32, .name = "float32"};
+constexpr DType kBFloat16{.code = 4, .bits = 16, .name = "bfloat16"};
+constexpr DType kUint8{.code = 1, .bits = 8, .name = "uint8"};
+constexpr DType kInt8{.code = 0, .bits = 8, .name = "int8"};
+constexpr DType kInt32{.code = 0, .bits = 32, .name = "int32"};
+constexpr DType kInt64{.code = 0, .bits = 64, .name = "int64"};
 
 // What a dimension has to be: so many, or however many there are, for which messages have a name.
 struct Dim {
@@ -21,33 +33,22 @@ struct Dim {
   const char* name;
 };
 
-struct ManagedTensor;  // DLPack's DLManagedTensor
-
-// A tensor that is kept alive and lies where it lay, unless Python frees its storage meanwhile.
-class Tensor {
- public:
-  DType dtype() const { return dtype_; }
-  std::int64_t size(int dimension) const { return sizes_[static_cast<std::size_t>(dimension)]; }
-  // Null for an argument that was None.
+// A tensor that is kept alive; nobody keeps Python from freeing its storage meanwhile.
+struct Tensor {
   template <typename T>
-  T* data() const {
-    return static_cast<T*>(data_);
+  T* as() const {
+    return static_cast<T*>(data);
   }
 
- private:
-  friend class Matcher;
-  struct Release {
-    void operator()(ManagedTensor* managed) const;
-  };
-
-  std::unique_ptr<ManagedTensor, Release> managed_;
-  void* data_ = nullptr;
-  DType dtype_ = DType::float32;
-  std::array<std::int64_t, 6> sizes_{};
+  std::unique_ptr<void, void (*)(void*)> owner{nullptr, nullptr};
+  void* data = nullptr;  // null for None
+  DType dtype = kFloat32;
+  std::int64_t count = 0;  // of elements
+  std::array<std::int64_t, 6> sizes{};
 };
 
-// Takes the arguments of an operation, whose name messages begin with. The GIL has to be held, also
-// where tensors are dropped.
+// Takes the arguments of an operation, whose name messages begin with. The GIL has to be held, also where tensors are
+// dropped.
 class Matcher {
  public:
   using DTypes = std::initializer_list<DType>;
@@ -55,11 +56,15 @@ class Matcher {
 
   explicit Matcher(const char* operation) : operation_(operation) {}
 
-  // Throws TypeError for what is no tensor, and ValueError unless it is a contiguous one on the
-  // CPU, of one of these types, of this shape of up to 6 dimensions, with all of its memory there.
+  // Throws TypeError for what is no tensor, and ValueError unless it is a contiguous one on the CPU, of one of these
+  // types, of this shape of up to 6 dimensions, with all of its memory there.
   Tensor tensor(const char* name, pybind11::handle object, DTypes dtypes, Dims dims) const;
-  // As `tensor`; None is taken, too.
-  Tensor optional(const char* name, pybind11::handle object, DTypes dtypes, Dims dims) const;
+  // None is taken, too.
+  Tensor optional(const char* name, pybind11::handle object, DTypes dtypes, Dims dims) const {
+    return object.is_none() ? Tensor() : tensor(name, object, dtypes, dims);
+  }
+  // Throws std::invalid_argument unless the number is 1 to `largest`.
+  std::int64_t number(const char* name, std::int64_t value, std::int64_t largest) const;
   // Throws std::invalid_argument with the message unless the condition holds.
   void require(bool condition, const char* message) const;
 
@@ -67,7 +72,6 @@ class Matcher {
   const char* operation_;
 };
 
-// Throws std::invalid_argument for a number of threads that no team has.
-void check_threads(int num_threads);
+constexpr int kMaxThreads = 1024;
 
 }  // namespace recap::cpu

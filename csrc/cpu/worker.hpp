@@ -1,12 +1,10 @@
-// The float32 operations of ops.hpp on a team of threads that is there already, for those that run
-// whole layers: llama.cpp and tower.cpp.
+// The float32 operations of ops.hpp on a team of threads that is there already, for those that run whole layers:
+// llama.cpp and tower.cpp.
 #pragma once
 
 #include <algorithm>
 #include <cstdint>
-#include <initializer_list>
-#include <utility>
-#include <vector>
+#include <iterator>
 
 #include "cpu/kernels/kernels.hpp"
 #include "cpu/parallel.hpp"
@@ -14,104 +12,88 @@
 
 namespace recap::cpu {
 
-inline std::int64_t divide_up(std::int64_t x, std::int64_t y) {
+inline Size divide_up(Size x, Size y) {
   return (x + y - 1) / y;
 }
 
-// Sets pointers to parts of one block of memory, which grows with need.
-using Part = std::pair<float**, std::int64_t>;
-inline void lay_out(std::initializer_list<Part> parts, std::vector<float>& memory) {
-  std::int64_t size = 0;
-  for (const Part& part : parts) size += part.second;
-  if (memory.size() < static_cast<std::size_t>(size)) {
+// Memory for intermediate results, which grows with need.
+inline float* grow(Floats& memory, Size size) {
+  if (std::ssize(memory) < size) {
     memory = {};  // before there is more: nothing in it is needed
-    memory.resize(size);
+    memory.resize(static_cast<std::size_t>(size));
   }
-  float* next = memory.data();
-  for (const auto& [pointer, count] : parts) {
-    *pointer = next;
-    next += count;
-  }
+  return memory.data();
 }
 
-// One thread of a team. All threads call the same functions in the same order; each returns when
-// all of the operation is done.
+// One thread of a team. All threads call the same functions in the same order; each returns when all of the operation
+// is done.
 class Worker {
  public:
   Worker(Team& team, const Kernels& kernels) : team_(team), kernels_(kernels) {}
 
-  void multiply(const float* x, std::int64_t rows, const PackedMatrix& matrix, Sums sums,
-                float* out, const float* bias = nullptr) {
+  void multiply(const float* x, Size rows, const Linear& matrix, Sums sums, float* out) {
     if (rows == 0) return;
-    const std::int64_t width =
-        sums == Sums::swiglu ? kernels_.block_columns / 2 : kernels_.block_columns;
-    const std::int64_t panels = divide_up(matrix.columns, width);
-    const std::int64_t pieces = kPieces * team_.size();
-    const std::int64_t group = std::clamp<std::int64_t>(panels / pieces, 1, kMaxPanels);
-    const std::int64_t groups = divide_up(panels, group);
-    const std::int64_t parts =
-        std::clamp<std::int64_t>(divide_up(pieces, groups), 1, divide_up(rows, kMinRows));
-    const std::int64_t rows_per_item = divide_up(rows, parts);
+    const Size width = sums == Sums::swiglu ? kernels_.block_columns / 2 : kernels_.block_columns;
+    const Size panels = divide_up(matrix.columns, width);
+    const Size pieces = kPieces * team_.size();
+    const Size group = std::clamp<Size>(panels / pieces, 1, kMaxPanels);
+    const Size groups = divide_up(panels, group);
+    const Size parts = std::clamp<Size>(divide_up(pieces, groups), 1, divide_up(rows, kMinRows));
+    const Size rows_per_item = divide_up(rows, parts);
     const Product op{.rows = rows,
                      .depth = matrix.depth,
                      .columns = matrix.columns,
                      .x = x,
-                     .packed = matrix.panels.get(),
-                     .bias = bias,
+                     .packed = reinterpret_cast<const float*>(matrix.panels.data()),
+                     .bias = matrix.bias.empty() ? nullptr : matrix.bias.data(),
                      .sums = sums,
                      .out = out,
                      .rows_per_item = rows_per_item,
                      .panels_per_item = group};
-    run(op, kernels_.product, groups * divide_up(rows, rows_per_item), 1, kProductScratch);
+    run(op, &Kernels::product, groups * divide_up(rows, rows_per_item), 1, kProductScratch);
   }
 
   template <typename Op>
-  void by_row(const Op& op, Kernel<Op> kernel, std::int64_t rows, std::int64_t row_elements,
-              std::int64_t scratch) {
+  void by_row(const Op& op, Kernel<Op> Kernels::* kernel, Size rows, Size row_elements, Size scratch) {
     run(op, kernel, rows, chunk(rows, row_elements), scratch);
   }
 
-  void attend(const BlockAttention& op) {
-    run(op, kernels_.block_attention, op.num_blocks * op.num_kv_heads, 1,
+  void attend_blocks(const BlockAttention& op) {
+    run(op, &Kernels::block_attention, op.num_blocks * op.num_kv_heads, 1,
         block_attention_scratch(op.start + op.length, op.head_width));
   }
 
   void attend(const DecodeAttention& op) {
     const Cache& cache = op.cache;
-    run(op, kernels_.decode_attention, op.places.rows * cache.num_kv_heads, 1,
-        attention_scratch(op.num_heads / cache.num_kv_heads, cache.num_positions,
-                          cache.head_width));
+    run(op, &Kernels::decode_attention, op.places.rows * cache.num_kv_heads, 1,
+        attention_scratch(op.num_heads / cache.num_kv_heads, cache.num_positions, cache.head_width));
   }
 
   // Calls action(i) for each row.
   template <typename Action>
-  void each(std::int64_t rows, std::int64_t row_elements, const Action& action) {
-    team_.run(rows, chunk(rows, row_elements), [&](std::int64_t i, std::int64_t end) {
+  void each(Size rows, Size row_elements, const Action& action) {
+    team_.run(rows, chunk(rows, row_elements), [&](Size i, Size end) {
       for (; i < end; ++i) action(i);
     });
   }
 
  private:
-  std::int64_t chunk(std::int64_t rows, std::int64_t row_elements) const {
-    return std::max(divide_up(rows, kPieces * team_.size()),
-                    divide_up(kMinElements, std::max<std::int64_t>(1, row_elements)));
+  Size chunk(Size rows, Size row_elements) const {
+    return std::max(divide_up(rows, kPieces * team_.size()), divide_up(kMinElements, std::max<Size>(1, row_elements)));
   }
 
   template <typename Op>
-  void run(const Op& op, Kernel<Op> kernel, std::int64_t count, std::int64_t chunk,
-           std::int64_t scratch) {
-    team_.run(count, chunk, [&](std::int64_t begin, std::int64_t end) {
-      kernel(op, begin, end, thread_scratch(scratch));
-    });
+  void run(const Op& op, Kernel<Op> Kernels::* kernel, Size count, Size chunk, Size scratch) {
+    team_.run(count, chunk, [&](Size begin, Size end) { (kernels_.*kernel)(op, begin, end, thread_scratch(scratch)); });
   }
 
-  // Loops are cut into so many pieces for each thread, so that one which the system holds up delays
-  // the others little; but into none of fewer elements, or of a product of about so many rows.
-  static constexpr std::int64_t kPieces = 4;
-  static constexpr std::int64_t kMinElements = 1024;
-  static constexpr std::int64_t kMinRows = 28;
+  // Loops are cut into so many pieces for each thread, so that one which the system holds up delays the others little;
+  // but into none of fewer elements, or of a product of about so many rows.
+  static constexpr Size kPieces = 4;
+  static constexpr Size kMinElements = 1024;
+  static constexpr Size kMinRows = 28;
   // As many panels as the cache of a core keeps while rows pass by.
-  static constexpr std::int64_t kMaxPanels = 4;
+  static constexpr Size kMaxPanels = 4;
 
   Team& team_;
   const Kernels& kernels_;

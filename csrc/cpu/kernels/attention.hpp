@@ -1,5 +1,4 @@
-// Attention of the queries that share a key/value head. For kernels.cpp alone, as
-// numbers.hpp says.
+// Attention of the queries that share a key/value head. For kernels.cpp alone, as numbers.hpp says.
 #pragma once
 
 #include <utility>
@@ -10,31 +9,11 @@
 namespace recap::cpu {
 namespace {
 
-// Elements from one head of a slot to the next, and from keys to values.
-std::int64_t head_stride(const Cache& cache) {
-  return cache.num_positions * cache.head_width;
-}
-std::int64_t values_offset(const Cache& cache) {
-  return cache.num_slots * cache.num_kv_heads * head_stride(cache);
-}
-
 // The sums of neighboring lanes: those of a, then those of b.
-#if defined(__clang__)
 template <int... lane>
 inline Floats add_neighbors(Floats a, Floats b, std::integer_sequence<int, lane...>) {
-  return __builtin_shufflevector(a, b, 2 * lane...) +
-         __builtin_shufflevector(a, b, 2 * lane + 1 ...);
+  return __builtin_shufflevector(a, b, 2 * lane...) + __builtin_shufflevector(a, b, 2 * lane + 1 ...);
 }
-inline Floats add_neighbors(Floats a, Floats b) {
-  return add_neighbors(a, b, std::make_integer_sequence<int, kLanes>());
-}
-#else
-inline Floats add_neighbors(Floats a, Floats b) {
-  Vector<std::int32_t> even;
-  for (int lane = 0; lane < kLanes; ++lane) even[lane] = 2 * lane;
-  return __builtin_shuffle(a, b, even) + __builtin_shuffle(a, b, even + 1);
-}
-#endif
 
 // Lane i is the sum of the lanes of x[i].
 template <int n = kLanes>
@@ -42,39 +21,36 @@ inline Floats sum_each(const Floats* x) {
   if constexpr (n == 1) {
     return *x;
   } else {
-    return add_neighbors(sum_each<n / 2>(x), sum_each<n / 2>(x + n / 2));
+    return add_neighbors(sum_each<n / 2>(x), sum_each<n / 2>(x + n / 2), std::make_integer_sequence<int, kLanes>());
   }
 }
 
-// Keys and values are asked for so far ahead of their use. A core of a Xeon reads 11 to 14 GB/s so,
-// and 8 to 12 by what it fetches of its own accord. What lies behind the cache is a hint like any
-// other: it never faults.
+// Keys and values are asked for so far ahead of their use. A core of a Xeon reads 11 to 14 GB/s so, and 8 to 12 by what
+// it fetches of its own accord. What lies behind the cache is a hint like any other: it never faults.
 template <typename T>
-constexpr std::int64_t kAhead = 4096 / sizeof(T);
+constexpr Size kAhead = 4096 / sizeof(T);
 template <typename T>
-constexpr std::int64_t kCacheLine = 64 / sizeof(T);
+constexpr Size kCacheLine = 64 / sizeof(T);
 
 template <typename T>
-inline void fetch(const T* x, std::int64_t count) {
-  for (std::int64_t i = 0; i < count; i += kCacheLine<T>) __builtin_prefetch(x + i);
+inline void fetch(const T* x, Size count) {
+  for (Size i = 0; i < count; i += kCacheLine<T>) __builtin_prefetch(x + i);
 }
 
-// scores[h * pitch + t] = queries[h] . keys[t], for `heads` queries and the keys of `count`
-// positions. As many products at once as there are lanes; the last key stands in for those after
-// it.
+// scores[h * pitch + t] = queries[h] . keys[t], for `heads` queries and the keys of `count` positions. As many products
+// at once as there are lanes; the last key stands in for those after it.
 template <int heads, typename T>
-void dot(const float* queries, const T* keys, std::int64_t count, std::int64_t width, float* scores,
-         std::int64_t pitch) {
+void dot(const float* queries, const T* keys, Size count, Size width, float* scores, Size pitch) {
   constexpr int kKeys = kLanes / heads;
-  const std::int64_t whole = width - width % kLanes;
-  for (std::int64_t t = 0; t < count; t += kKeys) {
-    const std::int64_t present = count - t < kKeys ? count - t : kKeys;
+  const Size whole = width - width % kLanes;
+  for (Size t = 0; t < count; t += kKeys) {
+    const Size present = count - t < kKeys ? count - t : kKeys;
     const T* key[kKeys];
     for (int k = 0; k < kKeys; ++k) key[k] = keys + (t + (k < present ? k : present - 1)) * width;
     fetch(key[0] + kAhead<T>, kKeys * width);
     Floats products[kLanes];
     for (Floats& product : products) product = Floats{};
-    for (std::int64_t e = 0; e < whole; e += kLanes) {
+    for (Size e = 0; e < whole; e += kLanes) {
       Floats query[heads];
       for (int h = 0; h < heads; ++h) query[h] = load_vector(queries + h * width + e);
       for (int k = 0; k < kKeys; ++k) {
@@ -84,7 +60,7 @@ void dot(const float* queries, const T* keys, std::int64_t count, std::int64_t w
     }
     float sums[kLanes];
     store_vector(sum_each(products), sums);
-    for (std::int64_t e = whole; e < width; ++e) {
+    for (Size e = whole; e < width; ++e) {
       for (int i = 0; i < kLanes; ++i) {
         sums[i] += queries[i / kKeys * width + e] * to_float(key[i % kKeys][e]);
       }
@@ -99,16 +75,15 @@ void dot(const float* queries, const T* keys, std::int64_t count, std::int64_t w
   }
 }
 
-// sums[h] += weights[h * pitch + t] * values[t] over the values of `count` positions, for `vectors`
-// registers of columns; `width` is a head's.
+// sums[h] += weights[h * pitch + t] * values[t] over the values of `count` positions, for `vectors` registers of
+// columns; `width` is a head's.
 template <int heads, int vectors, typename T>
-void accumulate(const float* weights, std::int64_t pitch, const T* values, std::int64_t count,
-                std::int64_t width, float* sums) {
+void accumulate(const float* weights, Size pitch, const T* values, Size count, Size width, float* sums) {
   Floats total[heads][vectors];
   for (int h = 0; h < heads; ++h) {
     for (int v = 0; v < vectors; ++v) total[h][v] = load_vector(sums + h * width + v * kLanes);
   }
-  for (std::int64_t t = 0; t < count; ++t, values += width) {
+  for (Size t = 0; t < count; ++t, values += width) {
     fetch(values + kAhead<T>, vectors * kLanes);
     Floats value[vectors];
     for (int v = 0; v < vectors; ++v) value[v] = load_vector(values + v * kLanes);
@@ -121,104 +96,94 @@ void accumulate(const float* weights, std::int64_t pitch, const T* values, std::
   }
 }
 
+// Calls action<n>(first) for n = 4, 2 and 1 units, all that are whole in `size`; returns where these end.
+template <typename Action>
+Size for_units(Size size, Size unit, const Action& action) {
+  Size first = 0;
+  for (; first + 4 * unit <= size; first += 4 * unit) action.template operator()<4>(first);
+  for (; first + 2 * unit <= size; first += 2 * unit) action.template operator()<2>(first);
+  for (; first + unit <= size; first += unit) action.template operator()<1>(first);
+  return first;
+}
+
 // `accumulate` for all columns of a head.
 template <int heads, typename T>
-void accumulate_columns(const float* weights, std::int64_t pitch, const T* values,
-                        std::int64_t count, std::int64_t width, float* sums) {
-  std::int64_t e = 0;
-  for (; e + 4 * kLanes <= width; e += 4 * kLanes) {
-    accumulate<heads, 4>(weights, pitch, values + e, count, width, sums + e);
-  }
-  for (; e + 2 * kLanes <= width; e += 2 * kLanes) {
-    accumulate<heads, 2>(weights, pitch, values + e, count, width, sums + e);
-  }
-  for (; e + kLanes <= width; e += kLanes) {
-    accumulate<heads, 1>(weights, pitch, values + e, count, width, sums + e);
-  }
+void accumulate_columns(const float* weights, Size pitch, const T* values, Size count, Size width, float* sums) {
+  Size e = for_units(width, kLanes, [&]<int vectors>(Size first) {
+    accumulate<heads, vectors>(weights, pitch, values + first, count, width, sums + first);
+  });
   for (; e < width; ++e) {
     for (int h = 0; h < heads; ++h) {
-      for (std::int64_t t = 0; t < count; ++t) {
+      for (Size t = 0; t < count; ++t) {
         sums[h * width + e] += weights[h * pitch + t] * to_float(values[t * width + e]);
       }
     }
   }
 }
 
-float largest_of(const float* x, std::int64_t count) {
-  const std::int64_t whole = count - count % kLanes;
+float largest_of(const float* x, Size count) {
+  const Size whole = count - count % kLanes;
   float largest = x[0];
   if (whole > 0) {
     Floats lanes = load_vector(x);
-    for (std::int64_t i = kLanes; i < whole; i += kLanes) {
+    for (Size i = kLanes; i < whole; i += kLanes) {
       const Floats next = load_vector(x + i);
       lanes = next > lanes ? next : lanes;
     }
     for (int i = 0; i < kLanes; ++i) largest = lanes[i] > largest ? lanes[i] : largest;
   }
-  for (std::int64_t i = whole; i < count; ++i) largest = x[i] > largest ? x[i] : largest;
+  for (Size i = whole; i < count; ++i) largest = x[i] > largest ? x[i] : largest;
   return largest;
 }
 
 // Takes the exponentials in place, of scores less their largest, and returns their sum.
-float exponentiate(float* scores, std::int64_t count) {
+float exponentiate(float* scores, Size count) {
   const float largest = largest_of(scores, count);
   float sum = 0.0F;
 #pragma omp simd reduction(+ : sum)
-  for (std::int64_t t = 0; t < count; ++t) {
+  for (Size t = 0; t < count; ++t) {
     scores[t] = exp(scores[t] - largest);
     sum += scores[t];
   }
   return sum;
 }
 
-// Calls action(heads, first) with compile-time numbers of heads that together are all of a group.
-template <typename Action>
-void for_heads(std::int64_t group, const Action& action) {
-  std::int64_t head = 0;
-  for (; head + 4 <= group; head += 4) action.template operator()<4>(head);
-  for (; head + 2 <= group; head += 2) action.template operator()<2>(head);
-  for (; head < group; ++head) action.template operator()<1>(head);
-}
+// Keys, and then values, are read in tiles that stay in the nearest cache while all heads read them.
+constexpr Size kTile = 64;
 
-// Keys, and then values, are read in tiles that stay in the nearest cache while all heads read
-// them.
-constexpr std::int64_t kTile = 64;
-
-// softmax(queries . keys / sqrt(width)) . values for a group of queries [group, width] and the keys
-// and values [length, width] of one head; `scratch` has room for group * (length + 2 * width + 1).
+// softmax(queries . keys / sqrt(width)) . values for a group of queries [group, width] and the keys and values [length,
+// width] of one head; `scratch` has room for group * (length + 2 * width + 1).
 template <typename T>
-void attend(const T* queries, std::int64_t group, const T* keys, const T* values,
-            std::int64_t length, std::int64_t width, float* scratch, T* out) {
+void attend(const T* queries, Size group, const T* keys, const T* values, Size length, Size width, float* scratch,
+            T* out) {
   float* const scaled = scratch;
   float* const sums = scaled + group * width;
   float* const scores = sums + group * width;
   const float scale = 1.0F / __builtin_sqrtf(static_cast<float>(width));
 #pragma omp simd
-  for (std::int64_t i = 0; i < group * width; ++i) {
+  for (Size i = 0; i < group * width; ++i) {
     scaled[i] = to_float(queries[i]) * scale;
     sums[i] = 0.0F;
   }
-  for (std::int64_t t = 0; t < length; t += kTile) {
-    const std::int64_t count = length - t < kTile ? length - t : kTile;
-    for_heads(group, [&]<int heads>(std::int64_t h) {
-      dot<heads>(scaled + h * width, keys + t * width, count, width, scores + h * length + t,
-                 length);
+  for (Size t = 0; t < length; t += kTile) {
+    const Size count = length - t < kTile ? length - t : kTile;
+    for_units(group, 1, [&]<int heads>(Size h) {
+      dot<heads>(scaled + h * width, keys + t * width, count, width, scores + h * length + t, length);
     });
   }
   fetch(values, kAhead<T>);
   float* const totals = scores + group * length;
-  for (std::int64_t h = 0; h < group; ++h) totals[h] = exponentiate(scores + h * length, length);
-  for (std::int64_t t = 0; t < length; t += kTile) {
-    const std::int64_t count = length - t < kTile ? length - t : kTile;
-    for_heads(group, [&]<int heads>(std::int64_t h) {
-      accumulate_columns<heads>(scores + h * length + t, length, values + t * width, count, width,
-                                sums + h * width);
+  for (Size h = 0; h < group; ++h) totals[h] = exponentiate(scores + h * length, length);
+  for (Size t = 0; t < length; t += kTile) {
+    const Size count = length - t < kTile ? length - t : kTile;
+    for_units(group, 1, [&]<int heads>(Size h) {
+      accumulate_columns<heads>(scores + h * length + t, length, values + t * width, count, width, sums + h * width);
     });
   }
-  for (std::int64_t h = 0; h < group; ++h) {
+  for (Size h = 0; h < group; ++h) {
     const float factor = 1.0F / totals[h];
 #pragma omp simd
-    for (std::int64_t e = 0; e < width; ++e) {
+    for (Size e = 0; e < width; ++e) {
       out[h * width + e] = from_float<T>(sums[h * width + e] * factor);
     }
   }

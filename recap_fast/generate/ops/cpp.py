@@ -74,7 +74,9 @@ def quantize_rows(x_RD: Tensor, dtype: torch.dtype) -> Quantized:
 def dequantize(
     sums_RN: Tensor, row_scale_R1: Tensor, channel_scale_N: Tensor, bias_N: Tensor | None, dtype: torch.dtype
 ) -> Tensor:
-    """See `Ops.dequantize`. Sums may be in float32 too; a bias that is in float32 is not converted at each call."""
+    """See `Ops.dequantize`. A bias that is in float32 is not converted at each call."""
+    if sums_RN.dtype != torch.int32:
+        return plain.dequantize(sums_RN, row_scale_R1, channel_scale_N, bias_N, dtype)
     rows, width = sums_RN.shape
     out = torch.empty(rows, width, dtype=dtype)
     bias_N = None if bias_N is None else bias_N.float()

@@ -26,21 +26,13 @@ class CppLlama:
         self._spec = spec
         self._embedding = weights["text.embed.weight"].numpy()
         cos, sin = rope_table(spec.rope, spec.head_dim, num_positions + 1)
+        head = weights["text.embed.weight" if spec.tied_head else "text.head.weight"]
         self._core = kernels.Llama(
+            spec.num_layers,
             spec.num_heads,
             spec.num_kv_heads,
             spec.norm_eps,
-            [
-                [
-                    weights[f"text.layers.{index}.{name}.weight"]
-                    for name in ("norm1", "qkv", "out", "norm2", "gate_up", "down")
-                ]
-                for index in range(spec.num_layers)
-            ],
-            weights["text.norm.weight"],
-            weights["text.embed.weight" if spec.tied_head else "text.head.weight"],
-            cos,
-            sin,
+            {**weights, "text.head.weight": head, "text.cos": cos, "text.sin": sin},
             torch.get_num_threads(),
         )
 

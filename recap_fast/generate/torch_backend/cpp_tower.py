@@ -14,28 +14,20 @@ from recap_fast.records import Preprocess
 
 # Letters: n images, N patches, P width of the decoder.
 
-LAYER = ("norm1", "qkv", "out", "norm2", "fc1", "fc2")
-
 
 class CppTower:
     """Same interface as `VisionTower`. Weights are copied; threads take turns."""
 
     def __init__(self, spec: VisionSpec, preprocess: Preprocess, weights: Mapping[str, Tensor]):
-        def parts(name: str) -> tuple[Tensor, Tensor | None]:
-            """Weight and bias; some projectors have no bias."""
-            return weights[f"{name}.weight"], weights.get(f"{name}.bias")
-
         self._spec, self._width = spec, len(weights["projector.1.weight"])
         self._core = kernels.Tower(
-            (spec.image_size, spec.patch_size, spec.num_heads),
+            spec.image_size,
+            spec.patch_size,
+            spec.num_heads,
+            spec.num_layers,
             spec.norm_eps,
             spec.activation == "quick_gelu",
-            normalized_levels(preprocess),
-            (weights["vision.class"], weights["vision.position"]),
-            parts("vision.patch"),
-            parts("vision.pre_norm"),
-            [[parts(f"vision.layers.{index}.{name}") for name in LAYER] for index in range(spec.num_layers)],
-            (parts("projector.0"), parts("projector.1")),
+            {**weights, "vision.levels": normalized_levels(preprocess)},
             torch.get_num_threads(),
         )
 

@@ -263,13 +263,15 @@ def test_places_outside_of_the_cache_are_refused(slot: int, position: int) -> No
 def test_tensors_of_another_kind_are_refused() -> None:
     x, weight = torch.ones(4, 6), torch.ones(6)
     with pytest.raises(
-        ValueError, match=r"quantize_rows: x is float32 \[6, 4\] with strides \(1, 6\) on cpu, expected"
+        ValueError, match=r"quantize_rows: x is torch.float32 \[6, 4\] with strides \(1, 6\) on cpu, expected"
     ):
         cpp.quantize_rows(x.T, torch.int8)
-    with pytest.raises(ValueError, match=r"weight is bfloat16 \[6\] on cpu, expected contiguous float32 \[6\] on cpu"):
+    with pytest.raises(
+        ValueError, match=r"weight is torch.bfloat16 \[6\] with .* on cpu, expected contiguous float32 \[6\] on cpu"
+    ):
         cpp.add_rms_norm(x, None, weight.bfloat16(), 1e-5)
     with pytest.raises(
-        ValueError, match=r"delta is float32 \[3, 6\] on cpu, expected contiguous float32 \[4, 6\] on cpu"
+        ValueError, match=r"delta is torch.float32 \[3, 6\] .*, expected contiguous float32 \[4, 6\] on cpu"
     ):
         cpp.add_rms_norm(x, x[:3], weight, 1e-5)
     with pytest.raises(ValueError, match=r"expected contiguous float32 or bfloat16 \[rows, 2 \* width\] on cpu"):

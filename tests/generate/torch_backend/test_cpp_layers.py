@@ -181,7 +181,9 @@ def test_rows_of_another_kind_are_refused() -> None:
     llama = CppLlama(spec, text_weights(spec, 0), NUM_POSITIONS)
     cache = KVCache(spec, NUM_SLOTS, NUM_POSITIONS, torch.float32, CPU)
     rows = Rows(torch.tensor([1]), torch.tensor([0]))
-    with pytest.raises(ValueError, match=r"x is bfloat16 \[1, 40\] on cpu, expected contiguous float32 \[rows, 40\]"):
+    with pytest.raises(
+        ValueError, match=r"x is torch.bfloat16 \[1, 40\] .* on cpu, expected contiguous float32 \[rows, 40\]"
+    ):
         llama.forward(torch.zeros(1, spec.hidden_size).bfloat16(), cache, None, rows)
 
 
@@ -277,9 +279,9 @@ def test_no_pixels_give_no_tokens() -> None:
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("vision.layers.1.norm2.bias", r"layers\[1\].norm2.bias is float32 \[63\] on cpu, expected .* \[64\]"),
-        ("vision.position", r"positions is float32 \[9, 64\] on cpu, expected .* \[10, 64\]"),
-        ("projector.0.weight", r"projector\[0\].bias is float32 \[8\] on cpu, expected .* \[7\]"),
+        ("vision.layers.1.norm2.bias", r"vision.layers.1.norm2.bias is .* \[63\] .*, expected .* \[64\]"),
+        ("vision.position", r"vision.position is .* \[9, 64\] .*, expected .* \[10, 64\]"),
+        ("projector.0.weight", r"projector.0.bias is .* \[8\] .*, expected .* \[7\]"),
     ],
 )
 def test_a_towers_weights_of_another_shape_are_refused(name: str, message: str) -> None:
@@ -291,9 +293,9 @@ def test_a_towers_weights_of_another_shape_are_refused(name: str, message: str) 
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("layers.0.norm1", r"layers\[0\].norm1 is float32 \[39\] on cpu, expected .* \[40\]"),
-        ("layers.2.qkv", r"layers\[2\].qkv is float32 \[127, 40\] on cpu, expected .* \[128, 40\]"),
-        ("layers.1.down", r"layers\[1\].down is float32 \[39, 56\] on cpu, expected .* \[40, 56\]"),
+        ("layers.0.norm1", r"text.layers.0.norm1.weight is .* \[39\] .*, expected .* \[40\]"),
+        ("layers.2.qkv", r"text.layers.2.qkv.weight is .* \[127, 40\] .*, expected .* \[128, 40\]"),
+        ("layers.1.down", r"text.layers.1.down.weight is .* \[39, 56\] .*, expected .* \[40, 56\]"),
     ],
 )
 def test_a_decoders_weights_of_another_shape_are_refused(name: str, message: str) -> None:
@@ -304,10 +306,10 @@ def test_a_decoders_weights_of_another_shape_are_refused(name: str, message: str
 
 def test_shapes_that_no_model_has_are_refused() -> None:
     spec = text_spec(num_heads=3, num_kv_heads=2)
-    with pytest.raises(ValueError, match="3 heads of width 16 cannot share 2"):
+    with pytest.raises(ValueError, match="query heads cannot share the key/value heads evenly"):
         CppLlama(spec, text_weights(spec, 0), NUM_POSITIONS)
     spec = vision_spec(num_heads=3)
-    with pytest.raises(ValueError, match="64 channels cannot be divided among 3 heads"):
+    with pytest.raises(ValueError, match="the channels cannot be divided among the heads"):
         CppTower(spec, PREPROCESS, vision_weights(spec, 8, 0))
 
 
@@ -315,7 +317,9 @@ def test_a_head_of_another_vocabulary_is_refused() -> None:
     spec, weights = text_spec(), text_weights(text_spec(), 0)
     llama = CppLlama(spec, {**weights, "text.head.weight": weights["text.head.weight"][1:]}, NUM_POSITIONS)
     cache = KVCache(spec, NUM_SLOTS, NUM_POSITIONS, torch.float32, CPU)
-    with pytest.raises(ValueError, match=r"logits is float32 \[1, 75\] on cpu, expected contiguous float32 \[1, 74\]"):
+    with pytest.raises(
+        ValueError, match=r"logits is torch.float32 \[1, 75\] .*, expected contiguous float32 \[1, 74\]"
+    ):
         llama.forward(torch.zeros(1, 40), cache, None, Rows(torch.tensor([1]), torch.tensor([0])))
 
 
@@ -350,7 +354,8 @@ def test_pixels_of_another_size_are_refused() -> None:
     spec = vision_spec()
     tower = CppTower(spec, PREPROCESS, vision_weights(spec, 8, 0))
     with pytest.raises(
-        ValueError, match=r"pixels is uint8 \[1, 3, 23, 24\] on cpu, expected contiguous uint8 \[images, 3, 24, 24\]"
+        ValueError,
+        match=r"pixels is torch.uint8 \[1, 3, 23, 24\] .* on cpu, expected contiguous uint8 \[images, 3, 24, 24\]",
     ):
         tower.encode(torch.zeros(1, 3, 23, 24, dtype=torch.uint8))
 
