@@ -2,25 +2,16 @@
 
 import base64
 import importlib.util
-import os
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import pyarrow  # noqa: F401 - before the core, as recap_fast/arrow_core.py does it
 import pytest
-from support import reference
+from support import built, reference  # noqa: F401
 from support.guard import GUARD_S
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
-
-if core_file := os.environ.get("RECAP_FAST_CORE"):  # set by ctest: a build with sanitizers, say
-    spec = importlib.util.spec_from_file_location("recap_fast._core", core_file)
-    assert spec is not None
-    assert spec.loader is not None
-    sys.modules["recap_fast._core"] = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(sys.modules["recap_fast._core"])
 
 from recap_fast.arrow_core import core
 

@@ -1,0 +1,114 @@
+"""Hostile arguments for everything in a C++ module, thrown in a process of its own, which may not crash.
+
+A test file makes the cases and runs itself: `run` in the child, `check` in the test.
+"""
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
+from types import ModuleType
+from typing import Any, NamedTuple
+
+from support.guard import GUARD_S
+
+REFUSALS = ("TypeError", "ValueError", "IndexError", "KeyError", "AttributeError", "OSError")
+"""What may be raised; UnicodeError and Arrow's errors are ValueErrors."""
+
+
+class Case(NamedTuple):
+    """One call."""
+
+    function: str
+    """As `public` names it."""
+    label: str
+    call: Callable[[], object]
+
+
+class Function(NamedTuple):
+    """A call that is valid, and what else may be given for each argument."""
+
+    call: Callable[..., object]
+    """Takes the arguments by name."""
+    arguments: Callable[[], dict[str, Any]]
+    """Valid ones, made anew."""
+    others: Callable[[str, Any], Iterable[tuple[str, Any]]]
+    """Labels and hostile values for an argument of this name and with this value."""
+
+
+def public(module: ModuleType) -> set[str]:
+    """Functions, and methods as class.method, constructors and what a `with` calls among them."""
+    found = set()
+    for name, value in vars(module).items():
+        if isinstance(value, type):
+            kept = {"__init__", "__enter__", "__exit__"}
+            found |= {f"{name}.{m}" for m in vars(value) if m in kept or not m.startswith("_")}
+        elif callable(value) and not name.startswith("_"):
+            found.add(name)
+    return found
+
+
+def cases(functions: Mapping[str, Function]) -> Iterator[Case]:
+    """The valid call of each function, one with each other value of each argument, without each, and with one more."""
+    for name, (call, arguments, others) in functions.items():
+        yield Case(name, "valid", lambda call=call, arguments=arguments: call(**arguments()))
+        yield Case(name, "one more", lambda call=call, arguments=arguments: call(**arguments(), one_more=1))
+        for argument, value in arguments().items():
+
+            def changed(new: Any, call: Any = call, arguments: Any = arguments, argument: str = argument) -> object:
+                return call(**{**arguments(), argument: new})
+
+            def without(call: Any = call, arguments: Any = arguments, argument: str = argument) -> object:
+                return call(**{name: value for name, value in arguments().items() if name != argument})
+
+            yield Case(name, f"without {argument}", without)
+            for label, other in others(argument, value):
+                yield Case(name, f"{argument}: {label}", lambda changed=changed, other=other: changed(other))
+
+
+def run(all_cases: Iterable[Case]) -> None:
+    """In the child: writes each case before it is tried, and then what came of it."""
+    for case in all_cases:
+        sys.stdout.write(json.dumps([case.function, case.label]))
+        sys.stdout.flush()
+        outcome = "accepted"
+        try:
+            case.call()
+        except Exception as error:  # noqa: BLE001 - whatever it is, it is reported
+            kinds = {kind.__name__ for kind in type(error).__mro__}
+            outcome = next((r for r in REFUSALS if r in kinds), f"an error of the wrong kind: {error!r}")
+        sys.stdout.write(f" {json.dumps(outcome)}\n")
+
+
+def check(file: str, module: ModuleType, accepted: set[tuple[str, str]]) -> None:
+    """In the test: the cases of a file are about all of a module, and of those that are not valid just these pass."""
+    found = outcomes(file)
+    names = public(module)
+    assert {function for function, _ in found} == names, f"cases for {names} are missing or too many"
+    wrong = {case: outcome for case, outcome in found.items() if outcome not in ("accepted", *REFUSALS)}
+    assert not wrong, wrong
+    expected = {(name, "valid") for name in names} | accepted
+    passed = {case for case, outcome in found.items() if outcome == "accepted"}
+    assert passed == expected, f"accepted: {passed - expected}; refused: {expected - passed}"
+
+
+def outcomes(file: str) -> dict[tuple[str, str], str]:
+    """What came of each case in a child that runs the file. Raises AssertionError, with the case, if it crashes."""
+    root = Path(__file__).parents[1]
+    environment = {**os.environ, "PYTHONPATH": str(root), "OMP_NUM_THREADS": "2"}
+    command = [sys.executable, "-W", "ignore", file]
+    with tempfile.TemporaryDirectory() as folder:
+        done = subprocess.run(
+            command, capture_output=True, text=True, timeout=GUARD_S, env=environment, cwd=folder, check=False
+        )
+    lines = done.stdout.splitlines()
+    if done.returncode != 0:
+        raise AssertionError(f"the process ended with {done.returncode} at {lines[-1] if lines else ''}\n{done.stderr}")
+    decoder, found = json.JSONDecoder(), {}
+    for line in lines:
+        (function, label), end = decoder.raw_decode(line)
+        found[function, label] = json.loads(line[end:])
+    return found
