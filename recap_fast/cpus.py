@@ -1,8 +1,44 @@
-"""How many processors this process may use."""
+"""How many processors this process may use: those that it may run on, or the quota of its control group."""
 
 import os
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
 
 
 def default_decode_threads() -> int:
     """Half of the processors that this process may use: the others are for the engine, the reader and the writer."""
-    return max(1, len(os.sched_getaffinity(0)) // 2)
+    return max(1, int(usable_cpus()) // 2)
+
+
+def usable_cpus(root: Path = Path("/")) -> float:
+    """A container may be given fewer processors than it sees, and parts of one. `root` has `proc` and `sys`."""
+    return min([float(len(os.sched_getaffinity(0))), *_quotas(root)])
+
+
+def _quotas(root: Path) -> Iterator[float]:
+    """The processors that each control group around this process may use, of version 2 or 1, where there is a limit.
+
+    A container often sees its own group as the root, under the path that the group has outside: so every folder from
+    that path up to the root counts where it is there.
+    """
+    try:
+        lines = (root / "proc/self/cgroup").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return
+    for line in lines:  # 0::/PATH, or NUMBER:cpu,cpuacct:/PATH
+        _, controllers, path = line.split(":", 2)
+        if controllers and "cpu" not in controllers.split(","):
+            continue
+        groups = PurePosixPath(path.lstrip("/"))
+        for folder in (groups, *groups.parents):
+            yield from _read_quota(root / "sys/fs/cgroup" / controllers / folder)
+
+
+def _read_quota(folder: Path) -> Iterator[float]:
+    for names in (["cpu.max"], ["cpu.cfs_quota_us", "cpu.cfs_period_us"]):
+        try:
+            quota, period = " ".join((folder / name).read_text(encoding="ascii") for name in names).split()
+            if float(quota) > 0:
+                yield float(quota) / float(period)
+        except (OSError, ValueError):  # no such group, or "max"
+            continue

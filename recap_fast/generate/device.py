@@ -1,7 +1,10 @@
 """Which device an engine runs on, by the name that `--device` gave."""
 
+import math
+
 import torch
 
+from recap_fast.cpus import usable_cpus
 from recap_fast.errors import ConfigError
 from recap_fast.machine import cpu_model
 
@@ -39,5 +42,10 @@ def device_name(device: torch.device) -> str:
     """For people, and the key of what is known of a device: the card, or the processor with the threads it is given."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
-    count = torch.get_num_threads()
+    count = num_cpu_threads()
     return f"{cpu_model()}, {count} thread{'s' if count > 1 else ''}"
+
+
+def num_cpu_threads() -> int:
+    """What an engine on the CPU may use: torch's threads, but no more than there are processors for them."""
+    return min(torch.get_num_threads(), math.ceil(usable_cpus()))

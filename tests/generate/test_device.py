@@ -1,7 +1,10 @@
+from collections.abc import Iterator
+
 import pytest
 import torch
 
 from recap_fast.errors import ConfigError
+from recap_fast.generate import device
 from recap_fast.generate.device import gpu_number, resolve_device
 
 
@@ -26,3 +29,18 @@ def test_a_cuda_device_has_its_index(name: str, index: int, monkeypatch: pytest.
 @pytest.mark.parametrize("name", ["cpu", "tpu", "cuda:99"])
 def test_a_cpu_and_what_is_refused_have_no_gpu_number(name: str) -> None:
     assert gpu_number(name) is None
+
+
+@pytest.fixture
+def six_threads() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(6)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.usefixtures("six_threads")
+@pytest.mark.parametrize(("cpus", "text"), [(16.0, "6 threads"), (2.5, "3 threads"), (0.5, "1 thread")])
+def test_an_engine_has_no_more_threads_than_processors(cpus: float, text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(device, "usable_cpus", lambda: cpus)
+    assert device.device_name(torch.device("cpu")).endswith(f", {text}")
