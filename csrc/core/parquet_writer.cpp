@@ -233,16 +233,10 @@ void ParquetWriter::abort_all() noexcept {
   for (ParquetWriter* writer : registry) writer->abort();
 }
 
-void ParquetWriter::write(ArrowArray* array, ArrowSchema* schema) {
-  impl_->write(array, schema);
-}
+void ParquetWriter::write(ArrowArray* array, ArrowSchema* schema) { impl_->write(array, schema); }
 
-ParquetSummary ParquetWriter::close() {
-  return impl_->close();
-}
+ParquetSummary ParquetWriter::close() { return impl_->close(); }
 
-void ParquetWriter::abort() noexcept {
-  impl_->abort();
-}
+void ParquetWriter::abort() noexcept { impl_->abort(); }
 
 }  // namespace recap

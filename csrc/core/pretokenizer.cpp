@@ -64,9 +64,7 @@ std::size_t skip(std::string_view text, std::size_t begin, Class kind) {
 // What may follow the apostrophe of a contraction, in lower case. U+017F, the long s, folds to s.
 constexpr std::array<std::string_view, 8> kContractions = {"s", "t", "re", "ve", "m", "ll", "d", "\xC5\xBF"};
 
-char to_lower(char c) {
-  return c >= 'A' && c <= 'Z' ? static_cast<char>(c - 'A' + 'a') : c;
-}
+char to_lower(char c) { return c >= 'A' && c <= 'Z' ? static_cast<char>(c - 'A' + 'a') : c; }
 
 // (?i:'s|'t|'re|'ve|'m|'ll|'d), where `begin` is at the apostrophe; `begin` where there is none.
 std::size_t skip_contraction(std::string_view text, std::size_t begin) {

@@ -33,9 +33,7 @@ std::atomic<const Kernels*> used_kernels = find_levels().front();
 
 }  // namespace
 
-const Kernels& kernels() {
-  return *used_kernels;
-}
+const Kernels& kernels() { return *used_kernels; }
 
 std::vector<std::string> kernel_levels() {
   std::vector<std::string> names;

@@ -12,9 +12,7 @@
 
 namespace recap::cpu {
 
-inline Size divide_up(Size x, Size y) {
-  return (x + y - 1) / y;
-}
+inline Size divide_up(Size x, Size y) { return (x + y - 1) / y; }
 
 // Memory for intermediate results, which grows with need.
 inline float* grow(Floats& memory, Size size) {

@@ -24,9 +24,7 @@ void pad(const float* x, Size pitch, Size rows, Size width, Size out_pitch, floa
   }
 }
 
-Size whole_panels(Size width) {
-  return (width + kBlockColumns - 1) / kBlockColumns * kBlockColumns;
-}
+Size whole_panels(Size width) { return (width + kBlockColumns - 1) / kBlockColumns * kBlockColumns; }
 
 // Keys and values of one head, as `attend_block` takes them.
 struct HeadMatrices {

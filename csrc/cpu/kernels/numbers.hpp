@@ -23,12 +23,8 @@ constexpr int kLanes = 4;
 template <typename T, int n = kLanes>
 using Vector [[gnu::vector_size(n * sizeof(T))]] = T;
 
-inline float to_float(float x) {
-  return x;
-}
-inline float to_float(BFloat16 x) {
-  return __builtin_bit_cast(float, static_cast<std::uint32_t>(x.bits) << 16);
-}
+inline float to_float(float x) { return x; }
+inline float to_float(BFloat16 x) { return __builtin_bit_cast(float, static_cast<std::uint32_t>(x.bits) << 16); }
 
 // To the nearest, ties to even. What is not a number stays so: arithmetic makes no other than those whose upper half
 // says it.
@@ -90,9 +86,7 @@ inline Floats load_vector(const BFloat16* x) {
   return __builtin_bit_cast(Floats, __builtin_convertvector(bits, Vector<std::uint32_t>) << 16);
 }
 
-inline void store_vector(Floats x, float* y) {
-  __builtin_memcpy(y, &x, sizeof x);
-}
+inline void store_vector(Floats x, float* y) { __builtin_memcpy(y, &x, sizeof x); }
 
 }  // namespace
 }  // namespace recap::cpu
