@@ -14,7 +14,7 @@ import numpy as np
 from recap_fast.bench.synthetic import jpeg
 from recap_fast.decode.decoder import make_decoder
 from recap_fast.errors import ConfigError
-from recap_fast.pipeline.decoding import DECODE_BATCH
+from recap_fast.pipeline.channel import DECODE_BATCH
 from suite import model
 from suite.setting import Findings, Setting
 

@@ -14,7 +14,7 @@ from recap_fast.generate.prompt import sample_fields
 from recap_fast.launch.config import RunConfig
 from recap_fast.launch.execute import run
 from recap_fast.launch.reporter import Reporter
-from recap_fast.pipeline.decoding import DECODE_BATCH
+from recap_fast.pipeline.channel import DECODE_BATCH
 from recap_fast.records import OK, Request
 
 

@@ -16,7 +16,7 @@ import numpy as np
 
 from recap_fast.bench.roofline import Figures
 from recap_fast.captioner.captioner import Captioner
-from recap_fast.pipeline.decoding import DECODE_BATCH
+from recap_fast.pipeline.channel import DECODE_BATCH
 from recap_fast.records import OK, Completion, Identity, ImageOutcome, Row, Sample, Shard
 from recap_fast.shards.reader import open_shard
 from recap_fast.write.output_folder import OutputFolder

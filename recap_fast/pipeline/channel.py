@@ -2,9 +2,17 @@
 
 import threading
 from collections import deque
+from dataclasses import dataclass
 from typing import Generic, TypeVar
 
+from recap_fast.records import Request, Row
+from recap_fast.write.assembly import EndOfShard
+
 T = TypeVar("T")
+DECODE_BATCH = 32
+"""Images decoded at once. The pixels that wait for the engine are those of four batches at most, 128 images or 43 MB at
+336 px, in the memory that the decoder left them in; beside them, those of requests that the engine has taken and not
+yet prefilled, one a slot at most."""
 
 
 class Channel(Generic[T]):
@@ -64,3 +72,24 @@ class Channel(Generic[T]):
         """Whether `take` will give nothing any more."""
         with self._changed:
             return self._cancelled or (self._closed and not self._items)
+
+
+@dataclass(frozen=True, slots=True)
+class Channels:
+    """Those of one run."""
+
+    window: Channel[None]
+    """An item for each sample that was read and is not yet written in order."""
+    samples: Channel[Row]
+    ready: Channel[tuple[Row, Request]]
+    rows: Channel[Row | EndOfShard]
+
+    @classmethod
+    def make(cls, window: int) -> "Channels":
+        """`window`: samples read and not yet written in order, at most."""
+        return cls(Channel(window), Channel(4 * DECODE_BATCH), Channel(2 * DECODE_BATCH), Channel(4 * DECODE_BATCH))
+
+    def stop(self) -> None:
+        """Ends reading and decoding; finished rows still go to disk."""
+        for channel in (self.window, self.samples, self.ready):
+            channel.cancel()

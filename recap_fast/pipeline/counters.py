@@ -9,18 +9,21 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
 from recap_fast.records import Completion
 
 Stage = Literal["read", "decode", "generate", "write"]
 STAGES: tuple[Stage, ...] = ("read", "decode", "generate", "write")
 T = TypeVar("T")
-Spend = Callable[[float], None]
 
 
-def _nothing(_: float) -> None:
-    """Tells nobody."""
+@dataclass(slots=True)
+class Lap:
+    """A piece of work of a stage."""
+
+    seconds: float = 0.0
+    """What it took, once it is over."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,25 +70,25 @@ class RunCounters:
         self._opened_shards = self._opened_rows = self._resumed_rows = 0
 
     @contextmanager
-    def busy(self, stage: Stage, spend: Spend = _nothing) -> Iterator[None]:
-        """Times a piece of work of a stage; `spend` is told its seconds."""
-        start = time.monotonic()
+    def busy(self, stage: Stage) -> Iterator[Lap]:
+        """Times a piece of work of a stage."""
+        lap, start = Lap(), time.monotonic()
         try:
-            yield
+            yield lap
         finally:
-            seconds = time.monotonic() - start
-            self._busy[stage] += seconds
-            spend(seconds)
+            lap.seconds = time.monotonic() - start
+            self._busy[stage] += lap.seconds
 
-    def timed(self, stage: Stage, items: Iterable[T], spend: Spend = _nothing) -> Iterator[T]:
-        """Passes items on and times how long each took to come."""
-        iterator = iter(items)
+    def timed(self, stage: Stage, items: Iterable[T], spend: Callable[[float], None]) -> Iterator[T]:
+        """Passes items on; `spend` is told how many seconds each took to come."""
+        iterator: Iterator[Any] = iter(items)
+        end: Any = object()
         while True:
-            with self.busy(stage, spend):
-                try:
-                    item = next(iterator)
-                except StopIteration:
-                    return
+            with self.busy(stage) as lap:
+                item = next(iterator, end)
+            spend(lap.seconds)
+            if item is end:
+                return
             yield item
 
     def start_shard(self, num_samples: int, num_done: int) -> None:

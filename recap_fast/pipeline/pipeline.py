@@ -10,14 +10,14 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 
 from recap_fast.captioner.captioner import Captioner
-from recap_fast.pipeline.channel import Channel
+from recap_fast.pipeline.channel import Channels
 from recap_fast.pipeline.counters import RunCounters
-from recap_fast.pipeline.decoding import DECODE_BATCH, Decoding
+from recap_fast.pipeline.decoding import Decoding
 from recap_fast.pipeline.generating import Generating
 from recap_fast.pipeline.reading import OpenShard, Reading
 from recap_fast.pipeline.writing import Writing
-from recap_fast.records import Request, Row, Shard, ShardReport
-from recap_fast.write.assembly import Assembly, EndOfShard
+from recap_fast.records import Shard, ShardReport
+from recap_fast.write.assembly import Assembly
 from recap_fast.write.ledger import Ledger
 
 
@@ -35,17 +35,13 @@ class Pipeline:
         window: int = 1024,
     ):
         """`limit`: stop after so many samples. `window`: samples read and not yet written in order, at most."""
-        self._window: Channel[None] = Channel(window)
-        """An item for each sample that was read and is not yet written in order."""
-        self._samples: Channel[Row] = Channel(4 * DECODE_BATCH)
-        self._ready: Channel[tuple[Row, Request]] = Channel(2 * DECODE_BATCH)
-        self._rows: Channel[Row | EndOfShard] = Channel(4 * DECODE_BATCH)
-        self._assembly = Assembly(ledger, captioner.detokenize, self._window.take, counters.finish_shard)
-        spend = self._assembly.spend
-        self.reading = Reading(open_shard, self._assembly, counters, self._window, self._samples, self._rows, limit)
-        self.decoding = Decoding(captioner, counters, spend, self._samples, self._ready, self._rows)
-        self.generating = Generating(captioner.engine, counters, spend, self._stop, self._ready, self._rows)
-        self.writing = Writing(self._assembly, counters, self._rows)
+        self._channels = channels = Channels.make(window)
+        self._assembly = Assembly(ledger, captioner.detokenize, channels.window.take, counters.finish_shard)
+        shared = channels, counters, self._assembly
+        self.reading = Reading(open_shard, *shared, limit)
+        self.decoding = Decoding(captioner, *shared)
+        self.generating = Generating(captioner.engine, *shared)
+        self.writing = Writing(*shared)
 
     def drain(self, seconds: float) -> None:
         """Takes no new work; what is in flight may finish within so many seconds. Signal handlers may call it."""
@@ -59,28 +55,23 @@ class Pipeline:
     def run(self, shards: Sequence[Shard]) -> list[ShardReport]:
         """Captions the shards and reports on each. Raises EngineError, and OSError where output cannot be written."""
         with ThreadPoolExecutor(3, "recap") as pool:
-            writing = pool.submit(self._guard, self.writing.run, self._rows.cancel)
+            writing = pool.submit(self._guard, self.writing.run, self._channels.rows.cancel)
             feeding: list[Future[None]] = []
             try:
                 feeding.append(pool.submit(self._guard, lambda: self.reading.run(shards)))
                 feeding.append(pool.submit(self._guard, self.decoding.run))
                 self.generating.run()
             finally:  # also after an error: what is finished goes to disk
-                self._stop()
+                self._channels.stop()
                 try:
                     wait(feeding)
                 except BaseException:  # a second Ctrl-C: nobody waits any more
-                    self._rows.cancel()
+                    self._channels.rows.cancel()
                     raise
-                self._rows.close()
-            _raise_first(*feeding, writing)
+                self._channels.rows.close()
+            for stage in (*feeding, writing):
+                stage.result()
         return self._assembly.reports
-
-    def _stop(self) -> None:
-        """Ends reading and decoding."""
-        self._window.cancel()
-        self._samples.cancel()
-        self._ready.cancel()
 
     def _guard(self, stage: Callable[[], None], give_up: Callable[[], None] = lambda: None) -> None:
         """Runs a stage; where it breaks, the others end too, and do not wait for it."""
@@ -89,10 +80,5 @@ class Pipeline:
         except BaseException:
             give_up()
             self.generating.abandon()
-            self._stop()
+            self._channels.stop()
             raise
-
-
-def _raise_first(*stages: Future[None]) -> None:
-    for stage in stages:
-        stage.result()

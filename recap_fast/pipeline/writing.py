@@ -1,6 +1,8 @@
 """The writing thread: finished rows in, in any order; shards on disk out."""
 
-from recap_fast.pipeline.channel import Channel
+from dataclasses import dataclass
+
+from recap_fast.pipeline.channel import Channels
 from recap_fast.pipeline.counters import RunCounters
 from recap_fast.records import Row
 from recap_fast.write.assembly import Assembly, EndOfShard
@@ -9,26 +11,28 @@ WRITE_BATCH = 16
 IDLE_S = 1.0
 
 
+@dataclass
 class Writing:
     """Takes all rows there are until the end, also while the run is stopping."""
 
-    def __init__(self, assembly: Assembly, counters: RunCounters, rows: "Channel[Row | EndOfShard]"):
-        self._assembly, self._counters, self._rows = assembly, counters, rows
+    channels: Channels
+    counters: RunCounters
+    assembly: Assembly
 
     def run(self) -> None:
         """Writes until the last row has come. Raises OSError where output cannot be written."""
-        while not self._rows.is_finished:
-            items = self._rows.take(WRITE_BATCH, IDLE_S)
+        while not self.channels.rows.is_finished:
+            items = self.channels.rows.take(WRITE_BATCH, IDLE_S)
             if not items:
-                self._assembly.flush_old()
+                self.assembly.flush_old()
             for item in items:
-                with self._counters.busy("write"):
+                with self.counters.busy("write"):
                     self._write(item)
-        self._assembly.close()
+        self.assembly.close()
 
     def _write(self, item: Row | EndOfShard) -> None:
         if isinstance(item, EndOfShard):
-            self._assembly.end(item)
+            self.assembly.end(item)
         else:
-            self._counters.count(item.status, item.completion)
-            self._assembly.add(item)
+            self.counters.count(item.status, item.completion)
+            self.assembly.add(item)

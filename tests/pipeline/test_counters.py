@@ -59,12 +59,12 @@ def test_a_stage_is_timed_while_it_works_and_also_where_it_fails(clock):
         clock[0] += 3
         raise OSError("cut")
 
-    got = []
+    got, told = [], []
     with pytest.raises(OSError, match="cut"):  # noqa: PT012
-        for item in counters.timed("read", read()):
+        for item in counters.timed("read", read(), told.append):
             got.append(item)
             clock[0] += 15  # the next stage's time
-    assert got == ["a"]
+    assert (got, told) == (["a"], [2])
     assert counters.snapshot().busy["read"] == pytest.approx(5 / 20)
 
 
