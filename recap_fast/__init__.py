@@ -14,6 +14,7 @@ import importlib
 import logging
 from typing import TYPE_CHECKING, Any
 
+from recap_fast.cpus import shorten_waits
 from recap_fast.version import __version__
 
 if TYPE_CHECKING:
@@ -48,6 +49,7 @@ _MODULES = {
 }
 _HOMES = {name: f"recap_fast.{module}" for module, names in _MODULES.items() for name in names}
 
+shorten_waits()  # before torch is loaded
 logging.getLogger("recap_fast").addHandler(logging.NullHandler())  # silent unless the program wants to hear of it
 
 

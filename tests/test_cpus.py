@@ -1,4 +1,7 @@
 import os
+import re
+import subprocess
+import sys
 
 import pytest
 
@@ -61,3 +64,18 @@ def test_without_control_groups_the_processors_count(tmp_path):
 def test_half_of_the_processors_decode(monkeypatch, usable, threads):
     monkeypatch.setattr(cpus, "usable_cpus", lambda: usable)
     assert cpus.default_decode_threads() == threads
+
+
+def waits(**settings):
+    """What libgomp says of its waits in a process with these settings."""
+    kept = {name: value for name, value in os.environ.items() if name not in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")}
+    command = [sys.executable, "-c", "import recap_fast, torch"]
+    environment = {**kept, "OMP_DISPLAY_ENV": "verbose", **settings}
+    shown = subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stderr
+    return re.search(r"GOMP_SPINCOUNT = '(\d+)'", shown)[1]
+
+
+def test_threads_wait_briefly_unless_the_environment_says_otherwise():
+    assert waits() == "2000"
+    assert waits(GOMP_SPINCOUNT="7") == "7"
+    assert waits(OMP_WAIT_POLICY="passive") == "0"

@@ -141,7 +141,11 @@ class Process:
 
 
 def _environment(name: str, threads: int) -> dict[str, str]:
-    """This process's, but for PYTHONPATH: what is on it belongs to no other environment than ours."""
-    paths = [str(BENCHMARKS), KINDS[name].python_path, os.environ.get("PYTHONPATH") if KINDS[name].is_ours else None]
+    """This process's; for other peers without what recap-fast has set, and what PYTHONPATH has for our environment."""
+    inherited = dict(os.environ)
+    if not KINDS[name].is_ours:
+        for ours in ("PYTHONPATH", "GOMP_SPINCOUNT"):
+            inherited.pop(ours, None)
+    paths = [str(BENCHMARKS), KINDS[name].python_path, inherited.get("PYTHONPATH")]
     path = os.pathsep.join(folder for folder in paths if folder)
-    return {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": str(threads)}
+    return {**inherited, "PYTHONPATH": path, "OMP_NUM_THREADS": str(threads)}

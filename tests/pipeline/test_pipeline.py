@@ -60,7 +60,9 @@ def test_the_batch_never_drains_between_shards(tmp_path):
 
     def slow_step():
         left = 60 - engine.submitted
-        wait_until(lambda: len(pipeline.generating.channels.ready._items) >= min(4, left))  # as beside a real, slow step
+        wait_until(
+            lambda: len(pipeline.generating.channels.ready._items) >= min(4, left)
+        )  # as beside a real, slow step
         together.append({row.sample.shard for row, _ in pipeline.generating.in_flight.values()})
         return step()
 

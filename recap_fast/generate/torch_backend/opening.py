@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 from recap_fast.errors import ConfigError
-from recap_fast.generate.device import device_name, resolve_device
+from recap_fast.generate.device import device_name, num_cpu_threads, resolve_device
 from recap_fast.generate.engine import EngineOptions
 from recap_fast.generate.prompt import PromptEncoder
 from recap_fast.generate.spec import WEIGHTS_FILE, EngineSpec, Sizes, SlotShape
@@ -42,6 +42,7 @@ def open_device(
         torch.cuda.set_device(device)
     else:
         keep_freed_memory()
+        torch.set_num_threads(num_cpu_threads())
     shape = spec.slot_shape(
         len(prompt.prefix_ids), max_text_tokens=prompt.max_text_tokens, max_new_tokens=options.max_new_tokens
     )

@@ -14,7 +14,6 @@ from recap_fast.arrow_core import core
 from recap_fast.generate.ops import Rows
 from recap_fast.generate.torch_backend.scheduler import Launch
 from recap_fast.generate.torch_backend.step import Joining, Step
-from recap_fast.generate.torch_backend.threads import StepThreads
 from recap_fast.records import Pixels
 
 # Letters: n images joining, S width of their text, N image tokens, B running captions.
@@ -53,7 +52,6 @@ class EagerRunner:
     def __init__(self, step: Step, num_image_tokens: int):
         self._step, self._num_image_tokens = step, num_image_tokens
         self._device = step.cache.data.device
-        self._threads = StepThreads()
         self._done: deque[Outcome] = deque()
         self._ended = time.perf_counter()
 
@@ -62,8 +60,7 @@ class EagerRunner:
         running = None
         if len(launch.slots) > len(launch.requests):
             running = Rows(self._send(launch.slots[launch.running]), self._send(launch.positions[launch.running]))
-        with self._threads.use():
-            tokens = self._step.run(self._join(launch), running, None if noise is None else self._send(noise))
+        tokens = self._step.run(self._join(launch), running, None if noise is None else self._send(noise))
         on_host = tokens.to("cpu", torch.int32).numpy()
         gap_s, self._ended = start - self._ended, time.perf_counter()
         self._done.append(Outcome(on_host, self._ended - start, gap_s))
