@@ -1,7 +1,10 @@
 """Executes a plan: opens the engine, runs the pipeline, says how it went and gives the result."""
 
+import signal
 import time
-from contextlib import closing, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager, nullcontext
+from types import FrameType
 
 from recap_fast.captioner.captioner import Captioner
 from recap_fast.errors import ConfigError, ExitCode
@@ -10,7 +13,6 @@ from recap_fast.launch.messages import announce, conclude, describe, summarize
 from recap_fast.launch.plan import Plan, plan
 from recap_fast.launch.reporter import Reporter
 from recap_fast.launch.result import RunResult
-from recap_fast.launch.signals import draining
 from recap_fast.pipeline.counters import RunCounters
 from recap_fast.pipeline.pipeline import Pipeline
 from recap_fast.records import ShardReport
@@ -42,8 +44,7 @@ def execute(plan: Plan, reporter: Reporter, *, drain_on_signals: bool = False) -
         pipeline = _make_pipeline(plan, ledger, counters)
         describe(plan.output, plan.captioner)
         drain = draining(lambda: pipeline.drain(config.drain_seconds), reporter) if drain_on_signals else nullcontext()
-        with reporter, drain:
-            reporter.start(counters)
+        with reporter.progress(counters), drain:
             reports = pipeline.run([p.shard for p in pending])
         drained = pipeline.drained
     snapshot = counters.snapshot()
@@ -78,3 +79,23 @@ def _start(captioner: Captioner, ledger: Ledger, reporter: Reporter) -> None:
 def _make_pipeline(plan: Plan, ledger: Ledger, counters: RunCounters) -> Pipeline:
     window = WINDOW_SLOTS * plan.captioner.engine.free_slots + 512
     return Pipeline(plan.open_shard, plan.captioner, ledger, counters, limit=plan.config.limit, window=window)
+
+
+@contextmanager
+def draining(drain: Callable[[], None], reporter: Reporter) -> Iterator[None]:
+    """While this lasts, SIGTERM, SIGINT and SIGUSR1 drain the run; a second one kills the process as if uncaught."""
+    handled = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
+
+    def on_signal(number: int, _: FrameType | None) -> None:
+        for each in handled:
+            signal.signal(each, signal.SIG_DFL)
+        name = signal.Signals(number).name
+        reporter.event("drain", f"{name}: finishing the captions in flight; a second signal stops at once", signal=name)
+        drain()
+
+    before = {each: signal.signal(each, on_signal) for each in handled}
+    try:
+        yield
+    finally:
+        for each, handler in before.items():
+            signal.signal(each, handler)

@@ -4,6 +4,7 @@ On a terminal one live line is redrawn; elsewhere a plain line comes every ten s
 JSON object a line.
 """
 
+import contextlib
 import io
 import json
 import logging
@@ -11,9 +12,8 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Mapping
-from types import TracebackType
-from typing import Any, Self, TextIO
+from collections.abc import Iterator, Mapping
+from typing import Any, TextIO
 
 from recap_fast.pipeline.counters import RunCounters, Snapshot
 
@@ -21,7 +21,7 @@ LIVE_S, PLAIN_S = 0.5, 10.0
 
 
 class Reporter:
-    """Writes events and, between `start` and the end of the `with` block, the progress."""
+    """Writes events, and within `progress` what a run has done so far."""
 
     def __init__(self, log_format: str | None = "text", stream: TextIO | None = None):
         """`log_format`: text for people, json for machines, None for silence."""
@@ -30,8 +30,6 @@ class Reporter:
         self._live = not self._json and self._stream.isatty()
         self._lock = threading.RLock()  # a signal handler may report while its thread does
         self._line = ""
-        self._done = threading.Event()
-        self._thread: threading.Thread | None = None
 
     def event(self, name: str, text: str, **fields: Any) -> None:
         """One line that stays: `text` for people, name and fields for machines."""
@@ -42,36 +40,25 @@ class Reporter:
         else:
             self._write(f"{text}\n")
 
-    def start(self, counters: RunCounters) -> None:
-        """Begins to show the progress, from a thread of its own."""
+    @contextlib.contextmanager
+    def progress(self, counters: RunCounters) -> Iterator[None]:
+        """Shows the progress of a run meanwhile, from a thread of its own."""
         if self._silent:
+            yield
             return
-        self._done.clear()
-        self._thread = threading.Thread(target=self._run, args=(counters,), name="recap-report", daemon=True)
-        self._thread.start()
+        done = threading.Event()
+        thread = threading.Thread(target=self._run, args=(counters, done), name="recap-report", daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            done.set()
+            thread.join()
+            if self._line:
+                self._redraw("")
 
-    def stop(self) -> None:
-        """Ends the live line."""
-        self._done.set()
-        if self._thread is not None:
-            self._thread.join()
-            self._thread = None
-        if self._line:
-            with self._lock:
-                self._stream.write("\r\x1b[K")
-                self._stream.flush()
-                self._line = ""
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.stop()
-
-    def _run(self, counters: RunCounters) -> None:
-        while not self._done.wait(LIVE_S if self._live else PLAIN_S):
+    def _run(self, counters: RunCounters, done: threading.Event) -> None:
+        while not done.wait(LIVE_S if self._live else PLAIN_S):
             snapshot = counters.snapshot()
             if self._live:
                 self._redraw(progress_line(snapshot)[: self._columns() - 1])

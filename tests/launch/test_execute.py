@@ -16,8 +16,8 @@ from recap_fast.errors import ConfigError, EngineError
 from recap_fast.generate.engine import EngineOptions
 from recap_fast.generate.prepared import PreparedEngine
 from recap_fast.generate.torch_backend.engine import TorchEngine
+from recap_fast.launch.execute import draining
 from recap_fast.launch.reporter import Reporter
-from recap_fast.launch.signals import draining
 
 # -- what is said ------------------------------------------------------------------------------------------------------
 

@@ -87,8 +87,7 @@ def test_json_lines_are_json_lines():
 def test_off_a_terminal_progress_comes_in_lines(monkeypatch, log_format):
     monkeypatch.setattr(reporter_module, "PLAIN_S", 0.01)
     stream = io.StringIO()
-    with Reporter(log_format, stream) as reporter:
-        reporter.start(RunCounters(7))
+    with Reporter(log_format, stream).progress(RunCounters(7)):
         wait_until(lambda: stream.getvalue().count("\n") >= 2)
     lines = stream.getvalue().splitlines()
     assert "\r" not in stream.getvalue()
@@ -115,13 +114,13 @@ class WatchedCounters(RunCounters):
 def test_on_a_terminal_one_line_is_drawn_again_and_again(monkeypatch):
     monkeypatch.setattr(reporter_module, "LIVE_S", 0.01)
 
-    terminal, progress = Terminal(), WatchedCounters(7)
+    terminal, counters = Terminal(), WatchedCounters(7)
     with os.fdopen(os.dup(terminal.slave), "w") as stream:
-        with Reporter("text", stream) as reporter:
-            reporter.start(progress)
-            progress.wait_for(3)
+        reporter = Reporter("text", stream)
+        with reporter.progress(counters):
+            counters.wait_for(3)
             reporter.event("note", "something happened")
-            progress.wait_for(3)
+            counters.wait_for(3)
         reporter.event("note", "the end")
     text = terminal.close()
     live = "shards 0/7  0 done"
@@ -133,10 +132,9 @@ def test_on_a_terminal_one_line_is_drawn_again_and_again(monkeypatch):
 def test_the_live_line_never_wraps(monkeypatch):
     monkeypatch.setattr(reporter_module, "LIVE_S", 0.01)
 
-    terminal, progress = Terminal(columns=16), WatchedCounters(1234567)
-    with os.fdopen(os.dup(terminal.slave), "w") as stream, Reporter("text", stream) as reporter:
-        reporter.start(progress)
-        progress.wait_for(2)
+    terminal, counters = Terminal(columns=16), WatchedCounters(1234567)
+    with os.fdopen(os.dup(terminal.slave), "w") as stream, Reporter("text", stream).progress(counters):
+        counters.wait_for(2)
     text = terminal.close()
     assert "\rshards 0/123456\x1b[K" in text
     assert not re.search(r"[^\r\x1b]{16}", text)
