@@ -19,16 +19,10 @@ def verify(output: Path, shards: tuple[str, ...], image_column: str | None) -> N
 
     Exit codes: 0 proven; 4 a gap was found, each is named.
     """
-    from recap_fast.records import Columns
-    from recap_fast.shards.expand import expand
-    from recap_fast.shards.reader import count_samples
-    from recap_fast.write.output_folder import OutputFolder
-    from recap_fast.write.verify import verify as check
+    from recap_fast.api import verify as check
 
-    columns = Columns(image=image_column)
-    inputs = expand(shards, columns) if shards else None
     with quiet():  # `run` gave its warnings when it read the same inputs
-        verdict = check(OutputFolder(output), inputs, lambda shard: count_samples(shard, columns))
+        verdict = check(output, shards, image_column=image_column)
     failed = ", ".join(f"{count:,} {status}" for status, count in verdict.failed.most_common())
     click.echo(f"shards     {verdict.num_shards:,}")
     click.echo(f"rows       {verdict.rows:,}")
@@ -38,19 +32,12 @@ def verify(output: Path, shards: tuple[str, ...], image_column: str | None) -> N
         click.echo(f"note: {note}")
     for fault in verdict.faults:
         click.echo(f"fault: {fault.shard} {fault.sentence}")
-    if verdict.faults:
+    if num := len(verdict.faults):
         click.echo(
-            f"Not proven: {_count(len(verdict.faults), 'fault')}. Run again, after what is said above: shards that are "
-            "missing or unfinished are redone."
+            f"Not proven: {num:,} fault{'s' * (num > 1)}. "
+            "Run again, after what is said above: shards that are missing or unfinished are redone."
         )
         sys.exit(ExitCode.GAP)
-    counted = ""
-    if shards:
-        num = verdict.num_recounted
-        some = f" for {num} of them" if num < verdict.num_shards else ""
-        counted = f", counted against the inputs{some}"
+    some = f" for {verdict.num_recounted} of them" if verdict.num_recounted < verdict.num_shards else ""
+    counted = f", counted against the inputs{some}" if shards else ""
     click.echo(f"Proven: every sample has exactly one row, every file is as it was written{counted}.")
-
-
-def _count(number: int, thing: str) -> str:
-    return f"{number:,} {thing}{'s' if number != 1 else ''}"
