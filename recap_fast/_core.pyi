@@ -8,7 +8,7 @@ Import pyarrow before it, and compare `ARROW_VERSION`: recap_fast/arrow_core.py 
 from collections.abc import Sequence
 from os import PathLike
 from types import TracebackType
-from typing import Protocol, Self, TypedDict, final
+from typing import Protocol, Self, final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,11 +21,6 @@ class _ArrowSchema(Protocol):
 
 class _ArrowArray(Protocol):
     def __arrow_c_array__(self, requested_schema: object | None = None) -> tuple[object, object]: ...
-
-class _ParquetSummary(TypedDict):
-    rows: int
-    bytes: int
-    row_groups: int
 
 @final
 class Tokenizer:
@@ -55,15 +50,12 @@ class Tokenizer:
         Raises ValueError (UnicodeEncodeError) for text with lone surrogates.
         """
 
-    def detokenize(self, ids: NDArray[np.int32], offsets: NDArray[np.int64]) -> list[str]:
-        """The text of each row ids[offsets[i]:offsets[i + 1]], special tokens left out.
+    def detokenize(self, rows: Sequence[NDArray[np.int32]]) -> list[str]:
+        """The text of each row of ids, special tokens left out.
 
         Bytes that are not UTF-8 become U+FFFD as in `bytes.decode("utf-8", "replace")`, which is also what the
-        `tokenizers` library does. Raises ValueError for ids and offsets out of range.
+        `tokenizers` library does. Raises ValueError for ids out of range.
         """
-
-def pack_rows(rows: Sequence[NDArray[np.int32]]) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
-    """All rows in one array, and the offsets [len(rows) + 1] of each."""
 
 def pack_prompts(
     texts: Sequence[NDArray[np.int32]],
@@ -112,7 +104,7 @@ class ParquetWriter:
         schema, and after `close` or `abort`.
         """
 
-    def close(self) -> _ParquetSummary:
+    def close(self) -> None:
         """Writes what is queued and the footer, and brings the file to the disk (fsync). May be called again.
 
         Raises OSError, with the path, if anything failed; ValueError after `abort`.

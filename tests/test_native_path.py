@@ -26,8 +26,8 @@ class Calls:
                 calls.encoded.append(text)
                 return self._real.encode(text, *rest)
 
-            def detokenize(self, ids, offsets):
-                texts = self._real.detokenize(ids, offsets)
+            def detokenize(self, rows):
+                texts = self._real.detokenize(rows)
                 calls.detokenized += texts
                 return texts
 

@@ -9,7 +9,7 @@ import pytest
 from recap_fast.arrow_core import core
 from recap_fast.generate.ops.cpp import kernels
 
-MODULES = pytest.mark.parametrize(("module", "num_functions"), [(core, 12), (kernels, 14)], ids=["_core", "_cpu_ops"])
+MODULES = pytest.mark.parametrize(("module", "num_functions"), [(core, 11), (kernels, 14)], ids=["_core", "_cpu_ops"])
 INHERITED = {*dir(object), "__module__", "__dict__", "__weakref__", "_pybind11_conduit_v1_"}
 
 

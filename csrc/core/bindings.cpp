@@ -20,10 +20,8 @@ namespace {
 using recap::without_gil;
 
 // What is not aligned is copied, as is what is not contiguous.
-constexpr int kLayout =
-    static_cast<int>(py::array::c_style) | static_cast<int>(py::detail::npy_api::NPY_ARRAY_ALIGNED_);
-using Int32Array = py::array_t<std::int32_t, kLayout>;
-using Int64Array = py::array_t<std::int64_t, kLayout>;
+using Int32Array =
+    py::array_t<std::int32_t, static_cast<int>(py::array::c_style) | py::detail::npy_api::NPY_ARRAY_ALIGNED_>;
 
 // Valid as long as the string lives. Raises UnicodeEncodeError, a ValueError, for lone surrogates.
 std::string_view utf8_view(py::handle text) {
@@ -34,30 +32,29 @@ std::string_view utf8_view(py::handle text) {
 }
 
 template <typename T>
-py::array_t<T> to_array(std::vector<T> values) {
-  auto owned = std::make_unique<std::vector<T>>(std::move(values));
-  const py::capsule owner(owned.get(), [](void* v) { delete static_cast<std::vector<T>*>(v); });
-  const auto* vector = owned.release();
-  return py::array_t<T>(static_cast<py::ssize_t>(vector->size()), vector->data(), owner);
-}
-
-template <typename T>
-std::span<const T> view(const py::array_t<T, kLayout>& array) {
-  if (array.ndim() != 1) throw std::invalid_argument("an array has not one dimension");
-  return {array.data(), static_cast<std::size_t>(array.size())};
+py::array_t<T> to_array(const std::vector<T>& values) {
+  return py::array_t<T>(std::ssize(values), values.data());
 }
 
 std::vector<recap::TokenRow> views(const std::vector<Int32Array>& rows) {
   std::vector<recap::TokenRow> result;
   result.reserve(rows.size());
-  for (const auto& row : rows) result.push_back(view(row));
+  for (const auto& row : rows) {
+    if (row.ndim() != 1) throw std::invalid_argument("an array has not one dimension");
+    result.emplace_back(row.data(), static_cast<std::size_t>(row.size()));
+  }
   return result;
 }
 
-py::tuple pack_rows(const std::vector<Int32Array>& rows) {
+py::list detokenize(const recap::Tokenizer& tokenizer, const std::vector<Int32Array>& rows) {
   const auto row_views = views(rows);
-  recap::Ragged packed = without_gil([&] { return recap::pack_rows(row_views); });
-  return py::make_tuple(to_array(std::move(packed.values)), to_array(std::move(packed.offsets)));
+  py::list texts;
+  for (const std::string& bytes : without_gil([&] { return tokenizer.detokenize(row_views); })) {
+    PyObject* text = PyUnicode_DecodeUTF8(bytes.data(), std::ssize(bytes), "replace");
+    if (text == nullptr) throw py::error_already_set();
+    texts.append(py::reinterpret_steal<py::str>(text));
+  }
+  return texts;
 }
 
 py::tuple pack_prompts(const std::vector<Int32Array>& texts, std::int64_t num_image_tokens, std::int64_t width,
@@ -67,9 +64,9 @@ py::tuple pack_prompts(const std::vector<Int32Array>& texts, std::int64_t num_im
                                   .prefix_length = prefix_length,
                                   .width = width};
   const auto text_views = views(texts);
-  recap::PackedPrompts packed = without_gil([&] { return recap::pack_prompts(text_views, shape); });
-  return py::make_tuple(to_array(std::move(packed.text_ids)).reshape({shape.rows, shape.width}),
-                        to_array(std::move(packed.last_rows)), to_array(std::move(packed.positions)));
+  const recap::PackedPrompts packed = without_gil([&] { return recap::pack_prompts(text_views, shape); });
+  return py::make_tuple(to_array(packed.text_ids).reshape({shape.rows, shape.width}), to_array(packed.last_rows),
+                        to_array(packed.positions));
 }
 
 // The struct inside a capsule of the Arrow PyCapsule protocol.
@@ -82,11 +79,11 @@ T* unwrap(const py::handle& capsule, const char* name) {
 
 std::unique_ptr<recap::ParquetWriter> open_writer(const std::filesystem::path& path, const py::object& schema,
                                                   std::int64_t max_row_group_rows,
-                                                  std::map<std::string, std::string> metadata) {
+                                                  const recap::ParquetMetadata& metadata) {
   const py::object capsule = schema.attr("__arrow_c_schema__")();
   auto* arrow_schema = unwrap<ArrowSchema>(capsule, "arrow_schema");
-  const recap::ParquetOptions options{.max_row_group_rows = max_row_group_rows, .metadata = std::move(metadata)};
-  return without_gil([&] { return std::make_unique<recap::ParquetWriter>(path, arrow_schema, options); });
+  return without_gil(
+      [&] { return std::make_unique<recap::ParquetWriter>(path, arrow_schema, max_row_group_rows, metadata); });
 }
 
 void write_batch(recap::ParquetWriter& writer, const py::object& batch) {
@@ -96,14 +93,9 @@ void write_batch(recap::ParquetWriter& writer, const py::object& batch) {
   without_gil([&] { writer.write(array, schema); });
 }
 
-py::dict close_writer(recap::ParquetWriter& writer) {
-  const recap::ParquetSummary summary = without_gil([&] { return writer.close(); });
-  return py::dict("rows"_a = summary.rows, "bytes"_a = summary.bytes, "row_groups"_a = summary.row_groups);
-}
-
 void exit_writer(recap::ParquetWriter& writer, const py::object& type, const py::object&, const py::object&) {
   const bool failed = !type.is_none();
-  without_gil([&] { failed ? writer.abort() : static_cast<void>(writer.close()); });
+  without_gil([&] { failed ? writer.abort() : writer.close(); });
 }
 
 void bind_tokenizer(py::module_& module) {
@@ -119,22 +111,9 @@ void bind_tokenizer(py::module_& module) {
             return to_array(without_gil([&] { return self.encode(view); }));
           },
           "text"_a)
-      .def(
-          "detokenize",
-          [](const Tokenizer& self, const Int32Array& ids, const Int64Array& offsets) {
-            const auto id_view = view(ids);
-            const auto offset_view = view(offsets);
-            return without_gil([&] { return self.detokenize(id_view, offset_view); });
-          },
-          "ids"_a, "offsets"_a)
+      .def("detokenize", &detokenize, "rows"_a)
       .def_property_readonly("vocab_size", [](const Tokenizer& self) { return self.vocab_size(); });
   recap::require_init<Tokenizer>();
-}
-
-void bind_pack(py::module_& module) {
-  module.def("pack_rows", &pack_rows, "rows"_a);
-  module.def("pack_prompts", &pack_prompts, "texts"_a, "num_image_tokens"_a, "width"_a, py::kw_only(),
-             "prefix_length"_a = 0, "rows"_a = py::none());
 }
 
 void bind_parquet_writer(py::module_& module) {
@@ -152,9 +131,9 @@ void bind_parquet_writer(py::module_& module) {
   // The thread may need the GIL to free a batch, so nobody may wait for it with the GIL held.
   py::class_<ParquetWriter>(module, "ParquetWriter", py::is_final(), py::release_gil_before_calling_cpp_dtor())
       .def(py::init(&open_writer), "path"_a, "schema"_a, py::kw_only(), "max_row_group_rows"_a = 10'000,
-           "key_value_metadata"_a = std::map<std::string, std::string>())
+           "key_value_metadata"_a = recap::ParquetMetadata())
       .def("write", &write_batch, "batch"_a)
-      .def("close", &close_writer)
+      .def("close", [](ParquetWriter& self) { without_gil([&] { self.close(); }); })
       .def("abort", [](ParquetWriter& self) { without_gil([&] { self.abort(); }); })
       .def(
           "__enter__", [](ParquetWriter& self) { return &self; }, py::return_value_policy::reference)
@@ -166,7 +145,8 @@ void bind_parquet_writer(py::module_& module) {
 
 PYBIND11_MODULE(_core, module) {
   module.attr("ARROW_VERSION") = ARROW_VERSION_STRING;
+  module.def("pack_prompts", &pack_prompts, "texts"_a, "num_image_tokens"_a, "width"_a, py::kw_only(),
+             "prefix_length"_a = 0, "rows"_a = py::none());
   bind_tokenizer(module);
-  bind_pack(module);
   bind_parquet_writer(module);
 }

@@ -22,19 +22,6 @@ void check_shape(const PrefillShape& shape) {
 
 }  // namespace
 
-Ragged pack_rows(std::span<const TokenRow> rows) {
-  Ragged result{.values = {}, .offsets = {0}};
-  std::size_t size = 0;
-  for (const TokenRow row : rows) size += row.size();
-  result.values.reserve(size);
-  result.offsets.reserve(rows.size() + 1);
-  for (const TokenRow row : rows) {
-    result.values.insert(result.values.end(), row.begin(), row.end());
-    result.offsets.push_back(static_cast<std::int64_t>(result.values.size()));
-  }
-  return result;
-}
-
 PackedPrompts pack_prompts(std::span<const TokenRow> texts, const PrefillShape& shape) {
   check_shape(shape);
   if (std::ssize(texts) > shape.rows) {

@@ -9,14 +9,6 @@ namespace recap {
 
 using TokenRow = std::span<const std::int32_t>;
 
-// Rows of unequal length in one buffer: row i is values[offsets[i] .. offsets[i + 1]).
-struct Ragged {
-  std::vector<std::int32_t> values;
-  std::vector<std::int64_t> offsets;  // one more than rows
-};
-
-Ragged pack_rows(std::span<const TokenRow> rows);
-
 // The shape of one prefill: `rows` prompts, each `num_image_tokens` image rows and then `width` rows for its text.
 // Flattened, that is the matrix [rows * (num_image_tokens + width)] of new positions.
 struct PrefillShape {

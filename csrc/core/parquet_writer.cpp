@@ -51,25 +51,23 @@ T take(arrow::Result<T> result) {
 // One Parquet file being written; not thread-safe. Its errors do not name the file.
 class ParquetFile {
  public:
-  ParquetFile(const std::filesystem::path& path, const std::shared_ptr<arrow::Schema>& schema,
-              const ParquetOptions& options) {
+  ParquetFile(const std::filesystem::path& path, const arrow::Schema& schema, std::int64_t max_row_group_rows,
+              const ParquetMetadata& metadata) {
     const int descriptor = ::open(path.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
     if (descriptor < 0) fail_with_errno("open");
     sink_ = take(arrow::io::FileOutputStream::Open(descriptor));
     const auto properties = parquet::WriterProperties::Builder()
                                 .compression(arrow::Compression::ZSTD)
                                 ->compression_level(kCompressionLevel)
-                                ->max_row_group_length(options.max_row_group_rows)
+                                ->max_row_group_length(max_row_group_rows)
                                 ->enable_statistics()
                                 ->build();
     const auto arrow_properties = parquet::ArrowWriterProperties::Builder().store_schema()->build();
     writer_ = take(
-        parquet::arrow::FileWriter::Open(*schema, arrow::default_memory_pool(), sink_, properties, arrow_properties));
-    if (!options.metadata.empty()) {
-      const auto metadata = std::make_shared<arrow::KeyValueMetadata>();
-      for (const auto& [key, value] : options.metadata) metadata->Append(key, value);
-      check(writer_->AddKeyValueMetadata(metadata));
-    }
+        parquet::arrow::FileWriter::Open(schema, arrow::default_memory_pool(), sink_, properties, arrow_properties));
+    const auto key_values = std::make_shared<arrow::KeyValueMetadata>();
+    for (const auto& [key, value] : metadata) key_values->Append(key, value);
+    check(writer_->AddKeyValueMetadata(key_values));
   }
 
   // Without its sink the Parquet library cannot end an unfinished file with a footer, which would make it look whole.
@@ -83,13 +81,10 @@ class ParquetFile {
     if (batch.num_rows() > 0) check(writer_->WriteRecordBatch(batch));
   }
 
-  ParquetSummary close() {
+  void close() {
     check(writer_->Close());
-    const std::int64_t size = take(sink_->Tell());
     if (::fsync(sink_->file_descriptor()) != 0) fail_with_errno("fsync");
     check(sink_->Close());
-    const auto metadata = writer_->metadata();
-    return {.rows = metadata->num_rows(), .bytes = size, .row_groups = metadata->num_row_groups()};
   }
 
  private:
@@ -105,11 +100,13 @@ std::set<ParquetWriter*> registry;
 
 class ParquetWriter::Impl {
  public:
-  Impl(const std::filesystem::path& path, ArrowSchema* schema, const ParquetOptions& options) : path_(path.string()) {
-    if (options.max_row_group_rows < 1) throw std::invalid_argument("max_row_group_rows is below 1");
+  Impl(const std::filesystem::path& path, ArrowSchema* schema, std::int64_t max_row_group_rows,
+       const ParquetMetadata& metadata)
+      : path_(path.string()) {
+    if (max_row_group_rows < 1) throw std::invalid_argument("max_row_group_rows is below 1");
     named([&] {
       schema_ = take(arrow::ImportSchema(schema));
-      file_.emplace(path, schema_, options);
+      file_.emplace(path, *schema_, max_row_group_rows, metadata);
     });
     thread_ = std::thread([this] { run(); });
   }
@@ -126,11 +123,10 @@ class ParquetWriter::Impl {
     changed_.notify_all();
   }
 
-  ParquetSummary close() {
+  void close() {
     end(State::kClosing);
     if (error_) std::rethrow_exception(error_);
-    if (!summary_) throw std::invalid_argument("the writer of " + path_ + " was aborted");
-    return *summary_;
+    if (state_ == State::kAborted) throw std::invalid_argument("the writer of " + path_ + " was aborted");
   }
 
   void abort() noexcept { end(State::kAborted); }
@@ -176,7 +172,7 @@ class ParquetWriter::Impl {
     try {
       named([this] {
         while (const Batch batch = next_batch()) file_->write(*batch);
-        if (state_ == State::kClosing) summary_ = file_->close();
+        if (state_ == State::kClosing) file_->close();
       });
     } catch (const WriteError&) {
       const std::lock_guard lock(mutex_);
@@ -204,8 +200,7 @@ class ParquetWriter::Impl {
 
   const std::string path_;
   std::shared_ptr<arrow::Schema> schema_;
-  std::optional<ParquetFile> file_;        // the thread's alone once it runs
-  std::optional<ParquetSummary> summary_;  // read after the thread has ended
+  std::optional<ParquetFile> file_;  // the thread's alone once it runs
 
   std::mutex mutex_;  // guards the three below
   std::condition_variable changed_;
@@ -217,8 +212,9 @@ class ParquetWriter::Impl {
   std::thread thread_;
 };
 
-ParquetWriter::ParquetWriter(const std::filesystem::path& path, ArrowSchema* schema, const ParquetOptions& options)
-    : impl_(std::make_unique<Impl>(path, schema, options)) {
+ParquetWriter::ParquetWriter(const std::filesystem::path& path, ArrowSchema* schema, std::int64_t max_row_group_rows,
+                             const ParquetMetadata& metadata)
+    : impl_(std::make_unique<Impl>(path, schema, max_row_group_rows, metadata)) {
   const std::lock_guard lock(registry_mutex);
   registry.insert(this);
 }
@@ -235,7 +231,7 @@ void ParquetWriter::abort_all() noexcept {
 
 void ParquetWriter::write(ArrowArray* array, ArrowSchema* schema) { impl_->write(array, schema); }
 
-ParquetSummary ParquetWriter::close() { return impl_->close(); }
+void ParquetWriter::close() { impl_->close(); }
 
 void ParquetWriter::abort() noexcept { impl_->abort(); }
 

@@ -19,22 +19,14 @@ class WriteError : public std::runtime_error {
   using std::runtime_error::runtime_error;
 };
 
-struct ParquetOptions {
-  std::int64_t max_row_group_rows;
-  std::map<std::string, std::string> metadata;
-};
-
-struct ParquetSummary {
-  std::int64_t rows;
-  std::int64_t bytes;
-  std::int64_t row_groups;
-};
+using ParquetMetadata = std::map<std::string, std::string>;
 
 class ParquetWriter {
  public:
   // Creates or empties the file. Takes over what the schema struct holds. Throws WriteError, and std::invalid_argument
-  // for options out of range.
-  ParquetWriter(const std::filesystem::path& path, ArrowSchema* schema, const ParquetOptions& options);
+  // where row groups would have no rows.
+  ParquetWriter(const std::filesystem::path& path, ArrowSchema* schema, std::int64_t max_row_group_rows,
+                const ParquetMetadata& metadata);
   // Aborts a writer that is still open.
   ~ParquetWriter();
   ParquetWriter(const ParquetWriter&) = delete;
@@ -46,7 +38,7 @@ class ParquetWriter {
   void write(ArrowArray* array, ArrowSchema* schema);
   // Writes what is queued and the footer, brings the file to the disk and ends the thread. Again and again gives the
   // same answer.
-  ParquetSummary close();
+  void close();
   // Drops what is queued and ends the thread. The file stays without a footer: not a Parquet file.
   void abort() noexcept;
   // Aborts every writer of the process: for its end, when batches can no longer be freed.

@@ -2,10 +2,10 @@
 
 #include <algorithm>
 #include <array>
+#include <bit>
 #include <cstdint>
 
 #include "core/unicode_tables.hpp"
-#include "core/utf8.hpp"
 
 namespace recap {
 namespace {
@@ -47,8 +47,11 @@ struct Character {
 
 Character read(std::string_view text, std::size_t begin) {
   if (begin == text.size()) return {.begin = begin, .end = begin};
-  const CodePoint point = read_code_point(text, begin);
-  return {.value = point.value, .begin = begin, .end = begin + point.size, .kind = class_of(point.value)};
+  const auto lead = static_cast<unsigned char>(text[begin]);
+  const std::size_t size = std::max(1, std::countl_one(lead));
+  char32_t value = size == 1 ? lead : lead & (0x7Fu >> size);
+  for (const char byte : text.substr(begin + 1, size - 1)) value = (value << 6) | (byte & 0x3Fu);
+  return {.value = value, .begin = begin, .end = begin + size, .kind = class_of(value)};
 }
 
 template <typename Condition>

@@ -6,8 +6,8 @@
 
 namespace recap {
 
-// The end of the word that begins at `begin` (inside the text, on the border of a code point), as this regex
-// (openai/tiktoken's cl100k_base, as Llama-3 uses it) matches it:
+// The end of the word of a text in UTF-8 that begins at `begin` (inside the text, on the border of a code point), as
+// this regex (openai/tiktoken's cl100k_base, as Llama-3 uses it) matches it:
 // (?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*
 // |\s*[\r\n]+|\s+(?!\S)|\s+ It always matches, and the words follow one another without gaps. Time linear in the word,
 // white space after it included.

@@ -7,7 +7,6 @@
 #include <utility>
 
 #include "core/pretokenizer.hpp"
-#include "core/utf8.hpp"
 
 namespace recap {
 namespace {
@@ -20,13 +19,6 @@ std::uint64_t pair_key(std::int32_t left, std::int32_t right) {
 }
 
 [[noreturn]] void fail(const std::string& message) { throw std::invalid_argument(message); }
-
-void check_offsets(std::span<const std::int64_t> offsets, std::size_t num_ids) {
-  if (offsets.empty() || offsets.front() < 0 || !std::is_sorted(offsets.begin(), offsets.end()) ||
-      offsets.back() > static_cast<std::int64_t>(num_ids)) {
-    fail("the offsets do not ascend from 0 to at most the number of ids, " + std::to_string(num_ids));
-  }
-}
 
 }  // namespace
 
@@ -200,21 +192,16 @@ std::vector<std::int32_t> Tokenizer::encode(std::string_view text) const {
   return ids;
 }
 
-std::vector<std::string> Tokenizer::detokenize(std::span<const std::int32_t> ids,
-                                               std::span<const std::int64_t> offsets) const {
-  check_offsets(offsets, ids.size());
-  std::vector<std::string> texts;
-  texts.reserve(offsets.size() - 1);
-  for (std::size_t row = 0; row + 1 < offsets.size(); ++row) {
-    std::string bytes;
-    for (const std::int32_t id : ids.subspan(offsets[row], offsets[row + 1] - offsets[row])) {
+std::vector<std::string> Tokenizer::detokenize(std::span<const TokenRow> rows) const {
+  std::vector<std::string> texts(rows.size());
+  for (std::size_t row = 0; row < rows.size(); ++row) {
+    for (const std::int32_t id : rows[row]) {
       if (id < 0 || static_cast<std::size_t>(id) >= tokens_.size()) {
         fail("row " + std::to_string(row) + " has the token id " + std::to_string(id) + "; the vocabulary has " +
              std::to_string(tokens_.size()));
       }
-      if (!is_special_[id]) bytes += tokens_[id];
+      if (!is_special_[id]) texts[row] += tokens_[id];
     }
-    texts.push_back(replace_invalid_utf8(bytes));
   }
   return texts;
 }

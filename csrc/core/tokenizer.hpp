@@ -11,6 +11,8 @@
 #include <unordered_map>
 #include <vector>
 
+#include "core/pack.hpp"
+
 namespace recap {
 
 // Immutable after construction: any number of threads may use one.
@@ -29,9 +31,9 @@ class Tokenizer {
 
   // Ids of a text in UTF-8. Special tokens in it are text.
   std::vector<std::int32_t> encode(std::string_view text) const;
-  // The text of each row of ids, special tokens left out, U+FFFD for what is not UTF-8. Throws std::invalid_argument
-  // for an id that is out of range and for offsets that do not fit.
-  std::vector<std::string> detokenize(std::span<const std::int32_t> ids, std::span<const std::int64_t> offsets) const;
+  // The bytes of each row of ids, special tokens left out; they may be cut in the middle of a character. Throws
+  // std::invalid_argument for an id that is out of range.
+  std::vector<std::string> detokenize(std::span<const TokenRow> rows) const;
 
   // The largest id plus one.
   std::size_t vocab_size() const { return tokens_.size(); }

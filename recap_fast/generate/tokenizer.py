@@ -69,7 +69,6 @@ class ByteLevelTokenizer:
         from recap_fast.arrow_core import core
 
         self._core = core.Tokenizer(tokens, merges, dict(special), ignore_merges)
-        self._pack = core.pack_rows
         self._special = dict(special)
         self._size_bytes = np.array([len(t) for t in tokens], np.int64)
         self.vocab_size = self._core.vocab_size
@@ -88,7 +87,7 @@ class ByteLevelTokenizer:
         return self._special.get(token)
 
     def detokenize(self, rows: Sequence[NDArray[np.int32]]) -> list[str]:
-        return self._core.detokenize(*self._pack(rows))
+        return self._core.detokenize(rows)
 
 
 class LibraryTokenizer:

@@ -17,14 +17,6 @@ def arrays(rows: list[list[int]]) -> list[np.ndarray]:
     return [np.array(row, np.int32) for row in rows]
 
 
-@given(rows=st.lists(st.lists(INT32)))
-def test_pack_rows_is_the_reference(rows: list[list[int]]):
-    values, offsets = core.pack_rows(arrays(rows))
-    expected_values, expected_offsets = reference.pack_rows(rows)
-    np.testing.assert_array_equal(values, np.array(expected_values, np.int32), strict=True)
-    np.testing.assert_array_equal(offsets, np.array(expected_offsets, np.int64), strict=True)
-
-
 @given(
     texts=st.lists(st.lists(INT32, max_size=6), max_size=5),
     num_image_tokens=st.integers(1, 7),
@@ -82,12 +74,10 @@ def test_numbers_that_are_no_shape_are_refused(shape: tuple[int, int, int, int])
 
 def test_ids_of_a_wider_type_are_refused():
     with pytest.raises(TypeError, match="incompatible function arguments"):
-        core.pack_rows([np.array([2**40])])
+        core.pack_prompts([np.array([2**40])], 3, 2)
     with pytest.raises(ValueError, match="one dimension"):
-        core.pack_rows([np.zeros((2, 2), np.int32)])
+        core.pack_prompts([np.zeros((2, 2), np.int32)], 3, 2)
 
 
 def test_the_gil_is_released(assert_releases_gil: Callable[..., None]):
-    row = np.zeros(1_000_000, np.int32)
-    assert_releases_gil(lambda: core.pack_rows([row]))
     assert_releases_gil(lambda: core.pack_prompts([], 1, 0, rows=1_000_000))

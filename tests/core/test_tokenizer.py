@@ -42,9 +42,8 @@ def library_encode(tokenizer: Tokenizer, text: str) -> list[int]:
     return tokenizer.encode(text, add_special_tokens=False).ids
 
 
-def as_batch(rows: list[list[int]]) -> tuple[np.ndarray, np.ndarray]:
-    ids, offsets = reference.pack_rows(rows)
-    return np.array(ids, np.int32), np.array(offsets, np.int64)
+def detokenize(tokenizer: core.Tokenizer, *rows: list[int]) -> list[str]:
+    return tokenizer.detokenize([np.array(row, np.int32) for row in rows])
 
 
 @given(text=TEXTS)
@@ -72,7 +71,7 @@ def test_detokenize_is_the_librarys_and_pythons(small: Pair, rows: list[list[int
     arguments = reference.core_arguments(library)
     rows = [[i % tokenizer.vocab_size for i in row] for row in rows]
     tokens = [*arguments["tokens"], *[b""] * (tokenizer.vocab_size - len(arguments["tokens"]))]
-    texts = tokenizer.detokenize(*as_batch(rows))
+    texts = detokenize(tokenizer, *rows)
     assert texts == reference.detokenize(rows, tokens, arguments["special"].values())
     assert texts == [library.decode(row, skip_special_tokens=True) for row in rows]
 
@@ -80,20 +79,19 @@ def test_detokenize_is_the_librarys_and_pythons(small: Pair, rows: list[list[int
 @given(row=st.lists(st.integers(0, 128_000 - 1)))
 def test_detokenize_with_the_real_vocabulary_is_the_librarys(real: Pair, row: list[int]):
     library, tokenizer = real
-    assert tokenizer.detokenize(*as_batch([row])) == [library.decode(row, skip_special_tokens=True)]
+    assert detokenize(tokenizer, row) == [library.decode(row, skip_special_tokens=True)]
 
 
 @given(data=st.binary())
 def test_invalid_utf8_is_replaced_as_python_does(small: Pair, data: bytes):
     tokens = reference.core_arguments(small[0])["tokens"]
     row = [tokens.index(bytes([byte])) for byte in data]
-    assert small[1].detokenize(*as_batch([row])) == [data.decode("utf-8", "replace")]
+    assert detokenize(small[1], row) == [data.decode("utf-8", "replace")]
 
 
 @given(text=TEXTS)
 def test_a_text_comes_back(small: Pair, text: str):
-    tokenizer = small[1]
-    assert tokenizer.detokenize(*as_batch([tokenizer.encode(text).tolist()])) == [text]
+    assert small[1].detokenize([small[1].encode(text)]) == [text]
 
 
 @pytest.fixture(scope="module")
@@ -134,7 +132,7 @@ def test_special_token_look_alikes_stay_text(small: Pair):
     library, tokenizer = small
     eot, longer = library.token_to_id("<|eot_id|>"), library.token_to_id("<|eot_id|>x")
     assert eot not in tokenizer.encode("a<|eot_id|>b")
-    assert tokenizer.detokenize(*as_batch([[eot, *tokenizer.encode("<|eot_id|>"), longer]])) == ["<|eot_id|>"]
+    assert detokenize(tokenizer, [eot, *tokenizer.encode("<|eot_id|>"), longer]) == ["<|eot_id|>"]
 
 
 def test_the_vocabulary_is_as_large_as_the_librarys(small: Pair):
@@ -158,13 +156,7 @@ def test_lone_surrogates_are_refused(small: Pair):
 @pytest.mark.parametrize("index", [-1, 2**31 - 1])
 def test_detokenize_names_an_id_out_of_range(small: Pair, index: int):
     with pytest.raises(ValueError, match=f"row 1 has the token id {index}; the vocabulary has "):
-        small[1].detokenize(*as_batch([[1, 2], [3, index]]))
-
-
-@pytest.mark.parametrize("offsets", [[], [-1, 2], [0, 3], [2, 1]])
-def test_detokenize_refuses_offsets_that_do_not_fit(small: Pair, offsets: list[int]):
-    with pytest.raises(ValueError, match="the offsets do not ascend from 0 to at most the number of ids, 2"):
-        small[1].detokenize(np.array([1, 2], np.int32), np.array(offsets, np.int64))
+        detokenize(small[1], [1, 2], [3, index])
 
 
 @pytest.mark.parametrize(
@@ -192,4 +184,4 @@ def test_the_gil_is_released(small: Pair, assert_releases_gil):
     text = "the quick brown fox's 12 circles " * 3000
     special = np.full(1_000_000, library.token_to_id("<pad>"), np.int32)
     assert_releases_gil(lambda: tokenizer.encode(text))
-    assert_releases_gil(lambda: tokenizer.detokenize(special, np.array([0, len(special)])))
+    assert_releases_gil(lambda: tokenizer.detokenize([special]))

@@ -9,6 +9,8 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
+from operator import attrgetter
 from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
@@ -17,6 +19,9 @@ from support.guard import GUARD_S
 
 REFUSALS = ("TypeError", "ValueError", "IndexError", "KeyError", "AttributeError", "OSError")
 """What may be raised; UnicodeError and Arrow's errors are ValueErrors."""
+NO_NUMBERS = {"None": None, "str": "x", "list": [1], "object": object(), "type": int}
+OBJECTS = {**NO_NUMBERS, "int": 5, "huge int": 2**70, "float": 1.5}
+INTEGERS = {**NO_NUMBERS, "zero": 0, "negative": -1, "huge": 2**62, "beyond int64": 2**63, "float": 1.5}
 
 
 class Case(NamedTuple):
@@ -26,17 +31,6 @@ class Case(NamedTuple):
     """As `public` names it."""
     label: str
     call: Callable[[], object]
-
-
-class Function(NamedTuple):
-    """A call that is valid, and what else may be given for each argument."""
-
-    call: Callable[..., object]
-    """Takes the arguments by name."""
-    arguments: Callable[[], dict[str, Any]]
-    """Valid ones, made anew."""
-    others: Callable[[str, Any], Iterable[tuple[str, Any]]]
-    """Labels and hostile values for an argument of this name and with this value."""
 
 
 def public(module: ModuleType) -> set[str]:
@@ -51,22 +45,39 @@ def public(module: ModuleType) -> set[str]:
     return found
 
 
-def cases(functions: Mapping[str, Function]) -> Iterator[Case]:
-    """The valid call of each function, one with each other value of each argument, without each, and with one more."""
-    for name, (call, arguments, others) in functions.items():
-        yield Case(name, "valid", lambda call=call, arguments=arguments: call(**arguments()))
-        yield Case(name, "one more", lambda call=call, arguments=arguments: call(**arguments(), one_more=1))
-        for argument, value in arguments().items():
+def call(module: ModuleType, name: str, arguments: dict[str, Any]) -> object:
+    """Calls what `public` names so, the object of a method as `self`."""
+    found = attrgetter(name.removesuffix(".__init__"))(module)
+    found = found.fget if isinstance(found, property) else found
+    owner = [arguments.pop("self")] if "self" in arguments else []
+    return found(*owner, **arguments)
 
-            def changed(new: Any, call: Any = call, arguments: Any = arguments, argument: str = argument) -> object:
-                return call(**{**arguments(), argument: new})
 
-            def without(call: Any = call, arguments: Any = arguments, argument: str = argument) -> object:
-                return call(**{name: value for name, value in arguments().items() if name != argument})
+def usual(value: Any) -> dict[str, Any]:
+    """Hostile values for a number, a flag and an object of the module."""
+    if isinstance(value, bool):
+        return {label: NO_NUMBERS[label] for label in ("str", "list", "object")}
+    if isinstance(value, float):
+        return NO_NUMBERS
+    return INTEGERS if isinstance(value, int) else {"made by __new__": type(value).__new__(type(value)), **OBJECTS}
 
-            yield Case(name, f"without {argument}", without)
-            for label, other in others(argument, value):
-                yield Case(name, f"{argument}: {label}", lambda changed=changed, other=other: changed(other))
+
+def cases(
+    module: ModuleType,
+    functions: Mapping[str, Callable[[], dict[str, Any]]],
+    others: Callable[[str, Any], Iterable[tuple[str, Any]]],
+) -> Iterator[Case]:
+    """The valid call of each function, one with each other value of each argument, without each, and with one more.
+
+    `functions` make valid arguments, anew each time. `others` are labels and hostile values for an argument of this
+    name and with this value.
+    """
+    for name, valid in functions.items():
+        tried = [("valid", valid()), ("one more", {**valid(), "one_more": 1})]
+        for argument, value in valid().items():
+            tried.append((f"without {argument}", {a: v for a, v in valid().items() if a != argument}))
+            tried += [(f"{argument}: {label}", {**valid(), argument: new}) for label, new in others(argument, value)]
+        yield from (Case(name, label, partial(call, module, name, arguments)) for label, arguments in tried)
 
 
 def run(all_cases: Iterable[Case]) -> None:

@@ -69,11 +69,6 @@ def detokenize(rows: Sequence[Sequence[int]], tokens: Sequence[bytes], special: 
     return [b"".join(tokens[i] for i in row if i not in special).decode("utf-8", "replace") for row in rows]
 
 
-def pack_rows(rows: Sequence[Sequence[int]]) -> tuple[list[int], list[int]]:
-    """All rows in one list, and where each begins and ends."""
-    return [value for row in rows for value in row], [sum(map(len, rows[:i])) for i in range(len(rows) + 1)]
-
-
 def pack_prompts(
     texts: Sequence[Sequence[int]], num_image_tokens: int, width: int, prefix_length: int, rows: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -15,7 +15,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from recap_fast.arrow_core import core
 from recap_fast.errors import ConfigError, EngineError
 from recap_fast.generate.engine import EngineOptions, Statistics, check_request
 from recap_fast.generate.prompt import PromptEncoder
@@ -116,7 +115,7 @@ class TensorRTEngine:
             requests = [self._waiting.popleft() for _ in range(min(self._group, len(self._waiting)))]
             for request, table in zip(requests, self._encode(requests), strict=True):
                 # `submit` and `_check_limits` have seen to it that they fit what was built
-                ids, _ = core.pack_rows([self._prefix_ids, self._image_ids, request.text_ids])
+                ids = np.concatenate([self._prefix_ids, self._image_ids, request.text_ids])
                 seed = request_seed(self._options.sampling.seed, request.noise_key)
                 prompt = Prompt(request.id, ids.tolist(), table, request.max_new_tokens, seed)
                 self._session.submit(prompt)

@@ -7,18 +7,42 @@ from typing import Any
 
 import torch
 from support import built, hostile  # noqa: F401
-from support.hostile import Case, Function
+from support.hostile import OBJECTS, Case
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.dlpack import to_dlpack
 
+from recap_fast.generate.layout import plan_weights
 from recap_fast.generate.ops.cpp import kernels
+from recap_fast.generate.spec import RopeSpec, TextSpec, VisionSpec
 
-# Letters: R rows, D width, H query heads, K key/value heads, E head width, T positions of a slot, V vocabulary, F inner
-# width.
+# Letters: R rows, D width, H query heads, K key/value heads, E head width, T positions of a slot, V vocabulary.
 
-R, D, H, K, E, T, V, F = 3, 8, 4, 2, 4, 9, 7, 10
+R, D, H, K, E, T, V = 3, 8, 4, 2, 4, 9, 7
 SLOTS, LAYERS, SIDE, PATCH = 3, 2, 6, 3
+VISION = VisionSpec(
+    hidden_size=6,
+    intermediate_size=10,
+    num_layers=LAYERS,
+    num_heads=2,
+    image_size=SIDE,
+    patch_size=PATCH,
+    activation="quick_gelu",
+    norm_eps=1e-5,
+)
+TEXT = TextSpec(
+    hidden_size=D,
+    intermediate_size=11,
+    num_layers=LAYERS,
+    num_heads=H,
+    num_kv_heads=K,
+    head_dim=E,
+    vocab_size=V,
+    max_positions=T,
+    norm_eps=1e-5,
+    tied_head=False,
+    rope=RopeSpec(theta=1e4),
+)
 
 
 def fake(tensor: Tensor) -> Tensor:
@@ -37,7 +61,6 @@ def misaligned(tensor: Tensor) -> Tensor:
     return torch.frombuffer(memory, dtype=tensor.dtype, offset=1, count=tensor.numel()).view(tensor.shape)
 
 
-OBJECTS = {"int": 5, "huge int": 2**70, "float": 1.5, "str": "x", "list": [1], "object": object(), "type": Tensor}
 TENSORS: dict[str, Callable[[Tensor], Any]] = {
     **{str(d): partial(Tensor.to, dtype=d) for d in (torch.float64, torch.float16, torch.int16, torch.bool)},
     "complex": lambda t: t.to(torch.complex64),
@@ -61,7 +84,6 @@ TENSORS: dict[str, Callable[[Tensor], Any]] = {
     "a capsule": to_dlpack,
 }
 INDICES = {"negative": -1, "one too large": max(SLOTS, T), "huge": 2**62, "most negative": -(2**63)}
-NUMBERS = {"zero": 0, "negative": -1, "huge": 2**62, "beyond int64": 2**63, "None": None, "str": "2", "float": 1.5}
 PROMPTS = {
     "negative count": (-1, 2, 2),
     "negative start": (1, -1, 2),
@@ -83,7 +105,7 @@ STRINGS = {"None": None, "int": 5, "nothing": "/nowhere/lib.so", "surrogate": "\
 def others(argument: str, value: Any) -> Iterator[tuple[str, Any]]:
     """Labels and hostile values for an argument."""
     if isinstance(value, Tensor):
-        yield from {"None": None, **OBJECTS}.items()
+        yield from OBJECTS.items()
         yield from ((label, change(value)) for label, change in TENSORS.items())
         if value.dtype == torch.int64:
             yield from ((f"{label} in a row", torch.full_like(value, index)) for label, index in INDICES.items())
@@ -92,19 +114,14 @@ def others(argument: str, value: Any) -> Iterator[tuple[str, Any]]:
         for name, weight in value.items():
             yield f"without {name}", {n: w for n, w in value.items() if n != name}
             yield from ((f"{name}, {label}", {**value, name: other}) for label, other in others(name, weight))
-    elif argument == "self":
-        yield from {"made by __new__": type(value).__new__(type(value)), "None": None, **OBJECTS}.items()
     elif argument == "prompts":
         yield from PROMPTS.items()
     elif argument in ("library", "level"):
         yield from STRINGS.items()
-    elif argument == "num_threads":
-        yield from {**NUMBERS, "too many": 1025}.items()
-    elif isinstance(value, bool):
-        yield from {"str": "x", "list": [1]}.items()
     else:
-        assert isinstance(value, int | float), argument
-        yield from (NUMBERS if isinstance(value, int) else {"None": None, "str": "x", "list": [1]}).items()
+        yield from hostile.usual(value).items()
+        if argument == "num_threads":
+            yield "too many", 1025
 
 
 def floats(*shape: int) -> Tensor:
@@ -115,54 +132,20 @@ def places(num_rows: int = R) -> dict[str, Tensor]:
     return {"slots": torch.arange(num_rows) % SLOTS, "positions": torch.arange(num_rows) % (T - 1)}
 
 
-def llama_weights() -> dict[str, Tensor]:
-    layer = {
-        "norm1": (D,),
-        "qkv": ((H + 2 * K) * E, D),
-        "out": (D, H * E),
-        "norm2": (D,),
-        "gate_up": (2 * F, D),
-        "down": (D, F),
-    }
-    shapes = {f"text.layers.{i}.{name}.weight": shape for i in range(LAYERS) for name, shape in layer.items()}
-    shapes |= {"text.norm.weight": (D,), "text.head.weight": (V, D), "text.cos": (T, E), "text.sin": (T, E)}
-    return {name: floats(*shape) for name, shape in shapes.items()}
-
-
-def tower_weights() -> dict[str, Tensor]:
-    layer = {"norm1": (D,), "qkv": (3 * D, D), "out": (D, D), "norm2": (D,), "fc1": (F, D), "fc2": (D, F)}
-    shapes: dict[str, tuple[int, ...]] = {
-        f"vision.layers.{i}.{name}.weight": shape for i in range(LAYERS) for name, shape in layer.items()
-    }
-    shapes |= {"vision.patch.weight": (D, 3 * PATCH**2), "vision.pre_norm.weight": (D,)}
-    shapes |= {"projector.0.weight": (V, D), "projector.1.weight": (V, V)}
-    shapes |= {name.replace(".weight", ".bias"): shape[:1] for name, shape in shapes.items()}
-    shapes |= {"vision.levels": (3, 256), "vision.class": (D,), "vision.position": ((SIDE // PATCH) ** 2 + 1, D)}
-    return {name: floats(*shape) for name, shape in shapes.items()}
+SHAPES = {tensor.name: tensor.shape for tensor in plan_weights(VISION, TEXT) if tensor.name != "text.embed.weight"}
+SHAPES |= {"text.cos": (T, E), "text.sin": (T, E), "vision.patch.bias": (6,), "vision.levels": (3, 256)}
 
 
 def llama_arguments() -> dict[str, Any]:
-    return {
-        "num_layers": LAYERS,
-        "num_heads": H,
-        "num_kv_heads": K,
-        "eps": 1e-5,
-        "weights": llama_weights(),
-        "num_threads": 2,
-    }
+    weights = {name: floats(*shape) for name, shape in SHAPES.items() if name.startswith("text.")}
+    numbers = {"num_layers": LAYERS, "num_heads": H, "num_kv_heads": K, "eps": 1e-5, "num_threads": 2}
+    return {**numbers, "weights": weights}
 
 
 def tower_arguments() -> dict[str, Any]:
-    return {
-        "image_size": SIDE,
-        "patch_size": PATCH,
-        "num_heads": 2,
-        "num_layers": LAYERS,
-        "eps": 1e-5,
-        "quick_gelu": True,
-        "weights": tower_weights(),
-        "num_threads": 2,
-    }
+    weights = {name: floats(*shape) for name, shape in SHAPES.items() if not name.startswith("text.")}
+    sizes = {"image_size": SIDE, "patch_size": PATCH, "num_heads": 2, "num_layers": LAYERS}
+    return {**sizes, "eps": 1e-5, "quick_gelu": True, "weights": weights, "num_threads": 2}
 
 
 def forward_arguments() -> dict[str, Any]:
@@ -182,7 +165,7 @@ def forward_arguments() -> dict[str, Any]:
 def encode_arguments() -> dict[str, Any]:
     return {
         "pixels": torch.zeros(2, 3, SIDE, SIDE, dtype=torch.uint8),
-        "tokens": torch.zeros(2, (SIDE // PATCH) ** 2, V),
+        "tokens": torch.zeros(2, VISION.num_image_tokens, D),
         "num_threads": 2,
     }
 
@@ -222,15 +205,6 @@ ARGUMENTS: dict[str, Callable[[], dict[str, Any]]] = {
 }
 
 
-def call(name: str, **arguments: Any) -> object:
-    owner, _, method = name.rpartition(".")
-    if method == "__init__":
-        return getattr(kernels, owner)(**arguments)
-    if not owner:
-        return getattr(kernels, method)(**arguments)
-    return getattr(getattr(kernels, owner), method)(arguments.pop("self"), **arguments)
-
-
 def from_threads(action: Callable[[], object]) -> None:
     threads = [threading.Thread(target=lambda: [action() for _ in range(50)]) for _ in range(4)]
     for thread in threads:
@@ -245,19 +219,18 @@ def indices_that_are_written_to(name: str) -> object:
     memory = torch.zeros(64, dtype=torch.int64)
     out = arguments["out"]
     out = memory.view(torch.float32)[: out.numel()].view_as(out)
-    return call(name, **arguments | {"positions": memory[:R], "out": out})
+    return getattr(kernels, name)(**arguments | {"positions": memory[:R], "out": out})
 
 
 def all_cases() -> Iterator[Case]:
-    functions = {name: Function(partial(call, name), arguments, others) for name, arguments in ARGUMENTS.items()}
-    yield from hostile.cases(functions)
+    yield from hostile.cases(kernels, ARGUMENTS, others)
     yield Case("Llama.__init__", "again", lambda: LLAMA.__init__(**llama_arguments()))
     yield Case("Llama.forward", "by threads", lambda: from_threads(lambda: LLAMA.forward(**forward_arguments())))
     yield Case("Tower.encode", "by threads", lambda: from_threads(lambda: TOWER.encode(**encode_arguments())))
     for name in ("rope_store", "decode_attention"):
         yield Case(name, "indices that are written to", partial(indices_that_are_written_to, name))
     wide = {"queries": floats(1, 1 << 16, 1), "cache": torch.zeros(2, 1, 1, 1 << 13, 1), "out": floats(1, 1 << 16)}
-    yield Case("decode_attention", "too wide", lambda: call("decode_attention", **wide, **places(1), num_threads=2))
+    yield Case("decode_attention", "too wide", lambda: kernels.decode_attention(**wide, **places(1), num_threads=2))
 
 
 ACCEPTED = {
@@ -266,7 +239,7 @@ ACCEPTED = {
     ("Llama.__init__", "weights: text.head.weight, one row more"),  # another vocabulary
     ("Llama.__init__", "again"),  # changes nothing
     ("Tower.__init__", "num_layers: zero"),
-    *{("Tower.__init__", f"weights: without {n}") for n in tower_weights() if n.endswith("bias") and "norm" not in n},
+    *{("Tower.__init__", f"weights: without {n}") for n in SHAPES if n.endswith("bias") and "norm" not in n},
     *{(name, "by threads") for name in ("Llama.forward", "Tower.encode")},
     *{(name, "indices that are written to") for name in ("rope_store", "decode_attention")},
 }
