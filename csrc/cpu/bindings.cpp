@@ -8,7 +8,7 @@
 #include <string>
 
 #include "core/python.hpp"
-#include "cpu/kernels/kernels.hpp"
+#include "cpu/ops.hpp"
 #include "cpu/parallel.hpp"
 #include "cpu/tensor.hpp"
 

@@ -5,8 +5,6 @@
 #include <string>
 #include <utility>
 
-#include "cpu/worker.hpp"
-
 namespace recap::cpu {
 namespace {
 

@@ -6,8 +6,6 @@
 #include <string>
 #include <vector>
 
-#include "cpu/kernels/kernels.hpp"
-
 namespace recap::cpu {
 namespace {
 

@@ -3,8 +3,6 @@
 #include <algorithm>
 #include <utility>
 
-#include "cpu/worker.hpp"
-
 namespace recap::cpu {
 namespace {
 

@@ -8,8 +8,7 @@
 #include <mutex>
 #include <vector>
 
-#include "cpu/ops.hpp"
-#include "cpu/weights.hpp"
+#include "cpu/worker.hpp"
 
 namespace recap::cpu {
 

@@ -1,12 +1,11 @@
 // Compiled once for each LEVEL of instructions, with KERNELS the name of its table. What is not in the unnamed
 // namespace might be taken from here for processors that have not these instructions: nothing of the standard library
 // is used that has code.
-#include "cpu/kernels/kernels.hpp"
-
 #include "cpu/kernels/attention.hpp"
 #include "cpu/kernels/blocks.hpp"
 #include "cpu/kernels/numbers.hpp"
 #include "cpu/kernels/product.hpp"
+#include "cpu/ops.hpp"
 
 namespace recap::cpu {
 namespace {
