@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-GUARD_S = 120.0
+GUARD_S = 600.0
 
 
 def guarded(action: Callable[[], Any]) -> Any:
