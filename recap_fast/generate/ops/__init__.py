@@ -41,7 +41,7 @@ class Rows(NamedTuple):
 
 
 class Rope(NamedTuple):
-    """Rotary tables of `rope.rope_table`, by position."""
+    """Rotary tables of `llama.rope_table`, by position."""
 
     cos: Tensor
     """[T, E], in the precision of the model."""
@@ -54,9 +54,6 @@ class Ops(Protocol):
 
     BY_ROW: frozenset[torch.dtype]
     """The precisions in which `decode_attention` of all rows of a prompt is faster than one causal product."""
-
-    WHOLE: frozenset[torch.dtype]
-    """The precisions in which decoder and tower run as a whole: cpp_llama.py, cpp_tower.py."""
 
     def add_rms_norm(
         self, x_RD: Tensor, delta_RD: Tensor | None, weight_D: Tensor, eps: float, quantize: torch.dtype | None

@@ -26,8 +26,6 @@ BY_ROW: frozenset[torch.dtype] = frozenset([torch.float32])
 """8 prompts of 86 rows, two threads of a Xeon with AMX: 0.55 ms, torch's fused attention 1.53. In bfloat16 0.67 and
 0.61, and for longer prompts or wider heads torch's is twice as fast or more."""
 
-WHOLE: frozenset[torch.dtype] = frozenset([torch.float32])
-
 # Letters: R rows, D width, F inner width, H query heads, K key/value heads, E head width, B decode rows.
 
 

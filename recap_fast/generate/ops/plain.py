@@ -10,7 +10,6 @@ from recap_fast.generate.ops import Activation, Quantized, Rope, Rows
 # width, B decode rows.
 
 BY_ROW: frozenset[torch.dtype] = frozenset()
-WHOLE: frozenset[torch.dtype] = frozenset()
 SMALLEST_SCALE = 1e-12
 """Of a row of zeros, which would otherwise be divided by zero."""
 

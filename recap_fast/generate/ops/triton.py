@@ -16,7 +16,6 @@ from recap_fast.generate.ops import triton_kernels as kernels
 # decode rows, S splits of the positions.
 
 BY_ROW: frozenset[torch.dtype] = frozenset()
-WHOLE: frozenset[torch.dtype] = frozenset()
 SPLIT: int = kernels.SPLIT.value
 
 

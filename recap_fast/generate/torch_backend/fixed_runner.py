@@ -81,23 +81,18 @@ class FixedRunner:
         inputs = self._inputs
         running = Rows(self._all_slots, inputs.positions)
         noise = inputs.noise if mixed else inputs.noise[self._num_images :]
-        joining = Joining(inputs.pixels, inputs.text_ids, inputs.slots, inputs.last_rows, inputs.last_positions)
+        joining = Joining(inputs.pixels, inputs.text_ids, inputs.slots, inputs.last_rows)
         return self._step.run(joining if mixed else None, running, noise)
 
     def _fill(self, host: "_Buffers", launch: Launch | None, noise: NDArray[np.float32] | None) -> None:
         """Writes all inputs of a step but the pixels; without a launch, those of a step with nothing to do."""
         requests = () if launch is None else launch.requests
         n, shape = len(requests), self._shape
-        text_ids, last_rows, next_positions = core.pack_prompts(
-            [r.text_ids for r in requests],
-            shape.num_image_tokens,
-            shape.max_text_tokens,
-            prefix_length=shape.num_prefix,
-            rows=self._num_images,
+        text_ids, last_rows, _ = core.pack_prompts(
+            [r.text_ids for r in requests], shape.num_image_tokens, shape.max_text_tokens, rows=self._num_images
         )
         host.text_ids.numpy()[:] = text_ids
         host.last_rows.numpy()[:] = last_rows
-        host.last_positions.numpy()[:] = next_positions - 1
         slots, positions = host.slots.numpy(), host.positions.numpy()
         slots[:], positions[:] = self._num_slots, self._step.cache.idle_position
         if launch is None:
@@ -139,9 +134,9 @@ class _Buffers:
         self.pixels = zeros(num_images, 3, image_size, image_size, dtype=torch.uint8)
         self.noise = zeros(num_images + num_slots, dtype=torch.float32)
         self.tokens = zeros(num_images + num_slots, dtype=torch.int64)
-        counts = [num_images * width, num_images, num_images, num_images, num_slots]
+        counts = [num_images * width, num_images, num_images, num_slots]
         self.integers = zeros(sum(counts), dtype=torch.int64)
-        text_ids, self.slots, self.last_rows, self.last_positions, self.positions = torch.split(self.integers, counts)
+        text_ids, self.slots, self.last_rows, self.positions = torch.split(self.integers, counts)
         self.text_ids = text_ids.view(num_images, width)
 
 

@@ -13,9 +13,8 @@ from torch import Tensor
 
 from recap_fast.generate.ops import Activation, Ops, Quantized, Rope, Rows, plain
 from recap_fast.generate.ops.linear import make_linear
-from recap_fast.generate.spec import TextSpec
+from recap_fast.generate.spec import RopeSpec, TextSpec
 from recap_fast.generate.torch_backend.pages import use_huge_pages
-from recap_fast.generate.torch_backend.rope import rope_table
 
 # Letters: n prefills of L positions, B decode rows, R = n * L + B rows, D width, H query heads, K key/value heads,
 # E head width, T positions of a slot, V vocabulary.
@@ -31,8 +30,6 @@ class Prefill:
     length: int
     last_rows: Tensor
     """int64 [n]: the row of each prompt's last token; the rows after it, up to L, are padding."""
-    last_positions: Tensor
-    """int64 [n]: that token's position."""
 
     @property
     def num_rows(self) -> int:
@@ -50,6 +47,29 @@ def list_rows(prefill: Prefill | None, decode: Rows | None) -> Rows:
     if len(parts) == 1:
         return parts[0]
     return Rows(torch.cat([part.slots for part in parts]), torch.cat([part.positions for part in parts]))
+
+
+def read_rows(prefill: Prefill | None, x_RD: Tensor) -> Tensor:
+    """The rows that next tokens are read from, int64 [n + B]: the last one of each prompt, and all decode rows."""
+    decode = torch.arange(0 if prefill is None else prefill.num_rows, len(x_RD), device=x_RD.device)
+    return decode if prefill is None else torch.cat([prefill.last_rows, decode])
+
+
+def rope_table(rope: RopeSpec, head_dim: int, num_positions: int) -> Rope:
+    """Cosines and signed sines of every position, float32 [T, E] each, for `ops.plain.rotate`.
+
+    Llama 3 (theta alone) and Llama 3.1, whose low frequencies are slowed by `factor`, those between the two marks
+    smoothly so ("rope_type: llama3" of the published configurations).
+    """
+    inverse = 1.0 / rope.theta ** (torch.arange(0, head_dim, 2, dtype=torch.int64).float() / head_dim)
+    if rope.factor is not None:
+        turns = rope.original_max_positions * inverse / (2 * torch.pi)
+        smooth = (turns - rope.low_freq_factor) / (rope.high_freq_factor - rope.low_freq_factor)
+        smooth = smooth.clamp(0.0, 1.0)
+        inverse = inverse / rope.factor * (1 - smooth) + inverse * smooth
+    angles = torch.arange(num_positions).float()[:, None] * inverse
+    cos, sin = angles.cos(), angles.sin()
+    return Rope(torch.cat([cos, cos], -1), torch.cat([-sin, sin], -1))
 
 
 class KVCache:
@@ -73,10 +93,6 @@ class _Batch:
     rows: Rows
     """Of all."""
     rope: Rope
-
-    @property
-    def num_prefill(self) -> int:
-        return 0 if self.prefill is None else self.prefill.num_rows
 
 
 class Llama:
@@ -135,11 +151,12 @@ class _Layer:
         q_RHE = self._ops.rope_store(self._qkv(h), self._spec.num_heads, batch.rope, batch.rows, cache)
         if q_RHE.dtype == cache.dtype and q_RHE.dtype in self._ops.BY_ROW:
             return self._feed_forward(x_RD, [self._ops.decode_attention(q_RHE, cache, batch.rows)])
-        attended = []
+        attended, num_prefill = [], 0
         if batch.prefill is not None:
-            attended.append(self._attend_prefill(q_RHE[: batch.num_prefill], cache, batch.prefill))
+            num_prefill = batch.prefill.num_rows
+            attended.append(self._attend_prefill(q_RHE[:num_prefill], cache, batch.prefill))
         if batch.decode is not None:
-            attended.append(self._ops.decode_attention(q_RHE[batch.num_prefill :], cache, batch.decode))
+            attended.append(self._ops.decode_attention(q_RHE[num_prefill:], cache, batch.decode))
         return self._feed_forward(x_RD, attended)
 
     def forward_last(
@@ -148,9 +165,7 @@ class _Layer:
         """As `forward`, but only the rows that are read go on after keys and values are stored: both [n + B, D]."""
         h = self._ops.add_rms_norm(x_RD, delta_RD, self._norm1, self._spec.norm_eps, self._kv.quantize)
         self._ops.rope_store(self._kv(h), 0, batch.rope, batch.rows, cache)
-        read = torch.arange(batch.num_prefill, len(x_RD), device=x_RD.device)
-        if batch.prefill is not None:
-            read = torch.cat([batch.prefill.last_rows, read])
+        read = read_rows(batch.prefill, x_RD)
         rows = Rows(batch.rows.slots[read], batch.rows.positions[read])
         q_RHE = self._q(_select(h, read)).view(len(read), self._spec.num_heads, self._spec.head_dim)
         attended = self._ops.decode_attention(plain.rotate(q_RHE, batch.rope, rows.positions), cache, rows)

@@ -79,7 +79,6 @@ class EagerRunner:
             self._send(text_ids),
             self._send(launch.slots[:n]),
             self._send(last_rows),
-            self._send(launch.positions[:n]),
         )
 
     def _stack(self, pixels: list[Pixels]) -> Tensor:

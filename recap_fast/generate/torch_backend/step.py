@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from recap_fast.generate.engine import Sampling
-from recap_fast.generate.ops import Ops, Rows
+from recap_fast.generate.ops import Rows
 from recap_fast.generate.ops.select import select_ops
 from recap_fast.generate.spec import EngineSpec
 from recap_fast.generate.torch_backend.llama import KVCache, Llama, Prefill
@@ -23,8 +23,7 @@ from recap_fast.generate.torch_backend.sampling import choose
 from recap_fast.generate.vision.tower import VisionTower
 
 if TYPE_CHECKING:
-    from recap_fast.generate.torch_backend.cpp_llama import CppLlama
-    from recap_fast.generate.torch_backend.cpp_tower import CppTower
+    from recap_fast.generate.torch_backend.cpp_model import CppLlama, CppTower
 
 # Letters: n images joining, S width of their text, P prefix length, N image tokens, B running captions.
 
@@ -44,19 +43,18 @@ class Joining:
     """int64 [n]."""
     last_rows: Tensor
     """int64 [n]: the row of each prompt's last token among n * (N + S)."""
-    last_positions: Tensor
-    """int64 [n]."""
 
 
 def make_model(
-    spec: EngineSpec, weights: Mapping[str, Tensor], num_positions: int, kv_dtype: torch.dtype, ops: Ops
+    spec: EngineSpec, weights: Mapping[str, Tensor], num_positions: int, kv_dtype: torch.dtype
 ) -> "tuple[VisionTower | CppTower, Llama | CppLlama]":
-    """Tower and decoder, each in one call where the operations have that for all of their numbers."""
-    if {getattr(torch, spec.precision, None), kv_dtype} <= ops.WHOLE:
-        from recap_fast.generate.torch_backend.cpp_llama import CppLlama
-        from recap_fast.generate.torch_backend.cpp_tower import CppTower
+    """Tower and decoder, on a CPU each in one call where all of their numbers are float32."""
+    like = weights["text.norm.weight"]
+    if like.device.type == "cpu" and {getattr(torch, spec.precision, None), kv_dtype} == {torch.float32}:
+        from recap_fast.generate.torch_backend.cpp_model import CppLlama, CppTower
 
         return CppTower(spec.vision, spec.preprocess, weights), CppLlama(spec.text, weights, num_positions)
+    ops = select_ops(like.device, like.dtype)
     return VisionTower(spec.vision, spec.preprocess, weights, ops), Llama(spec.text, weights, num_positions, ops)
 
 
@@ -75,24 +73,21 @@ class Step:
         kv_dtype: torch.dtype,
         sampling: Sampling,
     ):
-        like = weights["text.norm.weight"]
-        ops = select_ops(like.device, like.dtype)
+        device = weights["text.norm.weight"].device
         self._sampling = sampling
         self._num_prefix = 0
-        self._vision, self._llama = make_model(spec, weights, num_positions, kv_dtype, ops)
-        self.cache = KVCache(spec.text, num_slots + 1, num_positions, kv_dtype, like.device)
-        self._next_ids = torch.zeros(num_slots + 1, dtype=torch.int64, device=like.device)
-        self._is_hopper = like.is_cuda and torch.cuda.get_device_capability(like.device)[0] == 9
+        self._vision, self._llama = make_model(spec, weights, num_positions, kv_dtype)
+        self.cache = KVCache(spec.text, num_slots + 1, num_positions, kv_dtype, device)
+        self._next_ids = torch.zeros(num_slots + 1, dtype=torch.int64, device=device)
+        self._is_hopper = device.type == "cuda" and torch.cuda.get_device_capability(device)[0] == 9
 
     @torch.inference_mode()
     def write_prefix(self, ids: Sequence[int]) -> None:
         """Computes keys and values of the constant text before the image once, and copies them to every slot."""
-        if not ids:
-            return
         self._num_prefix = count = len(ids)
         device = self._next_ids.device
         end = torch.full((1,), count - 1, device=device)
-        prefill = Prefill(torch.zeros(1, dtype=torch.int64, device=device), 0, count, end, end)
+        prefill = Prefill(torch.zeros(1, dtype=torch.int64, device=device), 0, count, end)
         self._llama.forward(self._llama.embed(torch.tensor(ids, device=device)), self.cache, prefill, None)
         for part in self.cache.data.flatten(0, 1):
             part[1:, :, :count] = part[:1, :, :count]
@@ -113,7 +108,7 @@ class Step:
         if joining is not None:
             images, texts = self._vision.encode(joining.pixels), self._llama.embed(joining.text_ids)
             length = images.shape[1] + texts.shape[1]
-            prefill = Prefill(joining.slots, self._num_prefix, length, joining.last_rows, joining.last_positions)
+            prefill = Prefill(joining.slots, self._num_prefix, length, joining.last_rows)
             rows += [part for pair in zip(images, texts, strict=True) for part in pair]
         if running is not None:
             rows.append(self._llama.embed(self._next_ids[running.slots]))
