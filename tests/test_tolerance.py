@@ -13,8 +13,7 @@ from torch.nn import functional as F
 from inputs import shapes
 from recap_fast.generate.ops import Rows, plain
 from recap_fast.generate.spec import RopeSpec, TextSpec
-from recap_fast.generate.torch_backend.llama import KVCache, Llama
-from recap_fast.generate.torch_backend.rope import rope_table
+from recap_fast.generate.torch_backend.llama import KVCache, Llama, rope_table
 
 WIDTH, EPS = 64, 1e-5
 CPU = torch.device("cpu")

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from recap_fast.generate.ops import Ops, Quantized, Rope, Rows, plain
 from recap_fast.generate.ops.select import select_ops
-from recap_fast.generate.torch_backend.rope import rope_table
+from recap_fast.generate.torch_backend.llama import rope_table
 from suite.setting import Findings, Setting, seconds_of
 
 MIXED_ROWS, SLOTS, POSITIONS, CONTEXT = 5248, 448, 736, 650

@@ -8,8 +8,7 @@ from torch.nn import functional as F
 
 from recap_fast.generate.ops import Rows
 from recap_fast.generate.spec import TextSpec, VisionSpec
-from recap_fast.generate.torch_backend.llama import Prefill, list_rows
-from recap_fast.generate.torch_backend.rope import rope_table
+from recap_fast.generate.torch_backend.llama import Prefill, list_rows, rope_table
 from recap_fast.records import Preprocess
 
 

@@ -7,7 +7,7 @@ from support.tolerance import assert_within, exact
 
 from recap_fast.generate.ops import Quantized, Rope, Rows, plain
 from recap_fast.generate.spec import RopeSpec
-from recap_fast.generate.torch_backend.rope import rope_table
+from recap_fast.generate.torch_backend.llama import rope_table
 
 
 def random(*shape: int, seed: int = 0) -> torch.Tensor:

@@ -15,8 +15,7 @@ from inputs import shapes
 from recap_fast.generate.ops import Rows, cpp, plain
 from recap_fast.generate.spec import RopeSpec, TextSpec, VisionSpec
 from recap_fast.generate.torch_backend import step
-from recap_fast.generate.torch_backend.cpp_llama import CppLlama
-from recap_fast.generate.torch_backend.cpp_tower import CppTower, normalized_levels
+from recap_fast.generate.torch_backend.cpp_model import CppLlama, CppTower, normalized_levels
 from recap_fast.generate.torch_backend.llama import KVCache, Llama, Prefill
 from recap_fast.generate.vision.tower import VisionTower
 from recap_fast.records import Preprocess
@@ -81,8 +80,7 @@ def random_step(prompts: int, length: int, start: int, captions: int) -> tuple[P
     """Prompts in the first slots, their last rows padding or not, captions at many positions in the others."""
     ends = [length - 1 - i % length for i in range(prompts)]
     last_rows = torch.tensor([i * length + end for i, end in enumerate(ends)])
-    last_positions = torch.tensor([start + end for end in ends])
-    prefill = Prefill(torch.arange(prompts), start, length, last_rows, last_positions) if prompts else None
+    prefill = Prefill(torch.arange(prompts), start, length, last_rows) if prompts else None
     slots = torch.arange(prompts, prompts + captions)
     decode = Rows(slots, slots * 13 % (NUM_POSITIONS - 1)) if captions else None
     return prefill, decode, prompts * length + captions
@@ -345,7 +343,7 @@ def test_a_row_to_read_that_is_not_there_is_refused() -> None:
     spec = text_spec()
     llama = CppLlama(spec, text_weights(spec, 0), NUM_POSITIONS)
     cache = KVCache(spec, NUM_SLOTS, NUM_POSITIONS, torch.float32, CPU)
-    prefill = Prefill(torch.tensor([0]), 0, 4, torch.tensor([4]), torch.tensor([4]))
+    prefill = Prefill(torch.tensor([0]), 0, 4, torch.tensor([4]))
     with pytest.raises(IndexError, match="row 4 is to be read, there are 4"):
         llama.forward(torch.zeros(4, spec.hidden_size), cache, prefill, None)
 
@@ -379,6 +377,5 @@ def test_what_is_not_float32_throughout_stays_in_python(precision: str, kv_dtype
     spec = shapes.llava_llama3_8b(precision=precision, vision=vision_spec(), text=text_spec())
     weights = {**vision_weights(spec.vision, 40, 0), **text_weights(spec.text, 0)}
     weights = {name: weight.to(getattr(torch, precision)) for name, weight in weights.items()}
-    tower, llama = step.make_model(spec, weights, NUM_POSITIONS, kv_dtype, cpp)
+    tower, llama = step.make_model(spec, weights, NUM_POSITIONS, kv_dtype)
     assert (type(tower), type(llama)) == ((CppTower, CppLlama) if whole else (VisionTower, Llama))
-    assert type(step.make_model(spec, weights, NUM_POSITIONS, kv_dtype, plain)[1]) is Llama

@@ -117,7 +117,7 @@ def test_logits_equal_transformers(pair: Pair) -> None:
     before, after = (exact(llama.embed(torch.tensor(ids))) for ids in texts)
     x = tolerance.join([before, image[0], after])
     length = len(x.value)  # as six prompts, each read at another row
-    places = torch.arange(6), 0, length, torch.arange(6) * (length + 1) + length - 6, torch.arange(length - 6, length)
+    places = torch.arange(6), 0, length, torch.arange(6) * (length + 1) + length - 6
     text = pair.spec.text
     cache = torch.zeros(text.num_layers, 2, 6, text.num_kv_heads, length, text.head_dim)
     logits, _ = exact_model.decode(text, weights, tolerance.join([x] * 6), cache, Prefill(*places), None)
