@@ -7,6 +7,7 @@ dtype, shape or layout that it does not take. Where 8-bit floats come in, plain 
 import logging
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -44,27 +45,24 @@ def add_rms_norm(
     x_RD: Tensor, delta_RD: Tensor | None, weight_D: Tensor, eps: float, quantize: torch.dtype | None = None
 ) -> Activation:
     """See `Ops.add_rms_norm`. Rounds where `plain.add_rms_norm` does."""
-    rows, width = x_RD.shape
-    y, scale = _empty_rows(rows, width, x_RD.dtype, quantize)
-    kernels.add_rms_norm(x_RD, delta_RD, weight_D, eps, y, scale, torch.get_num_threads())
-    return _as_activation(y, scale, quantize)
+    return _make_rows(kernels.add_rms_norm, (x_RD, delta_RD, weight_D, eps), x_RD.shape[1], quantize)
 
 
 def swiglu(gate_up_R2F: Tensor, quantize: torch.dtype | None = None) -> Activation:
     """See `Ops.swiglu`. Rounds where `plain.swiglu` does."""
-    return _map_rows(kernels.swiglu, gate_up_R2F, gate_up_R2F.shape[1] // 2, quantize)
+    return _make_rows(kernels.swiglu, (gate_up_R2F,), gate_up_R2F.shape[1] // 2, quantize)
 
 
 def quick_gelu(x_RF: Tensor, quantize: torch.dtype | None = None) -> Activation:
     """See `Ops.quick_gelu`. Rounds where `plain.quick_gelu` does."""
-    return _map_rows(kernels.quick_gelu, x_RF, x_RF.shape[1], quantize)
+    return _make_rows(kernels.quick_gelu, (x_RF,), x_RF.shape[1], quantize)
 
 
 def quantize_rows(x_RD: Tensor, dtype: torch.dtype) -> Quantized:
     """See `Ops.quantize_rows`."""
     if dtype != torch.int8:
         return plain.quantize_rows(x_RD, dtype)
-    rows = _map_rows(kernels.quantize_rows, x_RD, x_RD.shape[1], dtype)
+    rows = _make_rows(kernels.quantize_rows, (x_RD,), x_RD.shape[1], dtype)
     assert isinstance(rows, Quantized)
     return rows
 
@@ -104,23 +102,14 @@ def decode_attention(q_BHE: Tensor, cache: Tensor, rows: Rows) -> Tensor:
     return out
 
 
-def _map_rows(kernel: Callable[..., None], x_RC: Tensor, width: int, quantize: torch.dtype | None) -> Activation:
-    """Runs a kernel that makes a row of `width` of every row of `x`."""
-    y, scale = _empty_rows(len(x_RC), width, x_RC.dtype, quantize)
-    kernel(x_RC, y, scale, torch.get_num_threads())
-    return _as_activation(y, scale, quantize)
-
-
-def _empty_rows(
-    rows: int, width: int, dtype: torch.dtype, quantize: torch.dtype | None
-) -> tuple[Tensor, Tensor | None]:
-    """What a kernel writes rows to: in int8 with scales where these are wanted."""
-    if quantize == torch.int8:
-        return torch.empty(rows, width, dtype=torch.int8), torch.empty(rows, 1)
-    return torch.empty(rows, width, dtype=dtype), None
-
-
-def _as_activation(y: Tensor, scale: Tensor | None, quantize: torch.dtype | None) -> Activation:
+def _make_rows(
+    kernel: Callable[..., None], inputs: tuple[Any, ...], width: int, quantize: torch.dtype | None
+) -> Activation:
+    """Runs a kernel that makes a row of `width` of every row of the first input; in int8 with scales if wanted."""
+    rows, is_int8 = len(inputs[0]), quantize == torch.int8
+    y = torch.empty(rows, width, dtype=torch.int8 if is_int8 else inputs[0].dtype)
+    scale = torch.empty(rows, 1) if is_int8 else None
+    kernel(*inputs, y, scale, torch.get_num_threads())
     if scale is not None:
         return Quantized(y, scale)
     return y if quantize is None else plain.quantize_rows(y, quantize)

@@ -8,7 +8,6 @@ fp8      W8A8 in e4m3: `torch._scaled_mm` on cards that have FP8, row-wise on Ho
 
 import functools
 from collections.abc import Mapping
-from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -22,15 +21,15 @@ PACKED_ROWS = 256
 """The number of rows that the layout of packed weights is chosen for; any number may be multiplied."""
 
 
-class Linear(Protocol):
+class Linear:
     """A linear layer."""
 
-    @property
-    def quantize(self) -> torch.dtype | None:
-        """The 8-bit type that the rows are multiplied in; rows in the model's precision are brought to it first."""
+    quantize: torch.dtype | None = None
+    """The 8-bit type that the rows are multiplied in; rows in the model's precision are brought to it first."""
 
     def __call__(self, x: Activation) -> Tensor:
         """[..., D] to [..., N] in the model's precision; quantized rows have two dimensions."""
+        raise NotImplementedError
 
 
 def make_linear(
@@ -47,17 +46,13 @@ def make_linear(
     assert weight is not None, name
     if scale is None:
         return _Packed(weight, bias) if _can_pack(weight) else _Plain(weight, bias)
-    if weight.dtype == torch.int8:
-        is_exact = weight.device.type != "cpu" or cpu_multiplies_int8()
-        return (_Int8 if is_exact else _EmulatedInt8)(weight, scale, bias, ops, dtype)
-    if weight.device.type == "cuda":
-        return _Fp8(weight, scale, bias, ops, dtype)
-    return _EmulatedFp8(weight, scale, bias, ops, dtype)
+    form: type[_Scaled] = _Int8 if weight.dtype == torch.int8 else _Fp8
+    if weight.device.type == "cpu" and (form is _Fp8 or not cpu_multiplies_int8()):
+        form = _Emulated
+    return form(weight, scale, bias, ops, dtype)
 
 
-class _Plain:
-    quantize = None
-
+class _Plain(Linear):
     def __init__(self, weight: Tensor, bias: Tensor | None):
         self._weight, self._bias = weight, bias
 
@@ -66,11 +61,9 @@ class _Plain:
         return F.linear(x, self._weight, self._bias)
 
 
-class _Packed:
+class _Packed(Linear):
     """Torch multiplies float32 through MKL, which on AMD processors stays at half of what oneDNN reaches, and hands
     bfloat16 to oneDNN unordered at every call."""
-
-    quantize = None
 
     def __init__(self, weight: Tensor, bias: Tensor | None):
         self._weight, self._bias = torch.ops.mkldnn._reorder_linear_weight(weight, PACKED_ROWS), bias
@@ -89,7 +82,7 @@ def _can_pack(weight: Tensor) -> bool:
     return weight.dtype == torch.float32
 
 
-class _Scaled:
+class _Scaled(Linear):
     """A layer in 8 bits: weights with a scale for each output channel, activations with one for each row."""
 
     def __init__(self, weight: Tensor, scale: Tensor, bias: Tensor | None, ops: Ops, dtype: torch.dtype):
@@ -101,7 +94,7 @@ class _Scaled:
     def __call__(self, x: Activation) -> Tensor:
         if isinstance(x, Quantized):
             return self._multiply(x)
-        rows = self._ops.quantize_rows(x.reshape(-1, x.shape[-1]), self.quantize)
+        rows = self._ops.quantize_rows(x.reshape(-1, x.shape[-1]), self._weight.dtype)
         return self._multiply(rows).view(*x.shape[:-1], -1)
 
     def _multiply(self, x: Quantized) -> Tensor:
@@ -121,8 +114,8 @@ class _Int8(_Scaled):
         return self._ops.dequantize(sums_RN, x.scale, self._scale, self._bias, self._dtype)
 
 
-class _EmulatedInt8(_Scaled):
-    """In float32: exact up to 1,040 columns, beyond that rounded as float32 products are."""
+class _Emulated(_Scaled):
+    """In float32: right on any device, and slow. Sums of int8 are exact up to 1,040 columns, then rounded."""
 
     def _multiply(self, x: Quantized) -> Tensor:
         sums_RN = F.linear(x.values.float(), self._weight.float())
@@ -160,33 +153,15 @@ class _Fp8(_Scaled):
         self._is_row_wise = has_row_wise_products(weight.device)
 
     def _multiply(self, x: Quantized) -> Tensor:
-        if len(x.values) <= FEW_ROWS or not self._is_row_wise:
-            sums_RN: Tensor = torch._scaled_mm(
-                x.values,
-                self._weight.t(),
-                scale_a=self._one,
-                scale_b=self._one,
-                out_dtype=torch.float32,
-                use_fast_accum=True,
-            )
-            return self._ops.dequantize(sums_RN, x.scale, self._scale, self._bias, self._dtype)
+        is_row_wise = self._is_row_wise and len(x.values) > FEW_ROWS
+        scales = (x.scale, self._scale[None]) if is_row_wise else (self._one, self._one)
+        dtype = self._dtype if is_row_wise else torch.float32
         y: Tensor = torch._scaled_mm(
-            x.values,
-            self._weight.t(),
-            scale_a=x.scale,
-            scale_b=self._scale[None],
-            out_dtype=self._dtype,
-            use_fast_accum=True,
+            x.values, self._weight.t(), scale_a=scales[0], scale_b=scales[1], out_dtype=dtype, use_fast_accum=True
         )
+        if not is_row_wise:
+            return self._ops.dequantize(y, x.scale, self._scale, self._bias, self._dtype)
         return y if self._bias is None else y + self._bias.to(y.dtype)
-
-
-class _EmulatedFp8(_Scaled):
-    """What a scaled FP8 matrix product computes, in float32: right on any device, and slow."""
-
-    def _multiply(self, x: Quantized) -> Tensor:
-        y = F.linear(x.values.float(), self._weight.float()) * x.scale * self._scale
-        return (y if self._bias is None else y + self._bias).to(self._dtype)
 
 
 def quantize_channels(weight_ND: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:

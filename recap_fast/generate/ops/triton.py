@@ -24,28 +24,23 @@ def add_rms_norm(
 ) -> Activation:
     """See `Ops.add_rms_norm`."""
     assert x_RD.is_contiguous()
-    rows, width = x_RD.shape
-    delta_RD = None if delta_RD is None else delta_RD.contiguous()
-    out, scale, largest = _make_output(x_RD, width, quantize)
-    block = triton.next_power_of_2(width)
-    args = x_RD, delta_RD, weight_D, out, scale, eps, width, largest, block
-    _launch(kernels.add_rms_norm_kernel, (rows,), args, num_warps=_num_warps(block))
-    return out if scale is None else Quantized(out, scale)
+    inputs = x_RD, None if delta_RD is None else delta_RD.contiguous(), weight_D, eps
+    return _make_rows(kernels.add_rms_norm_kernel, inputs, x_RD.shape[1], quantize, whole_rows=True)
 
 
 def swiglu(gate_up_R2F: Tensor, quantize: torch.dtype | None = None) -> Activation:
     """See `Ops.swiglu`."""
-    return _map_rows(kernels.swiglu_kernel, gate_up_R2F, gate_up_R2F.shape[1] // 2, quantize)
+    return _make_rows(kernels.swiglu_kernel, (gate_up_R2F.contiguous(),), gate_up_R2F.shape[1] // 2, quantize)
 
 
 def quick_gelu(x_RF: Tensor, quantize: torch.dtype | None = None) -> Activation:
     """See `Ops.quick_gelu`."""
-    return _map_rows(kernels.quick_gelu_kernel, x_RF, x_RF.shape[1], quantize)
+    return _make_rows(kernels.quick_gelu_kernel, (x_RF.contiguous(),), x_RF.shape[1], quantize)
 
 
 def quantize_rows(x_RD: Tensor, dtype: torch.dtype) -> Quantized:
     """See `Ops.quantize_rows`."""
-    rows = _map_rows(kernels.quantize_kernel, x_RD, x_RD.shape[1], dtype)
+    rows = _make_rows(kernels.quantize_kernel, (x_RD.contiguous(),), x_RD.shape[1], dtype)
     assert isinstance(rows, Quantized)
     return rows
 
@@ -95,31 +90,27 @@ def decode_attention(q_BHE: Tensor, cache: Tensor, rows: Rows) -> Tensor:
     return out
 
 
-def _map_rows(kernel: Any, x_RC: Tensor, width: int, quantize: torch.dtype | None) -> Activation:
-    """Runs a kernel that makes a row of `width` of every row of `x`, in blocks where it need not see a whole row."""
-    out, scale, largest = _make_output(x_RC, width, quantize)
+def _make_rows(
+    kernel: Any, inputs: tuple[Any, ...], width: int, quantize: torch.dtype | None, *, whole_rows: bool = False
+) -> Activation:
+    """Runs a kernel that makes a row of `width` of every row of the first input, with a scale where it quantizes.
+
+    In blocks, where it need not see a whole row. A thread has 16 elements: two vector loads of 16 bytes in a 16-bit
+    type.
+    """
+    rows, scale, largest = len(inputs[0]), None, None
+    out = inputs[0].new_empty(rows, width, dtype=quantize)
     block = triton.next_power_of_2(width)
-    if quantize is None:
+    if quantize is not None:
+        scale = out.new_empty(rows, 1, dtype=torch.float32)
+        largest = 127.0 if quantize == torch.int8 else torch.finfo(quantize).max
+    elif not whole_rows:
         block = min(block, 2048)
-    args = x_RC.contiguous(), out, scale, width, largest, block
-    _launch(kernel, (len(x_RC), triton.cdiv(width, block)), args, num_warps=_num_warps(block))
+    args = *inputs, out, scale, width, largest, block
+    _launch(kernel, (rows, triton.cdiv(width, block)), args, num_warps=min(max(block // 512, 1), 16))
     return out if scale is None else Quantized(out, scale)
 
 
 def _launch(kernel: Any, grid: tuple[int, ...], args: tuple[Any, ...], num_warps: int = 4) -> None:
     """Whether a product and a sum round once is said, because what Triton does otherwise changes with its version."""
     kernel[grid](*args, num_warps=num_warps, num_stages=3, enable_fp_fusion=True)
-
-
-def _make_output(x: Tensor, width: int, quantize: torch.dtype | None) -> tuple[Tensor, Tensor | None, float | None]:
-    """What a row-wise kernel writes to, [R, width], scales [R, 1] where it quantizes, and its type's largest number."""
-    if quantize is None:
-        return x.new_empty(len(x), width), None, None
-    largest = 127.0 if quantize == torch.int8 else torch.finfo(quantize).max
-    out = torch.empty(len(x), width, dtype=quantize, device=x.device)
-    return out, torch.empty(len(x), 1, dtype=torch.float32, device=x.device), largest
-
-
-def _num_warps(block: int) -> int:
-    """16 elements a thread: two vector loads of 16 bytes in a 16-bit type."""
-    return min(max(block // 512, 1), 16)

@@ -42,7 +42,7 @@ def _store_row(y, row, columns, inside, out_ptr, scale_ptr, LARGEST: tl.constexp
 
 @triton.jit
 def add_rms_norm_kernel(
-    x_ptr, delta_ptr, weight_ptr, out_ptr, scale_ptr, eps, D: tl.constexpr, LARGEST: tl.constexpr, BLOCK: tl.constexpr
+    x_ptr, delta_ptr, weight_ptr, eps, out_ptr, scale_ptr, D: tl.constexpr, LARGEST: tl.constexpr, BLOCK: tl.constexpr
 ):
     """A program is a row, which is read once and stays in registers."""
     row = tl.program_id(0).to(tl.int64)
