@@ -9,6 +9,7 @@ import hashlib
 import json
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 
 from recap_fast.errors import ConfigError
@@ -28,12 +29,8 @@ FORMS = (
 
 def read_captions(path: Path) -> list[str]:
     """The first `MAX_TEXTS` captions. Raises ConfigError where there are fewer than `MIN_TEXTS`."""
-    captions: list[str] = []
-    for caption in _captions(path):
-        if caption and caption.strip():
-            captions.append(caption.strip())
-        if len(captions) == MAX_TEXTS:
-            break
+    stripped = (caption.strip() for caption in _captions(path) if caption)
+    captions = list(islice(filter(None, stripped), MAX_TEXTS))
     if len(captions) < MIN_TEXTS:
         raise ConfigError(
             f"--calibration {path} has {len(captions)} captions, FP8 needs {MIN_TEXTS} to {MAX_TEXTS}: give {FORMS}."
@@ -52,7 +49,7 @@ def make_texts(captions: Sequence[str], prompt: PromptSpec, tokenizer: Tokenizer
 def first_special(tokenizer: Tokenizer, tokens: Sequence[str]) -> str:
     """The first of these special tokens that the tokenizer has. Raises ConfigError where it has none."""
     for token in tokens:
-        if tokenizer.special_id(token) is not None:
+        if token in tokenizer.special:
             return token
     raise ConfigError(f"The tokenizer has none of {', '.join(tokens)}.")
 

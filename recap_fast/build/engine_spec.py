@@ -99,7 +99,7 @@ def _stop_ids(
     """The recipe's; else the checkpoint's (generation_config.json before config.json) and the template's."""
     if recipe.stop_ids or recipe.stop_tokens:
         ids = {*recipe.stop_ids, *special_ids(tokenizer, recipe.stop_tokens)}
-        unknown = [token for token in recipe.stop_tokens if tokenizer.special_id(token) is None]
+        unknown = [token for token in recipe.stop_tokens if token not in tokenizer.special]
         if unknown:
             raise ConfigError(f"The recipe's stop_tokens {', '.join(unknown)} are no special tokens of the tokenizer.")
     else:

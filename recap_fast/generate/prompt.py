@@ -79,12 +79,12 @@ def find_template(name: str, tokenizer: Tokenizer) -> tuple[str, Template]:
     Raises ConfigError for an unknown name, or where the tokenizer lacks a token that the template needs.
     """
     if name == "auto":
-        name = "vicuna_v1" if tokenizer.special_id("<|start_header_id|>") is None else "llama3"
+        name = "llama3" if "<|start_header_id|>" in tokenizer.special else "vicuna_v1"
     if name not in TEMPLATES:
         raise ConfigError(f"There is no template '{name}'. Known templates: {', '.join(TEMPLATES)}.")
     template = TEMPLATES[name]
     wanted = [p for p in (*template.before, *template.after) if isinstance(p, Special)]
-    missing = [token for token in dict.fromkeys(wanted) if tokenizer.special_id(token) is None]
+    missing = [token for token in dict.fromkeys(wanted) if token not in tokenizer.special]
     if missing:
         raise ConfigError(
             f"Template '{name}' needs {', '.join(missing)}, which the tokenizer lacks: "
@@ -183,7 +183,7 @@ class PromptEncoder:
         rows: list[NDArray[np.int32]] = []
         for i, piece in enumerate(pieces):
             if isinstance(piece, Special):
-                rows.append(np.array([self._tokenizer.special_id(piece)], np.int32))
+                rows.append(np.array([self._tokenizer.special[piece]], np.int32))
             else:
                 text = piece.replace(QUESTION, question)
                 is_first = i == 0 and pieces is self._template.before

@@ -37,6 +37,9 @@ TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model")
 class Tokenizer(Protocol):
     """What the prompt and the captions need of a vocabulary. Thread-safe."""
 
+    special: Mapping[str, int]
+    """The ids of the special tokens, by name."""
+
     @property
     def vocab_size(self) -> int:
         """One more than the highest token id."""
@@ -46,9 +49,6 @@ class Tokenizer(Protocol):
 
     def cut(self, text: str, limit: int) -> tuple[str, int]:
         """The part of the text that its first `limit` tokens make up, in whole characters; and its number of tokens."""
-
-    def special_id(self, token: str) -> int | None:
-        """The id of a special token by its name, or None."""
 
     def detokenize(self, rows: Sequence[NDArray[np.int32]]) -> list[str]:
         """The texts of rows of ids, special tokens left out; bytes that are not UTF-8 become U+FFFD."""
@@ -69,7 +69,7 @@ class ByteLevelTokenizer:
         from recap_fast.arrow_core import core
 
         self._core = core.Tokenizer(tokens, merges, dict(special), ignore_merges)
-        self._special = dict(special)
+        self.special: Mapping[str, int] = dict(special)
         self._size_bytes = np.array([len(t) for t in tokens], np.int64)
         self.vocab_size = self._core.vocab_size
 
@@ -83,9 +83,6 @@ class ByteLevelTokenizer:
         size_bytes = int(self._size_bytes[ids[:limit]].sum())
         return text.encode()[:size_bytes].decode(errors="ignore"), len(ids)
 
-    def special_id(self, token: str) -> int | None:
-        return self._special.get(token)
-
     def detokenize(self, rows: Sequence[NDArray[np.int32]]) -> list[str]:
         return self._core.detokenize(rows)
 
@@ -95,9 +92,10 @@ class LibraryTokenizer:
 
     def __init__(self, content: dict[str, Any]):
         """`content` is that of a tokenizer.json."""
-        for token in content.get("added_tokens", []):
+        added = content.get("added_tokens", [])
+        for token in added:
             token["special"] = token["special"] or not token["content"].isspace()  # so that text cannot spell it
-        self._special = {t["content"]: t["id"] for t in content.get("added_tokens", []) if t["special"]}
+        self.special: Mapping[str, int] = {t["content"]: t["id"] for t in added if t["special"]}
         self._first = _library_tokenizer(content)
         later = _continuing(content)
         self._later = self._first if later == content else _library_tokenizer(later)
@@ -114,9 +112,6 @@ class LibraryTokenizer:
         # a character of several byte tokens is in the offsets of each: it stays whole or goes
         end = min(encoding.offsets[limit - 1][1], encoding.offsets[limit][0])
         return text[:end], len(encoding.ids)
-
-    def special_id(self, token: str) -> int | None:
-        return self._special.get(token)
 
     def detokenize(self, rows: Sequence[NDArray[np.int32]]) -> list[str]:
         texts: list[str] = self._first.decode_batch([row.tolist() for row in rows], skip_special_tokens=True)
@@ -144,7 +139,7 @@ def load_tokenizer(path: Path) -> Tokenizer:
 
 def special_ids(tokenizer: Tokenizer, tokens: Iterable[str]) -> list[int]:
     """The ids of those special tokens that the tokenizer has."""
-    return [token_id for token in tokens if (token_id := tokenizer.special_id(token)) is not None]
+    return [tokenizer.special[token] for token in tokens if token in tokenizer.special]
 
 
 def _from_json(file: Path) -> Tokenizer:
