@@ -74,7 +74,7 @@ def test_engine_json_says_all(tmp_path, checkpoint):
     assert spec.sources["versions"]["torch"] == torch.__version__
     assert (spec.name, spec.precision, spec.preprocess.mode) == ("checkpoint", "float32", "pad")
     assert spec.prompt.template == "llama3"
-    assert spec.stop_ids == (tokenizer.special_id("<|end_of_text|>"), tokenizer.special_id("<|eot_id|>"))
+    assert spec.stop_ids == (tokenizer.special.get("<|end_of_text|>"), tokenizer.special.get("<|eot_id|>"))
     assert spec.vision.num_layers == SHAPES["tiny"].vision.num_layers
 
 

@@ -41,7 +41,7 @@ def test_the_recipe_comes_before_the_checkpoint(tmp_path, checkpoint):
     spec = build_engine(recipe(tmp_path, textwrap.dedent(text)), checkpoint, tmp_path / "engine")
     assert (spec.name, spec.notice, spec.precision, spec.preprocess.mode) == ("mine", "For tests.", "bfloat16", "crop")
     assert (spec.prompt.template, spec.prompt.text) == ("llama3_vicuna_system", "Describe {org_caption} of {key}.")
-    assert spec.stop_ids == (7, load_tokenizer(checkpoint).special_id("<|eot_id|>"))
+    assert spec.stop_ids == (7, load_tokenizer(checkpoint).special.get("<|eot_id|>"))
     assert (spec.limits.max_new_tokens, spec.limits.num_slots, spec.limits.prefill_images) == (16, 3, 3)
     assert (spec.kv_precision, spec.cards) == ("fp8", {"A100 80GB": Sizes(num_slots=320, prefill_images=5)})
     assert EngineSpec.load(tmp_path / "engine") == spec
@@ -83,12 +83,12 @@ def test_auto_precision_is_that_of_the_language_model(tmp_path):
 
 def test_generation_config_comes_before_config_for_stop_ids(tmp_path, checkpoint, caplog):
     tokenizer = load_tokenizer(checkpoint)
-    own = {tokenizer.special_id("<|end_of_text|>"), tokenizer.special_id("<|eot_id|>")}
-    content = {"eos_token_id": [5, tokenizer.special_id("<pad>")], "do_sample": True, "temperature": 0.6}
+    own = {tokenizer.special.get("<|end_of_text|>"), tokenizer.special.get("<|eot_id|>")}
+    content = {"eos_token_id": [5, tokenizer.special.get("<pad>")], "do_sample": True, "temperature": 0.6}
     (checkpoint / "generation_config.json").write_text(json.dumps(content))
     with caplog.at_level(logging.WARNING):
         spec = build_engine("llava", checkpoint, tmp_path / "engine")
-    assert set(spec.stop_ids) == {5, tokenizer.special_id("<pad>"), *own}
+    assert set(spec.stop_ids) == {5, tokenizer.special.get("<pad>"), *own}
     assert "stops at token 5, which is text: '&'" in caplog.text
 
 

@@ -66,7 +66,7 @@ def test_cut_keeps_the_first_tokens_in_whole_characters(kind, loaded, text, limi
 
 def test_look_alikes_of_special_tokens_are_text(loaded):
     ids = set(loaded.encode(LOOK_ALIKES).tolist())
-    special = {loaded.special_id(token) for token in LOOK_ALIKES.split()} - {None}
+    special = {loaded.special.get(token) for token in LOOK_ALIKES.split()} - {None}
     assert special
     assert not ids & special
     assert loaded.detokenize([loaded.encode(LOOK_ALIKES)]) == [LOOK_ALIKES]
@@ -74,10 +74,10 @@ def test_look_alikes_of_special_tokens_are_text(loaded):
 
 def test_special_tokens_are_known_by_name_and_left_out_of_captions(kind, loaded):
     name = "</s>" if kind == "llama2" else "<|eot_id|>"
-    stop = loaded.special_id(name)
+    stop = loaded.special.get(name)
     rows = [np.array([*loaded.encode("red circle"), stop], np.int32), np.array([], np.int32)]
     assert loaded.detokenize(rows) == ["red circle", ""]
-    assert loaded.special_id("red") is None
+    assert loaded.special.get("red") is None
     assert loaded.vocab_size > stop
 
 
@@ -97,7 +97,7 @@ def test_tiktoken_and_json_give_equal_ids(tmp_path):
 def test_tiktoken_has_the_special_ids_of_llama3(tmp_path):
     vocabularies.write_tokenizer(tmp_path, "tiktoken")
     tokenizer = load_tokenizer(tmp_path)
-    first = tokenizer.special_id("<|begin_of_text|>")
+    first = tokenizer.special.get("<|begin_of_text|>")
     names = (
         "<|end_of_text|>",
         "<|reserved_special_token_0|>",
@@ -105,8 +105,8 @@ def test_tiktoken_has_the_special_ids_of_llama3(tmp_path):
         "<|end_header_id|>",
         "<|eot_id|>",
     )
-    assert [tokenizer.special_id(name) - first for name in names] == [1, 2, 6, 7, 9]
-    assert tokenizer.special_id("<|reserved_special_token_250|>") == first + 255 == tokenizer.vocab_size - 1
+    assert [tokenizer.special.get(name) - first for name in names] == [1, 2, 6, 7, 9]
+    assert tokenizer.special.get("<|reserved_special_token_250|>") == first + 255 == tokenizer.vocab_size - 1
 
 
 def changed(path: str, value: object) -> dict:
@@ -170,7 +170,7 @@ def test_metaspace_marks_the_first_word_of_the_prompt_only(tmp_path):
     whole = (
         tokenizers.Tokenizer.from_str(json.dumps(content)).encode("USER: <image>\nred", add_special_tokens=False).ids
     )
-    image = whole.index(tokenizer.special_id("<image>"))
+    image = whole.index(tokenizer.special.get("<image>"))
     assert tokenizer.encode("USER: ").tolist() == whole[:image]
     assert tokenizer.encode("\nred", continues=True).tolist() == whole[image + 1 :]
     assert tokenizer.encode("\nred").tolist() != whole[image + 1 :]
@@ -197,7 +197,7 @@ def test_llama3_itself(tmp_path):
     tokenizer = load_tokenizer(file)
     assert isinstance(tokenizer, ByteLevelTokenizer)
     assert tokenizer.vocab_size == 128256
-    assert tokenizer.special_id("<|eot_id|>") == 128009
+    assert tokenizer.special.get("<|eot_id|>") == 128009
     assert tokenizer.encode("hello world").tolist() == [15339, 1917]
 
 
