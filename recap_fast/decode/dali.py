@@ -78,17 +78,15 @@ class DaliDecoder:
                 continue
             if self._takes(data, header):
                 headers[index] = header
-        for batch in self._batches(headers):
-            for index in self._run(images, headers, batch, pixels):
+        for indices in self._batches(headers):
+            for index in self._run(images, headers, indices, pixels):
                 outcomes[index] = ImageOutcome(headers[index].width, headers[index].height)
         rest = [index for index in range(len(images)) if index not in outcomes]
         if rest:
             self.num_fallbacks += len(rest)
-            size = self._preprocess.image_size
-            fallback = np.zeros((len(rest), 3, size, size), np.uint8)
-            found = self._pillow.decode_into(fallback, [images[index] for index in rest])
-            pixels.put_host(rest, fallback)
-            outcomes.update(zip(rest, found, strict=True))
+            batch = self._pillow.decode([images[index] for index in rest])
+            pixels.put_host(rest, np.asarray(batch.pixels))
+            outcomes.update(zip(rest, batch.outcomes, strict=True))
         return ImageBatch(pixels.finish(), tuple(outcomes[index] for index in range(len(images))))
 
     def close(self) -> None:

@@ -57,11 +57,7 @@ class PillowDecoder:
         """Decodes each image; a bad one leaves zeros and its outcome, and never raises."""
         size = self._preprocess.image_size
         pixels = np.zeros((len(images), 3, size, size), np.uint8)
-        return ImageBatch(pixels, self.decode_into(pixels, images))
-
-    def decode_into(self, pixels: NDArray[np.uint8], images: Sequence[bytes]) -> tuple[ImageOutcome, ...]:
-        """Decodes each image into its row of `pixels`, uint8 [n, 3, size, size]; that of a bad one stays as it is."""
-        return tuple(self._threads.map(self._decode_image, pixels, images))
+        return ImageBatch(pixels, tuple(self._threads.map(self._decode_image, pixels, images)))
 
     def close(self) -> None:
         """Ends the threads."""

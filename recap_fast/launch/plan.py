@@ -13,7 +13,7 @@ from recap_fast.records import Columns, Shard
 from recap_fast.shard_set import ShardSet
 from recap_fast.shards.expand import expand
 from recap_fast.shards.identity import identity
-from recap_fast.shards.partition import part, resolve_part
+from recap_fast.shards.partition import resolve_part
 from recap_fast.shards.reader import ShardReader, open_shard
 from recap_fast.write.ledger import Ledger, Pending
 from recap_fast.write.output_folder import OutputFolder
@@ -46,7 +46,8 @@ class Plan:
 
     def mine(self, shards: tuple[Shard, ...]) -> list[Shard]:
         """Those of some shards that are this process's."""
-        return part(shards, *self.part)
+        index, num = self.part
+        return list(shards[index::num])
 
     def pending(self) -> list[Pending]:
         """The shards that are to be done, and why, as the output folder is now."""

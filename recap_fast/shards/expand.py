@@ -85,7 +85,7 @@ def _refuse_lone_tables(tables: list[InputFile], kept: list[InputFile], refused:
 
 def _why_no_shard(file: InputFile, columns: Columns, beside_tar: bool) -> str | None:
     """Why a Parquet file is no shard; None where it is one. One that cannot be read is: it is recorded as failed."""
-    from recap_fast.shards.table import find_layout, no_image_column, open_table
+    from recap_fast.shards.table import find_layout, image_column, open_table
 
     try:
         table = open_table(file.url)
@@ -94,11 +94,14 @@ def _why_no_shard(file: InputFile, columns: Columns, beside_tar: bool) -> str | 
     schema = table.schema_arrow
     table.close(force=True)
     try:
-        return None if find_layout(schema, columns) else no_image_column(schema.names)
+        find_layout(schema, columns)
+    except ShardError as error:
+        return str(error)
     except ConfigError as error:
-        if beside_tar or find_layout(schema, Columns()) is None:
+        if beside_tar or image_column(schema) is None:
             return str(error)
         raise ConfigError(f"{file.url}: {error}") from error
+    return None
 
 
 def _refuse_shared_names(shards: Sequence[Shard]) -> None:

@@ -1,22 +1,16 @@
 """Which part of a run's shards is this process's: by option, else by the variables of a SLURM array."""
 
-from collections.abc import Mapping, Sequence
-from typing import TypeVar
+from collections.abc import Mapping
 
 from recap_fast.errors import ConfigError
 
 _ID, _COUNT = "SLURM_ARRAY_TASK_ID", "SLURM_ARRAY_TASK_COUNT"
-T = TypeVar("T")
-
-
-def part(shards: Sequence[T], index: int, num: int) -> list[T]:
-    """Every `num`-th shard from `index` on: each shard is in one part, and the parts differ by at most one shard."""
-    return list(shards[index::num])
 
 
 def resolve_part(index: int | None, num: int | None, environ: Mapping[str, str]) -> tuple[int, int]:
-    """Index and number of this process's part: as given, else of the SLURM array task, else (0, 1).
+    """Index and number of this process's part, which is every `num`-th shard from `index` on.
 
+    As given, else of the SLURM array task, else (0, 1).
     Raises ConfigError where only one of a pair is there, where index >= num, and for an array with gaps.
     """
     if index is not None or num is not None:

@@ -54,14 +54,15 @@ def open_table(url: str) -> pq.ParquetFile:
         raise ShardError(f"is no Parquet file that can be read: {error}") from error
 
 
-def find_layout(schema: pa.Schema, columns: Columns) -> Layout | None:
-    """Which columns to read; None where no column holds images.
+def find_layout(schema: pa.Schema, columns: Columns) -> Layout:
+    """Which columns to read.
 
-    Raises ConfigError where a column that the user names is not there or not of a fitting type.
+    Raises ShardError where no column holds images, and ConfigError where one that the user names is not there or not of
+    a fitting type.
     """
-    image = _image_column(schema, columns.image)
+    image = image_column(schema, columns.image)
     if image is None:
-        return None
+        raise ShardError(f"has no column with image bytes; its columns are: {', '.join(schema.names)}")
     caption = _named(schema, columns.caption) if columns.caption else _first(schema, _CAPTION_NAMES, pa.types.is_string)
     key = _first(schema, _KEY_NAMES, lambda kind: pa.types.is_string(kind) or pa.types.is_integer(kind))
     fields = {name: column for name in _FIELD_NAMES if (column := _first(schema, (name,), pa.types.is_string))}
@@ -84,10 +85,10 @@ class TableReader:
         self._shard = shard
         self._table = open_table(shard.url)
         try:
-            self._layout = _required_layout(self._table.schema_arrow, columns)
-        except ShardError:
+            self._layout = find_layout(self._table.schema_arrow, columns)
+        except (ConfigError, ShardError) as error:  # the other files of the run have the columns that the user named
             self.close()
-            raise
+            raise ShardError(str(error)) from error
         self.num_samples: int = self._table.metadata.num_rows
 
     def samples(self, done: NDArray[np.int64]) -> Iterator[Sample]:
@@ -154,28 +155,14 @@ class TableReader:
         return buffer.to_pybytes(), path, OK, None
 
 
-def _required_layout(schema: pa.Schema, columns: Columns) -> Layout:
-    try:
-        layout = find_layout(schema, columns)
-    except ConfigError as error:  # the other files of the run have the columns that the user named
-        raise ShardError(str(error)) from error
-    if layout is None:
-        raise ShardError(no_image_column(schema.names))
-    return layout
-
-
-def no_image_column(names: Sequence[str]) -> str:
-    """The sentence for a file without images."""
-    return f"has no column with image bytes; its columns are: {', '.join(names)}"
-
-
 def _named(schema: pa.Schema, name: str) -> str:
     if name not in schema.names:
         raise ConfigError(f"there is no column {name!r}; the columns are: {', '.join(schema.names)}")
     return name
 
 
-def _image_column(schema: pa.Schema, name: str | None) -> str | None:
+def image_column(schema: pa.Schema, name: str | None = None) -> str | None:
+    """The column that the user names, else the first that fits by name or type; None where none does."""
     if name is not None:
         kind = schema.field(_named(schema, name)).type
         if not _is_image(kind):
