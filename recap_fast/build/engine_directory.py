@@ -26,7 +26,7 @@ from recap_fast.build.engine_spec import check_device, make_spec, parse_precisio
 from recap_fast.build.recipe import find_recipe, load_recipe
 from recap_fast.build.tensorrt import TensorRTBuild
 from recap_fast.build.tensorrt_split import EngineParts
-from recap_fast.build.weights import CHUNK_BYTES, OnProgress, check_sides, expected_shapes, no_progress, write_weights
+from recap_fast.build.weights import CHUNK_BYTES, OnProgress, check_sides, expected_shapes, write_weights
 from recap_fast.errors import ConfigError
 from recap_fast.generate.spec import SPEC_FILE, WEIGHTS_FILE, Backend, EngineSpec
 from recap_fast.generate.tokenizer import TOKENIZER_FILES, find_tokenizer, load_tokenizer
@@ -41,7 +41,7 @@ def build_engine(
     tokenizer: str | Path | None = None,
     precision: str | None = None,
     overwrite: bool = False,
-    progress: OnProgress = no_progress,
+    progress: OnProgress = lambda done, total: None,
     backend: Backend = "torch",
     calibration: str | Path | None = None,
 ) -> EngineSpec:

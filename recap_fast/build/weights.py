@@ -23,10 +23,6 @@ OnProgress = Callable[[int, int], None]
 """Called with bytes done and bytes in all."""
 
 
-def no_progress(done: int, total: int) -> None:
-    """An `OnProgress` that tells nobody."""
-
-
 def expected_shapes(plan: list[FusedTensor]) -> dict[str, tuple[int, ...]]:
     """The checkpoint's tensors that a plan reads, by our names."""
     return {name: shape for tensor in plan if not tensor.is_optional for name, shape in tensor.sources.items()}
@@ -50,7 +46,7 @@ def write_weights(
     plan: list[FusedTensor],
     checkpoint: Checkpoint,
     precision: Precision,
-    progress: OnProgress = no_progress,
+    progress: OnProgress = lambda done, total: None,
 ) -> str:
     """Writes the file and returns its SHA-256.
 

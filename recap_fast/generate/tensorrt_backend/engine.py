@@ -22,7 +22,7 @@ from recap_fast.generate.spec import WEIGHTS_FILE, EngineSpec
 from recap_fast.generate.tensorrt_backend import environment
 from recap_fast.generate.tensorrt_backend.manifest import MODEL_FOLDER, Manifest, check_model_folder
 from recap_fast.generate.tensorrt_backend.session import Answer, Answers, Prompt, complete, request_seed
-from recap_fast.generate.vision.precision import check_precision, find_hardware
+from recap_fast.generate.vision.precision import check_precision
 from recap_fast.generate.vision.tower import load_tower
 from recap_fast.records import Completion, Request
 
@@ -48,7 +48,7 @@ class TensorRTEngine:
         self._version = environment.require_library()
         self._gpu = environment.find_gpu(options.device)
         environment.check_same_machine(manifest, self._version, self._gpu)
-        check_precision(spec.precision, find_hardware(self._gpu.device), spec.kv_precision)
+        check_precision(spec.precision, self._gpu, spec.kv_precision)
         check_model_folder(folder, manifest)
         self.spec, self._manifest, self._options = spec, manifest, options
         self._num_slots = options.num_slots or manifest.limits.max_batch_size

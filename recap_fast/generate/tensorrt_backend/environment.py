@@ -9,13 +9,13 @@ import logging
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 
 from recap_fast.errors import ConfigError, EngineError
 from recap_fast.generate.tensorrt_backend.manifest import Manifest
+from recap_fast.generate.vision.precision import Hardware, find_hardware
 
 logger = logging.getLogger(__name__)
 
@@ -27,16 +27,6 @@ WHERE = (
     "the wheel of tensorrt_llm 1.2.1 from NVIDIA's own Python package index: what PyPI has by that name is a stub."
 )
 DISTRIBUTIONS = {"tensorrt_llm": "tensorrt-llm", "tensorrt": "tensorrt", "modelopt": "nvidia-modelopt"}
-
-
-@dataclass(frozen=True, slots=True)
-class Gpu:
-    """The card that everything runs on."""
-
-    name: str
-    sm: str
-    """Compute capability, such as '9.0'."""
-    device: torch.device
 
 
 def require_library() -> str:
@@ -92,7 +82,7 @@ def check_version(version: str) -> None:
         )
 
 
-def find_gpu(device: str) -> Gpu:
+def find_gpu(device: str) -> Hardware:
     """The GPU of `--device`. Raises ConfigError where there is none, or it is not the process's first."""
     if device not in ("auto", "cuda", "cuda:0"):
         raise ConfigError(
@@ -104,11 +94,10 @@ def find_gpu(device: str) -> Gpu:
             f"TensorRT-LLM needs an NVIDIA GPU, and torch {torch.__version__} sees none. Build the engine with "
             "--backend torch to run it here."
         )
-    major, minor = torch.cuda.get_device_capability()
-    return Gpu(torch.cuda.get_device_name(), f"{major}.{minor}", torch.device("cuda", 0))
+    return find_hardware(torch.device("cuda", 0))
 
 
-def check_same_machine(manifest: Manifest, version: str, gpu: Gpu) -> None:
+def check_same_machine(manifest: Manifest, version: str, gpu: Hardware) -> None:
     """Raises ConfigError for an engine that was compiled by another version or on another GPU."""
     built, found = (manifest.versions["tensorrt_llm"], manifest.gpu, manifest.sm), (version, gpu.name, gpu.sm)
     if built != found:

@@ -25,11 +25,17 @@ PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 class Hardware:
     """What matters here of a device."""
 
+    device: torch.device
     name: str
     capability: tuple[int, int] | None
     """CUDA's compute capability; None for a CPU."""
     slow: frozenset[Precision] = frozenset()
     """What a CPU has no instructions for."""
+
+    @property
+    def sm(self) -> str:
+        """The compute capability in words, such as '9.0'."""
+        return ".".join(map(str, self.capability or ()))
 
     def precisions(self) -> tuple[Precision, ...]:
         if self.capability is None:
@@ -40,7 +46,7 @@ class Hardware:
 def find_hardware(device: torch.device) -> Hardware:
     if device.type == "cuda":
         name, capability = torch.cuda.get_device_name(device), torch.cuda.get_device_capability(device)
-        return Hardware(name=name, capability=capability)
+        return Hardware(device=device, name=name, capability=capability)
     slow: set[Precision] = {"fp8"}
     if platform.machine() in ("x86_64", "AMD64"):
         has_amx = torch.cpu._is_amx_tile_supported()
@@ -50,7 +56,7 @@ def find_hardware(device: torch.device) -> Hardware:
             "int8": has_amx or torch.cpu._is_vnni_supported(),
         }
         slow |= {precision for precision in PRECISIONS if not fast.get(precision, True)}
-    return Hardware(name="this CPU", capability=None, slow=frozenset(slow))
+    return Hardware(device=device, name="this CPU", capability=None, slow=frozenset(slow))
 
 
 def check_precision(precision: Precision, hardware: Hardware, kv_precision: KVPrecision = "auto") -> str | None:
@@ -64,13 +70,13 @@ def check_precision(precision: Precision, hardware: Hardware, kv_precision: KVPr
         if precision == "fp8":
             return "fp8 is emulated in float32 on a CPU; take int8 there."
         return f"{hardware.name} has no instructions for {precision}; take float32 here."
-    has, (major, minor) = hardware.precisions(), hardware.capability
+    has = hardware.precisions()
     for key, wanted in (("precision", precision), ("kv_precision", kv_precision)):
         if wanted != "auto" and wanted not in has:
             needed = ".".join(map(str, MIN_CAPABILITY[wanted]))
             others = ", ".join(has) if key == "precision" else "auto"
             raise ConfigError(
-                f"{key} {wanted} needs compute capability {needed}, and {hardware.name} has {major}.{minor}: build the "
+                f"{key} {wanted} needs compute capability {needed}, and {hardware.name} has {hardware.sm}: build the "
                 f"engine with another {key}. It takes {others}."
             )
     return None
