@@ -58,7 +58,7 @@ def test_precision_on_the_command_line_comes_first(tmp_path, checkpoint):
 
 
 def test_a_card_without_the_precision_is_refused_before_anything_is_written(tmp_path, checkpoint, monkeypatch):
-    card = Hardware(name="NVIDIA A100-SXM4-40GB", capability=(8, 0))
+    card = Hardware(device=torch.device("cpu"), name="NVIDIA A100-SXM4-40GB", capability=(8, 0))
     monkeypatch.setattr(engine_spec, "find_hardware", lambda device: card)
     message = r"A100-SXM4-40GB has 8\.0.*It takes float32, bfloat16, float16, int8\. To build it for another machine"
     with pytest.raises(ConfigError, match=message):
@@ -68,7 +68,7 @@ def test_a_card_without_the_precision_is_refused_before_anything_is_written(tmp_
 
 
 def test_a_precision_that_is_slow_here_is_said_to_be(tmp_path, checkpoint, monkeypatch, caplog):
-    cpu = Hardware(name="this CPU", capability=None, slow=frozenset({"fp8"}))
+    cpu = Hardware(device=torch.device("cpu"), name="this CPU", capability=None, slow=frozenset({"fp8"}))
     monkeypatch.setattr(engine_spec, "find_hardware", lambda device: cpu)
     build_engine("llava", checkpoint, tmp_path / "1", precision="int8")
     assert caplog.text == ""

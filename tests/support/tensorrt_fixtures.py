@@ -16,11 +16,11 @@ from recap_fast.build.engine_directory import build_engine
 from recap_fast.generate.engine import Engine, EngineOptions
 from recap_fast.generate.prepared import PreparedEngine
 from recap_fast.generate.tensorrt_backend import environment
-from recap_fast.generate.tensorrt_backend.environment import Gpu
+from recap_fast.generate.vision.precision import Hardware
 
 IMPORTERS = ("recap_fast.build.tensorrt_compile", "recap_fast.generate.tensorrt_backend.executor")
 """Our modules that import TensorRT-LLM as they load."""
-H100 = Gpu("NVIDIA H100 80GB HBM3", "9.0", torch.device("cpu"))
+H100 = Hardware(device=torch.device("cpu"), name="NVIDIA H100 80GB HBM3", capability=(9, 0))
 RECIPE = """
 name = "small"
 precision = "{precision}"
@@ -35,7 +35,7 @@ Installer = Callable[..., Fake]
 
 
 @pytest.fixture
-def gpu(monkeypatch: pytest.MonkeyPatch) -> Gpu:
+def gpu(monkeypatch: pytest.MonkeyPatch) -> Hardware:
     """A card where there is none."""
     monkeypatch.setattr(environment, "find_gpu", lambda device: H100)
     return H100

@@ -7,8 +7,9 @@ import torch
 
 from recap_fast.errors import ConfigError
 from recap_fast.generate.tensorrt_backend import environment
-from recap_fast.generate.tensorrt_backend.environment import Gpu, check_same_machine, check_version, find_gpu
+from recap_fast.generate.tensorrt_backend.environment import check_same_machine, check_version, find_gpu
 from recap_fast.generate.tensorrt_backend.manifest import BuiltLimits, Manifest
+from recap_fast.generate.vision.precision import Hardware
 
 MANIFEST = Manifest(
     versions={"tensorrt_llm": "1.2.1"},
@@ -80,8 +81,11 @@ def test_other_devices_are_refused(device):
         find_gpu(device)
 
 
-CPU = torch.device("cpu")
-HERE = Gpu("NVIDIA H100 80GB HBM3", "9.0", CPU)
+def card(name: str, *capability: int) -> Hardware:
+    return Hardware(device=torch.device("cpu"), name=name, capability=capability)
+
+
+HERE = card("NVIDIA H100 80GB HBM3", 9, 0)
 
 
 def test_a_compiled_engine_runs_where_it_was_compiled():
@@ -92,8 +96,8 @@ def test_a_compiled_engine_runs_where_it_was_compiled():
     ("version", "gpu"),
     [
         ("1.2.2", HERE),
-        ("1.2.1", Gpu("NVIDIA H200", "9.0", CPU)),
-        ("1.2.1", Gpu("NVIDIA A100-SXM4-80GB", "8.0", CPU)),
+        ("1.2.1", card("NVIDIA H200", 9, 0)),
+        ("1.2.1", card("NVIDIA A100-SXM4-80GB", 8, 0)),
     ],
 )
 def test_a_compiled_engine_runs_nowhere_else(version, gpu):

@@ -6,7 +6,7 @@ from recap_fast.generate.vision.precision import PRECISIONS, Hardware, check_pre
 
 
 def card(name: str, major: int, minor: int) -> Hardware:
-    return Hardware(name=name, capability=(major, minor))
+    return Hardware(device=torch.device("cuda"), name=name, capability=(major, minor))
 
 
 V100, T4 = card("Tesla V100-SXM2-16GB", 7, 0), card("Tesla T4", 7, 5)
@@ -51,7 +51,8 @@ def test_fp8_keys_and_values_need_fp8_too():
 
 
 def test_a_cpu_takes_all_and_says_which_are_slow():
-    cpu = Hardware(name="this CPU", capability=None, slow=frozenset({"bfloat16", "fp8"}))
+    slow = frozenset({"bfloat16", "fp8"})
+    cpu = Hardware(device=torch.device("cpu"), name="this CPU", capability=None, slow=slow)
     assert cpu.precisions() == PRECISIONS
     assert check_precision("fp8", cpu) == "fp8 is emulated in float32 on a CPU; take int8 there."
     assert check_precision("bfloat16", cpu) == "this CPU has no instructions for bfloat16; take float32 here."
@@ -68,4 +69,4 @@ def test_this_cpu_is_found():
 @pytest.mark.needs_cuda
 def test_this_card_is_found():
     found = find_hardware(torch.device("cuda"))
-    assert found == Hardware(name=torch.cuda.get_device_name(), capability=torch.cuda.get_device_capability())
+    assert found == card(torch.cuda.get_device_name(), *torch.cuda.get_device_capability())
