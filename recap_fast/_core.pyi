@@ -62,17 +62,15 @@ def pack_prompts(
     num_image_tokens: int,
     width: int,
     *,
-    prefix_length: int = 0,
     rows: int | None = None,
-) -> tuple[NDArray[np.int32], NDArray[np.int64], NDArray[np.int64]]:
+) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
     """The inputs of one prefill: `rows` prompts of `num_image_tokens` image rows and `width` text rows each.
 
     `rows` is len(texts) unless given; rows beyond the texts are prompts without text. Returns
 
     - text ids [rows, width], 0 after the end of each text;
     - the row of each prompt's last token [rows], in the matrix [rows * (num_image_tokens + width)] of new positions;
-      that of its last image token where it has no text;
-    - the position of each prompt's first generated token [rows]: prefix + image tokens + text.
+      that of its last image token where it has no text.
 
     Raises ValueError for a text longer than `width`, for more texts than rows, and for numbers that are no shape.
     """

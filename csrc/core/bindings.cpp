@@ -58,15 +58,12 @@ py::list detokenize(const recap::Tokenizer& tokenizer, const std::vector<Int32Ar
 }
 
 py::tuple pack_prompts(const std::vector<Int32Array>& texts, std::int64_t num_image_tokens, std::int64_t width,
-                       std::int64_t prefix_length, std::optional<std::int64_t> rows) {
-  const recap::PrefillShape shape{.rows = rows.value_or(std::ssize(texts)),
-                                  .num_image_tokens = num_image_tokens,
-                                  .prefix_length = prefix_length,
-                                  .width = width};
+                       std::optional<std::int64_t> rows) {
+  const recap::PrefillShape shape{
+      .rows = rows.value_or(std::ssize(texts)), .num_image_tokens = num_image_tokens, .width = width};
   const auto text_views = views(texts);
   const recap::PackedPrompts packed = without_gil([&] { return recap::pack_prompts(text_views, shape); });
-  return py::make_tuple(to_array(packed.text_ids).reshape({shape.rows, shape.width}), to_array(packed.last_rows),
-                        to_array(packed.positions));
+  return py::make_tuple(to_array(packed.text_ids).reshape({shape.rows, shape.width}), to_array(packed.last_rows));
 }
 
 // The struct inside a capsule of the Arrow PyCapsule protocol.
@@ -146,7 +143,7 @@ void bind_parquet_writer(py::module_& module) {
 PYBIND11_MODULE(_core, module) {
   module.attr("ARROW_VERSION") = ARROW_VERSION_STRING;
   module.def("pack_prompts", &pack_prompts, "texts"_a, "num_image_tokens"_a, "width"_a, py::kw_only(),
-             "prefix_length"_a = 0, "rows"_a = py::none());
+             "rows"_a = py::none());
   bind_tokenizer(module);
   bind_parquet_writer(module);
 }

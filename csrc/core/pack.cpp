@@ -10,13 +10,12 @@ namespace {
 void check_shape(const PrefillShape& shape) {
   constexpr std::int64_t kMax = 1 << 24;
   constexpr std::int64_t kMaxIds = 1 << 28;
-  const auto sizes = {shape.rows, shape.num_image_tokens, shape.prefix_length, shape.width};
+  const auto sizes = {shape.rows, shape.num_image_tokens, shape.width};
   if (shape.rows < 1 || shape.num_image_tokens < 1 || std::ranges::min(sizes) < 0 || std::ranges::max(sizes) > kMax ||
       shape.rows * shape.width > kMaxIds) {
     throw std::invalid_argument("no prefill has " + std::to_string(shape.rows) + " rows of " +
-                                std::to_string(shape.num_image_tokens) + " image tokens after " +
-                                std::to_string(shape.prefix_length) + " and before " + std::to_string(shape.width) +
-                                " text tokens");
+                                std::to_string(shape.num_image_tokens) + " image tokens before " +
+                                std::to_string(shape.width) + " text tokens");
   }
 }
 
@@ -31,8 +30,7 @@ PackedPrompts pack_prompts(std::span<const TokenRow> texts, const PrefillShape& 
   const auto num_rows = static_cast<std::size_t>(shape.rows);
   const auto width = static_cast<std::size_t>(shape.width);
   PackedPrompts packed{.text_ids = std::vector<std::int32_t>(num_rows * width),
-                       .last_rows = std::vector<std::int64_t>(num_rows),
-                       .positions = std::vector<std::int64_t>(num_rows)};
+                       .last_rows = std::vector<std::int64_t>(num_rows)};
   for (std::size_t i = 0; i < num_rows; ++i) {
     const TokenRow text = i < texts.size() ? texts[i] : TokenRow{};
     if (text.size() > width) {
@@ -40,10 +38,8 @@ PackedPrompts pack_prompts(std::span<const TokenRow> texts, const PrefillShape& 
                                   " tokens, the prefill takes " + std::to_string(width));
     }
     std::ranges::copy(text, packed.text_ids.data() + i * width);
-    const std::int64_t size = shape.num_image_tokens + std::ssize(text);
     const std::int64_t first_row = static_cast<std::int64_t>(i) * (shape.num_image_tokens + shape.width);
-    packed.last_rows[i] = first_row + size - 1;
-    packed.positions[i] = shape.prefix_length + size;
+    packed.last_rows[i] = first_row + shape.num_image_tokens + std::ssize(text) - 1;
   }
   return packed;
 }

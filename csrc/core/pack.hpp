@@ -14,7 +14,6 @@ using TokenRow = std::span<const std::int32_t>;
 struct PrefillShape {
   std::int64_t rows;
   std::int64_t num_image_tokens;
-  std::int64_t prefix_length;  // positions before the image, filled once for all prompts
   std::int64_t width;
 };
 
@@ -22,7 +21,6 @@ struct PrefillShape {
 struct PackedPrompts {
   std::vector<std::int32_t> text_ids;   // [rows, width], 0 after each text's end
   std::vector<std::int64_t> last_rows;  // [rows], the flat row of each prompt's last token
-  std::vector<std::int64_t> positions;  // [rows], the position that follows each prompt
 };
 
 // Throws std::invalid_argument for numbers that are no shape, a text longer than the width and more texts than rows.

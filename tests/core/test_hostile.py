@@ -137,7 +137,7 @@ ARGUMENTS: dict[str, Callable[[], dict[str, Any]]] = {
     "Tokenizer.encode": lambda: {"self": TOKENIZER, "text": "abc"},
     "Tokenizer.detokenize": lambda: {"self": TOKENIZER, "rows": TEXTS},
     "Tokenizer.vocab_size": lambda: {"self": TOKENIZER},
-    "pack_prompts": lambda: {"texts": TEXTS, "num_image_tokens": 2, "width": 3, "prefix_length": 1, "rows": 2},
+    "pack_prompts": lambda: {"texts": TEXTS, "num_image_tokens": 2, "width": 3, "rows": 2},
     "ParquetWriter.__init__": lambda: {
         "path": Path("a"),
         "schema": SCHEMA,
@@ -167,8 +167,7 @@ ACCEPTED = {
     *{("Tokenizer.__init__", label) for label in ("merges: None", "again")},  # again changes nothing
     ("Tokenizer.encode", "text: str"),
     *{("Tokenizer.detokenize", label) for label in ("rows: of list", "misaligned", "strided")},
-    *{("pack_prompts", label) for label in ("without prefix_length", "without rows", "prefix_length: zero")},
-    *{("pack_prompts", label) for label in ("rows: None", "texts: of list")},
+    *{("pack_prompts", label) for label in ("without rows", "rows: None", "texts: of list")},
     *{("ParquetWriter.__init__", f"without {name}") for name in ("max_row_group_rows", "key_value_metadata")},
     *{("ParquetWriter.__init__", label) for label in ("path: str", "max_row_group_rows: huge")},
     *{(f"ParquetWriter.{name}", "after close") for name in ("close", "abort")},

@@ -21,27 +21,25 @@ def arrays(rows: list[list[int]]) -> list[np.ndarray]:
     texts=st.lists(st.lists(INT32, max_size=6), max_size=5),
     num_image_tokens=st.integers(1, 7),
     spare_width=st.integers(0, 3),
-    prefix_length=st.integers(0, 9),
     spare_rows=st.integers(0, 3),
 )
 def test_pack_prompts_is_the_reference(
     texts: list[list[int]],
     num_image_tokens: int,
     spare_width: int,
-    prefix_length: int,
     spare_rows: int,
 ):
     width = max(map(len, texts), default=0) + spare_width
     rows = max(len(texts) + spare_rows, 1)
-    packed = core.pack_prompts(arrays(texts), num_image_tokens, width, prefix_length=prefix_length, rows=rows)
-    expected = reference.pack_prompts(texts, num_image_tokens, width, prefix_length, rows)
+    packed = core.pack_prompts(arrays(texts), num_image_tokens, width, rows=rows)
+    expected = reference.pack_prompts(texts, num_image_tokens, width, rows)
     for found, wanted in zip(packed, expected, strict=True):
         np.testing.assert_array_equal(found, wanted, strict=True)
 
 
 def test_rows_are_as_many_as_texts_by_default():
     packed = core.pack_prompts(arrays([[1], [2, 3]]), 4, 5)
-    np.testing.assert_equal(packed, reference.pack_prompts([[1], [2, 3]], 4, 5, 0, 2))
+    np.testing.assert_equal(packed, reference.pack_prompts([[1], [2, 3]], 4, 5, 2))
 
 
 def test_a_long_text_is_refused_with_its_length():
@@ -57,19 +55,18 @@ def test_more_texts_than_rows_are_refused():
 @pytest.mark.parametrize(
     "shape",
     [
-        (0, 3, 0, 2),
-        (2, 0, 0, 2),
-        (2, 3, -1, 2),
-        (2, 3, 0, -1),
-        (2**40, 3, 0, 0),
-        (2**15, 3, 0, 2**15),
-        (2, 2**62, 0, 2),
+        (0, 3, 2),
+        (2, 0, 2),
+        (2, 3, -1),
+        (2**40, 3, 0),
+        (2**15, 3, 2**15),
+        (2, 2**62, 2),
     ],
 )
-def test_numbers_that_are_no_shape_are_refused(shape: tuple[int, int, int, int]):
-    rows, num_image_tokens, prefix_length, width = shape
+def test_numbers_that_are_no_shape_are_refused(shape: tuple[int, int, int]):
+    rows, num_image_tokens, width = shape
     with pytest.raises(ValueError, match=f"no prefill has {rows} rows of {num_image_tokens} image tokens"):
-        core.pack_prompts([], num_image_tokens, width, prefix_length=prefix_length, rows=rows)
+        core.pack_prompts([], num_image_tokens, width, rows=rows)
 
 
 def test_ids_of_a_wider_type_are_refused():

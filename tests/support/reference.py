@@ -70,13 +70,12 @@ def detokenize(rows: Sequence[Sequence[int]], tokens: Sequence[bytes], special: 
 
 
 def pack_prompts(
-    texts: Sequence[Sequence[int]], num_image_tokens: int, width: int, prefix_length: int, rows: int
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Text ids, last rows and next positions, read off a picture of the matrix of new positions."""
+    texts: Sequence[Sequence[int]], num_image_tokens: int, width: int, rows: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Text ids and last rows, read off a picture of the matrix of new positions."""
     texts = [*texts, *[[]] * (rows - len(texts))]
     flat = np.arange(rows * (num_image_tokens + width)).reshape(rows, num_image_tokens + width)
     return (
         np.array([[*text, *[0] * (width - len(text))] for text in texts], np.int32).reshape(rows, width),
         np.array([row[num_image_tokens + len(text) - 1] for row, text in zip(flat, texts, strict=True)]),
-        np.array([len([*range(prefix_length + num_image_tokens), *text]) for text in texts]),
     )

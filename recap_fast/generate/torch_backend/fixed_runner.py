@@ -88,7 +88,7 @@ class FixedRunner:
         """Writes all inputs of a step but the pixels; without a launch, those of a step with nothing to do."""
         requests = () if launch is None else launch.requests
         n, shape = len(requests), self._shape
-        text_ids, last_rows, _ = core.pack_prompts(
+        text_ids, last_rows = core.pack_prompts(
             [r.text_ids for r in requests], shape.num_image_tokens, shape.max_text_tokens, rows=self._num_images
         )
         host.text_ids.numpy()[:] = text_ids

@@ -73,7 +73,7 @@ class EagerRunner:
         if not n:
             return None
         texts = [r.text_ids for r in launch.requests]
-        text_ids, last_rows, _ = core.pack_prompts(texts, self._num_image_tokens, max(map(len, texts)))
+        text_ids, last_rows = core.pack_prompts(texts, self._num_image_tokens, max(map(len, texts)))
         return Joining(
             self._stack([r.pixels for r in launch.requests]),
             self._send(text_ids),
