@@ -25,7 +25,6 @@ from recap_fast.build.checkpoint import Checkpoint, open_checkpoint
 from recap_fast.build.engine_spec import check_device, make_spec, parse_precision
 from recap_fast.build.recipe import find_recipe, load_recipe
 from recap_fast.build.tensorrt import TensorRTBuild
-from recap_fast.build.tensorrt_split import EngineParts
 from recap_fast.build.weights import CHUNK_BYTES, OnProgress, check_sides, expected_shapes, write_weights
 from recap_fast.errors import ConfigError
 from recap_fast.generate.spec import SPEC_FILE, WEIGHTS_FILE, Backend, EngineSpec
@@ -69,8 +68,8 @@ def build_engine(
     check_device(spec)
     tensorrt = None
     if backend == "tensorrt-llm":
-        parts = EngineParts(spec, source, architecture, tokenizer_file)
-        tensorrt = TensorRTBuild(parts, None if calibration is None else Path(calibration))
+        captions = None if calibration is None else Path(calibration)
+        tensorrt = TensorRTBuild(spec, source, plan, tokenizer_file, captions)
     with _new_folder(output, overwrite) as folder:
         if tensorrt is not None:
             spec = tensorrt.write(folder, output, progress)

@@ -4,29 +4,21 @@ These are two parts of an engine directory; engine_directory.py writes the rest,
 """
 
 import logging
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 
 from recap_fast.atomic import sha256_of
 from recap_fast.build import calibration as texts
-from recap_fast.build.tensorrt_split import (
-    EngineParts,
-    add_tokenizer,
-    neutral_folder,
-    write_language_model,
-)
+from recap_fast.build.checkpoint import Checkpoint
+from recap_fast.build.tensorrt_split import add_tokenizer, neutral_folder, write_language_model
 from recap_fast.build.weights import OnProgress, write_weights
 from recap_fast.errors import ConfigError, EngineError
+from recap_fast.generate.layout import FusedTensor
 from recap_fast.generate.prompt import BOS, PromptEncoder, find_template
 from recap_fast.generate.spec import WEIGHTS_FILE, EngineSpec
-from recap_fast.generate.tensorrt_backend import environment
-from recap_fast.generate.tensorrt_backend.manifest import (
-    CONFIG_FILE,
-    MODEL_FOLDER,
-    BuiltLimits,
-    Manifest,
-    find_differences,
-)
+from recap_fast.generate.tensorrt_backend import compatibility
+from recap_fast.generate.tensorrt_backend.compatibility import CONFIG_FILE, MODEL_FOLDER, BuiltLimits, Manifest
 from recap_fast.generate.tokenizer import Tokenizer, load_tokenizer
 
 logger = logging.getLogger(__name__)
@@ -40,12 +32,22 @@ STEP_TOKENS = 8192
 class TensorRTBuild:
     """One build. Made, it has checked all that can be known before weights are read."""
 
-    def __init__(self, parts: EngineParts, calibration: Path | None):
-        """`calibration` holds captions, for FP8. Raises ConfigError where library, GPU or choices do not fit."""
-        self._version, self._gpu = environment.require_library(), environment.find_gpu("auto")
-        self._parts, self._spec = parts, parts.spec
-        self._tokenizer = load_tokenizer(parts.tokenizer_file)
-        _check_precision(self._spec, parts.tokenizer_file, calibration)
+    def __init__(
+        self,
+        spec: EngineSpec,
+        checkpoint: Checkpoint,
+        plan: Sequence[FusedTensor],
+        tokenizer_file: Path,
+        calibration: Path | None,
+    ):
+        """`spec` and `plan` are as for the torch backend; `calibration` holds captions, for FP8.
+
+        Raises ConfigError where library, GPU or choices do not fit.
+        """
+        self._version, self._gpu = compatibility.require_library(), compatibility.find_gpu("auto")
+        self._spec, self._checkpoint, self._plan = spec, checkpoint, plan
+        self._tokenizer_file, self._tokenizer = tokenizer_file, load_tokenizer(tokenizer_file)
+        _check_precision(spec, tokenizer_file, calibration)
         self._captions = [] if calibration is None else texts.read_captions(calibration)
 
     def write(self, folder: Path, output: Path, progress: OnProgress) -> EngineSpec:
@@ -54,9 +56,9 @@ class TensorRTBuild:
         `progress` is about the language model's weights on their way to TensorRT-LLM. Raises EngineError where the
         library built something else than it was told.
         """
-        parts, model = self._parts, folder / MODEL_FOLDER
-        plan = [t for t in parts.architecture.plan() if t.name.startswith(("vision.", "projector."))]
-        vision = write_weights(folder / WEIGHTS_FILE, plan, parts.checkpoint, self._spec.compute_precision)
+        model = folder / MODEL_FOLDER
+        ours = [t for t in self._plan if t.name.startswith(("vision.", "projector."))]
+        vision = write_weights(folder / WEIGHTS_FILE, ours, self._checkpoint, self._spec.compute_precision)
         limits = make_limits(self._spec, self._tokenizer)
         with neutral_folder(output) as staging:
             self._compile(staging, model, limits, progress)
@@ -71,16 +73,16 @@ class TensorRTBuild:
         )
 
     def _compile(self, staging: Path, model: Path, limits: BuiltLimits, progress: OnProgress) -> None:
-        with environment.importing():
+        with compatibility.importing():
             from recap_fast.build.tensorrt_compile import compile_model, load_model, quantize_model
 
         spec, llama = self._spec, staging / "lm"
-        write_language_model(llama, spec, self._parts.checkpoint, progress)
+        write_language_model(llama, spec, self._checkpoint, progress)
         logger.info("compiling with TensorRT-LLM %s on %s: some minutes", self._version, self._gpu.name)
         if spec.precision == "fp8":
             _, template = find_template(spec.prompt.template, self._tokenizer)
             bos, eos = (texts.first_special(self._tokenizer, names) for names in (BOS, template.stop_tokens))
-            add_tokenizer(llama, self._parts.tokenizer_file, bos, eos)
+            add_tokenizer(llama, self._tokenizer_file, bos, eos)
             conversations = texts.make_texts(self._captions, spec.prompt, self._tokenizer)
             texts.write_texts(staging / "texts", conversations)
             loaded = quantize_model(llama, staging / "fp8", spec, staging / "texts", len(conversations))
@@ -92,7 +94,7 @@ class TensorRTBuild:
         """What was built. Raises EngineError where the engine's own config.json says that it is something else."""
         spec = self._spec
         manifest = Manifest(
-            versions=environment.installed_versions(),
+            versions=compatibility.installed_versions(),
             gpu=self._gpu.name,
             sm=self._gpu.sm,
             dtype=spec.compute_precision,
@@ -103,7 +105,7 @@ class TensorRTBuild:
             fake_id_base=spec.text.vocab_size,
             limits=limits,
         )
-        if differing := find_differences(model / CONFIG_FILE, manifest):
+        if differing := compatibility.find_differences(model / CONFIG_FILE, manifest):
             raise EngineError(f"TensorRT-LLM built another engine: {'; '.join(differing)}. Use TensorRT-LLM 1.2.1.")
         return manifest
 

@@ -13,8 +13,7 @@ from tensorrt_llm.models.modeling_utils import QuantConfig
 from tensorrt_llm.quantization import QuantAlgo
 
 from recap_fast.generate.spec import EngineSpec
-from recap_fast.generate.tensorrt_backend.environment import check_taken
-from recap_fast.generate.tensorrt_backend.manifest import BuiltLimits
+from recap_fast.generate.tensorrt_backend.compatibility import BuiltLimits, check_taken
 
 CALIBRATION_LENGTH = 512
 """Tokens of a calibration text at most."""

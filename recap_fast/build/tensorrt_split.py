@@ -9,11 +9,9 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from recap_fast.build.architecture import Architecture
 from recap_fast.build.checkpoint import Checkpoint
 from recap_fast.build.weights import OnProgress, write_weights
 from recap_fast.errors import ConfigError
@@ -22,17 +20,6 @@ from recap_fast.generate.spec import EngineSpec, TextSpec
 
 TRAPS = ("llava", "vila")
 WEIGHTS = "model.safetensors"
-
-
-@dataclass(frozen=True, slots=True)
-class EngineParts:
-    """What an engine is built of."""
-
-    spec: EngineSpec
-    """As for the torch backend."""
-    checkpoint: Checkpoint
-    architecture: Architecture
-    tokenizer_file: Path
 
 
 @contextmanager

@@ -19,8 +19,8 @@ from recap_fast.errors import ConfigError, EngineError
 from recap_fast.generate.engine import EngineOptions, Statistics, check_request
 from recap_fast.generate.prompt import PromptEncoder
 from recap_fast.generate.spec import WEIGHTS_FILE, EngineSpec
-from recap_fast.generate.tensorrt_backend import environment
-from recap_fast.generate.tensorrt_backend.manifest import MODEL_FOLDER, Manifest, check_model_folder
+from recap_fast.generate.tensorrt_backend import compatibility
+from recap_fast.generate.tensorrt_backend.compatibility import MODEL_FOLDER, Manifest
 from recap_fast.generate.tensorrt_backend.session import Answer, Answers, Prompt, complete, request_seed
 from recap_fast.generate.vision.precision import check_precision
 from recap_fast.generate.vision.tower import load_tower
@@ -45,11 +45,11 @@ class TensorRTEngine:
     def __init__(self, folder: Path, spec: EngineSpec, options: EngineOptions, prompt: PromptEncoder):
         """Raises ConfigError where library, GPU, engine and options do not fit together."""
         manifest = Manifest.parse(spec.backend_data or {})
-        self._version = environment.require_library()
-        self._gpu = environment.find_gpu(options.device)
-        environment.check_same_machine(manifest, self._version, self._gpu)
+        self._version = compatibility.require_library()
+        self._gpu = compatibility.find_gpu(options.device)
+        compatibility.check_same_machine(manifest, self._version, self._gpu)
         check_precision(spec.precision, self._gpu, spec.kv_precision)
-        check_model_folder(folder, manifest)
+        compatibility.check_model_folder(folder, manifest)
         self.spec, self._manifest, self._options = spec, manifest, options
         self._num_slots = options.num_slots or manifest.limits.max_batch_size
         self._group = min(options.prefill_images or spec.limits.prefill_images, self._num_slots)
@@ -193,7 +193,7 @@ class TensorRTEngine:
             )
 
     def _open(self, folder: Path) -> "TrtSession":
-        with environment.importing():
+        with compatibility.importing():
             from recap_fast.generate.tensorrt_backend.executor import TrtSession
 
         model, limits, sampling = folder / MODEL_FOLDER, self._manifest.limits, self._options.sampling

@@ -15,8 +15,7 @@ from tensorrt_llm.bindings import executor as trt
 
 from recap_fast.errors import EngineError
 from recap_fast.generate.engine import Sampling
-from recap_fast.generate.tensorrt_backend.environment import check_taken
-from recap_fast.generate.tensorrt_backend.manifest import BuiltLimits
+from recap_fast.generate.tensorrt_backend.compatibility import BuiltLimits, check_taken
 from recap_fast.generate.tensorrt_backend.session import Answer, Answers, Prompt
 
 POLL = timedelta(milliseconds=100)
