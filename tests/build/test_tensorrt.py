@@ -15,7 +15,7 @@ from inputs.oracle import random_requests
 from recap_fast.build.engine_directory import build_engine
 from recap_fast.errors import ConfigError, EngineError
 from recap_fast.generate.spec import EngineSpec
-from recap_fast.generate.tensorrt_backend.manifest import Manifest
+from recap_fast.generate.tensorrt_backend.compatibility import Manifest
 
 pytestmark = pytest.mark.usefixtures("gpu")
 

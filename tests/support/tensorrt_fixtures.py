@@ -15,7 +15,7 @@ from inputs.oracle import Pair, make_pair
 from recap_fast.build.engine_directory import build_engine
 from recap_fast.generate.engine import Engine, EngineOptions
 from recap_fast.generate.prepared import PreparedEngine
-from recap_fast.generate.tensorrt_backend import environment
+from recap_fast.generate.tensorrt_backend import compatibility
 from recap_fast.generate.vision.precision import Hardware
 
 IMPORTERS = ("recap_fast.build.tensorrt_compile", "recap_fast.generate.tensorrt_backend.executor")
@@ -37,7 +37,7 @@ Installer = Callable[..., Fake]
 @pytest.fixture
 def gpu(monkeypatch: pytest.MonkeyPatch) -> Hardware:
     """A card where there is none."""
-    monkeypatch.setattr(environment, "find_gpu", lambda device: H100)
+    monkeypatch.setattr(compatibility, "find_gpu", lambda device: H100)
     return H100
 
 

@@ -6,9 +6,14 @@ import pytest
 import torch
 
 from recap_fast.errors import ConfigError
-from recap_fast.generate.tensorrt_backend import environment
-from recap_fast.generate.tensorrt_backend.environment import check_same_machine, check_version, find_gpu
-from recap_fast.generate.tensorrt_backend.manifest import BuiltLimits, Manifest
+from recap_fast.generate.tensorrt_backend import compatibility
+from recap_fast.generate.tensorrt_backend.compatibility import (
+    BuiltLimits,
+    Manifest,
+    check_same_machine,
+    check_version,
+    find_gpu,
+)
 from recap_fast.generate.vision.precision import Hardware
 
 MANIFEST = Manifest(
@@ -60,11 +65,11 @@ def test_a_missing_package_says_where_it_is(monkeypatch):
 
     monkeypatch.setattr(importlib.metadata, "version", missing)
     with pytest.raises(ConfigError, match=r"not installed.*container.*package index.*stub"):
-        environment.require_library()
+        compatibility.require_library()
 
 
 def test_a_package_that_does_not_load_is_no_traceback():
-    with pytest.raises(ConfigError, match=r"cannot be imported: libnvinfer"), environment.importing():
+    with pytest.raises(ConfigError, match=r"cannot be imported: libnvinfer"), compatibility.importing():
         raise ImportError("libnvinfer.so.10 is missing")
 
 
@@ -107,6 +112,6 @@ def test_a_compiled_engine_runs_nowhere_else(version, gpu):
 
 
 def test_versions_are_those_that_are_installed(fake):
-    found = environment.installed_versions()
+    found = compatibility.installed_versions()
     assert found["tensorrt_llm"] == "1.2.1"
     assert {"tensorrt", "modelopt"} <= found.keys()

@@ -7,7 +7,7 @@ import pytest
 
 from recap_fast.errors import ConfigError
 from recap_fast.generate.spec import EngineSpec
-from recap_fast.generate.tensorrt_backend.manifest import MODEL_FOLDER, Manifest, check_model_folder
+from recap_fast.generate.tensorrt_backend.compatibility import MODEL_FOLDER, Manifest, check_model_folder
 
 pytestmark = pytest.mark.usefixtures("gpu")
 
