@@ -42,22 +42,19 @@ def test_help_loads_nothing_heavy(arguments):
     assert "numpy" not in modules
 
 
-def test_records_and_errors_need_numpy_only():
-    assert heavy(imported("import recap_fast.records, recap_fast.errors")) == set()
-
-
 @pytest.mark.parametrize(
     ("module", "without"),
     [
-        ("recap_fast.shards.expand", ("torch", "pyarrow", "PIL")),
-        ("recap_fast.shards.reader", ("torch", "pyarrow", "PIL")),
+        ("recap_fast.records, recap_fast.errors", (*HEAVY, *OURS)),
+        ("recap_fast.shards.expand", ("torch", "pyarrow", "PIL", "fsspec", "aiohttp")),
+        ("recap_fast.shards.reader", ("torch", "pyarrow", "PIL", "fsspec", "aiohttp")),
         ("recap_fast.decode.decoder", ("torch", "pyarrow", "PIL", "nvidia.dali")),
         ("recap_fast.decode.pillow", ("torch", "pyarrow", "nvidia.dali")),
         ("recap_fast.generate.engine", ("torch", "pyarrow", "PIL", "transformers")),
         ("recap_fast.write.shard_writer", ("torch", "PIL", "tokenizers")),
         ("recap_fast.pipeline.pipeline", ("torch", "PIL", "tokenizers", "nvidia.dali", "transformers")),
         ("recap_fast.launch.execute", ("torch", "PIL", "tokenizers", "nvidia.dali", "transformers")),
-        ("recap_fast.write.verify", ("torch", "PIL", "tokenizers")),
+        ("recap_fast.write.verify, recap_fast.write.ledger", ("torch", "pyarrow", "PIL", "fsspec", "aiohttp")),
     ],
 )
 def test_a_stage_loads_what_it_uses_and_no_more(module, without):

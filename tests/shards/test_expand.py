@@ -46,7 +46,8 @@ def test_tables_of_metadata_are_no_shards_and_kinds_and_urls_are_told(data):
 
 
 def test_a_file_counts_once(data):
-    assert names(data / "00000.tar", data, f"{data}/../data/00000.tar") == ["00000", "00001", "00002"]
+    again = (f"{data}/../data/00000.tar", f"file://{data}/00000.tar")
+    assert names(data / "00000.tar", data, *again) == ["00000", "00001", "00002"]
 
 
 def test_names_are_paths_below_the_common_parent(data, tmp_path):
@@ -82,18 +83,18 @@ def test_missing_shards_among_others_stay_to_be_recorded_as_failed(data):
 
 
 @pytest.mark.parametrize(
-    ("name", "message"),
-    [("x.tar.gz", "x.tar.gz is compressed"), ("x.tgz", "compressed"), ("notes.md", "notes.md is no tar, Parquet file")],
+    ("value", "message"),
+    [
+        ("{}/x.tar.gz", "x.tar.gz is compressed"),
+        ("{}/x.tgz", "compressed"),
+        ("{}/notes.md", "notes.md is no tar, Parquet file"),
+        ("@{}/gone.txt", r"@.*gone\.txt: the list cannot be read"),
+    ],
 )
-def test_files_of_other_kinds_are_refused(tmp_path, name, message):
-    touch(tmp_path, name)
+def test_files_of_other_kinds_and_missing_lists_are_refused(tmp_path, value, message):
+    touch(tmp_path, "x.tar.gz", "x.tgz", "notes.md")
     with pytest.raises(ConfigError, match=message):
-        names(tmp_path / name)
-
-
-def test_a_missing_list_is_named(tmp_path):
-    with pytest.raises(ConfigError, match=r"@.*gone\.txt: the list cannot be read"):
-        names(f"@{tmp_path}/gone.txt")
+        names(value.format(tmp_path))
 
 
 def test_inputs_with_one_output_are_refused(tmp_path):
@@ -190,10 +191,6 @@ def test_urls(memory):
     for value in ("memory://b/gone.tar", "memory://b/gone/*.tar", "memory://gone"):
         with pytest.raises(ConfigError, match=r"--shards memory://.*(nothing matches it|does not exist|is no tar)"):
             names(value)
-
-
-def test_file_urls_are_local_paths(data):
-    assert expand([f"file://{data}/00000.tar"]).shards[0].url == f"{data}/00000.tar"
 
 
 @pytest.mark.parametrize("value", ["{}", "{}/*"])

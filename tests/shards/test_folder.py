@@ -1,22 +1,12 @@
 import os
 from pathlib import Path
 
-import numpy as np
 import pytest
-from support.shard_files import webdataset_members
+from support.shard_files import read_samples, webdataset_members
 
 from recap_fast.records import Shard
 from recap_fast.shards.expand import expand
 from recap_fast.shards.identity import identity
-from recap_fast.shards.reader import open_shard
-
-NONE = np.empty(0, np.int64)
-
-
-def read(shard, done=NONE):
-    with open_shard(shard) as reader:
-        assert reader.num_samples == len(shard.files)
-        return list(reader.samples(done))
 
 
 def test_images_with_what_lies_beside_them(tmp_path):
@@ -25,12 +15,11 @@ def test_images_with_what_lies_beside_them(tmp_path):
         (tmp_path / "00000" / name).write_bytes(content)
     (tmp_path / "lone.v2.jpg").write_bytes(b"x")
     (shard,) = expand([str(tmp_path)]).shards
-    samples = read(shard)
+    samples, _ = read_samples(shard)
     assert [s.key for s in samples] == [*(f"00000/{i:09d}" for i in range(3)), "lone.v2"]
     assert [s.org_caption for s in samples] == ["alt 0", "alt 1", "alt 2", None]
     assert samples[1].uid == "u1"
     assert samples[3].metadata is None
-    assert [s.index for s in read(shard, np.array([0, 3]))] == [1, 2]
 
 
 def test_files_that_are_gone_empty_or_share_a_key(tmp_path, monkeypatch):
@@ -38,36 +27,30 @@ def test_files_that_are_gone_empty_or_share_a_key(tmp_path, monkeypatch):
         (tmp_path / name).write_bytes(content)
     monkeypatch.setattr("recap_fast.shards.folder.MAX_IMAGE_BYTES", 10)
     monkeypatch.setattr("recap_fast.shards.folder.MAX_TEXT_BYTES", 2)
-    samples = read(Shard("s", str(tmp_path), "folder", ("a.jpg", "a.png", "b.jpg", "c.jpg", "d.jpg")))
+    shard = Shard("s", str(tmp_path), "folder", ("a.jpg", "a.png", "b.jpg", "c.jpg", "d.jpg"))
+    samples, reader = read_samples(shard)
     assert [s.status for s in samples] == ["ok", "ok", "empty_image", "missing_image", "too_large"]
     assert [s.warning for s in samples[:2]] == ["another image of this shard has the same key"] * 2
     assert [s.error for s in samples[3:]] == ["c.jpg is gone", "d.jpg has 11 bytes"]
     assert samples[4].warning == "d.txt has 3 bytes and is not read"
+    assert reader.problem is None, "none of this is a problem of the shard"
 
 
 @pytest.mark.parametrize("make", [Path.mkdir, os.mkfifo], ids=["folder", "pipe"])
 def test_what_is_no_regular_file_is_a_row_and_not_waited_for(tmp_path, make):
     make(tmp_path / "a.jpg")
     (tmp_path / "b.jpg").write_bytes(b"1")
-    with open_shard(Shard("s", str(tmp_path), "folder", ("a.jpg", "b.jpg"))) as reader:
-        samples = list(reader.samples(NONE))
+    samples, reader = read_samples(Shard("s", str(tmp_path), "folder", ("a.jpg", "b.jpg")))
     assert [s.status for s in samples] == ["unreadable", "ok"]
     assert reader.problem == samples[0].error == "a.jpg cannot be read: it is no regular file"
-
-
-def test_files_that_are_gone_or_too_large_are_no_problem_of_the_shard(tmp_path, monkeypatch):
-    (tmp_path / "a.jpg").write_bytes(b"x" * 11)
-    monkeypatch.setattr("recap_fast.shards.folder.MAX_IMAGE_BYTES", 10)
-    with open_shard(Shard("s", str(tmp_path), "folder", ("a.jpg", "b.jpg"))) as reader:
-        assert [s.status for s in reader.samples(NONE)] == ["too_large", "missing_image"]
-    assert reader.problem is None
 
 
 def test_remote_folders(memory):
     for name, content in webdataset_members(2):
         memory.pipe(f"/b/photos/{name}", content)
     (shard,) = expand(["memory://b/photos"]).shards
-    assert [(s.key, s.org_caption) for s in read(shard)] == [("000000000", "alt 0"), ("000000001", "alt 1")]
+    samples, _ = read_samples(shard)
+    assert [(s.key, s.org_caption) for s in samples] == [("000000000", "alt 0"), ("000000001", "alt 1")]
     before = identity(shard)
     assert before == identity(shard)
     memory.pipe("/b/photos/000000001.txt", b"new alt")

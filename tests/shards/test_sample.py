@@ -74,11 +74,6 @@ def test_odd_json_is_kept_with_a_warning(metadata, warning):
     assert warning in made.warning
 
 
-def test_no_bytes_is_a_status():
-    made = sample(image=b"")
-    assert (made.status, made.error) == ("empty_image", "the image has no bytes")
-
-
 @given(st.binary(max_size=60), st.binary(max_size=60), st.text(max_size=5))
 def test_nothing_in_captions_and_metadata_fails(caption, metadata, key):
     made = sample(key=key, caption=caption, metadata=metadata)

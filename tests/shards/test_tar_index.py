@@ -59,22 +59,22 @@ def test_links_and_devices_have_no_content(kind, special):
     assert (members[1].offset, members[1].size) == (1024, 3)
 
 
-def test_folders_and_global_headers_are_passed_over():
-    folder = header(name="a/", type=tarfile.DIRTYPE).tobuf()
-    comment = tarfile.TarInfo.create_pax_global_header({"comment": "x", "path": "wrong"})
-    members, _ = index(comment + folder + header(size=0).tobuf() + bytes(1024))
-    assert [member.name for member in members] == [b"a.jpg"]
+A, B = tar_bytes([("a.jpg", b"1")]), tar_bytes([("b.jpg", b"2")])
 
 
-def test_tars_one_after_another_are_read_to_the_end():
-    content = tar_bytes([("a.jpg", b"1")]) + tar_bytes([("b.jpg", b"2")])
+@pytest.mark.parametrize(
+    ("content", "names"),
+    [
+        pytest.param(bytes(10240), [], id="an empty archive"),
+        pytest.param(A + b"garbage" * 1000, [b"a.jpg"], id="anything after the end mark"),
+        pytest.param(A + B, [b"a.jpg", b"b.jpg"], id="tars one after another"),
+        pytest.param(header(name="a/", type=tarfile.DIRTYPE).tobuf() + A, [b"a.jpg"], id="a folder"),
+        pytest.param(tarfile.TarInfo.create_pax_global_header({"path": "wrong"}) + A, [b"a.jpg"], id="a global header"),
+    ],
+)
+def test_what_is_no_file_is_passed_over(content, names):
     members, indexer = index(content)
-    assert [member.name for member in members] == [b"a.jpg", b"b.jpg"]
-    assert indexer.problem is None
-
-
-def test_what_follows_the_end_mark_may_be_anything():
-    assert index(tar_bytes([("a.jpg", b"1")]) + b"garbage" * 1000)[1].problem is None
+    assert ([member.name for member in members], indexer.problem) == (names, None)
 
 
 def test_a_damaged_header_ends_the_reading_and_is_reported():
@@ -117,8 +117,3 @@ def test_a_changed_byte_never_crashes(position, value, form):
         for member in index(bytes(content))[0]:
             assert 0 <= member.offset <= len(content)
             assert member.size >= 0
-
-
-def test_an_empty_archive_has_no_members():
-    members, indexer = index(bytes(10240))
-    assert (members, indexer.problem) == ([], None)

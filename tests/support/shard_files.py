@@ -1,4 +1,4 @@
-"""Shards and outputs for the tests of shards/ and verify: made with Python's tarfile and pyarrow, not with our code."""
+"""Shards and outputs for tests: made with Python's tarfile and pyarrow, not with our code. And shards that are read."""
 
 import io
 import json
@@ -7,8 +7,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+
+from recap_fast.records import Columns, Sample, Shard
+from recap_fast.shards.reader import ShardReader, open_shard
 
 SCHEMA = pa.schema(
     [("re_caption", pa.string()), ("shard", pa.string()), ("index", pa.int64()), ("status", pa.string())]
@@ -72,3 +76,11 @@ def write_rows(
     path.parent.mkdir(parents=True, exist_ok=True)
     pq.write_table(table, path)
     return path
+
+
+def read_samples(
+    shard: Shard, *, done: Sequence[int] = (), columns: Columns | None = None
+) -> tuple[list[Sample], ShardReader]:
+    """The samples of a shard but for the indices in `done`, and the reader, which is closed."""
+    with open_shard(shard, columns) as reader:
+        return list(reader.samples(np.array(done, np.int64))), reader
