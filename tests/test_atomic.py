@@ -1,9 +1,8 @@
-import multiprocessing
 import os
 import time
-from pathlib import Path
 
 import pytest
+from support.guard import in_processes
 
 from recap_fast import atomic
 
@@ -37,24 +36,16 @@ def test_temporary_names_are_never_given_twice(tmp_path):
     assert not atomic.is_temporary("00000.parquet")
 
 
-def _leave(path: Path, queue) -> None:
-    temporary = atomic.temporary_path(path)
-    temporary.write_bytes(b"half")
-    queue.put(temporary)
-
-
 def test_leftovers_of_dead_processes_go_and_those_of_live_ones_stay(tmp_path):
-    context = multiprocessing.get_context("fork")
-    queue = context.SimpleQueue()
-    process = context.Process(target=_leave, args=(tmp_path / "data" / "x", queue))
-    process.start()
-    dead = queue.get()
-    process.join()
-    mine = atomic.temporary_path(tmp_path / "data" / "x")
-    mine.write_bytes(b"half")
-    kept = tmp_path / "data" / "x.parquet"
+    def leave():
+        path = atomic.temporary_path(tmp_path / "data" / "x")
+        path.write_bytes(b"half")
+        return path
+
+    in_processes(leave)
+    (dead,) = (tmp_path / "data").iterdir()
+    mine, kept = leave(), tmp_path / "data" / "x.parquet"
     kept.write_bytes(b"whole")
-    assert dead.exists()
     assert atomic.remove_leftovers(tmp_path) == 1
     assert not dead.exists()
     assert mine.exists()

@@ -1,8 +1,16 @@
-"""Finished samples for the tests of write/."""
+"""Finished samples, and shards that are finished with them, for the tests of write/."""
+
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
+from support.shard_files import write_rows
 
-from recap_fast.records import Completion, FinishReason, ImageOutcome, Row, Sample
+from recap_fast.atomic import replacing, sha256_of
+from recap_fast.records import Completion, FinishReason, ImageOutcome, OutputFile, Row, Sample, Shard, ShardReport
+from recap_fast.shards.reader import count_samples
+from recap_fast.write.ledger import Ledger
 
 
 def finished(
@@ -26,3 +34,28 @@ def finished(
     ids = np.array([ord(c) for c in caption], np.int32)
     row.outcome, row.completion = ImageOutcome(640, 480), Completion(index, ids, reason, len(ids) + 1)
     return row
+
+
+def finish(
+    ledger: Ledger,
+    shard: Shard,
+    indices: Sequence[int] | None = None,
+    *,
+    failed: Sequence[int] = (),
+    status: str = "complete",
+    tag: str = "",
+) -> None:
+    """What the pipeline does at the end of a shard, whose rows are those of all its samples unless given."""
+    num_samples, version = count_samples(shard)
+    indices = range(num_samples) if indices is None else indices
+    with replacing(ledger.output.data(shard.name)) as path:
+        write_rows(path, shard.name, indices, failed=failed, made_from=version.text, tag=tag)
+        output = output_file(path)
+    report = ShardReport(shard=shard.name, url=shard.url, status=status, input=version, output=output)
+    statuses = Counter({"ok": len(indices) - len(failed), "truncated": len(failed)})
+    ledger.commit(report.with_rows(+statuses))
+
+
+def output_file(path: Path) -> OutputFile:
+    """What a done-record says of a file."""
+    return OutputFile(sha256_of(path), path.stat().st_size)

@@ -1,5 +1,6 @@
 """Against tests that hang: what must happen at some time happens within two minutes, however busy the machine is."""
 
+import multiprocessing
 import queue
 import threading
 import time
@@ -35,3 +36,15 @@ def wait_until(condition: Callable[[], object], what: Callable[[], str] = lambda
     while not condition():
         assert time.monotonic() < end, what()
         time.sleep(0.005)
+
+
+def in_processes(*actions: Callable[[], Any]) -> None:
+    """Runs these at the same time, each in a process forked from this one, to their end; fails where one does."""
+    context = multiprocessing.get_context("fork")
+    barrier = context.Barrier(len(actions))
+    processes = [context.Process(target=lambda action=action: (barrier.wait(), action())) for action in actions]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(GUARD_S)
+    assert [process.exitcode for process in processes] == [0] * len(processes)

@@ -3,10 +3,10 @@
 import os
 
 import pytest
+from support.finished_rows import output_file
 from support.shard_files import webdataset_members, write_rows, write_tar
 
-from recap_fast.atomic import sha256_of
-from recap_fast.records import Identity, OutputFile, ShardReport
+from recap_fast.records import Identity, ShardReport
 from recap_fast.shards.expand import expand
 from recap_fast.shards.identity import identity
 from recap_fast.shards.reader import count_samples
@@ -96,7 +96,8 @@ def output(tmp_path, inputs):
     made_from = f"{size_bytes}:1795711746748400805"
     rows = write_rows(tmp_path / "out/data/00000.parquet", "00000", range(6), failed=[2], made_from=made_from)
     write_rows(tmp_path / "out/partial/a/00001" / STRETCH, "a/00001", range(3), made_from=made_from)
-    given = {"INPUTS": inputs, "OUTPUT_BYTES": rows.stat().st_size, "SHA256": sha256_of(rows), "SIZE": size_bytes}
+    written = output_file(rows)
+    given = {"INPUTS": inputs, "OUTPUT_BYTES": written.size_bytes, "SHA256": written.sha256, "SIZE": size_bytes}
     texts = {"run.json": RUN_FILE, "manifests/00000.json": COMPLETE, "manifests/a/00001.json": FAILED}
     for name, text in texts.items():
         for word, value in given.items():
@@ -120,7 +121,7 @@ def test_a_record_is_read_whole_and_written_as_it_was(output, inputs):
         num_tokens=3275,
         seconds={"read": 0.052, "decode": 0.218, "write": 0.019, "generate": 2.843, "wall": 4.642},
         input=Identity((inputs / "00000.tar").stat().st_size, "1795711746748400805"),
-        output=OutputFile(sha256_of(rows), rows.stat().st_size),
+        output=output_file(rows),
         finished_ns=1795711754594618673,
     )
     for name in ("00000", "a/00001"):
@@ -128,6 +129,15 @@ def test_a_record_is_read_whole_and_written_as_it_was(output, inputs):
         assert report is not None
         write_record(output.record(name), report)
         assert output.record(name).read_bytes() == before
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b'{"format": 2}', b'{"format": 1}', b"\xff", b"null"])
+def test_a_record_that_cannot_be_read_is_none_with_a_warning(tmp_path, caplog, content):
+    assert read_record(tmp_path / "x.json") is None
+    assert caplog.text == ""
+    (tmp_path / "x.json").write_bytes(content)
+    assert read_record(tmp_path / "x.json") is None
+    assert "its shard counts as not done" in caplog.text
 
 
 def test_the_run_goes_on_and_its_file_is_written_as_it_was(output, inputs):

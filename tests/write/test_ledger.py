@@ -1,17 +1,14 @@
 import contextlib
 import dataclasses
-import errno
-import multiprocessing
 import os
-from collections import Counter
 
 import numpy as np
 import pytest
-from support import runs
-from support.fake_runs import FakeRun, captions, expected_captions, write_shards
+from support.finished_rows import finish, output_file
+from support.guard import in_processes
 from support.shard_files import webdataset_members, write_rows, write_tar
 
-from recap_fast.atomic import replacing, sha256_of, temporary_path
+from recap_fast.atomic import temporary_path
 from recap_fast.records import Identity, OutputFile, ShardReport
 from recap_fast.shards.expand import expand
 from recap_fast.shards.identity import identity
@@ -57,22 +54,6 @@ def done(ledger):
     for shard in ledger.shards:
         finish(ledger, shard)
     return ledger
-
-
-def finish(ledger, shard, *, failed=(), status="complete", version=None, indices=range(N), tag=""):
-    """What the pipeline does at the end of a shard."""
-    version = version or identity(shard)
-    indices = list(indices)
-    with replacing(ledger.output.data(shard.name)) as path:
-        write_rows(path, shard.name, indices, failed=failed, made_from=version.text, tag=tag)
-        output = output_file(path)
-    report = ShardReport(shard=shard.name, url=shard.url, status=status, input=version, output=output)
-    statuses = Counter({"ok": len(indices) - len(failed), "truncated": len(failed)})
-    ledger.commit(report.with_rows(+statuses))
-
-
-def output_file(path):
-    return OutputFile(sha256_of(path), path.stat().st_size)
 
 
 def stretch(ledger, shard, indices, *, version=None, failed=(), tag=""):
@@ -195,14 +176,6 @@ def test_a_kill_between_record_and_removal_of_stretches_leaves_none(ledger, shar
     assert not (output / "partial").exists()
 
 
-def test_a_retry_that_was_killed_goes_on(ledger, shard, inputs, output):
-    finish(ledger, shard, failed=[2, 5])
-    new = stretch(ledger, shard, [2])
-    again = open_ledger(output, inputs, retry_failed=True)
-    assert reasons(again)["0"] == "retry"
-    assert new in again.state(shard, identity(shard)).kept
-
-
 def test_commit_removes_the_stretches_of_this_shard_only(inputs, output, tmp_path):
     write_tar(inputs / "0" / "deep.tar", webdataset_members(1))
     ledger = open_ledger(output, inputs)
@@ -268,9 +241,8 @@ def test_what_is_counted_again_is_one_file(ledger, shard, inputs, output, monkey
     assert (record.captioned, record.failed) == (N - 2, {"truncated": 2})
 
 
-def _work_and_commit(output, inputs, barrier):
+def _work_and_commit(output, inputs):
     ledger = open_ledger(output, inputs)
-    barrier.wait()
     for shard in ledger.shards:
         for first in range(0, N, 2):
             for _ in range(10):  # the folder may go with another's last stretch before ours is in it: a run would end
@@ -283,14 +255,7 @@ def _work_and_commit(output, inputs, barrier):
 
 
 def test_processes_that_commit_the_same_shards_do_no_harm(inputs, output):
-    context = multiprocessing.get_context("fork")
-    barrier = context.Barrier(4)
-    processes = [context.Process(target=_work_and_commit, args=(output, inputs, barrier)) for _ in range(4)]
-    for process in processes:
-        process.start()
-    for process in processes:
-        process.join()
-    assert [process.exitcode for process in processes] == [0] * 4
+    in_processes(*[lambda: _work_and_commit(output, inputs)] * 4)
     ledger = open_ledger(output, inputs)
     assert reasons(ledger) == {}
     assert verify(OutputFolder(output), expand([str(inputs)]), count_samples).faults == []
@@ -298,47 +263,8 @@ def test_processes_that_commit_the_same_shards_do_no_harm(inputs, output):
     assert not [path for path in output.rglob("*") if path.name.endswith(".tmp")]
 
 
-def test_leftovers_of_a_killed_process_go_at_the_next_start(inputs, output):
-    open_ledger(output, inputs)
-    process = multiprocessing.get_context("fork").Process(target=_half_a_file, args=(output,))
-    process.start()
-    process.join()
-    assert [path.name.endswith(".tmp") for path in (output / "data").iterdir()] == [True]
+def test_leftovers_of_a_killed_process_go_at_the_next_start(ledger, inputs, output):
+    in_processes(lambda: temporary_path(ledger.output.data("0")).write_bytes(b"PAR1"))
+    assert len(list((output / "data").iterdir())) == 1
     open_ledger(output, inputs)
     assert list((output / "data").iterdir()) == []
-
-
-def _half_a_file(output):
-    temporary_path(output / "data" / "0.parquet").write_bytes(b"PAR1")
-
-
-def test_overwrite_starts_anew(done, inputs, output):
-    assert len(open_ledger(output, inputs, overwrite=True).pending()) == 3
-
-
-@pytest.mark.parametrize("times", [1, 2])
-def test_a_row_that_could_not_be_read_is_tried_again_until_it_can(inputs, output, monkeypatch, times):
-    write_shards(inputs, [5])
-    for tar in ("0.tar", "1.tar", "2.tar"):
-        (inputs / tar).unlink()
-    real, failures = os.pread, []
-
-    def failing(descriptor, size, offset):
-        content = real(descriptor, size, offset)
-        if content.startswith(b"image 3") and len(failures) < times:
-            failures.append(offset)
-            raise OSError(errno.EIO, "Input/output error")
-        return content
-
-    monkeypatch.setattr(os, "pread", failing)
-    for _ in range(times):
-        (report,) = FakeRun(inputs, output).run()
-        assert (report.status, report.rows, report.failed) == ("truncated", 5, {"unreadable": 1})
-        assert captions(output)[3] == ("00000", 3, None)
-    last = FakeRun(inputs, output)
-    (report,) = last.run()
-    assert last.engine.submitted == 1
-    assert (report.status, report.rows, report.captioned) == ("complete", 5, 5)
-    assert captions(output) == expected_captions(inputs, [5])
-    assert runs.read_done(output, "00000")["error"] is None
-    assert FakeRun(inputs, output).pending == []

@@ -1,7 +1,7 @@
-import json
-import multiprocessing
+import functools
 
 import pytest
+from support.guard import in_processes
 
 from recap_fast.errors import ConfigError
 from recap_fast.records import Shard
@@ -24,14 +24,6 @@ def read(output):
     run = read_run_file(OutputFolder(output))
     assert run is not None
     return run
-
-
-def test_it_holds_fingerprint_root_and_shards(tmp_path):
-    merge(tmp_path / "out", shards("a", "b"))
-    run = read(tmp_path / "out")
-    assert run.root == "/in"
-    assert run.shards == {"a": "/in/a.tar", "b": "/in/b.tar"}
-    assert run.fingerprint == {"engine": "tiny", "stop_ids": [1, 2], "max_new_tokens": 128}
 
 
 def test_later_runs_add_shards_and_keep_the_root(tmp_path):
@@ -104,11 +96,6 @@ def test_an_output_that_is_a_file_is_refused(tmp_path):
 
 
 def test_processes_that_start_together_lose_no_shards(tmp_path):
-    context = multiprocessing.get_context("fork")
-    processes = [context.Process(target=merge, args=(tmp_path, shards(f"{i:02d}"))) for i in range(12)]
-    for process in processes:
-        process.start()
-    for process in processes:
-        process.join()
-    assert {process.exitcode for process in processes} == {0}
-    assert sorted(json.loads((tmp_path / "run.json").read_text())["shards"]) == [f"{i:02d}" for i in range(12)]
+    names = [f"{i:02d}" for i in range(12)]
+    in_processes(*(functools.partial(merge, tmp_path, shards(name)) for name in names))
+    assert sorted(read(tmp_path).shards) == names

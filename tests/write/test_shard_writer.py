@@ -1,7 +1,5 @@
-import hashlib
 import random
 from pathlib import Path
-from unittest.mock import Mock
 
 import pyarrow.parquet as pq
 import pytest
@@ -9,10 +7,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.examples import share
 from support.fake_runs import detokenize
-from support.finished_rows import finished
-from support.runs import indices, num_row_groups
+from support.finished_rows import finished, output_file
+from support.runs import indices
 
-from recap_fast.records import Identity, OutputFile, Shard
+from recap_fast.records import Identity, Shard
 from recap_fast.write import shard_writer
 from recap_fast.write.output_folder import OutputFolder
 from recap_fast.write.shard_writer import ShardWriter
@@ -86,10 +84,6 @@ def test_a_stretch_is_written_as_it_gets_full_and_not_before(writer, tmp_path, s
     assert stretches(tmp_path) == [[0, 1, 2, 3, 4]]
 
 
-def test_a_stretch_is_a_thousand_rows_or_five_minutes():
-    assert (shard_writer.STRETCH_ROWS, shard_writer.STRETCH_SECONDS) == (800, 300.0)
-
-
 def test_rows_that_have_waited_for_five_minutes_go_to_disk(tmp_path, monkeypatch):
     now = [1000.0]
     monkeypatch.setattr(shard_writer.time, "monotonic", lambda: now[0])
@@ -126,24 +120,7 @@ def test_the_report_names_the_very_file(writer, tmp_path):
     writer.add(finished(0))
     report = writer.finish()
     assert (report.shard, report.url, report.status, report.input) == ("a/0", SHARD.url, "complete", Identity(12, "34"))
-    content = output(tmp_path).read_bytes()
-    assert report.output == OutputFile(hashlib.sha256(content).hexdigest(), len(content))
-
-
-def test_the_metadata_is_that_of_the_file_and_of_every_stretch(writer, tmp_path, stretch):
-    add(writer, range(6))
-    writer.finish()
-    paths = [stretch.path for stretch in list_stretches(OutputFolder(tmp_path).partial("a/0"))]
-    assert len(paths) == 1
-    for path in (output(tmp_path), *paths):
-        metadata = pq.read_metadata(path).metadata
-        assert (metadata[b"recap_fast.input"], metadata[b"recap_fast.shard"]) == (b"12:34", b"a/0")
-
-
-def test_a_shard_without_samples_is_a_file_without_rows(tmp_path):
-    report = make_writer(tmp_path).finish()
-    assert (report.rows, report.captioned, report.failed, report.num_tokens) == (0, 0, {}, 0)
-    assert indices(output(tmp_path)) == []
+    assert report.output == output_file(output(tmp_path))
 
 
 def test_row_groups_are_full_however_the_stretches_overlap(writer, tmp_path, stretch):
@@ -152,12 +129,4 @@ def test_row_groups_are_full_however_the_stretches_overlap(writer, tmp_path, str
     add(writer, order)
     writer.finish()
     assert indices(output(tmp_path)) == list(range(40))
-    assert num_row_groups(output(tmp_path)) == 8
-
-
-def test_a_write_that_fails_is_an_error_and_leaves_no_file_behind(writer, tmp_path, monkeypatch):
-    writer.add(finished(0))
-    monkeypatch.setattr("os.fsync", Mock(side_effect=OSError(28, "No space left")))
-    with pytest.raises(OSError, match="No space left"):
-        writer.finish()
-    assert [p for p in tmp_path.rglob("*") if p.is_file()] == []
+    assert pq.read_metadata(output(tmp_path)).num_row_groups == 8

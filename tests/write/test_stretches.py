@@ -1,9 +1,7 @@
-import multiprocessing
-
-from support.shard_files import write_rows
+from support.guard import in_processes
 
 from recap_fast.write.output_folder import OutputFolder
-from recap_fast.write.stretches import done_rows, input_of, remove_stretches, stretch_name, stretches
+from recap_fast.write.stretches import remove_stretches, stretch_name, stretches
 
 
 def test_names_are_unique_and_sort_by_time(tmp_path):
@@ -23,9 +21,7 @@ def test_those_of_this_process_and_of_dead_ones_are_removed_and_those_of_live_on
     output = OutputFolder(tmp_path)
     folder = output.partial("a/b")
     folder.mkdir(parents=True)
-    process = multiprocessing.get_context("fork").Process(target=_leave, args=(folder,))
-    process.start()
-    process.join()
+    in_processes(lambda: _leave(folder))
     _leave(folder)
     elsewhere = folder / "000000000-000000009.17.other-host~12.parquet"
     elsewhere.write_bytes(b"")
@@ -47,12 +43,3 @@ def test_only_those_made_before(tmp_path):
     assert len(stretches(folder)) == 1
     remove_stretches(output, "a", before_ns=made_ns + 1)
     assert [path.name for path in tmp_path.iterdir()] == []
-
-
-def test_rows_and_the_input_they_were_made_from(tmp_path):
-    path = write_rows(tmp_path / "x.parquet", "0", [3, 4, 5], failed=[4], made_from="10:7")
-    assert done_rows([path], retry_failed=True).tolist() == [3, 5]
-    assert done_rows([path], retry_failed=False).tolist() == [3, 4, 5]
-    assert done_rows([], retry_failed=False).tolist() == []
-    assert input_of(path) == "10:7"
-    assert input_of(write_rows(tmp_path / "y.parquet", "0", [1])) is None

@@ -1,15 +1,13 @@
-import hashlib
 import json
-from collections import Counter
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from support.finished_rows import finish
 from support.shard_files import webdataset_members, write_rows, write_tar
 
 from recap_fast.atomic import sha256_of
 from recap_fast.errors import ConfigError
-from recap_fast.records import OutputFile, ShardReport
 from recap_fast.shards.expand import expand
 from recap_fast.shards.identity import identity
 from recap_fast.shards.reader import count_samples
@@ -32,11 +30,7 @@ def output(tmp_path, shard_set):
     """A finished run of three shards; row 2 of each has failed."""
     ledger = Ledger.open(OutputFolder(tmp_path / "out"), {"engine": "tiny"}, shard_set, identity)
     for shard in ledger.shards:
-        version = identity(shard)
-        path = write_rows(ledger.output.data(shard.name), shard.name, range(N), failed=[2], made_from=version.text)
-        written = OutputFile(sha256_of(path), path.stat().st_size)
-        report = ShardReport(shard=shard.name, url=shard.url, status="complete", input=version, output=written)
-        ledger.commit(report.with_rows(Counter(ok=N - 1, truncated=1)))
+        finish(ledger, shard, failed=[2])
     return tmp_path / "out"
 
 
@@ -59,7 +53,8 @@ def edit_record(output, name, /, **fields):
 
 def rewrite(output, name, indices, **options):
     """Replaces an output, and its hash in the record: only the rows can give it away."""
-    path = write_rows(output / "data" / f"{name}.parquet", options.pop("shard", name), indices, **options)
+    given = {"shard": name, "indices": indices, "failed": [2], **options}
+    path = write_rows(output / "data" / f"{name}.parquet", **given)
     edit_record(output, name, output={"sha256": sha256_of(path), "size_bytes": path.stat().st_size})
 
 
@@ -70,43 +65,49 @@ def test_a_good_run_has_no_faults(output, shard_set):
     assert faults(output, shard_set) == []
 
 
+@pytest.mark.parametrize("batch_rows", [2, 1000])
 @pytest.mark.parametrize(
-    ("indices", "sentence"),
+    ("indices", "options", "kind", "sentence"),
     [
-        ([0, 1, 2, 4, 5], "has index 4 in row 3: 3 is missing"),
-        ([0, 1, 2, 3, 3, 4, 5], "has index 3 in row 4: 3 is there twice"),
-        ([1, 2, 3, 4, 5], "has index 1 in row 0: 0 is missing"),
-        ([0, 1, 2, 4, 3, 5], "has index 4 in row 3: 3 is missing"),
-        ([0, 1, 2, 3, 4], "has 5 rows, and its record says 6"),
+        ([0, 1, 2, 4, 5], {}, "wrong rows", "has index 4 in row 3: 3 is missing"),
+        ([0, 1, 2, 3, 3, 4, 5], {}, "wrong rows", "has index 3 in row 4: 3 is there twice"),
+        ([1, 2, 3, 4, 5], {}, "wrong rows", "has index 1 in row 0: 0 is missing"),
+        ([0, 1, 2, 4, 3, 5], {}, "wrong rows", "has index 4 in row 3: 3 is missing"),
+        ([0, 1, 2, 3, 4], {}, "wrong rows", "has 5 rows, and its record says 6"),
+        (range(N), {"shard": "0"}, "wrong rows", "has rows of shard 0"),
+        (
+            range(N),
+            {"failed": [2, 3]},
+            "wrong counts",
+            "has rows ok 4, truncated 2, and its record says ok 5, truncated 1",
+        ),
     ],
 )
-def test_missing_doubled_and_disordered_rows(output, indices, sentence):
-    rewrite(output, "1", indices, failed=[2])
-    assert ("wrong rows", "1", sentence) in faults(output)
+def test_rows_that_the_record_does_not_say(output, monkeypatch, batch_rows, indices, options, kind, sentence):
+    monkeypatch.setattr("recap_fast.write.verify.BATCH_ROWS", batch_rows)
+    rewrite(output, "1", indices, **options)
+    assert (kind, "1", sentence) in faults(output)
 
 
 @pytest.mark.parametrize(
-    ("options", "kind", "sentence"),
+    ("fields", "kind", "sentence"),
     [
-        ({"shard": "0", "failed": [2]}, "wrong rows", "has rows of shard 0"),
-        ({"failed": [2, 3]}, "wrong counts", "has rows ok 4, truncated 2, and its record says ok 5, truncated 1"),
+        ({"captioned": N}, "wrong counts", "has 6 rows by its record, but 6 captioned and 1 failed"),
+        ({"shard": "0"}, "wrong record", "has the done-record of 0"),
+        ({"output": None}, "no output", "has no output by its record"),
     ],
 )
-def test_rows_that_the_record_does_not_say(output, options, kind, sentence):
-    rewrite(output, "1", range(N), **options)
-    assert faults(output) == [(kind, "1", sentence)]
+def test_a_record_that_does_not_fit(output, fields, kind, sentence):
+    edit_record(output, "1", **fields)
+    assert faults(output)[0] == (kind, "1", sentence)
 
 
-def test_rows_over_several_batches(output, monkeypatch):
-    monkeypatch.setattr("recap_fast.write.verify.BATCH_ROWS", 2)
-    assert faults(output) == []
-    rewrite(output, "1", [0, 1, 2, 3, 5], failed=[2])
-    assert ("wrong rows", "1", "has index 5 in row 4: 4 is missing") in faults(output)
-
-
-def test_a_record_that_does_not_add_up(output):
-    edit_record(output, "1", captioned=N)
-    assert faults(output)[0] == ("wrong counts", "1", "has 6 rows by its record, but 6 captioned and 1 failed")
+def test_an_output_that_is_no_table_of_ours(output):
+    written = pa.BufferOutputStream()
+    pq.write_table(pa.table({"x": [1]}), written)
+    for content in (b"text", written.getvalue()):
+        (output / "data" / "1.parquet").write_bytes(content)
+        assert [kind for kind, _, _ in faults(output)] == ["wrong hash", "unreadable"]
 
 
 def test_every_changed_byte_is_found(output):
@@ -127,33 +128,14 @@ def test_a_cut_file(output, kept):
     assert f"bytes, and {len(content):,} were written" in found[0][2]
 
 
-def test_a_file_that_is_not_parquet_at_all(output):
-    edit_record(output, "1", output={"sha256": hashlib.sha256(b"text").hexdigest(), "size_bytes": 4})
-    (output / "data" / "1.parquet").write_bytes(b"text")
-    assert [kind for kind, _, _ in faults(output)] == ["unreadable"]
-
-
-def test_a_file_without_our_columns(output):
-    path = output / "data" / "1.parquet"
-    pq.write_table(pa.table({"x": [1]}), path)
-    assert [kind for kind, _, _ in faults(output)] == ["wrong hash", "unreadable"]
-
-
-def test_missing_files_and_records(output):
-    (output / "data" / "0.parquet").unlink()
-    (output / "manifests" / "1.json").unlink()
-    assert [(kind, shard) for kind, shard, _ in faults(output)] == [("no output", "0"), ("no record", "1")]
-
-
-def test_a_record_of_another_shard(output):
-    (output / "manifests" / "1.json").write_bytes((output / "manifests" / "0.json").read_bytes())
-    assert ("wrong record", "1", "has the done-record of 0") in faults(output)
-
-
-def test_files_of_no_shard(output):
+def test_files_of_no_shard_and_inputs_that_no_run_has_had(output, tmp_path):
     write_rows(output / "data" / "deep" / "extra.parquet", "extra", [0])
-    assert faults(output) == [
-        ("stranger", "deep/extra", "is no shard of the run, but data/deep/extra.parquet is there")
+    (output / "manifests" / "more.json").write_text("{}")
+    write_tar(tmp_path / "in" / "9.tar", [])
+    assert faults(output, expand([str(tmp_path / "in")])) == [
+        ("new input", "9", f"{tmp_path}/in/9.tar is not among the shards of the run"),
+        ("stranger", "deep/extra", "is no shard of the run, but data/deep/extra.parquet is there"),
+        ("stranger", "more", "is no shard of the run, but manifests/more.json is there"),
     ]
 
 
@@ -184,12 +166,6 @@ def test_recounting_the_inputs(output, shard_set, tmp_path):
     assert faults(output) == []
 
 
-def test_inputs_that_no_run_has_had(output, shard_set, tmp_path):
-    write_tar(tmp_path / "in" / "9.tar", [])
-    found = faults(output, expand([str(tmp_path / "in")]))
-    assert found == [("new input", "9", f"{tmp_path}/in/9.tar is not among the shards of the run")]
-
-
 def test_a_folder_that_is_no_output_is_refused(tmp_path):
     with pytest.raises(ConfigError, match=r"has no run\.json"):
         verify(OutputFolder(tmp_path))
@@ -200,7 +176,7 @@ def test_the_remedy_of_changed_bytes_and_doubled_rows_is_named_and_helps(output,
     content = bytearray(path.read_bytes())
     content[10] ^= 1  # same size: another run would not notice
     path.write_bytes(content)
-    rewrite(output, "2", [0, 1, 2, 3, 3, 5], failed=[2])
+    rewrite(output, "2", [0, 1, 2, 3, 3, 5])
     found = sentences(output)
     assert {sentence.split()[0] for sentence in found} == {"1", "2"}
     for sentence in found:
@@ -228,7 +204,7 @@ def test_what_another_run_redoes_by_itself_has_no_other_remedy(output, shard_set
 
 
 def test_rows_that_the_unchanged_input_does_not_have(output, shard_set):
-    rewrite(output, "1", range(N + 1), failed=[2])
+    rewrite(output, "1", range(N + 1))
     edit_record(output, "1", rows=N + 1, captioned=N)
     (sentence,) = sentences(output, shard_set)
     assert sentence.endswith("1.tar, and 7 rows; delete data/1.parquet and manifests/1.json, then run again")
