@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from support.pictures import CROP, PAD, STD, drawn, encode, natural, noise, with_orientation
+from support.pictures import CROP, PAD, STD, damaged_png, drawn, encode, natural, noise, with_orientation
 
 from recap_fast.decode.pillow import PillowDecoder
 from recap_fast.records import Preprocess
@@ -116,13 +116,6 @@ def test_exif_orientation_of_jpegs_is_undone(decoders, orientation):
     assert decoders[0].num_fallbacks == 0
     outcome = decoders[0].decode(data).outcomes[0]
     assert (outcome.width, outcome.height) == ((501, 337) if orientation < 5 else (337, 501))
-
-
-def damaged_png():
-    """Passes the gate; libpng finds the wrong checksum."""
-    data = bytearray(encode(noise(90, 70), "PNG"))
-    data[len(data) // 2] ^= 0xFF
-    return bytes(data)
 
 
 def test_a_bad_image_leaves_the_other_31_as_they_are(decoder, caplog):

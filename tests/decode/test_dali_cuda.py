@@ -8,7 +8,7 @@ import importlib
 import numpy as np
 import pytest
 import torch
-from support.pictures import CROP, PAD, drawn, encode, natural, with_orientation
+from support.pictures import CROP, PAD, damaged_png, drawn, encode, natural, with_orientation
 
 pytestmark = pytest.mark.needs_cuda
 
@@ -60,10 +60,8 @@ def test_exif_orientation_is_undone(decoders, orientation):
 
 
 def test_bad_images_leave_zeros_and_pillows_images_are_uploaded(decoders):
-    damaged = bytearray(encode(natural(90, 70), "PNG"))
-    damaged[len(damaged) // 2] ^= 0xFF
     gif = encode(natural(90, 60), "GIF")
-    batch = decoders[0].decode([b"", encode(natural(300, 200), "JPEG"), bytes(damaged), gif, b"<html>"])
+    batch = decoders[0].decode([b"", encode(natural(300, 200), "JPEG"), damaged_png(), gif, b"<html>"])
     assert [o.status for o in batch.outcomes] == ["empty_image", "ok", "corrupt", "ok", "not_an_image"]
     assert [bool(image.any()) for image in batch.pixels] == [False, True, False, True, False]
     np.testing.assert_array_equal(batch.pixels[3].cpu(), decoders[1].decode([gif]).pixels[0])

@@ -1,6 +1,4 @@
-import builtins
 import importlib.util
-import subprocess
 import sys
 
 import numpy as np
@@ -19,40 +17,17 @@ try:
     HAS_DALI = importlib.util.find_spec("nvidia.dali") is not None
 except ModuleNotFoundError:
     HAS_DALI = False
-STATUSES = {
-    "ok",
-    "empty_image",
-    "not_an_image",
-    "unsupported",
-    "truncated",
-    "corrupt",
-    "too_large",
-    "too_small",
-    "extreme_aspect",
-}
+needs_dali = pytest.mark.skipif(not HAS_DALI, reason="no DALI")
 
 
-@pytest.fixture(params=["pillow", pytest.param("dali", marks=pytest.mark.skipif(not HAS_DALI, reason="no DALI"))])
+@pytest.fixture(params=["pillow", pytest.param("dali", marks=needs_dali)])
 def decoder(request):
     decoder = make_decoder(request.param, SMALL, max_image_pixels=10**6)
     yield decoder
     decoder.close()
 
 
-@pytest.fixture
-def _no_dali(monkeypatch):
-    real_import = builtins.__import__
-
-    def fail(name, *args, **kwargs):
-        if name.startswith("nvidia"):
-            raise ModuleNotFoundError("No module named 'nvidia'")
-        return real_import(name, *args, **kwargs)
-
-    monkeypatch.setattr(builtins, "__import__", fail)
-    monkeypatch.delitem(sys.modules, "recap_fast.decode.dali", raising=False)
-
-
-@pytest.mark.skipif(not HAS_DALI, reason="no DALI")
+@needs_dali
 def test_dali_by_choice():
     decoder = make_decoder("dali", PAD)
     assert (decoder.name, decoder.note, decoder.num_fallbacks) == ("dali", None, 0)
@@ -64,7 +39,7 @@ def test_on_a_cpu_pillow_is_meant_by_auto_and_needs_no_note(name):
     assert (decoder.name, decoder.note) == ("pillow", None)
 
 
-@pytest.mark.skipif(not HAS_DALI, reason="no DALI")
+@needs_dali
 def test_auto_is_dali_on_a_gpu(monkeypatch):
     made = []
     monkeypatch.setattr("recap_fast.decode.dali.DaliDecoder", lambda *_, **options: made.append(options))
@@ -72,23 +47,20 @@ def test_auto_is_dali_on_a_gpu(monkeypatch):
     assert [options["device_id"] for options in made] == [1]
 
 
-@pytest.mark.usefixtures("_no_dali")
-def test_auto_on_a_gpu_is_pillow_without_dali_and_says_so():
+def test_without_dali_auto_is_pillow_and_says_so_and_dali_is_an_error_that_helps(monkeypatch):
+    monkeypatch.setitem(sys.modules, "nvidia.dali", None)  # so Python refuses to import it
+    monkeypatch.delitem(sys.modules, "recap_fast.decode.dali", raising=False)
     decoder = make_decoder("auto", PAD, device_id=0)
     assert decoder.name == "pillow"
     assert decoder.note == (
-        "Pillow decodes: NVIDIA DALI cannot be imported (No module named 'nvidia'); "
+        "Pillow decodes: NVIDIA DALI cannot be imported (import of nvidia.dali halted; None in sys.modules); "
         "install it with `pip install recap-fast[dali]`."
     )
-
-
-@pytest.mark.usefixtures("_no_dali")
-def test_dali_asked_for_and_missing_is_an_error_that_helps():
     with pytest.raises(ConfigError, match=r"pip install recap-fast\[dali\]`. Or let Pillow decode: --decoder pillow"):
         make_decoder("dali", PAD)
 
 
-@pytest.mark.skipif(not HAS_DALI, reason="no DALI")
+@needs_dali
 def test_dali_that_fails_at_its_first_image_is_not_taken(monkeypatch):
     def fail(*_, **__):
         raise RuntimeError("no decoder\nwas found")
@@ -98,12 +70,6 @@ def test_dali_that_fails_at_its_first_image_is_not_taken(monkeypatch):
     assert (decoder.name, decoder.note) == ("pillow", "Pillow decodes: NVIDIA DALI does not work here: no decoder")
     with pytest.raises(ConfigError, match="does not work here: no decoder"):
         make_decoder("dali", PAD)
-
-
-def test_the_factory_is_light():
-    code = "import sys, recap_fast.decode.decoder; print({'PIL', 'nvidia', 'torch'} & set(sys.modules))"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout == "set()\n"
 
 
 @pytest.mark.parametrize(
@@ -177,13 +143,12 @@ def test_no_bytes_make_it_raise(decoder, data):
     assert batch.pixels.shape == (len(data), 3, 32, 32)
     assert len(batch.outcomes) == len(data)
     for pixels, outcome in zip(batch.pixels, batch.outcomes, strict=True):
-        assert outcome.status in STATUSES
         assert (outcome.error is None) == (outcome.status == "ok")
         assert outcome.status == "ok" or not pixels.any()
         assert outcome.status != "ok" or (outcome.width and outcome.height)
 
 
-@pytest.mark.skipif(not HAS_DALI, reason="no DALI")
+@needs_dali
 @given(mutated())
 def test_both_decoders_agree_on_damaged_files(data):
     fast, slow = (make_decoder(name, SMALL, max_image_pixels=10**6).decode([data]) for name in ("dali", "pillow"))

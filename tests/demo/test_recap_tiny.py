@@ -1,6 +1,5 @@
 """The demo engine as it ships: right about scenes it has not seen, and the same as transformers on its checkpoint."""
 
-import io
 import json
 from pathlib import Path
 
@@ -8,7 +7,7 @@ import numpy as np
 import pytest
 import scenes
 import torch
-from PIL import Image
+from support import pictures
 from support.engines import caption_all
 from transformers import LlavaForConditionalGeneration
 
@@ -84,11 +83,6 @@ def test_dali_and_pillow_agree(pair: Pair, drawn: list[scenes.Scene]) -> None:
 
 
 def test_it_answers_about_any_image(pair: Pair) -> None:
-    noise = np.random.default_rng(0).integers(0, 256, (3, 200, 300, 3), dtype=np.uint8)
-    images = []
-    for pixels in noise:
-        out = io.BytesIO()
-        Image.fromarray(pixels).save(out, "PNG")
-        images.append(out.getvalue())
+    images = [pictures.encode(pictures.noise(300, 200, seed), "PNG") for seed in range(3)]
     done = caption_all(pair.open(loop_stop=True), make_requests(pair, images, "pillow"))
     assert all(len(c.token_ids) for c in done.values())

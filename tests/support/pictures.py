@@ -46,6 +46,13 @@ def encode(image: Image.Image, image_format: str, **options: object) -> bytes:
     return out.getvalue()
 
 
+def damaged_png() -> bytes:
+    """A PNG that passes the gate; libpng finds the wrong checksum."""
+    data = bytearray(encode(noise(90, 70), "PNG"))
+    data[len(data) // 2] ^= 0xFF
+    return bytes(data)
+
+
 def with_orientation(orientation: int) -> Image.Exif:
     """EXIF data that holds an orientation and nothing else."""
     exif = Image.Exif()
