@@ -48,78 +48,66 @@ def test_rows_come_in_the_order_of_their_images(captioner, images, truth):
     assert {(row.status, row.error, row.warning) for row in rows} == {("ok", None, None)}
     assert [(row.width, row.height) for row in rows[:4]] == SIZES
     assert all(row.finish_reason in ("stop", "length") and 1 <= row.num_tokens <= 5 for row in rows)
+    assert captioner.caption([]) == []
 
 
 def test_paths_bytes_pictures_and_arrays_of_one_image_have_one_caption(captioner, images, truth, tmp_path):
-    (tmp_path / "a.png").write_bytes(images[0])
-    picture = Image.open(io.BytesIO(images[0]))
-    kinds = [
-        tmp_path / "a.png",
-        str(tmp_path / "a.png"),
-        images[0],
-        memoryview(images[0]),
-        picture,
-        np.asarray(picture),
-    ]
+    path, picture = tmp_path / "a.png", Image.open(io.BytesIO(images[0]))
+    path.write_bytes(images[0])
+    kinds = [path, str(path), images[0], memoryview(images[0]), picture, np.asarray(picture)]
     assert [row.caption for row in captioner.caption(kinds)] == [truth[0]] * len(kinds)
 
 
-@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "I;16"])
-def test_a_picture_of_pillows_goes_by_the_rules_for_a_file(captioner, mode):
-    picture = pictures.noise(30, 20, seed=3).convert("L" if mode == "I;16" else mode)
-    if mode == "I;16":
-        picture = Image.fromarray(np.asarray(picture).astype(np.uint16) * 257)
-    opened, encoded = captioner.caption([picture, pictures.encode(picture, "PNG")])
-    assert (opened.caption, opened.width) == (encoded.caption, encoded.width)
-
-
-def test_a_picture_of_pillows_is_turned_upright(captioner):
-    picture = pictures.noise(30, 20, seed=3)
-    data = pictures.encode(picture, "JPEG", exif=pictures.with_orientation(6))
-    opened, encoded = captioner.caption([Image.open(io.BytesIO(data)), data])
-    assert (opened.width, opened.height) == (20, 30)
-    assert opened.caption == encoded.caption
-
-
-def test_a_grey_array_is_an_image(captioner):
-    grey = np.arange(900, dtype=np.uint8).reshape(30, 30)
-    one, three = captioner.caption([grey, np.repeat(grey[..., None], 3, -1)])
-    assert one.caption == three.caption
+def test_pictures_of_pillows_and_grey_arrays_go_by_the_rules_for_a_file(captioner):
+    noise, grey = pictures.noise(30, 20, seed=3), np.arange(900, dtype=np.uint8).reshape(30, 30)
+    opened = [noise.convert(mode) for mode in ("1", "L", "LA", "P", "RGB", "RGBA")]
+    opened.append(Image.fromarray(grey.astype(np.uint16) * 257))
+    encoded = [pictures.encode(picture, "PNG") for picture in opened]
+    turned = pictures.encode(noise, "JPEG", exif=pictures.with_orientation(6))
+    rows = captioner.caption([*opened, grey, Image.open(io.BytesIO(turned))])
+    expected = captioner.caption([*encoded, np.repeat(grey[..., None], 3, -1), turned])
+    assert [(row.caption, row.width) for row in rows] == [(row.caption, row.width) for row in expected]
+    assert (rows[-1].width, rows[-1].height) == (20, 30), "it is turned upright"
 
 
 def test_a_bad_image_is_a_row_that_says_why(captioner, images, truth, tmp_path):
-    thin = np.zeros((1, 900, 3), np.uint8)
-    rows = captioner.caption([images[0], b"<html>", tmp_path / "none.jpg", b"", thin, images[1]])
-    assert [row.status for row in rows] == ["ok", "not_an_image", "unreadable", "empty_image", "too_small", "ok"]
-    assert [row.caption for row in rows] == [truth[0], None, None, None, None, truth[1]]
-    assert rows[2].error == f"'{tmp_path}/none.jpg' cannot be read: No such file or directory"
-    assert {row.finish_reason for row in rows[1:5]} == {"error"}
+    (tmp_path / "a.png").write_bytes(images[0])
+    with Image.open(tmp_path / "a.png") as closed:
+        pass
+    bad = [
+        (b"<html>", "not_an_image"),
+        (b"", "empty_image"),
+        (np.zeros((1, 900, 3), np.uint8), "too_small"),
+        (closed, "corrupt"),
+        ("nul\0.jpg", "unreadable"),
+        ("half \ud800.jpg", "unreadable"),
+        (tmp_path / "none.jpg", "unreadable"),
+    ]
+    first, *rows, last = captioner.caption([images[0], *(image for image, _ in bad), images[1]])
+    assert [first.caption, last.caption] == truth[:2]
+    assert [row.status for row in rows] == [status for _, status in bad]
+    assert {(row.caption, row.finish_reason) for row in rows} == {(None, "error")}
+    assert all("cannot be read: " in row.error for row in rows[-3:])
+    assert rows[-1].error == f"'{tmp_path}/none.jpg' cannot be read: No such file or directory"
+
+
+ONE = r"images is one .*: give a list, such as \[image\]"
 
 
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        (None, "An image is a NoneType: give a path, bytes"),
-        (3, "An image is a int"),
-        (np.zeros((4, 4, 3)), r"An image is an array of float64 \[4, 4, 3\]: give uint8"),
-        (np.zeros((3, 4, 4), np.uint8), r"array of uint8 \[3, 4, 4\]"),
+        ([None], "An image is a NoneType: give a path, bytes"),
+        ([3], "An image is a int"),
+        ([np.zeros((4, 4, 3))], r"An image is an array of float64 \[4, 4, 3\]: give uint8"),
+        ([np.zeros((3, 4, 4), np.uint8)], r"array of uint8 \[3, 4, 4\]"),
+        *((one, ONE) for one in ("a.jpg", b"bytes", bytearray(b"b"), {"a.jpg": 1})),
+        *((one, ONE) for one in (np.zeros((8, 8, 3), np.uint8), pictures.noise(8, 8))),
     ],
 )
-def test_what_is_no_image_is_an_error_of_the_caller(captioner, wrong, message):
+def test_what_are_no_images_is_an_error_of_the_caller(captioner, wrong, message):
     with pytest.raises(TypeError, match=message):
-        captioner.caption([wrong])
-
-
-@pytest.mark.parametrize(
-    "one", ["a.jpg", b"bytes", bytearray(b"b"), np.zeros((8, 8, 3), np.uint8), pictures.noise(8, 8), {"a.jpg": 1}]
-)
-def test_one_image_without_a_list_is_an_error(captioner, one):
-    with pytest.raises(TypeError, match=r"images is one .*: give a list, such as \[image\]"):
-        captioner.caption(one)
-
-
-def test_no_images_have_no_rows(captioner):
-    assert captioner.caption([]) == []
+        captioner.caption(wrong)
 
 
 def test_a_stream_reads_no_further_ahead_than_it_must_and_needs_no_end(captioner, images, truth):
@@ -217,20 +205,6 @@ def test_an_error_of_the_images_comes_behind_the_rows_before_it_and_the_captione
     assert captioner.caption(images[:1])[0].caption == truth[0]
 
 
-@pytest.mark.parametrize("path", ["nul\0.jpg", "half \ud800.jpg"])
-def test_a_path_that_cannot_be_one_is_a_bad_image(captioner, path):
-    (row,) = captioner.caption([path])
-    assert row.status == "unreadable"
-    assert "cannot be read" in row.error
-
-
-def test_a_picture_that_was_closed_is_not_called_truncated(captioner, images, tmp_path):
-    (tmp_path / "a.png").write_bytes(images[0])
-    with Image.open(tmp_path / "a.png") as picture:
-        pass
-    assert captioner.caption([picture])[0].status == "corrupt"
-
-
 def test_a_buffer_that_is_used_again_may_be_given(captioner):
     buffer = np.zeros((30, 30, 3), np.uint8)
 
@@ -280,16 +254,9 @@ def test_an_engine_that_breaks_is_an_error_for_every_thread_and_from_then_on(tin
             captioner.caption(images)
 
 
-@pytest.fixture
-def interruptible() -> Iterator[None]:
-    """SIGINT is an exception, also where the tests run in the background, which ignores it."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
-
-
-@pytest.mark.usefixtures("interruptible")
-def test_an_interrupt_leaves_no_slot_behind(tiny_engine, images, truth):
+def test_an_interrupt_leaves_no_slot_behind(request, tiny_engine, images, truth):
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # tests in the background ignore it
+    request.addfinalizer(lambda: signal.signal(signal.SIGINT, before))
     with open_captioner(tiny_engine) as captioner:
         for _ in range(6):
             rows = captioner.stream(images * 3)
