@@ -43,6 +43,7 @@ def test_a_plan_knows_what_is_done(start, config, tmp_path, small_inputs):
     os.utime(small_inputs / "00000.tar", ns=(0, 0))
     assert ("00000", "changed") in planned(config, redo_changed=True)
     assert files(tmp_path / "out") == before
+    assert start(redo_changed=True)["shards"] == "shards   2 of 2 to do (1 changed, 1 new)"
 
 
 def test_rows_that_failed_are_redone_alone_on_request(start, monkeypatch, tmp_path):
@@ -71,14 +72,6 @@ def test_rows_that_failed_are_redone_alone_on_request(start, monkeypatch, tmp_pa
     again = start(output=tmp_path / "other")
     assert again.outcome == 0
     assert runs.read_rows(tmp_path / "other") == rows
-
-
-def test_a_limit_then_the_rest(start, tmp_path):
-    assert start(limit=7).outcome == 0
-    assert not (tmp_path / "out" / "data" / "00001.parquet").exists()
-    outcome = start()
-    assert outcome.result.snapshot.rows == 5
-    assert [p.name for p in sorted((tmp_path / "out" / "data").iterdir())] == ["00000.parquet", "00001.parquet"]
 
 
 def test_the_parts_of_a_slurm_array_make_up_the_whole(start, monkeypatch, tmp_path):

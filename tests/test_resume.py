@@ -1,6 +1,5 @@
 """Real runs in real processes, killed, drained, cut short and divided: in the end the rows are those of one run."""
 
-import json
 import random
 import signal
 from collections import Counter
@@ -152,36 +151,3 @@ def test_a_process_that_dies_beside_another_does_no_harm(tmp_path, server, tiny_
     assert runs.read_rows(output) == undisturbed
     command = server.run("verify", output)
     assert command.code == 0, command.stdout
-
-
-def test_a_changed_input_is_named_and_redone_on_request(tmp_path, server, tiny_engine):
-    inputs = runs.write_pictures(tmp_path / "in", 2, NUM_SAMPLES, bad=BAD)
-    output = tmp_path / "out"
-    assert server.run(*run_arguments(tiny_engine, inputs, output, *SHORT)).code == 0
-    runs.write_pictures(inputs, 1, NUM_SAMPLES + 2, bad=BAD)
-    command = server.run(*run_arguments(tiny_engine, inputs, output, *SHORT))
-    assert command.code == 0
-    assert "00000.tar has changed since it was captioned" in command.stderr
-    assert command.finished == []
-    command = server.run(*run_arguments(tiny_engine, inputs, output, *SHORT, "--redo-changed"))
-    assert "shards   1 of 2 to do (1 changed)" in command.stderr
-    assert len(command.finished) == NUM_SAMPLES + 2
-    assert [row["index"] for row in runs.read_rows(output)] == [*range(NUM_SAMPLES + 2), *range(NUM_SAMPLES)]
-
-
-def test_overwrite_begins_anew_and_another_fingerprint_is_refused_without_it(tmp_path, server, tiny_engine, inputs):
-    output = tmp_path / "out"
-    assert server.run(*run_arguments(tiny_engine, inputs, output, *SHORT)).code == 0
-    before = {p: p.read_bytes() for p in output.rglob("*") if p.is_file()}
-    command = server.run(*run_arguments(tiny_engine, inputs, output, "--max-new-tokens", 4, "--prompt", "Colors?"))
-    assert command.code == 2
-    assert "  max_new_tokens: 8 there, 4 now\n" in command.stderr
-    assert "  prompt: 'Describe the image.' there, 'Colors?' now\n" in command.stderr
-    assert "decoder" not in command.stderr
-    assert {p: p.read_bytes() for p in output.rglob("*") if p.is_file()} == before
-    command = server.run(*run_arguments(tiny_engine, inputs, output, "--max-new-tokens", 4, "--overwrite"))
-    assert command.code == 0
-    rows = runs.read_rows(output)
-    assert len(rows) == NUM_SHARDS * NUM_SAMPLES
-    assert {row["num_tokens"] for row in rows} == {4, None}
-    assert json.loads((output / "run.json").read_text())["fingerprint"]["max_new_tokens"] == 4

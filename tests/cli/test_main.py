@@ -88,10 +88,10 @@ def test_the_version():
     [
         (["--engine", "/nowhere"], "/nowhere is not an engine directory: it has no engine.json"),
         (["--decoder", "opencv"], "'opencv' is not one of 'auto', 'dali', 'pillow'"),
-        (["--limit", "0"], "--limit 0: give a count of at least 1."),
+        (["--shards", "/nowhere/*.tar"], "recap-fast: --shards /nowhere/*.tar: nothing matches it"),
+        (["--output", "/dev/null/out"], "recap-fast: --output /dev/null/out cannot be made"),
         (["--num-slots", "0"], "--num-slots 0: give a count of at least 1."),
         (["--temperature", "-1"], "--temperature -1.0: give 0 (greedy) or a number up to 10."),
-        (["--decode-threads", "0"], "--decode-threads 0: give a count of at least 1."),
         (["--device", "tpu"], "--device tpu"),
         (["--prompt", "a", "--prompt-file", "b"], "--prompt and --prompt-file: give one of them."),
         (["--prompt-file", "/nowhere"], "--prompt-file /nowhere cannot be read"),
@@ -106,26 +106,6 @@ def test_a_usage_error_is_a_sentence_and_2(server, tiny_engine, inputs, tmp_path
     assert command.code == 2
     assert message in command.stderr
     assert "Traceback" not in command.stderr
-
-
-def test_shards_that_match_nothing_are_named(server, tiny_engine, tmp_path):
-    command = server.run(*arguments(tiny_engine, tmp_path, tmp_path / "out"))
-    assert command.code == 2
-    assert command.stderr.startswith(f"recap-fast: --shards {tmp_path}/*.tar")
-    assert command.stderr.count("\n") == 1
-
-
-def test_a_missing_option_is_named(server):
-    command = server.run("run")
-    assert command.code == 2
-    assert "Missing option '--engine'" in command.stderr
-
-
-def test_an_output_that_cannot_be_made_is_a_sentence(server, tiny_engine, inputs, tmp_path):
-    (tmp_path / "file").write_text("")
-    command = server.run(*arguments(tiny_engine, inputs, tmp_path / "file" / "out"))
-    assert command.code == 2
-    assert command.stderr.startswith(f"recap-fast: --output {tmp_path}/file/out cannot be made")
 
 
 def test_an_output_that_cannot_be_written_is_a_sentence_and_1(server, tiny_engine, inputs, tmp_path):
@@ -232,12 +212,6 @@ def test_a_live_line_on_a_terminal(server, tiny_engine, inputs, tmp_path):
     assert "\x1b[K" in text
     assert text.rstrip().endswith("decoder pillow, backend torch, float32")
     assert "\r\x1b[K8 captions, 2 failed" in text, "the live line is gone at the end"
-
-
-def test_too_many_failures_are_3(server, tiny_engine, inputs, tmp_path):
-    command = server.run(*arguments(tiny_engine, inputs, tmp_path / "out", "--max-error-rate", 0.1))
-    assert command.code == 3
-    assert "2 of 10 images have no caption (20.0%)" in command.stderr.splitlines()[-1]
 
 
 # -- verify ------------------------------------------------------------------------------------------------------------

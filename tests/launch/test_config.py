@@ -3,7 +3,6 @@ from pathlib import Path
 
 import pytest
 
-from recap_fast.cpus import default_decode_threads
 from recap_fast.defaults import MAX_IMAGE_PIXELS
 from recap_fast.errors import ConfigError
 from recap_fast.generate.engine import EngineOptions, Sampling
@@ -107,27 +106,8 @@ def test_every_part_of_the_sampling_counts_once_it_is_on(field):
     assert sampled(**{field: 1}) != sampled(**{field: 0.25 if field in ("temperature", "top_p") else 2})
 
 
-@pytest.mark.parametrize(
-    "changed",
-    [
-        {"options": EngineOptions(device="cpu", num_slots=3, prefill_images=2)},
-        {"decode_threads": 7},
-        {"limit": 3},
-        {"max_image_pixels": 5},
-        {"drain_seconds": 1.0},
-        {"shard_index": 1, "num_shards": 3},
-        {"options": EngineOptions(sampling=Sampling(seed=4))},
-    ],
-)
-def test_what_changes_only_the_speed_or_the_part_does_not(changed):
-    assert mark(**changed) == mark()
-
-
-def test_half_of_the_processors_decode(monkeypatch):
-    monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(16)))
-    assert default_decode_threads() == 8
-    monkeypatch.setattr("os.sched_getaffinity", lambda _: {0})
-    assert default_decode_threads() == 1
+def test_a_seed_counts_for_nothing_where_there_is_no_sampling():
+    assert mark(options=EngineOptions(sampling=Sampling(seed=4))) == mark()
 
 
 def test_flat_options_have_the_names_of_the_command_line_and_none_is_the_default():

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
@@ -48,10 +49,6 @@ def read_done(output: Path, name: str) -> Mapping[str, Any]:
     return json.loads((output / "manifests" / f"{name}.json").read_text())
 
 
-def num_row_groups(path: Path) -> int:
-    return pq.ParquetFile(path).metadata.num_row_groups
-
-
 def indices(path: Path) -> list[int]:
     """The column index of a Parquet file, in the order of its rows."""
     table: pa.Table = pq.ParquetFile(path).read(columns=["index"])
@@ -66,14 +63,7 @@ class Server:
         self._folder = tempfile.TemporaryDirectory()
         self._count = 0
         self._process = subprocess.Popen(
-            [
-                sys.executable,
-                "-W",
-                "error::ResourceWarning",
-                str(here / "run_server.py"),
-                str(STRETCH_ROWS),
-                str(GUARD_S),
-            ],
+            [sys.executable, "-W", "error::ResourceWarning", here / "run_server.py", str(STRETCH_ROWS), str(GUARD_S)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -103,7 +93,7 @@ class Server:
         paths = {"stdout": f"{base}.out", "stderr": stderr or f"{base}.err", "log": f"{base}.log"}
         job = {"arguments": [str(a) for a in arguments], "step_s": step_s, "gate": gate and str(gate), "signal": send}
         process = self._ask(f"start {json.dumps({**job, **paths})}")
-        return Command(self, process, **{name: Path(path) for name, path in paths.items()})
+        return Command(self, process, *map(Path, paths.values()))
 
     def run(self, *arguments: object, **more: Any) -> "Command":
         """Runs a command to its end, with the options of `start`."""
@@ -119,13 +109,16 @@ class Server:
         return int(self._process.stdout.readline())
 
 
+@dataclass
 class Command:
     """A command that was started."""
 
-    def __init__(self, server: Server, process: int, stdout: Path, stderr: Path, log: Path):
-        self._server, self._process = server, process
-        self._stdout, self._stderr, self._log = stdout, stderr, log
-        self.code: int | None = None
+    _server: Server
+    _process: int
+    _stdout: Path
+    _stderr: Path
+    _log: Path
+    code: int | None = None
 
     def send(self, number: int) -> None:
         """Sends a signal."""
