@@ -1,20 +1,16 @@
 """What breaks in a run, and what becomes of the rest: shards, the engine, the disk, threads; and drains."""
 
 import contextlib
+import errno
+import os
 
 import pytest
 from support import runs
-from support.fake_runs import (
-    FakeRun,
-    RecordingEngine,
-    break_off,
-    captions,
-    expected_captions,
-    write_shards,
-)
-from support.guard import GUARD_S, guarded
+from support.engines import FakeEngine
+from support.fake_runs import FakeRun, break_off, captions, expected_captions, write_shards
+from support.guard import GUARD_S, guarded, wait_until
 
-from recap_fast.errors import EngineError
+from recap_fast.errors import EngineError, StoppedError
 from recap_fast.write import shard_writer
 
 
@@ -70,7 +66,7 @@ def test_the_whole_samples_of_a_truncated_tar_are_captioned_and_a_mended_one_is_
     assert 0 < reports["00000"].captioned < 8
     assert reports["00000"].error
 
-    engine = RecordingEngine()
+    engine = FakeEngine()
     again = FakeRun(tmp_path / "in", tmp_path / "out", engine)
     assert [s.name for s in again.pending] == ["00000"]
     (report,) = again.run()
@@ -84,9 +80,33 @@ def test_the_whole_samples_of_a_truncated_tar_are_captioned_and_a_mended_one_is_
     assert FakeRun(tmp_path / "in", tmp_path / "out").pending == []
 
 
+def test_a_row_that_could_not_be_read_is_tried_again_until_it_can(tmp_path, monkeypatch):
+    write_shards(tmp_path / "in", [5])
+    real, failures = os.pread, []
+
+    def failing(descriptor, size, offset):
+        content = real(descriptor, size, offset)
+        if content.startswith(b"image 3") and len(failures) < 2:
+            failures.append(offset)
+            raise OSError(errno.EIO, "Input/output error")
+        return content
+
+    monkeypatch.setattr(os, "pread", failing)
+    for _ in range(2):
+        (report,) = FakeRun(tmp_path / "in", tmp_path / "out").run()
+        assert (report.status, report.rows, report.failed) == ("truncated", 5, {"unreadable": 1})
+        assert captions(tmp_path / "out")[3] == ("00000", 3, None)
+    last = FakeRun(tmp_path / "in", tmp_path / "out")
+    (report,) = last.run()
+    assert last.engine.submitted == 1
+    assert (report.status, report.rows, report.captioned, report.error) == ("complete", 5, 5, None)
+    assert captions(tmp_path / "out") == expected_captions(tmp_path / "in", [5])
+    assert FakeRun(tmp_path / "in", tmp_path / "out").pending == []
+
+
 def test_an_engine_error_stops_at_once_and_what_is_finished_stays(tmp_path):
     write_shards(tmp_path / "in", [10, 100])
-    engine = RecordingEngine(num_slots=4)
+    engine = FakeEngine(num_slots=4)
     step = engine.step
 
     def failing_step():
@@ -172,7 +192,7 @@ def test_whichever_part_breaks_the_run_ends_with_its_error(tmp_path, monkeypatch
 
 def test_draining_finishes_what_is_in_flight_and_the_next_run_goes_on(tmp_path):
     write_shards(tmp_path / "in", [40] * 5)
-    engine = RecordingEngine(num_slots=4, length=lambda _: 3)
+    engine = FakeEngine(num_slots=4, length=lambda _: 3)
     run = FakeRun(tmp_path / "in", tmp_path / "out", engine)
     pipeline = run.pipeline()
     step = engine.step
@@ -195,21 +215,25 @@ def test_draining_finishes_what_is_in_flight_and_the_next_run_goes_on(tmp_path):
     assert captions(tmp_path / "out") == expected_captions(tmp_path / "in", [40] * 5)
 
 
-def test_draining_waits_no_longer_than_it_was_told_to(tmp_path):
-    write_shards(tmp_path / "in", [20])
-    engine = RecordingEngine(num_slots=4, length=lambda number: float("inf") if number == 3 else 1)
-    run = FakeRun(tmp_path / "in", tmp_path / "out", engine)
+def test_draining_ends_the_opening_of_a_shard_and_leaves_it_as_not_begun(tmp_path):
+    write_shards(tmp_path / "in", [4, 4])
+    run = FakeRun(tmp_path / "in", tmp_path / "out")
+    open_shard = run.open_shard
+
+    def open_second_slowly(shard, should_stop):
+        if shard.name == "00000":
+            return open_shard(shard, should_stop)
+        wait_until(lambda: run.ledger.record("00000") is not None)
+        assert not should_stop()
+        pipeline.drain(GUARD_S)
+        wait_until(should_stop)
+        raise StoppedError("the run is stopping")
+
+    run.open_shard = open_second_slowly
     pipeline = run.pipeline()
-    step = engine.step
-
-    def step_and_drain():
-        if engine.completed == 19 and not pipeline.drained:
-            pipeline.drain(0.3)
-        return step()
-
-    engine.step = step_and_drain
-    (report,) = guarded(lambda: pipeline.run(run.pending))  # the one that is left would never end
-    assert report.status == "interrupted"
-    again = FakeRun(tmp_path / "in", tmp_path / "out")
-    again.run()
-    assert again.engine.submitted == 1, "only the one that was given up is to be done again"
+    reports = guarded(lambda: pipeline.run(run.pending))
+    assert [(report.shard, report.status) for report in reports] == [("00000", "complete")]
+    assert run.ledger.record("00001") is None
+    assert [(pending.shard.name, pending.reason) for pending in run.ledger.pending()] == [("00001", "new")]
+    FakeRun(tmp_path / "in", tmp_path / "out").run()
+    assert captions(tmp_path / "out") == expected_captions(tmp_path / "in", [4, 4])

@@ -4,7 +4,6 @@ import dataclasses
 import threading
 import time
 
-import numpy as np
 import pytest
 import torch
 from hypothesis import given
@@ -12,17 +11,10 @@ from hypothesis import strategies as st
 from support import runs, shard_files
 from support.engines import FakeEngine
 from support.examples import share
-from support.fake_runs import (
-    FakeDecoder,
-    FakeRun,
-    RecordingEngine,
-    captions,
-    expected_captions,
-    write_shards,
-)
+from support.fake_runs import FakeRun, captions, expected_captions, write_shards
 from support.guard import guarded, wait_until
 
-from recap_fast.records import ImageBatch, ImageOutcome
+from recap_fast.records import ImageBatch
 
 
 @share(0.2)
@@ -30,29 +22,16 @@ from recap_fast.records import ImageBatch, ImageOutcome
 def test_every_sample_has_its_row_whatever_the_sizes(tmp_path_factory, sizes, num_slots, window):
     folder = tmp_path_factory.mktemp("any")
     write_shards(folder / "in", sizes, bad=(3, 7))
-    run = FakeRun(folder / "in", folder / "out", RecordingEngine(num_slots), window=window)
+    run = FakeRun(folder / "in", folder / "out", FakeEngine(num_slots), window=window)
     reports = guarded(run.run)
     assert captions(folder / "out") == expected_captions(folder / "in", sizes, bad=(3, 7))
     assert [r.status for r in reports] == ["complete"] * len(sizes)
     assert run.ledger.pending() == []
 
 
-def test_the_shared_fake_engine_gives_every_sample_its_row_too(tmp_path):
-    write_shards(tmp_path / "in", [20, 20])
-    FakeRun(tmp_path / "in", tmp_path / "out", FakeEngine()).run()
-    assert len(captions(tmp_path / "out")) == 40
-
-
-def test_rows_are_in_input_order_though_captions_end_in_any(tmp_path):
-    write_shards(tmp_path / "in", [50])
-    order = np.random.default_rng(0).integers(1, 30, 50)
-    FakeRun(tmp_path / "in", tmp_path / "out", RecordingEngine(8, lambda number: int(order[number]))).run()
-    assert runs.indices(tmp_path / "out" / "data" / "00000.parquet") == list(range(50))
-
-
 def test_the_batch_never_drains_between_shards(tmp_path):
     write_shards(tmp_path / "in", [10] * 6)
-    engine = RecordingEngine(num_slots=4, length=lambda number: 2 + number % 3)
+    engine = FakeEngine(num_slots=4, length=lambda number: 2 + number % 3)
     together: list[set[str]] = []
     run = FakeRun(tmp_path / "in", tmp_path / "out", engine)
     pipeline = run.pipeline()
@@ -75,7 +54,7 @@ def test_the_batch_never_drains_between_shards(tmp_path):
 
 def test_shards_smaller_than_the_batch_are_in_flight_together(tmp_path):
     write_shards(tmp_path / "in", [1] * 12)
-    engine = RecordingEngine(num_slots=8, length=lambda _: float("inf"))  # until eight of them are there
+    engine = FakeEngine(num_slots=8, length=lambda _: float("inf"))  # until eight of them are there
 
     def release_when_full():
         wait_until(lambda: engine.submitted == 8)
@@ -89,7 +68,7 @@ def test_shards_smaller_than_the_batch_are_in_flight_together(tmp_path):
 @pytest.mark.parametrize("window", [8, 40])
 def test_what_is_admitted_and_not_yet_in_order_is_bounded(tmp_path, window):
     write_shards(tmp_path / "in", [200])
-    engine = RecordingEngine(num_slots=4, length=lambda number: float("inf") if number == 5 else 1)
+    engine = FakeEngine(num_slots=4, length=lambda number: float("inf") if number == 5 else 1)
     run = FakeRun(tmp_path / "in", tmp_path / "out", engine, window=window)
     pipeline = run.pipeline()
     seen: list[tuple[int, int]] = []
@@ -152,31 +131,6 @@ def test_a_limit_at_the_end_of_a_shard_finishes_it(tmp_path):
     assert (report.shard, report.status) == ("00000", "complete")
 
 
-def test_a_row_that_failed_once_is_redone_alone(tmp_path, monkeypatch):
-    write_shards(tmp_path / "in", [10])
-    first = FakeRun(tmp_path / "in", tmp_path / "out")
-    decode = first.captioner.decoder.decode
-    with monkeypatch.context() as patch:
-
-        def fail_once(images):
-            batch = decode(images)
-            broken = [i for i, image in enumerate(images) if b"image 4" in image or b"image 6" in image]
-            outcomes = list(batch.outcomes)
-            for i in broken:
-                outcomes[i] = ImageOutcome(status="truncated", error="once")
-            return dataclasses.replace(batch, outcomes=tuple(outcomes))
-
-        patch.setattr(first.captioner.decoder, "decode", fail_once)
-        (report,) = first.run()
-    assert report.failed == {"truncated": 2}
-    assert FakeRun(tmp_path / "in", tmp_path / "out").pending == []
-    again = FakeRun(tmp_path / "in", tmp_path / "out", retry_failed=True)
-    (report,) = again.run()
-    assert (report.rows, report.captioned, report.failed) == (10, 10, {})
-    assert again.engine.submitted == 2
-    assert captions(tmp_path / "out") == expected_captions(tmp_path / "in", [10])
-
-
 def test_noise_keys_tell_every_sample_of_every_shard_and_never_change(tmp_path):
     write_shards(tmp_path / "in", [20, 20])
     keys = []
@@ -191,35 +145,23 @@ def test_noise_keys_tell_every_sample_of_every_shard_and_never_change(tmp_path):
     assert all(0 <= key < 2**64 for key in keys[0])
 
 
-class TensorDecoder(FakeDecoder):
-    """Its pixels are tensors, as those of a decoder on a GPU are; it keeps them all."""
-
-    def __init__(self):
-        self.made: list[torch.Tensor] = []
-
-    def decode(self, images):
-        batch = super().decode(images)
-        self.made.append(torch.from_numpy(batch.pixels))
-        return ImageBatch(self.made[-1], batch.outcomes)
-
-
-class TensorEngine(RecordingEngine):
-    """Notes where the pixels lie, and reads them as numpy."""
-
-    def __init__(self):
-        super().__init__()
-        self.storages: set[int] = set()
-
-    def submit(self, requests):
-        for request in requests:
-            self.storages.add(request.pixels.untyped_storage().data_ptr())
-            super().submit([dataclasses.replace(request, pixels=request.pixels.numpy())])
-
-
 def test_pixels_of_a_gpu_decoder_reach_the_engine_without_a_copy(tmp_path):
     write_shards(tmp_path / "in", [40], bad=(3,))
-    run = FakeRun(tmp_path / "in", tmp_path / "out", TensorEngine())
-    run.captioner.decoder = TensorDecoder()
+    run = FakeRun(tmp_path / "in", tmp_path / "out")
+    decode, submit = run.captioner.decoder.decode, run.engine.submit
+    made: list[torch.Tensor] = []
+    submitted: set[int] = set()
+
+    def decode_to_tensors(images):
+        batch = decode(images)
+        made.append(torch.from_numpy(batch.pixels))
+        return ImageBatch(made[-1], batch.outcomes)
+
+    def submit_tensors(requests):
+        submitted.update(request.pixels.untyped_storage().data_ptr() for request in requests)
+        submit([dataclasses.replace(request, pixels=request.pixels.numpy()) for request in requests])
+
+    run.captioner.decoder.decode, run.engine.submit = decode_to_tensors, submit_tensors
     run.run()
-    assert run.engine.storages <= {pixels.untyped_storage().data_ptr() for pixels in run.captioner.decoder.made}
+    assert submitted <= {pixels.untyped_storage().data_ptr() for pixels in made}
     assert captions(tmp_path / "out") == expected_captions(tmp_path / "in", [40], bad=(3,))

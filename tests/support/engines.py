@@ -1,11 +1,10 @@
 """Engines for tests: a fake one, and what keeps any of them full. Real ones are made by inputs/oracle.py."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
-from recap_fast.generate.engine import Statistics
 from recap_fast.generate.prepared import generate_all
 from recap_fast.records import Completion, Request
 
@@ -16,35 +15,42 @@ def caption_all(engine: Any, requests: Sequence[Request]) -> dict[int, Completio
 
 
 class FakeEngine:
-    """An `Engine` without weights: the caption's ids follow from the pixels, and its length too."""
+    """An `Engine` without weights: ids follow from the pixels, and a caption ends after as many steps as `length` says.
 
-    def __init__(self, num_slots: int = 4, longest: int = 9):
-        self._num_slots, self._longest = num_slots, longest
-        self._running: dict[int, tuple[Request, int]] = {}
-        self.steps = 0
-        self.statistics = Statistics()
+    `length` is asked with the request's running number: `float("inf")` never ends by itself, until `release` is called.
+    """
+
+    def __init__(self, num_slots: int = 4, length: Callable[[int], float] = lambda number: 1 + number * 7 % 5):
+        self._num_slots, self._length = num_slots, length
+        self._running: dict[int, list[Any]] = {}
+        self._released = False
+        self.submitted = 0
+        self.completed = 0
+        self.occupied: list[int] = []
 
     @property
     def free_slots(self) -> int:
         return self._num_slots - len(self._running)
 
+    def release(self) -> None:
+        self._released = True
+
     def submit(self, requests: Sequence[Request]) -> None:
-        if len(requests) > self.free_slots:
-            raise ValueError(f"{len(requests)} requests given, {self.free_slots} slots are free")
         for request in requests:
-            self._running[request.id] = (request, 1 + int(request.pixels.sum()) % self._longest)
+            assert self.free_slots
+            self._running[request.id] = [request, self._length(request.id)]
+            self.submitted += 1
 
     def step(self) -> list[Completion]:
-        self.steps += 1
+        self.occupied.append(len(self._running))
         done = []
-        for request, left in list(self._running.values()):
-            if left > 1:
-                self._running[request.id] = (request, left - 1)
-                continue
-            del self._running[request.id]
-            length = 1 + int(request.pixels.sum()) % self._longest
-            ids = np.full(length, 65 + int(request.pixels.sum()) % 26, np.int32)
-            done.append(Completion(request.id, ids, "stop", length + 1))
+        for id_, entry in list(self._running.items()):
+            entry[1] -= 1
+            if entry[1] <= 0 or (self._released and entry[1] == float("inf")):
+                del self._running[id_]
+                self.completed += 1
+                ids = entry[0].pixels.ravel()[:3].astype(np.int32) % 26 + 97
+                done.append(Completion(id_, ids, "stop", 4))
         return done
 
     def describe(self) -> str:

@@ -2,19 +2,20 @@
 
 import hashlib
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from support import shard_files
+from support.engines import FakeEngine
 from support.runs import BAD, read_rows
 
 from recap_fast.generate.engine import Engine
 from recap_fast.pipeline.counters import RunCounters
 from recap_fast.pipeline.pipeline import Pipeline
-from recap_fast.records import Completion, ImageBatch, ImageOutcome, Request, ShardReport
+from recap_fast.records import ImageBatch, ImageOutcome, Request, ShardReport
 from recap_fast.shards.expand import expand
 from recap_fast.shards.identity import identity
 from recap_fast.shards.reader import open_shard
@@ -56,53 +57,6 @@ class FakeCaptioner:
         return detokenize(rows)
 
 
-class RecordingEngine:
-    """Slots for requests that end after as many steps as `length` says; notes which shards were in it together.
-
-    `length` is asked with the request's running number: `float("inf")` never ends by itself, until `release` is called.
-    """
-
-    def __init__(self, num_slots: int = 4, length: Callable[[int], float] = lambda number: 1 + number * 7 % 5):
-        self._num_slots, self._length = num_slots, length
-        self._running: dict[int, list[Any]] = {}
-        self._released = False
-        self.submitted = 0
-        self.completed = 0
-        self.most_submitted = 0
-        self.occupied: list[int] = []
-
-    @property
-    def free_slots(self) -> int:
-        return self._num_slots - len(self._running)
-
-    def release(self) -> None:
-        self._released = True
-
-    def submit(self, requests: Sequence[Request]) -> None:
-        for request in requests:
-            assert self.free_slots
-            self._running[request.id] = [request, self._length(request.id)]
-            self.submitted += 1
-
-    def step(self) -> list[Completion]:
-        self.occupied.append(len(self._running))
-        done = []
-        for id_, entry in list(self._running.items()):
-            entry[1] -= 1
-            if entry[1] <= 0 or (self._released and entry[1] == float("inf")):
-                del self._running[id_]
-                self.completed += 1
-                ids = entry[0].pixels.ravel()[:3].astype(np.int32) % 26 + 97
-                done.append(Completion(id_, ids, "stop", 4))
-        return done
-
-    def describe(self) -> str:
-        return "recording"
-
-    def close(self) -> None:
-        self._running.clear()
-
-
 def detokenize(rows: Sequence[NDArray[np.int32]]) -> list[str]:
     """Ids as code points."""
     return ["".join(map(chr, row.tolist())) for row in rows]
@@ -128,7 +82,7 @@ class FakeRun:
         retry_failed: bool = False,
     ):
         shard_set = expand([f"{inputs}/*.tar"])
-        self.engine: Any = engine or RecordingEngine()
+        self.engine: Any = engine or FakeEngine()
         self.ledger = Ledger.open(OutputFolder(output), {"test": 1}, shard_set, identity, retry_failed=retry_failed)
         self.pending = [p.shard for p in self.ledger.pending()]
         self.counters = RunCounters(len(self.pending))
