@@ -102,7 +102,7 @@ def _show(made: "Plan", reporter: "Reporter") -> None:
 
     pending, total = made.pending(), len(made.shards)
     for shard, reason in ((p.shard, p.reason) for p in pending):
-        target = made.output.data(shard.name)
+        target = made.ledger.output.data(shard.name)
         reporter.event("plan", f"{describe(shard)} -> {target} ({reason})", shard=shard.name, reason=reason)
     text = f"{len(pending)} of {total} shards to do; nothing was written."
     reporter.event("dry_run", text, pending=len(pending), total=total)

@@ -34,7 +34,7 @@ def run(config: RunConfig, reporter: Reporter, *, drain_on_signals: bool = False
 
 def execute(plan: Plan, reporter: Reporter, *, drain_on_signals: bool = False) -> RunResult:
     """Does what was planned; see `run`."""
-    config, ledger = plan.config, plan.open_ledger()
+    config, ledger = plan.config, plan.ledger.open(overwrite=plan.config.overwrite)
     mine = plan.mine(ledger.shards)
     pending = ledger.pending(mine, redo_changed=config.redo_changed)
     announce(reporter, plan.captioner, pending, len(ledger.shards))
@@ -42,7 +42,7 @@ def execute(plan: Plan, reporter: Reporter, *, drain_on_signals: bool = False) -
     if pending:
         _start(plan.captioner, ledger, reporter)
         pipeline = _make_pipeline(plan, ledger, counters)
-        describe(plan.output, plan.captioner)
+        describe(ledger.output, plan.captioner)
         drain = draining(lambda: pipeline.drain(config.drain_seconds), reporter) if drain_on_signals else nullcontext()
         with reporter.progress(counters), drain:
             reports = pipeline.run([p.shard for p in pending])
@@ -57,13 +57,8 @@ def execute(plan: Plan, reporter: Reporter, *, drain_on_signals: bool = False) -
         outcome = ExitCode.DRAINED
     else:
         outcome = conclude(ledger, mine, reports, reporter, config)
-    return RunResult(
-        outcome=outcome,
-        output=config.output,
-        reports=tuple(reports),
-        snapshot=snapshot,
-        statistics=plan.captioner.statistics,
-    )
+    done = plan.captioner.statistics
+    return RunResult(outcome=outcome, output=config.output, reports=tuple(reports), snapshot=snapshot, statistics=done)
 
 
 def _start(captioner: Captioner, ledger: Ledger, reporter: Reporter) -> None:

@@ -1,16 +1,14 @@
 """From what was asked to what will be done: checks everything that can be checked, loads nothing, writes nothing."""
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 from recap_fast.captioner.captioner import Captioner
 from recap_fast.errors import ConfigError
-from recap_fast.launch.config import RunConfig
-from recap_fast.launch.fingerprint import fingerprint
+from recap_fast.launch.config import RunConfig, fingerprint
 from recap_fast.records import Columns, Shard
-from recap_fast.shard_set import ShardSet
 from recap_fast.shards.expand import expand
 from recap_fast.shards.identity import identity
 from recap_fast.shards.partition import resolve_part
@@ -26,23 +24,17 @@ class Plan:
     config: RunConfig
     captioner: Captioner
     """Its weights are not loaded."""
-    fingerprint: Mapping[str, str | int | bool | None]
-    """All that decides what the rows of the run say, by name."""
-    shard_set: ShardSet
+    ledger: Ledger
+    """Not opened: nothing is written for it."""
     part: tuple[int, int]
     """This process's part and the number of parts."""
     found: Ledger | None
     """What earlier runs have left in the output folder; None where there is nothing, or it will be overwritten."""
 
     @property
-    def output(self) -> OutputFolder:
-        """Where the captions go."""
-        return OutputFolder(self.config.output)
-
-    @property
     def shards(self) -> tuple[Shard, ...]:
         """All shards of the run, also those of other processes, named as in the output folder as it is now."""
-        return self.shard_set.shards if self.found is None else self.found.shards
+        return (self.found or self.ledger).shards
 
     def mine(self, shards: tuple[Shard, ...]) -> list[Shard]:
         """Those of some shards that are this process's."""
@@ -56,21 +48,9 @@ class Plan:
             return [Pending(shard, "new") for shard in mine]
         return self.found.pending(mine, redo_changed=self.config.redo_changed)
 
-    def open_ledger(self) -> Ledger:
-        """Makes the output folder or goes on in it. Raises ConfigError where it is not for this run."""
-        config = self.config
-        return Ledger.open(
-            self.output,
-            self.fingerprint,
-            self.shard_set,
-            identity,
-            retry_failed=config.retry_failed,
-            overwrite=config.overwrite,
-        )
-
     def open_shard(self, shard: Shard, should_stop: Callable[[], bool]) -> AbstractContextManager[ShardReader]:
         """Opens an input; see `shards.reader.open_shard`."""
-        return open_shard(shard, self.shard_set.columns, should_stop)
+        return open_shard(shard, self.ledger.shard_set.columns, should_stop)
 
     def close(self) -> None:
         """Frees the decoder, and the engine where it was opened."""
@@ -89,13 +69,9 @@ def plan(config: RunConfig) -> Plan:
     try:
         shard_set = expand(config.shards, Columns(image=config.image_column, caption=config.caption_column))
         marks = fingerprint(config, captioner.prepared.spec, captioner.decoder.name)
-        found = None
-        if not config.overwrite:
-            output = OutputFolder(config.output)
-            found = Ledger.find(output, marks, shard_set, identity, retry_failed=config.retry_failed)
+        ledger = Ledger(OutputFolder(config.output), marks, shard_set, identity, config.retry_failed)
+        found = None if config.overwrite else ledger.find()
     except BaseException:
         captioner.close()
         raise
-    return Plan(
-        config=config, captioner=captioner, fingerprint=marks, shard_set=shard_set, part=(index, num), found=found
-    )
+    return Plan(config=config, captioner=captioner, ledger=ledger, part=(index, num), found=found)

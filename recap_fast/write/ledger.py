@@ -55,49 +55,37 @@ class Ledger:
     """What is done in an output folder, and what is not."""
 
     output: OutputFolder
-    shards: tuple[Shard, ...]
-    """This run's, as the folder names them."""
+    fingerprint: Mapping[str, Any]
+    """All that decides what the rows of the run say; anything that json can hold."""
+    shard_set: ShardSet
+    """The run's shards, as the folder names them once it is opened or found."""
     version_of: Callable[[Shard], Identity]
     """Which version of an input there is now. Raises ShardError where there is none."""
     retry_failed: bool = False
     """Whether rows with an error count as not done."""
 
-    @classmethod
-    def open(
-        cls,
-        output: OutputFolder,
-        fingerprint: Mapping[str, Any],
-        shard_set: ShardSet,
-        version_of: Callable[[Shard], Identity],
-        *,
-        retry_failed: bool = False,
-        overwrite: bool = False,
-    ) -> "Ledger":
-        """Makes the folder or goes on in it; `fingerprint` is anything that json can hold.
+    @property
+    def shards(self) -> tuple[Shard, ...]:
+        """All of the run."""
+        return self.shard_set.shards
 
-        `overwrite` removes what earlier runs wrote: never to be given to one of several processes.
-        Raises ConfigError for a folder of another fingerprint or with other files, and for inputs from elsewhere.
+    def open(self, *, overwrite: bool = False) -> "Ledger":
+        """Makes the folder or goes on in it.
+
+        `overwrite` removes what earlier runs wrote: never to be given to one of several processes. Raises ConfigError
+        for a folder of another fingerprint or with other files, and for inputs from elsewhere.
         """
-        shard_set = merge_run_file(output, fingerprint, shard_set, overwrite=overwrite)
-        remove_leftovers(output.root)
-        return cls(output, shard_set.shards, version_of, retry_failed)
+        shard_set = merge_run_file(self.output, self.fingerprint, self.shard_set, overwrite=overwrite)
+        remove_leftovers(self.output.root)
+        return replace(self, shard_set=shard_set)
 
-    @classmethod
-    def find(
-        cls,
-        output: OutputFolder,
-        fingerprint: Mapping[str, Any],
-        shard_set: ShardSet,
-        version_of: Callable[[Shard], Identity],
-        *,
-        retry_failed: bool = False,
-    ) -> "Ledger | None":
+    def find(self) -> "Ledger | None":
         """As `open`, of a folder that a run has made and that stays as it is; None where there is none."""
-        run = read_run_file(output)
+        run = read_run_file(self.output)
         if run is None:
             return None
-        refuse_other_fingerprint(output, run.fingerprint, fingerprint)
-        return cls(output, shard_set.below(run.root).shards, version_of, retry_failed)
+        refuse_other_fingerprint(self.output, run.fingerprint, self.fingerprint)
+        return replace(self, shard_set=self.shard_set.below(run.root))
 
     def forget_unused(self) -> None:
         """Takes the run file back where nothing was made yet: a run that could not begin is not to bind the next."""

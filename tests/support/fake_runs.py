@@ -83,7 +83,7 @@ class FakeRun:
     ):
         shard_set = expand([f"{inputs}/*.tar"])
         self.engine: Any = engine or FakeEngine()
-        self.ledger = Ledger.open(OutputFolder(output), {"test": 1}, shard_set, identity, retry_failed=retry_failed)
+        self.ledger = Ledger(OutputFolder(output), {"test": 1}, shard_set, identity, retry_failed=retry_failed).open()
         self.pending = [p.shard for p in self.ledger.pending()]
         self.counters = RunCounters(len(self.pending))
         self.captioner: Any = FakeCaptioner(self.engine)

@@ -13,10 +13,10 @@ from support.tensorrt_fake.strict import Fake, Faults
 
 from inputs.oracle import Pair, make_pair
 from recap_fast.build.engine_directory import build_engine
+from recap_fast.generate.device import Hardware
 from recap_fast.generate.engine import Engine, EngineOptions
 from recap_fast.generate.prepared import PreparedEngine
 from recap_fast.generate.tensorrt_backend import compatibility
-from recap_fast.generate.vision.precision import Hardware
 
 IMPORTERS = ("recap_fast.build.tensorrt_compile", "recap_fast.generate.tensorrt_backend.executor")
 """Our modules that import TensorRT-LLM as they load."""

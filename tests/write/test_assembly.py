@@ -23,7 +23,7 @@ class Job:
     def __init__(self, folder: Path):
         self.output = OutputFolder(folder)
         self.shards = tuple(Shard(name, f"/in/{name}.tar", "tar") for name in ("a", "b"))
-        self.ledger = Ledger.open(self.output, {}, ShardSet("/in", self.shards), lambda _: VERSION)
+        self.ledger = Ledger(self.output, {}, ShardSet("/in", self.shards), lambda _: VERSION).open()
         self.released: list[int] = []
         self.on_report = Mock()
         self.assembly = Assembly(self.ledger, detokenize, self.released.append, self.on_report)

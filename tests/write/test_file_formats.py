@@ -142,7 +142,7 @@ def test_a_record_that_cannot_be_read_is_none_with_a_warning(tmp_path, caplog, c
 
 def test_the_run_goes_on_and_its_file_is_written_as_it_was(output, inputs):
     before = output.run_file.read_bytes()
-    ledger = Ledger.open(output, FINGERPRINT, expand([str(inputs)]), identity)
+    ledger = Ledger(output, FINGERPRINT, expand([str(inputs)]), identity).open()
     assert [(pending.shard.name, pending.reason) for pending in ledger.pending()] == [("a/00001", "failed")]
     shard = ledger.shards[1]
     state = ledger.state(shard, identity(shard))
@@ -150,7 +150,7 @@ def test_the_run_goes_on_and_its_file_is_written_as_it_was(output, inputs):
     assert state.done.tolist() == [0, 1, 2]
     assert output.run_file.read_bytes() == before
     again = OutputFolder(output.root.parent / "again")
-    Ledger.open(again, FINGERPRINT, expand([str(inputs)]), identity)
+    Ledger(again, FINGERPRINT, expand([str(inputs)]), identity).open()
     assert again.run_file.read_bytes() == before
 
 

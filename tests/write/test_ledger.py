@@ -35,7 +35,7 @@ def output(tmp_path):
 
 
 def open_ledger(output, inputs, **options):
-    return Ledger.open(OutputFolder(output), MARKS, expand([str(inputs)]), identity, **options)
+    return Ledger(OutputFolder(output), MARKS, expand([str(inputs)]), identity, **options).open()
 
 
 @pytest.fixture

@@ -11,8 +11,8 @@ from support.fake_runs import detokenize
 from support.finished_rows import finished
 
 from recap_fast.write.captions import make_batch
-from recap_fast.write.merge import merge_rows
 from recap_fast.write.schema import SCHEMA
+from recap_fast.write.shard_writer import merge_rows
 
 
 def batch(indices, tag):

@@ -28,7 +28,7 @@ def shard_set(tmp_path):
 @pytest.fixture
 def output(tmp_path, shard_set):
     """A finished run of three shards; row 2 of each has failed."""
-    ledger = Ledger.open(OutputFolder(tmp_path / "out"), {"engine": "tiny"}, shard_set, identity)
+    ledger = Ledger(OutputFolder(tmp_path / "out"), {"engine": "tiny"}, shard_set, identity).open()
     for shard in ledger.shards:
         finish(ledger, shard, failed=[2])
     return tmp_path / "out"
@@ -182,7 +182,7 @@ def test_the_remedy_of_changed_bytes_and_doubled_rows_is_named_and_helps(output,
     for sentence in found:
         name = sentence.split()[0]
         assert sentence.endswith(f"; delete data/{name}.parquet and manifests/{name}.json, then run again")
-    ledger = Ledger.open(OutputFolder(output), {"engine": "tiny"}, shard_set, identity)
+    ledger = Ledger(OutputFolder(output), {"engine": "tiny"}, shard_set, identity).open()
     assert ledger.pending() == []
     for name in ("1", "2"):
         (output / "data" / f"{name}.parquet").unlink()
@@ -200,7 +200,7 @@ def test_what_another_run_redoes_by_itself_has_no_other_remedy(output, shard_set
         "1 has no done-record: it is not finished",
         "2 is recorded as failed: is no tar",
     ]
-    assert len(Ledger.open(OutputFolder(output), {"engine": "tiny"}, shard_set, identity).pending()) == 3
+    assert len(Ledger(OutputFolder(output), {"engine": "tiny"}, shard_set, identity).open().pending()) == 3
 
 
 def test_rows_that_the_unchanged_input_does_not_have(output, shard_set):
