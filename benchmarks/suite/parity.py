@@ -13,9 +13,8 @@ import numpy as np
 import torch
 
 from inputs import oracle
-from recap_fast.generate.device import resolve_device
+from recap_fast.generate.device import find_hardware, resolve_device
 from recap_fast.generate.prepared import generate_all
-from recap_fast.generate.vision.precision import find_hardware
 from recap_fast.records import Request
 from suite.demo import DemoEngine, draw
 from suite.setting import Findings, Setting

@@ -11,11 +11,11 @@ from recap_fast.build.checkpoint import Checkpoint
 from recap_fast.build.preprocessing import read_preprocess
 from recap_fast.build.recipe import AUTO, Recipe
 from recap_fast.errors import ConfigError
+from recap_fast.generate.device import PRECISIONS, check_precision, find_hardware
 from recap_fast.generate.json_file import read_json
 from recap_fast.generate.prompt import PromptEncoder, Template, find_template
 from recap_fast.generate.spec import EngineSpec, Limits, Precision, PromptSpec
 from recap_fast.generate.tokenizer import Tokenizer, special_ids
-from recap_fast.generate.vision.precision import PRECISIONS, check_precision, find_hardware
 
 logger = logging.getLogger(__name__)
 

@@ -7,7 +7,7 @@ with recap_fast.Captioner.open("engine") as captioner:
 
 import itertools
 import threading
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self, Unpack
@@ -122,12 +122,7 @@ class Captioner:
         return (row for rows in stream.run(_numbered(images, fields)) for row in self._captions(rows))
 
     def request(
-        self,
-        pixels: Pixels,
-        fields: Fields,
-        *,
-        noise_key: int = 0,
-        max_new_tokens: int | None = None,
+        self, pixels: Pixels, fields: Fields, *, noise_key: int = 0, max_new_tokens: int | None = None
     ) -> tuple[Request, str | None]:
         """What the engine is asked for an image's pixels, uint8 [3, size, size], and a warning where a field was cut.
 
@@ -204,7 +199,7 @@ def _gpu_for_decoding(config: CaptionConfig) -> int | None:
 
 def _numbered(
     images: Iterable[ImageInput], fields: Iterable[Fields] | None
-) -> Iterator[tuple[int, ImageInput, Fields]]:
+) -> Generator[tuple[int, ImageInput, Fields]]:
     """Images with their numbers and fields. Raises TypeError and ValueError for what a caller got wrong."""
     if fields is None:
         yield from ((index, check_image(image), {}) for index, image in enumerate(images))

@@ -5,7 +5,7 @@ whom it belongs, whoever asked for the step.
 """
 
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
 from typing import Generic, TypeVar
@@ -73,7 +73,7 @@ class Stream(Generic[T]):
         self._preparing: deque[tuple[Future[None], Future[list[tuple[Row, Request | None]]]]] = deque()
         """Batches that are being read, and then prepared."""
         self._size, self._window = FIRST_BATCH, 4 * engine.num_slots + READ_BATCH
-        self._has_ended = self._has_failed = False
+        self._has_ended = False
         self._error: BaseException | None = None
         """What the images' iterator failed with: it is raised behind the rows of those before."""
         self._waiting: deque[Request] = deque()
@@ -81,7 +81,7 @@ class Stream(Generic[T]):
         """Rows that are not given out yet, in order, with the id of the request that they wait for."""
         self._done: dict[int, Completion] = {}
 
-    def run(self, images: Iterator[T]) -> Iterator[list[Row]]:
+    def run(self, images: Generator[T]) -> Iterator[list[Row]]:
         """Yields finished rows, some at a time, in order. `images` are read in another thread, a little ahead."""
         pool = ThreadPoolExecutor(1, "recap-prepare")
         try:
@@ -99,7 +99,7 @@ class Stream(Generic[T]):
         finally:
             pool.shutdown(wait=False, cancel_futures=True)  # the iterator may be waiting for long
 
-    def _read_ahead(self, pool: ThreadPoolExecutor, images: Iterator[T]) -> None:
+    def _read_ahead(self, pool: ThreadPoolExecutor, images: Generator[T]) -> None:
         while (
             not self._has_ended
             and len(self._preparing) < READ_AHEAD
@@ -111,14 +111,10 @@ class Stream(Generic[T]):
             self._preparing.append((reading, pool.submit(lambda batch: self._prepare(batch) if batch else [], batch)))
             self._size = min(2 * self._size, READ_BATCH)
 
-    def _read(self, images: Iterator[T], size: int, batch: list[T]) -> None:
-        """Fills a batch, as far as the images go."""
-        if self._has_ended or self._has_failed:
-            return
-        self._has_failed = True
+    def _read(self, images: Generator[T], size: int, batch: list[T]) -> None:
+        """Fills a batch, as far as the images go: a generator that has ended or failed gives no more."""
         for image in islice(images, size):
             batch.append(image)  # noqa: PERF402 - those before an error stay
-        self._has_failed = False
         self._has_ended = len(batch) < size
 
     def _collect(self) -> None:

@@ -40,8 +40,8 @@ def tune(engine: Path, device: str) -> None:
 @click.option("--json", "json_file", type=options.FILE, help="Write the figures here.")
 def bench(**given: Any) -> None:
     """Measures each stage alone and all of them end to end: images/s, tokens/s, memory, and which stage limits."""
+    from recap_fast.bench.bench import STAGES, BenchConfig
     from recap_fast.bench.bench import bench as measure
-    from recap_fast.bench.config import STAGES, BenchConfig
 
     json_file, stage = given.pop("json_file"), given.pop("stage")
     given["image_size"] = _image_size(given["image_size"])

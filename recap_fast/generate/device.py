@@ -1,12 +1,28 @@
-"""Which device an engine runs on, by the name that `--device` gave."""
+"""Which device an engine runs on, by the name that `--device` gave, and which precisions it has.
+
+What a device has is plain data, so that it can be tested for GPUs that are not here. Every device has float32 and
+float16. A CPU computes in all precisions; where it lacks the instructions it is slow.
+"""
 
 import math
+import platform
+from dataclasses import dataclass
+from typing import get_args
 
 import torch
 
 from recap_fast.cpus import usable_cpus
 from recap_fast.errors import ConfigError
+from recap_fast.generate.spec import KVPrecision, Precision
 from recap_fast.machine import cpu_model
+
+MIN_CAPABILITY: dict[Precision, tuple[int, int]] = {
+    "bfloat16": (8, 0),  # matrix units of Ampere
+    "int8": (8, 0),  # `torch._int_mm` has been there since Turing (7.5), but what is not in 8 bits is bfloat16
+    "fp8": (8, 9),  # matrix units of Ada and Hopper
+}
+"""Of a GPU, for what not all have."""
+PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 
 
 def resolve_device(name: str) -> torch.device:
@@ -49,3 +65,64 @@ def device_name(device: torch.device) -> str:
 def num_cpu_threads() -> int:
     """What an engine on the CPU may use: torch's threads, but no more than there are processors for them."""
     return min(torch.get_num_threads(), math.ceil(usable_cpus()))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Hardware:
+    """What matters here of a device."""
+
+    device: torch.device
+    name: str
+    capability: tuple[int, int] | None
+    """CUDA's compute capability; None for a CPU."""
+    slow: frozenset[Precision] = frozenset()
+    """What a CPU has no instructions for."""
+
+    @property
+    def sm(self) -> str:
+        """The compute capability in words, such as '9.0'."""
+        return ".".join(map(str, self.capability or ()))
+
+    def precisions(self) -> tuple[Precision, ...]:
+        if self.capability is None:
+            return PRECISIONS
+        return tuple(p for p in PRECISIONS if self.capability >= MIN_CAPABILITY.get(p, (0, 0)))
+
+
+def find_hardware(device: torch.device) -> Hardware:
+    if device.type == "cuda":
+        name, capability = torch.cuda.get_device_name(device), torch.cuda.get_device_capability(device)
+        return Hardware(device=device, name=name, capability=capability)
+    slow: set[Precision] = {"fp8"}
+    if platform.machine() in ("x86_64", "AMD64"):
+        has_amx = torch.cpu._is_amx_tile_supported()
+        fast = {
+            "bfloat16": has_amx or torch.cpu._is_avx512_bf16_supported(),
+            "float16": torch.ops.mkldnn._is_mkldnn_fp16_supported(),
+            "int8": has_amx or torch.cpu._is_vnni_supported(),
+        }
+        slow |= {precision for precision in PRECISIONS if not fast.get(precision, True)}
+    return Hardware(device=device, name="this CPU", capability=None, slow=frozenset(slow))
+
+
+def check_precision(precision: Precision, hardware: Hardware, kv_precision: KVPrecision = "auto") -> str | None:
+    """Returns a note for people where the device has the precisions of an engine, but is slow in them; else None.
+
+    Raises ConfigError for one that it lacks, with those that it has.
+    """
+    if hardware.capability is None:
+        if precision not in hardware.slow:
+            return None
+        if precision == "fp8":
+            return "fp8 is emulated in float32 on a CPU; take int8 there."
+        return f"{hardware.name} has no instructions for {precision}; take float32 here."
+    has = hardware.precisions()
+    for key, wanted in (("precision", precision), ("kv_precision", kv_precision)):
+        if wanted != "auto" and wanted not in has:
+            needed = ".".join(map(str, MIN_CAPABILITY[wanted]))
+            others = ", ".join(has) if key == "precision" else "auto"
+            raise ConfigError(
+                f"{key} {wanted} needs compute capability {needed}, and {hardware.name} has {hardware.sm}: build the "
+                f"engine with another {key}. It takes {others}."
+            )
+    return None

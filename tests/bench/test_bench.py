@@ -5,8 +5,7 @@ from click.testing import CliRunner
 
 from inputs import oracle
 from recap_fast.bench import roofline
-from recap_fast.bench.bench import bench
-from recap_fast.bench.config import STAGES, BenchConfig
+from recap_fast.bench.bench import STAGES, BenchConfig, bench
 from recap_fast.bench.synthetic import write_tars
 from recap_fast.cli.main import cli
 from recap_fast.errors import ConfigError, RecapError

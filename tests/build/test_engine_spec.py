@@ -11,9 +11,9 @@ from inputs import checkpoints, vocabularies
 from recap_fast.build import engine_spec
 from recap_fast.build.engine_directory import build_engine
 from recap_fast.errors import ConfigError
+from recap_fast.generate.device import Hardware
 from recap_fast.generate.spec import EngineSpec, Sizes
 from recap_fast.generate.tokenizer import load_tokenizer
-from recap_fast.generate.vision.precision import Hardware
 
 
 def recipe(folder: Path, text: str) -> Path:

@@ -7,8 +7,7 @@ from recap_fast.defaults import MAX_IMAGE_PIXELS
 from recap_fast.errors import ConfigError
 from recap_fast.generate.engine import EngineOptions, Sampling
 from recap_fast.generate.spec import EngineSpec, Limits, PromptSpec
-from recap_fast.launch.config import RunConfig
-from recap_fast.launch.fingerprint import fingerprint
+from recap_fast.launch.config import RunConfig, fingerprint
 from recap_fast.machine import list_versions
 from recap_fast.records import Preprocess
 

@@ -19,8 +19,8 @@ from typing import Any
 import torch
 
 from recap_fast.errors import ConfigError, EngineError
+from recap_fast.generate.device import Hardware, find_hardware
 from recap_fast.generate.json_file import read_json
-from recap_fast.generate.vision.precision import Hardware, find_hardware
 
 logger = logging.getLogger(__name__)
 

@@ -16,13 +16,13 @@ import torch
 from torch import Tensor
 
 from recap_fast.errors import ConfigError, EngineError
+from recap_fast.generate.device import check_precision
 from recap_fast.generate.engine import EngineOptions, Statistics, check_request
 from recap_fast.generate.prompt import PromptEncoder
 from recap_fast.generate.spec import WEIGHTS_FILE, EngineSpec
 from recap_fast.generate.tensorrt_backend import compatibility
 from recap_fast.generate.tensorrt_backend.compatibility import MODEL_FOLDER, Manifest
 from recap_fast.generate.tensorrt_backend.session import Answer, Answers, Prompt, complete, request_seed
-from recap_fast.generate.vision.precision import check_precision
 from recap_fast.generate.vision.tower import load_tower
 from recap_fast.records import Completion, Request
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 from recap_fast.errors import ConfigError
-from recap_fast.generate.device import device_name, num_cpu_threads, resolve_device
+from recap_fast.generate.device import check_precision, device_name, find_hardware, num_cpu_threads, resolve_device
 from recap_fast.generate.engine import EngineOptions
 from recap_fast.generate.prompt import PromptEncoder
 from recap_fast.generate.spec import WEIGHTS_FILE, EngineSpec, Sizes, SlotShape
@@ -18,7 +18,6 @@ from recap_fast.generate.torch_backend.runner import EagerRunner, Runner
 from recap_fast.generate.torch_backend.sizes import choose_sizes, read_tuning
 from recap_fast.generate.torch_backend.step import Step
 from recap_fast.generate.vision.loading import load_weights, model_dtype
-from recap_fast.generate.vision.precision import check_precision, find_hardware
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

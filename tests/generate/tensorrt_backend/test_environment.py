@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from recap_fast.errors import ConfigError
+from recap_fast.generate.device import Hardware
 from recap_fast.generate.tensorrt_backend import compatibility
 from recap_fast.generate.tensorrt_backend.compatibility import (
     BuiltLimits,
@@ -14,7 +15,6 @@ from recap_fast.generate.tensorrt_backend.compatibility import (
     check_version,
     find_gpu,
 )
-from recap_fast.generate.vision.precision import Hardware
 
 MANIFEST = Manifest(
     versions={"tensorrt_llm": "1.2.1"},

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from recap_fast.errors import ConfigError
-from recap_fast.generate.vision.precision import PRECISIONS, Hardware, check_precision, find_hardware
+from recap_fast.generate.device import PRECISIONS, Hardware, check_precision, find_hardware
 
 
 def card(name: str, major: int, minor: int) -> Hardware:
