@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from inputs import shapes
+from recap_fast.generate.layout import plan_text
 from recap_fast.generate.ops import Rows, plain
 from recap_fast.generate.spec import RopeSpec, TextSpec
 from recap_fast.generate.torch_backend.llama import KVCache, Llama, rope_table
@@ -90,7 +91,7 @@ def test_what_is_not_a_number_is_not_within() -> None:
 def test_three_layers_still_show_a_mistake_in_the_first(width: int) -> None:
     """Also where the stream is one number wide, whose norm loses nearly all of what reaches it."""
     spec: TextSpec = dataclasses.replace(shapes.llava_llama3_8b().text, **SMALL, hidden_size=width)
-    weights = random_weights(spec)
+    weights = exact_model.random_weights(plan_text(spec), 1)
     x, rows = random(7, width), Rows(torch.arange(7), torch.arange(7) * 5)
     cache = KVCache(spec, 7, 40, torch.float32, CPU)
     logits, _ = exact_model.decode(spec, weights, exact(x), random(*cache.data.shape, seed=2), None, rows)
@@ -121,15 +122,3 @@ SMALL = {
     "max_positions": 128,
     "tied_head": False,
 }
-
-
-def random_weights(spec: TextSpec) -> dict[str, Tensor]:
-    """Matrices that keep the variance of what passes through them; norms near 1."""
-    width, heads, inner = spec.hidden_size, spec.num_heads * spec.head_dim, spec.intermediate_size
-    shapes: dict[str, tuple[int, ...]] = dict.fromkeys(["embed", "head"], (spec.vocab_size, width)) | {"norm": (width,)}
-    for i in range(spec.num_layers):
-        layer = {"norm1": (width,), "qkv": (2 * heads, width), "out": (width, heads), "norm2": (width,)}
-        layer |= {"gate_up": (2 * inner, width), "down": (width, inner)}
-        shapes |= {f"layers.{i}.{name}": shape for name, shape in layer.items()}
-    noise = {f"text.{name}.weight": random(*shape, seed=i) for i, (name, shape) in enumerate(shapes.items())}
-    return {name: x / x.shape[1] ** 0.5 if x.ndim == 2 else 1 + 0.1 * x for name, x in noise.items()}

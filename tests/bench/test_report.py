@@ -1,7 +1,7 @@
 import dataclasses
 import json
 
-from recap_fast.bench.report import Measurement, Report, provenance
+from recap_fast.bench.report import Measurement, Report
 from recap_fast.bench.roofline import Figures, Rates
 
 READ = Measurement(stage="read", images=100, tokens=0, seconds=(0.1, 0.4, 0.2), peak_memory={"rss": 10**9})
@@ -44,7 +44,3 @@ def test_the_engine_has_lines_of_its_own():
     assert " ".join(line.split()) == "generate 62.5% - 1.50 s 0.25 s weights 2.0, prefix 0.5"
     assert lines[-2] == "rates     2.00 TFLOP/s int8, 1.00 TFLOP/s float32; copy 40 GB/s"
     assert json.loads(report.as_json([]))["measurements"][1]["figures"]["share"] == 0.625
-
-
-def test_provenance_is_plain_json():
-    assert json.loads(json.dumps(provenance(["a", "b"])))["command"] == ["a", "b"]

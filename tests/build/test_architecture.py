@@ -3,7 +3,7 @@ import json
 import pytest
 
 from inputs import checkpoints
-from inputs.shapes import SHAPES
+from inputs.shapes import SHAPES, clip_fields, llama_fields
 from recap_fast.build.architecture import Architecture, read_architecture
 from recap_fast.errors import ConfigError
 from recap_fast.generate.spec import RopeSpec, TextSpec, VisionSpec
@@ -95,17 +95,12 @@ def test_defaults_are_those_of_transformers(tmp_path):
     bare = read(tmp_path, {"model_type": "llava", "text_config": {}, "vision_config": {}})
     from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig
 
-    text, vision = LlamaConfig(), CLIPVisionConfig()
-    assert bare.text.hidden_size == text.hidden_size
-    assert bare.text.intermediate_size == text.intermediate_size
-    assert bare.text.max_positions == text.max_position_embeddings
-    assert bare.text.norm_eps == text.rms_norm_eps
-    assert bare.text.vocab_size == text.vocab_size
-    assert (bare.text.num_layers, bare.text.num_heads) == (text.num_hidden_layers, text.num_attention_heads)
-    assert (bare.vision.hidden_size, bare.vision.intermediate_size) == (vision.hidden_size, vision.intermediate_size)
-    assert (bare.vision.image_size, bare.vision.patch_size) == (vision.image_size, vision.patch_size)
-    assert (bare.num_vision_layers, bare.vision.num_heads) == (vision.num_hidden_layers, vision.num_attention_heads)
-    assert (bare.vision.activation, bare.vision.norm_eps) == (vision.hidden_act, vision.layer_norm_eps)
+    text, vision = llama_fields(bare.text), clip_fields(bare.vision)
+    del text["rope_theta"], vision["projection_dim"]  # under another name, and read by nobody
+    assert text == {name: getattr(LlamaConfig(), name) for name in text}
+    assert vision == {name: getattr(CLIPVisionConfig(), name) for name in vision}
+    assert bare.text.rope == RopeSpec(theta=10000.0)
+    assert (bare.vision.activation, bare.vision.norm_eps) == ("quick_gelu", CLIPVisionConfig().layer_norm_eps)
     without = read(tmp_path, {"model_type": "llava"})
     assert without.vision == CLIP_L
     assert without.num_vision_layers == LlavaConfig().vision_config.num_hidden_layers

@@ -1,6 +1,5 @@
 import dataclasses
 import hashlib
-import json
 import os
 import subprocess
 import sys
@@ -76,16 +75,6 @@ def test_engine_json_says_all(tmp_path, checkpoint):
     assert spec.prompt.template == "llama3"
     assert spec.stop_ids == (tokenizer.special.get("<|end_of_text|>"), tokenizer.special.get("<|eot_id|>"))
     assert spec.vision.num_layers == SHAPES["tiny"].vision.num_layers
-
-
-def test_engines_of_before_there_were_cards_and_kv_precisions_still_load(tmp_path, checkpoint):
-    spec = build_engine("llava", checkpoint, tmp_path / "engine")
-    file = tmp_path / "engine/engine.json"
-    content = json.loads(file.read_text())
-    del content["cards"], content["kv_precision"]
-    file.write_text(json.dumps(content))
-    assert EngineSpec.load(tmp_path / "engine") == spec
-    assert (spec.kv_precision, spec.cards) == ("auto", {})
 
 
 def test_original_llava_takes_its_tokenizer_from_elsewhere(tmp_path):

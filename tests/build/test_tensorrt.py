@@ -56,16 +56,6 @@ def test_vision_and_projector_are_those_of_the_torch_engine(fake, pair, build):
     assert all(torch.equal(tensor, theirs[name]) for name, tensor in ours.items())
 
 
-@pytest.mark.parametrize("layout", checkpoints.LAYOUTS)
-def test_every_layout_makes_the_same_captions(layout, fake, pair, build, open_engine, tmp_path):
-    checkpoints.make_checkpoint(tmp_path / "checkpoint", layout)
-    requests = random_requests(pair, 3)
-    done = caption_all(open_engine(build(checkpoint=tmp_path / "checkpoint")), requests)
-    reference = pair.open()
-    truth = caption_all(reference, requests)
-    assert all(done[i].token_ids.tolist() == truth[i].token_ids.tolist() for i in truth)
-
-
 @pytest.mark.parametrize("field", ["max_prompt_embedding_table_size", "max_batch_size", "gemm_plugin"])
 def test_a_value_that_is_dropped_is_noticed(field, library, build, tmp_path):
     library(drop=(field,))

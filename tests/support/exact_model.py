@@ -1,15 +1,25 @@
 """Decoder and vision tower in float64, a line a formula, with what float32 may lose on the way; see tolerance.py."""
 
+from collections.abc import Iterable
+
 import torch
 from support import tolerance
 from support.tolerance import Inexact, exact
 from torch import Tensor
 from torch.nn import functional as F
 
+from recap_fast.generate.layout import FusedTensor
 from recap_fast.generate.ops import Rows
 from recap_fast.generate.spec import TextSpec, VisionSpec
 from recap_fast.generate.torch_backend.llama import Prefill, list_rows, rope_table
 from recap_fast.records import Preprocess
+
+
+def random_weights(plan: Iterable[FusedTensor], seed: int) -> dict[str, Tensor]:
+    """Matrices that keep the variance of what passes through them; all else near 1."""
+    generator = torch.Generator().manual_seed(seed)
+    noise = {tensor.name: torch.randn(tensor.shape, generator=generator) for tensor in plan}
+    return {name: x / x.shape[1] ** 0.5 if x.ndim == 2 else 1 + 0.1 * x for name, x in noise.items()}
 
 
 def decode(

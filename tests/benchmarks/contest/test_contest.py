@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import os
 import sys
 from pathlib import Path
 
@@ -10,7 +9,7 @@ import pytest
 from support.guard import wait_until
 
 from contest import command
-from contest.contest import Contest, MismatchError, check, cut
+from contest.contest import Contest, MismatchError, cut
 from contest.contestants import Candidate, ContestantError, Process, check_installed
 from contest.kinds import KINDS, Kind
 from contest.peers.protocol import Job
@@ -90,21 +89,22 @@ def test_a_setting_that_fails_is_passed_over_while_another_works(start, capfd):
     assert found.entries["fake"].candidate == peers[2]
     assert "no such weights" in capfd.readouterr().err
     broken = [Candidate("fake", "float32", {"fault": "cannot open", "n": n}) for n in range(2)]
-    with pytest.raises(ContestantError, match="no such weights"):
+    with pytest.raises(ContestantError, match=r"fake float32 .*ValueError: no such weights"):
         Contest(start, LENGTHS, OURS).compare("test", {**candidates, "fake": broken}, repeat=1)
 
 
 @pytest.mark.parametrize(
-    ("fault", "message"),
+    ("fault", "precision", "message"),
     [
-        ("length", "image 1: 6 tokens, 7 were asked for"),
-        ("token", "image 1: token 6 is 107, in the first captions it is 106"),
-        ("image", "returned 2 captions for 3 images"),
+        ("length", "float32", "image 1: 6 tokens, 7 were asked for"),
+        ("length", "bfloat16", "image 1: 6 tokens, 7 were asked for"),
+        ("token", "float32", "image 1: token 6 is 107, in the first captions it is 106"),
+        ("image", "float32", "returned 2 captions for 3 images"),
     ],
 )
-def test_wrong_output_fails(start, fault, message):
-    with pytest.raises(MismatchError, match=f"^fake float32 .*{message}"):
-        compare(start, fault)
+def test_wrong_output_fails(start, fault, precision, message):
+    with pytest.raises(MismatchError, match=f"^fake {precision} .*{message}"):
+        compare(start, fault, precision)
 
 
 def test_captions_as_long_as_ours_end_behind_the_first_stop_token(start):
@@ -118,33 +118,10 @@ def test_a_caption_without_a_stop_token_is_kept_whole():
     assert cut([5, 6, 7], [7, 6]) == [5, 6]
 
 
-def test_check_accepts_equal_captions():
-    check("x", [[1, 2], [3]], [2, 1], [[1, 2], [3]])
-
-
-@pytest.mark.parametrize(
-    ("captions", "message"),
-    [
-        ([[1, 2]], "x returned 1 captions for 2 images"),
-        ([[1], [3]], "x, image 0: 1 tokens, 2 were asked for"),
-        ([[1, 2], [3, 4]], "x, image 1: 2 tokens, 1 were asked for"),
-        ([[1, 9], [3]], "x, image 0: token 1 is 9, in the first captions it is 2"),
-    ],
-)
-def test_check_refuses_what_differs(captions, message):
-    with pytest.raises(MismatchError, match=message):
-        check("x", captions, [2, 1], [[1, 2], [3]])
-
-
 def test_in_lower_precision_wrong_tokens_are_counted(start):
     found = compare(start, "token", "bfloat16")
     assert found.entries["fake"].agreement == {"equal_captions": 2 / 3, "mean_equal_tokens": (5 + 6 + 6) / 3}
     assert "67% equal, first 5.7 tokens" in found.table()
-
-
-def test_in_lower_precision_a_wrong_length_fails(start):
-    with pytest.raises(MismatchError, match=r"fake bfloat16 .*image 1: 6 tokens, 7 were asked for"):
-        compare(start, "length", "bfloat16")
 
 
 def test_a_peer_that_dies_is_named_with_what_it_said_last(start):
@@ -152,11 +129,6 @@ def test_a_peer_that_dies_is_named_with_what_it_said_last(start):
         ContestantError, match=r"fake float32 .*ended without an answer\n(.*\n)*.*out of memory, they said"
     ):
         compare(start, "dies")
-
-
-def test_a_peer_that_cannot_open_says_why(start):
-    with pytest.raises(ContestantError, match=r"fake float32 .*ValueError: no such weights"):
-        compare(start, "cannot open")
 
 
 def test_a_peer_is_stopped_between_passes(start):
@@ -212,10 +184,3 @@ def test_a_setting_is_chosen_by_its_name_and_engines_without_it_keep_theirs():
     found = command.choose_candidates(args, "float32")
     assert [c.settings for c in found["transformers"]] == [{"batch": 8}]
     assert len(found["openvino"]) == 3
-
-
-def test_main_exits_with_1_and_no_ratio_where_a_peer_is_missing(capsys):
-    assert command.main(["--peers", "vllm", "--python", f"vllm={os.devnull}"]) == 1
-    captured = capsys.readouterr()
-    assert "contest: vllm is not installed" in captured.err
-    assert captured.out == ""

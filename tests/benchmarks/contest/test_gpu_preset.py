@@ -78,7 +78,9 @@ def test_without_vllm_it_says_how_to_install_it_and_leaves_nothing_behind(monkey
     monkeypatch.setattr(command, "make_work_folder", lambda _: tmp_path / "work")
     (tmp_path / "work").mkdir()
     assert command.main(["--preset", "gpu", "--size", "tiny", "--device", "cpu"]) == 1
-    assert f"contest: vllm is not installed for {sys.executable}" in capsys.readouterr().err
+    captured = capsys.readouterr()
+    assert f"contest: vllm is not installed for {sys.executable}" in captured.err
+    assert captured.out == ""
     assert not (tmp_path / "work").exists()
 
 

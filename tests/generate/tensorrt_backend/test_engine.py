@@ -4,6 +4,7 @@ A fake shows that we call what was recorded, and that ids, tables, stop rules an
 library does what was recorded.
 """
 
+import contextlib
 import dataclasses
 
 import numpy as np
@@ -11,6 +12,9 @@ import pytest
 import torch
 from support.engines import caption_all
 
+from contest.engines import make_job, put_images
+from contest.peers.recap_fast import RecapFast
+from contest.peers.tensorrt_llm import TensorRTLLM
 from inputs.oracle import random_requests
 from recap_fast.bench.tune import tune
 from recap_fast.errors import ConfigError, EngineError
@@ -39,24 +43,17 @@ def test_captions_are_the_torch_backends(empty_polls, library, pair, build, open
     assert said(caption_all(open_engine(build()), requests)) == said(expected(pair, requests))
 
 
-def test_stop_ids_end_a_caption_and_are_not_in_it(fake, pair, build, open_engine):
+@pytest.mark.parametrize("count", [3, 0])
+def test_stop_ids_end_a_caption_and_are_not_in_it(count, fake, pair, build, open_engine):
+    """Without any, captions have their length."""
     requests = random_requests(pair, 6)
     free = expected(pair, requests, stop_ids=[])
-    stops = tuple(sorted({int(c.token_ids[3 + i]) for i, c in free.items()})[:3])
+    stops = tuple(sorted({int(c.token_ids[3 + i]) for i, c in free.items()})[:count])
     folder = build()
     dataclasses.replace(EngineSpec.load(folder), stop_ids=stops).save(folder)
     truth = said(expected(pair, requests, stop_ids=stops))
-    assert {reason for _, reason, _ in truth.values()} >= {"stop"}
+    assert ("stop" in {reason for _, reason, _ in truth.values()}) == bool(stops)
     assert said(caption_all(open_engine(folder), requests)) == truth
-
-
-def test_without_stop_ids_captions_have_their_length(fake, pair, build, open_engine):
-    folder = build()
-    dataclasses.replace(EngineSpec.load(folder), stop_ids=()).save(folder)
-    requests = random_requests(pair, 3)
-    done = caption_all(open_engine(folder), requests)
-    assert said(done) == said(expected(pair, requests, stop_ids=[]))
-    assert {len(c.token_ids) for c in done.values()} == {24}
 
 
 def test_what_every_request_says(fake, pair, build, open_engine):
@@ -204,3 +201,14 @@ def test_there_is_nothing_to_tune(fake, build):
 def test_describe_names_version_and_card(fake, build, open_engine):
     line = open_engine(build()).describe()
     assert all(part in line for part in ("tensorrt-llm 1.2.1", "H100", "float32", "4 slots"))
+
+
+def test_as_a_contestant_it_says_what_the_torch_backend_says(fake, pair, tmp_path):
+    lengths, said_by = [4, 9, 6], []
+    put_images(tmp_path, len(lengths), [(48, 40)])
+    job = make_job(tmp_path, pair.folder.parent / "checkpoint", "float32", "llava", None, threads=1, device="cpu")
+    for kind in (RecapFast, TensorRTLLM):
+        with contextlib.closing(kind(job)) as contestant:
+            said_by.append(contestant.run(lengths).captions)
+    assert said_by[0] == said_by[1]
+    assert list(map(len, said_by[0])) == lengths

@@ -1,9 +1,7 @@
-"""The fake is as strict as its annotations, its traps are those of the library, and it leaves nothing behind."""
+"""The fake is as strict as its annotations, and its traps are those of the library."""
 
 import importlib
-import importlib.metadata
 import json
-import sys
 from datetime import timedelta
 from types import SimpleNamespace
 from typing import Any
@@ -11,10 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from support.tensorrt_fake.package import CONTENTS, installed
+from support.tensorrt_fake.package import CONTENTS
 from support.tensorrt_fake.strict import TrapError
 
-from inputs.oracle import random_requests
 from recap_fast.build.checkpoint import open_checkpoint
 from recap_fast.build.tensorrt_split import write_language_model
 
@@ -29,12 +26,6 @@ def trt(fake):
 
 
 @pytest.fixture
-def model_folder(fake, build):
-    """A compiled language model for four requests of 16 image tokens each."""
-    return build() / "tensorrt_llm"
-
-
-@pytest.fixture
 def llama(fake, pair, tmp_path):
     """A plain Llama's folder."""
     source = open_checkpoint(pair.folder.parent / "checkpoint")
@@ -43,15 +34,14 @@ def llama(fake, pair, tmp_path):
 
 
 @pytest.fixture
-def open_executor():
-    """Opens an executor; changes go to its configuration. All are shut down at the end."""
-    opened = []
+def open_executor(trt, build):
+    """Opens an executor of four requests of 16 image tokens each; changes go to its configuration."""
+    opened, folder = [], build() / "tensorrt_llm"
 
-    def make(folder, *, reuse=False, **changes):
-        from tensorrt_llm.bindings import executor
-
-        config = executor.ExecutorConfig(kv_cache_config=executor.KvCacheConfig(enable_block_reuse=reuse), **changes)
-        opened.append(executor.Executor(folder, executor.ModelType.DECODER_ONLY, config))
+    def make(*, reuse=False, **changes):
+        cache = trt.executor.KvCacheConfig(enable_block_reuse=reuse)
+        config = trt.executor.ExecutorConfig(kv_cache_config=cache, **changes)
+        opened.append(trt.executor.Executor(folder, trt.executor.ModelType.DECODER_ONLY, config))
         return opened[-1]
 
     yield make
@@ -59,38 +49,23 @@ def open_executor():
         each.shutdown()
 
 
-def ask(running, pair, table, *, more_ids=(), **changes):
+@pytest.fixture
+def ask(trt, pair):
     """The response to one greedy request, or what the executor raises."""
-    from tensorrt_llm.bindings import executor
 
-    (request,) = random_requests(pair, 1)
-    vocab_size = pair.spec.text.vocab_size
-    image = range(vocab_size, vocab_size + len(table))
-    ids = [*pair.prompts.prefix_ids.tolist(), *image, *request.text_ids.tolist(), *more_ids]
-    values: dict[str, Any] = {
-        "sampling_config": executor.SamplingConfig(top_k=1),
-        "output_config": executor.OutputConfig(exclude_input_from_output=True),
-        "prompt_tuning_config": executor.PromptTuningConfig(table),
-    }
-    running.enqueue_request(executor.Request(ids, 8, **{**values, **changes}))
-    while not (found := running.await_responses(timeout=timedelta(seconds=1))):
-        pass
-    return found[0]
+    def make(running, table, *more_ids):
+        image = range(pair.spec.text.vocab_size, pair.spec.text.vocab_size + len(table))
+        tuning = trt.executor.PromptTuningConfig(table)
+        running.enqueue_request(trt.executor.Request([1, *image, 2, *more_ids], 8, prompt_tuning_config=tuning))
+        while not (found := running.await_responses(timeout=timedelta(seconds=1))):
+            pass
+        return found[0]
+
+    return make
 
 
-def tokens_of(response):
-    return response.result.output_token_ids[0]
-
-
-def make_table(pair, seed=0, rows=NUM_ROWS):
-    return torch.randn(rows, pair.spec.text.hidden_size, generator=torch.Generator().manual_seed(seed))
-
-
-def test_names_that_the_backend_does_not_use_are_not_there(fake):
-    with pytest.raises(ImportError):
-        from tensorrt_llm.builder import BuilderConfig  # noqa: F401
-    with pytest.raises(ModuleNotFoundError):
-        import tensorrt_llm.runtime  # noqa: F401
+def table_of(rows=NUM_ROWS, width=64, seed=0):
+    return torch.randn(rows, width, generator=torch.Generator().manual_seed(seed))
 
 
 def test_unknown_keywords_and_missing_arguments_raise(trt):
@@ -137,35 +112,20 @@ def test_unknown_attributes_raise_and_defaults_are_objects_of_their_own(trt):
         first.max_batch_size = 4.0
 
 
-def test_values_are_dropped_on_demand(library):
-    library(drop=("max_num_tokens", "gemm_plugin"))
-    from tensorrt_llm.builder import BuildConfig
-
-    config = BuildConfig(max_num_tokens=1234, max_batch_size=7)
-    config.plugin_config.gemm_plugin = "float16"
-    assert (config.max_num_tokens, config.max_batch_size, config.plugin_config.gemm_plugin) == (8192, 7, None)
-
-
-def test_nothing_stays_behind(tmp_path):
-    before = list(sys.path)
-    with installed(tmp_path / "site"):
-        assert importlib.metadata.version("tensorrt-llm") == "1.2.1"
-    assert sys.path == before
-    assert not any(name.split(".")[0] == "tensorrt_llm" for name in sys.modules)
-
-
-@pytest.mark.parametrize("name", ["llava-llama3", "VILA-1.5"])
-def test_two_words_in_a_path_are_a_trap(name, trt, llama):
-    with pytest.raises(TrapError, match="is in the path"):
-        trt.models.LLaMAForCausalLM.from_hugging_face(str(llama.rename(llama.with_name(name))))
-
-
-def test_a_config_without_rope_theta_is_a_trap(trt, llama):
+@pytest.mark.parametrize(
+    ("name", "without", "message"),
+    [
+        ("llava-llama3", None, "'llava' is in the path"),
+        ("VILA-1.5", None, "'vila' is in the path"),
+        ("lm", "rope_theta", "rope_theta"),
+    ],
+)
+def test_what_the_library_would_take_for_something_else_is_a_trap(name, without, message, trt, llama):
     config = json.loads((llama / "config.json").read_text())
-    del config["rope_theta"]
+    config.pop(without, None)
     (llama / "config.json").write_text(json.dumps(config))
-    with pytest.raises(TrapError, match="rope_theta"):
-        trt.models.LLaMAForCausalLM.from_hugging_face(str(llama))
+    with pytest.raises(TrapError, match=message):
+        trt.models.LLaMAForCausalLM.from_hugging_face(str(llama.rename(llama.with_name(name))))
 
 
 def test_a_second_build_of_one_model_is_a_trap(trt, llama):
@@ -188,80 +148,36 @@ def test_calibration_texts_that_would_be_fetched_are_a_trap(trt, llama, tmp_path
         trt.models.LLaMAForCausalLM.quantize(*folders, quant_config=config, calib_dataset=str(tmp_path / "texts"))
 
 
-def test_an_engine_of_another_version_or_a_larger_batch_is_refused(model_folder, open_executor):
-    with pytest.raises(RuntimeError, match="max_batch_size 5"):
-        open_executor(model_folder, max_batch_size=5)
-    path = model_folder / "config.json"
-    path.write_text(path.read_text().replace("1.2.1", "1.2.0"))
-    with pytest.raises(RuntimeError, match="engine of version"):
-        open_executor(model_folder)
-
-
-def test_block_reuse_gives_another_images_caption(model_folder, pair, open_executor):
-    first, second = make_table(pair, 1), make_table(pair, 2)
-    alone = open_executor(model_folder)
-    truth = [tokens_of(ask(alone, pair, table)) for table in (first, second)]
+def test_block_reuse_gives_another_images_caption(open_executor, ask):
+    tables = table_of(seed=1), table_of(seed=2)
+    alone, reusing = open_executor(), open_executor(reuse=True)
+    truth = [ask(alone, table).result for table in tables]
     assert truth[0] != truth[1]
-    reusing = open_executor(model_folder, reuse=True)
-    assert [tokens_of(ask(reusing, pair, table)) for table in (first, second)] == [truth[0], truth[0]]
+    assert [ask(reusing, table).result for table in tables] == [truth[0], truth[0]]
 
 
-def test_the_prompt_is_in_the_output_unless_excluded(trt, model_folder, pair, open_executor):
-    running, table = open_executor(model_folder), make_table(pair)
-    whole = tokens_of(ask(running, pair, table, output_config=trt.executor.OutputConfig()))
-    assert whole[-8:] == tokens_of(ask(running, pair, table))
-    assert whole[: len(pair.prompts.prefix_ids)] == pair.prompts.prefix_ids.tolist()
-
-
-def test_prompt_tables_of_another_shape_size_or_type_fail_their_request(trt, model_folder, pair, open_executor):
-    running = open_executor(model_folder)
-    response = ask(running, pair, make_table(pair, rows=NUM_ROWS + 1))
-    assert response.error_msg == "Prompt vocab size 17 is larger than max prompt vocab size 16."
+@pytest.mark.parametrize(
+    ("table", "message"),
+    [
+        (table_of(rows=NUM_ROWS + 1), "Prompt vocab size 17 is larger than max prompt vocab size 16."),
+        (table_of().half(), "Request embedding table data type doesn't match model weight data type."),
+        (table_of(width=32), "embedding table [16, 32]: expected [rows, 64]"),
+    ],
+)
+def test_prompt_tables_of_another_size_type_or_shape_fail_their_request(table, message, open_executor, ask):
+    response = ask(open_executor(), table)
+    assert response.error_msg == message
     with pytest.raises(RuntimeError, match="Cannot get result"):
         _ = response.result
-    assert "data type doesn't match" in ask(running, pair, make_table(pair).half()).error_msg
-    assert "embedding table [16, 32]" in ask(running, pair, make_table(pair)[:, :32].contiguous()).error_msg
+
+
+def test_tables_in_pieces_chunked_context_and_ids_outside_the_table_are_traps(pair, open_executor, ask):
     with pytest.raises(RuntimeError, match="not contiguous"):
-        trt.executor.PromptTuningConfig(make_table(pair)[::2])
-
-
-def test_captions_are_cut_where_the_sequence_ends(model_folder, pair, open_executor):
-    path = model_folder / "config.json"
-    content = json.loads(path.read_text())
-    whole = tokens_of(ask(open_executor(model_folder), pair, make_table(pair)))
-    prompt = len(pair.prompts.prefix_ids) + NUM_ROWS + len(random_requests(pair, 1)[0].text_ids)
-    content["build_config"]["max_seq_len"] = prompt + 2
-    path.write_text(json.dumps(content))
-    assert tokens_of(ask(open_executor(model_folder), pair, make_table(pair))) == whole[:2]
-
-
-def test_chunked_context_and_ids_outside_the_table_are_traps(model_folder, pair, open_executor):
-    running = open_executor(model_folder, enable_chunked_context=True)
+        ask(open_executor(), table_of(2 * NUM_ROWS)[::2])
+    chunking = open_executor(enable_chunked_context=True)
     with pytest.raises(TrapError, match="chunked"):
-        ask(running, pair, make_table(pair))
-    assert not running.can_enqueue_requests()
+        ask(chunking, table_of())
+    assert not chunking.can_enqueue_requests()
     unknown = pair.spec.text.vocab_size + NUM_ROWS
     with pytest.raises(TrapError, match=f"id {unknown} "):
-        ask(open_executor(model_folder), pair, make_table(pair)[:-1], more_ids=[unknown])
-
-
-def test_after_shutdown_nothing_is_taken(model_folder, pair, open_executor):
-    running = open_executor(model_folder)
-    running.shutdown()
-    with pytest.raises(RuntimeError, match="Shutdown"):
-        ask(running, pair, make_table(pair))
-
-
-def test_answers_overtake_one_another_and_polls_are_empty(library, build, pair, open_executor):
-    library(empty_polls=2)
-    from tensorrt_llm.bindings import executor
-
-    running = open_executor(build() / "tensorrt_llm")
-    with running._changed:  # so that all four are in line before the first is answered
-        for client_id in range(4):
-            running.enqueue_request(executor.Request([1, 2, 3], 1, client_id=client_id))
-    polls = []
-    while sum(map(len, polls)) < 4:
-        polls.append(running.await_responses(timeout=timedelta(seconds=5)))
-    assert polls[:2] == [[], []]
-    assert [r.client_id for poll in polls for r in poll] == [1, 0, 3, 2]
+        ask(open_executor(), table_of(NUM_ROWS - 1), unknown)

@@ -59,9 +59,13 @@ def test_rows_are_the_torch_backends(fake, shards, truth, tmp_path):
     assert without_counts(rows) == without_counts(truth)
 
 
-def test_a_failed_request_is_a_row_and_can_be_done_again(library, shards, truth, tmp_path):
-    library(failing=(3,))
+def test_a_run_goes_on_after_its_executor_died_and_a_failed_request_is_a_row(library, shards, truth, tmp_path):
+    library(dies_after=4)
     engine = build_engine(tmp_path / "engine", "--backend", "tensorrt-llm")
+    with pytest.raises(EngineError):
+        run(engine, shards, tmp_path / "out")
+    assert not any((tmp_path / "out" / "manifests").glob("*.json"))
+    library(failing=(3,))
     assert run(engine, shards, tmp_path / "out").outcome == 0
     rows = runs.read_rows(tmp_path / "out")
     (failed,) = [row for row in rows if row["status"] == "generation_error"]
@@ -69,14 +73,3 @@ def test_a_failed_request_is_a_row_and_can_be_done_again(library, shards, truth,
     assert (failed["re_caption"], failed["finish_reason"], failed["num_tokens"]) == (None, "error", None)
     others = [(ours, theirs) for ours, theirs in zip(rows, truth, strict=True) if ours is not failed]
     assert without_counts([a for a, _ in others]) == without_counts([b for _, b in others])
-
-
-def test_an_executor_that_dies_leaves_the_run_to_go_on(library, shards, truth, tmp_path):
-    library(dies_after=4)
-    engine = build_engine(tmp_path / "engine", "--backend", "tensorrt-llm")
-    with pytest.raises(EngineError):
-        run(engine, shards, tmp_path / "out")
-    assert not any((tmp_path / "out" / "manifests").glob("*.json"))
-    library()
-    assert run(engine, shards, tmp_path / "out").outcome == 0
-    assert without_counts(runs.read_rows(tmp_path / "out")) == without_counts(truth)

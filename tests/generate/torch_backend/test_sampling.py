@@ -58,19 +58,6 @@ def test_greedy_takes_the_likeliest() -> None:
     assert choose(logits, Sampling(), None).tolist() == [1, 0]
 
 
-def test_top_k_of_one_is_greedy_whatever_the_noise() -> None:
-    logits = torch.randn(4, 30, generator=torch.Generator().manual_seed(0))
-    noise = torch.tensor([0.0, 0.3, 0.9, 0.99999])
-    assert choose(logits, Sampling(temperature=1.5, top_k=1), noise).tolist() == logits.argmax(-1).tolist()
-
-
-def test_shares_follow_the_distribution() -> None:
-    logits = torch.tensor([0.5, 0.3, 0.2]).log().expand(20_000, 3)
-    noise = torch.from_numpy(uniforms(0, list(range(20_000)), np.zeros(20_000, np.int64)))
-    shares = torch.bincount(choose(logits, Sampling(temperature=1.0), noise)) / 20_000
-    assert shares.tolist() == pytest.approx([0.5, 0.3, 0.2], abs=0.015)
-
-
 def test_numbers_depend_on_their_names_alone() -> None:
     keys, counters = [5, 2**63 + 1, -3], np.array([0, 7, 7])
     together = uniforms(9, keys, counters)

@@ -5,7 +5,7 @@ from recap_fast.errors import ConfigError
 from recap_fast.generate.engine import EngineOptions
 from recap_fast.generate.spec import Limits, Sizes
 from recap_fast.generate.torch_backend.memory import GIB
-from recap_fast.generate.torch_backend.sizes import choose_sizes, default_sizes, read_tuning, write_tuning
+from recap_fast.generate.torch_backend.sizes import choose_sizes, default_sizes, read_tuning
 
 CARDS = {
     "H200": Sizes(num_slots=400, prefill_images=7),
@@ -79,15 +79,6 @@ def test_a_cpu_has_no_memory_to_count():
     assert choose(device="cpu (2 threads)", free_gib=None) == sizes(96, 8)
     assert choose(device="cpu (2 threads)", free_gib=None, num_slots=1000) == sizes(1000, 8)
     assert choose(TUNED, device="cpu (2 threads)", free_gib=None) == TUNED
-
-
-def test_each_device_has_its_entry(tmp_path):
-    assert read_tuning(tmp_path, "a") is None
-    for device, num_slots in (("a", 8), ("b", 16), ("a", 32)):
-        write_tuning(tmp_path, device, {"num_slots": num_slots, "prefill_images": 2, "images_per_s": 3.5})
-    assert read_tuning(tmp_path, "a") == sizes(32, 2)
-    assert read_tuning(tmp_path, "b") == sizes(16, 2)
-    assert read_tuning(tmp_path, "c") is None
 
 
 @pytest.mark.parametrize(
