@@ -1,3 +1,4 @@
+import dataclasses
 import json
 
 import pytest
@@ -6,7 +7,7 @@ from inputs import checkpoints
 from inputs.shapes import SHAPES, clip_fields, llama_fields
 from recap_fast.build.architecture import Architecture, read_architecture
 from recap_fast.errors import ConfigError
-from recap_fast.generate.spec import RopeSpec, TextSpec, VisionSpec
+from recap_fast.generate.spec import RopeSpec, TextSpec
 
 LLAVA_1_5_7B = {  # as published: what equals a default is left out
     "model_type": "llava",
@@ -48,16 +49,7 @@ LLAVA_LLAMA3_8B = {  # the original LLaVA's layout
     "image_aspect_ratio": "pad",
     "mm_use_im_start_end": False,
 }
-CLIP_L = VisionSpec(
-    hidden_size=1024,
-    intermediate_size=4096,
-    num_layers=23,
-    num_heads=16,
-    image_size=336,
-    patch_size=14,
-    activation="quick_gelu",
-    norm_eps=1e-5,
-)
+CLIP_L = SHAPES["8b"].vision
 
 
 def read(folder, config: dict) -> Architecture:
@@ -87,7 +79,7 @@ def test_llava_1_5_7b(tmp_path):
 def test_original_llava_on_llama3(tmp_path):
     found = read(tmp_path, LLAVA_LLAMA3_8B)
     assert found.vision == CLIP_L
-    assert (found.text.num_kv_heads, found.text.head_dim, found.text.rope.theta) == (8, 128, 500000.0)
+    assert found.text == dataclasses.replace(SHAPES["8b"].text, vocab_size=128256)
     assert (found.eos_ids, found.preprocess_mode) == ((128001,), "pad")
 
 

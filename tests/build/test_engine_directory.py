@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 
 from inputs import checkpoints, vocabularies
 from inputs.shapes import SHAPES
@@ -92,18 +92,13 @@ def test_original_llava_takes_its_tokenizer_from_elsewhere(tmp_path):
     assert load_tokenizer(tmp_path / "1").encode("red").tolist() == load_tokenizer(tmp_path).encode("red").tolist()
 
 
-def change(checkpoint: Path, name: str, tensor: torch.Tensor | None) -> None:
-    tensors = {**load_file(checkpoint / "model.safetensors"), name: tensor}
-    save_file({n: t.clone() for n, t in tensors.items() if t is not None}, checkpoint / "model.safetensors")
-
-
-def test_a_tied_head_in_the_file_must_be_the_embedding(tmp_path):
+def test_a_tied_head_in_the_file_must_be_the_embedding(tmp_path, change):
     checkpoints.make_checkpoint(tmp_path / "c", "hf4", text={"tie_word_embeddings": True})
     plain = build_engine("llava", tmp_path / "c", tmp_path / "1")
     embedding = load_file(tmp_path / "c/model.safetensors")["language_model.model.embed_tokens.weight"]
-    change(tmp_path / "c", "language_model.lm_head.weight", embedding)
+    change(tmp_path / "c", {"language_model.lm_head.weight": embedding})
     assert comparable(build_engine("llava", tmp_path / "c", tmp_path / "2")) == comparable(plain)
-    change(tmp_path / "c", "language_model.lm_head.weight", embedding + 1)
+    change(tmp_path / "c", {"language_model.lm_head.weight": embedding + 1})
     with pytest.raises(ConfigError, match=r"ties the head to the embedding, and language_model.lm_head.weight differs"):
         build_engine("llava", tmp_path / "c", tmp_path / "3")
 

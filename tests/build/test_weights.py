@@ -3,7 +3,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 
 from inputs import checkpoints
 from recap_fast.build import weights
@@ -122,10 +122,8 @@ def test_eight_bits_need_sides_of_a_multiple(tmp_path, precision, inner, multipl
     ("value", "precision", "message"),
     [(float("nan"), "float32", "a weight is not finite"), (1e6, "float16", "a weight is too large for float16")],
 )
-def test_weights_that_cannot_be_kept_are_refused(tmp_path, value, precision, message):
+def test_weights_that_cannot_be_kept_are_refused(tmp_path, change, value, precision, message):
     checkpoints.make_checkpoint(tmp_path, "hf4")
-    tensors = load_file(tmp_path / "model.safetensors")
-    tensors["language_model.model.norm.weight"][3] = value
-    save_file(tensors, tmp_path / "model.safetensors")
+    change(tmp_path, {"language_model.model.norm.weight": torch.ones(64).index_fill(0, torch.tensor(3), value)})
     with pytest.raises(ConfigError, match=f"tensor language_model.model.norm.weight in .*: {message}"):
         convert(tmp_path, precision)

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+import torch
 from support import built  # noqa: F401
 
 from recap_fast.generate.ops import cpp
@@ -17,3 +18,11 @@ def kernel_level(request: Any) -> Iterator[str]:
     cpp.kernels.use_kernels(request.param)
     yield request.param
     cpp.kernels.use_kernels(LEVELS[0])
+
+
+@pytest.fixture
+def same_threads() -> Iterator[None]:
+    """As many threads of torch as before for the tests after it."""
+    num_threads = torch.get_num_threads()
+    yield
+    torch.set_num_threads(num_threads)

@@ -1,5 +1,3 @@
-from collections.abc import Iterator
-
 import pytest
 import torch
 
@@ -31,16 +29,9 @@ def test_a_cpu_and_what_is_refused_have_no_gpu_number(name: str) -> None:
     assert gpu_number(name) is None
 
 
-@pytest.fixture
-def six_threads() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(6)
-    yield
-    torch.set_num_threads(before)
-
-
-@pytest.mark.usefixtures("six_threads")
+@pytest.mark.usefixtures("same_threads")
 @pytest.mark.parametrize(("cpus", "text"), [(16.0, "6 threads"), (2.5, "3 threads"), (0.5, "1 thread")])
 def test_an_engine_has_no_more_threads_than_processors(cpus: float, text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.set_num_threads(6)
     monkeypatch.setattr(device, "usable_cpus", lambda: cpus)
     assert device.device_name(torch.device("cpu")).endswith(f", {text}")

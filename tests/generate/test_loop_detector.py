@@ -55,20 +55,15 @@ def test_a_new_caption_forgets_the_old_one() -> None:
     assert [int(detector.update(slot, np.array([5], np.int32))[0]) for _ in range(MIN_TOKENS)] == [0] * MIN_TOKENS
 
 
-def test_no_false_positive_on_the_demo_captions() -> None:
+def test_captions_lists_and_emphasis_are_no_loops() -> None:
     rng = np.random.default_rng(0)
-    words: dict[str, int] = {}
-    for _ in range(500):
-        text = scenes.caption(scenes.random_scene(rng)).replace(".", " .").replace(",", " ,").split()
-        assert not any(detect([words.setdefault(w, len(words)) for w in text])), " ".join(text)
-
-
-def test_lists_and_emphasis_are_no_loops() -> None:
+    captions = [scenes.caption(scenes.random_scene(rng)).replace(".", " .").replace(",", " ,") for _ in range(500)]
     for text in (
         "it is very , very , very , very large",
         "one tree , one house , one dog , one cat and one bird",
         "a red car , a red car , a red car",
         "on the left , a man ; on the right , a man ; on the left , a dog ; on the right , a dog",
+        *captions,
     ):
         words: dict[str, int] = {}
         assert not any(detect([words.setdefault(w, len(words)) for w in text.split()])), text

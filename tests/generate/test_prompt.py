@@ -30,6 +30,7 @@ WHOLE = {
     "llama3": f"<|begin_of_text|>{USER}<image>\n{{Q}}<|eot_id|>{ASSISTANT}",
     "llava_llama_3": f"<|begin_of_text|>{SYSTEM}{NEXT}<|eot_id|>{USER}<image>\n{{Q}}<|eot_id|>{ASSISTANT}",
     "llama3_vicuna_system": f"<|begin_of_text|>{SYSTEM}{VICUNA}<|eot_id|>{USER}<image>\n{{Q}}<|eot_id|>{ASSISTANT}",
+    "vicuna": f"{VICUNA} USER: <image>\n{{Q}} ASSISTANT:",
     "vicuna_v1": f"<|begin_of_text|>{VICUNA} USER: <image>\n{{Q}} ASSISTANT:",
 }
 
@@ -45,9 +46,9 @@ def encoder(vocabulary, text=PROMPT, template="llama3", max_field=128, max_text=
     return PromptEncoder(vocabulary, PromptSpec(template=template, text=text), max_field, max_text)
 
 
-def whole_ids(template, question):
+def whole_ids(template, question, vocabulary=None):
     """The library's ids of the whole prompt, in which special tokens are control tokens; split at the image."""
-    library = tokenizers.Tokenizer.from_str(vocabularies.train_byte_level())
+    library = tokenizers.Tokenizer.from_str(vocabulary or vocabularies.train_byte_level())
     ids = library.encode(WHOLE[template].replace("{Q}", question), add_special_tokens=False).ids
     image = ids.index(library.token_to_id("<image>"))
     return ids[:image], ids[image + 1 :]
@@ -163,15 +164,13 @@ def test_template_follows_the_tokenizer(vocabulary, tmp_path):
         find_template("llama3", llama2)
 
 
-def test_llama2_ids_equal_those_of_the_whole_text(tmp_path):
+def test_llama2_ids_equal_those_of_the_whole_text_behind_its_own_start(tmp_path):
     vocabularies.write_tokenizer(tmp_path, "llama2")
-    library = tokenizers.Tokenizer.from_str(vocabularies.train_llama2())
-    whole = f"{VICUNA} USER: <image>\n{PROMPT} ASSISTANT:"
-    ids = [library.token_to_id("<s>"), *library.encode(whole, add_special_tokens=False).ids]
-    image = ids.index(library.token_to_id("<image>"))
-    prompt = encoder(load_tokenizer(tmp_path), template="vicuna_v1")
-    assert prompt.prefix_ids.tolist() == ids[:image]
-    assert prompt.text_ids({})[0].tolist() == ids[image + 1 :]
+    tokenizer = load_tokenizer(tmp_path)
+    prompt = encoder(tokenizer, template="vicuna_v1")
+    before, after = whole_ids("vicuna", PROMPT, vocabularies.train_llama2())
+    assert prompt.prefix_ids.tolist() == [tokenizer.special_id("<s>"), *before]
+    assert prompt.text_ids({})[0].tolist() == after
 
 
 def test_llama3_ids_are_the_published_ones():

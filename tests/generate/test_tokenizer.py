@@ -1,4 +1,5 @@
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -39,7 +40,9 @@ def test_byte_level_vocabularies_run_in_cpp_and_others_in_the_library(kind, load
 @given(text=TEXTS)
 def test_ids_equal_those_of_the_library(kind, loaded, text):
     content = vocabularies.train_llama2() if kind == "llama2" else vocabularies.train_byte_level()
-    assert loaded.encode(text).tolist() == reference(content).encode(text).ids
+    ids = loaded.encode(text)
+    assert ids.dtype == np.int32
+    assert ids.tolist() == reference(content).encode(text).ids
 
 
 @given(text=TEXTS)
@@ -81,19 +84,6 @@ def test_special_tokens_are_known_by_name_and_left_out_of_captions(kind, loaded)
     assert loaded.vocab_size > stop
 
 
-def test_ids_are_int32(loaded):
-    assert loaded.encode("red").dtype == np.int32
-    assert loaded.encode("").tolist() == []
-
-
-def test_tiktoken_and_json_give_equal_ids(tmp_path):
-    vocabularies.write_tokenizer(tmp_path, "byte_level")
-    vocabularies.write_tokenizer(tmp_path, "tiktoken")
-    by_file = [load_tokenizer(tmp_path / name) for name in ("tokenizer.json", "tokenizer.model")]
-    for text in [*vocabularies.CORPUS, "unseen wörds, 12345 \n\n and   spaces "]:
-        assert by_file[0].encode(text).tolist() == by_file[1].encode(text).tolist()
-
-
 def test_tiktoken_has_the_special_ids_of_llama3(tmp_path):
     vocabularies.write_tokenizer(tmp_path, "tiktoken")
     tokenizer = load_tokenizer(tmp_path)
@@ -120,36 +110,32 @@ def changed(path: str, value: object) -> dict:
 
 
 @pytest.mark.parametrize(
-    ("path", "value"),
+    ("path", "value", "kind"),
     [
-        ("normalizer", {"type": "NFC"}),
-        ("pre_tokenizer/pretokenizers/0/pattern/Regex", r"\s+|\S+"),
-        ("pre_tokenizer/pretokenizers/0/behavior", "Removed"),
-        ("pre_tokenizer/pretokenizers/1/add_prefix_space", True),
-        ("pre_tokenizer/pretokenizers/1/use_regex", True),
-        ("pre_tokenizer", {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True}),
-        ("decoder", {"type": "Fuse"}),
-        ("model/end_of_word_suffix", "</w>"),
-        ("model/byte_fallback", True),
-        ("added_tokens/0/lstrip", True),
+        ("normalizer", {"type": "NFC"}, LibraryTokenizer),
+        ("pre_tokenizer/pretokenizers/0/pattern/Regex", r"\s+|\S+", LibraryTokenizer),
+        ("pre_tokenizer/pretokenizers/0/behavior", "Removed", LibraryTokenizer),
+        ("pre_tokenizer/pretokenizers/1/add_prefix_space", True, LibraryTokenizer),
+        ("pre_tokenizer/pretokenizers/1/use_regex", True, LibraryTokenizer),
+        (
+            "pre_tokenizer",
+            {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True},
+            LibraryTokenizer,
+        ),
+        ("decoder", {"type": "Fuse"}, LibraryTokenizer),
+        ("model/end_of_word_suffix", "</w>", LibraryTokenizer),
+        ("model/byte_fallback", True, LibraryTokenizer),
+        ("added_tokens/0/lstrip", True, LibraryTokenizer),
+        ("model/ignore_merges", False, ByteLevelTokenizer),
+        ("decoder/use_regex", False, ByteLevelTokenizer),
     ],
 )
-def test_what_the_cpp_does_not_do_goes_to_the_library(tmp_path, path, value):
+def test_what_the_cpp_does_not_do_goes_to_the_library_and_nothing_else(tmp_path, path, value, kind):
     content = changed(path, value)
     (tmp_path / "tokenizer.json").write_text(json.dumps(content))
     tokenizer = load_tokenizer(tmp_path)
-    assert isinstance(tokenizer, LibraryTokenizer)
-    text = "Please, it's 12345 small  circles!\n\n"
-    assert tokenizer.encode(text).tolist() == reference(json.dumps(content)).encode(text).ids
-
-
-@pytest.mark.parametrize(("path", "value"), [("model/ignore_merges", False), ("decoder/use_regex", False)])
-def test_what_makes_no_difference_to_the_cpp_stays_there(tmp_path, path, value):
-    content = changed(path, value)
-    (tmp_path / "tokenizer.json").write_text(json.dumps(content))
-    tokenizer = load_tokenizer(tmp_path)
-    assert isinstance(tokenizer, ByteLevelTokenizer)
-    for text in vocabularies.CORPUS:
+    assert isinstance(tokenizer, kind)
+    for text in ["Please, it's 12345 small  circles!\n\n", *vocabularies.CORPUS]:
         assert tokenizer.encode(text).tolist() == reference(json.dumps(content)).encode(text).ids
 
 
@@ -192,17 +178,10 @@ def test_unusable_vocabularies_are_refused(tmp_path, name, content, message):
         load_tokenizer(tmp_path)
 
 
-def test_llama3_itself(tmp_path):
-    file = llama3_vocabulary()
-    tokenizer = load_tokenizer(file)
+def test_llama3_itself():
+    llama_models = pytest.importorskip("llama_models")
+    tokenizer = load_tokenizer(Path(llama_models.__path__[0]) / "llama3" / "tokenizer.model")
     assert isinstance(tokenizer, ByteLevelTokenizer)
     assert tokenizer.vocab_size == 128256
     assert tokenizer.special.get("<|eot_id|>") == 128009
     assert tokenizer.encode("hello world").tolist() == [15339, 1917]
-
-
-def llama3_vocabulary():
-    llama_models = pytest.importorskip("llama_models")
-    from pathlib import Path
-
-    return Path(llama_models.__path__[0]) / "llama3" / "tokenizer.model"

@@ -7,8 +7,10 @@ one keeps the compiler.
 import io
 import multiprocessing
 import os
+from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
-from typing import Any, Self
+from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 import torch
@@ -22,26 +24,30 @@ TORCH_TYPES = {
 }
 
 
-class Interpreted:
-    """A module of operations, `recap_fast.generate.ops.triton`, as its functions are in that process."""
+class Elsewhere:
+    """Operations that run on copies of their arguments; what is written to these is copied back."""
 
-    def __enter__(self) -> Self:
-        spawn = multiprocessing.get_context("spawn")
-        self._process = ProcessPoolExecutor(1, mp_context=spawn, initializer=_interpret)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._process.shutdown()
+    def __init__(self, run: Callable[[str, tuple[Any, ...]], tuple[Any, tuple[Any, ...]]]):
+        """`run` takes an operation's name and arguments, and gives its result and the copies."""
+        self._run = run
 
     def __getattr__(self, name: str) -> Any:
         def call(*args: Any) -> Any:
-            result, after = _unpack(self._process.submit(_call, name, _pack(args)).result())
-            for mine, its in zip(args, after, strict=True):
-                if isinstance(mine, torch.Tensor):  # some are written to
+            result, copies = self._run(name, args)
+            for mine, its in zip(args, copies, strict=True):
+                if isinstance(mine, torch.Tensor):
                     mine.copy_(its)
             return result
 
         return call
+
+
+@contextmanager
+def interpreted() -> Iterator[Elsewhere]:
+    """Those of `recap_fast.generate.ops.triton`, in that process."""
+    spawn = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(1, mp_context=spawn, initializer=_interpret) as process:
+        yield Elsewhere(lambda name, args: _unpack(process.submit(_call, name, _pack(args)).result()))
 
 
 def _call(name: str, arguments: bytes) -> bytes:

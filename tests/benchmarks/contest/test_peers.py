@@ -36,10 +36,13 @@ def ours(job):
     contestant.close()
 
 
-def test_recap_fast_gives_captions_of_the_requested_lengths(ours):
+def test_recap_fast_gives_captions_of_the_requested_lengths_and_the_same_again(ours):
+    engine = ours.captioner.engine
     done = ours.run(LENGTHS)
     assert [len(ids) for ids in done.captions] == LENGTHS
     assert len(set(map(tuple, done.captions))) == len(LENGTHS)
+    assert ours.run(LENGTHS).captions == done.captions
+    assert ours.captioner.engine is engine, "it stays open"
 
 
 def test_a_wrong_row_in_the_output_fails(ours, monkeypatch):
@@ -47,19 +50,6 @@ def test_a_wrong_row_in_the_output_fails(ours, monkeypatch):
     monkeypatch.setattr(ours.captioner, "detokenize", lambda rows: [caption + "x" for caption in text(rows)])
     with pytest.raises(MismatchError, match="do not hold the captions that the engine generated"):
         ours.run(LENGTHS)
-
-
-def test_our_engine_stays_open_and_says_the_same_again(ours):
-    engine = ours.captioner.engine
-    first = ours.run(LENGTHS)
-    assert ours.run(LENGTHS).captions == first.captions
-    assert ours.captioner.engine is engine
-
-
-def test_a_job_survives_its_file(job, tmp_path):
-    job.write(tmp_path / "job.json")
-    assert protocol.Job.read(tmp_path / "job.json") == job
-    assert job.prompt_ids.count(job.image_token_id) == job.num_image_tokens
 
 
 @pytest.mark.parametrize("mode", ["crop", "pad"])

@@ -7,10 +7,6 @@ import pytest
 from inputs import workload
 
 
-def test_fixed_lengths_are_64():
-    assert workload.fixed_lengths(3) == [64, 64, 64]
-
-
 def test_varied_lengths_are_log_normal_and_clipped():
     lengths = workload.varied_lengths(20_000)
     assert (min(lengths), max(lengths)) == (16, 128)

@@ -1,6 +1,5 @@
 """benchmarks/suite: every part runs on the CPU at the tiny size and sees what is wrong; failures stay alone."""
 
-import dataclasses
 import json
 import types
 
@@ -10,9 +9,11 @@ import torch
 from safetensors.torch import load_file
 
 from inputs import oracle
+from recap_fast.bench import roofline
+from recap_fast.bench.roofline import Rates
 from recap_fast.generate.ops import plain
 from suite import agreement, command, demo, end_to_end, gemm, loader, model, ops, parity, step
-from suite.kernels import kind_of, table
+from suite.kernels import kind_of
 from suite.setting import Findings, Setting
 
 
@@ -48,34 +49,38 @@ def test_operations_agree_with_plain_ones(setting):
     assert all(case["bytes_per_s"] > 0 for case in found.details.values())
 
 
+@pytest.fixture
+def run_broken(setting, monkeypatch):
+    """Runs the part `ops` on operations that one of is replaced."""
+
+    def run(name, operation):
+        broken = types.SimpleNamespace(**{**vars(plain), name: operation})
+        monkeypatch.setattr(ops, "select_ops", lambda *_: broken)
+        return ops.run(setting)
+
+    return run
+
+
 @pytest.mark.parametrize("name", ["add_rms_norm", "swiglu", "rope_store", "decode_attention"])
-def test_a_wrong_operation_is_found(setting, monkeypatch, name):
+def test_a_wrong_operation_is_found(run_broken, name):
     def wrong(*arguments):
         out = getattr(plain, name)(*arguments)
         return type(out)(out.values, out.scale * 1.5) if isinstance(out, tuple) else out * 1.5
 
-    broken = types.SimpleNamespace(**{**vars(plain), name: wrong})
-    monkeypatch.setattr(ops, "select_ops", lambda *_: broken)
-    met = {what.partition(":")[0]: met for what, met in verdicts(ops.run(setting)).items()}
+    met = {what.partition(":")[0]: met for what, met in verdicts(run_broken(name, wrong)).items()}
     assert {what for what, met in met.items() if not met} == {what for what in met if what.startswith(name)}
 
 
-def test_a_cache_that_is_not_written_is_found(setting, monkeypatch):
-    def forgetful(*arguments):
-        return plain.rope_store(*arguments[:-1], arguments[-1].clone())
-
-    broken = types.SimpleNamespace(**{**vars(plain), "rope_store": forgetful})
-    monkeypatch.setattr(ops, "select_ops", lambda *_: broken)
-    assert [line.met for line in ops.run(setting).lines if line.what.startswith("rope_store")] == [False, False]
+def test_a_cache_that_is_not_written_is_found(run_broken):
+    found = run_broken("rope_store", lambda *given: plain.rope_store(*given[:-1], given[-1].clone()))
+    assert [line.met for line in found.lines if line.what.startswith("rope_store")] == [False, False]
 
 
-def test_an_operation_that_fails_costs_no_other(setting, monkeypatch):
+def test_an_operation_that_fails_costs_no_other(run_broken, setting):
     def failing(*_):
         raise RuntimeError("illegal address")
 
-    broken = types.SimpleNamespace(**{**vars(plain), "dequantize": failing})
-    monkeypatch.setattr(ops, "select_ops", lambda *_: broken)
-    found = ops.run(setting)
+    found = run_broken("dequantize", failing)
     assert [(line.what, line.figure) for line in found.lines if not line.met] == [("dequantize", "RuntimeError")]
     assert len(found.lines) == 13
     assert "illegal address" in setting.found_by("ops")["errors"]["dequantize"]
@@ -135,7 +140,8 @@ def test_eight_bits_of_the_demo_engine_agree(setting, monkeypatch):
 
 def test_the_step_is_measured_and_read_by_the_parts_after_it(setting, monkeypatch):
     monkeypatch.setattr(step, "TINY_WINDOW_S", 0.0)
-    monkeypatch.setattr(step, "Roofline", lambda *_: types.SimpleNamespace(figures=figures, rates=Rates()))
+    rates = Rates(precisions=("bfloat16", "bfloat16"), linear=1e12, other=1e12, copy=1e10)
+    monkeypatch.setattr(roofline, "measure_rates", lambda *_: rates)
     found = step.run(setting)
     assert list(found.details) == ["bfloat16", "fp8", "fp8, FP8 cache"]
     for details in found.details.values():
@@ -146,22 +152,6 @@ def test_the_step_is_measured_and_read_by_the_parts_after_it(setting, monkeypatc
     found.save()
     rates = [d["65"]["images"] / d["65"]["seconds"] for d in found.details.values()]
     assert loader.fastest_engine(setting) == pytest.approx(max(rates))
-
-
-@dataclasses.dataclass
-class Rates:
-    copy: float = 1.0
-
-
-@dataclasses.dataclass
-class Figures:
-    share: float
-
-
-def figures(done, seconds):
-    assert done.images > 0
-    assert seconds > 0
-    return Figures(0.5)
 
 
 def test_decoders_are_measured(setting, monkeypatch):
@@ -205,14 +195,6 @@ def test_captions_of_all_precisions_are_counted(setting, monkeypatch):
 )
 def test_kernels_have_kinds(kernel, kind):
     assert kind_of(kernel) == kind
-
-
-def test_the_profile_says_where_time_goes():
-    a = torch.randn(300, 300)
-    kinds = table(lambda: a @ a, 3, "cpu")
-    assert "matrix products" in kinds
-    assert list(kinds.values()) == sorted(kinds.values(), reverse=True)
-    assert sum(kinds.values()) == pytest.approx(1)
 
 
 def test_one_failure_costs_no_other(setting, monkeypatch, capsys):

@@ -37,14 +37,6 @@ def ops(request: pytest.FixtureRequest) -> Iterator[Any]:
     cpp.kernels.use_kernels(LEVELS[0])
 
 
-@pytest.fixture(autouse=True)
-def same_threads() -> Iterator[None]:
-    """As many threads as before for the tests after it."""
-    num_threads = torch.get_num_threads()
-    yield
-    torch.set_num_threads(num_threads)
-
-
 @BOTH
 @given(**rows_and_width, adds=st.booleans(), quantize=quantized)
 def test_add_rms_norm(ops: Any, dtype: torch.dtype, **drawn: Any) -> None:
@@ -163,7 +155,7 @@ def test_what_is_not_a_number_stays_so() -> None:
 
 
 @BOTH
-@pytest.mark.usefixtures("kernel_level")
+@pytest.mark.usefixtures("kernel_level", "same_threads")
 def test_any_number_of_threads_gives_the_same_bits(dtype: torch.dtype) -> None:
     rows, width = 301, 1030
     x, weight = random(rows, width, dtype=dtype), random(width, seed=1, dtype=dtype)

@@ -9,7 +9,7 @@ import pytest
 import torch
 from support import operations
 from support.operations import EIGHT_BITS, FLOAT_TYPES
-from support.triton_interpreter import Interpreted
+from support.triton_interpreter import Elsewhere, interpreted
 from torch import Tensor
 
 from recap_fast.generate.ops import Rope, Rows
@@ -17,24 +17,15 @@ from recap_fast.generate.ops import Rope, Rows
 pytest.importorskip("triton", reason="Triton is not installed: it exists for Linux only")
 
 
-class OnCard:
-    """The operations on the GPU that is here, for tensors of the CPU."""
+def run_on_card(name: str, args: tuple[Any, ...]) -> tuple[Any, tuple[Any, ...]]:
+    """An operation on the GPU that is here, for tensors of the CPU."""
+    from recap_fast.generate.ops import triton as ops
 
-    def __getattr__(self, name: str) -> Any:
-        from recap_fast.generate.ops import triton as ops
-
-        def call(*args: Any) -> Any:
-            types = {x.dtype if isinstance(x, Tensor) else x for x in args if isinstance(x, Tensor | torch.dtype)}
-            if torch.float8_e4m3fn in types and torch.cuda.get_device_capability() < (8, 9):
-                pytest.skip("this card has no float8")
-            moved = _moved(args, "cuda")
-            result = getattr(ops, name)(*moved)
-            for mine, its in zip(args, moved, strict=True):
-                if isinstance(mine, Tensor):  # some are written to
-                    mine.copy_(its)
-            return _moved(result, "cpu")
-
-        return call
+    types = {x.dtype if isinstance(x, Tensor) else x for x in args if isinstance(x, Tensor | torch.dtype)}
+    if torch.float8_e4m3fn in types and torch.cuda.get_device_capability() < (8, 9):
+        pytest.skip("this card has no float8")
+    moved = _moved(args, "cuda")
+    return _moved(getattr(ops, name)(*moved), "cpu"), moved
 
 
 def _moved(value: Any, device: str) -> Any:
@@ -47,10 +38,10 @@ def _moved(value: Any, device: str) -> Any:
 @pytest.fixture(scope="module", params=["interpreted", pytest.param("cuda", marks=pytest.mark.needs_cuda)])
 def ops(request: pytest.FixtureRequest) -> Iterator[Any]:
     if request.param == "cuda":
-        yield OnCard()
+        yield Elsewhere(run_on_card)
         return
-    with Interpreted() as interpreted:
-        yield interpreted
+    with interpreted() as elsewhere:
+        yield elsewhere
 
 
 @pytest.mark.parametrize("dtype", FLOAT_TYPES)

@@ -7,19 +7,9 @@ import pytest
 
 from recap_fast.errors import ConfigError
 from recap_fast.generate.spec import EngineSpec
-from recap_fast.generate.tensorrt_backend.compatibility import MODEL_FOLDER, Manifest, check_model_folder
+from recap_fast.generate.tensorrt_backend.compatibility import MODEL_FOLDER
 
 pytestmark = pytest.mark.usefixtures("gpu")
-
-
-def test_it_survives_engine_json(fake, build):
-    folder = build()
-    spec = EngineSpec.load(folder)
-    manifest = Manifest.parse(spec.backend_data)
-    assert spec.backend == "tensorrt-llm"
-    content = json.loads((folder / "engine.json").read_text())
-    assert dataclasses.asdict(manifest) == spec.backend_data == content[MODEL_FOLDER]
-    check_model_folder(folder, manifest)
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from support.examples import share
 
 from recap_fast.generate.spec import Sizes, SlotShape
-from recap_fast.generate.tensorrt_backend.session import Answer, complete, find_loops, request_seed
+from recap_fast.generate.tensorrt_backend.session import Answer, complete, request_seed
 from recap_fast.generate.torch_backend.scheduler import Scheduler
 from recap_fast.records import Request
 
@@ -60,10 +60,6 @@ def test_what_is_counted(answer, reason, tokens, counted):
     (done,) = complete([answer], STOPS, loop_stop=True)
     assert (done.id, done.finish_reason, done.token_ids.tolist(), done.num_tokens) == (3, reason, tokens, counted)
     assert done.error == answer.error
-
-
-def test_no_rows_have_no_loops():
-    assert find_loops([]) == []
 
 
 @pytest.mark.parametrize("seed", [0, 1, 2**40])

@@ -1,7 +1,7 @@
 """Decoder and vision tower in one call of C++ beside the same layers in float64."""
 
 import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -27,14 +27,6 @@ pytestmark = pytest.mark.usefixtures("kernel_level")
 NUM_SLOTS, NUM_POSITIONS = 7, 60
 CPU = torch.device("cpu")
 PREPROCESS = Preprocess(32, "pad", (0.481, 0.458, 0.408), (0.269, 0.261, 0.276))
-
-
-@pytest.fixture(autouse=True)
-def same_threads() -> Iterator[None]:
-    """As many threads as before for the tests after it."""
-    num_threads = torch.get_num_threads()
-    yield
-    torch.set_num_threads(num_threads)
 
 
 def assert_same_bits(compute: Callable[[], tuple[Tensor, ...]]) -> None:
@@ -128,6 +120,7 @@ def test_decoder_with_all_kinds_of_blocks(rows: int) -> None:
     assert_exact(spec, 0, random_step(1, rows, 2, 5))
 
 
+@pytest.mark.usefixtures("same_threads")
 def test_decoder_gives_the_same_bits_with_any_number_of_threads() -> None:
     spec = text_spec(hidden_size=130, intermediate_size=300, head_dim=24, vocab_size=500)
     llama, cache = make_decoder(spec, text_weights(spec))
@@ -209,6 +202,7 @@ def test_tower(
     assert_within(got, exact_model.encode(spec, PREPROCESS, weights, pixels))
 
 
+@pytest.mark.usefixtures("same_threads")
 def test_tower_gives_the_same_bits_with_any_number_of_threads() -> None:
     spec = vision_spec(hidden_size=120, image_size=64)
     tower, pixels = CppTower(spec, PREPROCESS, vision_weights(spec, 75)), random_pixels(spec, 5, 0)

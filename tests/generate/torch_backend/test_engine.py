@@ -24,6 +24,7 @@ from recap_fast.generate.torch_backend.step import Step
 from recap_fast.generate.vision.loading import load_weights
 from recap_fast.records import Request
 
+DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.needs_cuda)]
 SHAPES = {
     "grouped_heads": {},
     "one_kv_head": {"text": {"num_key_value_heads": 1}},
@@ -73,16 +74,18 @@ def test_captions_equal_transformers(shape: str, tmp_path: Path) -> None:
         assert [done[i].token_ids.tolist() for i in range(8)] == expected
 
 
+@pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("fixed_shapes", [False, True])
 @pytest.mark.parametrize(("num_slots", "prefill_images"), [(1, 1), (3, 3), (5, 2), (8, 4), (16, 4), (64, 8)])
 def test_captions_do_not_depend_on_the_batch(
-    pair: Pair, references: dict[int, list[int]], num_slots: int, prefill_images: int, fixed_shapes: bool
+    pair: Pair, references: dict[int, list[int]], num_slots: int, prefill_images: int, fixed_shapes: bool, device: str
 ) -> None:
     requests = random_requests(pair, 20, fields=True)
     stop_ids = frequent_tokens(list(references.values())[:6], 2)
     expected = {i: list(itertools.takewhile(lambda token: token not in stop_ids, c)) for i, c in references.items()}
     order = np.random.default_rng(num_slots).permutation(len(requests))
-    engine = pair.open(stop_ids=stop_ids, num_slots=num_slots, prefill_images=prefill_images, fixed_shapes=fixed_shapes)
+    sizes = {"num_slots": num_slots, "prefill_images": prefill_images}
+    engine = pair.open(device=device, stop_ids=stop_ids, fixed_shapes=fixed_shapes, **sizes)
     done = caption_all(engine, [requests[i] for i in order])
     assert {i: c.token_ids.tolist() for i, c in done.items()} == expected
     assert engine.free_slots == num_slots
@@ -134,16 +137,6 @@ def test_limits_are_per_request(pair: Pair) -> None:
         assert done[request.id].num_tokens == 1 + request.id
 
 
-def test_stop_token_is_counted_but_not_part_of_the_caption(pair: Pair) -> None:
-    (request,) = random_requests(pair, 1)
-    whole = pair.reference(request, [])
-    stop = whole[5]
-    done = caption_all(pair.open(stop_ids=[stop], num_slots=1), [request])[0]
-    assert done.finish_reason == "stop"
-    assert done.token_ids.tolist() == whole[: whole.index(stop)]
-    assert done.num_tokens == whole.index(stop) + 1
-
-
 @pytest.mark.parametrize("fixed_shapes", [False, True])
 def test_sampled_captions_do_not_depend_on_neighbors_or_slots(pair: Pair, fixed_shapes: bool) -> None:
     requests = random_requests(pair, 12, fields=True)
@@ -175,13 +168,20 @@ def test_loop_is_ended_early_and_its_repetition_dropped(tmp_path: Path) -> None:
             assert completion.token_ids.tolist() == whole
 
 
+@pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("precision", ["bfloat16", "float16", "fp8", "int8"])
-def test_lower_precisions_mostly_agree(precision: str, tmp_path: Path) -> None:
+def test_lower_precisions_take_another_token_only_at_a_near_tie(precision: str, device: str, tmp_path: Path) -> None:
+    if precision == "fp8" and device == "cuda" and torch.cuda.get_device_capability() < (8, 9):
+        pytest.skip("this card has no FP8")
     pair = make_pair(tmp_path, precision=precision)
-    requests = random_requests(pair, 16, max_new_tokens=1)
-    done = caption_all(pair.open(stop_ids=[], num_slots=8), requests)
-    agreed = sum(done[r.id].token_ids.tolist() == pair.reference(r, []) for r in requests)
-    assert agreed >= 12, f"{agreed} of 16 first tokens agree with float32"
+    requests = random_requests(pair, 32, max_new_tokens=1)
+    done = caption_all(pair.open(device=device, stop_ids=[], num_slots=16), requests)
+    allowed = 3e-2 if precision.endswith("float16") else 1.5e-1
+    for request in requests:
+        with torch.inference_mode():
+            logits = pair.model(**pair.inputs(request.pixels, request.text_ids)).logits[0, -1]
+        gap = logits.max() - logits[done[request.id].token_ids[0]]
+        assert gap < allowed * logits.abs().max()
 
 
 def test_requests_over_the_limits_are_refused(pair: Pair) -> None:

@@ -102,26 +102,16 @@ class Result:
     is_final: bool = True
 
 
+@dataclass(frozen=True, slots=True)
 class Response:
-    """Asking it for what it does not hold raises, as in C++."""
+    """Of a request: a result, or why there is none."""
 
-    def __init__(self, client_id: int | None, held: Result | str):
-        self.client_id, self._held = client_id, held
+    client_id: int | None
+    result: Result | None = None
+    error_msg: str | None = None
 
     def has_error(self) -> bool:
-        return isinstance(self._held, str)
-
-    @property
-    def error_msg(self) -> str:
-        if not isinstance(self._held, str):
-            raise RuntimeError("Cannot get error message: the response has none")  # noqa: TRY004 - as the library does
-        return self._held
-
-    @property
-    def result(self) -> Result:
-        if isinstance(self._held, str):
-            raise RuntimeError(f"Cannot get result of a response with an error: {self._held}")  # noqa: TRY004
-        return self._held
+        return self.error_msg is not None
 
 
 class Executor:
@@ -136,7 +126,8 @@ class Executor:
             raise RuntimeError(f"engine of version {content['version']} on {self._faults.version}")
         if model_type is not ModelType.DECODER_ONLY:
             raise RuntimeError(f"model_type {model_type} for a decoder")
-        self._max_batch, self._max_tokens = self._within("max_batch_size"), self._within("max_num_tokens")
+        self._max_batch = executor_config.max_batch_size or self._limits["max_batch_size"]
+        self._max_tokens = executor_config.max_num_tokens or self._limits["max_num_tokens"]
         self._model, self._dtype = Checkpoint.load(Path(model_path) / "rank0.engine").model(dtype), DTYPES[dtype]
         self._changed = threading.Condition()
         self._waiting: deque[tuple[int, Request]] = deque()
@@ -215,13 +206,13 @@ class Executor:
 
     def _answer(self, number: int, request: Request) -> Response:
         if number in self._faults.failing:
-            return Response(request.client_id, ON_DEMAND)
+            return Response(request.client_id, error_msg=ON_DEMAND)
         ids, tuning = request.input_token_ids, request.prompt_tuning_config
         table = None if tuning is None else tuning.embedding_table
         try:
             self._check(ids, table)
         except RuntimeError as error:
-            return Response(request.client_id, str(error))
+            return Response(request.client_id, error_msg=str(error))
         if table is not None and self._config.kv_cache_config.enable_block_reuse:
             table = self._seen.setdefault(tuple(ids), table)  # the first one with these ids: another image's
         longest = min(request.max_tokens, self._limits["max_seq_len"] - len(ids))
@@ -249,13 +240,6 @@ class Executor:
             raise RuntimeError("Request embedding table data type doesn't match model weight data type.")
         if table is not None and table.shape[1:] != (width,):
             raise RuntimeError(f"embedding table {list(table.shape)}: expected [rows, {width}]")
-
-    def _within(self, name: str) -> int:
-        """A limit of the run, which must be within the engine's."""
-        built, asked = self._limits[name], getattr(self._config, name)
-        if asked is not None and asked > built:
-            raise RuntimeError(f"{name} {asked} of the executor is over {built} of the engine")
-        return int(asked or built)
 
     def _check_alive(self) -> None:
         if self._failure is not None:
