@@ -88,6 +88,7 @@ def test_tiktoken_has_the_special_ids_of_llama3(tmp_path):
     vocabularies.write_tokenizer(tmp_path, "tiktoken")
     tokenizer = load_tokenizer(tmp_path)
     first = tokenizer.special.get("<|begin_of_text|>")
+    assert first == len((tmp_path / "tokenizer.model").read_bytes().splitlines())
     names = (
         "<|end_of_text|>",
         "<|reserved_special_token_0|>",
