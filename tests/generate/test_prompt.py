@@ -169,7 +169,7 @@ def test_llama2_ids_equal_those_of_the_whole_text_behind_its_own_start(tmp_path)
     tokenizer = load_tokenizer(tmp_path)
     prompt = encoder(tokenizer, template="vicuna_v1")
     before, after = whole_ids("vicuna", PROMPT, vocabularies.train_llama2())
-    assert prompt.prefix_ids.tolist() == [tokenizer.special_id("<s>"), *before]
+    assert prompt.prefix_ids.tolist() == [tokenizer.special["<s>"], *before]
     assert prompt.text_ids({})[0].tolist() == after
 
 

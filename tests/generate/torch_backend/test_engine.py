@@ -16,12 +16,13 @@ from inputs.oracle import Pair, make_pair, random_requests
 from recap_fast.errors import ConfigError, EngineError
 from recap_fast.generate.engine import EngineOptions, Sampling
 from recap_fast.generate.ops import plain
-from recap_fast.generate.spec import WEIGHTS_FILE
+from recap_fast.generate.spec import WEIGHTS_FILE, EngineSpec
 from recap_fast.generate.torch_backend import step
 from recap_fast.generate.torch_backend.engine import TorchEngine
-from recap_fast.generate.torch_backend.llama import Prefill
+from recap_fast.generate.torch_backend.llama import Llama, Prefill
 from recap_fast.generate.torch_backend.step import Step
 from recap_fast.generate.vision.loading import load_weights
+from recap_fast.generate.vision.tower import VisionTower
 from recap_fast.records import Request
 
 DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.needs_cuda)]
@@ -95,8 +96,13 @@ def test_captions_do_not_depend_on_the_batch(
 def test_captions_with_plain_operations(
     pair: Pair, references: dict[int, list[int]], fixed_shapes: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Prompts go through torch's causal attention here, as on a GPU."""
-    monkeypatch.setattr(step, "select_ops", lambda *_: plain)
+    """Layers are Python's and prompts go through torch's causal attention here, as on a GPU."""
+
+    def make_model(spec: EngineSpec, weights: dict[str, torch.Tensor], num_positions: int, *_: object) -> object:
+        tower = VisionTower(spec.vision, spec.preprocess, weights, plain)
+        return tower, Llama(spec.text, weights, num_positions, plain)
+
+    monkeypatch.setattr(step, "make_model", make_model)
     requests = random_requests(pair, 10, fields=True)
     engine = pair.open(stop_ids=[], num_slots=4, prefill_images=2, fixed_shapes=fixed_shapes)
     done = caption_all(engine, requests)
