@@ -169,6 +169,11 @@ def vision_weights(spec: VisionSpec, projector_width: int = 8, seed: int = 0) ->
     return exact_model.random_weights(plan_weights(spec, text_spec(hidden_size=projector_width, num_layers=0)), seed)
 
 
+def assert_tower_exact(spec: VisionSpec, weights: dict[str, Tensor], pixels: Tensor) -> None:
+    got = CppTower(spec, PREPROCESS, weights).encode(pixels)
+    assert_within(got, exact_model.encode(spec, PREPROCESS, weights, pixels))
+
+
 def random_pixels(spec: VisionSpec, count: int, seed: int) -> Tensor:
     shape = (count, 3, spec.image_size, spec.image_size)
     return torch.randint(0, 256, shape, dtype=torch.uint8, generator=torch.Generator().manual_seed(seed))
@@ -196,10 +201,14 @@ def test_tower(
     weights = vision_weights(spec, projector_width, seed)
     if not has_bias:
         del weights["projector.0.bias"], weights["projector.1.bias"]
-    pixels = random_pixels(spec, images, seed)
-    with torch.inference_mode():
-        got = CppTower(spec, PREPROCESS, weights).encode(pixels)
-    assert_within(got, exact_model.encode(spec, PREPROCESS, weights, pixels))
+    assert_tower_exact(spec, weights, random_pixels(spec, images, seed))
+
+
+@pytest.mark.parametrize("activation", ["quick_gelu", "gelu"])
+def test_tower_with_each_activation(activation: str) -> None:
+    """With layers that are wide enough for a constant that is slightly off to be seen, which few random ones are."""
+    spec = vision_spec(activation=activation)
+    assert_tower_exact(spec, vision_weights(spec), random_pixels(spec, 2, 0))
 
 
 @pytest.mark.usefixtures("same_threads")
