@@ -3,7 +3,14 @@ import torch
 
 from recap_fast.errors import ConfigError
 from recap_fast.generate import device
-from recap_fast.generate.device import gpu_number, resolve_device
+from recap_fast.generate.device import (
+    PRECISIONS,
+    Hardware,
+    check_precision,
+    find_hardware,
+    gpu_number,
+    resolve_device,
+)
 
 
 def test_devices() -> None:
@@ -35,3 +42,70 @@ def test_an_engine_has_no_more_threads_than_processors(cpus: float, text: str, m
     torch.set_num_threads(6)
     monkeypatch.setattr(device, "usable_cpus", lambda: cpus)
     assert device.device_name(torch.device("cpu")).endswith(f", {text}")
+
+
+def card(name: str, major: int, minor: int) -> Hardware:
+    return Hardware(device=torch.device("cuda"), name=name, capability=(major, minor))
+
+
+V100, T4 = card("Tesla V100-SXM2-16GB", 7, 0), card("Tesla T4", 7, 5)
+A100, L40S = card("NVIDIA A100-SXM4-40GB", 8, 0), card("NVIDIA L40S", 8, 9)
+H100, B200 = card("NVIDIA H100 80GB HBM3", 9, 0), card("NVIDIA B200", 10, 0)
+
+
+@pytest.mark.parametrize(
+    ("hardware", "lacks"),
+    [
+        (V100, {"bfloat16", "int8", "fp8"}),
+        (T4, {"bfloat16", "int8", "fp8"}),
+        (A100, {"fp8"}),
+        (L40S, set()),
+        (H100, set()),
+        (B200, set()),
+    ],
+    ids=lambda value: getattr(value, "name", None),
+)
+def test_a_card_has_what_its_compute_capability_says(hardware, lacks):
+    assert set(hardware.precisions()) == {*PRECISIONS} - lacks
+    for precision in hardware.precisions():
+        assert check_precision(precision, hardware) is None
+    for precision in lacks:
+        with pytest.raises(ConfigError, match=f"^precision {precision} needs compute capability"):
+            check_precision(precision, hardware)
+
+
+def test_the_refusal_names_the_card_and_what_it_has():
+    with pytest.raises(ConfigError) as raised:
+        check_precision("fp8", A100)
+    assert str(raised.value) == (
+        "precision fp8 needs compute capability 8.9, and NVIDIA A100-SXM4-40GB has 8.0: build the engine with another "
+        "precision. It takes float32, bfloat16, float16, int8."
+    )
+
+
+def test_fp8_keys_and_values_need_fp8_too():
+    assert check_precision("bfloat16", H100, "fp8") is None
+    with pytest.raises(ConfigError, match=r"^kv_precision fp8 needs .* A100-SXM4-40GB has 8.0: .* It takes auto\.$"):
+        check_precision("int8", A100, "fp8")
+
+
+def test_a_cpu_takes_all_and_says_which_are_slow():
+    slow = frozenset({"bfloat16", "fp8"})
+    cpu = Hardware(device=torch.device("cpu"), name="this CPU", capability=None, slow=slow)
+    assert cpu.precisions() == PRECISIONS
+    assert check_precision("fp8", cpu) == "fp8 is emulated in float32 on a CPU; take int8 there."
+    assert check_precision("bfloat16", cpu) == "this CPU has no instructions for bfloat16; take float32 here."
+    assert check_precision("float32", cpu) is check_precision("int8", cpu) is None
+
+
+def test_this_cpu_is_found():
+    cpu = find_hardware(torch.device("cpu"))
+    assert cpu.capability is None
+    assert "fp8" in cpu.slow
+    assert "float32" not in cpu.slow
+
+
+@pytest.mark.needs_cuda
+def test_this_card_is_found():
+    found = find_hardware(torch.device("cuda"))
+    assert found == card(torch.cuda.get_device_name(), *torch.cuda.get_device_capability())
