@@ -51,7 +51,7 @@ class TorchEngine:
         return self._scheduler.free_slots
 
     def describe(self) -> str:
-        slots = f"{self._scheduler.num_slots} slots, {self._scheduler.prefill_images} images a prefill"
+        slots = f"{self._scheduler.num_slots} slots, prefill batches of {self._scheduler.prefill_images}"
         emulated = self.spec.precision == "fp8" and self._device.type == "cpu"
         precision = "fp8 (emulated)" if emulated else self.spec.precision
         return f"torch {torch.__version__} on {device_name(self._device)}, {precision}, {slots}"
