@@ -9,7 +9,6 @@ from recap_fast.captioner.config import CaptionConfig, CaptionOptions
 from recap_fast.errors import ConfigError
 from recap_fast.generate.spec import EngineSpec
 from recap_fast.machine import list_versions
-from recap_fast.write.schema import SCHEMA_VERSION
 
 
 class RunOptions(CaptionOptions, total=False):
@@ -77,6 +76,8 @@ def fingerprint(config: RunConfig, spec: EngineSpec, decoder: str) -> Mapping[st
     an output folder only where these are equal. What merely decides how fast rows are made (slots, threads, the device)
     is left out, and so is the pixel limit: with another one, `--retry-failed` may rescue rows.
     """
+    from recap_fast.write.schema import SCHEMA_VERSION  # pyarrow: not for a config that is refused
+
     s, pre = config.options.sampling, spec.preprocess
     sampled = f"temperature {s.temperature}, top_k {s.top_k}, top_p {s.top_p}, seed {s.seed}"
     return {

@@ -35,8 +35,7 @@ def summarize(reporter: Reporter, s: Snapshot, captioner: Captioner) -> None:
         f"{s.tokens_per_caption:.1f} tokens a caption; {with_what}{fallbacks}"
     )
     parts = {"decoder": decoder.name, "backend": spec.backend, "precision": spec.precision}
-    done = dataclasses.asdict(captioner.statistics)
-    reporter.event("summary", text, **parts, **progress_fields(s), engine=done)
+    reporter.event("summary", text, **parts, **progress_fields(s), engine=dataclasses.asdict(captioner.statistics))
 
 
 def conclude(

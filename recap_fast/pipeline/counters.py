@@ -84,9 +84,11 @@ class RunCounters:
         iterator: Iterator[Any] = iter(items)
         end: Any = object()
         while True:
-            with self.busy(stage) as lap:
-                item = next(iterator, end)
-            spend(lap.seconds)
+            try:
+                with self.busy(stage) as lap:
+                    item = next(iterator, end)
+            finally:
+                spend(lap.seconds)
             if item is end:
                 return
             yield item

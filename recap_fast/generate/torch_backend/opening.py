@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 from recap_fast.errors import ConfigError
-from recap_fast.generate.device import check_precision, device_name, find_hardware, num_cpu_threads, resolve_device
+from recap_fast.generate.device import check_precision, device_name, find_hardware, resolve_device
 from recap_fast.generate.engine import EngineOptions
 from recap_fast.generate.prompt import PromptEncoder
 from recap_fast.generate.spec import WEIGHTS_FILE, EngineSpec, Sizes, SlotShape
@@ -41,7 +41,6 @@ def open_device(
         torch.cuda.set_device(device)
     else:
         keep_freed_memory()
-        torch.set_num_threads(num_cpu_threads())
     shape = spec.slot_shape(
         len(prompt.prefix_ids), max_text_tokens=prompt.max_text_tokens, max_new_tokens=options.max_new_tokens
     )
@@ -53,8 +52,7 @@ def open_device(
     check_precision(spec.precision, find_hardware(device), spec.kv_precision)
     name = device_name(device)
     free_bytes = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else None
-    tuned = read_tuning(folder, name)
-    sizes = choose_sizes(spec, shape, options, tuned, device=name, free_bytes=free_bytes)
+    sizes = choose_sizes(spec, shape, options, read_tuning(folder, name), device=name, free_bytes=free_bytes)
     times = [time.perf_counter()]
     try:
         weights = load_weights(folder / WEIGHTS_FILE, spec, device)
@@ -72,7 +70,7 @@ def open_device(
         if not is_memory and "can't allocate memory" not in str(error):
             raise
         raise ConfigError(
-            f"An engine of {sizes.num_slots} slots and {sizes.prefill_images} images a prefill does not fit "
+            f"An engine of {sizes.num_slots} slots and prefill batches of {sizes.prefill_images} does not fit "
             f"{name}: lower --num-slots or --prefill-images. {error}"
         ) from error
     parts = zip(("weights", "prefix", "capture"), pairwise(times), strict=True)

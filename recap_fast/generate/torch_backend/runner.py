@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from recap_fast.arrow_core import core
+from recap_fast.generate.device import num_cpu_threads
 from recap_fast.generate.ops import Rows
 from recap_fast.generate.torch_backend.scheduler import Launch
 from recap_fast.generate.torch_backend.step import Joining, Step
@@ -51,7 +52,7 @@ class EagerRunner:
 
     def __init__(self, step: Step, num_image_tokens: int):
         self._step, self._num_image_tokens = step, num_image_tokens
-        self._device = step.cache.data.device
+        self._device, self._num_threads = step.cache.data.device, num_cpu_threads()
         self._done: deque[Outcome] = deque()
         self._ended = time.perf_counter()
 
@@ -60,7 +61,12 @@ class EagerRunner:
         running = None
         if len(launch.slots) > len(launch.requests):
             running = Rows(self._send(launch.slots[launch.running]), self._send(launch.positions[launch.running]))
-        tokens = self._step.run(self._join(launch), running, None if noise is None else self._send(noise))
+        before = torch.get_num_threads()
+        torch.set_num_threads(self._num_threads)  # it holds for this thread's products
+        try:
+            tokens = self._step.run(self._join(launch), running, None if noise is None else self._send(noise))
+        finally:
+            torch.set_num_threads(before)
         on_host = tokens.to("cpu", torch.int32).numpy()
         gap_s, self._ended = start - self._ended, time.perf_counter()
         self._done.append(Outcome(on_host, self._ended - start, gap_s))

@@ -17,7 +17,7 @@ from recap_fast.errors import ConfigError, EngineError
 from recap_fast.generate.engine import EngineOptions, Sampling
 from recap_fast.generate.ops import plain
 from recap_fast.generate.spec import WEIGHTS_FILE, EngineSpec
-from recap_fast.generate.torch_backend import step
+from recap_fast.generate.torch_backend import runner, step
 from recap_fast.generate.torch_backend.engine import TorchEngine
 from recap_fast.generate.torch_backend.llama import Llama, Prefill
 from recap_fast.generate.torch_backend.step import Step
@@ -278,3 +278,13 @@ def test_device_time_without_requests_is_idle_for_want_of_input(pair: Pair) -> N
         engine.step()
     assert engine.statistics.idle_s["input"] > 0
     assert engine.statistics.idle_s["host"] == 0
+
+
+def test_a_step_has_the_threads_of_a_quota_and_torch_gets_its_own_back(pair: Pair, monkeypatch) -> None:
+    monkeypatch.setattr(runner, "num_cpu_threads", lambda: 3)
+    before, engine = torch.get_num_threads(), pair.open(num_slots=1)
+    seen, run = [], step_of(engine).run
+    monkeypatch.setattr(step_of(engine), "run", lambda *given: [seen.append(torch.get_num_threads()), run(*given)][1])
+    engine.submit(random_requests(pair, 1))
+    engine.step()
+    assert (seen, torch.get_num_threads()) == ([3], before)
