@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from support import built, reference  # noqa: F401
+from support import built, reference  # noqa: F401 - before the modules that it may replace
 from support.guard import GUARD_S
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from support import built, hostile  # noqa: F401
+from support import built, hostile  # noqa: F401 - before the modules that it may replace
 from support.hostile import OBJECTS, Case
 
 from recap_fast.arrow_core import core

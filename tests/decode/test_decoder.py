@@ -17,7 +17,7 @@ try:
     HAS_DALI = importlib.util.find_spec("nvidia.dali") is not None
 except ModuleNotFoundError:
     HAS_DALI = False
-needs_dali = pytest.mark.skipif(not HAS_DALI, reason="no DALI")
+needs_dali = pytest.mark.skipif(not HAS_DALI, reason="NVIDIA DALI is not installed")
 
 
 @pytest.fixture(params=["pillow", pytest.param("dali", marks=needs_dali)])

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 import torch
-from support import built  # noqa: F401
+from support import built  # noqa: F401 - before the modules that it may replace
 
 from recap_fast.generate.ops import cpp
 

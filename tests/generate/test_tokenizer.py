@@ -180,7 +180,7 @@ def test_unusable_vocabularies_are_refused(tmp_path, name, content, message):
 
 
 def test_llama3_itself():
-    llama_models = pytest.importorskip("llama_models")
+    llama_models = pytest.importorskip("llama_models", reason="the package of Llama 3's vocabulary is not there")
     tokenizer = load_tokenizer(Path(llama_models.__path__[0]) / "llama3" / "tokenizer.model")
     assert isinstance(tokenizer, ByteLevelTokenizer)
     assert tokenizer.vocab_size == 128256

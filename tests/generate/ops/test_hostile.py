@@ -6,7 +6,7 @@ from functools import partial
 from typing import Any
 
 import torch
-from support import built, hostile  # noqa: F401
+from support import built, hostile  # noqa: F401 - before the modules that it may replace
 from support.hostile import OBJECTS, Case
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode

@@ -23,7 +23,7 @@ def run_on_card(name: str, args: tuple[Any, ...]) -> tuple[Any, tuple[Any, ...]]
 
     types = {x.dtype if isinstance(x, Tensor) else x for x in args if isinstance(x, Tensor | torch.dtype)}
     if torch.float8_e4m3fn in types and torch.cuda.get_device_capability() < (8, 9):
-        pytest.skip("this card has no float8")
+        pytest.skip("this card has no FP8: compute capability 8.9 is needed")
     moved = _moved(args, "cuda")
     return _moved(getattr(ops, name)(*moved), "cpu"), moved
 

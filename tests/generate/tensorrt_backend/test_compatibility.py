@@ -64,7 +64,7 @@ def test_a_package_that_does_not_load_is_no_traceback():
         raise ImportError("libnvinfer.so.10 is missing")
 
 
-@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+@pytest.mark.skipif(torch.cuda.is_available(), reason="says what a machine without a GPU is told")
 @pytest.mark.parametrize("device", ["auto", "cuda"])
 def test_without_a_gpu_it_says_so(device):
     with pytest.raises(ConfigError, match="needs an NVIDIA GPU"):
