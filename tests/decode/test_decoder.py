@@ -17,6 +17,8 @@ try:
     HAS_DALI = importlib.util.find_spec("nvidia.dali") is not None
 except ModuleNotFoundError:
     HAS_DALI = False
+STATUSES = {"ok", "empty_image", "not_an_image", "unsupported", "truncated", "corrupt"}
+STATUSES |= {"too_large", "too_small", "extreme_aspect"}
 needs_dali = pytest.mark.skipif(not HAS_DALI, reason="NVIDIA DALI is not installed")
 
 
@@ -143,6 +145,7 @@ def test_no_bytes_make_it_raise(decoder, data):
     assert batch.pixels.shape == (len(data), 3, 32, 32)
     assert len(batch.outcomes) == len(data)
     for pixels, outcome in zip(batch.pixels, batch.outcomes, strict=True):
+        assert outcome.status in STATUSES
         assert (outcome.error is None) == (outcome.status == "ok")
         assert outcome.status == "ok" or not pixels.any()
         assert outcome.status != "ok" or (outcome.width and outcome.height)
