@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from recap_fast.generate.ops.linear import FEW_ROWS, has_row_wise_products
+from recap_fast.generate.ops.linear import has_row_wise_products
 from recap_fast.generate.spec import TextSpec
 from suite.setting import Findings, Setting, seconds_of
 
@@ -73,7 +73,7 @@ def _product(precision: str, rows: int, side_in: int, side_out: int, device: str
         a8, b8 = ((x * 32).clamp(-127, 127).to(torch.int8) for x in (a, b))
         return lambda: torch._int_mm(a8, b8.t())
     a8, b8 = a.to(torch.float8_e4m3fn), b.to(torch.float8_e4m3fn)
-    row_wise = rows > FEW_ROWS and has_row_wise_products(torch.device(device))
+    row_wise = rows > 256 and has_row_wise_products(torch.device(device))
     scale_a, scale_b = (
         torch.ones(n, 1, device=device) if row_wise else torch.ones(1, device=device) for n in (rows, side_out)
     )

@@ -12,15 +12,18 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from recap_fast.generate.ops import Ops, Quantized, Rope, Rows, plain
+from recap_fast.generate.ops import Ops, Product, Prompts, Quantized, Rope, Rows, Unscaled, plain
 from recap_fast.generate.ops.select import select_ops
 from recap_fast.generate.torch_backend.llama import rope_table
 from suite.setting import Findings, Setting, seconds_of
 
 MIXED_ROWS, SLOTS, POSITIONS, CONTEXT = 5248, 448, 736, 650
 TINY_ROWS, TINY_SLOTS, TINY_POSITIONS, TINY_CONTEXT = 40, 6, 48, 30
+PROMPTS, TINY_PROMPTS = Prompts(8, 5, 600), Prompts(2, 3, 20)
 EPS = 1e-5
 SHORT = {torch.float8_e4m3fn: "fp8", torch.int8: "int8"}
+SUMS = {torch.float8_e4m3fn: torch.bfloat16, torch.int8: torch.int32}
+"""What products in 8 bits leave to their readers."""
 BAR = {torch.bfloat16: 2e-2, torch.int8: 2e-2, torch.float8_e4m3fn: 8e-2}
 """bfloat16 and int8: two roundings of about 1/128; e4m3: the step at the top of its range is 32 of 448."""
 UNSCALED = 0.13
@@ -77,6 +80,7 @@ class Cases:
         self._rows, self._slots, self._positions, self._context = (
             sizes if setting.is_real else (TINY_ROWS, TINY_SLOTS, TINY_POSITIONS, TINY_CONTEXT)
         )
+        self._prompts = PROMPTS if setting.is_real else TINY_PROMPTS
         table = rope_table(self._text.rope, self._text.head_dim, self._positions)
         self._rope = Rope(*(t.to(self._device, torch.bfloat16) for t in table))
 
@@ -87,34 +91,47 @@ class Cases:
             suffix = "" if quantize is None else f" to {SHORT[quantize]}"
             cases[f"add_rms_norm{suffix}"] = self._norm(quantize)
             cases[f"swiglu{suffix}"] = self._swiglu(quantize)
+            if quantize is not None:
+                cases[f"add_rms_norm of sums{suffix}"] = self._norm(quantize, SUMS[quantize])
+                cases[f"swiglu of sums{suffix}"] = self._swiglu(quantize, SUMS[quantize])
         cases["quick_gelu"] = self._quick_gelu()
         cases["quantize_rows to fp8"] = self._quantize(torch.float8_e4m3fn)
-        cases["dequantize"] = self._dequantize()
         for dtype in (torch.bfloat16, torch.float8_e4m3fn):
             suffix = "" if dtype == torch.bfloat16 else ", fp8 cache"
             cases[f"rope_store{suffix}"] = self._rope_store(dtype)
-            cases[f"decode_attention{suffix}"] = self._attention(dtype)
+            cases[f"attention of rows{suffix}"] = self._attention_of_rows(dtype)
+            cases[f"attention of prompts{suffix}"] = self._attention_of_prompts(dtype)
+        cases["rope_store of sums, fp8 cache"] = self._rope_store(torch.float8_e4m3fn, torch.bfloat16)
         return cases
 
     def _random(self, *shape: int) -> Tensor:
         return torch.randn(shape, device=self._device, dtype=torch.bfloat16)
 
-    def _norm(self, quantize: torch.dtype | None) -> Case:
+    def _product(self, width: int, sums: torch.dtype | None) -> Product:
+        """Numbers around 1; or, of that type, sums that their reader makes such numbers of."""
+        numbers = self._random(self._rows, width)
+        if sums is None:
+            return numbers
+        row, channel = (torch.rand(shape, device=self._device) for shape in ((self._rows, 1), (width,)))
+        return Unscaled((1000 * numbers).to(sums), row / 1000, channel, torch.bfloat16)
+
+    def _norm(self, quantize: torch.dtype | None, sums: torch.dtype | None = None) -> Case:
         width, form = self._text.hidden_size, quantize or torch.bfloat16
-        x, delta, weight = self._random(self._rows, width), self._random(self._rows, width), self._random(width)
+        x, delta, weight = self._random(self._rows, width), self._product(width, sums), self._random(width)
 
         def fresh(ops: Ops) -> Any:
             residual = x.clone()
             return ops.add_rms_norm(residual, delta, weight, EPS, quantize), residual
 
         residual = x.clone()
-        num_bytes = x.numel() * (6.0 + form.itemsize)
+        num_bytes = x.numel() * (4.0 + (sums or x.dtype).itemsize + form.itemsize)
         return Case(lambda ops: ops.add_rms_norm(residual, delta, weight, EPS, quantize), num_bytes, BAR[form], fresh)
 
-    def _swiglu(self, quantize: torch.dtype | None) -> Case:
+    def _swiglu(self, quantize: torch.dtype | None, sums: torch.dtype | None = None) -> Case:
         inner, form = self._text.intermediate_size, quantize or torch.bfloat16
-        gate_up = self._random(self._rows, 2 * inner)
-        return Case(lambda ops: ops.swiglu(gate_up, quantize), self._rows * inner * (4.0 + form.itemsize), BAR[form])
+        gate_up = self._product(2 * inner, sums)
+        num_bytes = self._rows * inner * (2.0 * (sums or torch.bfloat16).itemsize + form.itemsize)
+        return Case(lambda ops: ops.swiglu(gate_up, quantize), num_bytes, BAR[form])
 
     def _quick_gelu(self) -> Case:
         x, dtype = self._random(self._rows, self._text.hidden_size), torch.bfloat16
@@ -124,22 +141,15 @@ class Cases:
         x = self._random(self._rows, self._text.hidden_size)
         return Case(lambda ops: ops.quantize_rows(x, dtype), x.numel() * 3.0, BAR[dtype])
 
-    def _dequantize(self) -> Case:
-        width = self._text.hidden_size
-        sums = torch.randint(-(2**20), 2**20, (self._rows, width), device=self._device, dtype=torch.int32)
-        row, channel = torch.rand(self._rows, 1, device=self._device), torch.rand(width, device=self._device)
-        dtype = torch.bfloat16
-        return Case(lambda ops: ops.dequantize(sums, row, channel, None, dtype), sums.numel() * 6.0, BAR[dtype])
-
     def _cache(self, dtype: torch.dtype) -> Tensor:
         shape = (2, self._slots, self._text.num_kv_heads, self._positions, self._text.head_dim)
         return self._random(*shape).to(dtype)
 
-    def _rope_store(self, dtype: torch.dtype) -> Case:
+    def _rope_store(self, dtype: torch.dtype, sums: torch.dtype | None = None) -> Case:
         text, cache = self._text, self._cache(dtype)
         channels = (text.num_heads + 2 * text.num_kv_heads) * text.head_dim
         kept = 2 * text.num_kv_heads * text.head_dim
-        qkv = self._random(self._rows, channels)
+        qkv = self._product(channels, sums)
         places = torch.randperm(self._slots * self._positions, device=self._device)[: self._rows]
         rows = Rows(places // self._positions, places % self._positions)
 
@@ -151,14 +161,24 @@ class Cases:
         bar = UNSCALED if dtype == torch.float8_e4m3fn else BAR[dtype]
         return Case(lambda ops: ops.rope_store(qkv, text.num_heads, self._rope, rows, cache), moved, bar, fresh)
 
-    def _attention(self, dtype: torch.dtype) -> Case:
+    def _attention_of_rows(self, dtype: torch.dtype) -> Case:
         text, cache = self._text, self._cache(dtype)
         q = self._random(self._slots, text.num_heads, text.head_dim)
         spread = self._context // 10
         positions = torch.randint(self._context - spread, self._context + spread, (self._slots,), device=self._device)
         rows = Rows(torch.arange(self._slots, device=self._device), positions)
         read = int((positions + 1).sum()) * 2 * text.num_kv_heads * text.head_dim * dtype.itemsize
-        return Case(lambda ops: ops.decode_attention(q, cache, rows), float(read), BAR[torch.bfloat16])
+        return Case(lambda ops: ops.attention(q, cache, rows, None, None), float(read), BAR[torch.bfloat16])
+
+    def _attention_of_prompts(self, dtype: torch.dtype) -> Case:
+        """Its bytes are those of keys, values and outputs: it is operations that take its time."""
+        text, cache, (num, start, length) = self._text, self._cache(dtype), self._prompts
+        q = self._random(num * length, text.num_heads, text.head_dim)
+        slots = torch.arange(num, device=self._device).repeat_interleave(length)
+        rows = Rows(slots, torch.arange(start, start + length, device=self._device).repeat(num))
+        read = num * (start + length) * 2 * text.num_kv_heads * text.head_dim * dtype.itemsize
+        moved = read + 2.0 * q.nbytes
+        return Case(lambda ops: ops.attention(q, cache, rows, self._prompts, None), moved, BAR[torch.bfloat16])
 
 
 def _numbers(result: Any) -> list[Tensor]:

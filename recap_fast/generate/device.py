@@ -5,9 +5,10 @@ float16. A CPU computes in all precisions; where it lacks the instructions it is
 """
 
 import math
+import os
 import platform
 from dataclasses import dataclass
-from typing import get_args
+from typing import Literal, get_args
 
 import torch
 
@@ -23,6 +24,12 @@ MIN_CAPABILITY: dict[Precision, tuple[int, int]] = {
 }
 """Of a GPU, for what not all have."""
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
+WITHOUT = "RECAP_FAST_WITHOUT"
+"""The environment variable with what a GPU is to do without: some of `OPTIONAL`, with commas between them."""
+Optional = Literal["cuda-kernels", "cudnn-attention", "row-wise-fp8"]
+OPTIONAL: tuple[Optional, ...] = get_args(Optional)
+"""Ways of computing that others can stand in for: attention in CUDA C++ (Triton's kernels), cuDNN's attention of images
+(torch's own), and FP8 products with a scale for each row (one scale, the others applied where the product is read)."""
 
 
 def resolve_device(name: str) -> torch.device:
@@ -44,6 +51,14 @@ def resolve_device(name: str) -> torch.device:
     if index >= torch.cuda.device_count():
         raise ConfigError(f"--device {name}: torch {torch.__version__} sees {torch.cuda.device_count()} CUDA devices.")
     return torch.device("cuda", index)
+
+
+def is_left_out(what: Optional) -> bool:
+    """Whether the environment says to do without it. Raises ConfigError where it names what there is not."""
+    names = {name.strip() for name in os.environ.get(WITHOUT, "").split(",")} - {""}
+    if unknown := sorted(names.difference(OPTIONAL)):
+        raise ConfigError(f"{WITHOUT} names {', '.join(unknown)}: it takes {', '.join(OPTIONAL)}.")
+    return what in names
 
 
 def gpu_number(name: str) -> int | None:

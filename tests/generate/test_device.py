@@ -5,10 +5,12 @@ from recap_fast.errors import ConfigError
 from recap_fast.generate import device
 from recap_fast.generate.device import (
     PRECISIONS,
+    WITHOUT,
     Hardware,
     check_precision,
     find_hardware,
     gpu_number,
+    is_left_out,
     resolve_device,
 )
 
@@ -34,6 +36,18 @@ def test_a_cuda_device_has_its_index(name: str, index: int, monkeypatch: pytest.
 @pytest.mark.parametrize("name", ["cpu", "tpu", "cuda:99"])
 def test_a_cpu_and_what_is_refused_have_no_gpu_number(name: str) -> None:
     assert gpu_number(name) is None
+
+
+def test_the_environment_says_what_to_do_without(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(WITHOUT, raising=False)
+    assert not is_left_out("cuda-kernels")
+    monkeypatch.setenv(WITHOUT, "row-wise-fp8, cuda-kernels,")
+    assert is_left_out("cuda-kernels")
+    assert is_left_out("row-wise-fp8")
+    assert not is_left_out("cudnn-attention")
+    monkeypatch.setenv(WITHOUT, "cudnn,row-wise-fp8")
+    with pytest.raises(ConfigError, match=r"^RECAP_FAST_WITHOUT names cudnn: it takes cuda-kernels, cudnn-attention, "):
+        is_left_out("row-wise-fp8")
 
 
 @pytest.mark.usefixtures("same_threads")

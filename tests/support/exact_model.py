@@ -45,7 +45,7 @@ def decode(
         gate_up = tolerance.linear(tolerance.rms_norm(stream, layer["norm2"], spec.norm_eps), layer["gate_up"])
         gate, up = (gate_up.map(lambda t, n=n: t.chunk(2, -1)[n]) for n in range(2))
         stream = tolerance.add(stream, tolerance.linear(tolerance.swiglu(gate, up), layer["down"]))
-    first = 0 if prefill is None else prefill.num_rows
+    first = 0 if prefill is None else prefill.prompts.num_rows
     read = torch.arange(first, len(x.value))
     stream = stream[read if prefill is None else torch.cat([prefill.last_rows, read])]
     head = weights["text.embed.weight" if spec.tied_head else "text.head.weight"]
@@ -64,7 +64,7 @@ def _write(cache: Inexact, place: tuple[int, int], rows: Rows, new: Inexact) -> 
 
 def _blocks(prefill: Prefill | None, decode: Rows | None) -> list[tuple[int, int, Tensor, Tensor]]:
     """First and last row, slots [n], positions [n, L] of the prompts together, and of the captions."""
-    first = 0 if prefill is None else prefill.num_rows
+    first = 0 if prefill is None else prefill.prompts.num_rows
     blocks = []
     if prefill is not None:
         positions = torch.arange(prefill.start, prefill.start + prefill.length).expand(len(prefill.slots), -1)

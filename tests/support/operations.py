@@ -10,7 +10,7 @@ from support import tolerance
 from support.tolerance import assert_within, exact
 from torch import Tensor
 
-from recap_fast.generate.ops import Quantized, Rope, Rows, cpp, plain
+from recap_fast.generate.ops import Activation, Product, Prompts, Quantized, Rope, Rows, Unscaled, cpp, plain
 from recap_fast.generate.spec import RopeSpec
 from recap_fast.generate.torch_backend.llama import rope_table
 
@@ -22,12 +22,35 @@ def random(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float32) -> Te
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed)).to(dtype)
 
 
+def unscaled(
+    rows: int, width: int, dtype: torch.dtype, sums: torch.dtype | None, seed: int = 0, size: float = 1.0
+) -> tuple[Product, Tensor]:
+    """A product of numbers of about this size, as one or as sums of a type with scales left; and these numbers."""
+    if sums is None:
+        numbers = size * random(rows, width, seed=seed, dtype=dtype)
+        return numbers, numbers
+    row_scale, channel_scale = (
+        1 - random(*shape, seed=seed + 7).abs().clamp(max=0.9) for shape in ((rows, 1), (width,))
+    )
+    product = Unscaled(
+        (2**10 * random(rows, width, seed=seed)).to(sums), size / 2**10 * row_scale, channel_scale, dtype
+    )
+    return product, plain.dequantize(product)
+
+
 def check_add_rms_norm(
-    ops: Any, dtype: torch.dtype, rows: int, width: int, adds: bool, quantize: torch.dtype | None, seed: int = 0
+    ops: Any,
+    dtype: torch.dtype,
+    rows: int,
+    width: int,
+    adds: bool,
+    quantize: torch.dtype | None,
+    sums: torch.dtype | None = None,
+    seed: int = 0,
 ) -> None:
     x, weight = 3 * random(rows, width, seed=seed, dtype=dtype), random(width, seed=seed + 1, dtype=dtype)
-    delta = random(rows, width, seed=seed + 2, dtype=dtype) if adds else None
-    total = x.clone() if delta is None else x + delta
+    delta, added = unscaled(rows, width, dtype, sums, seed=seed + 2) if adds else (None, torch.zeros_like(x))
+    total = x + added
     got = ops.add_rms_norm(x, delta, weight, 1e-5, quantize)
     assert torch.equal(x, total), "the sum stays in x"
     assert (got.values if isinstance(got, Quantized) else got).dtype == (quantize or dtype)
@@ -35,10 +58,16 @@ def check_add_rms_norm(
 
 
 def check_swiglu(
-    ops: Any, dtype: torch.dtype, rows: int, width: int, quantize: torch.dtype | None, seed: int = 0
+    ops: Any,
+    dtype: torch.dtype,
+    rows: int,
+    width: int,
+    quantize: torch.dtype | None,
+    sums: torch.dtype | None = None,
+    seed: int = 0,
 ) -> None:
-    gate_up = 5 * random(rows, 2 * width, seed=seed, dtype=dtype)
-    gate, up = map(exact, gate_up.chunk(2, -1))
+    gate_up, numbers = unscaled(rows, 2 * width, dtype, sums, seed=seed, size=5.0)
+    gate, up = map(exact, numbers.chunk(2, -1))
     assert_within(ops.swiglu(gate_up, quantize), tolerance.swiglu(gate, up, dtype))
 
 
@@ -88,7 +117,7 @@ def check_dequantize(
     sums = torch.randint(-(2**31), 2**31 - 1, (rows, width), dtype=torch.int32, generator=generator)
     row_scale, channel_scale = random(rows, 1, seed=seed).abs() / 2**20, random(width, seed=seed + 1).abs() / 2**10
     bias = None if bias_dtype is None else random(width, seed=seed + 2, dtype=bias_dtype)
-    got = ops.dequantize(sums.to(sum_dtype), row_scale, channel_scale, bias, dtype)
+    got = ops.dequantize(Unscaled(sums.to(sum_dtype), row_scale, channel_scale, dtype), bias)
     assert got.dtype == dtype
     assert_within(got, tolerance.dequantize(exact(sums), row_scale, channel_scale, bias).rounded(dtype))
 
@@ -101,6 +130,7 @@ def check_rope_store(
     kv_heads: int,
     width: int,
     cached: torch.dtype | None = None,
+    sums: torch.dtype | None = None,
     seed: int = 0,
 ) -> None:
     """Rows at any places, some in one slot; all else of the cache stays what it was."""
@@ -108,12 +138,12 @@ def check_rope_store(
     place = torch.randperm(num_slots * num_positions, generator=torch.Generator().manual_seed(seed))[:rows]
     places = Rows(place // num_positions, place % num_positions)
     rope = Rope(*(table.to(dtype) for table in rope_table(RopeSpec(theta=10000.0), width, num_positions)))
-    qkv = random(rows, (heads + 2 * kv_heads) * width, seed=seed, dtype=dtype)
+    qkv, numbers = unscaled(rows, (heads + 2 * kv_heads) * width, dtype, sums, seed=seed)
     cache = random(2, num_slots, kv_heads, num_positions, width, seed=seed + 1).to(cached or dtype)
     expected = cache.clone().float()
     got = ops.rope_store(qkv, heads, rope, places, cache)
     assert (got.shape, got.dtype) == ((rows, heads, width), dtype)
-    turned, values = qkv.view(rows, heads + 2 * kv_heads, width).split([heads + kv_heads, kv_heads], 1)
+    turned, values = numbers.view(rows, heads + 2 * kv_heads, width).split([heads + kv_heads, kv_heads], 1)
     turned = tolerance.rotate(exact(turned), *(table[places.positions, None] for table in rope), dtype)
     assert_within(got, turned[:, :heads])
     keys, kind = turned[:, heads:], torch.finfo(cache.dtype)
@@ -126,7 +156,7 @@ def check_rope_store(
     assert torch.equal(found, expected), "the values, and what is not written"
 
 
-def check_decode_attention(
+def check_attention(
     ops: Any,
     dtype: torch.dtype,
     heads: int,
@@ -135,25 +165,64 @@ def check_decode_attention(
     positions: list[int],
     length: int,
     cached: torch.dtype | None = None,
+    prompts: tuple[int, int, int] | None = None,
+    is_bounded: bool = False,
     seed: int = 0,
 ) -> None:
-    """What no row may read is NaN, or large for plain torch, which masks it; idle rows, at the last position, get
-    zeros from all but plain torch."""
-    rows = Rows(torch.arange(len(positions)).flip(0) + 1, torch.tensor(positions, dtype=torch.int64))
-    q = 2 * random(len(positions), heads, width, seed=seed, dtype=dtype)
-    cache = random(2, len(positions) + 1, kv_heads, length, width, seed=seed + 1).to(cached or dtype)
-    keys, values = (exact(part[rows.slots]) for part in cache.float())
-    visible = torch.arange(length) <= rows.positions[:, None, None, None]
-    weights = torch.float16 if cache.dtype.itemsize < dtype.itemsize < 4 else torch.float32 if ops is cpp else dtype
-    want = tolerance.attention(
-        exact(q.view(len(positions), kv_heads, heads // kv_heads, width)), keys, values, visible, weights
-    )
-    readable = torch.zeros(len(positions) + 1, length, dtype=torch.bool)
-    for slot, position in zip(rows.slots.tolist(), positions, strict=True):
-        readable[slot, : position + 1] = position < length - 1
-    hidden = cache.float().masked_fill(~readable[:, None, :, None], 400.0 if ops is plain else torch.nan)
-    got = ops.decode_attention(q, hidden.to(cache.dtype), rows)
+    """Of prompts, if any, and of rows at these positions of a slot's `length`.
+
+    What no row may read is NaN, or large for plain torch, which masks it; idle rows, at the last position, get zeros
+    from all but plain torch.
+    """
+    is_plain = ops is plain or (ops is cpp and cached not in (None, dtype))
+    rows = place_rows(Prompts(*prompts or (0, 0, 0)), positions)
+    q = 2 * random(len(rows.slots), heads, width, seed=seed, dtype=dtype)
+    num_slots = int(rows.slots.max()) + 1 if len(rows.slots) else 1
+    cache = random(2, num_slots, kv_heads, length, width, seed=seed + 1).to(cached or dtype)
+    readable = torch.zeros(num_slots, length, dtype=torch.bool)
+    for slot, position in zip(*(index.tolist() for index in rows), strict=True):
+        readable[slot, : position + 1] |= position < length - 1
+    hidden = cache.float().masked_fill(~readable[:, None, :, None], 400.0 if is_plain else torch.nan)
+    bound = 1.5 * float(cache.float().abs().max()) if is_bounded else None
+    got = ops.attention(q, hidden.to(cache.dtype), rows, None if prompts is None else Prompts(*prompts), bound)
     idle = rows.positions == length - 1
-    assert got.dtype == dtype
-    assert_within(got[~idle], want.map(lambda x: x.flatten(1)).rounded(dtype)[~idle])
-    assert got[idle].isfinite().all() if ops is plain else not got[idle].any()
+    weights = dtype  # what softmax's weights are multiplied in
+    if ops is cpp and not is_plain and (prompts is None or dtype == cpp.BY_ROW):
+        weights = torch.float32
+    elif not (is_plain or ops is cpp) and cache.dtype.itemsize < dtype.itemsize < 4:
+        weights = torch.float16
+    want = attention_in_float64(q, cache, rows, weights)
+    if bound is not None:
+        got, rounding = _scaled_by_bound(got, bound, want)
+        want = want.plus_error(rounding)
+    assert bound is not None or got.dtype == dtype
+    assert_within(got[~idle], want[~idle])
+    assert got[idle].isfinite().all() if is_plain else not got[idle].any()
+
+
+def place_rows(prompts: Prompts, positions: list[int]) -> Rows:
+    """Each prompt and each other row in a slot of its own, not in the slots' order."""
+    taken = torch.arange(prompts.num + len(positions)).flip(0) + 1
+    along = torch.arange(prompts.start, prompts.start + prompts.length).repeat(prompts.num)
+    slots = torch.cat([taken[: prompts.num].repeat_interleave(prompts.length), taken[prompts.num :]])
+    return Rows(slots, torch.cat([along, torch.tensor(positions, dtype=torch.int64)]))
+
+
+def attention_in_float64(q: Tensor, cache: Tensor, rows: Rows, weights: torch.dtype) -> tolerance.Inexact:
+    """[R, H * E], with the roundings of an implementation that multiplies softmax's weights in this type."""
+    num_rows, heads, width = q.shape
+    keys, values = (exact(part[rows.slots]) for part in cache.float())
+    visible = torch.arange(cache.shape[3]) <= rows.positions[:, None, None, None]
+    grouped = exact(q.view(num_rows, cache.shape[2], heads // cache.shape[2], width))
+    want = tolerance.attention(grouped, keys, values, visible, weights)
+    return want.map(lambda x: x.reshape(num_rows, heads * width)).rounded(q.dtype)
+
+
+def _scaled_by_bound(got: Activation, bound: float, want: tolerance.Inexact) -> tuple[Tensor, Tensor]:
+    """The numbers of rows in e4m3 that have the scale of a bound, and what rounding them to it costs."""
+    assert isinstance(got, Quantized)
+    assert got.values.dtype == torch.float8_e4m3fn
+    scale = bound / 448
+    assert torch.allclose(got.scale, torch.full((len(want.value), 1), scale), rtol=1e-6, atol=0.0)
+    rounding = torch.maximum((want.value.abs() + want.tolerance) / 16, torch.tensor(scale * 2.0**-10))
+    return got.values.double() * scale, rounding

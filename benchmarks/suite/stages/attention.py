@@ -1,4 +1,4 @@
-"""Attention of prompts and images: torch's backends, and the path that prompts take today; and all other operations."""
+"""Attention: torch's backends, and a layer's attention of a step as the engine does it; and all other operations."""
 
 import functools
 import time
@@ -10,9 +10,8 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from recap_fast.generate.ops import plain
-from recap_fast.generate.torch_backend.llama import read_slots
-from recap_fast.generate.torch_backend.step import ATTENTION
+from recap_fast.generate.ops import Prompts, Rows, plain
+from recap_fast.generate.ops.select import select_ops
 from suite import ops as ops_part
 from suite.probe import Probe
 from suite.setting import seconds_of
@@ -90,25 +89,34 @@ def _capture(run: Callable[[], Tensor]) -> Tensor:
 
 
 def prefill(probe: Probe, found: dict[str, Any]) -> None:
-    """A layer's attention of the prompts of a step, from the cache's slots to rows, as the engine does it."""
+    """A layer's attention of a step, in the engine's kernels and in torch's; and that of its single rows alone."""
     text, real = probe.setting.shape.text, probe.setting.is_real
     images, length, slots, positions = (IMAGES, LENGTH, SLOTS, POSITIONS) if real else (2, 20, 6, 48)
     heads, width = text.num_heads, text.head_dim
     chosen = torch.arange(images, device=probe.device)
-    q = torch.randn(images * length, heads, width, device=probe.device, dtype=torch.bfloat16)
-    rest = torch.randn(slots, heads * width, device=probe.device, dtype=torch.bfloat16)
+    q = torch.randn(images * length + slots, heads, width, device=probe.device, dtype=torch.bfloat16)
+    end = torch.full((slots,), positions - 2, device=probe.device)
+    fast = select_ops(probe.device, torch.bfloat16)
+    rows = Rows(
+        torch.cat([chosen.repeat_interleave(length), torch.arange(slots, device=probe.device)]),
+        torch.cat([torch.arange(PREFIX, PREFIX + length, device=probe.device).repeat(images), end]),
+    )
     for dtype in (torch.bfloat16, FP8):
         shape = (2, slots + 1, text.num_kv_heads, positions, width)
         cache = torch.randn(shape, device=probe.device, dtype=torch.bfloat16).to(dtype)
-
-        def attend(cache: Tensor = cache) -> Tensor:
-            keys, values = read_slots(cache, chosen, PREFIX + length).to(q.dtype)
-            queries = q.view(images, length, heads, width).transpose(1, 2)
-            return torch.cat([plain.prefill_attention(queries, keys, values).flatten(0, 1), rest])
-
-        with sdpa_kernel(ATTENTION, set_priority=True):
-            micros = found[str(dtype)] = 1e6 * seconds_of(attend, probe.setting.device)
-        probe.add(f"prompts' attention of a layer, {dtype} cache".replace("torch.", ""), f"{micros:,.0f} us")
+        bound = None if dtype == torch.bfloat16 else 10.0
+        for name, op, prompts in (
+            ("in one kernel", fast, Prompts(images, PREFIX, length)),
+            ("by torch", plain, Prompts(images, PREFIX, length)),
+            ("rows alone", fast, None),
+        ):
+            attend = functools.partial(op.attention, q, cache, rows, prompts, bound)
+            if prompts is None:
+                attend = functools.partial(
+                    op.attention, q[-slots:], cache, Rows(*(i[-slots:] for i in rows)), None, bound
+                )
+            micros = found[f"{dtype}, {name}"] = 1e6 * seconds_of(attend, probe.setting.device)
+            probe.add(f"a layer's attention, {dtype} cache, {name}".replace("torch.", ""), f"{micros:,.0f} us")
 
 
 def ops(probe: Probe, found: dict[str, Any]) -> None:

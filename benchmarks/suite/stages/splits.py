@@ -7,6 +7,7 @@ from types import ModuleType
 from typing import Any
 
 import torch
+import triton.language as tl
 from torch import Tensor
 
 from recap_fast.generate.ops import Rows, plain
@@ -14,7 +15,7 @@ from suite.probe import Probe
 from suite.setting import ROOT, seconds_of
 
 SLOTS, POSITIONS = 448, 734
-KERNELS = ROOT / "recap_fast/generate/ops/triton_kernels.py"
+KERNELS = ROOT / "recap_fast/generate/ops/triton_attention.py"
 SPLITS = (192, 256, 384, 768)
 CONFIGURATIONS = ((64, 4, 3), (64, 4, 2), (32, 4, 4), (128, 8, 2))
 """Positions of a tile, warps, stages."""
@@ -86,13 +87,25 @@ def _decode(
             heads // kv_heads,
             positions,
             width,
+            tl.float16 if cache.dtype.itemsize == 1 else tl.bfloat16,
             tile,
             num_warps=warps,
             num_stages=stages,
             enable_fp_fusion=True,
         )
         kernels.combine_kernel[num_rows, heads](
-            partial, lse, rows, out, num_splits, positions, width, num_warps=1, num_stages=3, enable_fp_fusion=True
+            partial,
+            lse,
+            rows,
+            out,
+            None,
+            1.0,
+            num_splits,
+            positions,
+            width,
+            num_warps=1,
+            num_stages=3,
+            enable_fp_fusion=True,
         )
         return out
 

@@ -14,7 +14,8 @@ from typing import NamedTuple, Protocol
 import torch
 from torch import Tensor
 
-# Letters: R rows, D width, H query heads, K key/value heads, E head width, T positions of a slot, B decode rows.
+# Letters: R rows, D width, N output channels, F inner width, H query heads, K key/value heads, E head width, T
+# positions of a slot.
 
 
 class Quantized(NamedTuple):
@@ -31,6 +32,26 @@ Activation = Tensor | Quantized
 """What a linear layer takes."""
 
 
+class Unscaled(NamedTuple):
+    """A product of 8-bit matrices whose scales are left to its reader, which saves a pass over it.
+
+    Number [r, n] is sums[r, n] * row_scale[r] * channel_scale[n], rounded to `dtype`.
+    """
+
+    sums: Tensor
+    """int32, float32 or bfloat16 [R, N]."""
+    row_scale: Tensor
+    """float32 [R, 1]."""
+    channel_scale: Tensor
+    """float32 [N]."""
+    dtype: torch.dtype
+    """The precision of the model."""
+
+
+Product = Tensor | Unscaled
+"""What a linear layer makes."""
+
+
 class Rows(NamedTuple):
     """Where the keys and values of each row go."""
 
@@ -38,6 +59,19 @@ class Rows(NamedTuple):
     """int64 [R]."""
     positions: Tensor
     """int64 [R]."""
+
+
+class Prompts(NamedTuple):
+    """The first num * length rows of a step: whole prompts, one after another, each in a slot of its own."""
+
+    num: int
+    start: int
+    """Position of each prompt's first row; what is before it stands in the cache already."""
+    length: int
+
+    @property
+    def num_rows(self) -> int:
+        return self.num * self.length
 
 
 class Rope(NamedTuple):
@@ -52,18 +86,15 @@ class Rope(NamedTuple):
 class Ops(Protocol):
     """An implementation of the operations; a module is one."""
 
-    BY_ROW: frozenset[torch.dtype]
-    """The precisions in which `decode_attention` of all rows of a prompt is faster than one causal product."""
-
     def add_rms_norm(
-        self, x_RD: Tensor, delta_RD: Tensor | None, weight_D: Tensor, eps: float, quantize: torch.dtype | None
+        self, x_RD: Tensor, delta_RD: Product | None, weight_D: Tensor, eps: float, quantize: torch.dtype | None
     ) -> Activation:
         """Adds `delta` to the residual stream `x` in place, and returns Llama's norm of the sum.
 
         Statistics are in float32. `quantize` is the 8-bit type to return it in; None for that of `x`.
         """
 
-    def swiglu(self, gate_up_R2F: Tensor, quantize: torch.dtype | None) -> Activation:
+    def swiglu(self, gate_up_R2F: Product, quantize: torch.dtype | None) -> Activation:
         """silu(gate) * up of a fused projection [R, 2F]: [R, F]."""
 
     def quick_gelu(self, x_RF: Tensor, quantize: torch.dtype | None) -> Activation:
@@ -72,12 +103,10 @@ class Ops(Protocol):
     def quantize_rows(self, x_RD: Tensor, dtype: torch.dtype) -> Quantized:
         """Each row in 8 bits with a scale of its own; int8 is rounded to the nearest, ties to even."""
 
-    def dequantize(
-        self, sums_RN: Tensor, row_scale_R1: Tensor, channel_scale_N: Tensor, bias_N: Tensor | None, dtype: torch.dtype
-    ) -> Tensor:
-        """A product of 8-bit matrices, int32 or float32 [R, N], as numbers: sums * row_scale * channel_scale + bias."""
+    def dequantize(self, product: Unscaled, bias_N: Tensor | None) -> Tensor:
+        """The numbers that a product stands for, with a bias added before they are rounded: [R, N]."""
 
-    def rope_store(self, qkv_RC: Tensor, num_heads: int, rope: Rope, rows: Rows, cache: Tensor) -> Tensor:
+    def rope_store(self, qkv_RC: Product, num_heads: int, rope: Rope, rows: Rows, cache: Tensor) -> Tensor:
         """Turns queries and keys by their rows' positions and writes keys and values to the cache.
 
         qkv [R, (H + 2K) * E] holds queries, keys, values, in this order; with `num_heads` 0 it holds no queries. The
@@ -85,8 +114,16 @@ class Ops(Protocol):
         [R, H, E]. Rows of the same slot and position may overwrite one another in any order.
         """
 
-    def decode_attention(self, q_BHE: Tensor, cache: Tensor, rows: Rows) -> Tensor:
-        """Attention of one query row to its slot's cache, from position 0 up to its own: [B, H * E].
+    def attention(
+        self, q_RHE: Tensor, cache: Tensor, rows: Rows, prompts: Prompts | None, bound: float | None
+    ) -> Activation:
+        """Attention of each row to its slot's cache, from position 0 up to its own: [R, H * E].
 
-        A row at the cache's last position is idle: what it gets is finite and means nothing.
+        `prompts` says which rows may be taken together. A row beside them is idle if it is at the cache's last
+        position: what it gets is finite and means nothing.
+
+        The result is in the model's precision; or, with a `bound` that no value of the cache exceeds in magnitude, in
+        float8_e4m3fn with the scale bound / 448 for every row. An average of values does not exceed it either, and a
+        bound that is too wide by some powers of two costs nothing but numbers far below the largest: the type has
+        15 of them at full precision.
         """

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from recap_fast.errors import NativeError
-from recap_fast.generate.ops import Activation, Quantized, Rope, Rows, plain
+from recap_fast.generate.ops import Activation, Product, Prompts, Quantized, Rope, Rows, Unscaled, plain
 
 try:
     from recap_fast import _cpu_ops
@@ -23,9 +23,10 @@ except ImportError as error:
 kernels = _cpu_ops
 logger = logging.getLogger(__name__)
 
-BY_ROW: frozenset[torch.dtype] = frozenset([torch.float32])
-"""8 prompts of 86 rows, two threads of a Xeon with AMX: 0.55 ms, torch's fused attention 1.53. In bfloat16 0.67 and
-0.61, and for longer prompts or wider heads torch's is twice as fast or more."""
+BY_ROW = torch.float32
+"""The precision in which all rows of a prompt on their own are faster than one causal product. 8 prompts of 86 rows,
+two threads of a Xeon with AMX: 0.55 ms, torch's fused attention 1.53. In bfloat16 0.67 and 0.61, and for longer prompts
+or wider heads torch's is twice as fast or more."""
 
 # Letters: R rows, D width, F inner width, H query heads, K key/value heads, E head width, B decode rows.
 
@@ -42,14 +43,16 @@ share_threads(Path(torch.__file__).parent / "lib" / "libtorch_cpu.so")
 
 
 def add_rms_norm(
-    x_RD: Tensor, delta_RD: Tensor | None, weight_D: Tensor, eps: float, quantize: torch.dtype | None = None
+    x_RD: Tensor, delta_RD: Product | None, weight_D: Tensor, eps: float, quantize: torch.dtype | None = None
 ) -> Activation:
     """See `Ops.add_rms_norm`. Rounds where `plain.add_rms_norm` does."""
+    delta_RD = None if delta_RD is None else plain.scaled(delta_RD)
     return _make_rows(kernels.add_rms_norm, (x_RD, delta_RD, weight_D, eps), x_RD.shape[1], quantize)
 
 
-def swiglu(gate_up_R2F: Tensor, quantize: torch.dtype | None = None) -> Activation:
+def swiglu(gate_up_R2F: Product, quantize: torch.dtype | None = None) -> Activation:
     """See `Ops.swiglu`. Rounds where `plain.swiglu` does."""
+    gate_up_R2F = plain.scaled(gate_up_R2F)
     return _make_rows(kernels.swiglu, (gate_up_R2F,), gate_up_R2F.shape[1] // 2, quantize)
 
 
@@ -67,21 +70,19 @@ def quantize_rows(x_RD: Tensor, dtype: torch.dtype) -> Quantized:
     return rows
 
 
-def dequantize(
-    sums_RN: Tensor, row_scale_R1: Tensor, channel_scale_N: Tensor, bias_N: Tensor | None, dtype: torch.dtype
-) -> Tensor:
+def dequantize(product: Unscaled, bias_N: Tensor | None = None) -> Tensor:
     """See `Ops.dequantize`. A bias that is in float32 is not converted at each call."""
-    if sums_RN.dtype != torch.int32:
-        return plain.dequantize(sums_RN, row_scale_R1, channel_scale_N, bias_N, dtype)
-    rows, width = sums_RN.shape
-    out = torch.empty(rows, width, dtype=dtype)
+    if product.sums.dtype != torch.int32:
+        return plain.dequantize(product, bias_N)
+    out = torch.empty(product.sums.shape, dtype=product.dtype)
     bias_N = None if bias_N is None else bias_N.float()
-    kernels.dequantize(sums_RN, row_scale_R1, channel_scale_N, bias_N, out, torch.get_num_threads())
+    kernels.dequantize(*product[:3], bias_N, out, torch.get_num_threads())
     return out
 
 
-def rope_store(qkv_RC: Tensor, num_heads: int, rope: Rope, rows: Rows, cache: Tensor) -> Tensor:
+def rope_store(qkv_RC: Product, num_heads: int, rope: Rope, rows: Rows, cache: Tensor) -> Tensor:
     """See `Ops.rope_store`. Raises IndexError for rows outside of the cache."""
+    qkv_RC = plain.scaled(qkv_RC)
     dtype = qkv_RC.dtype
     if cache.dtype != dtype:
         return plain.rope_store(qkv_RC, num_heads, rope, rows, cache)
@@ -90,14 +91,20 @@ def rope_store(qkv_RC: Tensor, num_heads: int, rope: Rope, rows: Rows, cache: Te
     return queries
 
 
+def attention(
+    q_RHE: Tensor, cache: Tensor, rows: Rows, prompts: Prompts | None = None, bound: float | None = None
+) -> Activation:
+    """See `Ops.attention`: softmax and sums in float32; an idle row gets zeros. Raises IndexError for rows outside of
+    the cache."""
+    if cache.dtype != q_RHE.dtype:
+        return plain.attention(q_RHE, cache, rows, prompts, bound)
+    return plain.attend(decode_attention, q_RHE, cache, rows, None if q_RHE.dtype == BY_ROW else prompts, bound)
+
+
 def decode_attention(q_BHE: Tensor, cache: Tensor, rows: Rows) -> Tensor:
-    """See `Ops.decode_attention`: softmax and sums in float32; an idle row gets zeros. Raises IndexError for rows
-    outside of the cache."""
-    dtype = q_BHE.dtype
-    if cache.dtype != dtype:
-        return plain.decode_attention(q_BHE, cache, rows)
+    """Of single rows: [B, H * E]."""
     num_rows, num_heads, width = q_BHE.shape
-    out = torch.empty(num_rows, num_heads * width, dtype=dtype)
+    out = torch.empty(num_rows, num_heads * width, dtype=q_BHE.dtype)
     kernels.decode_attention(q_BHE, cache, rows.slots, rows.positions, out, torch.get_num_threads())
     return out
 

@@ -2,18 +2,25 @@
 
 plain    torch's own, any device and precision
 packed   oneDNN with weights reordered once: float32 and bfloat16 on a CPU
-int8     W8A8: `torch._int_mm` and a pass that applies the scales, CPU and CUDA
+int8     W8A8: `torch._int_mm`, CPU and CUDA
 fp8      W8A8 in e4m3: `torch._scaled_mm` on cards that have FP8, row-wise on Hopper; elsewhere emulated in float32
+
+The scales of a product in 8 bits are applied in the product itself (row-wise), in a pass over it (a CPU), or by whoever
+reads it (`Unscaled`, on cards).
 """
 
 import functools
+import logging
 from collections.abc import Mapping
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from recap_fast.generate.ops import Activation, Ops, Quantized, plain
+from recap_fast.generate.device import is_left_out
+from recap_fast.generate.ops import Activation, Ops, Product, Quantized, Unscaled, plain
+
+logger = logging.getLogger(__name__)
 
 # Letters: R rows, D width, N output channels.
 
@@ -30,6 +37,10 @@ class Linear:
     def __call__(self, x: Activation) -> Tensor:
         """[..., D] to [..., N] in the model's precision; quantized rows have two dimensions."""
         raise NotImplementedError
+
+    def product(self, x: Activation) -> Product:
+        """The same of rows [R, D], for a reader that applies scales where there are some left."""
+        return self(x)
 
 
 def make_linear(
@@ -89,15 +100,26 @@ class _Scaled(Linear):
         self._weight, self._scale = weight, scale.float()
         self._bias = None if bias is None else bias.float()
         self._ops, self._dtype = ops, dtype
+        self._defers_scales = bias is None and weight.device.type != "cpu"  # there C++ applies them in a pass
         self.quantize = weight.dtype
 
     def __call__(self, x: Activation) -> Tensor:
-        if isinstance(x, Quantized):
-            return self._multiply(x)
-        rows = self._ops.quantize_rows(x.reshape(-1, x.shape[-1]), self._weight.dtype)
-        return self._multiply(rows).view(*x.shape[:-1], -1)
+        y = self._multiply(self._quantized(x))
+        y = self._ops.dequantize(y, self._bias) if isinstance(y, Unscaled) else y
+        return y if isinstance(x, Quantized) else y.view(*x.shape[:-1], -1)
 
-    def _multiply(self, x: Quantized) -> Tensor:
+    def product(self, x: Activation) -> Product:
+        return self._multiply(self._quantized(x)) if self._defers_scales else self(x)
+
+    def _quantized(self, x: Activation) -> Quantized:
+        if isinstance(x, Quantized):
+            return x
+        return self._ops.quantize_rows(x.reshape(-1, x.shape[-1]), self._weight.dtype)
+
+    def _unscaled(self, sums_RN: Tensor, x: Quantized) -> Unscaled:
+        return Unscaled(sums_RN, x.scale, self._scale, self._dtype)
+
+    def _multiply(self, x: Quantized) -> Product:
         raise NotImplementedError
 
 
@@ -106,20 +128,19 @@ MIN_INT_MM_ROWS = 17
 
 
 class _Int8(_Scaled):
-    def _multiply(self, x: Quantized) -> Tensor:
+    def _multiply(self, x: Quantized) -> Product:
         values, rows = x.values, len(x.values)
         if values.is_cuda and rows < MIN_INT_MM_ROWS:
             values = F.pad(values, (0, 0, 0, MIN_INT_MM_ROWS - rows))
-        sums_RN = torch._int_mm(values, self._weight.t())[:rows]
-        return self._ops.dequantize(sums_RN, x.scale, self._scale, self._bias, self._dtype)
+        return self._unscaled(torch._int_mm(values, self._weight.t())[:rows], x)
 
 
 class _Emulated(_Scaled):
     """In float32: right on any device, and slow. Sums of int8 are exact up to 1,040 columns, then rounded."""
 
-    def _multiply(self, x: Quantized) -> Tensor:
+    def _multiply(self, x: Quantized) -> Product:
         sums_RN = F.linear(x.values.float(), self._weight.float())
-        return plain.dequantize(sums_RN, x.scale, self._scale, self._bias, self._dtype)
+        return self._unscaled(sums_RN, x)
 
 
 @functools.cache
@@ -132,36 +153,60 @@ def cpu_multiplies_int8() -> bool:
     return bool((torch._int_mm(largest, largest.t()) == 64 * 127**2).all())
 
 
-FEW_ROWS = 256
-"""Up to so many rows cuBLASLt refuses row-wise products of many columns on Hopper, those with one scale it does not
-(https://github.com/pytorch/ao/issues/4582)."""
-
-
 def has_row_wise_products(device: torch.device) -> bool:
     """Whether FP8 products with a scale for each row go through cuBLASLt there, which is so on Hopper alone.
 
     On older cards torch 2.11 has a kernel for them that ignores the stream, so that no graph can hold it
     (https://github.com/pytorch/pytorch/issues/177651); on newer ones cuBLAS has none.
     """
-    return torch.cuda.get_device_capability(device) == (9, 0)
+    return torch.cuda.get_device_capability(device) == (9, 0) and not is_left_out("row-wise-fp8")
+
+
+_refused: set[tuple[torch.device, int, int, int]] = set()
+"""Row-wise FP8 products that a card's library does not take, such as those of up to 256 rows and many columns
+(https://github.com/pytorch/ao/issues/4582): device, rows, channels and columns. Each is tried once in a process."""
+
+
+def refused_products(device: torch.device) -> list[str]:
+    """For people: the row-wise FP8 products that were refused on a device."""
+    shapes = sorted(shape for where, *shape in _refused if where == device)
+    return [f"{rows}x{columns}x{channels}" for rows, channels, columns in shapes]
 
 
 class _Fp8(_Scaled):
+    """Row-wise where the card has it and takes the shape; else with one scale, and the reader applies the others.
+
+    Sums in bfloat16 lose no range: it has float32's. What is refused is found out in the runs before a capture.
+    """
+
     def __init__(self, weight: Tensor, scale: Tensor, bias: Tensor | None, ops: Ops, dtype: torch.dtype):
-        super().__init__(weight, scale, bias, ops, dtype)
+        assert bias is None, "no decoder layer has one"
+        super().__init__(weight, scale, None, ops, dtype)
         self._one = torch.ones(1, device=weight.device)
         self._is_row_wise = has_row_wise_products(weight.device)
 
-    def _multiply(self, x: Quantized) -> Tensor:
-        is_row_wise = self._is_row_wise and len(x.values) > FEW_ROWS
-        scales = (x.scale, self._scale[None]) if is_row_wise else (self._one, self._one)
-        dtype = self._dtype if is_row_wise else torch.float32
+    def _multiply(self, x: Quantized) -> Product:
+        shape = (self._weight.device, len(x.values), *self._weight.shape)
+        if self._is_row_wise and shape not in _refused:
+            try:
+                return self._scaled_mm(x.values, x.scale, self._scale[None])
+            except torch.OutOfMemoryError:
+                raise
+            except RuntimeError as error:
+                logger.info("A row-wise FP8 product is refused and gets one scale: %s", error)
+                _refused.add(shape)
+        return self._unscaled(self._scaled_mm(x.values, self._one, self._one), x)
+
+    def _scaled_mm(self, values: Tensor, row_scale: Tensor, channel_scale: Tensor) -> Tensor:
         y: Tensor = torch._scaled_mm(
-            x.values, self._weight.t(), scale_a=scales[0], scale_b=scales[1], out_dtype=dtype, use_fast_accum=True
+            values,
+            self._weight.t(),
+            scale_a=row_scale,
+            scale_b=channel_scale,
+            out_dtype=self._dtype,
+            use_fast_accum=True,
         )
-        if not is_row_wise:
-            return self._ops.dequantize(y, x.scale, self._scale, self._bias, self._dtype)
-        return y if self._bias is None else y + self._bias.to(y.dtype)
+        return y
 
 
 def quantize_channels(weight_ND: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:

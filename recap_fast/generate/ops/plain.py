@@ -1,25 +1,26 @@
-"""The operations of `Ops` in plain torch, for any device, and the two attentions over whole prompts and images."""
+"""The operations of `Ops` in plain torch, for any device."""
+
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from recap_fast.generate.ops import Activation, Quantized, Rope, Rows
+from recap_fast.generate.ops import Activation, Product, Prompts, Quantized, Rope, Rows, Unscaled
 
-# Letters: n images, R rows, D width, F inner width, H query heads, K key/value heads, L new of T positions, E head
-# width, B decode rows.
+# Letters: n prompts of L new positions each, R rows, D width, F inner width, H query heads, K key/value heads, T
+# positions, E head width, B decode rows.
 
-BY_ROW: frozenset[torch.dtype] = frozenset()
 SMALLEST_SCALE = 1e-12
 """Of a row of zeros, which would otherwise be divided by zero."""
 
 
 def add_rms_norm(
-    x_RD: Tensor, delta_RD: Tensor | None, weight_D: Tensor, eps: float, quantize: torch.dtype | None = None
+    x_RD: Tensor, delta_RD: Product | None, weight_D: Tensor, eps: float, quantize: torch.dtype | None = None
 ) -> Activation:
     """See `Ops.add_rms_norm`. The weight is applied in the model's precision, as transformers does it."""
     if delta_RD is not None:
-        x_RD += delta_RD
+        x_RD += scaled(delta_RD)
     if x_RD.dtype == torch.float32:
         normed = F.rms_norm(x_RD, weight_D.shape, weight_D, eps)
     else:
@@ -27,9 +28,9 @@ def add_rms_norm(
     return normed if quantize is None else quantize_rows(normed, quantize)
 
 
-def swiglu(gate_up_R2F: Tensor, quantize: torch.dtype | None = None) -> Activation:
+def swiglu(gate_up_R2F: Product, quantize: torch.dtype | None = None) -> Activation:
     """See `Ops.swiglu`."""
-    gate, up = gate_up_R2F.chunk(2, dim=-1)
+    gate, up = scaled(gate_up_R2F).chunk(2, dim=-1)
     y = F.silu(gate) * up
     return y if quantize is None else quantize_rows(y, quantize)
 
@@ -42,25 +43,33 @@ def quick_gelu(x_RF: Tensor, quantize: torch.dtype | None = None) -> Activation:
 
 def quantize_rows(x_RD: Tensor, dtype: torch.dtype) -> Quantized:
     """See `Ops.quantize_rows`."""
-    largest = 127.0 if dtype == torch.int8 else torch.finfo(dtype).max
+    largest = largest_number(dtype)
     x_RD = x_RD.float()
     scale = x_RD.abs().amax(dim=-1, keepdim=True).clamp(min=SMALLEST_SCALE * largest) / largest
     scaled = x_RD / scale
     return Quantized((scaled.round_() if dtype == torch.int8 else scaled).to(dtype), scale)
 
 
-def dequantize(
-    sums_RN: Tensor, row_scale_R1: Tensor, channel_scale_N: Tensor, bias_N: Tensor | None, dtype: torch.dtype
-) -> Tensor:
+def largest_number(dtype: torch.dtype) -> float:
+    """That an 8-bit type is scaled to: 127 or 448."""
+    return 127.0 if dtype == torch.int8 else torch.finfo(dtype).max
+
+
+def dequantize(product: Unscaled, bias_N: Tensor | None = None) -> Tensor:
     """See `Ops.dequantize`."""
-    y = sums_RN.float() * row_scale_R1 * channel_scale_N
-    return (y if bias_N is None else y + bias_N.float()).to(dtype)
+    y_RN = product.sums.float() * product.row_scale * product.channel_scale
+    return (y_RN if bias_N is None else y_RN + bias_N.float()).to(product.dtype)
 
 
-def rope_store(qkv_RC: Tensor, num_heads: int, rope: Rope, rows: Rows, cache: Tensor) -> Tensor:
+def scaled(product: Product) -> Tensor:
+    """The numbers of a product, whoever was to scale it."""
+    return product if isinstance(product, Tensor) else dequantize(product)
+
+
+def rope_store(qkv_RC: Product, num_heads: int, rope: Rope, rows: Rows, cache: Tensor) -> Tensor:
     """See `Ops.rope_store`."""
     num_kv_heads, width = cache.shape[2], cache.shape[4]
-    heads = qkv_RC.view(len(qkv_RC), num_heads + 2 * num_kv_heads, width)
+    heads = scaled(qkv_RC).view(-1, num_heads + 2 * num_kv_heads, width)
     turned = rotate(heads[:, : num_heads + num_kv_heads], rope, rows.positions)
     for part, new in zip(cache, (turned[:, num_heads:], heads[:, num_heads + num_kv_heads :]), strict=True):
         if cache.dtype == torch.float8_e4m3fn:  # the cast alone makes NaN of what is beyond
@@ -76,8 +85,38 @@ def rotate(x_RHE: Tensor, rope: Rope, positions: Tensor) -> Tensor:
     return x_RHE * rope.cos[positions, None] + swapped * rope.sin[positions, None]
 
 
+def attention(
+    q_RHE: Tensor, cache: Tensor, rows: Rows, prompts: Prompts | None = None, bound: float | None = None
+) -> Activation:
+    """See `Ops.attention`."""
+    return attend(decode_attention, q_RHE, cache, rows, prompts, bound)
+
+
+def attend(
+    decode: Callable[[Tensor, Tensor, Rows], Tensor],
+    q_RHE: Tensor,
+    cache: Tensor,
+    rows: Rows,
+    prompts: Prompts | None,
+    bound: float | None,
+) -> Activation:
+    """`Ops.attention` of prompts by `prefill_attention` and of other rows by `decode`, [B, H, E] to [B, H * E]."""
+    split, parts = 0, []
+    if prompts is not None:
+        split = prompts.num_rows
+        parts.append(prefill_attention(q_RHE[:split], cache, rows.slots[: split : prompts.length], prompts))
+    if split < len(q_RHE) or not parts:
+        parts.append(decode(q_RHE[split:], cache, Rows(rows.slots[split:], rows.positions[split:])))
+    out_RD = torch.cat(parts) if len(parts) > 1 else parts[0]
+    if bound is None:
+        return out_RD
+    scale = bound / torch.finfo(torch.float8_e4m3fn).max
+    values = (out_RD.float() / scale).to(torch.float8_e4m3fn)
+    return Quantized(values, torch.full((len(out_RD), 1), scale, device=out_RD.device))
+
+
 def decode_attention(q_BHE: Tensor, cache: Tensor, rows: Rows) -> Tensor:
-    """See `Ops.decode_attention`. The query heads that share a key/value head are given as its query positions."""
+    """Of single rows: [B, H * E]. The query heads that share a key/value head are given as its query positions."""
     num_rows, heads, width = q_BHE.shape
     keys, values = (part[rows.slots].to(q_BHE.dtype) for part in cache)
     beyond = torch.arange(cache.shape[3], device=q_BHE.device) > rows.positions[:, None]
@@ -87,14 +126,16 @@ def decode_attention(q_BHE: Tensor, cache: Tensor, rows: Rows) -> Tensor:
     return out.reshape(num_rows, heads * width)
 
 
-def prefill_attention(q_nHLE: Tensor, k_nKTE: Tensor, v_nKTE: Tensor) -> Tensor:
-    """Causal attention of the newest L of T positions: [n, L, H * E].
+def prefill_attention(q_RHE: Tensor, cache: Tensor, slots_n: Tensor, prompts: Prompts) -> Tensor:
+    """Of whole prompts: [R, H * E].
 
-    Queries are padded at the front with T - L zero rows, so that the problem is square and a fused causal kernel
+    Queries are padded at the front with `start` zero rows, so that the problem is square and a fused causal kernel
     serves it: with fewer queries than keys, torch's `is_causal` lines up the wrong corner.
     """
-    n, heads, length, width = q_nHLE.shape
-    missing = k_nKTE.shape[2] - length
-    padded = F.pad(q_nHLE, (0, 0, missing, 0))
-    out = F.scaled_dot_product_attention(padded, k_nKTE, v_nKTE, is_causal=True, enable_gqa=True)
-    return out[:, :, missing:].transpose(1, 2).reshape(n, length, heads * width)
+    num, start, length = prompts
+    held = cache.view(torch.uint8) if cache.dtype == torch.float8_e4m3fn else cache  # which every torch can index
+    k_nKTE, v_nKTE = held[:, slots_n, :, : start + length].view(cache.dtype).to(q_RHE.dtype)
+    q_nLHE = q_RHE.view(num, length, *q_RHE.shape[1:])
+    padded_nHTE = F.pad(q_nLHE, (0, 0, 0, 0, start, 0)).transpose(1, 2)
+    out_nHTE = F.scaled_dot_product_attention(padded_nHTE, k_nKTE, v_nKTE, is_causal=True, enable_gqa=True)
+    return out_nHTE[:, :, start:].transpose(1, 2).reshape(len(q_RHE), -1)

@@ -7,91 +7,144 @@ from typing import Any
 
 import torch
 import triton
+import triton.language as tl
 from torch import Tensor
 
-from recap_fast.generate.ops import Activation, Quantized, Rope, Rows
+from recap_fast.generate.ops import Activation, Product, Prompts, Quantized, Rope, Rows, plain
+from recap_fast.generate.ops import triton_attention as attention_kernels
 from recap_fast.generate.ops import triton_kernels as kernels
 
 # Letters: R rows, D width, F inner width, H query heads, K key/value heads, T positions of a slot, E head width, B
 # decode rows, S splits of the positions.
 
-BY_ROW: frozenset[torch.dtype] = frozenset()
-SPLIT: int = kernels.SPLIT.value
+SPLIT: int = attention_kernels.SPLIT.value
+SHARED_SCALES = 2
+"""Rows that share a reading of their channels' scales in SwiGLU: as many as registers hold. Sums of int8 take too many
+themselves."""
+
+dequantize = plain.dequantize  # what is left for it on a card is next to nothing
 
 
 def add_rms_norm(
-    x_RD: Tensor, delta_RD: Tensor | None, weight_D: Tensor, eps: float, quantize: torch.dtype | None = None
+    x_RD: Tensor, delta_RD: Product | None, weight_D: Tensor, eps: float, quantize: torch.dtype | None = None
 ) -> Activation:
     """See `Ops.add_rms_norm`."""
     assert x_RD.is_contiguous()
-    inputs = x_RD, None if delta_RD is None else delta_RD.contiguous(), weight_D, eps
-    return _make_rows(kernels.add_rms_norm_kernel, inputs, x_RD.shape[1], quantize, whole_rows=True)
+    delta = (None, None, None) if delta_RD is None else _parts(delta_RD)
+    inputs = x_RD, *delta, weight_D, eps
+    return _make_rows(kernels.add_rms_norm_kernel, inputs, x_RD.shape[1], x_RD.dtype, quantize, whole_rows=True)
 
 
-def swiglu(gate_up_R2F: Tensor, quantize: torch.dtype | None = None) -> Activation:
+def swiglu(gate_up_R2F: Product, quantize: torch.dtype | None = None) -> Activation:
     """See `Ops.swiglu`."""
-    return _make_rows(kernels.swiglu_kernel, (gate_up_R2F.contiguous(),), gate_up_R2F.shape[1] // 2, quantize)
+    sums, *scales = _parts(gate_up_R2F)
+    dtype = gate_up_R2F.dtype
+    shared = SHARED_SCALES if scales[0] is not None and sums.dtype.itemsize == 2 else 1
+    inputs = sums, *scales, len(sums), shared, TYPES[dtype]
+    return _make_rows(kernels.swiglu_kernel, inputs, sums.shape[1] // 2, dtype, quantize, rows_each=shared)
 
 
 def quick_gelu(x_RF: Tensor, quantize: torch.dtype | None = None) -> Activation:
     """See `Ops.quick_gelu`."""
-    return _make_rows(kernels.quick_gelu_kernel, (x_RF.contiguous(),), x_RF.shape[1], quantize)
+    return _make_rows(kernels.quick_gelu_kernel, (x_RF.contiguous(),), x_RF.shape[1], x_RF.dtype, quantize)
 
 
 def quantize_rows(x_RD: Tensor, dtype: torch.dtype) -> Quantized:
     """See `Ops.quantize_rows`."""
-    rows = _make_rows(kernels.quantize_kernel, (x_RD.contiguous(),), x_RD.shape[1], dtype)
+    rows = _make_rows(kernels.quantize_kernel, (x_RD.contiguous(),), x_RD.shape[1], x_RD.dtype, dtype)
     assert isinstance(rows, Quantized)
     return rows
 
 
-def dequantize(
-    sums_RN: Tensor, row_scale_R1: Tensor, channel_scale_N: Tensor, bias_N: Tensor | None, dtype: torch.dtype
-) -> Tensor:
-    """See `Ops.dequantize`."""
-    rows, width = sums_RN.shape
-    out = torch.empty(rows, width, dtype=dtype, device=sums_RN.device)
-    tile = 8, 512
-    scales = row_scale_R1.contiguous(), channel_scale_N.contiguous()
-    args = sums_RN.contiguous(), *scales, bias_N, out, rows, width, *tile
-    _launch(kernels.dequantize_kernel, (triton.cdiv(rows, tile[0]), triton.cdiv(width, tile[1])), args)
-    return out
-
-
-def rope_store(qkv_RC: Tensor, num_heads: int, rope: Rope, rows: Rows, cache: Tensor) -> Tensor:
+def rope_store(qkv_RC: Product, num_heads: int, rope: Rope, rows: Rows, cache: Tensor) -> Tensor:
     """See `Ops.rope_store`."""
     assert cache.is_contiguous()
     _, _, num_kv_heads, positions, width = cache.shape
-    q_RHE = qkv_RC.new_empty(len(qkv_RC), num_heads, width)
-    args = qkv_RC.contiguous(), q_RHE, rope, rows, *cache, num_heads, num_kv_heads, positions, width
-    _launch(kernels.rope_store_kernel, (len(qkv_RC),), args)
+    sums, *scales = _parts(qkv_RC)
+    q_RHE = torch.empty(len(sums), num_heads, width, dtype=rope.cos.dtype, device=sums.device)
+    args = sums, *scales, q_RHE, rope, rows, *cache, num_heads, num_kv_heads, positions, width
+    _launch(kernels.rope_store_kernel, (len(sums),), args)
     return q_RHE
 
 
-def decode_attention(q_BHE: Tensor, cache: Tensor, rows: Rows) -> Tensor:
-    """See `Ops.decode_attention`. Idle rows get zeros.
-
-    Split-KV ("flash decoding"): a program attends to SPLIT positions at the most, which keeps all of a card busy with
-    few rows and makes long and short rows even; a second kernel joins their results. The splits depend on T alone: what
-    a row gets does not depend on how many there are.
-    """
+def attention(
+    q_RHE: Tensor, cache: Tensor, rows: Rows, prompts: Prompts | None = None, bound: float | None = None
+) -> Activation:
+    """See `Ops.attention`. Prompts and single rows write to one buffer. Idle rows get zeros."""
     assert cache.is_contiguous()
+    num_rows, heads, width = q_RHE.shape
+    q_RHE, split = q_RHE.contiguous(), 0 if prompts is None else prompts.num_rows
+    out = torch.empty(num_rows, heads * width, dtype=q_RHE.dtype, device=q_RHE.device)
+    scale, factor = None, 1.0
+    if bound is not None:
+        out = torch.empty_like(out, dtype=torch.float8_e4m3fn)
+        scale, factor = q_RHE.new_empty(num_rows, 1, dtype=torch.float32), plain.largest_number(out.dtype) / bound
+    if prompts is not None:
+        _attend_prompts(q_RHE, cache, rows.slots, prompts, (out, scale, factor))
+    if split < num_rows:
+        rest = Rows(rows.slots[split:], rows.positions[split:])
+        _attend_rows(q_RHE[split:], cache, rest, (out[split:], None if scale is None else scale[split:], factor))
+    return out if scale is None else Quantized(out, scale)
+
+
+Written = tuple[Tensor, Tensor | None, float]
+"""Where attention puts its rows; in 8 bits with their scales, and what it multiplies with."""
+
+
+def _attend_prompts(q_RHE: Tensor, cache: Tensor, slots: Tensor, prompts: Prompts, written: Written) -> None:
+    """A program reads a prompt's keys and values for a block of its rows, straight from the cache."""
+    _, heads, width = q_RHE.shape
+    num_kv_heads, positions = cache.shape[2:4]
+    block_rows, block_positions, num_warps = (32, 32, 4) if q_RHE.dtype == torch.float32 else (128, 64, 8)
+    shape = prompts.length, heads, num_kv_heads, positions, width, _dot_type(q_RHE, cache)
+    args = q_RHE, *cache, slots, *written, prompts.start, *shape, block_rows, block_positions
+    grid = triton.cdiv(prompts.length, block_rows), heads, prompts.num
+    _launch(attention_kernels.prefill_attention_kernel, grid, args, num_warps)
+
+
+def _attend_rows(q_BHE: Tensor, cache: Tensor, rows: Rows, written: Written) -> None:
+    """Split-KV ("flash decoding"): a program attends to SPLIT positions at the most, which keeps all of a card busy
+    with few rows and makes long and short rows even; a second kernel joins their results. The splits depend on T alone:
+    what a row gets does not depend on how many there are.
+    """
     num_rows, heads, width = q_BHE.shape
-    _, _, num_kv_heads, positions, _ = cache.shape
+    num_kv_heads, positions = cache.shape[2:4]
     splits = max(1, triton.cdiv(positions - 1, SPLIT))  # an idle row's position is not read
     partial_BHSE = torch.empty(num_rows, heads, splits, width, dtype=torch.float32, device=q_BHE.device)
     lse_BHS = partial_BHSE.new_empty(num_rows, heads, splits)
     block = 32 if q_BHE.dtype == torch.float32 else 64  # positions in shared memory at a time
-    args = q_BHE.contiguous(), *cache, rows, partial_BHSE, lse_BHS, heads // num_kv_heads, positions, width, block
-    _launch(kernels.decode_attention_kernel, (num_rows, num_kv_heads, splits), args)
-    out = q_BHE.new_empty(num_rows, heads * width)
-    args = partial_BHSE, lse_BHS, rows, out, splits, positions, width
-    _launch(kernels.combine_kernel, (num_rows, heads), args, num_warps=1)
-    return out
+    shape = heads // num_kv_heads, positions, width, _dot_type(q_BHE, cache)
+    args = q_BHE, *cache, rows, partial_BHSE, lse_BHS, *shape, block
+    _launch(attention_kernels.decode_attention_kernel, (num_rows, num_kv_heads, splits), args)
+    args = partial_BHSE, lse_BHS, rows, *written, splits, positions, width
+    _launch(attention_kernels.combine_kernel, (num_rows, heads), args, num_warps=1)
+
+
+def _dot_type(q: Tensor, cache: Tensor) -> Any:
+    """What keys and values are multiplied in. A number of 8 bits is one of float16 too, and is turned into that faster
+    than into bfloat16."""
+    return TYPES[torch.float16 if cache.dtype.itemsize == 1 and q.dtype.itemsize == 2 else q.dtype]
+
+
+TYPES = {torch.float32: tl.float32, torch.bfloat16: tl.bfloat16, torch.float16: tl.float16}
+
+
+def _parts(product: Product) -> tuple[Tensor, Tensor | None, Tensor | None]:
+    """A product's numbers, or its sums and their scales."""
+    if isinstance(product, Tensor):
+        return product.contiguous(), None, None
+    return product.sums.contiguous(), product.row_scale.contiguous(), product.channel_scale.contiguous()
 
 
 def _make_rows(
-    kernel: Any, inputs: tuple[Any, ...], width: int, quantize: torch.dtype | None, *, whole_rows: bool = False
+    kernel: Any,
+    inputs: tuple[Any, ...],
+    width: int,
+    dtype: torch.dtype,
+    quantize: torch.dtype | None,
+    *,
+    whole_rows: bool = False,
+    rows_each: int = 1,
 ) -> Activation:
     """Runs a kernel that makes a row of `width` of every row of the first input, with a scale where it quantizes.
 
@@ -99,15 +152,15 @@ def _make_rows(
     type.
     """
     rows, scale, largest = len(inputs[0]), None, None
-    out = inputs[0].new_empty(rows, width, dtype=quantize)
+    out = torch.empty(rows, width, dtype=quantize or dtype, device=inputs[0].device)
     block = triton.next_power_of_2(width)
     if quantize is not None:
-        scale = out.new_empty(rows, 1, dtype=torch.float32)
-        largest = 127.0 if quantize == torch.int8 else torch.finfo(quantize).max
+        scale, largest = torch.empty(rows, 1, device=out.device), plain.largest_number(quantize)
     elif not whole_rows:
         block = min(block, 2048)
     args = *inputs, out, scale, width, largest, block
-    _launch(kernel, (rows, triton.cdiv(width, block)), args, num_warps=min(max(block // 512, 1), 16))
+    grid = triton.cdiv(rows, rows_each), triton.cdiv(width, block)
+    _launch(kernel, grid, args, num_warps=min(max(block // 512, 1), 16))
     return out if scale is None else Quantized(out, scale)
 
 

@@ -40,6 +40,7 @@ class TorchEngine:
         self.spec, self._sampling = spec, options.sampling
         opened = open_device(folder, spec, options, prompt, fixed_shapes=fixed_shapes)
         self._device, self._runner, self._shape = opened.device, opened.runner, opened.shape
+        self._fallbacks = opened.fallbacks
         self.statistics = Statistics(startup_s=opened.startup_s)
         self._scheduler = Scheduler(opened.sizes, opened.shape, spec.stop_ids, loop_stop=options.loop_stop)
         self._launched: deque[tuple[Launch, bool]] = deque()
@@ -54,7 +55,8 @@ class TorchEngine:
         slots = f"{self._scheduler.num_slots} slots, prefill batches of {self._scheduler.prefill_images}"
         emulated = self.spec.precision == "fp8" and self._device.type == "cpu"
         precision = "fp8 (emulated)" if emulated else self.spec.precision
-        return f"torch {torch.__version__} on {device_name(self._device)}, {precision}, {slots}"
+        parts = [f"torch {torch.__version__} on {device_name(self._device)}", precision, slots, *self._fallbacks]
+        return ", ".join(parts)
 
     def submit(self, requests: Sequence[Request]) -> None:
         for request in requests:

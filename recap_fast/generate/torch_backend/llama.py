@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from recap_fast.generate.ops import Activation, Ops, Quantized, Rope, Rows, plain
+from recap_fast.generate.ops import Activation, Ops, Product, Prompts, Quantized, Rope, Rows
 from recap_fast.generate.ops.linear import make_linear
 from recap_fast.generate.spec import RopeSpec, TextSpec
 from recap_fast.generate.torch_backend.pages import use_huge_pages
@@ -32,9 +32,9 @@ class Prefill:
     """int64 [n]: the row of each prompt's last token; the rows after it, up to L, are padding."""
 
     @property
-    def num_rows(self) -> int:
-        """n * L."""
-        return len(self.slots) * self.length
+    def prompts(self) -> Prompts:
+        """Its shape, for `Ops.attention`."""
+        return Prompts(len(self.slots), self.start, self.length)
 
     def rows(self) -> Rows:
         positions = torch.arange(self.start, self.start + self.length, device=self.slots.device)
@@ -51,7 +51,7 @@ def list_rows(prefill: Prefill | None, decode: Rows | None) -> Rows:
 
 def read_rows(prefill: Prefill | None, x_RD: Tensor) -> Tensor:
     """The rows that next tokens are read from, int64 [n + B]: the last one of each prompt, and all decode rows."""
-    decode = torch.arange(0 if prefill is None else prefill.num_rows, len(x_RD), device=x_RD.device)
+    decode = torch.arange(0 if prefill is None else prefill.prompts.num_rows, len(x_RD), device=x_RD.device)
     return decode if prefill is None else torch.cat([prefill.last_rows, decode])
 
 
@@ -89,9 +89,7 @@ class _Batch:
     """What every layer needs to know of a step's rows."""
 
     prefill: Prefill | None
-    decode: Rows | None
     rows: Rows
-    """Of all."""
     rope: Rope
 
 
@@ -118,8 +116,8 @@ class Llama:
         Keys and values of all rows are written to the cache. In the last layer everything but keys and values is
         computed for the n + B rows alone.
         """
-        batch = _Batch(prefill, decode, list_rows(prefill, decode), self._rope)
-        delta: Tensor | None = None
+        batch = _Batch(prefill, list_rows(prefill, decode), self._rope)
+        delta: Product | None = None
         for index, layer in enumerate(self._layers[:-1]):
             delta = layer.forward(x_RD, delta, cache.data[index], batch)
         x_RD, delta = self._layers[-1].forward_last(x_RD, delta, cache.data[-1], batch)
@@ -136,62 +134,60 @@ class _Layer:
         self._out, self._gate_up, self._down = (
             make_linear(weights, f"{name}.{part}", ops, dtype) for part in ("out", "gate_up", "down")
         )
-        if index < spec.num_layers - 1:
-            self._qkv = make_linear(weights, f"{name}.qkv", ops, dtype)
-        else:  # its queries are those of fewer rows than its keys and values
-            queries = spec.num_heads * spec.head_dim
-            self._q, self._kv = (
-                make_linear(weights, f"{name}.qkv", ops, dtype, channels)
-                for channels in (slice(queries), slice(queries, None))
-            )
+        self._qkv = make_linear(weights, f"{name}.qkv", ops, dtype)
+        queries = spec.num_heads * spec.head_dim
+        if index == spec.num_layers - 1:  # prompts need queries of their last rows alone
+            self._kv = make_linear(weights, f"{name}.qkv", ops, dtype, slice(queries, None))
+        self._bound = None
+        if self._out.quantize == torch.float8_e4m3fn:
+            first_value = queries + spec.num_kv_heads * spec.head_dim
+            self._bound = bound_outputs(weights, f"{name}.qkv", self._norm1, slice(first_value, None))
 
-    def forward(self, x_RD: Tensor, delta_RD: Tensor | None, cache: Tensor, batch: _Batch) -> Tensor:
+    def forward(self, x_RD: Tensor, delta_RD: Product | None, cache: Tensor, batch: _Batch) -> Product:
         """Adds `delta` and attention's part to `x` in place; returns what the feed-forward part adds: [R, D]."""
         h = self._ops.add_rms_norm(x_RD, delta_RD, self._norm1, self._spec.norm_eps, self._qkv.quantize)
-        q_RHE = self._ops.rope_store(self._qkv(h), self._spec.num_heads, batch.rope, batch.rows, cache)
-        if q_RHE.dtype == cache.dtype and q_RHE.dtype in self._ops.BY_ROW:
-            return self._feed_forward(x_RD, [self._ops.decode_attention(q_RHE, cache, batch.rows)])
-        attended, num_prefill = [], 0
-        if batch.prefill is not None:
-            num_prefill = batch.prefill.num_rows
-            attended.append(self._attend_prefill(q_RHE[:num_prefill], cache, batch.prefill))
-        if batch.decode is not None:
-            attended.append(self._ops.decode_attention(q_RHE[num_prefill:], cache, batch.decode))
-        return self._feed_forward(x_RD, attended)
+        return self._attend(x_RD, h, cache, batch)
 
     def forward_last(
-        self, x_RD: Tensor, delta_RD: Tensor | None, cache: Tensor, batch: _Batch
-    ) -> tuple[Tensor, Tensor]:
-        """As `forward`, but only the rows that are read go on after keys and values are stored: both [n + B, D]."""
-        h = self._ops.add_rms_norm(x_RD, delta_RD, self._norm1, self._spec.norm_eps, self._kv.quantize)
-        self._ops.rope_store(self._kv(h), 0, batch.rope, batch.rows, cache)
-        read = read_rows(batch.prefill, x_RD)
-        rows = Rows(batch.rows.slots[read], batch.rows.positions[read])
-        q_RHE = self._q(_select(h, read)).view(len(read), self._spec.num_heads, self._spec.head_dim)
-        attended = self._ops.decode_attention(plain.rotate(q_RHE, batch.rope, rows.positions), cache, rows)
-        x_RD = x_RD[read]
-        return x_RD, self._feed_forward(x_RD, [attended])
+        self, x_RD: Tensor, delta_RD: Product | None, cache: Tensor, batch: _Batch
+    ) -> tuple[Tensor, Product]:
+        """As `forward`, but of prompts only the rows that are read go on after their keys and values are stored; `x`
+        and what is to be added are both [n + B, D]."""
+        h = self._ops.add_rms_norm(x_RD, delta_RD, self._norm1, self._spec.norm_eps, self._qkv.quantize)
+        if batch.prefill is not None:
+            self._ops.rope_store(self._kv.product(h), 0, batch.rope, batch.rows, cache)
+            read = read_rows(batch.prefill, x_RD)
+            x_RD, h = x_RD[read], _select(h, read)
+            batch = _Batch(None, Rows(batch.rows.slots[read], batch.rows.positions[read]), batch.rope)
+        return x_RD, self._attend(x_RD, h, cache, batch)
 
-    def _attend_prefill(self, q_RHE: Tensor, cache: Tensor, prefill: Prefill) -> Tensor:
-        n, end = len(prefill.slots), prefill.start + prefill.length
-        keys, values = read_slots(cache, prefill.slots, end).to(q_RHE.dtype)
-        queries = q_RHE.view(n, prefill.length, *q_RHE.shape[1:]).transpose(1, 2)
-        return plain.prefill_attention(queries, keys, values).flatten(0, 1)
-
-    def _feed_forward(self, x_RD: Tensor, attended: list[Tensor]) -> Tensor:
-        delta = self._out(torch.cat(attended) if len(attended) > 1 else attended[0])
+    def _attend(self, x_RD: Tensor, h: Activation, cache: Tensor, batch: _Batch) -> Product:
+        """All but the first norm."""
+        q_RHE = self._ops.rope_store(self._qkv.product(h), self._spec.num_heads, batch.rope, batch.rows, cache)
+        prompts = None if batch.prefill is None else batch.prefill.prompts
+        delta = self._out.product(self._ops.attention(q_RHE, cache, batch.rows, prompts, self._bound))
         h = self._ops.add_rms_norm(x_RD, delta, self._norm2, self._spec.norm_eps, self._gate_up.quantize)
-        return self._down(self._ops.swiglu(self._gate_up(h), self._down.quantize))
+        return self._down.product(self._ops.swiglu(self._gate_up.product(h), self._down.quantize))
+
+
+SLACK = 1.25
+"""For the roundings of an input and of a cached number to 8 bits, up to 1/16 each, and what sums lose."""
+
+
+def bound_outputs(weights: Mapping[str, Tensor], name: str, norm: Tensor, channels: slice) -> float:
+    """What no output of a linear layer behind an RMS norm exceeds in magnitude, over these of its channels.
+
+    A normed row has at most the length sqrt(D), so that by Cauchy and Schwarz channel j stays within sqrt(D) times the
+    length of W_j * norm.
+    """
+    weight_ND, scale_N = weights[f"{name}.weight"][channels].float(), weights[f"{name}.scale"][channels]
+    lengths_N = (weight_ND * norm.float()).norm(dim=-1) * scale_N
+    longest = max(lengths_N.max().item(), torch.finfo(torch.float32).tiny)
+    return float(SLACK * len(norm) ** 0.5 * longest)
 
 
 def _select(x: Activation, rows: Tensor) -> Activation:
-    """Those rows; 8-bit floats are taken as bytes, which every version of torch can index."""
+    """Those rows; 8-bit floats are taken as bytes, which every torch can index."""
     if isinstance(x, Tensor):
         return x[rows]
     return Quantized(x.values.view(torch.uint8)[rows].view(x.values.dtype), x.scale[rows])
-
-
-def read_slots(cache: Tensor, slots: Tensor, end: int) -> Tensor:
-    """Keys and values of these slots up to a position: [2, n, K, end, E]."""
-    held = cache.view(torch.uint8) if cache.dtype == torch.float8_e4m3fn else cache  # as in `_select`
-    return held[:, slots, :, :end].view(cache.dtype)

@@ -28,6 +28,8 @@ class Opened:
     shape: SlotShape
     sizes: Sizes
     runner: Runner
+    fallbacks: list[str]
+    """See `Step.fallbacks`."""
     startup_s: dict[str, float]
     """Seconds for each of 'weights', 'prefix' and 'capture'."""
 
@@ -75,4 +77,4 @@ def open_device(
         ) from error
     parts = zip(("weights", "prefix", "capture"), pairwise(times), strict=True)
     startup_s = {part: end - start for part, (start, end) in parts}
-    return Opened(device=device, shape=shape, sizes=sizes, runner=runner, startup_s=startup_s)
+    return Opened(device=device, shape=shape, sizes=sizes, runner=runner, fallbacks=step.fallbacks, startup_s=startup_s)

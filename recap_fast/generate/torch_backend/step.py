@@ -5,17 +5,16 @@ at any of their values. So it runs as it is with as many rows as there are (a CP
 addresses as a CUDA graph; see runner.py and fixed_runner.py.
 """
 
-import contextlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
-from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from recap_fast.generate.engine import Sampling
 from recap_fast.generate.ops import Rows
+from recap_fast.generate.ops.linear import refused_products
 from recap_fast.generate.ops.select import select_ops
 from recap_fast.generate.spec import EngineSpec
 from recap_fast.generate.torch_backend.llama import KVCache, Llama, Prefill
@@ -26,9 +25,6 @@ if TYPE_CHECKING:
     from recap_fast.generate.torch_backend.cpp_model import CppLlama, CppTower
 
 # Letters: n images joining, S width of their text, P prefix length, N image tokens, B running captions.
-
-ATTENTION = [SDPBackend.CUDNN_ATTENTION, SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
-"""Of prompts and images on Hopper, the first that takes the shapes; elsewhere torch's own order is the better one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +75,17 @@ class Step:
         self._vision, self._llama = make_model(spec, weights, num_positions, kv_dtype)
         self.cache = KVCache(spec.text, num_slots + 1, num_positions, kv_dtype, device)
         self._next_ids = torch.zeros(num_slots + 1, dtype=torch.int64, device=device)
-        self._is_hopper = device.type == "cuda" and torch.cuda.get_device_capability(device)[0] == 9
+
+    @property
+    def fallbacks(self) -> list[str]:
+        """For people: what the libraries of this device did not take until now, and what is done instead."""
+        found = []
+        if isinstance(self._vision, VisionTower) and (rejected := self._vision.attention.rejected):
+            reasons = ", ".join(f"{'x'.join(map(str, shape))} {reason}" for shape, reason in rejected.items())
+            found.append(f"images' attention without cuDNN's ({reasons})")
+        if refused := refused_products(self.cache.data.device):
+            found.append(f"one scale for FP8 products of {', '.join(refused)} (refused row-wise)")
+        return found
 
     @torch.inference_mode()
     def write_prefix(self, ids: Sequence[int]) -> None:
@@ -99,11 +105,6 @@ class Step:
         `noise` holds a uniform number for each token where captions are sampled. Slots may occur twice where nobody
         reads them.
         """
-        attention = sdpa_kernel(ATTENTION, set_priority=True) if self._is_hopper else contextlib.nullcontext()
-        with attention:
-            return self._run(joining, running, noise)
-
-    def _run(self, joining: Joining | None, running: Rows | None, noise: Tensor | None) -> Tensor:
         rows, prefill = [], None
         if joining is not None:
             images, texts = self._vision.encode(joining.pixels), self._llama.embed(joining.text_ids)

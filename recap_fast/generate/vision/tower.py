@@ -11,6 +11,7 @@ from recap_fast.generate.ops import Ops
 from recap_fast.generate.ops.linear import make_linear
 from recap_fast.generate.ops.select import select_ops
 from recap_fast.generate.spec import EngineSpec, VisionSpec
+from recap_fast.generate.vision.attention import ImageAttention
 from recap_fast.generate.vision.loading import load_weights
 from recap_fast.records import Preprocess
 
@@ -25,10 +26,14 @@ class VisionTower:
         self._class, self._position = weights["vision.class"], weights["vision.position"]
         self._pre_norm = weights["vision.pre_norm.weight"], weights["vision.pre_norm.bias"]
         self._dtype, device = self._class.dtype, self._class.device
-        self._layers = [_Layer(spec, f"vision.layers.{i}", weights, ops, self._dtype) for i in range(spec.num_layers)]
+        self.attention = ImageAttention(device)
+        self._layers = [
+            _Layer(spec, f"vision.layers.{i}", weights, ops, self.attention) for i in range(spec.num_layers)
+        ]
         self._patch, *self._projector = (
             make_linear(weights, name, ops, self._dtype) for name in ("vision.patch", "projector.0", "projector.1")
         )
+        self._width = len(weights["projector.1.weight"])
         self._mean = torch.tensor(preprocess.mean, device=device)[:, None, None]
         self._std = torch.tensor(preprocess.std, device=device)[:, None, None]
 
@@ -40,7 +45,8 @@ class VisionTower:
         for layer in self._layers:
             x = layer(x)
         first, second = self._projector
-        return second(F.gelu(first(x[:, 1:])))
+        rows = x[:, 1:].reshape(-1, x.shape[-1])  # of three dimensions torch would make a product for each image
+        return second(F.gelu(first(rows))).view(len(x), -1, self._width)
 
     def _patches(self, pixels: Tensor) -> Tensor:
         """Normalized pixels, one patch a row: [n, N, 3 * p * p], in the order of the patch convolution's weights."""
@@ -60,10 +66,11 @@ def load_tower(path: Path, spec: EngineSpec, device: torch.device) -> VisionTowe
 class _Layer:
     """One pre-norm transformer layer. It adds to its input in place."""
 
-    def __init__(self, spec: VisionSpec, name: str, weights: Mapping[str, Tensor], ops: Ops, dtype: torch.dtype):
-        self._heads, self._eps = spec.num_heads, spec.norm_eps
+    def __init__(self, spec: VisionSpec, name: str, weights: Mapping[str, Tensor], ops: Ops, attention: ImageAttention):
+        self._heads, self._eps, self._attention = spec.num_heads, spec.norm_eps, attention
         self._ops, self._quick = ops, spec.activation == "quick_gelu"
         self._norms = [(weights[f"{name}.{n}.weight"], weights[f"{name}.{n}.bias"]) for n in ("norm1", "norm2")]
+        dtype = self._norms[0][0].dtype
         self._qkv, self._out, self._fc1, self._fc2 = (
             make_linear(weights, f"{name}.{part}", ops, dtype) for part in ("qkv", "out", "fc1", "fc2")
         )
@@ -72,7 +79,7 @@ class _Layer:
         n, length, width = x.shape
         h = F.layer_norm(x, (width,), *self._norms[0], self._eps)
         q, k, v = self._qkv(h).view(n, length, 3, self._heads, -1).permute(2, 0, 3, 1, 4)
-        attended = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(n, length, width)
+        attended = self._attention(q, k, v).transpose(1, 2).reshape(n, length, width)
         x += self._out(attended)
         h = self._fc1(F.layer_norm(x, (width,), *self._norms[1], self._eps)).flatten(0, 1)
         gelu = self._ops.quick_gelu(h, self._fc2.quantize) if self._quick else F.gelu(h)

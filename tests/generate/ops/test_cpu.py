@@ -15,7 +15,7 @@ from support.operations import EIGHT_BITS, FLOAT_TYPES, random
 from support.tolerance import assert_within, exact
 from torch import Tensor
 
-from recap_fast.generate.ops import Rope, Rows, cpp, plain
+from recap_fast.generate.ops import Rope, Rows, Unscaled, cpp, plain
 from recap_fast.generate.spec import RopeSpec
 from recap_fast.generate.torch_backend.llama import rope_table
 
@@ -24,6 +24,7 @@ LEVELS = cpp.kernels.kernel_levels()
 
 rows_and_width = {"rows": st.integers(0, 40), "width": st.integers(1, 150), "seed": st.integers(0, 99)}
 quantized = st.sampled_from([None, *EIGHT_BITS])
+sums = st.sampled_from([None, torch.int32, torch.bfloat16])
 
 
 @pytest.fixture(scope="module", params=["plain", *LEVELS])
@@ -38,13 +39,13 @@ def ops(request: pytest.FixtureRequest) -> Iterator[Any]:
 
 
 @BOTH
-@given(**rows_and_width, adds=st.booleans(), quantize=quantized)
+@given(**rows_and_width, adds=st.booleans(), quantize=quantized, sums=sums)
 def test_add_rms_norm(ops: Any, dtype: torch.dtype, **drawn: Any) -> None:
     operations.check_add_rms_norm(ops, dtype, **drawn)
 
 
 @BOTH
-@given(**rows_and_width, quantize=quantized)
+@given(**rows_and_width, quantize=quantized, sums=sums)
 def test_swiglu(ops: Any, dtype: torch.dtype, **drawn: Any) -> None:
     operations.check_swiglu(ops, dtype, **drawn)
 
@@ -84,6 +85,7 @@ def test_dequantize(ops: Any, dtype: torch.dtype, **drawn: Any) -> None:
     kv_heads=st.integers(1, 4),
     width=st.sampled_from([2, 8, 16, 40, 80, 128]),
     cached=st.sampled_from([None, None, torch.float8_e4m3fn]),
+    sums=sums,
     seed=st.integers(0, 99),
 )
 def test_rope_store(ops: Any, dtype: torch.dtype, **drawn: Any) -> None:
@@ -97,14 +99,27 @@ def test_rope_store(ops: Any, dtype: torch.dtype, **drawn: Any) -> None:
     width=st.sampled_from([2, 16, 24, 32, 64, 80, 96, 128]),
     length=st.integers(2, 150),
     places=st.lists(st.floats(0, 1), max_size=12),
+    cached=st.sampled_from([None, None, torch.float8_e4m3fn]),
+    prompts=st.none() | st.tuples(st.integers(1, 3), st.floats(0, 1), st.floats(0, 1)),
+    is_bounded=st.booleans(),
     seed=st.integers(0, 99),
 )
-def test_decode_attention(
-    ops: Any, dtype: torch.dtype, kv_heads: int, group: int, length: int, places: list[float], **drawn: Any
+def test_attention(
+    ops: Any,
+    dtype: torch.dtype,
+    kv_heads: int,
+    group: int,
+    length: int,
+    places: list[float],
+    prompts: tuple[int, float, float] | None,
+    **drawn: Any,
 ) -> None:
     positions = [round(place * (length - 1)) for place in places]
-    operations.check_decode_attention(
-        ops, dtype, kv_heads * group, kv_heads, positions=positions, length=length, **drawn
+    if prompts is not None:  # they end before the last position
+        start = round(prompts[1] * (length - 2))
+        prompts = prompts[0], start, 1 + round(prompts[2] * (length - 2 - start))
+    operations.check_attention(
+        ops, dtype, kv_heads * group, kv_heads, positions=positions, length=length, prompts=prompts, **drawn
     )
 
 
@@ -121,16 +136,6 @@ def test_rotation_turns_pairs_by_their_angle() -> None:
     a, b, angle = x[..., :4].double(), x[..., 4:].double(), angles[:, None]
     by_definition = torch.cat([a * angle.cos() - b * angle.sin(), b * angle.cos() + a * angle.sin()], -1)
     assert (turned.value - by_definition).abs().max() < 1e-5, "pairs lie in halves"
-
-
-def test_prefill_attention_sees_all_before_it() -> None:
-    q, k, v = random(2, 4, 5, 8), random(2, 2, 9, 8, seed=1), random(2, 2, 9, 8, seed=2)
-    got = plain.prefill_attention(q, k, v).view(2, 5, 4, 8).transpose(1, 2)
-    for head in range(4):
-        for row in range(5):
-            visible = (slice(None), head // 2, slice(5 + row))
-            expected = tolerance.attention(exact(q[:, head, row, None]), exact(k[visible]), exact(v[visible]))
-            assert_within(got[:, head, row], expected[:, 0])
 
 
 @pytest.mark.usefixtures("kernel_level")
@@ -174,10 +179,10 @@ def test_any_number_of_threads_gives_the_same_bits(dtype: torch.dtype) -> None:
             cpp.quick_gelu(x),
             *cpp.quick_gelu(x, torch.int8),
             *cpp.quantize_rows(x, torch.int8),
-            cpp.dequantize(sums, scale, weight.float(), None, dtype),
+            cpp.dequantize(Unscaled(sums, scale, weight.float(), dtype)),
             cpp.rope_store(qkv, 56, rope, places, stored),
             stored,
-            cpp.decode_attention(q, cache, places),
+            cpp.attention(q, cache, places),
         ]
 
     torch.set_num_threads(1)
@@ -191,7 +196,7 @@ def test_any_number_of_threads_gives_the_same_bits(dtype: torch.dtype) -> None:
 def test_attention_over_a_cache_of_8_bit_floats_is_left_to_plain_torch() -> None:
     q, places = random(3, 4, 16), Rows(torch.tensor([2, 0, 1]), torch.tensor([0, 7, 3]))
     cache = random(2, 3, 2, 9, 16, seed=2).to(torch.float8_e4m3fn)
-    assert torch.equal(cpp.decode_attention(q, cache, places), plain.decode_attention(q, cache, places))
+    assert torch.equal(cpp.attention(q, cache, places), plain.decode_attention(q, cache, places))
 
 
 @pytest.mark.parametrize(("slot", "position"), [(-1, 0), (3, 0), (0, -1), (0, 9)])

@@ -1,12 +1,14 @@
 """Each form of a linear layer beside the product that it stands for."""
 
+from typing import Any
+
 import pytest
 import torch
 from support import tolerance
 from support.tolerance import assert_within, exact
 from torch.nn import functional as F
 
-from recap_fast.generate.ops import Quantized, linear, plain
+from recap_fast.generate.ops import Quantized, Unscaled, linear, plain
 from recap_fast.generate.ops.linear import Linear, make_linear, quantize_channels
 
 
@@ -74,22 +76,77 @@ def test_eight_bits(dtype: torch.dtype, error: float, output: torch.dtype, rows:
     assert torch.equal(product(rounded), got), "rows may come quantized"
 
 
+class Card:
+    """torch has `_scaled_mm` for CPUs as well: this one is row-wise, and refuses some numbers of rows."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, refuses: tuple[int, ...] = (), *, row_wise: bool = True):
+        self.asked: list[int] = []
+        """How many scales the rows of each product had."""
+        self._refuses, self._scaled_mm = refuses, torch._scaled_mm
+        monkeypatch.setattr(torch, "_scaled_mm", self.multiply)
+        monkeypatch.setattr(linear, "has_row_wise_products", lambda _: row_wise)
+        monkeypatch.setattr(linear, "_refused", set())
+
+    def multiply(self, values: torch.Tensor, *args: Any, **options: Any) -> torch.Tensor:
+        self.asked.append(options["scale_a"].numel())
+        if len(values) in self._refuses and len(values) == self.asked[-1]:
+            raise RuntimeError("CUDA error: CUBLAS_STATUS_NOT_SUPPORTED when calling cublasLtMatmulAlgoGetHeuristic")
+        return self._scaled_mm(values, *args, **options)
+
+
+def fp8_layer(channels: int = 32) -> tuple[linear._Fp8, torch.Tensor, torch.Tensor]:
+    """A layer as a card has it, whose readers apply scales; its numbers and their scales."""
+    values, scale = quantize_channels(random(channels, 64, seed=1), torch.float8_e4m3fn)
+    product = linear._Fp8(values, scale, None, plain, torch.bfloat16)
+    product._defers_scales = True
+    return product, values, scale
+
+
 @pytest.mark.parametrize("row_wise", [False, True])
-@pytest.mark.parametrize("rows", [1, 256, 257])
+@pytest.mark.parametrize("rows", [1, 257])
 def test_fp8_products_of_a_card_on_a_cpu(rows: int, row_wise: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    """torch has `_scaled_mm` for CPUs as well. Scales are a row's own, also where the product takes only one."""
-    asked = []
-    scaled_mm = torch._scaled_mm
-    monkeypatch.setattr(torch, "_scaled_mm", lambda *a, **k: asked.append(k["scale_a"].numel()) or scaled_mm(*a, **k))
-    monkeypatch.setattr(linear, "has_row_wise_products", lambda _: row_wise)
-    x, weight, bias = random(rows, 64), random(32, 64, seed=1), random(32, seed=2)
-    x *= 1 + torch.arange(rows)[:, None]
-    values, scale = quantize_channels(weight, torch.float8_e4m3fn)
-    parts = values, scale, bias, plain, torch.bfloat16
-    got = linear._Fp8(*parts)(x.bfloat16())
-    expected = eight_bits(plain.quantize_rows(x.bfloat16(), values.dtype), values, scale).rounded(got.dtype)
-    assert_within(got, tolerance.add(expected, exact(bias).rounded(got.dtype)).rounded(got.dtype))
-    assert asked == [rows if row_wise and rows > linear.FEW_ROWS else 1]
+    """Scales are a row's own, also where the product takes only one: then they are left to the reader."""
+    card = Card(monkeypatch, row_wise=row_wise)
+    product, values, scale = fp8_layer()
+    x = (random(rows, 64) * (1 + torch.arange(rows)[:, None])).bfloat16()
+    quantized = plain.quantize_rows(x, values.dtype)
+    sums = tolerance.product(exact(quantized.values), exact(values.T))
+    left = sums if row_wise else sums.rounded(torch.bfloat16)
+    expected = tolerance.dequantize(left, quantized.scale, scale, None).rounded(torch.bfloat16)
+    assert_within(product(x), expected)
+    got = product.product(quantized)
+    assert isinstance(got, torch.Tensor if row_wise else Unscaled)
+    assert_within(plain.scaled(got), expected)
+    assert card.asked == [rows if row_wise else 1] * 2
+
+
+def test_a_refused_product_has_one_scale_from_then_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    card = Card(monkeypatch, refuses=(5,))
+    (first, values, scale), (second, *_), (other, *_) = fp8_layer(), fp8_layer(), fp8_layer(48)
+    x = plain.quantize_rows(random(5, 64), torch.float8_e4m3fn)
+    expected = eight_bits(x, values, scale).rounded(torch.bfloat16, times=2)
+    assert_within(plain.scaled(first.product(x)), expected)
+    assert linear.refused_products(values.device) == ["5x64x32"]
+    assert_within(plain.scaled(second.product(x)), expected)
+    assert card.asked == [5, 1, 1], "each shape is tried once"
+    assert isinstance(second.product(plain.quantize_rows(random(6, 64), values.dtype)), torch.Tensor)
+    other.product(x)
+    assert card.asked[3:] == [6, 5, 1], "another shape may be taken"
+    assert linear.refused_products(values.device) == ["5x64x32", "5x64x48"]
+    assert linear.refused_products(torch.device("cuda", 1)) == []
+
+
+def test_no_memory_is_not_a_refusal(monkeypatch: pytest.MonkeyPatch) -> None:
+    Card(monkeypatch)
+    product, *_ = fp8_layer()
+
+    def fail(*_: Any, **__: Any) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(torch, "_scaled_mm", fail)
+    with pytest.raises(torch.OutOfMemoryError):
+        product.product(plain.quantize_rows(random(5, 64), torch.float8_e4m3fn))
+    assert linear.refused_products(torch.device("cpu")) == []
 
 
 def test_int8_where_the_processor_cannot(monkeypatch: pytest.MonkeyPatch) -> None:

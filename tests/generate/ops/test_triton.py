@@ -12,9 +12,12 @@ from support.operations import EIGHT_BITS, FLOAT_TYPES
 from support.triton_interpreter import Elsewhere, interpreted
 from torch import Tensor
 
-from recap_fast.generate.ops import Rope, Rows
+from recap_fast.generate.ops import Product, Prompts, Rope, Rows, Unscaled
 
 pytest.importorskip("triton", reason="Triton is not installed: it exists for Linux only")
+
+SUMS = [torch.int32, torch.bfloat16]
+"""What products in 8 bits leave to their readers: of int8, and of FP8 with one scale."""
 
 
 def run_on_card(name: str, args: tuple[Any, ...]) -> tuple[Any, tuple[Any, ...]]:
@@ -55,6 +58,18 @@ def test_add_rms_norm(
 
 
 @pytest.mark.parametrize("dtype", FLOAT_TYPES)
+@pytest.mark.parametrize("sums", SUMS)
+@pytest.mark.parametrize("quantize", [None, *EIGHT_BITS])
+def test_products_with_scales_left(
+    ops: Any, dtype: torch.dtype, sums: torch.dtype, quantize: torch.dtype | None
+) -> None:
+    operations.check_add_rms_norm(ops, dtype, 5, 80, True, quantize, sums)
+    operations.check_swiglu(ops, dtype, 5, 96, quantize, sums)
+    for heads, kv_heads in ((6, 3), (0, 2)):
+        operations.check_rope_store(ops, dtype, 5, heads, kv_heads, 48, None, sums)
+
+
+@pytest.mark.parametrize("dtype", FLOAT_TYPES)
 @pytest.mark.parametrize("quantize", [None, *EIGHT_BITS])
 @pytest.mark.parametrize(("rows", "width"), [(0, 64), (3, 96), (2, 2500)])
 @pytest.mark.parametrize("check", [operations.check_swiglu, operations.check_quick_gelu])
@@ -77,13 +92,6 @@ def test_ties_and_zeros(ops: Any, quantize: torch.dtype) -> None:
 
 
 @pytest.mark.parametrize("dtype", FLOAT_TYPES)
-@pytest.mark.parametrize(("rows", "width"), [(0, 64), (1, 16), (9, 600)])
-@pytest.mark.parametrize("biased", [False, True])
-def test_dequantize(ops: Any, rows: int, width: int, dtype: torch.dtype, biased: bool) -> None:
-    operations.check_dequantize(ops, dtype, rows, width, dtype if biased else None)
-
-
-@pytest.mark.parametrize("dtype", FLOAT_TYPES)
 @pytest.mark.parametrize("cached", [None, torch.float8_e4m3fn])
 @pytest.mark.parametrize(("heads", "kv_heads", "width"), [(1, 1, 16), (4, 2, 80), (8, 1, 32), (6, 3, 48), (0, 2, 64)])
 @pytest.mark.parametrize("rows", [0, 5])
@@ -95,29 +103,39 @@ def test_rope_store(
 
 @pytest.mark.parametrize("dtype", [*FLOAT_TYPES, torch.float16])
 @pytest.mark.parametrize(("heads", "kv_heads"), [(2, 2), (4, 2), (4, 1), (16, 2), (17, 1)])
-def test_decode_attention_of_grouped_heads(ops: Any, heads: int, kv_heads: int, dtype: torch.dtype) -> None:
-    operations.check_decode_attention(ops, dtype, heads, kv_heads, 16, [0, 5, 29, 28], 30)
+def test_attention_of_grouped_heads(ops: Any, heads: int, kv_heads: int, dtype: torch.dtype) -> None:
+    operations.check_attention(ops, dtype, heads, kv_heads, 16, [0, 5, 29, 28], 30, prompts=(2, 3, 7))
 
 
 @pytest.mark.parametrize("dtype", FLOAT_TYPES)
 @pytest.mark.parametrize("width", [16, 80, 128])
-def test_decode_attention_over_several_splits(ops: Any, width: int, dtype: torch.dtype) -> None:
-    operations.check_decode_attention(ops, dtype, 2, 1, width, [0, 63, 64, 255, 256, 512, 598, 599], 600)
+def test_attention_over_several_splits(ops: Any, width: int, dtype: torch.dtype) -> None:
+    operations.check_attention(ops, dtype, 2, 1, width, [0, 63, 64, 255, 256, 512, 598, 599], 600)
 
 
 @pytest.mark.parametrize("length", [2, 3, 257, 258])
-def test_decode_attention_at_the_edges_of_a_split(ops: Any, length: int) -> None:
-    operations.check_decode_attention(ops, torch.float32, 2, 1, 16, [length - 2, 0, length - 1], length)
+def test_attention_at_the_edges_of_a_split(ops: Any, length: int) -> None:
+    operations.check_attention(ops, torch.float32, 2, 1, 16, [length - 2, 0, length - 1], length)
 
 
 @pytest.mark.parametrize("dtype", FLOAT_TYPES)
-def test_decode_attention_over_a_cache_of_8_bits(ops: Any, dtype: torch.dtype) -> None:
-    operations.check_decode_attention(ops, dtype, 4, 2, 64, [3, 70, 299], 300, torch.float8_e4m3fn)
+@pytest.mark.parametrize("is_bounded", [False, True])
+def test_attention_over_a_cache_of_8_bits(ops: Any, dtype: torch.dtype, is_bounded: bool) -> None:
+    operations.check_attention(
+        ops, dtype, 4, 2, 64, [3, 70, 299], 300, torch.float8_e4m3fn, (2, 5, 90), is_bounded=is_bounded
+    )
+
+
+@pytest.mark.parametrize("dtype", FLOAT_TYPES)
+@pytest.mark.parametrize("prompts", [(1, 0, 1), (1, 0, 5), (2, 1, 63), (1, 64, 64), (3, 5, 130), (1, 0, 257)])
+@pytest.mark.parametrize("is_bounded", [False, True])
+def test_attention_of_prompts(ops: Any, prompts: tuple[int, int, int], dtype: torch.dtype, is_bounded: bool) -> None:
+    operations.check_attention(ops, dtype, 4, 2, 32, [], 300, prompts=prompts, is_bounded=is_bounded)
 
 
 @pytest.mark.parametrize("positions", [[29, 29], []], ids=["idle rows alone", "no rows"])
-def test_decode_attention_of_nobody(ops: Any, positions: list[int]) -> None:
-    operations.check_decode_attention(ops, torch.bfloat16, 2, 1, 16, positions, 30)
+def test_attention_of_nobody(ops: Any, positions: list[int]) -> None:
+    operations.check_attention(ops, torch.bfloat16, 2, 1, 16, positions, 30)
 
 
 SHARED_MEMORY = {80: 163 * 1024, 90: 227 * 1024}
@@ -178,7 +196,7 @@ def test_kernels_compile_for_a_card(
     monkeypatch.setattr(triton.JITFunction, "run", compile_only)
     monkeypatch.setattr(triton.runtime.driver, "_active", AbsentCard(capability))
     run_all(dtype, quantize, cached)
-    assert len(compiled) == 7 + (quantize is not None) + (quantize == torch.int8)
+    assert len(compiled) == 8 + 4 * (quantize is not None)
     for kernel in compiled:
         assert kernel.asm["cubin"]
         assert kernel.metadata.shared <= SHARED_MEMORY[capability]
@@ -186,19 +204,25 @@ def test_kernels_compile_for_a_card(
 
 
 def run_all(dtype: torch.dtype, quantize: torch.dtype | None, cached: torch.dtype) -> None:
-    """Every operation once, two rows each."""
+    """Every operation once: of two rows, and of two prompts of three rows; where there are 8 bits, of products with
+    scales left as well."""
     from recap_fast.generate.ops import triton as ops
 
-    x, weight, index = torch.zeros(2, 4096, dtype=dtype), torch.ones(4096, dtype=dtype), torch.zeros(2).long()
-    ops.add_rms_norm(x, x.clone(), weight, 1e-5, quantize)
-    ops.swiglu(torch.zeros(2, 28672, dtype=dtype), quantize)
+    def products(width: int) -> list[Product]:
+        sums = torch.zeros(2, width, dtype=torch.int32 if quantize == torch.int8 else dtype)
+        left = [Unscaled(sums, torch.ones(2, 1), torch.ones(width), dtype)] if quantize is not None else []
+        return [torch.zeros(2, width, dtype=dtype), *left]
+
+    x, weight, index = torch.zeros(2, 4096, dtype=dtype), torch.ones(4096, dtype=dtype), torch.zeros(8).long()
+    rope, rows = Rope(*(torch.zeros(769, 128, dtype=dtype) for _ in range(2))), Rows(index, index)
+    cache = torch.zeros(2, 1, 8, 769, 128).to(cached)
+    for delta, gate_up, qkv in zip(*map(products, (4096, 28672, 6144)), strict=True):
+        ops.add_rms_norm(x, delta, weight, 1e-5, quantize)
+        ops.swiglu(gate_up, quantize)
+        ops.rope_store(qkv, 32, rope, rows, cache)
+    ops.rope_store(torch.zeros(2, 2048, dtype=dtype), 0, rope, rows, cache)
     ops.quick_gelu(x, quantize)
     if quantize is not None:
         ops.quantize_rows(x, quantize)
-    if quantize == torch.int8:
-        ops.dequantize(x.int(), torch.ones(2, 1), weight.float(), weight, dtype)
-    rope, rows = Rope(*(torch.zeros(769, 128, dtype=dtype) for _ in range(2))), Rows(index, index)
-    cache = torch.zeros(2, 1, 8, 769, 128).to(cached)
-    for heads in (32, 0):
-        ops.rope_store(torch.zeros(2, (heads + 16) * 128, dtype=dtype), heads, rope, rows, cache)
-    ops.decode_attention(x.view(2, 32, 128), cache, rows)
+    bound = 1.0 if quantize == torch.float8_e4m3fn else None
+    ops.attention(torch.zeros(8, 32, 128, dtype=dtype), cache, rows, Prompts(2, 3, 3), bound)

@@ -1,0 +1,74 @@
+"""An FP8 engine as a card computes it: products of 8-bit numbers, with scales in them or left to their readers."""
+
+from typing import Any
+
+import pytest
+import torch
+from support.engines import caption_all
+from torch.nn import functional as F
+
+from inputs.oracle import Pair, make_pair, random_requests
+from recap_fast.generate.ops import linear, plain
+from recap_fast.generate.ops.linear import quantize_channels
+from recap_fast.generate.torch_backend.llama import bound_outputs
+
+NEAR_TIE = 0.15
+"""Of the largest logit: what 8 bits may make of the order of two tokens in so small a model."""
+
+
+class CardLinear(linear._Fp8):
+    """torch has `_scaled_mm` for CPUs as well."""
+
+    def __init__(self, *args: Any):
+        super().__init__(*args)
+        self._defers_scales = True
+
+
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory: pytest.TempPathFactory) -> Pair:
+    return make_pair(tmp_path_factory.mktemp("fp8"), precision="fp8")
+
+
+@pytest.mark.parametrize("fixed_shapes", [False, True])
+@pytest.mark.parametrize("way", ["row-wise", "one scale", "refused"])
+def test_first_tokens_are_those_of_transformers_or_near_ties(
+    pair: Pair, way: str, fixed_shapes: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scaled_mm = torch._scaled_mm
+
+    def refuse(values: torch.Tensor, *args: Any, **options: Any) -> torch.Tensor:
+        if options["scale_a"].numel() > 1:
+            raise RuntimeError("CUBLAS_STATUS_NOT_SUPPORTED")
+        return scaled_mm(values, *args, **options)
+
+    monkeypatch.setattr(linear, "_Emulated", CardLinear)
+    monkeypatch.setattr(linear, "has_row_wise_products", lambda _: way != "one scale")
+    monkeypatch.setattr(linear, "_refused", set())
+    if way == "refused":
+        monkeypatch.setattr(torch, "_scaled_mm", refuse)
+    requests = random_requests(pair, 16, max_new_tokens=1)
+    engine = pair.open(stop_ids=[], num_slots=8, prefill_images=4, fixed_shapes=fixed_shapes)
+    done = caption_all(engine, requests)
+    for request in requests:
+        with torch.inference_mode():
+            logits = pair.model(**pair.inputs(request.pixels, request.text_ids)).logits[0, -1]
+        gap = logits.max() - logits[done[request.id].token_ids[0]]
+        assert gap < NEAR_TIE * logits.abs().max()
+    says = "one scale for FP8 products of " in pair.open(fixed_shapes=True).describe()
+    assert says == (way == "refused"), "what was refused is said once the engine is open"
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_no_attention_output_exceeds_its_bound(seed: int) -> None:
+    """Inputs that go along a channel's weights reach it, but for the slack; in 8 bits they do not exceed it."""
+    generator = torch.Generator().manual_seed(seed)
+    values, scale = quantize_channels(torch.randn(48, 80, generator=generator), torch.float8_e4m3fn)
+    norm = torch.randn(80, generator=generator)
+    bound = bound_outputs({"qkv.weight": values, "qkv.scale": scale}, "qkv", norm, slice(32, None))
+    along = (values.float() * scale[:, None])[32:] * norm
+    inputs = torch.cat([along, torch.randn(200, 80, generator=generator), 1e4 * torch.eye(80)])
+    rows = plain.quantize_rows(F.rms_norm(inputs, (80,), norm, 1e-5), torch.float8_e4m3fn)
+    outputs = (rows.values.float() * rows.scale) @ (values.float() * scale[:, None])[32:].T
+    cached = outputs.to(torch.float8_e4m3fn).float()
+    assert cached.abs().max() <= bound
+    assert cached.abs().max() > 0.7 * bound
