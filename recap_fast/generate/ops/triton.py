@@ -3,7 +3,8 @@
 A launch goes to the current CUDA device: callers with several make the tensors' device current.
 """
 
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import torch
 import triton
@@ -30,28 +31,27 @@ def add_rms_norm(
 ) -> Activation:
     """See `Ops.add_rms_norm`."""
     assert x_RD.is_contiguous()
-    delta = (None, None, None) if delta_RD is None else _parts(delta_RD)
-    inputs = x_RD, *delta, weight_D, eps
-    return _make_rows(kernels.add_rms_norm_kernel, inputs, x_RD.shape[1], x_RD.dtype, quantize, whole_rows=True)
+    inputs = x_RD, None if delta_RD is None else _parts(delta_RD), weight_D, eps
+    return _make_rows(kernels.add_rms_norm_kernel, inputs, x_RD.shape, x_RD.dtype, quantize, whole_rows=True)
 
 
 def swiglu(gate_up_R2F: Product, quantize: torch.dtype | None = None) -> Activation:
     """See `Ops.swiglu`."""
-    sums, *scales = _parts(gate_up_R2F)
-    dtype = gate_up_R2F.dtype
-    shared = SHARED_SCALES if scales[0] is not None and sums.dtype.itemsize == 2 else 1
-    inputs = sums, *scales, len(sums), shared, TYPES[dtype]
-    return _make_rows(kernels.swiglu_kernel, inputs, sums.shape[1] // 2, dtype, quantize, rows_each=shared)
+    gate_up, dtype = _parts(gate_up_R2F), gate_up_R2F.dtype
+    rows, width = gate_up.sums.shape
+    shared = SHARED_SCALES if gate_up.row_scale is not None and gate_up.sums.dtype.itemsize == 2 else 1
+    inputs = gate_up, rows, shared, TYPES[dtype]
+    return _make_rows(kernels.swiglu_kernel, inputs, (rows, width // 2), dtype, quantize, rows_each=shared)
 
 
 def quick_gelu(x_RF: Tensor, quantize: torch.dtype | None = None) -> Activation:
     """See `Ops.quick_gelu`."""
-    return _make_rows(kernels.quick_gelu_kernel, (x_RF.contiguous(),), x_RF.shape[1], x_RF.dtype, quantize)
+    return _make_rows(kernels.quick_gelu_kernel, (x_RF.contiguous(),), x_RF.shape, x_RF.dtype, quantize)
 
 
 def quantize_rows(x_RD: Tensor, dtype: torch.dtype) -> Quantized:
     """See `Ops.quantize_rows`."""
-    rows = _make_rows(kernels.quantize_kernel, (x_RD.contiguous(),), x_RD.shape[1], x_RD.dtype, dtype)
+    rows = _make_rows(kernels.quantize_kernel, (x_RD.contiguous(),), x_RD.shape, x_RD.dtype, dtype)
     assert isinstance(rows, Quantized)
     return rows
 
@@ -60,10 +60,11 @@ def rope_store(qkv_RC: Product, num_heads: int, rope: Rope, rows: Rows, cache: T
     """See `Ops.rope_store`."""
     assert cache.is_contiguous()
     _, _, num_kv_heads, positions, width = cache.shape
-    sums, *scales = _parts(qkv_RC)
-    q_RHE = torch.empty(len(sums), num_heads, width, dtype=rope.cos.dtype, device=sums.device)
-    args = sums, *scales, q_RHE, rope, rows, *cache, num_heads, num_kv_heads, positions, width
-    _launch(kernels.rope_store_kernel, (len(sums),), args)
+    qkv = _parts(qkv_RC)
+    num_rows = len(qkv.sums)
+    q_RHE = torch.empty(num_rows, num_heads, width, dtype=qkv_RC.dtype, device=cache.device)
+    args = qkv, q_RHE, rope, rows, *cache, num_heads, num_kv_heads, positions, width
+    _launch(kernels.rope_store_kernel, (num_rows,), args)
     return q_RHE
 
 
@@ -129,30 +130,39 @@ def _dot_type(q: Tensor, cache: Tensor) -> Any:
 TYPES = {torch.float32: tl.float32, torch.bfloat16: tl.bfloat16, torch.float16: tl.float16}
 
 
-def _parts(product: Product) -> tuple[Tensor, Tensor | None, Tensor | None]:
-    """A product's numbers, or its sums and their scales."""
+class _Parts(NamedTuple):
+    """A product as kernels take it: its numbers, or its sums and their scales."""
+
+    sums: Tensor
+    row_scale: Tensor | None = None
+    channel_scale: Tensor | None = None
+
+
+def _parts(product: Product) -> _Parts:
     if isinstance(product, Tensor):
-        return product.contiguous(), None, None
-    return product.sums.contiguous(), product.row_scale.contiguous(), product.channel_scale.contiguous()
+        return _Parts(product.contiguous())
+    return _Parts(product.sums.contiguous(), product.row_scale.contiguous(), product.channel_scale.contiguous())
 
 
 def _make_rows(
     kernel: Any,
     inputs: tuple[Any, ...],
-    width: int,
+    shape: Sequence[int],
     dtype: torch.dtype,
     quantize: torch.dtype | None,
     *,
     whole_rows: bool = False,
     rows_each: int = 1,
 ) -> Activation:
-    """Runs a kernel that makes a row of `width` of every row of the first input, with a scale where it quantizes.
+    """Runs a kernel that makes rows of this shape, with a scale for each where it quantizes; a program makes
+    `rows_each`.
 
     In blocks, where it need not see a whole row. A thread has 16 elements: two vector loads of 16 bytes in a 16-bit
     type.
     """
-    rows, scale, largest = len(inputs[0]), None, None
-    out = torch.empty(rows, width, dtype=quantize or dtype, device=inputs[0].device)
+    (rows, width), scale, largest = shape, None, None
+    first = inputs[0] if isinstance(inputs[0], Tensor) else inputs[0].sums
+    out = torch.empty(rows, width, dtype=quantize or dtype, device=first.device)
     block = triton.next_power_of_2(width)
     if quantize is not None:
         scale, largest = torch.empty(rows, 1, device=out.device), plain.largest_number(quantize)

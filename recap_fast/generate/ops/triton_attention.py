@@ -56,7 +56,7 @@ def prefill_attention_kernel(
     TYPE: tl.constexpr,
     BLOCK_L: tl.constexpr,
     BLOCK_T: tl.constexpr,
-):
+):  # #lizard forgives(parameter_count)
     """A program is BLOCK_L rows of a query head of a prompt, from the cache's slot to the output's rows.
 
     The grid is (blocks, H, prompts); the last blocks, which see most, are begun first.
@@ -110,7 +110,7 @@ def decode_attention_kernel(
     E: tl.constexpr,
     TYPE: tl.constexpr,
     BLOCK_T: tl.constexpr,
-):
+):  # #lizard forgives(parameter_count)
     """A program is SPLIT positions of a row's key/value head: their attention alone, and log2 of their weights' sum.
 
     The grid is (rows, K, S). Programs of an idle row, and of a split that the row has not reached, do nothing.

@@ -5,7 +5,7 @@ is in float32; where the plain operation rounds to the precision of the model on
 read back by the host, no grid depends on data and no atomics are used: launches can be captured in a CUDA graph, and
 the same input gives the same bits.
 
-An input with pointers to scales is the sums of a product (`Unscaled`); without them it is numbers.
+A product comes as a tuple: `sums`, and `row_scale` and `channel_scale`, which are None where the sums are its numbers.
 """
 
 import triton
@@ -45,30 +45,26 @@ def _times(y, row_scale, channel_scale, TYPE: tl.constexpr):
 
 
 @triton.jit
+def _load(product, row, start, columns, inside, TYPE: tl.constexpr):
+    """float32 numbers of a product's row, which begins at `start`; TYPE is the model's precision."""
+    y = tl.load(product.sums + start + columns, mask=inside, other=0).to(tl.float32)
+    if product.row_scale is not None:
+        channel_scale = tl.load(product.channel_scale + columns, mask=inside, other=0.0)
+        y = _times(y, tl.load(product.row_scale + row), channel_scale, TYPE)
+    return y
+
+
+@triton.jit
 def add_rms_norm_kernel(
-    x_ptr,
-    delta_ptr,
-    row_scale_ptr,
-    channel_scale_ptr,
-    weight_ptr,
-    eps,
-    out_ptr,
-    scale_ptr,
-    D: tl.constexpr,
-    LARGEST: tl.constexpr,
-    BLOCK: tl.constexpr,
+    x_ptr, delta, weight_ptr, eps, out_ptr, scale_ptr, D: tl.constexpr, LARGEST: tl.constexpr, BLOCK: tl.constexpr
 ):
     """A program is a row, which is read once and stays in registers."""
     row = tl.program_id(0).to(tl.int64)
     d = tl.arange(0, BLOCK)
     inside = d < D
     x = tl.load(x_ptr + row * D + d, mask=inside, other=0.0).to(tl.float32)
-    if delta_ptr is not None:
-        delta = tl.load(delta_ptr + row * D + d, mask=inside, other=0).to(tl.float32)
-        if row_scale_ptr is not None:
-            channel_scale = tl.load(channel_scale_ptr + d, mask=inside, other=0.0)
-            delta = _times(delta, tl.load(row_scale_ptr + row), channel_scale, x_ptr.dtype.element_ty)
-        x += delta
+    if delta is not None:
+        x += _load(delta, row, row * D, d, inside, x_ptr.dtype.element_ty)
         tl.store(x_ptr + row * D + d, x.to(x_ptr.dtype.element_ty), mask=inside)
         x = _rounded(x, x_ptr)
     weight = tl.load(weight_ptr + d, mask=inside, other=0.0).to(tl.float32)
@@ -78,9 +74,7 @@ def add_rms_norm_kernel(
 
 @triton.jit
 def swiglu_kernel(
-    gate_up_ptr,
-    row_scale_ptr,
-    channel_scale_ptr,
+    gate_up,
     R,
     ROWS: tl.constexpr,
     TYPE: tl.constexpr,
@@ -96,16 +90,16 @@ def swiglu_kernel(
     """
     f = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
     inside = f < F
-    if row_scale_ptr is not None:
-        gate_scale = tl.load(channel_scale_ptr + f, mask=inside, other=0.0)
-        up_scale = tl.load(channel_scale_ptr + F + f, mask=inside, other=0.0)
+    if gate_up.row_scale is not None:
+        gate_scale = tl.load(gate_up.channel_scale + f, mask=inside, other=0.0)
+        up_scale = tl.load(gate_up.channel_scale + F + f, mask=inside, other=0.0)
     for i in tl.static_range(ROWS):
         row = tl.program_id(0).to(tl.int64) * ROWS + i
         here = inside & (row < R)
-        gate = tl.load(gate_up_ptr + row * 2 * F + f, mask=here, other=0).to(tl.float32)
-        up = tl.load(gate_up_ptr + row * 2 * F + F + f, mask=here, other=0).to(tl.float32)
-        if row_scale_ptr is not None:
-            row_scale = tl.load(row_scale_ptr + row, mask=row < R, other=0.0)
+        gate = tl.load(gate_up.sums + row * 2 * F + f, mask=here, other=0).to(tl.float32)
+        up = tl.load(gate_up.sums + row * 2 * F + F + f, mask=here, other=0).to(tl.float32)
+        if gate_up.row_scale is not None:
+            row_scale = tl.load(gate_up.row_scale + row, mask=row < R, other=0.0)
             gate = _times(gate, row_scale, gate_scale, TYPE)
             up = _times(up, row_scale, up_scale, TYPE)
         silu = (gate / (1.0 + tl.exp(-gate))).to(TYPE).to(tl.float32)
@@ -135,55 +129,23 @@ def quantize_kernel(x_ptr, out_ptr, scale_ptr, D: tl.constexpr, LARGEST: tl.cons
 
 
 @triton.jit
-def _turn(
-    from_ptr,
-    row_scale_ptr,
-    channel_scale_ptr,
-    to_ptr,
-    to_stride,
-    cos,
-    sin,
-    like_ptr,
-    HEADS: tl.constexpr,
-    E: tl.constexpr,
-):
-    """Rotates heads that lie one after another, and stores them `to_stride` apart."""
+def _turn(qkv, row, start, first, to_ptr, to_stride, turn, HEADS: tl.constexpr, E: tl.constexpr, TYPE: tl.constexpr):
+    """Rotates the heads that begin at a column of a row by cosines and sines, and stores them `to_stride` apart."""
+    cos, sin = turn
     half: tl.constexpr = E // 2
     h = tl.arange(0, triton.next_power_of_2(HEADS))[:, None]
     e = tl.arange(0, triton.next_power_of_2(half))[None, :]
     inside = (h < HEADS) & (e < half)
-    cells = h * E + e
-    a = _number(from_ptr, row_scale_ptr, channel_scale_ptr, cells, inside, like_ptr)
-    b = _number(from_ptr, row_scale_ptr, channel_scale_ptr, cells + half, inside, like_ptr)
+    a = _load(qkv, row, start, first + h * E + e, inside, TYPE)
+    b = _load(qkv, row, start, first + h * E + half + e, inside, TYPE)
     to_type: tl.constexpr = to_ptr.dtype.element_ty
     tl.store(to_ptr + h * to_stride + e, (a * cos - b * sin).to(to_type), mask=inside)
     tl.store(to_ptr + h * to_stride + half + e, (b * cos + a * sin).to(to_type), mask=inside)
 
 
 @triton.jit
-def _number(from_ptr, row_scale_ptr, channel_scale_ptr, cells, inside, like_ptr):
-    """float32 numbers of a product's row; where there are scales, in the precision of what `like_ptr` points to."""
-    y = tl.load(from_ptr + cells, mask=inside, other=0).to(tl.float32)
-    if row_scale_ptr is not None:
-        channel_scale = tl.load(channel_scale_ptr + cells, mask=inside, other=0.0)
-        y = _times(y, tl.load(row_scale_ptr), channel_scale, like_ptr.dtype.element_ty)
-    return y
-
-
-@triton.jit
 def rope_store_kernel(
-    qkv_ptr,
-    row_scale_ptr,
-    channel_scale_ptr,
-    q_ptr,
-    rope,
-    rows,
-    keys_ptr,
-    values_ptr,
-    H: tl.constexpr,
-    K: tl.constexpr,
-    T: tl.constexpr,
-    E: tl.constexpr,
+    qkv, q_ptr, rope, rows, keys_ptr, values_ptr, H: tl.constexpr, K: tl.constexpr, T: tl.constexpr, E: tl.constexpr
 ):
     """A program is a row: turns its H queries and K keys, copies its K values."""
     row = tl.program_id(0).to(tl.int64)
@@ -194,17 +156,14 @@ def rope_store_kernel(
     # Both halves of a cosine row are the same, those of a sine row differ in sign.
     cos = tl.load(rope.cos + position * E + e, mask=e < half, other=0.0).to(tl.float32)
     sin = tl.load(rope.sin + position * E + half + e, mask=e < half, other=0.0).to(tl.float32)
-    qkv_ptr += row * (H + 2 * K) * E
-    row_scale = None if row_scale_ptr is None else row_scale_ptr + row
-    scale = channel_scale_ptr
+    start = row * (H + 2 * K) * E
+    type_: tl.constexpr = q_ptr.dtype.element_ty
     cell = slot * K * T * E + position * E
     if H > 0:
-        _turn(qkv_ptr, row_scale, scale, q_ptr + row * H * E, E, cos, sin, q_ptr, H, E)
-    key_scale = None if scale is None else scale + H * E
-    _turn(qkv_ptr + H * E, row_scale, key_scale, keys_ptr + cell, T * E, cos, sin, q_ptr, K, E)
+        _turn(qkv, row, start, 0, q_ptr + row * H * E, E, (cos, sin), H, E, type_)
+    _turn(qkv, row, start, H * E, keys_ptr + cell, T * E, (cos, sin), K, E, type_)
     k = tl.arange(0, triton.next_power_of_2(K))[:, None]
     e = tl.arange(0, triton.next_power_of_2(E))[None, :]
     inside = (k < K) & (e < E)
-    value_scale = None if scale is None else scale + (H + K) * E
-    values = _number(qkv_ptr + (H + K) * E, row_scale, value_scale, k * E + e, inside, q_ptr)
+    values = _load(qkv, row, start, (H + K) * E + k * E + e, inside, type_)
     tl.store(values_ptr + cell + k * T * E + e, values.to(values_ptr.dtype.element_ty), mask=inside)
