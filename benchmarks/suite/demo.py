@@ -1,5 +1,6 @@
 """The trained demo engine, in any precision: its captions are known, so that a wrong scale or pixel shows at once."""
 
+import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from recap_fast.build.engine_directory import build_engine
 from recap_fast.decode.decoder import make_decoder
 from recap_fast.generate.engine import EngineOptions
 from recap_fast.generate.prepared import PreparedEngine, generate_all
+from recap_fast.generate.spec import KVPrecision
 from recap_fast.records import Request
 from suite.setting import ROOT, Setting
 
@@ -20,11 +22,12 @@ SEED = 10**6
 """Of scenes that it was not trained on."""
 
 
-def build(setting: Setting, precision: str) -> Path:
+def build(setting: Setting, precision: str, kv_precision: KVPrecision = "auto") -> Path:
     """The engine's directory, made if it is not there yet."""
-    folder = setting.work / f"demo-{precision}"
+    folder = setting.work / f"demo-{precision}-{kv_precision}"
     if not folder.is_dir():
-        build_engine("recap_tiny", CHECKPOINT, folder, precision=precision)
+        spec = build_engine("recap_tiny", CHECKPOINT, folder, precision=precision)
+        dataclasses.replace(spec, kv_precision=kv_precision).save(folder)
     return folder
 
 

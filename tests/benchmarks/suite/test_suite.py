@@ -12,6 +12,7 @@ from inputs import oracle
 from recap_fast.bench import roofline
 from recap_fast.bench.roofline import Rates
 from recap_fast.generate.ops import plain
+from recap_fast.generate.spec import EngineSpec
 from suite import agreement, command, demo, end_to_end, gemm, loader, model, ops, parity, step
 from suite.kernels import kind_of
 from suite.setting import Findings, Setting
@@ -169,14 +170,24 @@ def test_a_whole_run_is_measured(setting):
 
 
 def test_captions_of_all_precisions_are_counted(setting, monkeypatch):
-    monkeypatch.setattr(agreement, "VARIANTS", (agreement.REFERENCE, ("bfloat16", "pillow"), ("float32", "none")))
+    bfloat16, none = agreement.Variant("bfloat16"), agreement.Variant("float32", decoder="none")
+    cached = agreement.Variant("bfloat16", kv_precision="fp8")
+    monkeypatch.setattr(agreement, "VARIANTS", (agreement.REFERENCE, bfloat16, cached, none))
     monkeypatch.setattr(agreement, "TINY_SCENES", 14)
     found = agreement.run(setting)
     row = found.details["float32, pillow"]
     assert row["as_reference"] == 1.0
     assert row["right"] > 0.5
     assert found.details["bfloat16, pillow"]["as_reference"] > 0.5
+    assert found.details["bfloat16 with fp8 cache, pillow"].keys() - row.keys() == {"as_auto_cache"}
+    assert found.details["bfloat16 with fp8 cache, pillow"]["as_auto_cache"] > 0.5
+    assert EngineSpec.load(demo.build(setting, "bfloat16", "fp8")).kv_precision == "fp8"
     assert "--decoder is 'none'" in found.details["errors"]["float32, none"]
+
+
+def test_the_same_captions_are_counted():
+    ours, theirs = {"a": ("x", "stop"), "b": ("y", "stop")}, {"a": ("x", "length"), "b": ("z", "stop"), "c": ("", "")}
+    assert agreement.share_equal(ours, theirs) == 0.5
 
 
 @pytest.mark.parametrize(
