@@ -96,8 +96,12 @@ class Engine(Protocol):
     def submit(self, requests: Sequence[Request]) -> None:
         """Hands over at most `free_slots` requests. Raises ValueError for more, or for one over the engine's limits."""
 
-    def step(self) -> list[Completion]:
-        """Moves every running caption on by one token. Raises EngineError where the device fails."""
+    def step(self, *, more: bool = False) -> list[Completion]:
+        """Moves every running caption on by one token. Raises EngineError where the device fails.
+
+        `more`: other requests are on their way. An engine whose steps cost the same with few new images as with many
+        may let those that are there wait for them, as long as captions are running.
+        """
 
     def describe(self) -> str:
         """One line for people: backend, device, precision, slots."""

@@ -61,7 +61,7 @@ class Generating:
 
     def _step(self) -> None:
         with self.counters.busy("generate") as lap:
-            completions = self.engine.step()
+            completions = self.engine.step(more=not self.channels.ready.is_finished)
         self.shared_s += lap.seconds / len(self.in_flight)
         for completion in completions:
             row, joined_s = self.in_flight.pop(completion.id)

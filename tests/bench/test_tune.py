@@ -50,7 +50,7 @@ class SimulatedEngine(FakeEngine):
     def submit(self, requests):
         self.joining += requests
 
-    def step(self):
+    def step(self, *, more=False):
         most = self.options.prefill_images
         joining, self.joining = self.joining[:most], self.joining[most:]
         self._running |= {request.id: (request, request.max_new_tokens) for request in joining}

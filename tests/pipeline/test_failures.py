@@ -109,10 +109,10 @@ def test_an_engine_error_stops_at_once_and_what_is_finished_stays(tmp_path):
     engine = FakeEngine(num_slots=4)
     step = engine.step
 
-    def failing_step():
+    def failing_step(**told):
         if engine.completed >= 40:
             raise EngineError("CUDA error: an illegal memory access")
-        return step()
+        return step(**told)
 
     engine.step = failing_step
     run = FakeRun(tmp_path / "in", tmp_path / "out", engine)
@@ -197,10 +197,10 @@ def test_draining_finishes_what_is_in_flight_and_the_next_run_goes_on(tmp_path):
     pipeline = run.pipeline()
     step = engine.step
 
-    def step_and_drain():
+    def step_and_drain(**told):
         if engine.submitted >= 90 and not pipeline.drained:
             pipeline.drain(GUARD_S)
-        return step()
+        return step(**told)
 
     engine.step = step_and_drain
     reports = guarded(lambda: pipeline.run(run.pending))

@@ -37,13 +37,13 @@ def test_the_batch_never_drains_between_shards(tmp_path):
     pipeline = run.pipeline()
     step = engine.step
 
-    def slow_step():
+    def slow_step(**told):
         left = 60 - engine.submitted
         wait_until(
             lambda: len(pipeline.generating.channels.ready._items) >= min(4, left)
         )  # as beside a real, slow step
         together.append({row.sample.shard for row, _ in pipeline.generating.in_flight.values()})
-        return step()
+        return step(**told)
 
     engine.step = slow_step
     guarded(lambda: pipeline.run(run.pending))
@@ -63,6 +63,24 @@ def test_shards_smaller_than_the_batch_are_in_flight_together(tmp_path):
     threading.Thread(target=release_when_full, daemon=True).start()
     guarded(FakeRun(tmp_path / "in", tmp_path / "out", engine).run)
     assert max(engine.occupied) == 8
+
+
+def test_the_engine_is_told_whether_more_is_on_its_way(tmp_path):
+    write_shards(tmp_path / "in", [6])
+    engine = FakeEngine(num_slots=4)
+    run = FakeRun(tmp_path / "in", tmp_path / "out", engine)
+    pipeline = run.pipeline()
+    step, told = engine.step, []
+
+    def step_when_all_is_read(*, more):
+        told.append((engine.submitted, more))
+        wait_until(lambda: pipeline.generating.channels.ready._closed)
+        return step(more=more)
+
+    engine.step = step_when_all_is_read
+    guarded(lambda: pipeline.run(run.pending))
+    assert {more for submitted, more in told if submitted < 6} == {True}
+    assert {more for submitted, more in told[1:] if submitted == 6} == {False}
 
 
 @pytest.mark.parametrize("window", [8, 40])

@@ -41,7 +41,7 @@ class FakeEngine:
             self._running[request.id] = [request, self._length(request.id)]
             self.submitted += 1
 
-    def step(self) -> list[Completion]:
+    def step(self, *, more: bool = False) -> list[Completion]:
         self.occupied.append(len(self._running))
         done = []
         for id_, entry in list(self._running.items()):

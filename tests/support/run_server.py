@@ -62,13 +62,13 @@ def become(job: Job) -> NoReturn:
         happens("change")
         return in_order
 
-    def slowly(self):
+    def slowly(self, **told):
         os.write(log, b"step\n")
         while job["gate"] and not Path(job["gate"]).exists():
             time.sleep(0.005)
         happens("step")
         time.sleep(job["step_s"])
-        return step(self)
+        return step(self, **told)
 
     def audit(event: str, arguments: Sequence[Any]) -> None:
         if event in CHANGES or (event == "open" and arguments[2] & (os.O_WRONLY | os.O_RDWR)):

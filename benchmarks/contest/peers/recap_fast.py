@@ -44,8 +44,8 @@ class Recorder:
     def submit(self, requests: Sequence[Request]) -> None:
         self.engine.submit(requests)
 
-    def step(self) -> list[Completion]:
-        done = self.engine.step()
+    def step(self, *, more: bool = False) -> list[Completion]:
+        done = self.engine.step(more=more)
         self.completions.update((c.id, c) for c in done)
         return done
 

@@ -93,8 +93,11 @@ class TensorRTEngine:
             check_request(request, self._shape)
         self._waiting.extend(requests)
 
-    def step(self) -> list[Completion]:
-        """Encodes and hands over what is in line, and returns what has ended; waits a little where nothing has."""
+    def step(self, *, more: bool = False) -> list[Completion]:
+        """Encodes and hands over what is in line, and returns what has ended; waits a little where nothing has.
+
+        `more` makes no difference: the executor fills its batches itself.
+        """
         self._feed()
         completions = complete(self._collect(), self.spec.stop_ids, loop_stop=self._options.loop_stop)
         for completion in completions:

@@ -64,12 +64,12 @@ class TorchEngine:
         self._lacked_input |= self._scheduler.is_empty
         self._scheduler.submit(requests)
 
-    def step(self) -> list[Completion]:
+    def step(self, *, more: bool = False) -> list[Completion]:
         """Starts the next step, and returns the captions that ended in the newest one whose tokens are there."""
         if self._device.type == "cuda":
             torch.cuda.set_device(self._device)  # it holds for a thread
         try:
-            launch = self._scheduler.launch()
+            launch = self._scheduler.launch(full_groups=more and self._runner.has_fixed_shapes)
             if launch is not None:
                 self._runner.start(launch, self._noise(launch))
                 self._launched.append((launch, self._lacked_input))

@@ -29,6 +29,7 @@ class FixedRunner:
     """
 
     lag = 1
+    has_fixed_shapes = True
 
     def __init__(self, step: Step, shape: SlotShape, sizes: Sizes, image_size: int):
         self._step, self._shape = step, shape

@@ -37,6 +37,8 @@ class Runner(Protocol):
 
     lag: int
     """How many steps may be on their way when the next one is started."""
+    has_fixed_shapes: bool
+    """Whether a prefill takes as long with one image as with as many as fit."""
 
     def start(self, launch: Launch, noise: NDArray[np.float32] | None) -> None:
         """Hands a step to the device."""
@@ -49,6 +51,7 @@ class EagerRunner:
     """For CPUs: runs a step at once, with no more rows than it needs. On a GPU it serves to be compared with."""
 
     lag = 0
+    has_fixed_shapes = False
 
     def __init__(self, step: Step, num_image_tokens: int):
         self._step, self._num_image_tokens = step, num_image_tokens

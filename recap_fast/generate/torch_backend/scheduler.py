@@ -77,10 +77,13 @@ class Scheduler:
             raise ValueError(f"{len(requests)} requests given, {self.free_slots} slots are free")
         self._waiting.extend(requests)
 
-    def launch(self) -> Launch | None:
-        """What the next step is to compute; None where there is nothing."""
+    def launch(self, *, full_groups: bool = False) -> Launch | None:
+        """What the next step is to compute; None where there is nothing.
+
+        `full_groups`: as long as captions are running, whoever is in line waits until a group is complete.
+        """
         running = np.flatnonzero(self._launched < self._limits)
-        requests = self._admit()
+        requests = self._admit(self.prefill_images if full_groups and len(running) else 1)
         joining = np.array([heapq.heappop(self._free) for _ in requests], np.int64)
         for request, slot in zip(requests, joining.tolist(), strict=True):
             self._requests[slot] = request
@@ -97,13 +100,14 @@ class Scheduler:
         self._launched[slots] = counters + 1
         return Launch(requests, slots, self._last[slots] + counters, counters, self._tickets[slots])
 
-    def _admit(self) -> tuple[Request, ...]:
-        """The first in line: at most `prefill_images`, and only once as many slots are free.
+    def _admit(self, at_least: int) -> tuple[Request, ...]:
+        """The first in line: at most `prefill_images`, only once as many slots are free, and none below `at_least`.
 
-        Waiting for the group keeps prefills large; where the line is shorter than the group there is nothing to wait
-        for, so whoever is in it joins. The lowest slots are given first: steps then work on a dense range.
+        Waiting for slots keeps prefills large. Waiting for requests does so where input is slow: a group that is not
+        complete joins once nothing runs, so it waits for a caption at most. The lowest slots are given first: steps
+        then work on a dense range.
         """
-        if len(self._free) < self.prefill_images:
+        if len(self._free) < self.prefill_images or len(self._waiting) < at_least:
             return ()
         return tuple(self._waiting.popleft() for _ in range(min(self.prefill_images, len(self._waiting))))
 

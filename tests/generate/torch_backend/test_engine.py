@@ -256,6 +256,23 @@ def test_idle_engine_steps_to_nothing(pair: Pair) -> None:
     engine.close()
 
 
+@pytest.mark.parametrize("fixed_shapes", [False, True])
+def test_images_wait_for_others_where_a_prefill_takes_as_long_with_few(
+    pair: Pair, monkeypatch: pytest.MonkeyPatch, fixed_shapes: bool
+) -> None:
+    engine = pair.open(stop_ids=[], num_slots=6, prefill_images=2, fixed_shapes=fixed_shapes)
+    joined: list[int] = []
+    start = engine._runner.start
+    monkeypatch.setattr(
+        engine._runner, "start", lambda launch, noise: [joined.append(len(launch.requests)), start(launch, noise)]
+    )
+    for request in random_requests(pair, 4):
+        engine.submit([request])
+        engine.step(more=True)
+    engine.step()  # nothing more comes
+    assert joined == ([1, 0, 2, 0, 1] if fixed_shapes else [1, 1, 1, 1, 0])
+
+
 def test_statistics_count_what_was_done(pair: Pair) -> None:
     engine = pair.open(stop_ids=[], num_slots=2, prefill_images=2)
     requests = [dataclasses.replace(r, max_new_tokens=1 + 3 * r.id) for r in random_requests(pair, 2)]

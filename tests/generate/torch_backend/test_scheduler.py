@@ -1,6 +1,9 @@
 """Slots: none leaks, no request is lost, groups join together. No tensors here."""
 
 from collections import deque
+from dataclasses import dataclass, field
+from itertools import accumulate
+from typing import Self
 
 import numpy as np
 from hypothesis import given
@@ -83,6 +86,85 @@ def test_every_request_comes_back_once(
 def step(scheduler: Scheduler, token: int = 0) -> tuple[Launch, list[Completion]]:
     launch = scheduler.launch()
     return launch, scheduler.collect(launch, np.full(len(launch.slots), token, np.int32))
+
+
+@dataclass
+class Arrivals:
+    """Requests that arrive one by one, and what a scheduler did with them."""
+
+    lengths: list[int]
+    """Tokens of each caption."""
+    gaps: list[int]
+    """Launches between each request and the one before it; it may be later where no slot is free."""
+    lag: int = 1
+    arrived: dict[int, int] = field(default_factory=dict)
+    """Before which launch, by request."""
+    joined: dict[int, int] = field(default_factory=dict)
+    launches: list[Launch | None] = field(default_factory=list)
+
+    def run(self, scheduler: Scheduler, *, full_groups: bool = True) -> Self:
+        """Until all captions are there. With `full_groups` groups are full ones while requests are on their way."""
+        due = deque(enumerate(accumulate(self.gaps)))
+        on_their_way: deque[Launch] = deque()
+        done: list[Completion] = []
+        while len(done) < len(self.lengths):
+            now = len(self.launches)
+            assert now <= sum(self.gaps) + sum(self.lengths) + 2 * len(self.lengths), "somebody waits for ever"
+            while due and due[0][1] <= now and scheduler.free_slots:
+                number, _ = due.popleft()
+                scheduler.submit([request(number, self.lengths[number])])
+                self.arrived[number] = now
+            launch = scheduler.launch(full_groups=full_groups and bool(due))
+            self.launches.append(launch)
+            if launch is not None:
+                self.joined.update({r.id: now for r in launch.requests})
+                on_their_way.append(launch)
+            if on_their_way and (launch is None or len(on_their_way) > self.lag):
+                oldest = on_their_way.popleft()
+                done += scheduler.collect(oldest, np.zeros(len(oldest.slots), np.int32))
+        return self
+
+    def groups(self) -> list[int]:
+        """Sizes of the prefills, in order."""
+        return [len(launch.requests) for launch in self.launches if launch and launch.requests]
+
+
+REQUESTS = st.lists(st.tuples(st.integers(1, 30), st.integers(0, 12)), min_size=1, max_size=40)
+
+
+@given(num_slots=st.integers(1, 9), prefill=st.integers(1, 5), lag=st.integers(0, 1), requests=REQUESTS)
+def test_waiting_for_a_group_ends(num_slots: int, prefill: int, lag: int, requests: list[tuple[int, int]]) -> None:
+    """Nobody joins while a group is incomplete, so it waits for the captions that run by then, and no longer."""
+    lengths, gaps = map(list, zip(*requests, strict=True))
+    seen = Arrivals(lengths, gaps, lag).run(make(num_slots, prefill))
+    assert seen.joined.keys() == set(range(len(lengths)))
+    for number, joined in seen.joined.items():
+        assert joined - seen.arrived[number] <= max(lengths[:number], default=0) + lag
+
+
+@given(num_slots=st.integers(1, 9), prefill=st.integers(1, 5), lag=st.integers(0, 1), requests=REQUESTS)
+def test_no_group_waits_where_there_is_always_another_request(
+    num_slots: int, prefill: int, lag: int, requests: list[tuple[int, int]]
+) -> None:
+    lengths = [length for length, _ in requests]
+    waiting, not_waiting = (
+        Arrivals(lengths, [0] * len(lengths), lag).run(make(num_slots, prefill), full_groups=full_groups)
+        for full_groups in (True, False)
+    )
+    assert waiting.joined == not_waiting.joined
+    for ours, theirs in zip(waiting.launches, not_waiting.launches, strict=True):
+        assert (ours is None) == (theirs is None)
+        if ours is not None and theirs is not None:
+            assert (ours.slots.tolist(), ours.counters.tolist()) == (theirs.slots.tolist(), theirs.counters.tolist())
+
+
+def test_a_slow_input_is_prefilled_in_full_groups() -> None:
+    arrivals = [30] * 400, [1] * 400
+    one_by_one = Arrivals(*arrivals).run(make(64, 4), full_groups=False)
+    in_groups = Arrivals(*arrivals).run(make(64, 4))
+    assert one_by_one.groups() == [1] * 400
+    assert in_groups.groups() == [1] + [4] * 99 + [3]  # at first nothing runs; behind the last nothing comes
+    assert len(in_groups.launches) <= len(one_by_one.launches) + 4
 
 
 def test_groups_wait_for_as_many_slots() -> None:
