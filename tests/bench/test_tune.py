@@ -10,8 +10,9 @@ import pytest
 import torch
 from support.engines import FakeEngine
 
+from inputs import shapes
 from recap_fast.bench import tune as tuning
-from recap_fast.bench.tune import gpu_candidates, tune, wave_share
+from recap_fast.bench.tune import GPU_CANDIDATES, estimate_rate, gpu_candidates, num_waves, tune
 from recap_fast.errors import ConfigError, EngineError
 from recap_fast.generate.device import device_name
 from recap_fast.generate.engine import Statistics
@@ -169,7 +170,7 @@ def test_a_cpu_gets_a_grid_and_what_the_engine_has(engine_folder, simulated):
     }
 
 
-def test_a_gpu_gets_full_waves_of_what_fits(engine_folder, simulated, monkeypatch):
+def test_a_gpu_gets_the_best_estimates_of_what_fits(engine_folder, simulated, monkeypatch):
     free = OVERHEAD_BYTES + (12 << 20)
     monkeypatch.setattr(tuning, "resolve_device", torch.device)
     monkeypatch.setattr(tuning, "device_name", lambda device: "NVIDIA Test")
@@ -177,27 +178,57 @@ def test_a_gpu_gets_full_waves_of_what_fits(engine_folder, simulated, monkeypatc
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: SimpleNamespace(multi_processor_count=8))
     found = tune(engine_folder, "cuda", seconds=0.1, say=lambda line: None)
     assert [(t.num_slots, t.prefill_images) for t in found.trials if t.num_slots == 8][:1] == [(8, 4)]
-    assert {t.prefill_images for t in found.trials} == set(tuning.GPU_IMAGES)
+    assert len({(t.num_slots, t.prefill_images) for t in found.trials}) == 1 + GPU_CANDIDATES
     spec = EngineSpec.load(engine_folder)
     for trial in found.trials:
         plan = plan_memory(spec, spec.slot_shape(5), sizes(trial.num_slots, trial.prefill_images))
         assert plan.total <= free
-    assert 128 <= max(t.num_slots for t in found.trials) < 512
+    assert 128 <= max(t.num_slots for t in found.trials) < tuning.MAX_GPU_SLOTS
     assert read_tuning(engine_folder, "NVIDIA Test") is not None
 
 
-def test_waves_are_full_where_tiles_come_out_even():
-    # 8 images of 600 rows and 448 slots on an H200: 41 * 16 tiles of 132 are 4.97 waves; 128 rows more begin a sixth
-    assert wave_share(5248, 4096, 132) == pytest.approx(41 * 16 / (5 * 132))
-    assert wave_share(5376, 4096, 132) == pytest.approx(42 * 16 / (6 * 132))
-    assert wave_share(5249, 4096, 132) < 0.85
-    assert wave_share(1, 256, 1) == 1 / 128
+def test_a_wave_that_is_begun_counts():
+    # 8 images of 600 rows and 448 slots on an H200: 41 * 16 tiles of 132 are 4.97 waves; one row more begins a sixth
+    assert num_waves(5248, 4096, 132) == 5
+    assert num_waves(5249, 4096, 132) == 6
+    assert num_waves(1, 256, 1) == num_waves(1, 1, 1) == 1
 
 
-def test_gpu_sizes_fill_the_waves():
-    points = gpu_candidates(600, 4096, 132, most_slots=512)
-    assert sizes(448, 8) in points
-    assert [p.prefill_images for p in points] == [4, 5, 6, 8, 10, 12, 16]
-    assert all(128 <= p.num_slots <= 512 for p in points)
-    assert max(p.num_slots for p in gpu_candidates(600, 4096, 108, most_slots=200)) <= 200
-    assert gpu_candidates(600, 4096, 132, most_slots=5) == [sizes(5, 4), sizes(5, 5)]
+def test_the_estimate_is_that_worked_out_by_hand():
+    decoder = 32 * (4096 * (8 + 5 + 35) + 14336 * 5)  # waves of 5248 rows: QKV, O, gate and up; down
+    tower = 23 * (1024 * (4 + 2 + 5) + 4096 * 2)  # of 8 * 577 rows, the class token among them
+    decode = 32 * (4096 * (1 + 1 + 4) + 14336 * 1)
+    begun = (448 - 3.5) / 66
+    for precision, faster in (("bfloat16", 1), ("fp8", 1.6), ("int8", 1.6)):
+        spec, share = shapes.llava_llama3_8b(precision=precision), begun / 8
+        expected = begun / (share * (decoder / faster + tower) + (1 - share) * decode / faster)
+        assert estimate_rate(spec, spec.slot_shape(5), sizes(448, 8), 132) == pytest.approx(expected)
+        enough, more = (estimate_rate(spec, spec.slot_shape(5), sizes(slots, 4), 108) for slots in (272, 304))
+        assert more < enough, "four images a step are 264 captions: the other slots wait, and are computed"
+
+
+@pytest.mark.parametrize(
+    ("precision", "num_units", "most_slots", "best"),
+    [
+        ("bfloat16", 132, 640, (640, 13)),  # 8440 rows are 66 row tiles: whole waves in all products of the decoder
+        ("fp8", 132, 448, (448, 8)),
+        ("bfloat16", 132, 448, (448, 8)),
+        ("bfloat16", 108, 320, (320, 5)),
+        ("int8", 108, 256, (256, 5)),
+        ("bfloat16", 108, 160, (160, 4)),
+    ],
+)
+def test_gpu_sizes_are_those_with_the_best_estimate(precision, num_units, most_slots, best):
+    spec = shapes.llava_llama3_8b(precision=precision)
+    shape = spec.slot_shape(5)
+    points = gpu_candidates(spec, shape, num_units, most_slots)
+    rates = [estimate_rate(spec, shape, point, num_units) for point in points]
+    assert points[0] == sizes(*best)
+    assert len({p.prefill_images for p in points}) == len(points) == GPU_CANDIDATES
+    assert all(128 <= p.num_slots <= most_slots for p in points)
+    assert rates == sorted(rates, reverse=True)
+
+
+def test_gpu_sizes_where_few_slots_fit():
+    spec = shapes.llava_llama3_8b()
+    assert set(gpu_candidates(spec, spec.slot_shape(5), 132, most_slots=5)) == {sizes(5, 4), sizes(5, 5)}
