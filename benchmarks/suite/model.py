@@ -129,6 +129,7 @@ def make_spec(setting: Setting, precision: Precision, max_text_tokens: int) -> E
         name=f"{setting.size}-{precision}",
         backend="torch",
         precision=precision,
+        kv_precision=recipe.kv_precision,
         vision=shape.vision,
         text=shape.text,
         preprocess=Preprocess(shape.vision.image_size, "pad", (0.481, 0.458, 0.408), (0.269, 0.261, 0.276)),

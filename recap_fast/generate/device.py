@@ -135,9 +135,11 @@ def check_precision(precision: Precision, hardware: Hardware, kv_precision: KVPr
     for key, wanted in (("precision", precision), ("kv_precision", kv_precision)):
         if wanted != "auto" and wanted not in has:
             needed = ".".join(map(str, MIN_CAPABILITY[wanted]))
-            others = ", ".join(has) if key == "precision" else "auto"
+            way = f"another precision. It takes {', '.join(has)}."
+            if key == "kv_precision":
+                way = 'kv_precision = "auto" in its recipe.'
             raise ConfigError(
                 f"{key} {wanted} needs compute capability {needed}, and {hardware.name} has {hardware.sm}: build the "
-                f"engine with another {key}. It takes {others}."
+                f"engine with {way}"
             )
     return None

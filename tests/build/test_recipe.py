@@ -25,7 +25,7 @@ def test_shipped_recipes_keep_the_papers_prompt_and_length():
     assert {r.prompt for r in recipes.values()} == {PROMPT}
     assert {r.limits.max_new_tokens for r in recipes.values()} == {128}
     assert recipes["llava_llama3_8b"].stop_tokens == ("<|end_of_text|>", "<|eot_id|>")
-    assert recipes["llava_llama3_8b_fp8"].precision == "fp8"
+    assert recipes["llava_llama3_8b_fp8"].precision == recipes["llava_llama3_8b_fp8"].kv_precision == "fp8"
     assert recipes["llava_llama3_8b_int8"].precision == "int8"
 
 
