@@ -25,14 +25,22 @@ def image(num_tokens: int, **more: float) -> Statistics:
 
 
 def test_operations_of_an_image_are_those_worked_out_by_hand():
-    found = {part: count / TERA for part, count in operations(LLAVA_LLAMA3_8B, image(65), PREFIX).items()}
-    assert found["vision_linear"] + found["vision_attention"] == pytest.approx(0.366, rel=0.01)
-    assert found["vision_attention"] == pytest.approx(0.0314, rel=0.01)
-    assert found["projector"] == pytest.approx(0.0242, rel=0.01)
-    assert found["prefill_linear"] == pytest.approx(8.124, rel=1e-3)
-    assert found["prefill_attention"] == pytest.approx(0.098, rel=0.01)
-    assert found["decode_linear"] + found["head"] == pytest.approx(0.961 + 0.001, rel=2e-3)
-    assert found["decode_attention"] == pytest.approx(0.022, rel=0.02)
+    of_65, of_128 = (
+        {part: count / TERA for part, count in operations(LLAVA_LLAMA3_8B, image(tokens), PREFIX).items()}
+        for tokens in (65, 128)
+    )
+    for found in (of_65, of_128):
+        assert found["vision_linear"] == pytest.approx(0.3342 + 0.0007, rel=0.01)
+        assert found["vision_attention"] == pytest.approx(0.0314, rel=0.01)
+        assert found["projector"] == pytest.approx(0.0242, rel=0.01)
+        assert found["prefill_linear"] == pytest.approx(8.124, rel=1e-3)
+        assert found["prefill_attention"] == pytest.approx(0.098, rel=0.01)
+    assert of_65["decode_linear"] + of_65["head"] == pytest.approx(0.961 + 0.001, rel=2e-3)
+    assert of_128["decode_linear"] + of_128["head"] == pytest.approx(1.906 + 0.001, rel=2e-3)
+    assert of_65["decode_attention"] == pytest.approx(0.0219, rel=0.01)
+    assert of_128["decode_attention"] == pytest.approx(0.0455, rel=0.01)
+    assert sum(of_65.values()) == pytest.approx(9.595, rel=1e-3)
+    assert sum(of_128.values()) == pytest.approx(10.565, rel=1e-3)
 
 
 def test_bytes_of_weights_and_of_a_position():
@@ -40,15 +48,32 @@ def test_bytes_of_weights_and_of_a_position():
     assert roofline.decode_weight_bytes(LLAVA_LLAMA3_8B, 1, 2) / 1e9 == pytest.approx(6.98 + 1.05, rel=1e-3)
     assert roofline.kv_bytes_per_position(LLAVA_LLAMA3_8B, 2) == 128 << 10
     assert roofline.kv_bytes_per_position(LLAVA_LLAMA3_8B, 1) == 64 << 10
+    for tokens, gigabytes in ((65, 5.47), (128, 11.39)):
+        read = image(tokens).kv_positions * roofline.kv_bytes_per_position(LLAVA_LLAMA3_8B, 2)
+        assert read / 1e9 == pytest.approx(gigabytes, rel=0.01)
 
 
-@pytest.mark.parametrize(("num_tokens", "images_per_s"), [(65, 74.5), (128, 62.5)])
-def test_a_perfect_serial_engine_has_the_whole_roofline(monkeypatch, num_tokens, images_per_s):
-    monkeypatch.setattr(roofline, "measure_rates", lambda *_: RATES)
-    perfect = Roofline(LLAVA_LLAMA3_8B, torch.device("cpu"), PREFIX)
-    figures = perfect.figures(image(num_tokens), 1 / images_per_s)
-    assert figures.share == pytest.approx(1, rel=0.01)
-    assert perfect.figures(image(num_tokens), 2 / images_per_s).share == pytest.approx(0.5, rel=0.01)
+@pytest.mark.parametrize(
+    ("precision", "faster", "product", "copy", "of_65", "of_128"),
+    [
+        ("bfloat16", 1.0, 788e12, 4.3e12, 74.5, 62.5),  # an H200
+        ("fp8", 1.5, 788e12, 4.3e12, 111, 95),
+        ("fp8", 1.8, 788e12, 4.3e12, 130, 110),
+        ("bfloat16", 1.0, 700e12, 3.0e12, 64.5, 53.1),  # an H100
+        ("fp8", 1.6, 700e12, 3.0e12, 103, 86),
+        ("bfloat16", 1.0, 255e12, 1.75e12, 24.6, 20.9),  # an A100
+    ],
+)
+def test_a_perfect_serial_engine_has_the_whole_roofline(monkeypatch, precision, faster, product, copy, of_65, of_128):
+    """The limits worked out by hand: FP8 has an FP8 cache, and its linear layers alone are `faster`."""
+    rates = dataclasses.replace(RATES, linear=faster * product, other=product, copy=copy)
+    monkeypatch.setattr(roofline, "measure_rates", lambda *_: rates)
+    kv_precision = "fp8" if precision == "fp8" else "auto"
+    spec = dataclasses.replace(LLAVA_LLAMA3_8B, precision=precision, kv_precision=kv_precision)
+    perfect = Roofline(spec, torch.device("cpu"), PREFIX)
+    for num_tokens, images_per_s in ((65, of_65), (128, of_128)):
+        assert perfect.figures(image(num_tokens), 1 / images_per_s).share == pytest.approx(1, rel=0.01)
+        assert perfect.figures(image(num_tokens), 2 / images_per_s).share == pytest.approx(0.5, rel=0.01)
 
 
 def test_only_the_linear_layers_of_the_decoder_run_at_the_rate_of_fp8(monkeypatch):
