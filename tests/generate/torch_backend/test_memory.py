@@ -39,7 +39,7 @@ def test_pixels_are_held_twice_in_bytes():
 def test_the_largest_moment_is_counted():
     rows = 8 * 600 + 448
     assert plan().activations == rows * 4096 * 2 + rows * (2 * 4096 + 3 * 14336) * 2
-    assert plan(precision="int8").activations == rows * 4096 * 2 + rows * (2 * 4096 * 2 + 2 * 14336 * 6)
+    assert plan(precision="int8").activations == rows * 4096 * 2 + rows * (2 * 4096 * 2 + 2 * 14336 * 4 + 14336)
     short = dataclasses.replace(SHAPE, max_text_tokens=1)
     few = plan(1, 1, short)
     wide = dataclasses.replace(shapes.llava_llama3_8b().vision, intermediate_size=1 << 16)
