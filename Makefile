@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := PIP_CONSTRAINT=constraints.txt PIP_DISABLE_PIP_VERSION_CHECK=1 $(BIN)/pip install --quiet
 SOURCES := pyproject.toml constraints.txt CMakeLists.txt $(shell find csrc -type f)
-CSRC := $(wildcard csrc/*/*.[ch]pp csrc/*/*/*.[ch]pp)
+CSRC := $(shell find csrc -name '*.[ch]pp' -o -name '*.cu' -o -name '*.cuh') tests/support/cuda_on_cpu.cpp
 SHARDS := demo/out/shards/{00000..00001}.tar
 
 MINUTES := 10

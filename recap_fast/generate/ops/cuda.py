@@ -1,0 +1,79 @@
+"""Decode attention as a kernel in CUDA C++ (csrc/cuda), where the package was built with CUDA; else Triton's serves."""
+
+from types import ModuleType
+
+import torch
+from torch import Tensor
+
+from recap_fast.generate.ops import Rows
+
+kernels: ModuleType | None
+"""None where the package was built without CUDA."""
+try:
+    from recap_fast import _cuda_ops
+except ImportError:
+    kernels = None
+else:
+    kernels = _cuda_ops
+
+# Letters: B decode rows, H query heads, E head width.
+
+MAX_GROUP = 8
+
+
+def supports(q_BHE: Tensor, cache: Tensor) -> bool:
+    """Whether the kernel is there, and takes these queries and this cache of one layer on their device."""
+    if kernels is None or q_BHE.device.type != "cuda" or cache.device != q_BHE.device:
+        return False
+    num_heads, num_kv_heads = q_BHE.shape[1], cache.shape[2]
+    least = {torch.bfloat16: (8, 0), torch.float8_e4m3fn: (8, 9)}.get(cache.dtype)
+    return (
+        least is not None
+        and q_BHE.dtype == torch.bfloat16
+        and q_BHE.shape[2] == cache.shape[4]
+        and cache.shape[4] in (64, 128)
+        and num_heads % num_kv_heads == 0
+        and num_heads <= MAX_GROUP * num_kv_heads
+        and q_BHE.is_contiguous()
+        and cache.is_contiguous()
+        and torch.cuda.get_device_capability(q_BHE.device) >= least
+    )
+
+
+def decode_attention(
+    q_BHE: Tensor, cache: Tensor, rows: Rows, out: Tensor, scale: Tensor | None = None, bound: float = 0.0
+) -> None:
+    """See `Ops.decode_attention`, for what `supports`. Idle rows get zeros.
+
+    Writes `out`, bfloat16 [B, H * E]. With `scale`, float32 [B, 1], `out` is float8_e4m3fn, both are those of
+    `Quantized`, and the scale is bound / 448 for all rows: no value of the cache may be larger than `bound`.
+    That needs compute capability 8.9.
+    """
+    assert kernels is not None
+    num_rows, num_heads, width = q_BHE.shape
+    _, _, num_kv_heads, num_positions, _ = cache.shape
+    assert out.dtype == (torch.bfloat16 if scale is None else torch.float8_e4m3fn)
+    assert out.shape == (num_rows, num_heads * width)
+    assert scale is None or (scale.dtype, scale.shape) == (torch.float32, (num_rows, 1))
+    assert rows.slots.dtype == rows.positions.dtype == torch.int64
+    assert len(rows.slots) == len(rows.positions) == num_rows
+    for tensor in (q_BHE, cache, *rows, out):
+        assert tensor.is_contiguous()
+        assert tensor.device == q_BHE.device
+    kernels.decode_attention(
+        queries=q_BHE.data_ptr(),
+        keys=cache[0].data_ptr(),
+        values=cache[1].data_ptr(),
+        slots=rows.slots.data_ptr(),
+        positions=rows.positions.data_ptr(),
+        out=out.data_ptr(),
+        quantized=None if scale is None else (scale.data_ptr(), bound),
+        in_8_bits=cache.dtype == torch.float8_e4m3fn,
+        sizes=(num_rows, num_heads, num_kv_heads, num_positions, width),
+        stream=_stream(q_BHE.device),
+    )
+
+
+def _stream(device: torch.device) -> int:
+    """The handle of the current one."""
+    return torch.cuda.current_stream(device).cuda_stream
