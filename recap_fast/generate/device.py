@@ -8,7 +8,7 @@ import math
 import os
 import platform
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import get_args
 
 import torch
 
@@ -26,8 +26,7 @@ MIN_CAPABILITY: dict[Precision, tuple[int, int]] = {
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 WITHOUT = "RECAP_FAST_WITHOUT"
 """The environment variable with what a GPU is to do without: some of `OPTIONAL`, with commas between them."""
-Optional = Literal["cuda-kernels", "cudnn-attention", "row-wise-fp8"]
-OPTIONAL: tuple[Optional, ...] = get_args(Optional)
+OPTIONAL = "cuda-kernels", "cudnn-attention", "row-wise-fp8"
 """Ways of computing that others can stand in for: attention in CUDA C++ (Triton's kernels), cuDNN's attention of images
 (torch's own), and FP8 products with a scale for each row (one scale, the others applied where the product is read)."""
 
@@ -53,12 +52,12 @@ def resolve_device(name: str) -> torch.device:
     return torch.device("cuda", index)
 
 
-def is_left_out(what: Optional) -> bool:
-    """Whether the environment says to do without it. Raises ConfigError where it names what there is not."""
-    names = {name.strip() for name in os.environ.get(WITHOUT, "").split(",")} - {""}
+def left_out() -> frozenset[str]:
+    """What of `OPTIONAL` the environment says to do without. Raises ConfigError where it names what there is not."""
+    names = frozenset(name.strip() for name in os.environ.get(WITHOUT, "").split(",")) - {""}
     if unknown := sorted(names.difference(OPTIONAL)):
         raise ConfigError(f"{WITHOUT} names {', '.join(unknown)}: it takes {', '.join(OPTIONAL)}.")
-    return what in names
+    return names
 
 
 def gpu_number(name: str) -> int | None:

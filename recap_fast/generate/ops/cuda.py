@@ -1,10 +1,11 @@
-"""Decode attention as a kernel in CUDA C++ (csrc/cuda), where the package was built with CUDA; else Triton's serves."""
+"""Attention of single rows in CUDA C++ (csrc/cuda), where the package was built with CUDA; else Triton's serves."""
 
 from types import ModuleType
 
 import torch
 from torch import Tensor
 
+from recap_fast.generate.device import left_out
 from recap_fast.generate.ops import Rows
 
 kernels: ModuleType | None
@@ -23,7 +24,9 @@ MAX_GROUP = 8
 
 def supports(q_BHE: Tensor, cache: Tensor) -> bool:
     """Whether the kernel is there, and takes these queries and this cache of one layer on their device."""
-    if kernels is None or q_BHE.device.type != "cuda" or cache.device != q_BHE.device:
+    if kernels is None or "cuda-kernels" in left_out():
+        return False
+    if q_BHE.device.type != "cuda" or cache.device != q_BHE.device:
         return False
     num_heads, num_kv_heads = q_BHE.shape[1], cache.shape[2]
     least = {torch.bfloat16: (8, 0), torch.float8_e4m3fn: (8, 9)}.get(cache.dtype)
@@ -41,19 +44,19 @@ def supports(q_BHE: Tensor, cache: Tensor) -> bool:
 
 
 def decode_attention(
-    q_BHE: Tensor, cache: Tensor, rows: Rows, out: Tensor, scale: Tensor | None = None, bound: float = 0.0
+    q_BHE: Tensor, cache: Tensor, rows: Rows, out: Tensor, scale: Tensor | None = None, bound: float | None = None
 ) -> None:
-    """See `Ops.decode_attention`, for what `supports`. Idle rows get zeros.
+    """See `Ops.attention`, for single rows that `supports` takes. Idle rows get zeros.
 
-    Writes `out`, bfloat16 [B, H * E]. With `scale`, float32 [B, 1], `out` is float8_e4m3fn, both are those of
-    `Quantized`, and the scale is bound / 448 for all rows: no value of the cache may be larger than `bound`.
-    That needs compute capability 8.9.
+    Writes `out`, bfloat16 [B, H * E]. With a bound it writes `out`, float8_e4m3fn, and `scale`, float32 [B, 1], which
+    needs compute capability 8.9.
     """
     assert kernels is not None
     num_rows, num_heads, width = q_BHE.shape
     _, _, num_kv_heads, num_positions, _ = cache.shape
     assert out.dtype == (torch.bfloat16 if scale is None else torch.float8_e4m3fn)
     assert out.shape == (num_rows, num_heads * width)
+    assert (scale is None) == (bound is None)
     assert scale is None or (scale.dtype, scale.shape) == (torch.float32, (num_rows, 1))
     assert rows.slots.dtype == rows.positions.dtype == torch.int64
     assert len(rows.slots) == len(rows.positions) == num_rows

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from recap_fast.generate.device import is_left_out
+from recap_fast.generate.device import left_out
 from recap_fast.generate.ops import Activation, Ops, Product, Quantized, Unscaled, plain
 
 logger = logging.getLogger(__name__)
@@ -159,7 +159,7 @@ def has_row_wise_products(device: torch.device) -> bool:
     On older cards torch 2.11 has a kernel for them that ignores the stream, so that no graph can hold it
     (https://github.com/pytorch/pytorch/issues/177651); on newer ones cuBLAS has none.
     """
-    return torch.cuda.get_device_capability(device) == (9, 0) and not is_left_out("row-wise-fp8")
+    return torch.cuda.get_device_capability(device) == (9, 0) and "row-wise-fp8" not in left_out()
 
 
 _refused: set[tuple[torch.device, int, int, int]] = set()

@@ -11,7 +11,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from recap_fast.generate.ops import Activation, Product, Prompts, Quantized, Rope, Rows, plain
+from recap_fast.generate.ops import Activation, Product, Prompts, Quantized, Rope, Rows, cuda, plain
 from recap_fast.generate.ops import triton_attention as attention_kernels
 from recap_fast.generate.ops import triton_kernels as kernels
 
@@ -76,34 +76,39 @@ def attention(
     num_rows, heads, width = q_RHE.shape
     q_RHE, split = q_RHE.contiguous(), 0 if prompts is None else prompts.num_rows
     out = torch.empty(num_rows, heads * width, dtype=q_RHE.dtype, device=q_RHE.device)
-    scale, factor = None, 1.0
+    scale = None
     if bound is not None:
         out = torch.empty_like(out, dtype=torch.float8_e4m3fn)
-        scale, factor = q_RHE.new_empty(num_rows, 1, dtype=torch.float32), plain.largest_number(out.dtype) / bound
+        scale = torch.empty(num_rows, 1, device=out.device)
     if prompts is not None:
-        _attend_prompts(q_RHE, cache, rows.slots, prompts, (out, scale, factor))
+        _attend_prompts(q_RHE, cache, rows.slots, prompts, (out, scale, bound))
     if split < num_rows:
         rest = Rows(rows.slots[split:], rows.positions[split:])
-        _attend_rows(q_RHE[split:], cache, rest, (out[split:], None if scale is None else scale[split:], factor))
+        target = out[split:], None if scale is None else scale[split:], bound
+        attend_rows = cuda.decode_attention if cuda.supports(q_RHE, cache) else _attend_rows
+        attend_rows(q_RHE[split:], cache, rest, *target)
     return out if scale is None else Quantized(out, scale)
 
 
-Written = tuple[Tensor, Tensor | None, float]
-"""Where attention puts its rows; in 8 bits with their scales, and what it multiplies with."""
+def _attend_prompts(
+    q_RHE: Tensor, cache: Tensor, slots: Tensor, prompts: Prompts, target: tuple[Tensor, Tensor | None, float | None]
+) -> None:
+    """A program reads a prompt's keys and values for a block of its rows, straight from the cache.
 
-
-def _attend_prompts(q_RHE: Tensor, cache: Tensor, slots: Tensor, prompts: Prompts, written: Written) -> None:
-    """A program reads a prompt's keys and values for a block of its rows, straight from the cache."""
+    `target` is where its rows go, their scales where they are in 8 bits, and the bound of these.
+    """
     _, heads, width = q_RHE.shape
     num_kv_heads, positions = cache.shape[2:4]
     block_rows, block_positions, num_warps = (32, 32, 4) if q_RHE.dtype == torch.float32 else (128, 64, 8)
     shape = prompts.length, heads, num_kv_heads, positions, width, _dot_type(q_RHE, cache)
-    args = q_RHE, *cache, slots, *written, prompts.start, *shape, block_rows, block_positions
+    args = q_RHE, *cache, slots, *target[:2], _factor(target[2]), prompts.start, *shape, block_rows, block_positions
     grid = triton.cdiv(prompts.length, block_rows), heads, prompts.num
     _launch(attention_kernels.prefill_attention_kernel, grid, args, num_warps)
 
 
-def _attend_rows(q_BHE: Tensor, cache: Tensor, rows: Rows, written: Written) -> None:
+def _attend_rows(
+    q_BHE: Tensor, cache: Tensor, rows: Rows, out: Tensor, scale: Tensor | None, bound: float | None
+) -> None:
     """Split-KV ("flash decoding"): a program attends to SPLIT positions at the most, which keeps all of a card busy
     with few rows and makes long and short rows even; a second kernel joins their results. The splits depend on T alone:
     what a row gets does not depend on how many there are.
@@ -117,8 +122,13 @@ def _attend_rows(q_BHE: Tensor, cache: Tensor, rows: Rows, written: Written) -> 
     shape = heads // num_kv_heads, positions, width, _dot_type(q_BHE, cache)
     args = q_BHE, *cache, rows, partial_BHSE, lse_BHS, *shape, block
     _launch(attention_kernels.decode_attention_kernel, (num_rows, num_kv_heads, splits), args)
-    args = partial_BHSE, lse_BHS, rows, *written, splits, positions, width
+    args = partial_BHSE, lse_BHS, rows, out, scale, _factor(bound), splits, positions, width
     _launch(attention_kernels.combine_kernel, (num_rows, heads), args, num_warps=1)
+
+
+def _factor(bound: float | None) -> float:
+    """What numbers within a bound are multiplied with to be numbers in 8 bits."""
+    return 1.0 if bound is None else plain.largest_number(torch.float8_e4m3fn) / bound
 
 
 def _dot_type(q: Tensor, cache: Tensor) -> Any:

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from recap_fast.generate.device import is_left_out
+from recap_fast.generate.device import left_out
 
 logger = logging.getLogger(__name__)
 
@@ -36,7 +36,7 @@ class ImageAttention:
     def __init__(self, device: torch.device, attend: Attend = attend_by):
         """`attend` is there to be replaced where cuDNN is not."""
         is_hopper = device.type == "cuda" and torch.cuda.get_device_capability(device)[0] == 9
-        self._prefers_cudnn = is_hopper and not is_left_out("cudnn-attention")
+        self._prefers_cudnn = is_hopper and "cudnn-attention" not in left_out()
         self._attend = attend
         self.rejected: dict[tuple[int, ...], str] = {}
         """Shapes that cuDNN's attention is not used for, and why."""

@@ -13,7 +13,8 @@ from support.tolerance import Inexact, assert_within, exact
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from recap_fast.generate.ops import Rows, cuda
+from recap_fast.generate.device import WITHOUT
+from recap_fast.generate.ops import Activation, Quantized, Rows, cuda
 
 # Letters: B rows, H query heads, K key/value heads, T positions of a slot, E head width.
 
@@ -28,7 +29,7 @@ def on_cpu(tmp_path_factory: pytest.TempPathFactory) -> cuda_on_cpu.Kernels:
 
 @pytest.fixture(params=DEVICES)
 def ops(request: pytest.FixtureRequest, on_cpu: cuda_on_cpu.Kernels, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """`Ops.decode_attention` for tensors of the CPU; with a bound, the 8-bit values and their scale."""
+    """`Ops.attention` of single rows, for tensors of the CPU."""
     if request.param == "cpu":
         monkeypatch.setattr(cuda, "kernels", on_cpu)
         monkeypatch.setattr(cuda, "_stream", lambda device: 0)
@@ -37,16 +38,16 @@ def ops(request: pytest.FixtureRequest, on_cpu: cuda_on_cpu.Kernels, monkeypatch
     elif torch.cuda.get_device_capability() < (8, 9):
         pytest.skip("this card has no FP8: compute capability 8.9 is needed")
 
-    def run(q: Tensor, cache: Tensor, rows: Rows, bound: float | None = None) -> Any:
+    def run(q: Tensor, cache: Tensor, rows: Rows, prompts: None = None, bound: float | None = None) -> Activation:
         q, cache, rows = q.to(request.param), cache.to(request.param), Rows(*(x.to(request.param) for x in rows))
         out = q.new_full((len(q), q.shape[1] * q.shape[2]), torch.nan).to(
             torch.bfloat16 if bound is None else torch.float8_e4m3fn
         )
         scale = None if bound is None else torch.full((len(q), 1), torch.nan, device=request.param)
-        cuda.decode_attention(q, cache, rows, out, scale, bound or 0.0)
-        return out.cpu() if scale is None else (out.cpu(), scale.cpu())
+        cuda.decode_attention(q, cache, rows, out, scale, bound)
+        return out.cpu() if scale is None else Quantized(out.cpu(), scale.cpu())
 
-    return SimpleNamespace(decode_attention=run)
+    return SimpleNamespace(attention=run)
 
 
 def expect(q: Tensor, cache: Tensor, rows: Rows) -> Inexact:
@@ -62,20 +63,20 @@ def expect(q: Tensor, cache: Tensor, rows: Rows) -> Inexact:
 @pytest.mark.parametrize("width", [64, 128])
 @pytest.mark.parametrize(("heads", "kv_heads"), [(2, 2), (4, 2), (3, 1), (8, 2), (8, 1)])
 def test_grouped_heads(ops: Any, heads: int, kv_heads: int, width: int, cached: torch.dtype) -> None:
-    operations.check_decode_attention(ops, torch.bfloat16, heads, kv_heads, width, [0, 5, 29, 28], 30, cached)
+    operations.check_attention(ops, torch.bfloat16, heads, kv_heads, width, [0, 5, 29, 28], 30, cached)
 
 
 @pytest.mark.parametrize("cached", CACHES)
 @pytest.mark.parametrize("width", [64, 128])
 def test_at_the_edges_of_tiles(ops: Any, width: int, cached: torch.dtype) -> None:
     positions = [0, 7, 8, 14, 15, 16, 17, 31, 62, 63, 64, 65, 79, 127, 128, 640, 698, 699]
-    operations.check_decode_attention(ops, torch.bfloat16, 4, 1, width, positions, 700, cached)
+    operations.check_attention(ops, torch.bfloat16, 4, 1, width, positions, 700, cached)
 
 
 @pytest.mark.parametrize("cached", CACHES)
 @pytest.mark.parametrize("positions", [[], [29, 29]], ids=["no rows", "idle rows alone"])
 def test_nobody(ops: Any, positions: list[int], cached: torch.dtype) -> None:
-    operations.check_decode_attention(ops, torch.bfloat16, 4, 2, 64, positions, 30, cached)
+    operations.check_attention(ops, torch.bfloat16, 4, 2, 64, positions, 30, cached)
 
 
 @pytest.mark.parametrize("cached", CACHES)
@@ -87,31 +88,24 @@ def test_scores_far_apart(ops: Any, growing: bool, cached: torch.dtype) -> None:
     q[:, 1] = -q[:, 0]
     cache = (cache if growing else cache.flip(3)).to(cached)
     rows = Rows(torch.tensor([0]), torch.tensor([298]))
-    assert_within(ops.decode_attention(q, cache, rows), expect(q, cache, rows).rounded(torch.bfloat16))
+    assert_within(ops.attention(q, cache, rows), expect(q, cache, rows).rounded(torch.bfloat16))
 
 
 @pytest.mark.parametrize("cached", CACHES)
 def test_what_a_row_gets_depends_on_its_slot_alone(ops: Any, cached: torch.dtype) -> None:
     q, cache = random(5, 8, 64, dtype=torch.bfloat16), random(2, 3, 2, 90, 64, seed=1).to(cached)
     rows = Rows(torch.tensor([2, 0, 2, 2, 1]), torch.tensor([70, 3, 88, 70, 89]))
-    together = ops.decode_attention(q, cache, rows)
+    together = ops.attention(q, cache, rows)
     assert_within(together[:4], expect(q[:4], cache, Rows(*(x[:4] for x in rows))).rounded(torch.bfloat16))
     for i in range(5):
-        alone = ops.decode_attention(q[i : i + 1], cache, Rows(*(x[i : i + 1] for x in rows)))
+        alone = ops.attention(q[i : i + 1], cache, Rows(*(x[i : i + 1] for x in rows)))
         assert torch.equal(together[i], alone[0])
 
 
 @pytest.mark.parametrize("cached", CACHES)
 @pytest.mark.parametrize("width", [64, 128])
 def test_in_8_bits(ops: Any, width: int, cached: torch.dtype) -> None:
-    q, cache = random(3, 6, width, dtype=torch.bfloat16), random(2, 3, 2, 200, width, seed=1).to(cached)
-    rows, bound = Rows(torch.arange(3), torch.tensor([0, 150, 199])), float(cache[1].float().abs().max())
-    values, scale = ops.decode_attention(q, cache, rows, bound)
-    assert torch.equal(scale, torch.full((3, 1), bound) / 448)
-    want, step = expect(q[:2], cache, Rows(*(x[:2] for x in rows))), scale[:2].double()
-    rounding = torch.maximum(want.value.abs() / 16, step * 2.0**-10)
-    assert_within(values[:2].double() * step, want.rounded(times=3).plus_error(rounding))
-    assert not values[2].float().any()
+    operations.check_attention(ops, torch.bfloat16, 6, 2, width, [0, 150, 199], 200, cached, is_bounded=True)
 
 
 needs_module = pytest.mark.skipif(cuda.kernels is None, reason="recap_fast._cuda_ops was not built: there was no nvcc")
@@ -192,6 +186,9 @@ def test_supports(
         for module, is_there in ((object(), True), (None, False)):
             monkeypatch.setattr(cuda, "kernels", module)
             assert cuda.supports(q, cache) == (expected and is_there)
+        monkeypatch.setattr(cuda, "kernels", object())
+        monkeypatch.setenv(WITHOUT, "cuda-kernels")
+        assert not cuda.supports(q, cache)
 
 
 REGISTERS = 64 * 1024
