@@ -31,7 +31,7 @@ def add_rms_norm(
 ) -> Activation:
     """See `Ops.add_rms_norm`."""
     assert x_RD.is_contiguous()
-    inputs = x_RD, None if delta_RD is None else _parts(delta_RD), weight_D, eps
+    inputs = x_RD, _parts(delta_RD), weight_D, eps
     return _make_rows(kernels.add_rms_norm_kernel, inputs, x_RD.shape, x_RD.dtype, quantize, whole_rows=True)
 
 
@@ -141,14 +141,17 @@ TYPES = {torch.float32: tl.float32, torch.bfloat16: tl.bfloat16, torch.float16: 
 
 
 class _Parts(NamedTuple):
-    """A product as kernels take it: its numbers, or its sums and their scales."""
+    """A product as kernels take it: its numbers, or its sums and their scales. Triton 3.6 asks whether a part of a
+    tuple is None, and not whether a tuple is."""
 
-    sums: Tensor
+    sums: Any = None
     row_scale: Tensor | None = None
     channel_scale: Tensor | None = None
 
 
-def _parts(product: Product) -> _Parts:
+def _parts(product: Product | None) -> _Parts:
+    if product is None:
+        return _Parts()
     if isinstance(product, Tensor):
         return _Parts(product.contiguous())
     return _Parts(product.sums.contiguous(), product.row_scale.contiguous(), product.channel_scale.contiguous())

@@ -63,7 +63,7 @@ def add_rms_norm_kernel(
     d = tl.arange(0, BLOCK)
     inside = d < D
     x = tl.load(x_ptr + row * D + d, mask=inside, other=0.0).to(tl.float32)
-    if delta is not None:
+    if delta.sums is not None:
         x += _load(delta, row, row * D, d, inside, x_ptr.dtype.element_ty)
         tl.store(x_ptr + row * D + d, x.to(x_ptr.dtype.element_ty), mask=inside)
         x = _rounded(x, x_ptr)
