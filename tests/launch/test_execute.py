@@ -103,7 +103,7 @@ def test_engine_and_decoder_are_closed_whatever_happens(start, monkeypatch):
     assert closed == ["engine", "decoder"]
     closed.clear()
 
-    def broken(self):
+    def broken(self, **told):
         raise EngineError("CUDA error")
 
     monkeypatch.setattr(TorchEngine, "step", broken)
