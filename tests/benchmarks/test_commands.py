@@ -11,7 +11,9 @@ import inputs
 BENCHMARKS = Path(inputs.__file__).parents[1]
 
 
-@pytest.mark.parametrize(("name", "option"), [("contest", "--peers"), ("suite", "--only"), ("inputs", "--dtype")])
+@pytest.mark.parametrize(
+    ("name", "option"), [("contest", "--peers"), ("suite", "--only"), ("inputs", "--dtype"), ("launches", "--tokens")]
+)
 def test_a_folder_is_a_command(name, option, tmp_path):
     command = [sys.executable, str(BENCHMARKS / name), "--help"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)

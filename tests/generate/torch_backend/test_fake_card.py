@@ -1,0 +1,66 @@
+"""The step at the shapes of a real engine through torch's checks for a GPU, with tensors that have no numbers."""
+
+import pytest
+import torch
+from torch import Tensor
+from torch._subclasses.fake_tensor import DataDependentOutputException
+from torch.utils._pytree import tree_leaves
+
+pytest.importorskip("triton", reason="Triton is not installed: it exists for Linux only")
+
+from launches.fake_card import DEVICE, FakeStep, fake_card, make_spec
+from launches.recorder import Reach, Recorder
+
+LARGEST_GRID = 2**31 - 1, 2**16 - 1, 2**16 - 1
+"""Blocks in each direction: CUDA C++ Programming Guide, table of technical specifications."""
+
+
+@pytest.mark.parametrize("mixed", [True, False], ids=["mixed", "decode"])
+@pytest.mark.parametrize("size", ["tiny", "8b"])
+@pytest.mark.parametrize(
+    ("capability", "precision", "kv_precision"),
+    [
+        ((9, 0), "bfloat16", "auto"),
+        ((9, 0), "fp8", "auto"),
+        ((9, 0), "fp8", "fp8"),
+        ((9, 0), "int8", "auto"),
+        ((8, 0), "float16", "auto"),
+        ((8, 9), "fp8", "fp8"),
+        ((10, 0), "fp8", "auto"),
+    ],
+)
+def test_a_step_passes_the_checks_of_a_card(capability, precision, kv_precision, size, mixed):
+    """Shapes and types of every operation; nothing is read back; the kernels get what their signatures name."""
+    launches = []
+    recorder = Recorder(Reach(decode_positions=1, num_images=8, prompt_positions=1))
+    spec = make_spec(size, precision, kv_precision, num_slots=448, prefill_images=8)
+    with fake_card(lambda *launch: launches.append(launch), capability):
+        step = FakeStep(spec)
+        launches.clear()
+        with recorder:
+            tokens = step.run(mixed=mixed)
+    assert (tokens.shape, tokens.dtype, tokens.device) == ((448 + 8 * mixed,), torch.int64, DEVICE)
+    products = [operation for operation in recorder.operations if operation.name in ("_scaled_mm", "_int_mm")]
+    assert len(products) == (4 * spec.text.num_layers + 1 if precision in ("fp8", "int8") else 0)
+    for kernel, grid, args in launches:
+        assert len(args) == len(kernel.arg_names), kernel.__name__
+        assert all(0 < side <= most for side, most in zip(grid, LARGEST_GRID, strict=False)), kernel.__name__
+        assert all(x.is_contiguous() and x.device == DEVICE for x in tree_leaves(args) if isinstance(x, Tensor))
+
+
+def fp8(*shape: int) -> Tensor:
+    return torch.empty(shape, device=DEVICE).to(torch.float8_e4m3fn)
+
+
+@pytest.mark.parametrize(("width", "channels"), [(24, 32), (32, 24)])
+def test_the_checks_know_the_products_of_fp8(width, channels):
+    with fake_card(print):
+        rows, weight = fp8(300, width), fp8(channels, width).t()
+        scales = torch.ones(300, 1, device=DEVICE), torch.ones(1, channels, device=DEVICE)
+        with pytest.raises(RuntimeError, match="divisible by 16"):
+            torch._scaled_mm(rows, weight, *scales, out_dtype=torch.bfloat16)
+
+
+def test_the_checks_know_what_waits_for_the_card():
+    with fake_card(print), pytest.raises(DataDependentOutputException):
+        int(torch.zeros(1, device=DEVICE))
