@@ -4,12 +4,14 @@
 // the next one does, so that when its turn comes again all others have made the same call.
 #include <ucontext.h>
 
+#include <algorithm>
 #include <array>
 #include <bit>
 #include <cmath>
 #include <cstdint>
 #include <cstring>
 #include <functional>
+#include <utility>
 #include <vector>
 
 #define RECAP_DEVICE inline
@@ -40,7 +42,8 @@ struct Block {
   ucontext_t scheduler;
   Fiber* current = nullptr;
   int waiting = 0;
-  bool diverged = false;
+  std::array<std::pair<const char*, const char*>, 3> readable;  // from the first byte to the one after the last
+  bool wrong = false;  // lanes of a warp have parted, or an address must not be read
   std::function<void(int)> kernel;
 };
 inline Block* block = nullptr;
@@ -54,7 +57,7 @@ std::array<std::uint32_t, 4> together(int kind, const std::array<std::uint32_t, 
   const int lane = fiber.thread % kLanes;
   Call& call = block->warps[fiber.thread / kLanes][block->current->calls++ % 2];
   if (lane == 0) call.kind = kind;
-  block->diverged |= call.kind != kind;
+  block->wrong |= call.kind != kind;
   call.done = false;
   call.given[lane] = mine;
   take_turns();
@@ -69,9 +72,15 @@ struct Words {
 
 template <int count>
 Words load(const void* from) {
+  constexpr int kBytes = 4 * count;
+  const auto* bytes = static_cast<const char*>(from);
+  const auto holds = [&](const auto& range) { return range.first <= bytes && bytes + kBytes <= range.second; };
   Words x{};
-  block->diverged |= reinterpret_cast<std::uintptr_t>(from) % (4 * count) != 0;
-  std::memcpy(x.word, from, 4 * count);
+  if (reinterpret_cast<std::uintptr_t>(from) % kBytes == 0 && std::ranges::any_of(block->readable, holds)) {
+    std::memcpy(x.word, from, kBytes);
+  } else {
+    block->wrong = true;
+  }
   return x;
 }
 
@@ -243,6 +252,12 @@ template <typename Number, int width>
 void run_all(Block& it, const DecodeAttention& op) {
   for (int row = 0; row < op.rows; ++row) {
     for (int head = 0; head < op.num_kv_heads; ++head) {
+      const auto* q = static_cast<const char*>(op.queries);
+      const Head<Number, width> read(op, row, head);
+      const int size = (read.last + 1) * width * Number::kBytes;
+      it.readable = {{{q, q + std::int64_t{op.rows} * op.num_heads * width * 2},
+                      {read.keys, read.keys + size},
+                      {read.values, read.values + size}}};
       Joined<width> joined;
       std::memset(&joined, 0xFF, sizeof joined);  // not a number
       run_block(it, [&](int thread) { decode_attention<Number, width>(op, row, head, thread, joined); });
@@ -252,7 +267,7 @@ void run_all(Block& it, const DecodeAttention& op) {
 
 }  // namespace
 
-// Whether the lanes of each warp kept together, and addresses were aligned.
+// Whether the lanes of each warp kept together, and read aligned addresses of what their row may read.
 extern "C" bool run(const DecodeAttention* op) {
   Block it;
   it.fibers.resize(kThreads);
@@ -263,7 +278,7 @@ extern "C" bool run(const DecodeAttention* op) {
   } else {
     op->head_width == 64 ? run_all<BFloat16, 64>(it, *op) : run_all<BFloat16, 128>(it, *op);
   }
-  return !it.diverged;
+  return !it.wrong;
 }
 
 }  // namespace recap::cuda

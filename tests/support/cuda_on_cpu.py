@@ -41,4 +41,4 @@ class Kernels:
         assert stream == 0
         scale, bound = quantized or (None, 0.0)
         op = DecodeAttention(in_8_bits, *sizes, scale=scale, bound=bound, **addresses)
-        assert self._run(ctypes.byref(op)), "lanes of a warp have parted, or an address is odd"
+        assert self._run(ctypes.byref(op)), "lanes of a warp have parted, or read what they must not"

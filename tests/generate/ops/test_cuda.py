@@ -84,7 +84,7 @@ def test_nobody(ops: Any, positions: list[int], cached: torch.dtype) -> None:
 def test_scores_far_apart(ops: Any, growing: bool, cached: torch.dtype) -> None:
     """Over its tiles a warp meets scores that are larger by hundreds, or smaller; the heads' differ in sign."""
     q, cache = random(1, 4, 128, dtype=torch.bfloat16), random(2, 1, 1, 300, 128, seed=1)
-    cache[0] = q[0, 0].float() * torch.linspace(0, 5, 300)[:, None] + cache[0]
+    cache[0] = q[0, 0].float() * torch.linspace(0, 10, 300)[:, None] + cache[0]
     q[:, 1] = -q[:, 0]
     cache = (cache if growing else cache.flip(3)).to(cached)
     rows = Rows(torch.tensor([0]), torch.tensor([298]))
