@@ -24,6 +24,7 @@ def run(setting: Setting) -> Findings:
         raise RuntimeError(f"these packages are missing: {', '.join(missing)}")
     found = setting.find("build")
     found.add("native modules", provide(setting))
+    found.add("CUDA kernels", cuda_kernels())
     return found
 
 
@@ -43,6 +44,11 @@ def provide(setting: Setting) -> str:
     if reason := why_not():
         raise RuntimeError(f"{', '.join(p.name for p in built)}: built, and does not load: {reason}")
     return f"built in {time.perf_counter() - start:.0f} s"
+
+
+def cuda_kernels() -> str:
+    """Whether there are kernels in CUDA C++, too, which nothing fails without."""
+    return "there" if any((ROOT / "recap_fast").glob("_cuda_ops.*")) else "none"
 
 
 def why_not() -> str | None:

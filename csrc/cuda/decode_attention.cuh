@@ -209,8 +209,7 @@ class Warp {
 
   // In powers of two: -inf beyond the row's position.
   RECAP_DEVICE void score(float (&scores)[4], int first) const {
-    scores[0] = scores[1] = first + g_ <= head_.last ? 0.0F : -INFINITY;
-    scores[2] = scores[3] = first + g_ + 8 <= head_.last ? 0.0F : -INFINITY;
+    for (float& x : scores) x = 0.0F;
     for (int c = 0; c < kKeyChunks; ++c) {
       for (int i = 0; i < kKeySteps; ++i) {
         std::uint32_t left[4];
@@ -219,7 +218,9 @@ class Warp {
       }
     }
     constexpr float kScale = kLog2E * (width == 64 ? 0.125F : 0.08838834764831845F);  // 1 / sqrt(width)
-    for (float& x : scores) x *= kScale;
+    for (int i = 0; i < 4; ++i) {
+      scores[i] = first + g_ + i / 2 * 8 <= head_.last ? scores[i] * kScale : -INFINITY;
+    }
   }
 
   // Scores to weights, relative to 2 ** largest, which is the same for all threads of a head. It grows seldom.

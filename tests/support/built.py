@@ -1,6 +1,6 @@
 """The C++ modules of a build, a build with sanitizers say, instead of the installed ones: import this before these.
 
-ctest names the files in RECAP_FAST_CORE and RECAP_FAST_CPU_OPS.
+ctest names the files in RECAP_FAST_CORE, RECAP_FAST_CPU_OPS and RECAP_FAST_CUDA_OPS.
 """
 
 import importlib.util
@@ -9,8 +9,9 @@ import sys
 
 import pyarrow  # noqa: F401 - before the core, as recap_fast/arrow_core.py does it
 
-for variable, name in (("RECAP_FAST_CORE", "recap_fast._core"), ("RECAP_FAST_CPU_OPS", "recap_fast._cpu_ops")):
-    if file := os.environ.get(variable):
+for module in ("_core", "_cpu_ops", "_cuda_ops"):
+    if file := os.environ.get(f"RECAP_FAST{module.upper()}"):
+        name = f"recap_fast.{module}"
         spec = importlib.util.spec_from_file_location(name, file)
         assert spec is not None
         assert spec.loader is not None

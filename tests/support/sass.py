@@ -50,7 +50,7 @@ def compile_kernels(source: str, capability: int, folder: Path) -> dict[str, Ker
     assert NVCC is not None
     assert CUOBJDUMP is not None
     cubin = folder / f"{Path(source).stem}.{capability}.cubin"
-    options = ["-std=c++20", "-O3", "-Werror", "all-warnings", f"-I{CSRC}", f"-arch=sm_{capability}", "-cubin"]
+    options = ["-std=c++20", "-O3", f"-I{CSRC}", f"-arch=sm_{capability}", "-cubin"]
     subprocess.run([NVCC, *options, "-o", cubin, CSRC / source], check=True)
     kernels = {}
     for name, usage in re.findall(r"Function (\S+):\n(.*)", _dump("-res-usage", cubin)):

@@ -64,7 +64,9 @@ def modules(probe: Probe, found: dict[str, Any]) -> None:
         found["from"] = native.provide(probe.setting)
     else:
         found["from"] = probe.modules.result(WAIT_S)
+    found["CUDA kernels"] = native.cuda_kernels()
     probe.add("native modules", found["from"])
+    probe.add("CUDA kernels", found["CUDA kernels"])
 
 
 def card(probe: Probe, found: dict[str, Any]) -> None:

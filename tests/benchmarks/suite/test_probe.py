@@ -133,11 +133,14 @@ def test_native_modules_built_elsewhere_are_tried_in_turn(tmp_path, setting, mon
     for name in ("one", "two"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "_core.so").write_text(name)
+    (tmp_path / "two" / "_cuda_ops.so").touch()
     (tmp_path / "recap_fast").mkdir()
     target = tmp_path / "recap_fast" / "_core.so"
     monkeypatch.setattr(build, "ROOT", tmp_path)
     monkeypatch.setattr(build, "why_not", lambda: None if target.is_file() and target.read_text() == "two" else "no")
     monkeypatch.setattr(build, "build", lambda *_: pytest.fail("there is nothing to build"))
     given = dataclasses.replace(setting, native=(str(tmp_path / "one"), str(tmp_path / "two")))
+    assert build.cuda_kernels() == "none"
     assert build.provide(given) == "from two"
+    assert build.cuda_kernels() == "there"
     assert build.provide(given) == "there already"
