@@ -1,13 +1,15 @@
 """The step of an engine on a GPU that is not there: tensors with shapes, types and a device, and without numbers.
 
-Torch checks shapes and types of every operation as it does on a card, `_scaled_mm` included. Triton's kernels are not
-launched: whoever wants to know gets their launches. What would read a number back to the host fails.
+Torch checks shapes and types of every operation as it does on a card, `_scaled_mm` included. Our own kernels, Triton's
+and those in CUDA C++, are not launched: whoever wants to know gets their launches. What would read a number back to the
+host fails.
 """
 
 import contextlib
 import ctypes
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from unittest import mock
 
@@ -18,13 +20,17 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from inputs.shapes import SHAPES, llava_llama3_8b
 from recap_fast.generate.engine import Sampling
 from recap_fast.generate.layout import plan_weights, stored_tensors
-from recap_fast.generate.ops import Rows
+from recap_fast.generate.ops import Rows, cuda
 from recap_fast.generate.ops import triton as triton_ops
 from recap_fast.generate.spec import EngineSpec, KVPrecision, Limits, Precision
+from recap_fast.generate.torch_backend import llama
 from recap_fast.generate.torch_backend.step import Joining, Step
 
 DEVICE = torch.device("cuda", 0)
 HOPPER = (9, 0)
+CUDA_KERNEL = SimpleNamespace(
+    __name__="decode_attention in CUDA C++", arg_names=("q", "keys", "values", "rows", "out", "scale", "bound")
+)
 NUM_PREFIX, MAX_TEXT_TOKENS, MAX_NEW_TOKENS = 5, 24, 128
 """Llama 3's prompt, and the recipes' limit."""
 
@@ -49,15 +55,21 @@ def make_spec(
 def fake_card(
     on_launch: Callable[[Any, tuple[int, ...], tuple[Any, ...]], None], capability: tuple[int, int] = HOPPER
 ) -> Iterator[None]:
-    """Makes new tensors fake; `on_launch` gets kernel, grid and arguments of each launch of a Triton kernel."""
+    """Makes new tensors fake; `on_launch` gets kernel, grid and arguments of each launch of a kernel of ours."""
 
     def launch(kernel: Any, grid: tuple[int, ...], args: tuple[Any, ...], *_: Any, **__: Any) -> None:
         on_launch(kernel, grid, args)
+
+    def attend(q: Tensor, cache: Tensor, rows: Rows, *target: Any) -> None:
+        on_launch(CUDA_KERNEL, (len(q), cache.shape[2]), (q, *cache, rows, *target))
 
     with (
         _device_guard(),
         mock.patch.object(torch.cuda, "get_device_capability", return_value=capability),
         mock.patch.object(triton_ops, "_launch", launch),
+        mock.patch.object(cuda, "kernels", cuda),
+        mock.patch.object(cuda, "decode_attention", attend),
+        mock.patch.object(llama, "bound_outputs", return_value=1.0),  # it reads the weights
         FakeTensorMode(),
     ):
         yield

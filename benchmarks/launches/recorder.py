@@ -1,7 +1,7 @@
 """What a step puts on a card: kernels, and the bytes that they read and write at the least.
 
 A kernel is counted for each operation that torch hands to its backend, after it has taken apart those that are made of
-others, and for each launch of a Triton kernel. Views and allocations launch nothing, and `LAUNCHES` has what launches
+others, and for each launch of a kernel of ours. Views and allocations launch nothing, and `LAUNCHES` has what launches
 several. What cuBLAS and cuDNN launch beside their main kernels is not known here.
 
 Bytes are those of every argument and result, once each, whatever caches do. An operation that indexes reads as much as
@@ -85,10 +85,10 @@ class Recorder(TorchDispatchMode):
         return result
 
     def launch(self, kernel: Any, grid: tuple[int, ...], args: tuple[Any, ...]) -> None:
-        """Notes a launch of a Triton kernel."""
+        """Notes a launch of one of our kernels."""
         name = kernel.__name__
         num_bytes = sum(self._argument_bytes(name, grid, x) for x in tree_leaves(args) if isinstance(x, Tensor))
-        if name.startswith("add_rms_norm") and args[1] is not None:  # writes what it has added
+        if name.startswith("add_rms_norm") and args[1].sums is not None:  # writes what it has added
             num_bytes += size_of(args[0])
         self.operations.append(Operation(name, 1, num_bytes))
 

@@ -81,7 +81,8 @@ def attention(
         out = torch.empty_like(out, dtype=torch.float8_e4m3fn)
         scale = torch.empty(num_rows, 1, device=out.device)
     if prompts is not None:
-        _attend_prompts(q_RHE, cache, rows.slots, prompts, (out, scale, bound))
+        target = out[:split], None if scale is None else scale[:split], bound
+        _attend_prompts(q_RHE[:split], cache, rows.slots, prompts, target)
     if split < num_rows:
         rest = Rows(rows.slots[split:], rows.positions[split:])
         target = out[split:], None if scale is None else scale[split:], bound

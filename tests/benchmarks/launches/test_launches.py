@@ -11,6 +11,7 @@ pytest.importorskip("triton", reason="Triton is not installed: it exists for Lin
 from launches import command
 from launches.fake_card import DEVICE, fake_card, make_spec
 from launches.recorder import Operation, Reach, Recorder
+from recap_fast.generate.ops import triton
 
 REACH = Reach(decode_positions=10, num_images=2, prompt_positions=30)
 
@@ -80,13 +81,14 @@ def test_a_norm_that_adds_writes_the_sum_as_well():
     with fake_card(recorder.launch):
         x = torch.empty(4, 6, device=DEVICE)
         for delta in (None, x):
-            recorder.launch(Kernel("add_rms_norm_kernel"), (4,), (x, delta, x))
+            recorder.launch(Kernel("add_rms_norm_kernel"), (4,), (x, triton._parts(delta), x))
     assert [operation.num_bytes for operation in recorder.operations] == [2 * 96, 4 * 96]
 
 
 def test_a_step_has_a_product_for_each_weight():
     steps = command.count(make_spec("tiny", "bfloat16", "auto", num_slots=32, prefill_images=2), tokens=65)
-    assert steps["decode"]["mm"].launches == 4 * 2 + 1 + 1  # the last layer's queries are of other rows than its keys
+    assert steps["decode"]["mm"].launches == 4 * 2 + 1
+    assert steps["mixed"]["mm"].launches == 4 * 2 + 1 + 2, "the last layer's keys and values alone; patches"
     assert steps["mixed"]["total"].launches > 2 * steps["decode"]["total"].launches > 0
     for step in steps.values():
         assert step["total"].launches == sum(total.launches for name, total in step.items() if name != "total")
