@@ -18,12 +18,13 @@ from recap_fast.launch.execute import execute
 from recap_fast.launch.plan import plan
 from recap_fast.launch.reporter import Reporter
 from recap_fast.launch.result import RunResult
-from suite import model
+from suite import model, step
 from suite.loader import photographs
 from suite.setting import Findings, Setting
 
 NUM_IMAGES, TINY_IMAGES, DISTINCT, PER_TAR = 2048, 12, 256, 512
 NUM_TOKENS, TINY_TOKENS = 65, 6
+WARM_UP = 8
 BAR = 97
 """Percent of the engine's own rate."""
 
@@ -35,10 +36,16 @@ def run(setting: Setting) -> Findings:
     options = model.options(setting, max_new_tokens=tokens)
     images = photographs((512, 384), min(DISTINCT, count))  # fewer than samples: all the same to what is timed
     tars = write_images(setting.work / "tars", images, count, PER_TAR)
-    alone = _rate_alone(made, options, [tokens] * count)
-    result, decoder = _run(setting, made, options, tars)
+    should = step.expectation(setting, made, tokens)
+    found.add(
+        f"expected: {BAR} % of the engine alone, which makes",
+        "" if should is None else f"{should.images_per_s:.0f} images/s",
+    )
+    with model.drawn_weights(setting):
+        alone = _rate_alone(made, options, [tokens] * count)
+        found.add(f"engine alone, {step.variant(made.spec)}, {tokens} tokens", f"{alone:,.1f} images/s")
+        result, decoder = _run(setting, made, options, tars)
     done, statistics = result.snapshot, result.statistics
-    found.add(f"engine alone, {made.spec.precision}, {tokens} tokens", f"{alone:,.1f} images/s")
     found.add(f"tars to Parquet, {decoder}", f"{done.images_per_s:,.1f} images/s")
     bar = BAR if setting.is_real else None
     found.at_least("   share of the engine alone", 100 * done.images_per_s / alone, bar, "%")
@@ -49,10 +56,10 @@ def run(setting: Setting) -> Findings:
 
 
 def _rate_alone(made: PreparedEngine, options: EngineOptions, lengths: list[int]) -> float:
-    """Images a second of the engine, fed from memory, after slots have been filled and emptied once."""
+    """Images a second of the engine, fed from memory, after a few that do not count."""
     requests = model.make_requests(made, lengths, model.random_pixels(made, min(DISTINCT, len(lengths))))
     with closing(made.open(options)) as engine:
-        list(generate_all(engine, requests[: engine.free_slots]))
+        list(generate_all(engine, requests[:WARM_UP]))
         start = time.perf_counter()
         list(generate_all(engine, requests))
         return len(lengths) / (time.perf_counter() - start)

@@ -1,21 +1,57 @@
 """The matrix products of the decoder, at the numbers of rows of a step: operations a second by precision.
 
-Mixed steps have 4096 to 6144 rows, decode steps 256 to 512; FP8 has one scale instead of a row's up to 256, as the
-engine has it. The best number of rows is where slots and images of a
-prefill should land: tiles that do not fill the last wave of the card cost up to a sixth.
+Mixed steps have 4096 to 6144 rows, decode steps 320 to 512; FP8 has a scale for each row, or one whose result its
+reader scales. The best number of rows is where slots and images of a prefill should land: tiles that do not fill the
+last wave of the card cost up to a sixth.
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch import Tensor
 
-from recap_fast.generate.ops.linear import has_row_wise_products
 from recap_fast.generate.spec import TextSpec
 from suite.setting import Findings, Setting, seconds_of
 
-MIXED, DECODE = range(4096, 6145, 128), range(256, 513, 64)
+FP8 = torch.float8_e4m3fn
+MIXED, DECODE = range(4096, 6145, 128), range(320, 513, 64)
 TINY = (range(32, 65, 32), range(17, 18))
+
+
+@dataclass(frozen=True)
+class Fp8:
+    """One way to multiply FP8 matrices."""
+
+    by_row: bool
+    """A scale for each row and channel, else one for each matrix."""
+    out: torch.dtype
+    fast: bool = True
+    """Sums of limited width."""
+
+    def product(self, a: Tensor, b: Tensor, row_scale: Tensor, channel_scale: Tensor) -> Callable[[], Tensor]:
+        """The call: [R, K] and [N, K] with scales [R, 1] and [N] make [R, N]."""
+        one = torch.ones(1, device=a.device)
+        scales = (row_scale, channel_scale[None]) if self.by_row else (one, one)
+
+        def run() -> Tensor:
+            product: Tensor = torch._scaled_mm(
+                a, b.t(), scale_a=scales[0], scale_b=scales[1], out_dtype=self.out, use_fast_accum=self.fast
+            )
+            return product
+
+        return run
+
+
+KINDS = {
+    "row": Fp8(by_row=True, out=torch.bfloat16),
+    "tensor16": Fp8(by_row=False, out=torch.bfloat16),
+    "tensor32": Fp8(by_row=False, out=torch.float32),
+    "row32": Fp8(by_row=True, out=torch.float32),
+    "tensor16slow": Fp8(by_row=False, out=torch.bfloat16, fast=False),
+}
+"""By row or with one scale, and what comes out; the engine takes 'row' on Hopper and 'tensor16' elsewhere."""
 
 
 def run(setting: Setting) -> Findings:
@@ -27,18 +63,21 @@ def run(setting: Setting) -> Findings:
             with found.trying(f"{precision}, {kind} rows"):
                 table = {rows: _rows(setting, precision, rows) for rows in sweep}
                 found.details.setdefault(precision, {}).update(table)
-                _add(found, f"{precision}, {kind} rows", {rows: rates["all"] for rows, rates in table.items()})
+                known = setting.card.products if setting.card is not None and kind == "mixed" else {}
+                rates = {n: rates["all"] for n, rates in table.items()}
+                _add(found, f"{precision}, {kind} rows", rates, known.get(precision.partition(" ")[0]))
     return found
 
 
-def _add(found: Findings, what: str, rates: dict[int, float]) -> None:
+def _add(found: Findings, what: str, rates: dict[int, float], expected: float | None) -> None:
     best, worst = max(rates, key=rates.__getitem__), min(rates, key=rates.__getitem__)
-    found.add(f"{what}: best at {best}", f"{rates[best]:,.2f} TFLOP/s", f"worst {rates[worst]:,.2f} at {worst}")
+    should = None if expected is None else expected / 1e12
+    found.at_least(f"{what}: {rates[worst]:,.2f} at {worst}, best at {best}", rates[best], None, "TFLOP/s", should)
 
 
 def _precisions(device: str) -> list[str]:
     has_fp8 = device == "cuda" and torch.cuda.get_device_capability() >= (8, 9)
-    return ["bfloat16", *(["fp8"] if has_fp8 else []), "int8"]
+    return ["bfloat16", *(["fp8 row", "fp8 tensor16"] if has_fp8 else []), "int8"]
 
 
 def _rows(setting: Setting, precision: str, rows: int) -> dict[str, float]:
@@ -72,16 +111,5 @@ def _product(precision: str, rows: int, side_in: int, side_out: int, device: str
     if precision == "int8":
         a8, b8 = ((x * 32).clamp(-127, 127).to(torch.int8) for x in (a, b))
         return lambda: torch._int_mm(a8, b8.t())
-    a8, b8 = a.to(torch.float8_e4m3fn), b.to(torch.float8_e4m3fn)
-    row_wise = rows > 256 and has_row_wise_products(torch.device(device))
-    scale_a, scale_b = (
-        torch.ones(n, 1, device=device) if row_wise else torch.ones(1, device=device) for n in (rows, side_out)
-    )
-    return lambda: torch._scaled_mm(
-        a8,
-        b8.t(),
-        scale_a=scale_a,
-        scale_b=scale_b.t(),
-        out_dtype=torch.bfloat16 if row_wise else torch.float32,
-        use_fast_accum=True,
-    )
+    scale_a, scale_b = torch.ones(rows, 1, device=device), torch.ones(side_out, device=device)
+    return KINDS[precision.removeprefix("fp8 ")].product(a.to(FP8), b.to(FP8), scale_a, scale_b)

@@ -27,13 +27,12 @@ KINDS = (
 """The first pattern that a kernel's name holds says its kind; others go by their names."""
 
 
-def table(step: Callable[[], Any], num_steps: int, device: str) -> dict[str, float]:
-    """Share of the device's time by kind over so many steps, largest first."""
+def milliseconds(step: Callable[[], Any], num_steps: int, device: str) -> dict[str, float]:
+    """Of the device's time in a step, by kind, as the mean of so many, largest first."""
     spent: dict[str, float] = defaultdict(float)
-    for name, milliseconds, _ in by_name(step, num_steps, device):
-        spent[kind_of(name)] += milliseconds
-    total = sum(spent.values()) or 1.0
-    return {kind: part / total for kind, part in sorted(spent.items(), key=lambda item: -item[1]) if part > 0}
+    for name, ms, _ in by_name(step, num_steps, device):
+        spent[kind_of(name)] += ms
+    return {kind: part for kind, part in sorted(spent.items(), key=lambda item: -item[1]) if part > 0}
 
 
 def by_name(step: Callable[[], Any], num_steps: int, device: str) -> list[tuple[str, float, float]]:

@@ -51,7 +51,9 @@ def _measure(found: Findings, setting: Setting, name: str, case: "Case", fast: O
     rate = case.num_bytes / seconds
     found.details[name] = {"error": error, "seconds": seconds, "plain_seconds": slow, "bytes_per_s": rate}
     what = f"{name}: {rate / 1e9:,.0f} GB/s, {slow / seconds:.1f}x plain"
-    found.add(what, f"error {error:.1e}", f"<= {case.bar:g}", error <= case.bar)
+    should = None if setting.card is None else setting.card.streaming * setting.card.copy
+    bar = f"<= {case.bar:g}"
+    found.add(what, f"error {error:.1e}", bar, error <= case.bar, measured=rate, expected=should)
 
 
 @dataclass(frozen=True, slots=True)

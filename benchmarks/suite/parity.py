@@ -73,16 +73,20 @@ def _float32(
     stop = Counter(token for ids in truth for token in ids).most_common(1)[0][0]
     for stop_ids in ([], [stop]):
         expected = {i: _until(ids, stop_ids) for i, ids in enumerate(truth)}
-        equal = []
+        equal, gaps = [], []
         for slots, images in sizes:
             engine = _open(setting, pair, slots, images, stop_ids)
             done = {c.id: c for c in generate_all(engine, requests)}
             engine.close()
             equal.append(sum(done[i].token_ids.tolist() == ids for i, ids in expected.items()))
+            if not stop_ids:
+                gaps += [_gap(pair, r, expected[r.id], done[r.id].token_ids.tolist()) for r in requests]
         lengths = len({len(ids) for ids in expected.values()})
         what = f"float32, {name}: captions equal, {lengths} lengths"
         total = len(sizes) * len(requests)
         found.add(what, f"{sum(equal)} of {total}", "all", sum(equal) == total)
+        if differing := [gap for gap in gaps if gap is not None]:  # a tie, or a fault
+            found.add("   gap at the first other token", f"{max(differing):.1e}")
 
 
 def _until(ids: list[int], stop_ids: Sequence[int]) -> list[int]:

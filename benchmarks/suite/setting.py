@@ -1,5 +1,6 @@
 """What a part of the suite is told, what it finds, and how it takes time. Imports no torch before it is needed."""
 
+import functools
 import json
 import math
 import time
@@ -10,7 +11,9 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from inputs.card import describe_card
 from inputs.shapes import SHAPES, Shape
+from suite.arithmetic import Card, find_card
 
 ROOT = Path(__file__).parents[2]
 RESUME = 75
@@ -48,6 +51,11 @@ class Setting:
         """That of the engine."""
         return SHAPES["8b" if self.is_real else "tiny"]
 
+    @property
+    def card(self) -> Card | None:
+        """What is expected of this machine's card; None where it is not known, or figures mean nothing."""
+        return _this_card() if self.is_real and self.device != "cpu" else None
+
     def find(self, part: str) -> "Findings":
         """What a part is to fill."""
         return Findings(self.work / f"{part}.json")
@@ -56,6 +64,11 @@ class Setting:
         """The details of a part that has run already; empty if it has not."""
         file = self.work / f"{part}.json"
         return json.loads(file.read_text(encoding="utf-8"))["details"] if file.is_file() else {}
+
+
+@functools.cache
+def _this_card() -> Card | None:
+    return find_card(describe_card())
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +80,10 @@ class Line:
     bar: str = ""
     """What it has to reach, if anything."""
     met: bool | None = None
+    expected: float | None = None
+    """What arithmetic has for it, in the figure's unit."""
+    ratio: float | None = None
+    """Measured over expected."""
 
 
 @dataclass(slots=True)
@@ -77,9 +94,19 @@ class Findings:
     lines: list[Line] = field(default_factory=list)
     details: dict[str, Any] = field(default_factory=dict)
 
-    def add(self, what: str, figure: str, bar: str = "", met: bool | None = None) -> None:
-        """Adds a row to the table."""
-        self.lines.append(Line(what, figure, bar, met))
+    def add(
+        self,
+        what: str,
+        figure: str,
+        bar: str = "",
+        met: bool | None = None,
+        *,
+        measured: float | None = None,
+        expected: float | None = None,
+    ) -> None:
+        """Adds a row to the table; with what was measured over what was expected, where that is known."""
+        ratio = measured / expected if measured is not None and expected else None
+        self.lines.append(Line(what, figure, bar, met, expected, ratio))
         self.save()
 
     @contextmanager
@@ -91,10 +118,11 @@ class Findings:
             self.details.setdefault("errors", {})[what] = traceback.format_exc()
             self.add(what, type(error).__name__, "no error", False)
 
-    def at_least(self, what: str, value: float, bar: float | None, unit: str) -> None:
-        """A figure and what it has to reach; None for nothing."""
+    def at_least(self, what: str, value: float, bar: float | None, unit: str, expected: float | None = None) -> None:
+        """A figure, what it has to reach, and what was expected of it; None for nothing."""
         met = None if bar is None else value >= bar
-        self.add(what, f"{value:,.1f} {unit}", "" if bar is None else f">= {bar:,.0f}", met)
+        text = "" if bar is None else f">= {bar:,.0f}"
+        self.add(what, f"{value:,.1f} {unit}", text, met, measured=value, expected=expected)
 
     def load(self) -> None:
         """Takes what an earlier process of the part has saved, if there was one."""

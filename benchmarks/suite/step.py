@@ -1,11 +1,13 @@
 """The engine alone at the real shape, fed without end: images a second, share of the roofline, and where time goes.
 
-A window in the middle is measured, so that neither the filling of the slots nor their emptying counts: a run over a
-million images has none of either to speak of.
+A steady state is measured: the first caption of each slot is cut at random, as if it were met midway, and nothing
+counts until all slots were filled. A run over a million images has neither the filling of slots nor their emptying to
+speak of. What matters most comes first: 65 tokens in all precisions, then longer captions, in an engine of their own.
 """
 
 import dataclasses
 import itertools
+import math
 import statistics
 import time
 from collections.abc import Iterator, Sequence
@@ -19,62 +21,106 @@ from recap_fast import machine
 from recap_fast.bench.roofline import Roofline, difference, snapshot
 from recap_fast.generate.device import resolve_device
 from recap_fast.generate.engine import Engine
+from recap_fast.generate.prepared import PreparedEngine
+from recap_fast.generate.spec import EngineSpec
+from recap_fast.generate.torch_backend.sizes import default_sizes
 from recap_fast.records import Request
-from suite import model
-from suite.kernels import table
+from suite import arithmetic, kernels, model
 from suite.setting import Findings, Setting
 
 WINDOW_S, TINY_WINDOW_S = 6.0, 0.3
 NUM_PICTURES = 256
 PROFILED_STEPS, PROFILE_LINES = 8, 12
-BARS_CARD = "H200"
-BARS = {("bfloat16", "65"): 60, ("bfloat16", "128"): 50, ("fp8", "65"): 95, ("fp8", "128"): 80}
-"""Images a second that this card has to reach, by precision and tokens."""
+BARS = {
+    "H200": {("bfloat16", "65"): 60, ("bfloat16", "128"): 50, ("fp8", "65"): 95, ("fp8", "128"): 80},
+    "H100": {("bfloat16", "65"): 55, ("bfloat16", "128"): 45, ("fp8", "65"): 84, ("fp8", "128"): 68},
+}
+"""Images a second that a card has to reach with the recipe, by precision and tokens."""
 SHARES = {"bfloat16": 80, "fp8": 75}
-"""Percent of the serial roofline."""
+"""Percent of the serial roofline, on those cards."""
 
 
 def run(setting: Setting) -> Findings:
-    """bfloat16 and 8 bits; keys and values in FP8 as well where the weights are."""
+    """8 bits and bfloat16 as the recipes have them; at 65 tokens FP8 with a bfloat16 cache as well."""
     found, best = setting.find("step"), model.best_precision(setting)
-    for precision in ("bfloat16", best):
-        for kv_precision in ("auto", "fp8") if precision == "fp8" else ("auto",):
-            name = precision + (", FP8 cache" if kv_precision == "fp8" else "")
+    recipes = ((best, None), ("bfloat16", None))
+    for tokens, lengths in _lengths(setting).items():
+        others = (("fp8", "auto"),) if (best, tokens) == ("fp8", "65") else ()
+        for precision, kv_precision in (*recipes, *others):
+            made = model.make(setting, precision, kv_precision)
+            name = f"{variant(made.spec)}, {tokens} tokens"
             with found.trying(name):
-                _measure(found, setting, name, precision, kv_precision)
+                _measure(found, setting, made, name, tokens, lengths)
     return found
 
 
-def _measure(found: Findings, setting: Setting, name: str, precision: str, kv_precision: str) -> None:
-    made = model.make(setting, precision).with_spec(kv_precision=kv_precision)
-    roofline = Roofline(made.spec, resolve_device(setting.device), len(made.prompts.prefix_ids))
-    machine.reset_peak_memory()
-    engine = made.open(model.options(setting))
-    pixels = model.random_pixels(made, NUM_PICTURES if setting.is_real else 4)
-    stream = Stream(engine, pixels, made.prompts.text_ids({})[0])
-    has_bars = setting.is_real and BARS_CARD in engine.describe()
-    details: dict[str, Any] = {"engine": engine.describe(), "rates": dataclasses.asdict(roofline.rates)}
+def variant(spec: EngineSpec) -> str:
+    """The precision of an engine, and that of its cache where it is another."""
+    return spec.precision + (", FP8 cache" if spec.kv_precision == "fp8" else "")
+
+
+def expectation(setting: Setting, made: PreparedEngine, tokens: float) -> arithmetic.Expected | None:
+    """What the engine should do on this card; None where that is not known, or nothing real."""
+    card = setting.card
+    if card is None or made.spec.precision not in card.products:
+        return None
+    sizes = default_sizes(made.spec, card.name, is_cpu=False)
+    limits = dataclasses.replace(
+        made.spec.limits,
+        num_slots=setting.num_slots or sizes.num_slots,
+        prefill_images=setting.prefill_images or sizes.prefill_images,
+    )
+    spec = dataclasses.replace(made.spec, limits=limits)
+    return arithmetic.expect(spec, card, len(made.prompts.prefix_ids), tokens)
+
+
+def _measure(
+    found: Findings, setting: Setting, made: PreparedEngine, name: str, tokens: str, lengths: Sequence[int]
+) -> None:
+    expected = expectation(setting, made, statistics.mean(lengths))
+    details: dict[str, Any] = {"expected": None if expected is None else dataclasses.asdict(expected)}
     found.details[name] = details
+    found.add(f"{name}: expected", "" if expected is None else f"{expected.images_per_s:,.1f} images/s")
+    device = resolve_device(setting.device)
+    roofline = Roofline(made.spec, device, len(made.prompts.prefix_ids))
+    machine.reset_peak_memory()
+    with model.drawn_weights(setting):
+        engine = made.open(model.options(setting))
+    details |= {"engine": engine.describe(), "rates": dataclasses.asdict(roofline.rates)}
+    pixels = model.random_pixels(made, NUM_PICTURES if setting.is_real else 4)
+    stream = Stream(engine, pixels, made.prompts.text_ids({})[0], lengths)
     try:
-        kinds = _lengths(setting)
-        if kv_precision == "fp8":  # two lengths say what it is worth
-            kinds = dict(itertools.islice(kinds.items(), 2))
-        for tokens, lengths in kinds.items():
-            counted = stream.window(lengths, WINDOW_S if setting.is_real else TINY_WINDOW_S)
-            figures = roofline.figures(counted.done, counted.seconds)
-            details[tokens] = {**dataclasses.asdict(counted), "figures": dataclasses.asdict(figures)}
-            bar, share = (BARS.get((precision, tokens)), SHARES.get(precision)) if has_bars else (None, None)
-            found.at_least(f"{name}, {tokens} tokens", counted.images_per_s, bar, "images/s")
-            found.at_least("   share of the roofline", 100 * figures.share, share, "%")
-        profile = details["profile"] = table(stream.advance, PROFILED_STEPS, setting.device)
-        for kind, share in itertools.islice(profile.items(), PROFILE_LINES):
-            found.add(f"   {kind}", f"{share:.1%} of device time")
+        counted = stream.window(WINDOW_S if setting.is_real else TINY_WINDOW_S)
+        figures = roofline.figures(counted.done, counted.seconds)
+        details |= {**dataclasses.asdict(counted), "figures": dataclasses.asdict(figures)}
+        bars = {} if setting.card is None else BARS.get(setting.card.name, {})
+        has_bar = made.spec.kv_precision == model.make(setting, made.spec.precision).spec.kv_precision
+        bar = bars.get((made.spec.precision, tokens)) if has_bar else None
+        share = SHARES.get(made.spec.precision) if bar else None
+        should = None if expected is None else expected.images_per_s
+        found.at_least(name, counted.images_per_s, bar, "images/s", should)
+        found.at_least("   share of the roofline", 100 * figures.share, share, "%")
+        if tokens == "65":
+            _profile(found, stream, setting, details, expected)
         startup = ", ".join(f"{part} {seconds:.1f} s" for part, seconds in engine.statistics.startup_s.items())
         found.add("   start-up", startup)
         details["peak_memory"] = machine.peak_memory()
     finally:
         engine.close()
     found.add("   peak memory", " + ".join(f"{v / 1e9:.1f} GB {k}" for k, v in details["peak_memory"].items()))
+
+
+def _profile(
+    found: Findings, stream: "Stream", setting: Setting, details: dict[str, Any], expected: arithmetic.Expected | None
+) -> None:
+    """Milliseconds a step by kind of kernel: after all that is timed, should the profiler fail."""
+    with found.trying("profile"):
+        before = snapshot(stream.engine.statistics)
+        spent = details["profile"] = kernels.milliseconds(stream.advance, PROFILED_STEPS, setting.device)
+        done = difference(before, stream.engine.statistics)
+        should = {} if expected is None else expected.mean_ms(done.mixed_steps, done.decode_steps)
+        for kind, ms in itertools.islice(spent.items(), PROFILE_LINES):
+            found.at_least(f"   {kind}", ms, None, "ms a step", should.get(kind))
 
 
 def _lengths(setting: Setting) -> dict[str, Sequence[int]]:
@@ -90,7 +136,6 @@ class Counted:
     """What an engine did in a window of time."""
 
     images: int
-    tokens: int
     seconds: float
     done: Any
     """Its `Statistics` in that window."""
@@ -102,42 +147,37 @@ class Counted:
 
 
 class Stream:
-    """Keeps an engine full."""
+    """Keeps an engine full of captions of these lengths in turn."""
 
-    def __init__(self, engine: Engine, pixels: NDArray[np.uint8], text_ids: NDArray[np.int32]):
-        self._engine, self._pixels, self._text = engine, pixels, text_ids
-        self._numbers = itertools.count()
+    def __init__(self, engine: Engine, pixels: NDArray[np.uint8], text_ids: NDArray[np.int32], lengths: Sequence[int]):
+        self.engine, self._pixels, self._text = engine, pixels, text_ids
         self._num_slots = engine.free_slots
-        self._lengths: Iterator[int] = iter(())
-        self._first = self._longest = 0
+        self._requests = self._make(lengths)
 
-    def advance(self) -> list[int]:
-        """One step; how many tokens each caption has that ended and was asked for since the last change of lengths."""
-        room = self._engine.free_slots
+    def advance(self) -> int:
+        """One step; how many captions ended."""
+        room = self.engine.free_slots
         if room:
-            self._engine.submit([self._request() for _ in range(room)])
-        return [done.num_tokens for done in self._engine.step() if done.id >= self._first]
+            self.engine.submit(list(itertools.islice(self._requests, room)))
+        return len(self.engine.step())
 
-    def window(self, lengths: Sequence[int], seconds: float) -> Counted:
-        """Changes to these lengths, waits until captions of the kind end, and counts for so long or a little longer.
-
-        It counts whole turnovers, as many captions as there are slots: those of one length join in a burst and end in
-        a burst, and part of that would show too many prefills or too few.
-        """
-        self._lengths, self._first = itertools.cycle(lengths), next(self._numbers) + 1
-        before, self._longest = self._longest, max(lengths)
-        for _ in range(max(before, self._longest)):  # by then those of the old lengths are on their way out
+    def window(self, seconds: float) -> Counted:
+        """Counts for so long or a little longer, once all slots were filled: in whole turnovers, as many captions as
+        there are slots, which leaves a few captions at both ends to chance."""
+        while self.engine.statistics.images < self._num_slots:
             self.advance()
-        while not self.advance():
-            pass
-        counted, start, ended = snapshot(self._engine.statistics), time.perf_counter(), []
+        counted, start, ended = snapshot(self.engine.statistics), time.perf_counter(), 0
         while True:
             done = self.advance()
-            begun, ended = len(ended) // self._num_slots, ended + done
+            turnover, ended = ended // self._num_slots, ended + done
             now = time.perf_counter()
-            if now - start >= seconds and len(ended) // self._num_slots > begun:
-                return Counted(len(ended), sum(ended), now - start, difference(counted, self._engine.statistics))
+            if now - start >= seconds and ended // self._num_slots > turnover:
+                return Counted(ended, now - start, difference(counted, self.engine.statistics))
 
-    def _request(self) -> Request:
-        number = next(self._numbers)
-        return Request(number, self._pixels[number % len(self._pixels)], self._text, next(self._lengths))
+    def _make(self, lengths: Sequence[int]) -> Iterator[Request]:
+        rng = np.random.default_rng(0)
+        for number in itertools.count():
+            length = lengths[number % len(lengths)]
+            if number < self._num_slots:
+                length = math.ceil(length * rng.uniform(0.0, 1.0)) or 1
+            yield Request(number, self._pixels[number % len(self._pixels)], self._text, length)

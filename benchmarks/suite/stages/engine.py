@@ -1,43 +1,71 @@
-"""The engine at the real shape, its weights drawn on the device: milliseconds of its steps, its kernels, its rate."""
+"""The engine at the real shape, its weights drawn on the device: milliseconds of its steps, its kernels, its rate.
 
+First as the recipe has it, then without one of the ways that a GPU has of computing something, so that the card decides
+which is the better one.
+"""
+
+import os
 from contextlib import closing
 from typing import Any
+from unittest import mock
 
 from recap_fast import machine
 from recap_fast.bench.roofline import snapshot
-from suite import model
+from recap_fast.generate.device import WITHOUT
+from recap_fast.generate.spec import KVPrecision, Precision
+from suite import model, step
 from suite.kernels import by_name
 from suite.probe import Probe
-from suite.step import Stream
 
-VARIANTS = (("fp8", "fp8"), ("fp8", "auto"), ("bfloat16", "auto"))
-"""Precision, and that of keys and values; what matters most first."""
+VARIANTS: tuple[tuple[Precision, KVPrecision, str], ...] = (
+    ("fp8", "fp8", ""),
+    ("fp8", "fp8", "row-wise-fp8"),
+    ("fp8", "fp8", "cuda-kernels"),
+    ("bfloat16", "auto", ""),
+    ("fp8", "auto", ""),
+)
+"""Precision, that of keys and values, and what `RECAP_FAST_WITHOUT` names; what matters most first."""
 TOKENS, TINY_TOKENS = 65, 6
-WINDOW_S, TINY_WINDOW_S = 6.0, 0.1
+WINDOW_S, TINY_WINDOW_S = 1.0, 0.1
+"""A window has a turnover of all slots at least, some five seconds."""
 PROFILED_STEPS, NUM_KERNELS = 4, 45
 
 
 def engine(probe: Probe, found: dict[str, Any]) -> None:
     """Each variant, kept full."""
+    for precision, kv_precision, without in VARIANTS:
+        name = f"{precision}, {kv_precision} cache" + (f", without {without}" if without else "")
+        with probe.trying(found, name), mock.patch.dict(os.environ, {WITHOUT: without}):
+            found[name] = {}
+            _measure(probe, found[name], name, precision, kv_precision)
+
+
+def _measure(probe: Probe, row: dict[str, Any], name: str, precision: Precision, kv_precision: KVPrecision) -> None:
     setting, tokens = probe.setting, TOKENS if probe.setting.is_real else TINY_TOKENS
-    for precision, kv_precision in VARIANTS:
-        name = f"{precision}, {kv_precision} cache"
-        with probe.trying(found, name):
-            machine.reset_peak_memory()
-            opened, pixels, text_ids = model.open_drawn(setting, precision, kv_precision)
-            with closing(opened):
-                stream = Stream(opened, pixels, text_ids)
-                counted = stream.window([tokens], WINDOW_S if setting.is_real else TINY_WINDOW_S)
-                done = counted.done
-                row = found[name] = {
-                    "engine": opened.describe(),
-                    "images_per_s": counted.images_per_s,
-                    "mixed_ms": 1e3 * done.mixed_s / max(1, done.mixed_steps),
-                    "decode_ms": 1e3 * done.decode_s / max(1, done.decode_steps),
-                    "idle_s": done.idle_s,
-                    "startup_s": snapshot(opened.statistics).startup_s,
-                    "peak_memory": machine.peak_memory(),
-                }
-                steps = f"mixed {row['mixed_ms']:.1f} ms, decode {row['decode_ms']:.1f} ms"
-                probe.add(f"{name}: {steps}", f"{counted.images_per_s:,.1f} images/s")
-                row["kernels"] = by_name(stream.advance, PROFILED_STEPS, setting.device)[:NUM_KERNELS]
+    made = model.make(setting, precision, kv_precision)
+    expected = step.expectation(setting, made, tokens)
+    row["expected"] = str(expected)
+    probe.add(f"{name}: expected", "" if expected is None else f"{expected.images_per_s:,.1f} images/s")
+    machine.reset_peak_memory()
+    with model.drawn_weights(setting):
+        engine = made.open(model.options(setting))
+    pixels = model.random_pixels(made, 16)
+    with closing(engine):
+        stream = step.Stream(engine, pixels, made.prompts.text_ids({})[0], [tokens])
+        counted = stream.window(WINDOW_S if setting.is_real else TINY_WINDOW_S)
+        done = counted.done
+        row |= {
+            "engine": engine.describe(),
+            "images_per_s": counted.images_per_s,
+            "mixed_ms": 1e3 * done.mixed_s / max(1, done.mixed_steps),
+            "decode_ms": 1e3 * done.decode_s / max(1, done.decode_steps),
+            "idle_s": done.idle_s,
+            "startup_s": snapshot(engine.statistics).startup_s,
+            "peak_memory": machine.peak_memory(),
+        }
+        should = None if expected is None else expected.images_per_s
+        probe.findings.at_least(name, counted.images_per_s, None, "images/s", should)
+        for kind, ms in (("mixed", row["mixed_ms"]), ("decode", row["decode_ms"])):
+            should = None if expected is None else sum(getattr(expected, f"{kind}_ms").values())
+            probe.findings.at_least(f"   a {kind} step", ms, None, "ms", should)
+        row["kernels"] = by_name(stream.advance, PROFILED_STEPS, setting.device)[:NUM_KERNELS]

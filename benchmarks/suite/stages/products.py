@@ -1,18 +1,16 @@
 """Matrix products: which FP8 ones the card's library takes at all, and how fast each kind is at the step's shapes."""
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from suite.gemm import layer_shapes
+from suite.gemm import FP8, KINDS, layer_shapes
 from suite.probe import Probe
 from suite.setting import seconds_of
 
-FP8 = torch.float8_e4m3fn
 ODD_SHAPES = {"q": (4096, 4096), "kv": (4096, 2048), "tiny": (64, 128), "narrow": (160, 64), "demo": (192, 320)}
 """Of halves of a layer's product, and of small models: width in and out."""
 NUM_ROWS = (1, 5, 16, 96, 128, 256, 257, 320, 448, 456, 512, 600, 5248)
@@ -20,44 +18,10 @@ CHECKED_ROWS = (5, 448)
 BAR = 1e-2
 MIXED, DECODE = 5248, 448
 """Rows of a step with a prefill and of one without."""
-SWEEP = (4096, 4224, 4352, 4608, 4864, 4992, 5120, 5184, 5312, 5376, 5632, 6144)
+SWEEP = (4096, 4224, 4352, 4608, 4864, 4992, 5120, 5184, 5312, 5376, 5632, 6144, 8440)
 PATCHES = 577
 """Of an image in the vision tower, the class token with them."""
 COPY_BYTES = 1 << 31
-
-
-@dataclass(frozen=True)
-class Fp8:
-    """One way to multiply FP8 matrices."""
-
-    by_row: bool
-    """A scale for each row and channel, else one for each matrix."""
-    out: torch.dtype
-    fast: bool = True
-    """Sums of limited width."""
-
-    def product(self, a: Tensor, b: Tensor, row_scale: Tensor, channel_scale: Tensor) -> Callable[[], Tensor]:
-        """The call: [R, K] and [N, K] with scales [R, 1] and [N] make [R, N]."""
-        one = torch.ones(1, device=a.device)
-        scales = (row_scale, channel_scale[None]) if self.by_row else (one, one)
-
-        def run() -> Tensor:
-            product: Tensor = torch._scaled_mm(
-                a, b.t(), scale_a=scales[0], scale_b=scales[1], out_dtype=self.out, use_fast_accum=self.fast
-            )
-            return product
-
-        return run
-
-
-KINDS = {
-    "row": Fp8(by_row=True, out=torch.bfloat16),
-    "tensor16": Fp8(by_row=False, out=torch.bfloat16),
-    "tensor32": Fp8(by_row=False, out=torch.float32),
-    "row32": Fp8(by_row=True, out=torch.float32),
-    "tensor16slow": Fp8(by_row=False, out=torch.bfloat16, fast=False),
-}
-"""By row or with one scale, and what comes out; the engine takes 'row' on Hopper and 'tensor32' elsewhere."""
 
 
 def scaled_mm(probe: Probe, found: dict[str, Any]) -> None:

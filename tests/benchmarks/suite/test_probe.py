@@ -44,13 +44,13 @@ def stages(monkeypatch, **functions):
 def test_every_stage_runs_on_a_cpu(setting, monkeypatch):
     monkeypatch.setattr(captions, "NUM_REQUESTS", 2)
     monkeypatch.setattr(captions, "NUM_SCENES", 2)
-    monkeypatch.setattr(engine, "VARIANTS", (("bfloat16", "auto"),))
+    monkeypatch.setattr(engine, "VARIANTS", (("bfloat16", "auto", "cuda-kernels"),))
     found = probe.run(setting)
     assert list(found.details) == list(probe.STAGES)
     assert [line.what for line in found.lines if line.met is False] == []
     assert not any("error" in details for details in found.details.values())
-    assert found.details["engine"]["bfloat16, auto cache"]["images_per_s"] > 0
-    assert found.details["engine"]["bfloat16, auto cache"]["kernels"]
+    assert found.details["engine"]["bfloat16, auto cache, without cuda-kernels"]["images_per_s"] > 0
+    assert found.details["engine"]["bfloat16, auto cache, without cuda-kernels"]["kernels"]
     assert set(json.loads((setting.work / "expected.json").read_text())) == {
         "tokens, heads of 16",
         "tokens, heads of 128",
