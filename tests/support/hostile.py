@@ -17,6 +17,8 @@ from typing import Any, NamedTuple
 
 from support.guard import GUARD_S
 
+import recap_fast
+
 REFUSALS = ("TypeError", "ValueError", "IndexError", "KeyError", "AttributeError", "OSError")
 """What may be raised; UnicodeError and Arrow's errors are ValueErrors."""
 NO_NUMBERS = {"None": None, "str": "x", "list": [1], "object": object(), "type": int}
@@ -108,8 +110,8 @@ def check(file: str, module: ModuleType, accepted: set[tuple[str, str]]) -> None
 
 def outcomes(file: str) -> dict[tuple[str, str], str]:
     """What came of each case in a child that runs the file. Raises AssertionError, with the case, if it crashes."""
-    root = Path(__file__).parents[1]
-    environment = {**os.environ, "PYTHONPATH": str(root), "OMP_NUM_THREADS": "2"}
+    paths = (Path(__file__).parents[1], Path(recap_fast.__file__).parents[1])  # it may not be installed
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, paths)), "OMP_NUM_THREADS": "2"}
     command = [sys.executable, "-W", "ignore", file]
     with tempfile.TemporaryDirectory() as folder:
         done = subprocess.run(

@@ -4,6 +4,7 @@ The interpreter is chosen by an environment variable before Triton is imported, 
 one keeps the compiler.
 """
 
+import functools
 import io
 import multiprocessing
 import os
@@ -73,13 +74,15 @@ def _interpret() -> None:
     """Runs in the other process, first. Puts right what the interpreter does otherwise than a GPU.
 
     It truncates float32 to bfloat16, carries wrongly where rounding to 8 bits overflows the fraction, and multiplies
-    matrices of bfloat16 as if their bits were integers.
+    matrices of bfloat16 as if their bits were integers. That of Triton 3.6 has no loops from number to number beside
+    NumPy 2.5, which makes no integer of an array of one.
     """
     os.environ["TRITON_INTERPRET"] = "1"
     from triton.runtime import interpreter
 
     interpreter._convert_float = _convert
     interpreter.InterpreterBuilder.create_dot = _dot
+    interpreter._patch_lang_tensor = functools.partial(_patch_tensor, interpreter._patch_lang_tensor)
 
 
 def _convert(data: NDArray[Any], source: Any, target: Any, rounding: Any) -> NDArray[Any]:
@@ -97,3 +100,8 @@ def _dot(builder: Any, a: Any, b: Any, d: Any, *_: Any) -> Any:
     del builder
     left, right = (_convert(x.data, x.dtype.scalar, tl.float32, None).view(np.float32) for x in (a, b))
     return type(d)(left @ right + d.data, d.dtype.scalar)
+
+
+def _patch_tensor(patch: Callable[..., None], tensor: Any, *scope: Any) -> None:
+    patch(tensor, *scope)
+    tensor.__index__ = lambda number: int(number.handle.data.item())

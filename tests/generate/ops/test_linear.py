@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 import torch
 from support import tolerance
+from support.fp8_card import Card
 from support.tolerance import assert_within, exact
 from torch.nn import functional as F
 
@@ -74,24 +75,6 @@ def test_eight_bits(dtype: torch.dtype, error: float, output: torch.dtype, rows:
     rounded = plain.quantize_rows(x.to(output), dtype)
     assert_within(got, eight_bits(rounded, values, scale, bias).rounded(output))
     assert torch.equal(product(rounded), got), "rows may come quantized"
-
-
-class Card:
-    """torch has `_scaled_mm` for CPUs as well: this one is row-wise, and refuses some numbers of rows."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, refuses: tuple[int, ...] = (), *, row_wise: bool = True):
-        self.asked: list[int] = []
-        """How many scales the rows of each product had."""
-        self._refuses, self._scaled_mm = refuses, torch._scaled_mm
-        monkeypatch.setattr(torch, "_scaled_mm", self.multiply)
-        monkeypatch.setattr(linear, "has_row_wise_products", lambda _: row_wise)
-        monkeypatch.setattr(linear, "_refused", set())
-
-    def multiply(self, values: torch.Tensor, *args: Any, **options: Any) -> torch.Tensor:
-        self.asked.append(options["scale_a"].numel())
-        if len(values) in self._refuses and len(values) == self.asked[-1]:
-            raise RuntimeError("CUDA error: CUBLAS_STATUS_NOT_SUPPORTED when calling cublasLtMatmulAlgoGetHeuristic")
-        return self._scaled_mm(values, *args, **options)
 
 
 def fp8_layer(channels: int = 32) -> tuple[linear._Fp8, torch.Tensor, torch.Tensor]:

@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 import torch
 from support.engines import caption_all
+from support.fp8_card import Card
 from torch.nn import functional as F
 
 from inputs.oracle import Pair, make_pair, random_requests
@@ -17,7 +18,7 @@ NEAR_TIE = 0.15
 
 
 class CardLinear(linear._Fp8):
-    """torch has `_scaled_mm` for CPUs as well."""
+    """Its scales are left to its readers on a CPU, too."""
 
     def __init__(self, *args: Any):
         super().__init__(*args)
@@ -34,18 +35,8 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> Pair:
 def test_first_tokens_are_those_of_transformers_or_near_ties(
     pair: Pair, way: str, fixed_shapes: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    scaled_mm = torch._scaled_mm
-
-    def refuse(values: torch.Tensor, *args: Any, **options: Any) -> torch.Tensor:
-        if options["scale_a"].numel() > 1:
-            raise RuntimeError("CUBLAS_STATUS_NOT_SUPPORTED")
-        return scaled_mm(values, *args, **options)
-
+    Card(monkeypatch, None if way == "refused" else (), row_wise=way != "one scale")
     monkeypatch.setattr(linear, "_Emulated", CardLinear)
-    monkeypatch.setattr(linear, "has_row_wise_products", lambda _: way != "one scale")
-    monkeypatch.setattr(linear, "_refused", set())
-    if way == "refused":
-        monkeypatch.setattr(torch, "_scaled_mm", refuse)
     requests = random_requests(pair, 16, max_new_tokens=1)
     engine = pair.open(stop_ids=[], num_slots=8, prefill_images=4, fixed_shapes=fixed_shapes)
     done = caption_all(engine, requests)
