@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from support import operations
+from support import compiled_kernels, operations
 from support.operations import EIGHT_BITS, FLOAT_TYPES
 from support.triton_interpreter import Elsewhere, interpreted
 from torch import Tensor
@@ -138,69 +138,46 @@ def test_attention_of_nobody(ops: Any, positions: list[int]) -> None:
     operations.check_attention(ops, torch.bfloat16, 2, 1, 16, positions, 30)
 
 
-SHARED_MEMORY = {80: 163 * 1024, 90: 227 * 1024}
-"""Bytes that a block may have, by compute capability: CUDA C++ Programming Guide, table of technical specifications."""
-
-
-class AbsentCard:
-    """Stands for Triton's driver of a card of a compute capability."""
-
-    def __init__(self, capability: int):
-        self.capability = capability
-
-    def get_current_target(self) -> Any:
-        from triton.backends.compiler import GPUTarget
-
-        return GPUTarget("cuda", self.capability, 32)
-
-    def get_current_device(self) -> str:
-        return f"absent sm_{self.capability}"
-
-    def get_current_stream(self, device: str) -> int:
-        return 0
-
-
 @pytest.mark.parametrize(
     ("capability", "dtype", "quantize", "cached"),
     [
+        (80, torch.float32, None, torch.float32),
+        (80, torch.bfloat16, torch.int8, torch.bfloat16),
         pytest.param(90, torch.float32, None, torch.float32, marks=pytest.mark.fuzz),
         pytest.param(90, torch.bfloat16, None, torch.bfloat16, marks=pytest.mark.fuzz),
         (90, torch.bfloat16, torch.float8_e4m3fn, torch.float8_e4m3fn),
-        (80, torch.float32, None, torch.float32),
-        (80, torch.bfloat16, torch.int8, torch.bfloat16),
+        pytest.param(100, torch.float32, None, torch.float32, marks=pytest.mark.fuzz),
+        pytest.param(100, torch.bfloat16, torch.int8, torch.bfloat16, marks=pytest.mark.fuzz),
+        (100, torch.bfloat16, torch.float8_e4m3fn, torch.float8_e4m3fn),
     ],
 )
 def test_kernels_compile_for_a_card(
-    capability: int,
-    dtype: torch.dtype,
-    quantize: torch.dtype | None,
-    cached: torch.dtype,
-    monkeypatch: pytest.MonkeyPatch,
-    tmp_path: Path,
+    capability: int, dtype: torch.dtype, quantize: torch.dtype | None, cached: torch.dtype, tmp_path: Path
 ) -> None:
     """All that a launch at the shapes of LLaVA-LLaMA3-8B does, but for the launch: down to code of the card.
 
-    What is compiled fits into the card's shared memory and moves 16 bytes at a time.
+    What is compiled fits into the card's shared memory and moves 16 bytes at a time. It keeps its numbers in no more
+    registers than are known of, and none in memory, but for float32's attention, which is for tests, and the sums of
+    int8, which take twice the registers.
     """
     import triton
 
+    from recap_fast.generate.ops import triton_attention, triton_kernels
+
     if triton.knobs.runtime.interpret:
         pytest.skip("TRITON_INTERPRET is set")
-    compiled = []
-
-    def compile_only(kernel: Any, *args: Any, grid: Any, warmup: bool, **options: Any) -> None:
-        compiled.append(run(kernel, *args, grid=grid, warmup=True, **options))
-
-    run = triton.JITFunction.run
-    monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
-    monkeypatch.setattr(triton.JITFunction, "run", compile_only)
-    monkeypatch.setattr(triton.runtime.driver, "_active", AbsentCard(capability))
-    run_all(dtype, quantize, cached)
-    assert len(compiled) == 8 + 4 * (quantize is not None)
+    with compiled_kernels.absent_card(capability, tmp_path) as compiled:
+        run_all(dtype, quantize, cached)
+    names = {name for module in (triton_attention, triton_kernels) for name in dir(module) if name.endswith("_kernel")}
+    assert {kernel.name for kernel in compiled} == names.difference([] if quantize else ["quantize_kernel"])
     for kernel in compiled:
-        assert kernel.asm["cubin"]
-        assert kernel.metadata.shared <= SHARED_MEMORY[capability]
-        assert re.search(r"ld\.global\S*\.v4\.|cp\.async\S+ .* 0x10,", kernel.asm["ptx"])
+        assert kernel.shared_memory <= compiled_kernels.SHARED_MEMORY[capability], kernel.name
+        assert re.search(r"ld\.global\S*\.v4\.|cp\.async\S+ .* 0x10,", kernel.ptx), kernel.name
+        if dtype != torch.float32 or "attention" not in kernel.name:
+            assert kernel.spilled <= (64 if (kernel.name, quantize) == ("swiglu_kernel", torch.int8) else 0), (
+                kernel.name
+            )
+            assert kernel.registers <= compiled_kernels.REGISTERS[kernel.name], kernel.name
 
 
 def run_all(dtype: torch.dtype, quantize: torch.dtype | None, cached: torch.dtype) -> None:
