@@ -1,5 +1,7 @@
 """The step at the shapes of a real engine through torch's checks for a GPU, with tensors that have no numbers."""
 
+import re
+
 import pytest
 import torch
 from torch import Tensor
@@ -10,6 +12,7 @@ pytest.importorskip("triton", reason="Triton is not installed: it exists for Lin
 
 from launches.fake_card import DEVICE, FakeStep, fake_card, make_spec
 from launches.recorder import Reach, Recorder
+from recap_fast.generate.device import WITHOUT
 
 LARGEST_GRID = 2**31 - 1, 2**16 - 1, 2**16 - 1
 """Blocks in each direction: CUDA C++ Programming Guide, table of technical specifications."""
@@ -44,6 +47,20 @@ def test_steps_pass_the_checks_of_a_card(capability, precision, kv_precision, si
         assert len(args) == len(kernel.arg_names), kernel.__name__
         assert all(0 < side <= most for side, most in zip(grid, LARGEST_GRID, strict=False)), kernel.__name__
         assert all(x.is_contiguous() and x.device == DEVICE for x in tree_leaves(args) if isinstance(x, Tensor))
+
+
+@pytest.mark.parametrize("without", ["", "cuda-kernels"])
+def test_single_rows_have_one_kernel_in_cuda_or_two_in_triton(without, monkeypatch):
+    monkeypatch.setenv(WITHOUT, without)
+    names = []
+    spec = make_spec("8b", "fp8", "fp8", num_slots=448, prefill_images=8)
+    with fake_card(lambda kernel, *_: names.append(kernel.__name__)):
+        step = FakeStep(spec)
+        names.clear()
+        step.run(mixed=False)
+    expected = ["decode_attention_kernel", "combine_kernel"] if without else ["decode_attention in CUDA C++"]
+    layers = spec.text.num_layers
+    assert [name for name in names if re.search("decode|combine", name)] == expected * layers
 
 
 def fp8(*shape: int) -> Tensor:
