@@ -22,7 +22,7 @@ from suite import model, step
 from suite.loader import photographs
 from suite.setting import Findings, Setting
 
-NUM_IMAGES, TINY_IMAGES, DISTINCT, PER_TAR = 2048, 12, 256, 512
+NUM_IMAGES, TINY_IMAGES, DISTINCT, PER_TAR = 1024, 12, 256, 256
 NUM_TOKENS, TINY_TOKENS = 65, 6
 WARM_UP = 8
 BAR = 97
