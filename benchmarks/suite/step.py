@@ -80,7 +80,8 @@ def _measure(
     expected = expectation(setting, made, statistics.mean(lengths))
     details: dict[str, Any] = {"expected": None if expected is None else dataclasses.asdict(expected)}
     found.details[name] = details
-    found.add(f"{name}: expected", "" if expected is None else f"{expected.images_per_s:,.1f} images/s")
+    if expected is not None:
+        found.add(f"{name}: expected", f"{expected.images_per_s:,.1f} images/s")
     device = resolve_device(setting.device)
     roofline = Roofline(made.spec, device, len(made.prompts.prefix_ids))
     machine.reset_peak_memory()

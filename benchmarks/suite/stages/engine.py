@@ -45,7 +45,8 @@ def _measure(probe: Probe, row: dict[str, Any], name: str, precision: Precision,
     made = model.make(setting, precision, kv_precision)
     expected = step.expectation(setting, made, tokens)
     row["expected"] = str(expected)
-    probe.add(f"{name}: expected", "" if expected is None else f"{expected.images_per_s:,.1f} images/s")
+    if expected is not None:
+        probe.add(f"{name}: expected", f"{expected.images_per_s:,.1f} images/s")
     machine.reset_peak_memory()
     with model.drawn_weights(setting):
         engine = made.open(model.options(setting))
