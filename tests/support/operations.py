@@ -182,8 +182,10 @@ def check_attention(
     readable = torch.zeros(num_slots, length, dtype=torch.bool)
     for slot, position in zip(*(index.tolist() for index in rows), strict=True):
         readable[slot, : position + 1] |= position < length - 1
-    hidden = cache.float().masked_fill(~readable[:, None, :, None], 400.0 if is_plain else torch.nan)
     bound = 1.5 * float(cache.float().abs().max()) if is_bounded else None
+    hidden = cache.float().masked_fill(
+        ~readable[:, None, :, None], (bound / 2 if bound else 400.0) if is_plain else torch.nan
+    )
     got = ops.attention(q, hidden.to(cache.dtype), rows, None if prompts is None else Prompts(*prompts), bound)
     idle = rows.positions == length - 1
     weights = dtype  # what softmax's weights are multiplied in
