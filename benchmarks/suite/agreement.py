@@ -63,7 +63,7 @@ def run(setting: Setting) -> Findings:
                 "loops": sum(reason == "loop" for _, reason in captions.values()),
             }
             found.details[str(variant)] = row
-            found.add(f"{variant}: captions as float32's, Pillow's pixels", f"{row['as_reference']:.1%}")
+            found.add(f"{variant}: captions as float32's", f"{row['as_reference']:.1%}")
             found.add("   the whole truth; loops", f"{row['right']:.1%}; {row['loops']}")
             same = replace(variant, kv_precision="auto")
             if same != variant and same in made:

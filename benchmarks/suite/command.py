@@ -127,7 +127,9 @@ def table(results: Results) -> str:
             last = (found["output"].strip() or "said nothing").splitlines()[-1]
             rows.append(f"{part:<13}FAILED: {found['error']}: {last}")
     seconds = ", ".join(f"{part} {found['seconds']:.0f}" for part, found in results.items())
-    return "\n".join([*rows, "", "in brackets: measured over expected (arithmetic.py)", f"seconds: {seconds}"])
+    has_ratios = any(line.get("ratio") for found in results.values() for line in found["lines"])
+    legend = ["in brackets: measured over expected (arithmetic.py)"] if has_ratios else []
+    return "\n".join([*rows, "", *legend, f"seconds: {seconds}"])
 
 
 def is_good(results: Results) -> bool:
