@@ -47,7 +47,7 @@ class Elsewhere:
 def interpreted() -> Iterator[Elsewhere]:
     """Those of `recap_fast.generate.ops.triton`, in that process."""
     spawn = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(1, mp_context=spawn, initializer=_interpret) as process:
+    with ProcessPoolExecutor(1, mp_context=spawn, initializer=interpret) as process:
         yield Elsewhere(lambda name, args: _unpack(process.submit(_call, name, _pack(args)).result()))
 
 
@@ -70,7 +70,7 @@ def _unpack(packed: bytes) -> Any:
     return torch.load(io.BytesIO(packed), weights_only=False)
 
 
-def _interpret() -> None:
+def interpret() -> None:
     """Runs in the other process, first. Puts right what the interpreter does otherwise than a GPU.
 
     It truncates float32 to bfloat16, carries wrongly where rounding to 8 bits overflows the fraction, and multiplies

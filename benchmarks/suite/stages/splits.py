@@ -1,55 +1,90 @@
-"""Decode attention by how its work is split: what the kernels' constants should be on this card."""
+"""How the work of attention and of SwiGLU is split: what the kernels' constants should be on this card."""
 
+import functools
 import importlib.util
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from types import ModuleType
 from typing import Any
+from unittest import mock
 
 import torch
-import triton.language as tl
 from torch import Tensor
 
-from recap_fast.generate.ops import Rows, plain
+from recap_fast.generate.ops import Prompts, Rows, Unscaled, cuda, plain
 from suite.probe import Probe
 from suite.setting import ROOT, seconds_of
 
 SLOTS, POSITIONS = 448, 734
+CONTEXT = 620, 680
+"""Positions of the rows of running captions, from and to."""
+PROMPTS = Prompts(8, 5, 600)
+MIXED_ROWS = 5248
+FP8 = torch.float8_e4m3fn
 KERNELS = ROOT / "recap_fast/generate/ops/triton_attention.py"
 SPLITS = (192, 256, 384, 768)
-CONFIGURATIONS = ((64, 4, 3), (64, 4, 2), (32, 4, 4), (128, 8, 2))
+ROW_CONFIGURATIONS = ((64, 4, 3), (64, 4, 2), (32, 4, 4), (128, 8, 2))
 """Positions of a tile, warps, stages."""
+PROMPT_CONFIGURATIONS = ((128, 64, 8, 3), (128, 64, 8, 2), (128, 128, 8, 2), (64, 64, 4, 3))
+"""Rows of a block, positions of a tile, warps, stages; the first is the engine's."""
+SHARED_SCALES = (1, 2, 4)
+"""Rows that share a reading of their channels' scales."""
+Trial = tuple[str, Callable[[], Tensor]]
 
 
 def splits(probe: Probe, found: dict[str, Any]) -> None:
-    """Decode attention by positions a program, positions a tile, warps and stages; bfloat16 and FP8 caches."""
+    """Attention of single rows and of prompts, with bfloat16 and FP8 caches; SwiGLU of sums."""
     if not probe.is_gpu:
         found["none"] = "kernels run on a card"
         return
     text = probe.setting.shape.text
-    shape = (2, SLOTS, text.num_kv_heads, POSITIONS, text.head_dim)
-    ends = torch.randint(620, 680, (SLOTS,), device=probe.device)
+    for dtype in (torch.bfloat16, FP8):
+        shape = (2, SLOTS, text.num_kv_heads, POSITIONS, text.head_dim)
+        cache = torch.randn(shape, device=probe.device, dtype=torch.bfloat16).to(dtype)
+        name = f"{dtype} cache".replace("torch.", "")
+        _compare(probe, found, f"attention of rows, {name}", *_rows(probe, cache))
+        _compare(probe, found, f"attention of prompts, {name}", *_prompts(probe, cache))
+    _compare(probe, found, "SwiGLU of sums", *_swiglu(probe))
+
+
+def _compare(
+    probe: Probe, found: dict[str, Any], name: str, expected: Tensor, num_bytes: float, trials: Iterable[Trial]
+) -> None:
+    """Each trial's error and bytes a second; the best is a row of the table."""
+    tried: dict[str, Any] = found.setdefault(name, {})
+    for label, run in trials:
+        with probe.trying(tried, label):
+            seconds = seconds_of(run, probe.setting.device)
+            error = float((run().float() - expected).abs().max() / expected.abs().max())
+            tried[label] = {"GB/s": num_bytes / seconds / 1e9, "us": 1e6 * seconds, "error": error}
+    best = max((label for label in tried if "us" in tried[label]), key=lambda label: tried[label]["GB/s"])
+    probe.add(f"{name}: best {best}, {tried[best]['us']:,.0f} us", f"{tried[best]['GB/s']:,.0f} GB/s")
+
+
+def _rows(probe: Probe, cache: Tensor) -> tuple[Tensor, float, Iterable[Trial]]:
+    text = probe.setting.shape.text
+    ends = torch.randint(*CONTEXT, (SLOTS,), device=probe.device)
     rows = Rows(torch.arange(SLOTS, device=probe.device), ends)
     q = torch.randn(SLOTS, text.num_heads, text.head_dim, device=probe.device, dtype=torch.bfloat16)
-    for dtype in (torch.bfloat16, torch.float8_e4m3fn):
-        cache = torch.randn(shape, device=probe.device, dtype=torch.bfloat16).to(dtype)
-        expected = plain.decode_attention(q, cache, rows).float()
-        num_bytes = int((ends + 1).sum()) * 2 * text.num_kv_heads * text.head_dim * dtype.itemsize
-        tried: dict[str, Any] = found.setdefault(str(dtype), {})
+    num_bytes = float((ends + 1).sum()) * 2 * text.num_kv_heads * text.head_dim * cache.itemsize
+
+    def trials() -> Iterable[Trial]:
+        if cuda.supports(q, cache):
+            yield "CUDA C++", functools.partial(_decode_in_cuda, q, cache, rows)
         for split in SPLITS:
             kernels = _kernels(split, probe.setting.work)
-            for tile, warps, stages in CONFIGURATIONS:
-                label = f"{split}/{tile}/{warps}/{stages}"
+            for tile, warps, stages in ROW_CONFIGURATIONS:
                 if tile <= split:
-                    with probe.trying(tried, label):
-                        run = _decode(kernels, split, tile, warps, stages, q, cache, rows)
-                        seconds = seconds_of(run, probe.setting.device)
-                        error = float((run().float() - expected).abs().max() / expected.abs().max())
-                        tried[label] = {"GB/s": num_bytes / seconds / 1e9, "error": error}
-        best = max((label for label in tried if "GB/s" in tried[label]), key=lambda label: tried[label]["GB/s"])
-        probe.add(
-            f"decode attention, {dtype} cache: best {best}".replace("torch.", ""), f"{tried[best]['GB/s']:,.0f} GB/s"
-        )
+                    run = _decode(kernels, split, tile, warps, stages, q, cache, rows)
+                    yield f"{split}/{tile}/{warps}/{stages}", run
+
+    return plain.decode_attention(q, cache, rows).float(), num_bytes, trials()
+
+
+def _decode_in_cuda(q: Tensor, cache: Tensor, rows: Rows) -> Tensor:
+    out = q.new_empty(len(q), q.shape[1] * q.shape[2])
+    cuda.decode_attention(q, cache, rows, out)
+    return out
 
 
 def _kernels(split: int, folder: Path) -> ModuleType:
@@ -71,42 +106,63 @@ def _decode(
     kernels: ModuleType, split: int, tile: int, warps: int, stages: int, q: Tensor, cache: Tensor, rows: Rows
 ) -> Callable[[], Tensor]:
     """Both kernels, on buffers of their own."""
+    from recap_fast.generate.ops.triton import dot_type
+
     num_rows, heads, width = q.shape
     kv_heads, positions = cache.shape[2:4]
     num_splits = -(-(positions - 1) // split)
     partial = torch.empty(num_rows, heads, num_splits, width, device=q.device)
     lse, out = partial.new_empty(num_rows, heads, num_splits), q.new_empty(num_rows, heads * width)
+    shape = heads // kv_heads, positions, width, dot_type(q, cache)
+    options = {"num_warps": warps, "num_stages": stages, "enable_fp_fusion": True}
 
     def run() -> Tensor:
-        kernels.decode_attention_kernel[num_rows, kv_heads, num_splits](
-            q,
-            *cache,
-            rows,
-            partial,
-            lse,
-            heads // kv_heads,
-            positions,
-            width,
-            tl.float16 if cache.dtype.itemsize == 1 else tl.bfloat16,
-            tile,
-            num_warps=warps,
-            num_stages=stages,
-            enable_fp_fusion=True,
-        )
-        kernels.combine_kernel[num_rows, heads](
-            partial,
-            lse,
-            rows,
-            out,
-            None,
-            1.0,
-            num_splits,
-            positions,
-            width,
-            num_warps=1,
-            num_stages=3,
-            enable_fp_fusion=True,
+        attend, combine = kernels.decode_attention_kernel, kernels.combine_kernel
+        attend[num_rows, kv_heads, num_splits](q, *cache, rows, partial, lse, *shape, tile, **options)
+        combine[num_rows, heads](
+            partial, lse, rows, out, None, 1.0, num_splits, positions, width, **options | {"num_warps": 1}
         )
         return out
 
     return run
+
+
+def _prompts(probe: Probe, cache: Tensor) -> tuple[Tensor, float, Iterable[Trial]]:
+    """Their bytes are those of keys, values, queries and outputs; it is operations that take the time."""
+    from recap_fast.generate.ops import triton_attention
+    from recap_fast.generate.ops.triton import dot_type
+
+    text, (num, start, length) = probe.setting.shape.text, PROMPTS
+    kv_heads, positions, width = cache.shape[2:]
+    q = torch.randn(num * length, text.num_heads, width, device=probe.device, dtype=torch.bfloat16)
+    slots = torch.arange(num, device=probe.device).repeat_interleave(length)
+    out = q.new_empty(len(q), text.num_heads * width)
+    shape = length, text.num_heads, kv_heads, positions, width, dot_type(q, cache)
+
+    def attend(rows: int, tile: int, warps: int, stages: int) -> Tensor:
+        grid = -(-length // rows), text.num_heads, num
+        triton_attention.prefill_attention_kernel[grid](
+            *(q, *cache, slots, out, None, 1.0, start, *shape, rows, tile), num_warps=warps, num_stages=stages
+        )
+        return out
+
+    trials = [("/".join(map(str, sizes)), functools.partial(attend, *sizes)) for sizes in PROMPT_CONFIGURATIONS]
+    moved = num * (start + length) * 2 * kv_heads * width * cache.itemsize + 2.0 * q.nbytes
+    return plain.prefill_attention(q, cache, slots[::length], PROMPTS).float(), moved, trials
+
+
+def _swiglu(probe: Probe) -> tuple[Tensor, float, Iterable[Trial]]:
+    from recap_fast.generate.ops import triton
+
+    inner = probe.setting.shape.text.intermediate_size
+    sums = torch.randn(MIXED_ROWS, 2 * inner, device=probe.device, dtype=torch.bfloat16)
+    scales = torch.rand(MIXED_ROWS, 1, device=probe.device), torch.rand(2 * inner, device=probe.device)
+    product = Unscaled(sums, *scales, torch.bfloat16)
+
+    def run(shared: int) -> Tensor:
+        """Numbers in 8 bits, which are the same whoever shares."""
+        with mock.patch.object(triton, "SHARED_SCALES", shared):
+            return triton.swiglu(product, FP8).values
+
+    trials = [(f"{shared} rows", functools.partial(run, shared)) for shared in SHARED_SCALES]
+    return plain.swiglu(product, FP8).values.float(), MIXED_ROWS * inner * 5.0, trials

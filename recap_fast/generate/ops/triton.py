@@ -101,7 +101,7 @@ def _attend_prompts(
     _, heads, width = q_RHE.shape
     num_kv_heads, positions = cache.shape[2:4]
     block_rows, block_positions, num_warps = (32, 32, 4) if q_RHE.dtype == torch.float32 else (128, 64, 8)
-    shape = prompts.length, heads, num_kv_heads, positions, width, _dot_type(q_RHE, cache)
+    shape = prompts.length, heads, num_kv_heads, positions, width, dot_type(q_RHE, cache)
     args = q_RHE, *cache, slots, *target[:2], _factor(target[2]), prompts.start, *shape, block_rows, block_positions
     grid = triton.cdiv(prompts.length, block_rows), heads, prompts.num
     _launch(attention_kernels.prefill_attention_kernel, grid, args, num_warps)
@@ -120,7 +120,7 @@ def _attend_rows(
     partial_BHSE = torch.empty(num_rows, heads, splits, width, dtype=torch.float32, device=q_BHE.device)
     lse_BHS = partial_BHSE.new_empty(num_rows, heads, splits)
     block = 32 if q_BHE.dtype == torch.float32 else 64  # positions in shared memory at a time
-    shape = heads // num_kv_heads, positions, width, _dot_type(q_BHE, cache)
+    shape = heads // num_kv_heads, positions, width, dot_type(q_BHE, cache)
     args = q_BHE, *cache, rows, partial_BHSE, lse_BHS, *shape, block
     _launch(attention_kernels.decode_attention_kernel, (num_rows, num_kv_heads, splits), args)
     args = partial_BHSE, lse_BHS, rows, out, scale, _factor(bound), splits, positions, width
@@ -132,7 +132,7 @@ def _factor(bound: float | None) -> float:
     return 1.0 if bound is None else plain.largest_number(torch.float8_e4m3fn) / bound
 
 
-def _dot_type(q: Tensor, cache: Tensor) -> Any:
+def dot_type(q: Tensor, cache: Tensor) -> Any:
     """What keys and values are multiplied in. A number of 8 bits is one of float16 too, and is turned into that faster
     than into bfloat16."""
     return TYPES[torch.float16 if cache.dtype.itemsize == 1 and q.dtype.itemsize == 2 else q.dtype]
