@@ -22,14 +22,16 @@ from inputs.weights import random_weight
 from inputs.workload import LONGEST
 from recap_fast.build.recipe import PROMPT, load_recipe
 from recap_fast.defaults import MAX_FIELD_TOKENS
+from recap_fast.generate.device import device_name, resolve_device
 from recap_fast.generate.engine import EngineOptions
 from recap_fast.generate.layout import EIGHT_BITS, plan_weights
 from recap_fast.generate.ops.linear import quantize_channels
 from recap_fast.generate.prepared import PreparedEngine
 from recap_fast.generate.prompt import PromptEncoder
-from recap_fast.generate.spec import EngineSpec, KVPrecision, Limits, Precision, PromptSpec
+from recap_fast.generate.spec import EngineSpec, KVPrecision, Limits, Precision, PromptSpec, Sizes
 from recap_fast.generate.tokenizer import load_tokenizer
 from recap_fast.generate.torch_backend import opening
+from recap_fast.generate.torch_backend.sizes import default_sizes
 from recap_fast.generate.vision.loading import model_dtype
 from recap_fast.records import Preprocess, Request
 from suite.setting import Setting
@@ -69,6 +71,14 @@ def options(setting: Setting, **more: Any) -> EngineOptions:
         loop_stop=False,
         **more,
     )
+
+
+def sizes(setting: Setting, made: PreparedEngine) -> Sizes:
+    """Slots and images of a prefill, as the engine gets them where they fit."""
+    device = resolve_device(setting.device)
+    default = default_sizes(made.spec, device_name(device), is_cpu=device.type == "cpu")
+    num_slots = setting.num_slots or default.num_slots
+    return Sizes(num_slots=num_slots, prefill_images=min(setting.prefill_images or default.prefill_images, num_slots))
 
 
 def make_requests(made: PreparedEngine, lengths: Sequence[int], pixels: NDArray[np.uint8]) -> list[Request]:

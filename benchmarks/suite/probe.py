@@ -70,11 +70,6 @@ class Probe:
         """Whether that is a card."""
         return self.setting.device != "cpu"
 
-    @property
-    def seconds_left(self) -> float:
-        """Until the part is stopped."""
-        return self.setting.begun + self.setting.limit_s - time.time()
-
     def add(self, what: str, figure: str, bar: str = "", met: bool | None = None) -> None:
         """Adds a row to the table; what the stage has found so far is on disk afterwards."""
         self.findings.add(what, figure, bar, met)
@@ -110,7 +105,7 @@ def _enter(probe: Probe, name: str, module: str, hangs_s: float, stacks: Path) -
     """One stage, with its seconds; an error is a line."""
     found: dict[str, Any] = {}
     probe.findings.details[name] = found
-    if probe.seconds_left < MARGIN_S:
+    if probe.setting.seconds_left < MARGIN_S:
         found["seconds"] = 0.0
         probe.add(name, "no time left", "", False)
         return

@@ -52,6 +52,11 @@ class Setting:
         return SHAPES["8b" if self.is_real else "tiny"]
 
     @property
+    def seconds_left(self) -> float:
+        """Until the part is stopped."""
+        return self.begun + self.limit_s - time.time()
+
+    @property
     def card(self) -> Card | None:
         """What is expected of this machine's card; None where it is not known, or figures mean nothing."""
         return _this_card() if self.is_real and self.device != "cpu" else None

@@ -1,20 +1,14 @@
 """The engine alone at the real shape, fed without end: images a second, share of the roofline, and where time goes.
 
-A steady state is measured: the first caption of each slot is cut at random, as if it were met midway, and nothing
-counts until all slots were filled. A run over a million images has neither the filling of slots nor their emptying to
-speak of. What matters most comes first: 65 tokens in all precisions, then longer captions, in an engine of their own.
+What matters most comes first: 65 tokens in all precisions, then longer captions, each in an engine of its own, so that
+what the part's limit cuts off is what matters least.
 """
 
 import dataclasses
 import itertools
-import math
 import statistics
-import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
 
 from inputs.workload import varied_lengths
 from recap_fast import machine
@@ -23,13 +17,14 @@ from recap_fast.generate.device import resolve_device
 from recap_fast.generate.engine import Engine
 from recap_fast.generate.prepared import PreparedEngine
 from recap_fast.generate.spec import EngineSpec
-from recap_fast.generate.torch_backend.sizes import default_sizes
-from recap_fast.records import Request
 from suite import arithmetic, kernels, model
 from suite.setting import Findings, Setting
+from suite.stream import Stream
 
 WINDOW_S, TINY_WINDOW_S = 6.0, 0.3
-NUM_PICTURES = 256
+ENOUGH_S = 25.0
+"""No measurement begins when less is left: an engine is opened, filled, and its slots turn over."""
+NUM_PICTURES = 32
 PROFILED_STEPS, PROFILE_LINES = 8, 12
 BARS = {
     "H200": {("bfloat16", "65"): 60, ("bfloat16", "128"): 50, ("fp8", "65"): 95, ("fp8", "128"): 80},
@@ -49,6 +44,9 @@ def run(setting: Setting) -> Findings:
         for precision, kv_precision in (*recipes, *others):
             made = model.make(setting, precision, kv_precision)
             name = f"{variant(made.spec)}, {tokens} tokens"
+            if setting.seconds_left < ENOUGH_S:
+                found.add(name, "no time left", "", False)
+                continue
             with found.trying(name):
                 _measure(found, setting, made, name, tokens, lengths)
     return found
@@ -64,14 +62,15 @@ def expectation(setting: Setting, made: PreparedEngine, tokens: float) -> arithm
     card = setting.card
     if card is None or made.spec.precision not in card.products:
         return None
-    sizes = default_sizes(made.spec, card.name, is_cpu=False)
-    limits = dataclasses.replace(
-        made.spec.limits,
-        num_slots=setting.num_slots or sizes.num_slots,
-        prefill_images=setting.prefill_images or sizes.prefill_images,
-    )
+    limits = dataclasses.replace(made.spec.limits, **dataclasses.asdict(model.sizes(setting, made)))
     spec = dataclasses.replace(made.spec, limits=limits)
     return arithmetic.expect(spec, card, len(made.prompts.prefix_ids), tokens)
+
+
+def open_stream(setting: Setting, made: PreparedEngine, engine: Engine, lengths: Sequence[int]) -> Stream:
+    """Captions of these lengths for an open engine, of noise."""
+    pixels, text_ids = model.random_pixels(made, NUM_PICTURES), made.prompts.text_ids({})[0]
+    return Stream(engine, lengths, model.sizes(setting, made).prefill_images, pixels, text_ids)
 
 
 def _measure(
@@ -88,8 +87,7 @@ def _measure(
     with model.drawn_weights(setting):
         engine = made.open(model.options(setting))
     details |= {"engine": engine.describe(), "rates": dataclasses.asdict(roofline.rates)}
-    pixels = model.random_pixels(made, NUM_PICTURES if setting.is_real else 4)
-    stream = Stream(engine, pixels, made.prompts.text_ids({})[0], lengths)
+    stream = open_stream(setting, made, engine, lengths)
     try:
         counted = stream.window(WINDOW_S if setting.is_real else TINY_WINDOW_S)
         figures = roofline.figures(counted.done, counted.seconds)
@@ -130,55 +128,3 @@ def _lengths(setting: Setting) -> dict[str, Sequence[int]]:
     if setting.is_real:
         return {"65": [65], "128": [128], f"varied, mean {statistics.mean(varied):.0f}": varied}
     return {"65": [6], "128": [9], "varied": [max(1, length // 10) for length in varied]}
-
-
-@dataclasses.dataclass(frozen=True)
-class Counted:
-    """What an engine did in a window of time."""
-
-    images: int
-    seconds: float
-    done: Any
-    """Its `Statistics` in that window."""
-
-    @property
-    def images_per_s(self) -> float:
-        """Captions that ended, a second."""
-        return self.images / self.seconds
-
-
-class Stream:
-    """Keeps an engine full of captions of these lengths in turn."""
-
-    def __init__(self, engine: Engine, pixels: NDArray[np.uint8], text_ids: NDArray[np.int32], lengths: Sequence[int]):
-        self.engine, self._pixels, self._text = engine, pixels, text_ids
-        self._num_slots = engine.free_slots
-        self._requests = self._make(lengths)
-
-    def advance(self) -> int:
-        """One step; how many captions ended."""
-        room = self.engine.free_slots
-        if room:
-            self.engine.submit(list(itertools.islice(self._requests, room)))
-        return len(self.engine.step())
-
-    def window(self, seconds: float) -> Counted:
-        """Counts for so long or a little longer, once all slots were filled: in whole turnovers, as many captions as
-        there are slots, which leaves a few captions at both ends to chance."""
-        while self.engine.statistics.images < self._num_slots:
-            self.advance()
-        counted, start, ended = snapshot(self.engine.statistics), time.perf_counter(), 0
-        while True:
-            done = self.advance()
-            turnover, ended = ended // self._num_slots, ended + done
-            now = time.perf_counter()
-            if now - start >= seconds and ended // self._num_slots > turnover:
-                return Counted(ended, now - start, difference(counted, self.engine.statistics))
-
-    def _make(self, lengths: Sequence[int]) -> Iterator[Request]:
-        rng = np.random.default_rng(0)
-        for number in itertools.count():
-            length = lengths[number % len(lengths)]
-            if number < self._num_slots:
-                length = math.ceil(length * rng.uniform(0.0, 1.0)) or 1
-            yield Request(number, self._pixels[number % len(self._pixels)], self._text, length)

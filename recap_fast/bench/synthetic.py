@@ -11,6 +11,7 @@ import tarfile
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from statistics import fmean
 
 import numpy as np
 from numpy.typing import NDArray
@@ -49,6 +50,21 @@ def caption_lengths(
     """Log-normal, as captions are: int64 [count] numbers of tokens with median 44 and sigma 0.55, clipped."""
     drawn = rng.lognormal(np.log(MEDIAN_LENGTH), SIGMA, count)
     return np.clip(np.rint(drawn), shortest, longest).astype(np.int64)
+
+
+def first_lengths(lengths: Sequence[int], num_slots: int, prefill_images: int) -> list[int]:
+    """Tokens of the first captions of an engine that is to be as if it had run for long once these have begun.
+
+    What is then left of them is even: any token of a caption of `lengths` may be next. `prefill_images` of them begin
+    in a step, those with the least left first, and make tokens until all have begun. There is one for each slot, or
+    fewer where captions are so short that no more slots than that are ever taken.
+    """
+    count = min(num_slots, int(prefill_images * (fmean(lengths) + 1)))
+    left = np.sort(np.concatenate([np.arange(1, length + 1) for length in lengths]))
+    even = left[(2 * np.arange(count) + 1) * len(left) // (2 * count)]
+    begun = np.arange(count)[::-1] // prefill_images
+    found: list[int] = np.minimum(even + begun, max(lengths)).tolist()
+    return found
 
 
 def write_tars(

@@ -4,7 +4,7 @@ import itertools
 import logging
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from recap_fast.bench.synthetic import LONGEST, SHORTEST, caption_lengths
+from recap_fast.bench.synthetic import LONGEST, SHORTEST, caption_lengths, first_lengths
 from recap_fast.errors import ConfigError, EngineError, RecapError
 from recap_fast.generate.device import device_name, resolve_device
 from recap_fast.generate.engine import Engine, EngineOptions
@@ -41,7 +41,7 @@ CAPTION_STEPS = 66
 SECONDS = 5.0
 FINALISTS = 3
 MIN_CAPTIONS = 8
-NUM_IMAGES = 32
+NUM_IMAGES, NUM_LENGTHS = 32, 1000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -172,7 +172,10 @@ class _Tuner:
         self._prepared = PreparedEngine.read(folder).with_spec(stop_ids=())
         self._spec, self._prompts = self._prepared.spec, self._prepared.prompts
         side = self._spec.preprocess.image_size
-        self._pixels = np.random.default_rng(0).integers(0, 256, (NUM_IMAGES, 3, side, side), dtype=np.uint8)
+        rng, longest = np.random.default_rng(0), min(LONGEST, self._spec.limits.max_new_tokens)
+        self._pixels = rng.integers(0, 256, (NUM_IMAGES, 3, side, side), dtype=np.uint8)
+        drawn = caption_lengths(rng, NUM_LENGTHS, shortest=min(SHORTEST, longest), longest=longest)
+        self._lengths: list[int] = drawn.tolist()
 
     def candidates(self) -> list[Sizes]:
         """Sizes to try: what the engine has for the device, and a grid on a CPU or the best by estimate on a GPU."""
@@ -211,9 +214,10 @@ class _Tuner:
         """Images/s once all slots are taken. The engine always has requests waiting."""
         options = EngineOptions(device=str(self._device), loop_stop=False, **asdict(sizes))
         engine = self._prepared.open(options)
-        requests = self._requests(sizes.num_slots)
+        first = first_lengths(self._lengths, sizes.num_slots, sizes.prefill_images)
+        requests = self._requests(itertools.chain(first, itertools.cycle(self._lengths)))
         with closing(engine):
-            while engine.statistics.images < sizes.num_slots:
+            while engine.statistics.images < len(first):
                 self._step(engine, requests)
             started, done, elapsed = time.perf_counter(), 0, 0.0
             while elapsed < seconds or done < MIN_CAPTIONS:
@@ -226,13 +230,8 @@ class _Tuner:
         engine.submit(list(itertools.islice(requests, engine.free_slots)))
         return len(engine.step())
 
-    def _requests(self, num_slots: int) -> Iterator[Request]:
-        """Without end. The first of each slot are cut at random, as if met midway: no long wait for a steady state."""
-        rng, text_ids = np.random.default_rng(0), self._prompts.text_ids({})[0]
-        longest = min(LONGEST, self._spec.limits.max_new_tokens)
-        shortest = min(SHORTEST, longest)
-        for number in itertools.count():
-            (length,) = caption_lengths(rng, 1, shortest=shortest, longest=longest).tolist()
-            if number < num_slots:
-                length = math.ceil(length * rng.uniform(1 / shortest, 1))
+    def _requests(self, lengths: Iterable[int]) -> Iterator[Request]:
+        """One for each length."""
+        text_ids = self._prompts.text_ids({})[0]
+        for number, length in enumerate(lengths):
             yield Request(number, self._pixels[number % NUM_IMAGES], text_ids, length)

@@ -6,7 +6,7 @@ import tarfile
 import numpy as np
 from PIL import Image
 
-from recap_fast.bench.synthetic import jpeg, photograph, write_tars
+from recap_fast.bench.synthetic import first_lengths, jpeg, photograph, write_tars
 
 
 def test_photographs_differ_and_are_reproducible():
@@ -32,3 +32,9 @@ def test_tars_hold_what_img2dataset_writes(tmp_path):
     assert record["sha256"] == hashlib.sha256(image).hexdigest()
     assert (record["width"], record["height"]) == Image.open(io.BytesIO(image)).size == (30, 40)
     assert record["caption"].encode() == members["000000003.txt"]
+
+
+def test_first_captions_are_no_longer_than_the_longest():
+    short, long = (first_lengths([tokens], 448, 8) for tokens in (20, 65))
+    assert (len(short), max(short)) == (8 * 21, 20)  # more slots are never taken
+    assert (len(long), long[0], long[-1]) == (448, 56, 65)

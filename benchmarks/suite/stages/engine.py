@@ -50,9 +50,8 @@ def _measure(probe: Probe, row: dict[str, Any], name: str, precision: Precision,
     machine.reset_peak_memory()
     with model.drawn_weights(setting):
         engine = made.open(model.options(setting))
-    pixels = model.random_pixels(made, 16)
     with closing(engine):
-        stream = step.Stream(engine, pixels, made.prompts.text_ids({})[0], [tokens])
+        stream = step.open_stream(setting, made, engine, [tokens])
         counted = stream.window(WINDOW_S if setting.is_real else TINY_WINDOW_S)
         done = counted.done
         row |= {
