@@ -159,6 +159,8 @@ def check_agreement(comparison: Comparison, at_least: float) -> None:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the comparisons and returns the exit code."""
     args = parse(arguments)
+    if args.output is not None:
+        args.output.parent.mkdir(parents=True, exist_ok=True)
     work = args.work or make_work_folder(sum(MODEL_BYTES.get(size, 0) for size in args.size))
     found: list[Comparison] = []
     try:

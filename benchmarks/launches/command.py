@@ -91,6 +91,8 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Counts, prints, writes, and returns the exit code."""
     args = parse(arguments)
+    if args.output is not None:
+        args.output.parent.mkdir(parents=True, exist_ok=True)
     variants = VARIANTS if args.precision is None else ((args.precision, args.kv_precision),)
     found = {}
     for precision, kv_precision in variants:

@@ -156,6 +156,8 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the suite and returns the exit code."""
     args = parse(arguments)
+    if args.output is not None:
+        args.output.parent.mkdir(parents=True, exist_ok=True)
     work = args.work or make_work_folder(WORK_BYTES if args.size == "real" else 0)
     work.mkdir(parents=True, exist_ok=True)
     setting = {name: getattr(args, name) for name in SETTINGS} | {"work": str(work)}

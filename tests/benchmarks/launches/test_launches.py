@@ -95,10 +95,11 @@ def test_a_step_has_a_product_for_each_weight():
 
 
 def test_the_command_writes_what_it_prints(tmp_path, capsys):
-    arguments = ["--size", "tiny", "--num-slots", "32", "--prefill-images", "2", "--output", str(tmp_path / "found")]
+    output = tmp_path / "new folder/found"
+    arguments = ["--size", "tiny", "--num-slots", "32", "--prefill-images", "2", "--output", str(output)]
     assert command.main(arguments) == 0
     printed = capsys.readouterr().out
-    found = json.loads((tmp_path / "found.json").read_text())
+    found = json.loads(output.with_suffix(".json").read_text())
     assert list(found["steps"]) == ["bfloat16", "fp8", "fp8, FP8 cache", "int8"]
     assert found["steps"]["fp8"]["mixed"]["_scaled_mm"]["launches"] == 9
-    assert all(table in (tmp_path / "found.md").read_text() for table in printed.split("\n\n")[1::2])
+    assert all(table in output.with_suffix(".md").read_text() for table in printed.split("\n\n")[1::2])

@@ -242,7 +242,7 @@ def test_main_prints_a_table_and_writes_json(tmp_path, capsys, monkeypatch):
     line = {"what": "speed", "figure": "9.0 images/s", "bar": ">= 10", "met": False}
     found = {"lines": [line], "details": {"x": 1}, "seconds": 1.0, "error": None, "output": ""}
     monkeypatch.setattr(command, "run_part", lambda *_: found)
-    output = tmp_path / "2026-01-01_card_gpu-suite"
+    output = tmp_path / "new folder/2026-01-01_card_gpu-suite"
     assert command.main(["--only", "gemm", "--size", "tiny", "--output", str(output)]) == 1
     printed = capsys.readouterr().out
     assert "9.0 images/s  >= 10         MISSED" in printed
