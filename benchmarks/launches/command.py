@@ -3,8 +3,8 @@
     python benchmarks/launches --precision fp8 --kv-precision fp8
     python benchmarks/launches --output benchmarks/results/DATE_fake-h100_launches
 
-The whole step runs on tensors without numbers, for an H100: see fake_card.py; recorder.py says what counts as a kernel
-and which bytes. Without --precision, all that the recipes have. All slots are running, each caption half done.
+The whole step runs on torch's fake tensors of an H100, which have shapes and types and no numbers (fake_card.py).
+recorder.py says what counts as a kernel, and which bytes. All slots are running, and each caption is half done.
 """
 
 import argparse
@@ -27,18 +27,18 @@ VARIANTS = (("bfloat16", "auto"), ("fp8", "auto"), ("fp8", "fp8"), ("int8", "aut
 
 @dataclass(slots=True)
 class Total:
-    """Of all operations of a name in a step."""
+    """Launches and bytes of all operations of a name in a step."""
 
     launches: int = 0
     num_bytes: int = 0
 
 
 Step = dict[str, Total]
-"""By operation, most launches first; the last, `total`, is the sum."""
+"""Totals by the name of the operation, most launches first. The last, `total`, is the sum."""
 
 
 def count(spec: EngineSpec, tokens: int) -> dict[str, Step]:
-    """A mixed and a decode-only step of an engine whose captions have so many tokens."""
+    """Counts a mixed and a decode-only step of an engine whose captions have so many tokens."""
     prompt = NUM_PREFIX + spec.vision.num_image_tokens + MAX_TEXT_TOKENS
     reach = Reach(decode_positions=prompt + tokens // 2, num_images=spec.limits.prefill_images, prompt_positions=prompt)
     steps = {}
@@ -47,7 +47,7 @@ def count(spec: EngineSpec, tokens: int) -> dict[str, Step]:
         step = FakeStep(spec)
         recorder.cache = step.cache
         for name in ("mixed", "decode"):
-            step.run(mixed=name == "mixed")  # what is tried once is no part of a step
+            step.run(mixed=name == "mixed")  # not counted: the first run tries kernels out
             recorder.operations.clear()
             with recorder:
                 step.run(mixed=name == "mixed")
@@ -56,7 +56,7 @@ def count(spec: EngineSpec, tokens: int) -> dict[str, Step]:
 
 
 def add_up(operations: Sequence[Operation]) -> Step:
-    """Sums by name."""
+    """Totals by name, and of all."""
     found: Step = defaultdict(Total)
     for operation in operations:
         for total in (found[operation.name], found["total"]):
@@ -66,7 +66,7 @@ def add_up(operations: Sequence[Operation]) -> Step:
 
 
 def table(steps: dict[str, Step]) -> str:
-    """For people."""
+    """The totals of the steps as text, side by side."""
     names = [*dict.fromkeys(name for step in steps.values() for name in step if name != "total"), "total"]
     lines = [f"{'operation':<32}" + "".join(f"{name:>10}{'GB':>10}" for name in steps)]
     for name in names:
@@ -78,11 +78,11 @@ def table(steps: dict[str, Step]) -> str:
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--size", choices=SHAPES, default="8b")
-    parser.add_argument("--precision", choices=dict.fromkeys(precision for precision, _ in VARIANTS))
-    parser.add_argument("--kv-precision", choices=("auto", "fp8"), default="auto", help="with --precision")
-    parser.add_argument("--num-slots", type=int, default=448)
-    parser.add_argument("--prefill-images", type=int, default=8)
+    parser.add_argument("--size", choices=SHAPES, default="8b", help="of the model")
+    parser.add_argument("--precision", choices=dict.fromkeys(p for p, _ in VARIANTS), help="all without it")
+    parser.add_argument("--kv-precision", choices=("auto", "fp8"), default="auto", help="of keys and values; with --precision")
+    parser.add_argument("--num-slots", type=int, default=448, help="captions in the making")
+    parser.add_argument("--prefill-images", type=int, default=8, help="images that join in a mixed step")
     parser.add_argument("--tokens", type=int, default=65, help="length of the captions")
     parser.add_argument("--output", type=Path, help="write PATH.json and PATH.md")
     return parser.parse_args(arguments)
@@ -118,6 +118,6 @@ def write(output: Path, found: dict[str, dict[str, Step]], command: Sequence[str
         "# Launches of a step, counted on a fake H100\n\n"
         f"- command: `{' '.join(about['command'])}`\n- commit: {about['commit']}\n"
         f"- versions: {', '.join(f'{name} {version}' for name, version in about['versions'].items())}\n\n"
-        f"No GPU ran this. Launches, and GB that they read and write at the least.\n\n{tables}\n",
+        f"No GPU ran this. Launches of each operation, and the GB that it reads and writes at least.\n\n{tables}\n",
         encoding="utf-8",
     )

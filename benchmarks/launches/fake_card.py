@@ -1,8 +1,8 @@
 """The step of an engine on a GPU that is not there: tensors with shapes, types and a device, and without numbers.
 
-Torch checks shapes and types of every operation as it does on a card, `_scaled_mm` included. Our own kernels, Triton's
-and those in CUDA C++, are not launched: whoever wants to know gets their launches. What would read a number back to the
-host fails.
+Torch checks shapes and types of every operation as it does on a GPU, `_scaled_mm` included. Our own kernels, in Triton
+and in CUDA C++, are not launched: a callback gets their arguments instead. An operation that would read a number back
+to the host fails.
 """
 
 import contextlib
@@ -38,7 +38,7 @@ NUM_PREFIX, MAX_TEXT_TOKENS, MAX_NEW_TOKENS = 5, 24, 128
 def make_spec(
     size: str, precision: Precision, kv_precision: KVPrecision, num_slots: int, prefill_images: int
 ) -> EngineSpec:
-    """engine.json of an engine of this size of `SHAPES`."""
+    """The spec of an engine of a size of `SHAPES`."""
     limits = Limits(
         max_new_tokens=MAX_NEW_TOKENS,
         max_text_tokens=MAX_TEXT_TOKENS,
@@ -69,7 +69,7 @@ def fake_card(
         mock.patch.object(triton_ops, "_launch", launch),
         mock.patch.object(cuda, "kernels", cuda),
         mock.patch.object(cuda, "decode_attention", attend),
-        mock.patch.object(llama, "bound_outputs", return_value=1.0),  # it reads the weights
+        mock.patch.object(llama, "bound_outputs", return_value=1.0),  # it reads numbers of the weights
         FakeTensorMode(),
     ):
         yield

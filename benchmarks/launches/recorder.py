@@ -1,11 +1,11 @@
-"""What a step puts on a card: kernels, and the bytes that they read and write at the least.
+"""Counts the kernels that a step launches on a GPU, and the bytes that they read and write at least.
 
-A kernel is counted for each operation that torch hands to its backend, after it has taken apart those that are made of
-others, and for each launch of a kernel of ours. Views and allocations launch nothing, and `LAUNCHES` has what launches
-several. What cuBLAS and cuDNN launch beside their main kernels is not known here.
+An operation of torch counts as one kernel, after torch has decomposed those that are made of others. So does a launch
+of one of our own kernels. Views and allocations launch nothing; `LAUNCHES` has the operations that launch several. What
+cuBLAS and cuDNN launch beside their main kernels is not known here.
 
-Bytes are those of every argument and result, once each, whatever caches do. An operation that indexes reads as much as
-it gives, and keys and values are counted as far as the rows reach.
+Bytes are those of every argument and result, once each; caches are left out of account. An operation that indexes a
+table reads as many bytes as it returns. Of keys and values, only the positions that the rows attend to are counted.
 """
 
 import math
@@ -20,38 +20,38 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map_only
 
 SDPA = "scaled_dot_product_attention"
-"""One kernel, of cuDNN or FlashAttention. Its result lies in memory as the queries do."""
+"""One kernel, of cuDNN or FlashAttention. Its result has the strides of the queries."""
 ALLOCATIONS = frozenset({"empty", "empty_like", "empty_strided", "new_empty", "new_empty_strided"})
-NOTHING = ALLOCATIONS | {"_unsafe_view"}
+NO_LAUNCH = ALLOCATIONS | {"_unsafe_view"}
 LAUNCHES = {"constant_pad_nd": 2}
-"""Fills, then copies. All else is one."""
+"""Kernels of an operation, where it is not one: padding fills, then copies."""
 BY_INDEX = frozenset({"index", "embedding", "index_select", "gather"})
 MAX_CAT = 128
-"""Tensors that one kernel of `cat` takes."""
+"""Tensors that one kernel of `cat` takes at most."""
 
 
 @dataclass(frozen=True, slots=True)
 class Operation:
-    """One of a step."""
+    """An operation of a step."""
 
     name: str
-    """aten's, or that of a Triton kernel's function."""
+    """That of aten, or of the kernel's function."""
     launches: int
     num_bytes: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reach:
-    """How far the rows of a step reach into the cache, for the kernels that get all of it."""
+    """How many positions of the cache a step reads, for the kernels that get all of it."""
 
     decode_positions: int
-    """That a running caption attends to, on average."""
+    """Positions that a running caption attends to, on average."""
     num_images: int
     prompt_positions: int
-    """Of an image with its text and what is before it."""
+    """Of an image, its text and what is before it."""
 
     def positions(self, kernel: str, grid: tuple[int, ...]) -> int | None:
-        """The positions that a Triton kernel reads or writes keys of; None for one that is not known."""
+        """Positions whose keys the kernel reads or writes; None for a kernel that is not known."""
         rules: dict[str, Callable[[], int]] = {
             r"store": lambda: grid[0],  # a program is a row
             r"prefill|prompt": lambda: self.num_images * self.prompt_positions,
@@ -61,7 +61,7 @@ class Reach:
 
 
 class Recorder(TorchDispatchMode):
-    """Notes every operation of the tensors within it; `launch` is what `fake_card` is to call."""
+    """Notes every operation on tensors that runs within it. `launch` is for `fake_card` to call."""
 
     def __init__(self, reach: Reach):
         super().__init__()
@@ -80,7 +80,7 @@ class Recorder(TorchDispatchMode):
             with self:
                 return func.decompose(*args, **kwargs)
         result = _attend(func, args, kwargs) if name == SDPA else func(*args, **kwargs)
-        if not (func.is_view or name in NOTHING):
+        if not (func.is_view or name in NO_LAUNCH):
             self.operations.append(Operation(name, _launches(name, args), _bytes_of(name, (args, kwargs), result)))
         return result
 
@@ -88,7 +88,7 @@ class Recorder(TorchDispatchMode):
         """Notes a launch of one of our kernels."""
         name = kernel.__name__
         num_bytes = sum(self._argument_bytes(name, grid, x) for x in tree_leaves(args) if isinstance(x, Tensor))
-        if name.startswith("add_rms_norm") and args[1].sums is not None:  # writes what it has added
+        if name.startswith("add_rms_norm") and args[1].sums is not None:  # it writes the sum, too
             num_bytes += size_of(args[0])
         self.operations.append(Operation(name, 1, num_bytes))
 
@@ -106,7 +106,7 @@ class Recorder(TorchDispatchMode):
 
 
 def _attend(sdpa: Any, args: Any, kwargs: Any) -> Tensor:
-    """What cuDNN gives, after the checks of meta tensors: of a card, torch would ask the driver for its kernels."""
+    """A result as cuDNN makes it, after torch's checks of shapes: on a GPU's tensors, torch would ask the driver."""
     shapes, options = tree_map_only(Tensor, lambda x: x.to("meta"), (args, kwargs))
     result = torch.empty_like(args[0])
     assert sdpa(*shapes, **options).shape == result.shape

@@ -2,7 +2,7 @@
 
 For each variant: the share of captions that are the whole truth, and the share that is the same, word for word, as the
 reference's. A wrong pixel, token or order would show here as a wrong caption. With an FP8 cache also the share that is
-the same as with a cache of the activations' precision, all else being equal: what that cache alone changes.
+the same as without one, all else being equal.
 """
 
 import json
@@ -20,7 +20,7 @@ from suite.setting import Findings, Setting
 
 @dataclass(frozen=True, slots=True)
 class Variant:
-    """A way to make captions."""
+    """An engine and decoder to compare."""
 
     precision: str
     decoder: str = "pillow"
@@ -68,7 +68,7 @@ def run(setting: Setting) -> Findings:
             same = replace(variant, kv_precision="auto")
             if same != variant and same in made:
                 row["as_auto_cache"] = share_equal(captions, made[same])
-                found.add(f"   captions as {same.precision}'s with its own cache", f"{row['as_auto_cache']:.1%}")
+                found.add(f"   captions as {same.precision}'s without an FP8 cache", f"{row['as_auto_cache']:.1%}")
     return found
 
 

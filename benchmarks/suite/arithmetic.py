@@ -1,9 +1,9 @@
 """What a step of the torch engine should take on a card: operations and bytes over rates. Needs no GPU, and no torch.
 
 Matrix products and attention take their operations over a rate that is usual for their kind; everything else takes the
-bytes that it reads and writes once over a share of the card's copy rate. A figure far from its expectation says which
-kernel to look at first. A slot turns over in as many steps as its caption has tokens, and one: its end is known one
-step late.
+bytes that it reads and writes once over a share of the card's copy rate. Look first at a
+kernel whose measured time is far from this. A caption holds its slot for one step more than it has tokens: its end is
+known one step late.
 """
 
 from dataclasses import dataclass
@@ -16,11 +16,11 @@ class Card:
     """Rates that are usual for the engine's kernels, in operations and bytes a second."""
 
     name: str
-    """A word of the device's name."""
+    """A part of the device's name."""
     products: dict[str, float]
     """Of the decoder's matrix products, by the precision of the linear layers."""
     few_rows: float = 0.7
-    """Share of that rate which products reach in a step without a prefill."""
+    """Share of that rate that products reach in a step without a prefill."""
     vision_products: float = 520e12
     prompts: float = 350e12
     """Of attention of prompts."""
@@ -28,7 +28,7 @@ class Card:
     """Of attention of images."""
     copy: float
     streaming: float = 0.85
-    """Share of the copy rate that kernels reach which only move data."""
+    """Share of the copy rate that kernels reach that only move data."""
     launch_s: float = 1.2e-6
     """Between two kernels of a graph."""
 
@@ -41,7 +41,7 @@ LAUNCHES = {"mixed": 590, "decode": 300}
 
 
 def find_card(name: str) -> Card | None:
-    """The card that a device's name says; None for one that is not known."""
+    """The card with this device name; None for one that is not known."""
     return next((card for card in CARDS if card.name in name), None)
 
 
@@ -105,7 +105,7 @@ def step_ms(spec: EngineSpec, card: Card, prefix: int, tokens: float, images: in
 
 
 def _decoder_operations(text: TextSpec, rows: int, read: int) -> float:
-    """Of all layers, the last of which goes on with the rows alone that are read."""
+    """Of all layers. The last one computes only keys and values for rows that are not read."""
     heads, kv_heads = text.num_heads * text.head_dim, 2 * text.num_kv_heads * text.head_dim
     layer = text.hidden_size * (2 * heads + kv_heads + 3 * text.intermediate_size)
     return 2.0 * (rows * layer * (text.num_layers - 1) + rows * text.hidden_size * kv_heads + read * layer)
@@ -126,7 +126,7 @@ def _cache_bytes(spec: EngineSpec) -> int:
 
 
 def _decoder_bytes(spec: EngineSpec, rows: int, read: int) -> dict[str, float]:
-    """By kind; in bfloat16, but for what is quantized for the next product."""
+    """By kind. All is bfloat16 but what is quantized for the next product."""
     text, quantized = spec.text, 2 if spec.precision == spec.compute_precision else 1
     heads, kv_heads = text.num_heads * text.head_dim, 2 * text.num_kv_heads * text.head_dim
     norms = (2 * text.num_layers - 1) * rows + 2 * read

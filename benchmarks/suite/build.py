@@ -47,7 +47,7 @@ def provide(setting: Setting) -> str:
 
 
 def cuda_kernels() -> str:
-    """Whether there are kernels in CUDA C++, too, which nothing fails without."""
+    """Whether the CUDA C++ kernels were built. Nothing fails without them."""
     return "there" if any((ROOT / "recap_fast").glob("_cuda_ops.*")) else "none"
 
 

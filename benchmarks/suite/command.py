@@ -6,7 +6,7 @@
 
 Each part is a module of this folder and runs in a process of its own with a time limit, so that one that fails costs
 no other. All of them together take less than `--minutes`: what does not fit any more is left out, and the table says
-so. Exits with 1 where a part failed or a figure is below its bar.
+so. Exits with 1 where a part failed or was left out, or a figure missed its bar.
 """
 
 import argparse
@@ -115,7 +115,7 @@ def run_all(parts: Sequence[str], setting: dict[str, Any], minutes: float) -> It
 
 def table(results: Results) -> str:
     """For people: what was found, what it had to be, and whether it was."""
-    rows = []
+    rows = [f"{'part':<13}{'what':<55}{'figure':>24}  bar", ""]
     for part, found in results.items():
         for name, line in zip([part, *[""] * len(found["lines"])], found["lines"], strict=False):
             verdict = {None: "", True: "met", False: "MISSED"}[line["met"]]
@@ -128,7 +128,7 @@ def table(results: Results) -> str:
             rows.append(f"{part:<13}FAILED: {found['error']}: {last}")
     seconds = ", ".join(f"{part} {found['seconds']:.0f}" for part, found in results.items())
     has_ratios = any(line.get("ratio") for found in results.values() for line in found["lines"])
-    legend = ["in brackets: measured over expected (arithmetic.py)"] if has_ratios else []
+    legend = ["in brackets: the figure over what arithmetic.py expects"] if has_ratios else []
     return "\n".join([*rows, "", *legend, f"seconds: {seconds}"])
 
 
@@ -140,14 +140,14 @@ def is_good(results: Results) -> bool:
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", nargs="+", choices=PARTS, metavar="PART", help=f"of {', '.join(PARTS)}")
+    parser.add_argument("--only", nargs="+", choices=PARTS, metavar="PART", help=f"instead of all: {', '.join(PARTS)}")
     parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
-    parser.add_argument("--size", choices=("real", "tiny"), default="real")
+    parser.add_argument("--size", choices=("real", "tiny"), default="real", help="real: the 8B model")
     parser.add_argument("--minutes", type=float, default=8.0, help="for all parts together")
     parser.add_argument("--num-slots", type=int, help="instead of the recipe's")
-    parser.add_argument("--prefill-images", type=int)
-    parser.add_argument("--native", nargs="+", default=(), metavar="FOLDER", help="native modules built elsewhere")
-    parser.add_argument("--expected", metavar="FILE", help="WORK/expected.json of a probe on a CPU, for this one")
+    parser.add_argument("--prefill-images", type=int, help="instead of the recipe's")
+    parser.add_argument("--native", nargs="+", default=(), metavar="FOLDER", help="where native modules built elsewhere may be found")
+    parser.add_argument("--expected", metavar="FILE", help="right tokens: WORK/expected.json of an earlier probe on a CPU")
     parser.add_argument("--work", type=Path, help="a folder to keep engines and findings in; a temporary one otherwise")
     parser.add_argument("--output", type=Path, help="write PATH.json and PATH.md")
     return parser.parse_args(arguments)

@@ -1,7 +1,7 @@
 """The matrix products of the decoder, at the numbers of rows of a step: operations a second by precision.
 
-Mixed steps have 4096 to 6144 rows, decode steps 320 to 512; FP8 has a scale for each row, or one whose result its
-reader scales. The best number of rows is where slots and images of a prefill should land: tiles that do not fill the
+Mixed steps have 4096 to 6144 rows, decode steps 320 to 512. FP8 products have a scale for each row
+and channel, or no scales, which the operation that reads the product then applies. The best number of rows is where slots and images of a prefill should land: tiles that do not fill the
 last wave of the card cost up to a sixth.
 """
 
@@ -25,10 +25,11 @@ class Fp8:
     """One way to multiply FP8 matrices."""
 
     by_row: bool
-    """A scale for each row and channel, else one for each matrix."""
+    """Whether there is a scale for each row and channel, or one for each matrix."""
     out: torch.dtype
+    """Of the product."""
     fast: bool = True
-    """Sums of limited width."""
+    """`use_fast_accum`: whether sums have fewer bits than float32."""
 
     def product(self, a: Tensor, b: Tensor, row_scale: Tensor, channel_scale: Tensor) -> Callable[[], Tensor]:
         """The call: [R, K] and [N, K] with scales [R, 1] and [N] make [R, N]."""
@@ -60,19 +61,19 @@ def run(setting: Setting) -> Findings:
     sweeps = (MIXED, DECODE) if setting.is_real else TINY
     for precision in _precisions(setting.device):
         for kind, sweep in zip(("mixed", "decode"), sweeps, strict=True):
-            with found.trying(f"{precision}, {kind} rows"):
+            with found.trying(f"{precision}, {kind} step"):
                 table = {rows: _rows(setting, precision, rows) for rows in sweep}
                 found.details.setdefault(precision, {}).update(table)
                 known = setting.card.products if setting.card is not None and kind == "mixed" else {}
                 rates = {n: rates["all"] for n, rates in table.items()}
-                _add(found, f"{precision}, {kind} rows", rates, known.get(precision.partition(" ")[0]))
+                _add(found, f"{precision}, {kind} step", rates, known.get(precision.partition(" ")[0]))
     return found
 
 
 def _add(found: Findings, what: str, rates: dict[int, float], expected: float | None) -> None:
     best, worst = max(rates, key=rates.__getitem__), min(rates, key=rates.__getitem__)
     should = None if expected is None else expected / 1e12
-    found.at_least(f"{what}: {rates[worst]:,.2f} at {worst}, best at {best}", rates[best], None, "TFLOP/s", should)
+    found.at_least(f"{what}: best at {best} rows, {rates[worst]:,.2f} at {worst}", rates[best], None, "TFLOP/s", should)
 
 
 def _precisions(device: str) -> list[str]:

@@ -28,7 +28,7 @@ KINDS = (
 
 
 def milliseconds(step: Callable[[], Any], num_steps: int, device: str) -> dict[str, float]:
-    """Of the device's time in a step, by kind, as the mean of so many, largest first."""
+    """Milliseconds of the device's time in a step by kind, the mean of `num_steps`, largest first."""
     spent: dict[str, float] = defaultdict(float)
     for name, ms, _ in by_name(step, num_steps, device):
         spent[kind_of(name)] += ms

@@ -58,7 +58,7 @@ def run(setting: Setting) -> Findings:
 
 
 def fastest_engine(setting: Setting) -> float:
-    """Images a second that the step part has measured at most; 0 where it has not run."""
+    """The highest rate that the step part has measured, in images a second; 0 where it has not run."""
     windows = (details for details in setting.found_by("step").values() if "seconds" in details)
     return max((window["images"] / window["seconds"] for window in windows), default=0.0)
 

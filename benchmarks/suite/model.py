@@ -1,7 +1,7 @@
-"""LLaVA-LLaMA3-8B as an engine directory without weights, which are drawn on the device: no checkpoint, no network.
+"""LLaVA-LLaMA3-8B with random weights, without a checkpoint or network.
 
-The numbers are the same whatever the precision: bfloat16 first, then perhaps 8 bits of it. Through a file they would
-take 26 GB and a minute. `tiny` has the same parts.
+The engine directory has no weights: they are drawn on the device, since files would take 26 GB and a minute. All
+precisions have the same numbers, drawn in bfloat16 and then perhaps quantized to 8 bits. `tiny` has the same parts.
 """
 
 import dataclasses
@@ -38,7 +38,7 @@ from suite.setting import Setting
 
 
 def make(setting: Setting, precision: Precision, kv_precision: KVPrecision | None = None) -> PreparedEngine:
-    """The engine in this precision, made if it is not there yet; keys and values in the recipe's, if in no other."""
+    """The engine in this precision, made if it is not there yet; `kv_precision` replaces that of the recipe."""
     folder = setting.work / f"engine-{precision}"
     if not (folder / "engine.json").is_file():
         folder.mkdir(parents=True, exist_ok=True)
@@ -52,7 +52,7 @@ def make(setting: Setting, precision: Precision, kv_precision: KVPrecision | Non
 
 @contextmanager
 def drawn_weights(setting: Setting) -> Iterator[None]:
-    """Engines that are opened in here have random weights instead of those of a file."""
+    """Gives engines that are opened within it random weights instead of those of a file."""
 
     def draw(_: Path, spec: EngineSpec, device: torch.device) -> dict[str, Tensor]:
         drawn, dtype = draw_weights(setting.shape, spec.precision, device), model_dtype(spec, device)

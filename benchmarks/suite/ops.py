@@ -23,7 +23,7 @@ PROMPTS, TINY_PROMPTS = Prompts(8, 5, 600), Prompts(2, 3, 20)
 EPS = 1e-5
 SHORT = {torch.float8_e4m3fn: "fp8", torch.int8: "int8"}
 SUMS = {torch.float8_e4m3fn: torch.bfloat16, torch.int8: torch.int32}
-"""What products in 8 bits leave to their readers."""
+"""The type of an unscaled product, by the 8-bit type of its factors."""
 BAR = {torch.bfloat16: 2e-2, torch.int8: 2e-2, torch.float8_e4m3fn: 8e-2}
 """bfloat16 and int8: two roundings of about 1/128; e4m3: the step at the top of its range is 32 of 448."""
 UNSCALED = 0.13
@@ -110,7 +110,7 @@ class Cases:
         return torch.randn(shape, device=self._device, dtype=torch.bfloat16)
 
     def _product(self, width: int, sums: torch.dtype | None) -> Product:
-        """Numbers around 1; or, of that type, sums that their reader makes such numbers of."""
+        """Normal numbers; with `sums`, a type, an unscaled product that stands for such numbers."""
         numbers = self._random(self._rows, width)
         if sums is None:
             return numbers
@@ -173,7 +173,7 @@ class Cases:
         return Case(lambda ops: ops.attention(q, cache, rows, None, None), float(read), BAR[torch.bfloat16])
 
     def _attention_of_prompts(self, dtype: torch.dtype) -> Case:
-        """Its bytes are those of keys, values and outputs: it is operations that take its time."""
+        """Bytes are those of keys, values and outputs, though what takes its time are operations."""
         text, cache, (num, start, length) = self._text, self._cache(dtype), self._prompts
         q = self._random(num * length, text.num_heads, text.head_dim)
         slots = torch.arange(num, device=self._device).repeat_interleave(length)

@@ -58,7 +58,7 @@ class Setting:
 
     @property
     def card(self) -> Card | None:
-        """What is expected of this machine's card; None where it is not known, or figures mean nothing."""
+        """The rates of this machine's card; None where they are not known, or the model is not the real one."""
         return _this_card() if self.is_real and self.device != "cpu" else None
 
     def find(self, part: str) -> "Findings":
@@ -86,7 +86,7 @@ class Line:
     """What it has to reach, if anything."""
     met: bool | None = None
     expected: float | None = None
-    """What arithmetic has for it, in the figure's unit."""
+    """What arithmetic.py expects, in the figure's unit."""
     ratio: float | None = None
     """Measured over expected."""
 
@@ -109,7 +109,7 @@ class Findings:
         measured: float | None = None,
         expected: float | None = None,
     ) -> None:
-        """Adds a row to the table; with what was measured over what was expected, where that is known."""
+        """Adds a row to the table, with the ratio of measured to expected where both are given."""
         ratio = measured / expected if measured is not None and expected else None
         self.lines.append(Line(what, figure, bar, met, expected, ratio))
         self.save()
@@ -124,7 +124,7 @@ class Findings:
             self.add(what, type(error).__name__, "no error", False)
 
     def at_least(self, what: str, value: float, bar: float | None, unit: str, expected: float | None = None) -> None:
-        """A figure, what it has to reach, and what was expected of it; None for nothing."""
+        """Adds a figure that has to reach a bar, if there is one, and was expected to be `expected`, if that is known."""
         met = None if bar is None else value >= bar
         text = "" if bar is None else f">= {bar:,.0f}"
         self.add(what, f"{value:,.1f} {unit}", text, met, measured=value, expected=expected)

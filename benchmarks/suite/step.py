@@ -1,7 +1,7 @@
 """The engine alone at the real shape, fed without end: images a second, share of the roofline, and where time goes.
 
-What matters most comes first: 65 tokens in all precisions, then longer captions, each in an engine of its own, so that
-what the part's limit cuts off is what matters least.
+What matters most comes first: 65 tokens in all precisions, then longer captions, each in a new engine. So what the part's
+time limit cuts off matters least.
 """
 
 import dataclasses
@@ -36,7 +36,7 @@ SHARES = {"bfloat16": 80, "fp8": 75}
 
 
 def run(setting: Setting) -> Findings:
-    """8 bits and bfloat16 as the recipes have them; at 65 tokens FP8 with a bfloat16 cache as well."""
+    """Measures the recipes in 8 bits and in bfloat16, and at 65 tokens FP8 with a bfloat16 cache as well."""
     found, best = setting.find("step"), model.best_precision(setting)
     recipes = ((best, None), ("bfloat16", None))
     for tokens, lengths in _lengths(setting).items():
@@ -58,7 +58,7 @@ def variant(spec: EngineSpec) -> str:
 
 
 def expectation(setting: Setting, made: PreparedEngine, tokens: float) -> arithmetic.Expected | None:
-    """What the engine should do on this card; None where that is not known, or nothing real."""
+    """What the engine should do on this card; None where that is not known, or the model is not the real one."""
     card = setting.card
     if card is None or made.spec.precision not in card.products:
         return None
@@ -112,7 +112,7 @@ def _measure(
 def _profile(
     found: Findings, stream: "Stream", setting: Setting, details: dict[str, Any], expected: arithmetic.Expected | None
 ) -> None:
-    """Milliseconds a step by kind of kernel: after all that is timed, should the profiler fail."""
+    """Adds milliseconds a step by kind of kernel. It comes after all that is timed, since the profiler may fail."""
     with found.trying("profile"):
         before = snapshot(stream.engine.statistics)
         spent = details["profile"] = kernels.milliseconds(stream.advance, PROFILED_STEPS, setting.device)

@@ -1,4 +1,4 @@
-"""Attention: torch's backends, and a layer's attention of a step as the engine does it; and all other operations."""
+"""Attention by torch's backends, and of a step by the engine's kernels; then all other operations."""
 
 import functools
 import time
@@ -89,7 +89,7 @@ def _capture(run: Callable[[], Tensor]) -> Tensor:
 
 
 def prefill(probe: Probe, found: dict[str, Any]) -> None:
-    """A layer's attention of a step, in the engine's kernels and in torch's; and that of its single rows alone."""
+    """Times one layer's attention of a whole step, by the engine's kernels and by torch's, and of its single rows alone."""
     text, real = probe.setting.shape.text, probe.setting.is_real
     images, length, slots, positions = (IMAGES, LENGTH, SLOTS, POSITIONS) if real else (2, 20, 6, 48)
     heads, width = text.num_heads, text.head_dim
@@ -106,9 +106,9 @@ def prefill(probe: Probe, found: dict[str, Any]) -> None:
         cache = torch.randn(shape, device=probe.device, dtype=torch.bfloat16).to(dtype)
         bound = None if dtype == torch.bfloat16 else 10.0
         for name, op, prompts in (
-            ("in one kernel", fast, Prompts(images, PREFIX, length)),
-            ("by torch", plain, Prompts(images, PREFIX, length)),
-            ("rows alone", fast, None),
+            ("our kernels", fast, Prompts(images, PREFIX, length)),
+            ("torch", plain, Prompts(images, PREFIX, length)),
+            ("single rows alone", fast, None),
         ):
             attend = functools.partial(op.attention, q, cache, rows, prompts, bound)
             if prompts is None:

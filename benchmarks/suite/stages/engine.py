@@ -1,7 +1,6 @@
 """The engine at the real shape, its weights drawn on the device: milliseconds of its steps, its kernels, its rate.
 
-First as the recipe has it, then without one of the ways that a GPU has of computing something, so that the card decides
-which is the better one.
+First as the recipe has it, then without one of the optional kernels, to see which way is faster on this card.
 """
 
 import os
@@ -24,15 +23,15 @@ VARIANTS: tuple[tuple[Precision, KVPrecision, str], ...] = (
     ("bfloat16", "auto", ""),
     ("fp8", "auto", ""),
 )
-"""Precision, that of keys and values, and what `RECAP_FAST_WITHOUT` names; what matters most first."""
+"""Precision, that of keys and values, and the value of `RECAP_FAST_WITHOUT`; what matters most first."""
 TOKENS, TINY_TOKENS = 65, 6
 WINDOW_S, TINY_WINDOW_S = 1.0, 0.1
-"""A window has a turnover of all slots at least, some five seconds."""
+"""At least: a window lasts until as many captions have ended as there are slots, about five seconds."""
 PROFILED_STEPS, NUM_KERNELS = 4, 45
 
 
 def engine(probe: Probe, found: dict[str, Any]) -> None:
-    """Each variant, kept full."""
+    """Measures each variant with all slots busy."""
     for precision, kv_precision, without in VARIANTS:
         name = f"{precision}, {kv_precision} cache" + (f", without {without}" if without else "")
         with probe.trying(found, name), mock.patch.dict(os.environ, {WITHOUT: without}):
