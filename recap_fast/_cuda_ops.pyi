@@ -1,8 +1,8 @@
-"""Operations of the torch engine on NVIDIA GPUs (csrc/cuda), there where the package was built with CUDA.
+"""Operations of the torch engine on NVIDIA GPUs (csrc/cuda). The module exists only in packages built with CUDA.
 
-Arguments are addresses on the current device, `tensor.data_ptr()`, of contiguous arrays. What is at them is not
-checked. An operation is put on a stream and not waited for: it can be captured in a CUDA graph after it has run once.
-Raises ValueError for sizes and addresses that do not fit, RuntimeError for what CUDA says to the launch.
+Arrays are contiguous, and given by their addresses on the current device, `tensor.data_ptr()`. What is at them is not
+checked. An operation is launched on a stream and not waited for. It can be captured in a CUDA graph after it has run
+once. Raises ValueError for sizes and addresses that are not possible, RuntimeError where CUDA refuses the launch.
 """
 # ruff: noqa: PYI021 - the documentation is here, the bindings hold conversions only
 
@@ -21,10 +21,10 @@ def decode_attention(
     sizes: tuple[int, int, int, int, int],
     stream: int,
 ) -> None:
-    """`Ops.decode_attention`; an idle row, at position T - 1, gets zeros. The sizes are B, H, K, T, E.
+    """`Ops.attention` of single rows; an idle row, at position T - 1, gets zeros. `sizes` are B, H, K, T, E.
 
     queries bfloat16 [B, H, E], keys and values [slots, K, T, E] in e4m3 if `in_8_bits`, else in bfloat16, slots and
-    positions int64 [B], out bfloat16 [B, H * E]. `quantized` is a scale, float32 [B, 1], and a bound of the values'
-    magnitude: out is e4m3 then, the scale bound / 448, and out * scale are the numbers that are meant. H / K is at most
-    8, E 64 or 128. e4m3 needs compute capability 8.9.
+    positions int64 [B], out bfloat16 [B, H * E]. With `quantized`, the address of scales, float32 [B, 1], and a bound
+    of the values' magnitude, out is e4m3, each scale is bound / 448, and the result is out * scale. H / K is at most 8,
+    E is 64 or 128. e4m3 needs compute capability 8.9.
     """

@@ -80,7 +80,9 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--size", choices=SHAPES, default="8b", help="of the model")
     parser.add_argument("--precision", choices=dict.fromkeys(p for p, _ in VARIANTS), help="all without it")
-    parser.add_argument("--kv-precision", choices=("auto", "fp8"), default="auto", help="of keys and values; with --precision")
+    parser.add_argument(
+        "--kv-precision", choices=("auto", "fp8"), default="auto", help="of keys and values; with --precision"
+    )
     parser.add_argument("--num-slots", type=int, default=448, help="captions in the making")
     parser.add_argument("--prefill-images", type=int, default=8, help="images that join in a mixed step")
     parser.add_argument("--tokens", type=int, default=65, help="length of the captions")

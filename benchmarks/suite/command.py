@@ -146,8 +146,12 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--minutes", type=float, default=8.0, help="for all parts together")
     parser.add_argument("--num-slots", type=int, help="instead of the recipe's")
     parser.add_argument("--prefill-images", type=int, help="instead of the recipe's")
-    parser.add_argument("--native", nargs="+", default=(), metavar="FOLDER", help="where native modules built elsewhere may be found")
-    parser.add_argument("--expected", metavar="FILE", help="right tokens: WORK/expected.json of an earlier probe on a CPU")
+    parser.add_argument(
+        "--native", nargs="+", default=(), metavar="FOLDER", help="where native modules built elsewhere may be found"
+    )
+    parser.add_argument(
+        "--expected", metavar="FILE", help="right tokens: WORK/expected.json of an earlier probe on a CPU"
+    )
     parser.add_argument("--work", type=Path, help="a folder to keep engines and findings in; a temporary one otherwise")
     parser.add_argument("--output", type=Path, help="write PATH.json and PATH.md")
     return parser.parse_args(arguments)

@@ -1,8 +1,8 @@
 """The matrix products of the decoder, at the numbers of rows of a step: operations a second by precision.
 
-Mixed steps have 4096 to 6144 rows, decode steps 320 to 512. FP8 products have a scale for each row
-and channel, or no scales, which the operation that reads the product then applies. The best number of rows is where slots and images of a prefill should land: tiles that do not fill the
-last wave of the card cost up to a sixth.
+Mixed steps have 4096 to 6144 rows, decode steps 320 to 512. FP8 products have a scale for each row and channel, or one
+scale for each matrix. Slots and images of a prefill should add up to the best number of rows: tiles that do not fill
+the last wave of the card cost up to a sixth.
 """
 
 from collections.abc import Callable

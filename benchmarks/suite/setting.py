@@ -124,7 +124,7 @@ class Findings:
             self.add(what, type(error).__name__, "no error", False)
 
     def at_least(self, what: str, value: float, bar: float | None, unit: str, expected: float | None = None) -> None:
-        """Adds a figure that has to reach a bar, if there is one, and was expected to be `expected`, if that is known."""
+        """Adds a figure, with the bar that it has to reach and the figure that was expected, where there are such."""
         met = None if bar is None else value >= bar
         text = "" if bar is None else f">= {bar:,.0f}"
         self.add(what, f"{value:,.1f} {unit}", text, met, measured=value, expected=expected)

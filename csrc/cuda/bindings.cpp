@@ -1,4 +1,4 @@
-// The Python face of decode_attention.hpp, and the module: sizes and addresses are checked, as far as a host can.
+// The Python module over decode_attention.hpp. Sizes are checked, and of addresses what a host can check.
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 

@@ -8,7 +8,7 @@
 namespace recap::cuda {
 namespace {
 
-// Blocks of a multiprocessor: what its registers are shared by.
+// Blocks that share the registers of a multiprocessor.
 template <typename Number, int width>
 constexpr int kBlocks = width * Number::kBytes > 128 ? 3 : 4;
 

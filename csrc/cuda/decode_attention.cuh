@@ -1,8 +1,9 @@
-// The kernel of decode attention, over primitives.cuh, or where it is compiled for a CPU over what comes before it.
+// The kernel of decode attention, over primitives.cuh. Compiled for a CPU, whoever includes this defines the primitives
+// first.
 //
-// A block is a row's key/value head, and nothing of it is in global memory but its result. A warp has every
-// kWarps-th tile of 16 positions, and keeps for each head the largest score, the sum of the weights and the sum of the
-// weighted values; at the end the warps' are joined. Softmax is online, in powers of two.
+// A block computes one key/value head of a row, and writes nothing but the result to global memory. A warp takes every
+// kWarps-th tile of 16 positions. For each head it keeps the largest score, the sum of the weights and the sum of the
+// weighted values; at the end the block joins those of its warps. Softmax is online, in powers of two.
 //
 // Both products have the cache as their left matrix [16, 16] and the heads as the 8 columns of the right one:
 //
@@ -16,13 +17,12 @@
 //   right   [k 2t, column g], [k 2t + 8, column g]
 //   sums    [row g, columns 2t and 2t + 1], [row g + 8, columns 2t and 2t + 1]
 //
-// In which order the E elements of a head are the k of the first product, and the rows of the second, is free. It is
-// such that a thread reads them 16 bytes at a time:
+// The order of a head's E elements, as k of the first product and as rows of the second, is free. It is chosen so that
+// a thread reads them 16 bytes at a time:
 //
 //   keys    positions g and g + 8, chunks t, t + 4, ...; of a chunk 4 elements are a thread's k of one product
-//   values  positions 2t, 2t + 1, 2t + 8, 2t + 9, chunks g, g + 8, ...; of a chunk elements 2i and 2i + 1 are rows g
-//   and
-//           g + 8 of one product
+//   values  positions 2t, 2t + 1, 2t + 8, 2t + 9, chunks g, g + 8, ...; of a chunk elements 2i and 2i + 1 are
+//           rows g and g + 8 of one product
 //
 // 8-bit numbers are multiplied in float16, which has all of them.
 #pragma once
@@ -42,7 +42,8 @@ constexpr int kTile = 16;
 constexpr int kThreads = 32 * kWarps;
 constexpr float kLog2E = 1.44269504088896F;
 constexpr float kLargestE4M3 = 448.0F;
-// How far a score may be above what its weight is relative to, in powers of two, until all is brought to a larger one.
+// Weights are relative to a score seen before. Sums are rescaled only when a score is above that by more than this, in
+// powers of two.
 constexpr float kSlack = 8.0F;
 
 struct E4M3 {
@@ -101,14 +102,14 @@ struct BFloat16 {
   }
 };
 
-// What the warps of a block leave for one another.
+// The results of a block's warps, in shared memory.
 template <int width>
 struct Joined {
   alignas(16) float out[kWarps][kMaxGroup][width];
   float largest[kWarps][kMaxGroup], total[kWarps][kMaxGroup];
 };
 
-// A row's key/value head, and the cache that it reads.
+// A key/value head of a row, and where its cache is.
 template <typename Number, int width>
 struct Head {
   static constexpr int kRow = width * Number::kBytes;  // bytes of a position
@@ -127,7 +128,7 @@ struct Head {
   const char *keys, *values;
 };
 
-// What a warp knows of its positions.
+// A warp's share of a head: the attention to its tiles of positions.
 template <typename Number, int width>
 class Warp {
  public:
@@ -188,7 +189,8 @@ class Warp {
     }
   }
 
-  // Where a position begins. What is beyond the last one is that again: its weight is 0, and its numbers are finite.
+  // The offset of a position. Positions beyond the last one read the last one again: its numbers are finite, and the
+  // weight is 0.
   RECAP_DEVICE std::int64_t readable(int position) const {
     return std::int64_t{position < head_.last ? position : head_.last} * kRow;
   }
@@ -223,7 +225,7 @@ class Warp {
     }
   }
 
-  // Scores to weights, relative to 2 ** largest, which is the same for all threads of a head. It grows seldom.
+  // Turns scores into weights, relative to 2 ** largest, which all threads of a head share. It seldom grows.
   RECAP_DEVICE void weigh(float (&scores)[4]) {
     const float high[2] = {fmaxf(scores[0], scores[2]), fmaxf(scores[1], scores[3])};
     if (any(high[0] > largest_[0] + kSlack || high[1] > largest_[1] + kSlack)) {
@@ -267,12 +269,12 @@ class Warp {
   const char *keys_from_, *values_from_;
   std::uint32_t queries_[kKeyChunks][kKeySteps][2];
   Words keys_[kKeyChunks][2], values_[kValueChunks][4];
-  // Of heads 2t and 2t + 1; the total of this thread's positions alone.
+  // Of heads 2t and 2t + 1. The total is of this thread's positions alone.
   float largest_[2] = {-INFINITY, -INFINITY}, total_[2] = {0.0F, 0.0F};
   float out_[kValueChunks][kValueTiles][4] = {};
 };
 
-// Four neighbors of a head's result, from those of the warps: each is relative to its own largest score.
+// Joins the warps' results at four neighbors of a head. Each warp's are relative to its own largest score.
 template <int width>
 RECAP_DEVICE void join(float (&y)[4], const Joined<width>& joined, int head, int e) {
   float largest = -INFINITY, total = 0.0F;
@@ -286,7 +288,7 @@ RECAP_DEVICE void join(float (&y)[4], const Joined<width>& joined, int head, int
   for (float& x : y) x *= whole;
 }
 
-// Four neighbors of a row of the result.
+// Stores four neighbors of a row of the result.
 RECAP_DEVICE void store(const DecodeAttention& op, std::int64_t index, const float (&y)[4]) {
   if (op.scale == nullptr) {
     auto* out = reinterpret_cast<std::uint32_t*>(static_cast<std::uint16_t*>(op.out) + index);
@@ -299,7 +301,7 @@ RECAP_DEVICE void store(const DecodeAttention& op, std::int64_t index, const flo
   }
 }
 
-// What a block does.
+// What a block computes.
 template <typename Number, int width>
 RECAP_DEVICE void decode_attention(const DecodeAttention& op, int row, int kv_head, int thread, Joined<width>& joined) {
   const Head<Number, width> head(op, row, kv_head);

@@ -1,4 +1,4 @@
-// Attention of decode rows to the key/value cache, as `Ops.decode_attention` in recap_fast/generate/ops/__init__.py.
+// Attention of single rows to the key/value cache: `Ops.attention` in recap_fast/generate/ops/__init__.py.
 #pragma once
 
 #include <cstdint>
@@ -17,10 +17,10 @@ struct DecodeAttention {
   const std::int64_t *slots, *positions;  // [rows]; a row attends to positions 0 to its own; at the last one it is idle
   void* out;                              // [rows, heads * width]: bfloat16, or with `scale` e4m3
   float* scale;                           // [rows], or null
-  float bound;                            // of a value's magnitude: out * (bound / 448) are the numbers that are meant
+  float bound;                            // of a value's magnitude; with `scale`, out * (bound / 448) is the result
 };
 
-// Puts it on a stream, a cudaStream_t, without waiting. Throws std::runtime_error where CUDA does not take it.
+// Launches it on a stream, a cudaStream_t, and does not wait. Throws std::runtime_error where CUDA refuses it.
 void launch(const DecodeAttention& op, void* stream);
 
 }  // namespace recap::cuda

@@ -1,4 +1,4 @@
-// What decode_attention.cuh asks of a GPU, each the instruction that it names. Sections are those of the PTX ISA,
+// The GPU instructions that decode_attention.cuh uses. Sections are those of the PTX ISA,
 // https://docs.nvidia.com/cuda/parallel-thread-execution/. tests/support/cuda_on_cpu.cpp has the same for a CPU.
 #pragma once
 
@@ -12,8 +12,8 @@ struct Words {
   std::uint32_t word[4];
 };
 
-// 4 * count bytes, aligned to as many, that nobody writes meanwhile; read once, they need no place in L1. Volatile: it
-// is issued where it is written, long before it is used.
+// Reads 4 * count bytes, aligned to as many, that nobody writes meanwhile. They are read once and not kept in L1. It is
+// volatile so that the compiler leaves it where it is, long before the bytes are used.
 template <int count>
 RECAP_DEVICE Words load(const void* from) {
   static_assert(count == 2 || count == 4);
@@ -36,7 +36,8 @@ RECAP_DEVICE float power_of_two(float x) {
 
 RECAP_DEVICE float bits_to_float(std::uint32_t bits) { return __uint_as_float(bits); }
 
-// Four of the bytes of `low` (numbers 0 to 3) and `high` (4 to 7), the lowest as the lowest digit of the selector says.
+// Four of the bytes of `low` (numbered 0 to 3) and `high` (4 to 7): each hexadecimal digit of the selector is a
+// byte's number, the lowest first.
 RECAP_DEVICE std::uint32_t select_bytes(std::uint32_t low, std::uint32_t high, std::uint32_t selector) {
   return __byte_perm(low, high, selector);
 }
@@ -54,7 +55,7 @@ RECAP_DEVICE std::uint32_t pack_bfloat16(float low, float high) {
   return pair;
 }
 
-// Cards below compute capability 8.9 have no e4m3, and must not be asked for it.
+// Cards below compute capability 8.9 have no e4m3: this traps there.
 RECAP_DEVICE std::uint16_t pack_e4m3([[maybe_unused]] float low, [[maybe_unused]] float high) {
   std::uint16_t pair = 0;
 #if __CUDA_ARCH__ >= 890
@@ -65,7 +66,7 @@ RECAP_DEVICE std::uint16_t pack_e4m3([[maybe_unused]] float low, [[maybe_unused]
   return pair;
 }
 
-// Two e4m3 in float16, which has all of them.
+// Two numbers of e4m3 as float16, which has all of them.
 RECAP_DEVICE std::uint32_t e4m3_to_float16([[maybe_unused]] std::uint16_t pair) {
   std::uint32_t halves = 0;
 #if __CUDA_ARCH__ >= 890
@@ -76,7 +77,7 @@ RECAP_DEVICE std::uint32_t e4m3_to_float16([[maybe_unused]] std::uint16_t pair) 
   return halves;
 }
 
-// Of all threads of a warp, each of which has to call it; so do the four below.
+// All threads of a warp have to call this and the four functions below.
 RECAP_DEVICE bool any(bool predicate) { return __any_sync(0xFFFFFFFF, predicate); }
 
 RECAP_DEVICE float shuffle_xor(float x, int mask) { return __shfl_xor_sync(0xFFFFFFFF, x, mask); }

@@ -30,14 +30,14 @@ logger = logging.getLogger(__name__)
 CPU_SLOTS, CPU_SHARES = (8, 16, 32, 64, 128), (4, 8, 16)
 """On a CPU one of so many slots is filled in a prefill."""
 GPU_IMAGES, GPU_CANDIDATES = range(4, 17), 8
-"""Numbers of images a prefill to think of on a GPU, and how many of them are tried."""
+"""Images of a prefill that are considered on a GPU, and how many of these numbers are tried."""
 MIN_GPU_SLOTS, MAX_GPU_SLOTS = 128, 640
 TILE = 128, 256
 """Rows and columns of a matrix product that one multiprocessor works on at a time, as cuBLAS has it for large ones."""
 EIGHT_BITS_FASTER = 1.6
-"""Of the rates of products in 8 bits and in 16, the quotient: published ones are 1.5 to 1.9."""
+"""How much faster products are in 8 bits than in 16: published ratios are 1.5 to 1.9."""
 CAPTION_STEPS = 66
-"""Steps for which a caption of 65 tokens, a usual one, has its slot: its end is known one step late."""
+"""Steps for which a caption of 65 tokens, the usual length, holds its slot: its end is known one step late."""
 SECONDS = 5.0
 FINALISTS = 3
 MIN_CAPTIONS = 8
@@ -117,17 +117,17 @@ def tune(
 
 
 def num_waves(rows: int, columns: int, num_units: int) -> int:
-    """Rounds that a matrix product [rows, columns] takes, in each of which every multiprocessor works off one tile."""
+    """Waves that a matrix product [rows, columns] takes: in each, every multiprocessor computes one tile."""
     return math.ceil(math.ceil(rows / TILE[0]) * math.ceil(columns / TILE[1]) / num_units)
 
 
 def estimate_rate(spec: EngineSpec, shape: SlotShape, sizes: Sizes, num_units: int) -> float:
-    """Images a unit of time in the steady state, by the matrix products alone: it ranks sizes and predicts nothing.
+    """Images in a unit of time, by the matrix products alone: this ranks sizes, and predicts no rate.
 
-    With k images a prefill and B slots, (k - 1) / 2 of which wait for others on average, and S steps a caption, a step
-    begins g = min(k, (B - (k - 1) / 2) / S) images, and a share g / k of all steps has a prefill. A product takes its
-    waves times its inner width; a last wave that is not full costs as much as a full one. What is left out, such as
-    attention and norms, takes about as long for each image whatever the sizes.
+    In the steady state, with k images a prefill, B slots and S steps a caption, (k - 1) / 2 slots are free on average:
+    they wait for a full group. A step begins g = min(k, (B - (k - 1) / 2) / S) images, so a share g / k of all steps
+    has a prefill. A product takes its waves times its inner width; a last wave that is not full costs as much as a full
+    one. What is left out, such as attention and norms, takes about as long for each image whatever the sizes.
     """
     text, vision, images = spec.text, spec.vision, sizes.prefill_images
     heads, width, inner = text.num_heads * text.head_dim, vision.hidden_size, vision.intermediate_size

@@ -25,10 +25,10 @@ MIN_CAPABILITY: dict[Precision, tuple[int, int]] = {
 """Of a GPU, for what not all have."""
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 WITHOUT = "RECAP_FAST_WITHOUT"
-"""The environment variable with what a GPU is to do without: some of `OPTIONAL`, with commas between them."""
-OPTIONAL = "cuda-kernels", "cudnn-attention", "row-wise-fp8"
-"""Ways of computing that others can stand in for: attention in CUDA C++ (Triton's kernels), cuDNN's attention of images
-(torch's own), and FP8 products with a scale for each row (one scale, the others applied where the product is read)."""
+"""Environment variable: names of `OPTIONAL_KERNELS` that a GPU is not to use, separated by commas."""
+OPTIONAL_KERNELS = "cuda-kernels", "cudnn-attention", "row-wise-fp8"
+"""What others can replace: decode attention in CUDA C++ (replaced by Triton's), cuDNN's attention of images (by torch's
+own), and FP8 products with a scale for each row (by products without, and scales applied where they are read)."""
 
 
 def resolve_device(name: str) -> torch.device:
@@ -52,11 +52,11 @@ def resolve_device(name: str) -> torch.device:
     return torch.device("cuda", index)
 
 
-def left_out() -> frozenset[str]:
-    """What of `OPTIONAL` the environment says to do without. Raises ConfigError where it names what there is not."""
+def disabled_kernels() -> frozenset[str]:
+    """The `OPTIONAL_KERNELS` that the environment disables. Raises ConfigError for an unknown name."""
     names = frozenset(name.strip() for name in os.environ.get(WITHOUT, "").split(",")) - {""}
-    if unknown := sorted(names.difference(OPTIONAL)):
-        raise ConfigError(f"{WITHOUT} names {', '.join(unknown)}: it takes {', '.join(OPTIONAL)}.")
+    if unknown := sorted(names.difference(OPTIONAL_KERNELS)):
+        raise ConfigError(f"{WITHOUT} has unknown names: {', '.join(unknown)}. It takes {', '.join(OPTIONAL_KERNELS)}.")
     return names
 
 

@@ -99,8 +99,8 @@ class Engine(Protocol):
     def step(self, *, more: bool = False) -> list[Completion]:
         """Moves every running caption on by one token. Raises EngineError where the device fails.
 
-        `more`: other requests are on their way. An engine whose steps cost the same with few new images as with many
-        may let those that are there wait for them, as long as captions are running.
+        `more` says that other requests will come. An engine whose step takes as long with one new image as with many
+        may then let submitted requests wait for them while captions are running.
         """
 
     def describe(self) -> str:

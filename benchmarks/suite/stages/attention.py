@@ -89,7 +89,7 @@ def _capture(run: Callable[[], Tensor]) -> Tensor:
 
 
 def prefill(probe: Probe, found: dict[str, Any]) -> None:
-    """Times one layer's attention of a whole step, by the engine's kernels and by torch's, and of its single rows alone."""
+    """Times a layer's attention: of a whole step by the engine's kernels and torch's, and of its single rows alone."""
     text, real = probe.setting.shape.text, probe.setting.is_real
     images, length, slots, positions = (IMAGES, LENGTH, SLOTS, POSITIONS) if real else (2, 20, 6, 48)
     heads, width = text.num_heads, text.head_dim

@@ -33,9 +33,10 @@ Activation = Tensor | Quantized
 
 
 class Unscaled(NamedTuple):
-    """A product of 8-bit matrices whose scales are left to its reader, which saves a pass over it.
+    """A product of 8-bit matrices before its scales are applied.
 
-    Number [r, n] is sums[r, n] * row_scale[r] * channel_scale[n], rounded to `dtype`.
+    The operation that reads it applies them, which saves a pass over memory. Number [r, n] is
+    sums[r, n] * row_scale[r] * channel_scale[n], rounded to `dtype`.
     """
 
     sums: Tensor
@@ -66,7 +67,7 @@ class Prompts(NamedTuple):
 
     num: int
     start: int
-    """Position of each prompt's first row; what is before it stands in the cache already."""
+    """Position of each prompt's first row; keys and values of earlier positions are in the cache already."""
     length: int
 
     @property
@@ -104,7 +105,7 @@ class Ops(Protocol):
         """Each row in 8 bits with a scale of its own; int8 is rounded to the nearest, ties to even."""
 
     def dequantize(self, product: Unscaled, bias_N: Tensor | None) -> Tensor:
-        """The numbers that a product stands for, with a bias added before they are rounded: [R, N]."""
+        """Applies the scales of a product, adds a bias, and rounds: [R, N]."""
 
     def rope_store(self, qkv_RC: Product, num_heads: int, rope: Rope, rows: Rows, cache: Tensor) -> Tensor:
         """Turns queries and keys by their rows' positions and writes keys and values to the cache.
@@ -119,11 +120,11 @@ class Ops(Protocol):
     ) -> Activation:
         """Attention of each row to its slot's cache, from position 0 up to its own: [R, H * E].
 
-        `prompts` says which rows may be taken together. A row beside them is idle if it is at the cache's last
-        position: what it gets is finite and means nothing.
+        `prompts` says which rows are whole prompts, and may be computed together. Any other row at the cache's last
+        position is idle: its result is finite and has no meaning.
 
-        The result is in the model's precision; or, with a `bound` that no value of the cache exceeds in magnitude, in
-        float8_e4m3fn with the scale bound / 448 for every row. An average of values does not exceed it either, and a
-        bound that is too wide by some powers of two costs nothing but numbers far below the largest: the type has
-        15 of them at full precision.
+        The result is in the model's precision. With a `bound`, which no value in the cache may exceed in magnitude, it
+        is float8_e4m3fn, and every row's scale is bound / 448. The result stays within the bound, too, since it is an
+        average of values. A bound that is some powers of two too wide costs little: e4m3 keeps its full precision over
+        15 powers of two, and only numbers far below the bound lose some.
         """

@@ -1,11 +1,11 @@
-"""Attention of single rows in CUDA C++ (csrc/cuda), where the package was built with CUDA; else Triton's serves."""
+"""Attention of single rows in CUDA C++ (csrc/cuda). Packages that were built without CUDA use Triton's kernel."""
 
 from types import ModuleType
 
 import torch
 from torch import Tensor
 
-from recap_fast.generate.device import left_out
+from recap_fast.generate.device import disabled_kernels
 from recap_fast.generate.ops import Rows
 
 kernels: ModuleType | None
@@ -20,18 +20,19 @@ else:
 # Letters: B decode rows, H query heads, E head width.
 
 MAX_GROUP = 8
+"""Query heads that may share a key/value head."""
 
 
 def supports(q_BHE: Tensor, cache: Tensor) -> bool:
-    """Whether the kernel is there, and takes these queries and this cache of one layer on their device."""
-    if kernels is None or "cuda-kernels" in left_out():
+    """Whether the kernel was built, is not disabled, and takes these queries and this cache of one layer."""
+    if kernels is None or "cuda-kernels" in disabled_kernels():
         return False
     if q_BHE.device.type != "cuda" or cache.device != q_BHE.device:
         return False
     num_heads, num_kv_heads = q_BHE.shape[1], cache.shape[2]
-    least = {torch.bfloat16: (8, 0), torch.float8_e4m3fn: (8, 9)}.get(cache.dtype)
+    min_capability = {torch.bfloat16: (8, 0), torch.float8_e4m3fn: (8, 9)}.get(cache.dtype)
     return (
-        least is not None
+        min_capability is not None
         and q_BHE.dtype == torch.bfloat16
         and q_BHE.shape[2] == cache.shape[4]
         and cache.shape[4] in (64, 128)
@@ -39,14 +40,14 @@ def supports(q_BHE: Tensor, cache: Tensor) -> bool:
         and num_heads <= MAX_GROUP * num_kv_heads
         and q_BHE.is_contiguous()
         and cache.is_contiguous()
-        and torch.cuda.get_device_capability(q_BHE.device) >= least
+        and torch.cuda.get_device_capability(q_BHE.device) >= min_capability
     )
 
 
 def decode_attention(
     q_BHE: Tensor, cache: Tensor, rows: Rows, out: Tensor, scale: Tensor | None = None, bound: float | None = None
 ) -> None:
-    """See `Ops.attention`, for single rows that `supports` takes. Idle rows get zeros.
+    """See `Ops.attention`: single rows only, and what `supports` accepts. Idle rows get zeros.
 
     Writes `out`, bfloat16 [B, H * E]. With a bound it writes `out`, float8_e4m3fn, and `scale`, float32 [B, 1], which
     needs compute capability 8.9.
@@ -78,5 +79,5 @@ def decode_attention(
 
 
 def _stream(device: torch.device) -> int:
-    """The handle of the current one."""
+    """The handle of the device's current stream."""
     return torch.cuda.current_stream(device).cuda_stream

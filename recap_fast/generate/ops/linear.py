@@ -5,8 +5,8 @@ packed   oneDNN with weights reordered once: float32 and bfloat16 on a CPU
 int8     W8A8: `torch._int_mm`, CPU and CUDA
 fp8      W8A8 in e4m3: `torch._scaled_mm` on cards that have FP8, row-wise on Hopper; elsewhere emulated in float32
 
-The scales of a product in 8 bits are applied in the product itself (row-wise), in a pass over it (a CPU), or by whoever
-reads it (`Unscaled`, on cards).
+The scales of a product in 8 bits are applied in the product itself (row-wise), in a pass over it (on a CPU), or by the
+operation that reads it (`Unscaled`, on a GPU).
 """
 
 import functools
@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from recap_fast.generate.device import left_out
+from recap_fast.generate.device import disabled_kernels
 from recap_fast.generate.ops import Activation, Ops, Product, Quantized, Unscaled, plain
 
 logger = logging.getLogger(__name__)
@@ -39,7 +39,7 @@ class Linear:
         raise NotImplementedError
 
     def product(self, x: Activation) -> Product:
-        """The same of rows [R, D], for a reader that applies scales where there are some left."""
+        """As a call, of rows [R, D]; but the operation that reads the result may have to apply its scales."""
         return self(x)
 
 
@@ -100,7 +100,7 @@ class _Scaled(Linear):
         self._weight, self._scale = weight, scale.float()
         self._bias = None if bias is None else bias.float()
         self._ops, self._dtype = ops, dtype
-        self._defers_scales = bias is None and weight.device.type != "cpu"  # there C++ applies them in a pass
+        self._defers_scales = bias is None and weight.device.type != "cpu"  # on a CPU, C++ applies them in a pass
         self.quantize = weight.dtype
 
     def __call__(self, x: Activation) -> Tensor:
@@ -159,7 +159,7 @@ def has_row_wise_products(device: torch.device) -> bool:
     On older cards torch 2.11 has a kernel for them that ignores the stream, so that no graph can hold it
     (https://github.com/pytorch/pytorch/issues/177651); on newer ones cuBLAS has none.
     """
-    return torch.cuda.get_device_capability(device) == (9, 0) and "row-wise-fp8" not in left_out()
+    return torch.cuda.get_device_capability(device) == (9, 0) and "row-wise-fp8" not in disabled_kernels()
 
 
 _refused: set[tuple[torch.device, int, int, int]] = set()
@@ -168,15 +168,16 @@ _refused: set[tuple[torch.device, int, int, int]] = set()
 
 
 def refused_products(device: torch.device) -> list[str]:
-    """For people: the row-wise FP8 products that were refused on a device."""
+    """The row-wise FP8 products that were refused on a device, as rows x columns x channels."""
     shapes = sorted(shape for where, *shape in _refused if where == device)
     return [f"{rows}x{columns}x{channels}" for rows, channels, columns in shapes]
 
 
 class _Fp8(_Scaled):
-    """Row-wise where the card has it and takes the shape; else with one scale, and the reader applies the others.
+    """Row-wise where the card takes the shape; else without scales, which the operation that reads the product applies.
 
-    Sums in bfloat16 lose no range: it has float32's. What is refused is found out in the runs before a capture.
+    Such sums do not overflow bfloat16, which has the range of float32. The runs before a capture find out which shapes
+    the card refuses.
     """
 
     def __init__(self, weight: Tensor, scale: Tensor, bias: Tensor | None, ops: Ops, dtype: torch.dtype):
@@ -193,7 +194,7 @@ class _Fp8(_Scaled):
             except torch.OutOfMemoryError:
                 raise
             except RuntimeError as error:
-                logger.info("A row-wise FP8 product is refused and gets one scale: %s", error)
+                logger.info("A row-wise FP8 product was refused, and is computed without scales instead: %s", error)
                 _refused.add(shape)
         return self._unscaled(self._scaled_mm(x.values, self._one, self._one), x)
 

@@ -20,7 +20,7 @@ def add_rms_norm(
 ) -> Activation:
     """See `Ops.add_rms_norm`. The weight is applied in the model's precision, as transformers does it."""
     if delta_RD is not None:
-        x_RD += scaled(delta_RD)
+        x_RD += apply_scales(delta_RD)
     if x_RD.dtype == torch.float32:
         normed = F.rms_norm(x_RD, weight_D.shape, weight_D, eps)
     else:
@@ -30,7 +30,7 @@ def add_rms_norm(
 
 def swiglu(gate_up_R2F: Product, quantize: torch.dtype | None = None) -> Activation:
     """See `Ops.swiglu`."""
-    gate, up = scaled(gate_up_R2F).chunk(2, dim=-1)
+    gate, up = apply_scales(gate_up_R2F).chunk(2, dim=-1)
     y = F.silu(gate) * up
     return y if quantize is None else quantize_rows(y, quantize)
 
@@ -51,7 +51,7 @@ def quantize_rows(x_RD: Tensor, dtype: torch.dtype) -> Quantized:
 
 
 def largest_number(dtype: torch.dtype) -> float:
-    """That an 8-bit type is scaled to: 127 or 448."""
+    """What the largest number of a row becomes in an 8-bit type: 127 or 448."""
     return 127.0 if dtype == torch.int8 else torch.finfo(dtype).max
 
 
@@ -61,15 +61,15 @@ def dequantize(product: Unscaled, bias_N: Tensor | None = None) -> Tensor:
     return (y_RN if bias_N is None else y_RN + bias_N.float()).to(product.dtype)
 
 
-def scaled(product: Product) -> Tensor:
-    """The numbers of a product, whoever was to scale it."""
+def apply_scales(product: Product) -> Tensor:
+    """The numbers of a product, with its scales applied if it has some left."""
     return product if isinstance(product, Tensor) else dequantize(product)
 
 
 def rope_store(qkv_RC: Product, num_heads: int, rope: Rope, rows: Rows, cache: Tensor) -> Tensor:
     """See `Ops.rope_store`."""
     num_kv_heads, width = cache.shape[2], cache.shape[4]
-    heads = scaled(qkv_RC).view(-1, num_heads + 2 * num_kv_heads, width)
+    heads = apply_scales(qkv_RC).view(-1, num_heads + 2 * num_kv_heads, width)
     turned = rotate(heads[:, : num_heads + num_kv_heads], rope, rows.positions)
     for part, new in zip(cache, (turned[:, num_heads:], heads[:, num_heads + num_kv_heads :]), strict=True):
         if cache.dtype == torch.float8_e4m3fn:  # the cast alone makes NaN of what is beyond
@@ -100,7 +100,7 @@ def attend(
     prompts: Prompts | None,
     bound: float | None,
 ) -> Activation:
-    """`Ops.attention` of prompts by `prefill_attention` and of other rows by `decode`, [B, H, E] to [B, H * E]."""
+    """`Ops.attention` of prompts by `prefill_attention`, and of other rows by `decode`: [B, H, E] to [B, H * E]."""
     split, parts = 0, []
     if prompts is not None:
         split = prompts.num_rows
@@ -116,7 +116,10 @@ def attend(
 
 
 def decode_attention(q_BHE: Tensor, cache: Tensor, rows: Rows) -> Tensor:
-    """Of single rows: [B, H * E]. The query heads that share a key/value head are given as its query positions."""
+    """`attention` of single rows: [B, H * E].
+
+    Query heads that share a key/value head are given to torch as query positions of one head.
+    """
     num_rows, heads, width = q_BHE.shape
     keys, values = (part[rows.slots].to(q_BHE.dtype) for part in cache)
     beyond = torch.arange(cache.shape[3], device=q_BHE.device) > rows.positions[:, None]
@@ -127,13 +130,13 @@ def decode_attention(q_BHE: Tensor, cache: Tensor, rows: Rows) -> Tensor:
 
 
 def prefill_attention(q_RHE: Tensor, cache: Tensor, slots_n: Tensor, prompts: Prompts) -> Tensor:
-    """Of whole prompts: [R, H * E].
+    """`attention` of whole prompts: [R, H * E].
 
     Queries are padded at the front with `start` zero rows, so that the problem is square and a fused causal kernel
     serves it: with fewer queries than keys, torch's `is_causal` lines up the wrong corner.
     """
     num, start, length = prompts
-    held = cache.view(torch.uint8) if cache.dtype == torch.float8_e4m3fn else cache  # which every torch can index
+    held = cache.view(torch.uint8) if cache.dtype == torch.float8_e4m3fn else cache  # as in llama._select
     k_nKTE, v_nKTE = held[:, slots_n, :, : start + length].view(cache.dtype).to(q_RHE.dtype)
     q_nLHE = q_RHE.view(num, length, *q_RHE.shape[1:])
     padded_nHTE = F.pad(q_nLHE, (0, 0, 0, 0, start, 0)).transpose(1, 2)

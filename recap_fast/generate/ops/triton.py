@@ -20,10 +20,10 @@ from recap_fast.generate.ops import triton_kernels as kernels
 
 SPLIT: int = attention_kernels.SPLIT.value
 SHARED_SCALES = 2
-"""Rows that share a reading of their channels' scales in SwiGLU: as many as registers hold. Sums of int8 take too many
-themselves."""
+"""Rows for which a program of SwiGLU reads the channels' scales once: as many as fit the registers. With sums in int32,
+which take twice as many registers, it is one row."""
 
-dequantize = plain.dequantize  # what is left for it on a card is next to nothing
+dequantize = plain.dequantize  # the engine does not call it on a GPU
 
 
 def add_rms_norm(
@@ -71,7 +71,7 @@ def rope_store(qkv_RC: Product, num_heads: int, rope: Rope, rows: Rows, cache: T
 def attention(
     q_RHE: Tensor, cache: Tensor, rows: Rows, prompts: Prompts | None = None, bound: float | None = None
 ) -> Activation:
-    """See `Ops.attention`. Prompts and single rows write to one buffer. Idle rows get zeros."""
+    """See `Ops.attention`. The kernels of prompts and of single rows write to one buffer. Idle rows get zeros."""
     assert cache.is_contiguous()
     num_rows, heads, width = q_RHE.shape
     q_RHE, split = q_RHE.contiguous(), 0 if prompts is None else prompts.num_rows
@@ -94,9 +94,9 @@ def attention(
 def _attend_prompts(
     q_RHE: Tensor, cache: Tensor, slots: Tensor, prompts: Prompts, target: tuple[Tensor, Tensor | None, float | None]
 ) -> None:
-    """A program reads a prompt's keys and values for a block of its rows, straight from the cache.
+    """Attention of whole prompts: each program computes a block of rows, and reads keys and values from the cache.
 
-    `target` is where its rows go, their scales where they are in 8 bits, and the bound of these.
+    `target` is output, scales and bound, as `_attend_rows` takes them.
     """
     _, heads, width = q_RHE.shape
     num_kv_heads, positions = cache.shape[2:4]
@@ -110,9 +110,11 @@ def _attend_prompts(
 def _attend_rows(
     q_BHE: Tensor, cache: Tensor, rows: Rows, out: Tensor, scale: Tensor | None, bound: float | None
 ) -> None:
-    """Split-KV ("flash decoding"): a program attends to SPLIT positions at the most, which keeps all of a card busy
-    with few rows and makes long and short rows even; a second kernel joins their results. The splits depend on T alone:
-    what a row gets does not depend on how many there are.
+    """Attention of single rows, to `out`; with a bound `out` is in 8 bits, and `scale` gets a scale for each row.
+
+    Split-KV ("flash decoding"): a program attends to at most SPLIT positions, which keeps a GPU busy with few rows, and
+    evenly so with rows of different lengths. A second kernel joins the results. The splits depend on T alone, so that
+    a row's result does not depend on how many rows there are.
     """
     num_rows, heads, width = q_BHE.shape
     num_kv_heads, positions = cache.shape[2:4]
@@ -128,13 +130,13 @@ def _attend_rows(
 
 
 def _factor(bound: float | None) -> float:
-    """What numbers within a bound are multiplied with to be numbers in 8 bits."""
+    """What takes numbers within the bound to the range of e4m3; 1 without a bound."""
     return 1.0 if bound is None else plain.largest_number(torch.float8_e4m3fn) / bound
 
 
 def dot_type(q: Tensor, cache: Tensor) -> Any:
-    """What keys and values are multiplied in. A number of 8 bits is one of float16 too, and is turned into that faster
-    than into bfloat16."""
+    """The type of the factors of attention's products. float16 has all numbers of e4m3, and they are converted to it
+    faster than to bfloat16."""
     return TYPES[torch.float16 if cache.dtype.itemsize == 1 and q.dtype.itemsize == 2 else q.dtype]
 
 
@@ -142,8 +144,10 @@ TYPES = {torch.float32: tl.float32, torch.bfloat16: tl.bfloat16, torch.float16: 
 
 
 class _Parts(NamedTuple):
-    """A product as kernels take it: its numbers, or its sums and their scales. Triton 3.6 asks whether a part of a
-    tuple is None, and not whether a tuple is."""
+    """A product as an argument of kernels: its numbers, or its sums and their scales; all None where there is none.
+
+    Triton 3.6 compares parts of a tuple with None, but no tuple.
+    """
 
     sums: Any = None
     row_scale: Tensor | None = None
@@ -168,11 +172,10 @@ def _make_rows(
     whole_rows: bool = False,
     rows_each: int = 1,
 ) -> Activation:
-    """Runs a kernel that makes rows of this shape, with a scale for each where it quantizes; a program makes
-    `rows_each`.
+    """Runs a kernel that makes rows of this shape, with a scale for each where it quantizes.
 
-    In blocks, where it need not see a whole row. A thread has 16 elements: two vector loads of 16 bytes in a 16-bit
-    type.
+    A program makes `rows_each` rows, or a block of their columns if it need not see whole rows. A thread has 16
+    elements: two vector loads of 16 bytes in a 16-bit type.
     """
     (rows, width), scale, largest = shape, None, None
     first = inputs[0] if isinstance(inputs[0], Tensor) else inputs[0].sums

@@ -1,8 +1,8 @@
-"""What one program of each Triton kernel of attention does; see triton_kernels.py.
+"""Triton's attention kernels, as what one program does; see triton_kernels.py.
 
 Softmax is online: https://arxiv.org/abs/2205.14135, section 3.1, in powers of two. The output is in the model's
-precision; with a pointer to scales it is in 8 bits, every number times `factor` and every row's scale 1 / factor. TYPE
-is what is multiplied in.
+precision; with a pointer to scales it is in 8 bits: every number is multiplied by `factor`, and every row's scale is
+1 / factor. TYPE is that of the factors of products.
 """
 
 import triton
@@ -18,15 +18,15 @@ LOG2_E = tl.constexpr(1.4426950408889634)
 
 @triton.jit
 def _read_tile(cache_ptr, t, end, E: tl.constexpr, TYPE: tl.constexpr):
-    """Keys or values of these positions of a slot's head, zeros from `end` on: [positions, E]."""
+    """Reads keys or values of a slot's head at positions `t`, zeros from `end` on: [positions, E]."""
     e = tl.arange(0, triton.next_power_of_2(E))
     inside = (t < end)[:, None] & (e < E)[None, :]
     return tl.load(cache_ptr + t[:, None] * E + e[None, :], mask=inside, other=0.0).to(TYPE)
 
 
 @triton.jit
-def _attend(q, k, v, visible, largest, total, out, SCALE: tl.constexpr):
-    """One more tile: the largest score of each query, the sum of its weights, and that of its weighted values."""
+def _attend_tile(q, k, v, visible, largest, total, out, SCALE: tl.constexpr):
+    """Adds a tile of positions: to the largest score of each query, the sum of its weights, and its weighted values."""
     scores = tl.dot(q, tl.trans(k), input_precision="ieee") * SCALE
     if visible is not None:
         scores = tl.where(visible, scores, float("-inf"))
@@ -57,9 +57,9 @@ def prefill_attention_kernel(
     BLOCK_L: tl.constexpr,
     BLOCK_T: tl.constexpr,
 ):  # #lizard forgives(parameter_count)
-    """A program is BLOCK_L rows of a query head of a prompt, from the cache's slot to the output's rows.
+    """A program computes BLOCK_L rows of one query head of a prompt.
 
-    The grid is (blocks, H, prompts); the last blocks, which see most, are begun first.
+    The grid is (blocks, H, prompts). The last blocks see the most positions, and start first.
     """
     block = tl.num_programs(0) - 1 - tl.program_id(0)
     head = tl.program_id(1)
@@ -83,13 +83,13 @@ def prefill_attention_kernel(
         t = t0 + tl.arange(0, BLOCK_T)
         k = _read_tile(keys_ptr, t, end, E, TYPE)
         v = _read_tile(values_ptr, t, end, E, TYPE)
-        largest, total, out = _attend(q, k, v, None, largest, total, out, scale)
+        largest, total, out = _attend_tile(q, k, v, None, largest, total, out, scale)
     for t0 in range(unmasked, end, BLOCK_T):
         t = t0 + tl.arange(0, BLOCK_T)
         k = _read_tile(keys_ptr, t, end, E, TYPE)
         v = _read_tile(values_ptr, t, end, E, TYPE)
         visible = t[None, :] <= (START + m)[:, None]
-        largest, total, out = _attend(q, k, v, visible, largest, total, out, scale)
+        largest, total, out = _attend_tile(q, k, v, visible, largest, total, out, scale)
     out /= total[:, None]
     if scale_ptr is not None:
         out *= factor
@@ -111,7 +111,7 @@ def decode_attention_kernel(
     TYPE: tl.constexpr,
     BLOCK_T: tl.constexpr,
 ):  # #lizard forgives(parameter_count)
-    """A program is SPLIT positions of a row's key/value head: their attention alone, and log2 of their weights' sum.
+    """A program computes attention of a row's key/value head to SPLIT positions alone, and log2 of the sum of weights.
 
     The grid is (rows, K, S). Programs of an idle row, and of a split that the row has not reached, do nothing.
     """
@@ -139,7 +139,7 @@ def decode_attention_kernel(
         t = t0 + tl.arange(0, BLOCK_T)
         k = _read_tile(keys_ptr, t, end, E, TYPE)
         v = _read_tile(values_ptr, t, end, E, TYPE)
-        largest, total, out = _attend(q, k, v, (t < end)[None, :], largest, total, out, scale)
+        largest, total, out = _attend_tile(q, k, v, (t < end)[None, :], largest, total, out, scale)
 
     piece = (first + g) * tl.num_programs(2) + split
     tl.store(lse_ptr + piece, largest + tl.log2(total), mask=g < G)
@@ -150,7 +150,7 @@ def decode_attention_kernel(
 def combine_kernel(
     partial_ptr, lse_ptr, rows, out_ptr, scale_ptr, factor, S: tl.constexpr, T: tl.constexpr, E: tl.constexpr
 ):
-    """A program is a query head of a row: joins the splits that the row has reached. Idle rows get zeros."""
+    """A program joins the splits that a row has reached, for one query head. Idle rows get zeros."""
     row = tl.program_id(0).to(tl.int64)
     position = tl.load(rows.positions + row)
     count = tl.where(position == T - 1, 0, position // SPLIT + 1)

@@ -1,11 +1,11 @@
-"""What one program of each Triton kernel does on rows; triton.py says how many there are and how large their tiles.
+"""Triton's kernels on rows, as what one program does; triton.py says how many programs there are, and their tiles.
 
-Those of attention are in triton_attention.py. Written for Triton 3.6 and later. All matrices are contiguous. Arithmetic
+Attention is in triton_attention.py. Written for Triton 3.6 and later. All matrices are contiguous. Arithmetic
 is in float32; where the plain operation rounds to the precision of the model on its way, so does the kernel. Nothing is
 read back by the host, no grid depends on data and no atomics are used: launches can be captured in a CUDA graph, and
 the same input gives the same bits.
 
-A product comes as a tuple: `sums`, and `row_scale` and `channel_scale`, which are None where the sums are its numbers.
+A product is a tuple of `sums`, `row_scale` and `channel_scale`. The scales are None where the sums need none.
 """
 
 import triton
@@ -39,18 +39,18 @@ def _store_row(y, row, columns, inside, out_ptr, scale_ptr, LARGEST: tl.constexp
 
 
 @triton.jit
-def _times(y, row_scale, channel_scale, TYPE: tl.constexpr):
-    """Sums of a product as its numbers, rounded to the model's precision."""
+def _apply_scales(y, row_scale, channel_scale, TYPE: tl.constexpr):
+    """The numbers of a product from its sums, rounded to the model's precision."""
     return (y * row_scale * channel_scale).to(TYPE).to(tl.float32)
 
 
 @triton.jit
-def _load(product, row, start, columns, inside, TYPE: tl.constexpr):
-    """float32 numbers of a product's row, which begins at `start`; TYPE is the model's precision."""
+def _load_product(product, row, start, columns, inside, TYPE: tl.constexpr):
+    """Reads numbers of a product's row, which begins at `start`, as float32; TYPE is the model's precision."""
     y = tl.load(product.sums + start + columns, mask=inside, other=0).to(tl.float32)
     if product.row_scale is not None:
         channel_scale = tl.load(product.channel_scale + columns, mask=inside, other=0.0)
-        y = _times(y, tl.load(product.row_scale + row), channel_scale, TYPE)
+        y = _apply_scales(y, tl.load(product.row_scale + row), channel_scale, TYPE)
     return y
 
 
@@ -58,13 +58,13 @@ def _load(product, row, start, columns, inside, TYPE: tl.constexpr):
 def add_rms_norm_kernel(
     x_ptr, delta, weight_ptr, eps, out_ptr, scale_ptr, D: tl.constexpr, LARGEST: tl.constexpr, BLOCK: tl.constexpr
 ):
-    """A program is a row, which is read once and stays in registers."""
+    """A program computes a row, which is read once and stays in registers."""
     row = tl.program_id(0).to(tl.int64)
     d = tl.arange(0, BLOCK)
     inside = d < D
     x = tl.load(x_ptr + row * D + d, mask=inside, other=0.0).to(tl.float32)
     if delta.sums is not None:
-        x += _load(delta, row, row * D, d, inside, x_ptr.dtype.element_ty)
+        x += _load_product(delta, row, row * D, d, inside, x_ptr.dtype.element_ty)
         tl.store(x_ptr + row * D + d, x.to(x_ptr.dtype.element_ty), mask=inside)
         x = _rounded(x, x_ptr)
     weight = tl.load(weight_ptr + d, mask=inside, other=0.0).to(tl.float32)
@@ -84,9 +84,9 @@ def swiglu_kernel(
     LARGEST: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
-    """A program is a block of some rows; whole rows where they are quantized. TYPE is the model's precision.
+    """A program computes a block of ROWS rows; whole rows where they are quantized. TYPE is the model's precision.
 
-    The channels' scales take more bytes than a row, so that rows share a reading of them.
+    The channels' scales take more bytes than a row: a program reads them once for all of its rows.
     """
     f = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
     inside = f < F
@@ -100,8 +100,8 @@ def swiglu_kernel(
         up = tl.load(gate_up.sums + row * 2 * F + F + f, mask=here, other=0).to(tl.float32)
         if gate_up.row_scale is not None:
             row_scale = tl.load(gate_up.row_scale + row, mask=row < R, other=0.0)
-            gate = _times(gate, row_scale, gate_scale, TYPE)
-            up = _times(up, row_scale, up_scale, TYPE)
+            gate = _apply_scales(gate, row_scale, gate_scale, TYPE)
+            up = _apply_scales(up, row_scale, up_scale, TYPE)
         silu = (gate / (1.0 + tl.exp(-gate))).to(TYPE).to(tl.float32)
         y = (silu * up).to(TYPE).to(tl.float32)
         if row < R:
@@ -110,7 +110,7 @@ def swiglu_kernel(
 
 @triton.jit
 def quick_gelu_kernel(x_ptr, out_ptr, scale_ptr, F: tl.constexpr, LARGEST: tl.constexpr, BLOCK: tl.constexpr):
-    """A program is a block of a row; a whole row where it is quantized."""
+    """A program computes a block of a row; a whole row where it is quantized."""
     row = tl.program_id(0).to(tl.int64)
     f = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
     inside = f < F
@@ -121,7 +121,7 @@ def quick_gelu_kernel(x_ptr, out_ptr, scale_ptr, F: tl.constexpr, LARGEST: tl.co
 
 @triton.jit
 def quantize_kernel(x_ptr, out_ptr, scale_ptr, D: tl.constexpr, LARGEST: tl.constexpr, BLOCK: tl.constexpr):
-    """A program is a row."""
+    """A program quantizes a row."""
     row = tl.program_id(0).to(tl.int64)
     d = tl.arange(0, BLOCK)
     x = tl.load(x_ptr + row * D + d, mask=d < D, other=0.0).to(tl.float32)
@@ -130,14 +130,14 @@ def quantize_kernel(x_ptr, out_ptr, scale_ptr, D: tl.constexpr, LARGEST: tl.cons
 
 @triton.jit
 def _turn(qkv, row, start, first, to_ptr, to_stride, turn, HEADS: tl.constexpr, E: tl.constexpr, TYPE: tl.constexpr):
-    """Rotates the heads that begin at a column of a row by cosines and sines, and stores them `to_stride` apart."""
+    """Rotates heads of a row, from column `first` on, by `turn` (cosines, sines), and stores them `to_stride` apart."""
     cos, sin = turn
     half: tl.constexpr = E // 2
     h = tl.arange(0, triton.next_power_of_2(HEADS))[:, None]
     e = tl.arange(0, triton.next_power_of_2(half))[None, :]
     inside = (h < HEADS) & (e < half)
-    a = _load(qkv, row, start, first + h * E + e, inside, TYPE)
-    b = _load(qkv, row, start, first + h * E + half + e, inside, TYPE)
+    a = _load_product(qkv, row, start, first + h * E + e, inside, TYPE)
+    b = _load_product(qkv, row, start, first + h * E + half + e, inside, TYPE)
     to_type: tl.constexpr = to_ptr.dtype.element_ty
     tl.store(to_ptr + h * to_stride + e, (a * cos - b * sin).to(to_type), mask=inside)
     tl.store(to_ptr + h * to_stride + half + e, (b * cos + a * sin).to(to_type), mask=inside)
@@ -147,7 +147,7 @@ def _turn(qkv, row, start, first, to_ptr, to_stride, turn, HEADS: tl.constexpr, 
 def rope_store_kernel(
     qkv, q_ptr, rope, rows, keys_ptr, values_ptr, H: tl.constexpr, K: tl.constexpr, T: tl.constexpr, E: tl.constexpr
 ):
-    """A program is a row: turns its H queries and K keys, copies its K values."""
+    """A program takes a row: it rotates the H queries and K keys, and copies the K values."""
     row = tl.program_id(0).to(tl.int64)
     slot = tl.load(rows.slots + row)
     position = tl.load(rows.positions + row)
@@ -165,5 +165,5 @@ def rope_store_kernel(
     k = tl.arange(0, triton.next_power_of_2(K))[:, None]
     e = tl.arange(0, triton.next_power_of_2(E))[None, :]
     inside = (k < K) & (e < E)
-    values = _load(qkv, row, start, (H + K) * E + k * E + e, inside, type_)
+    values = _load_product(qkv, row, start, (H + K) * E + k * E + e, inside, type_)
     tl.store(values_ptr + cell + k * T * E + e, values.to(values_ptr.dtype.element_ty), mask=inside)

@@ -33,7 +33,7 @@ class Prefill:
 
     @property
     def prompts(self) -> Prompts:
-        """Its shape, for `Ops.attention`."""
+        """Their number, start and length, for `Ops.attention`."""
         return Prompts(len(self.slots), self.start, self.length)
 
     def rows(self) -> Rows:
@@ -146,23 +146,25 @@ class _Layer:
     def forward(self, x_RD: Tensor, delta_RD: Product | None, cache: Tensor, batch: _Batch) -> Product:
         """Adds `delta` and attention's part to `x` in place; returns what the feed-forward part adds: [R, D]."""
         h = self._ops.add_rms_norm(x_RD, delta_RD, self._norm1, self._spec.norm_eps, self._qkv.quantize)
-        return self._attend(x_RD, h, cache, batch)
+        return self._forward_normed(x_RD, h, cache, batch)
 
     def forward_last(
         self, x_RD: Tensor, delta_RD: Product | None, cache: Tensor, batch: _Batch
     ) -> tuple[Tensor, Product]:
-        """As `forward`, but of prompts only the rows that are read go on after their keys and values are stored; `x`
-        and what is to be added are both [n + B, D]."""
+        """As `forward`, but for prompts computes only keys and values, and the rows that are read.
+
+        Returns `x` of those rows and what is to be added to it, both [n + B, D].
+        """
         h = self._ops.add_rms_norm(x_RD, delta_RD, self._norm1, self._spec.norm_eps, self._qkv.quantize)
         if batch.prefill is not None:
             self._ops.rope_store(self._kv.product(h), 0, batch.rope, batch.rows, cache)
             read = read_rows(batch.prefill, x_RD)
             x_RD, h = x_RD[read], _select(h, read)
             batch = _Batch(None, Rows(batch.rows.slots[read], batch.rows.positions[read]), batch.rope)
-        return x_RD, self._attend(x_RD, h, cache, batch)
+        return x_RD, self._forward_normed(x_RD, h, cache, batch)
 
-    def _attend(self, x_RD: Tensor, h: Activation, cache: Tensor, batch: _Batch) -> Product:
-        """All but the first norm."""
+    def _forward_normed(self, x_RD: Tensor, h: Activation, cache: Tensor, batch: _Batch) -> Product:
+        """`forward` after the first norm, whose output is `h`."""
         q_RHE = self._ops.rope_store(self._qkv.product(h), self._spec.num_heads, batch.rope, batch.rows, cache)
         prompts = None if batch.prefill is None else batch.prefill.prompts
         delta = self._out.product(self._ops.attention(q_RHE, cache, batch.rows, prompts, self._bound))
@@ -171,14 +173,14 @@ class _Layer:
 
 
 SLACK = 1.25
-"""For the roundings of an input and of a cached number to 8 bits, up to 1/16 each, and what sums lose."""
+"""Margin for the roundings of an input and of a cached number to 8 bits, up to 1/16 each, and of sums."""
 
 
 def bound_outputs(weights: Mapping[str, Tensor], name: str, norm: Tensor, channels: slice) -> float:
-    """What no output of a linear layer behind an RMS norm exceeds in magnitude, over these of its channels.
+    """A bound on the magnitude of these output channels of a linear layer whose input is an RMS norm's output.
 
-    A normed row has at most the length sqrt(D), so that by Cauchy and Schwarz channel j stays within sqrt(D) times the
-    length of W_j * norm.
+    Before it is multiplied by `norm`, a normed row has at most the length sqrt(D). By the Cauchy-Schwarz inequality,
+    channel j is at most sqrt(D) times the length of W_j * norm.
     """
     weight_ND, scale_N = weights[f"{name}.weight"][channels].float(), weights[f"{name}.scale"][channels]
     lengths_N = (weight_ND * norm.float()).norm(dim=-1) * scale_N
@@ -187,7 +189,7 @@ def bound_outputs(weights: Mapping[str, Tensor], name: str, norm: Tensor, channe
 
 
 def _select(x: Activation, rows: Tensor) -> Activation:
-    """Those rows; 8-bit floats are taken as bytes, which every torch can index."""
+    """Those rows; 8-bit floats are taken as bytes, which every version of torch can index."""
     if isinstance(x, Tensor):
         return x[rows]
     return Quantized(x.values.view(torch.uint8)[rows].view(x.values.dtype), x.scale[rows])

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 from recap_fast.errors import ConfigError
-from recap_fast.generate.device import check_precision, device_name, find_hardware, left_out, resolve_device
+from recap_fast.generate.device import check_precision, device_name, disabled_kernels, find_hardware, resolve_device
 from recap_fast.generate.engine import EngineOptions
 from recap_fast.generate.prompt import PromptEncoder
 from recap_fast.generate.spec import WEIGHTS_FILE, EngineSpec, Sizes, SlotShape
@@ -39,7 +39,7 @@ def open_device(
 ) -> Opened:
     """See `TorchEngine`. Raises ConfigError where the device lacks the engine's precision or the memory for it."""
     device = resolve_device(options.device)
-    left_out()  # it raises here what a kernel would raise later
+    disabled_kernels()  # raises ConfigError before the weights are loaded
     if device.type == "cuda":
         torch.cuda.set_device(device)
     else:

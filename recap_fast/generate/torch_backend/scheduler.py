@@ -80,7 +80,7 @@ class Scheduler:
     def launch(self, *, full_groups: bool = False) -> Launch | None:
         """What the next step is to compute; None where there is nothing.
 
-        `full_groups`: as long as captions are running, whoever is in line waits until a group is complete.
+        `full_groups`: while captions are running, requests wait until there are `prefill_images` of them.
         """
         running = np.flatnonzero(self._launched < self._limits)
         requests = self._admit(self.prefill_images if full_groups and len(running) else 1)
@@ -101,11 +101,11 @@ class Scheduler:
         return Launch(requests, slots, self._last[slots] + counters, counters, self._tickets[slots])
 
     def _admit(self, at_least: int) -> tuple[Request, ...]:
-        """The first in line: at most `prefill_images`, only once as many slots are free, and none below `at_least`.
+        """The first in line, at most `prefill_images`; none while fewer slots are free, or fewer than `at_least` wait.
 
-        Waiting for slots keeps prefills large. Waiting for requests does so where input is slow: a group that is not
-        complete joins once nothing runs, so it waits for a caption at most. The lowest slots are given first: steps
-        then work on a dense range.
+        Waiting for slots keeps prefills large; so does waiting for requests where input is slow. A group that is not
+        full joins once nothing runs, so that it waits no longer than a caption takes. The
+        lowest slots are given first: steps then work on a dense range.
         """
         if len(self._free) < self.prefill_images or len(self._waiting) < at_least:
             return ()

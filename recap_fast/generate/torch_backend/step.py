@@ -78,13 +78,13 @@ class Step:
 
     @property
     def fallbacks(self) -> list[str]:
-        """For people: what the libraries of this device did not take until now, and what is done instead."""
+        """What the libraries of this device have refused so far, and what is done instead; for `Engine.describe`."""
         found = []
         if isinstance(self._vision, VisionTower) and (rejected := self._vision.attention.rejected):
             reasons = ", ".join(f"{'x'.join(map(str, shape))} {reason}" for shape, reason in rejected.items())
-            found.append(f"images' attention without cuDNN's ({reasons})")
+            found.append(f"attention of images not by cuDNN ({reasons})")
         if refused := refused_products(self.cache.data.device):
-            found.append(f"one scale for FP8 products of {', '.join(refused)} (refused row-wise)")
+            found.append(f"FP8 products not row-wise, which was refused: {', '.join(refused)}")
         return found
 
     @torch.inference_mode()

@@ -45,7 +45,7 @@ class VisionTower:
         for layer in self._layers:
             x = layer(x)
         first, second = self._projector
-        rows = x[:, 1:].reshape(-1, x.shape[-1])  # of three dimensions torch would make a product for each image
+        rows = x[:, 1:].reshape(-1, x.shape[-1])  # with three dimensions torch would run a product for each image
         return second(F.gelu(first(rows))).view(len(x), -1, self._width)
 
     def _patches(self, pixels: Tensor) -> Tensor:

@@ -99,7 +99,7 @@ def test_fp8_products_of_a_card_on_a_cpu(rows: int, row_wise: bool, monkeypatch:
     assert_within(product(x), expected)
     got = product.product(quantized)
     assert isinstance(got, torch.Tensor if row_wise else Unscaled)
-    assert_within(plain.scaled(got), expected)
+    assert_within(plain.apply_scales(got), expected)
     assert card.asked == [rows if row_wise else 1] * 2
 
 
@@ -108,9 +108,9 @@ def test_a_refused_product_has_one_scale_from_then_on(monkeypatch: pytest.Monkey
     (first, values, scale), (second, *_), (other, *_) = fp8_layer(), fp8_layer(), fp8_layer(48)
     x = plain.quantize_rows(random(5, 64), torch.float8_e4m3fn)
     expected = eight_bits(x, values, scale).rounded(torch.bfloat16, times=2)
-    assert_within(plain.scaled(first.product(x)), expected)
+    assert_within(plain.apply_scales(first.product(x)), expected)
     assert linear.refused_products(values.device) == ["5x64x32"]
-    assert_within(plain.scaled(second.product(x)), expected)
+    assert_within(plain.apply_scales(second.product(x)), expected)
     assert card.asked == [5, 1, 1], "each shape is tried once"
     assert isinstance(second.product(plain.quantize_rows(random(6, 64), values.dtype)), torch.Tensor)
     other.product(x)

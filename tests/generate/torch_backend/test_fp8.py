@@ -45,7 +45,7 @@ def test_first_tokens_are_those_of_transformers_or_near_ties(
             logits = pair.model(**pair.inputs(request.pixels, request.text_ids)).logits[0, -1]
         gap = logits.max() - logits[done[request.id].token_ids[0]]
         assert gap < NEAR_TIE * logits.abs().max()
-    says = "one scale for FP8 products of " in pair.open(fixed_shapes=True).describe()
+    says = "FP8 products not row-wise, which was refused: " in pair.open(fixed_shapes=True).describe()
     assert says == (way == "refused"), "what was refused is said once the engine is open"
 
 
