@@ -104,6 +104,11 @@ class FakeStep:
         """Keys and values of all layers."""
         return self._step.cache.data
 
+    @property
+    def fallbacks(self) -> list[str]:
+        """See `Step.fallbacks`."""
+        return self._step.fallbacks
+
     def run(self, *, mixed: bool) -> Tensor:
         """A row for each slot, and with `mixed` the images before them, as the GPU's runner computes them."""
         return self._step.run(self._joining if mixed else None, self._running, None)

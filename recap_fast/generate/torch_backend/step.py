@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from recap_fast.generate.engine import Sampling
-from recap_fast.generate.ops import Rows
+from recap_fast.generate.ops import Rows, cuda
 from recap_fast.generate.ops.linear import refused_products
 from recap_fast.generate.ops.select import select_ops
 from recap_fast.generate.spec import EngineSpec
@@ -69,17 +69,22 @@ class Step:
         kv_dtype: torch.dtype,
         sampling: Sampling,
     ):
-        device = weights["text.norm.weight"].device
+        like = weights["text.norm.weight"]
+        device = like.device
         self._sampling = sampling
         self._num_prefix = 0
         self._vision, self._llama = make_model(spec, weights, num_positions, kv_dtype)
         self.cache = KVCache(spec.text, num_slots + 1, num_positions, kv_dtype, device)
         self._next_ids = torch.zeros(num_slots + 1, dtype=torch.int64, device=device)
+        queries = like.new_empty(1, spec.text.num_heads, spec.text.head_dim)
+        self._lacks_cuda_kernel = device.type == "cuda" and not cuda.supports(queries, self.cache.data[0])
 
     @property
     def fallbacks(self) -> list[str]:
-        """What the libraries of this device have refused so far, and what is done instead; for `Engine.describe`."""
+        """The fast kernels that this GPU does without, as far as is known; for `Engine.describe`."""
         found = []
+        if self._lacks_cuda_kernel:
+            found.append("decode attention not by the CUDA C++ kernel")
         if isinstance(self._vision, VisionTower) and (rejected := self._vision.attention.rejected):
             reasons = ", ".join(f"{'x'.join(map(str, shape))} {reason}" for shape, reason in rejected.items())
             found.append(f"attention of images not by cuDNN ({reasons})")

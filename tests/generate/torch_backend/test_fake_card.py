@@ -61,6 +61,7 @@ def test_single_rows_have_one_kernel_in_cuda_or_two_in_triton(without, monkeypat
     expected = ["decode_attention_kernel", "combine_kernel"] if without else ["decode_attention in CUDA C++"]
     layers = spec.text.num_layers
     assert [name for name in names if re.search("decode|combine", name)] == expected * layers
+    assert step.fallbacks == (["decode attention not by the CUDA C++ kernel"] if without else [])
 
 
 def fp8(*shape: int) -> Tensor:
