@@ -36,7 +36,7 @@ fuzz: .venv/developing  ## the property tests with ever new seeds, until MINUTES
 	  $(BIN)/pytest -x -m 'hypothesis or fuzz' --hypothesis-profile=fuzz --hypothesis-seed=$$seed || exit 1; \
 	done
 
-asan: .venv/developing  ## the tests of the C++ core under AddressSanitizer and UBSan
+asan: .venv/developing  ## the tests of the native modules under AddressSanitizer and UBSan
 	PATH=$(CURDIR)/$(BIN):$$PATH cmake --workflow --preset asan
 
 bench: .venv/developing  ## beside transformers, on this machine
