@@ -62,10 +62,6 @@ class Expected:
             for kind, ms in self.mixed_ms.items()
         }
 
-    def __str__(self) -> str:
-        mixed, decode = sum(self.mixed_ms.values()), sum(self.decode_ms.values())
-        return f"{self.images_per_s:,.1f} images/s; a mixed step {mixed:.1f} ms, a decode step {decode:.1f} ms"
-
 
 def expect(spec: EngineSpec, card: Card, prefix: int, tokens: float) -> Expected:
     """For the spec's sizes, full of captions of so many tokens on average, behind `prefix` positions of text."""

@@ -5,6 +5,7 @@ First as the recipe has it, then without one of the optional kernels, to see whi
 
 import os
 from contextlib import closing
+from dataclasses import asdict
 from typing import Any
 from unittest import mock
 
@@ -43,7 +44,7 @@ def _measure(probe: Probe, row: dict[str, Any], name: str, precision: Precision,
     setting, tokens = probe.setting, TOKENS if probe.setting.is_real else TINY_TOKENS
     made = model.make(setting, precision, kv_precision)
     expected = step.expectation(setting, made, tokens)
-    row["expected"] = str(expected)
+    row["expected"] = None if expected is None else asdict(expected)
     if expected is not None:
         probe.add(f"{name}: expected", f"{expected.images_per_s:,.1f} images/s")
     machine.reset_peak_memory()
