@@ -136,7 +136,7 @@ def prefill_attention(q_RHE: Tensor, cache: Tensor, slots_n: Tensor, prompts: Pr
     serves it: with fewer queries than keys, torch's `is_causal` lines up the wrong corner.
     """
     num, start, length = prompts
-    held = cache.view(torch.uint8) if cache.dtype == torch.float8_e4m3fn else cache  # as in llama._select
+    held = cache.view(torch.uint8) if cache.dtype == torch.float8_e4m3fn else cache  # not every torch can index e4m3
     k_nKTE, v_nKTE = held[:, slots_n, :, : start + length].view(cache.dtype).to(q_RHE.dtype)
     q_nLHE = q_RHE.view(num, length, *q_RHE.shape[1:])
     padded_nHTE = F.pad(q_nLHE, (0, 0, 0, 0, start, 0)).transpose(1, 2)

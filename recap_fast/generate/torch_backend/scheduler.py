@@ -104,8 +104,8 @@ class Scheduler:
         """The first in line, at most `prefill_images`; none while fewer slots are free, or fewer than `at_least` wait.
 
         Waiting for slots keeps prefills large; so does waiting for requests where input is slow. A group that is not
-        full joins once nothing runs, so that it waits no longer than a caption takes. The
-        lowest slots are given first: steps then work on a dense range.
+        full joins once nothing runs, so that it waits no longer than a caption takes. The lowest slots are
+        given first: steps then work on a dense range.
         """
         if len(self._free) < self.prefill_images or len(self._waiting) < at_least:
             return ()

@@ -81,7 +81,7 @@ class Step:
 
     @property
     def fallbacks(self) -> list[str]:
-        """The fast kernels that this GPU does without, as far as is known; for `Engine.describe`."""
+        """The fast kernels that are missing, or that this GPU's libraries refused so far; for `Engine.describe`."""
         found = []
         if self._lacks_cuda_kernel:
             found.append("decode attention not by the CUDA C++ kernel")
