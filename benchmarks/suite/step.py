@@ -1,7 +1,7 @@
 """The engine alone at the real shape, fed without end: images a second, share of the roofline, and where time goes.
 
-What matters most comes first: 65 tokens in all precisions, then longer captions, each in a new engine. So what the part's
-time limit cuts off matters least.
+What matters most comes first: 65 tokens in all precisions, then longer captions, each in a new engine. The part's time
+limit cuts off what matters least.
 """
 
 import dataclasses
