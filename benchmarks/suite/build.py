@@ -47,15 +47,22 @@ def provide(setting: Setting) -> str:
 
 
 def cuda_kernels() -> str:
-    """Whether the CUDA C++ kernels were built. Nothing fails without them."""
-    return "there" if any((ROOT / "recap_fast").glob("_cuda_ops.*")) else "none"
+    """Whether the CUDA C++ kernels were built and load. Nothing fails without them: Triton's run instead."""
+    error = _import("from recap_fast import _cuda_ops")
+    if error is None:
+        return "there"
+    return "none" if "cannot import name '_cuda_ops'" in error else "do not load"
 
 
 def why_not() -> str | None:
     """Why a fresh interpreter cannot import the native modules; None if it can."""
-    code = "from recap_fast.arrow_core import core; from recap_fast import _cpu_ops"
+    return _import("from recap_fast.arrow_core import core; from recap_fast import _cpu_ops")
+
+
+def _import(code: str) -> str | None:
+    """The last words of a fresh interpreter that fails to run this code; None if it does not fail."""
     path = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
-    command = [sys.executable, "-c", code]
+    command = [sys.executable, "-P", "-c", code]
     done = subprocess.run(command, check=False, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": path})
     return done.stderr[-300:] if done.returncode else None
 

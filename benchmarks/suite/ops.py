@@ -15,7 +15,7 @@ from torch import Tensor
 from recap_fast.generate.ops import Ops, Product, Prompts, Quantized, Rope, Rows, Unscaled, plain
 from recap_fast.generate.ops.select import select_ops
 from recap_fast.generate.torch_backend.llama import rope_table
-from suite.setting import Findings, Setting, seconds_of
+from suite.setting import Findings, Setting, largest, seconds_of
 
 MIXED_ROWS, SLOTS, POSITIONS, CONTEXT = 5248, 448, 736, 650
 TINY_ROWS, TINY_SLOTS, TINY_POSITIONS, TINY_CONTEXT = 40, 6, 48, 30
@@ -43,7 +43,7 @@ def run(setting: Setting) -> Findings:
 
 def _measure(found: Findings, setting: Setting, name: str, case: "Case", fast: Ops) -> None:
     expected, given = _numbers(case.result(plain)), _numbers(case.result(fast))
-    error = max(_difference(a, b) for a, b in zip(given, expected, strict=True))
+    error = largest([_difference(a, b) for a, b in zip(given, expected, strict=True)])
     seconds, slow = (
         seconds_of(functools.partial(case.call, ops), setting.device, calls=calls)
         for ops, calls in ((fast, 10), (plain, 2))

@@ -43,6 +43,8 @@ STAGES = {
 """In order, a function of its name each: the module of stages/ that has it, and seconds after which it hangs.
 
 A module is imported where its first stage begins: those behind `modules` need the native ones."""
+CONTINUED = frozenset({"engine"})
+"""Stages that leave out what they have begun already, and so go on after what hung or broke the device."""
 MARGIN_S = 20.0
 """No stage begins when less is left."""
 WORDS = 3000
@@ -83,6 +85,7 @@ class Probe:
             failure = {"error": f"{type(error).__name__}: {error}", "trace": traceback.format_exc()[-WORDS:]}
             found[what] = found.get(what, {}) | failure
             self.add(what, type(error).__name__, "no error", False)
+            _leave_if_broken(self)
         self.findings.save()
 
 
@@ -94,16 +97,19 @@ def run(setting: Setting) -> Findings:
     for name, (module, hangs_s) in STAGES.items():
         found = probe.findings.details.get(name)
         if found is None:
-            _enter(probe, name, module, hangs_s, stacks)
+            _enter(probe, name, module, hangs_s, stacks, {})
         elif "seconds" not in found:
-            found |= {"seconds": None, "stacks": stacks.read_text()[-WORDS:] if stacks.is_file() else ""}
+            found["stacks"] = stacks.read_text()[-WORDS:] if stacks.is_file() else ""
+            if name not in CONTINUED:
+                found["seconds"] = None
             probe.add(f"{name}: hung or broke the device", "stopped", "no error", False)
+            if name in CONTINUED:
+                _enter(probe, name, module, hangs_s, stacks, found)
     return probe.findings
 
 
-def _enter(probe: Probe, name: str, module: str, hangs_s: float, stacks: Path) -> None:
+def _enter(probe: Probe, name: str, module: str, hangs_s: float, stacks: Path, found: dict[str, Any]) -> None:
     """One stage, with its seconds; an error is a line."""
-    found: dict[str, Any] = {}
     probe.findings.details[name] = found
     if probe.setting.seconds_left < MARGIN_S:
         found["seconds"] = 0.0

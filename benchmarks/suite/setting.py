@@ -5,7 +5,7 @@ import json
 import math
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -139,6 +139,11 @@ class Findings:
         """Writes it all as JSON."""
         content = {"lines": [asdict(line) for line in self.lines], "details": self.details}
         self.file.write_text(json.dumps(content, indent=1, default=str) + "\n", encoding="utf-8")
+
+
+def largest(errors: Sequence[float]) -> float:
+    """Of no errors 0; and NaN if one is, which max() may overlook."""
+    return math.nan if any(map(math.isnan, errors)) else max(errors, default=0.0)
 
 
 def seconds_of(run: Callable[[], Any], device: str, *, calls: int = 10, repeat: int = 3) -> float:

@@ -14,7 +14,7 @@ from recap_fast.generate.ops import Prompts, Rows, plain
 from recap_fast.generate.ops.select import select_ops
 from suite import ops as ops_part
 from suite.probe import Probe
-from suite.setting import seconds_of
+from suite.setting import largest, seconds_of
 
 FP8 = torch.float8_e4m3fn
 BACKENDS = (SDPBackend.CUDNN_ATTENTION, SDPBackend.FLASH_ATTENTION)
@@ -50,7 +50,7 @@ def sdpa(probe: Probe, found: dict[str, Any]) -> None:
             )
         row = found[name] = {backend.name: _measure(probe, backend, run, expected) for backend in BACKENDS}
         refused = [backend.partition("_")[0] for backend, result in row.items() if "refused" in result]
-        worst = max((max(r["error"], r["error in a graph"]) for r in row.values() if "error" in r), default=0.0)
+        worst = largest([result[kind] for result in row.values() for kind in result if kind.startswith("error")])
         what = f"attention, {name}" + (f"; refused by {', '.join(refused)}" if refused else "")
         probe.add(what, f"error {worst:.3f}", f"< {BAR}", worst < BAR)
 

@@ -32,10 +32,16 @@ PROFILED_STEPS, NUM_KERNELS = 4, 45
 
 
 def engine(probe: Probe, found: dict[str, Any]) -> None:
-    """Measures each variant with all slots busy."""
+    """Measures each variant that no earlier process has begun, with all slots busy.
+
+    Kernels that the environment disables stay disabled.
+    """
     for precision, kv_precision, without in VARIANTS:
         name = f"{precision}, {kv_precision} cache" + (f", without {without}" if without else "")
-        with probe.trying(found, name), mock.patch.dict(os.environ, {WITHOUT: without}):
+        if name in found:
+            continue
+        left_out = ",".join((os.environ.get(WITHOUT, ""), without))
+        with probe.trying(found, name), mock.patch.dict(os.environ, {WITHOUT: left_out}):
             found[name] = {}
             _measure(probe, found[name], name, precision, kv_precision)
 

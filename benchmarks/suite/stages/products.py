@@ -58,7 +58,7 @@ def gemm(probe: Probe, found: dict[str, Any]) -> None:
     probe.add("copy", f"{found['copy TB/s']:.2f} TB/s")
     side = 8192 if real else 64
     kinds = ["bfloat16", *(KINDS if probe.is_gpu else ())]
-    found["square"] = {kind: _rate(probe, side, kind, {"square": (side, side)})["all"] for kind in kinds}
+    found["square"] = {kind: _rate(probe, side, kind, {"square": (side, side)}).get("all") for kind in kinds}
     shapes = layer_shapes(probe.setting.shape.text)
     for rows in (MIXED, DECODE) if real else (40, 6):
         rates = found[f"{rows} rows"] = {kind: _rate(probe, rows, kind, shapes) for kind in kinds}

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 import os
 import subprocess
 import sys
@@ -9,10 +10,12 @@ import time
 import types
 
 import pytest
+import torch
 
+from recap_fast.generate.device import WITHOUT, disabled_kernels
 from suite import build, command, probe
-from suite.setting import RESUME, ROOT, Setting
-from suite.stages import captions, engine
+from suite.setting import RESUME, ROOT, Setting, largest
+from suite.stages import captions, engine, products
 
 SCRIPT = """
 import sys, time, types
@@ -133,14 +136,87 @@ def test_native_modules_built_elsewhere_are_tried_in_turn(tmp_path, setting, mon
     for name in ("one", "two"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "_core.so").write_text(name)
-    (tmp_path / "two" / "_cuda_ops.so").touch()
     (tmp_path / "recap_fast").mkdir()
     target = tmp_path / "recap_fast" / "_core.so"
     monkeypatch.setattr(build, "ROOT", tmp_path)
     monkeypatch.setattr(build, "why_not", lambda: None if target.is_file() and target.read_text() == "two" else "no")
     monkeypatch.setattr(build, "build", lambda *_: pytest.fail("there is nothing to build"))
     given = dataclasses.replace(setting, native=(str(tmp_path / "one"), str(tmp_path / "two")))
-    assert build.cuda_kernels() == "none"
     assert build.provide(given) == "from two"
-    assert build.cuda_kernels() == "there"
     assert build.provide(given) == "there already"
+
+
+@pytest.mark.parametrize(
+    ("error", "found"),
+    [
+        (None, "there"),
+        ("ImportError: cannot import name '_cuda_ops' from 'recap_fast' (/x/recap_fast/__init__.py)", "none"),
+        ("ImportError: /x/recap_fast/_cuda_ops.so: undefined symbol: cudaLaunchKernel", "do not load"),
+    ],
+)
+def test_cuda_kernels_are_there_where_they_load(error, found, monkeypatch):
+    monkeypatch.setattr(build, "_import", lambda code: error)
+    assert build.cuda_kernels() == found
+
+
+def test_a_stage_of_variants_goes_on_with_those_that_it_has_not_begun(setting, monkeypatch):
+    monkeypatch.setattr(engine, "VARIANTS", tuple(("fp8", kind, "") for kind in ("fp8", "auto", "bfloat16")))
+    stages(monkeypatch, engine=engine.engine, last=lambda part, found: part.add("last", "1"))
+    begun = []
+
+    def measure(part, row, name, precision, kv_precision):
+        begun.append(kv_precision)
+        part.add(name, "")
+        if kv_precision == "auto":
+            raise RuntimeError("an illegal memory access was encountered")
+
+    def leave(part):
+        monkeypatch.setattr(probe, "_leave_if_broken", lambda part: None)
+        raise SystemExit(RESUME)
+
+    monkeypatch.setattr(engine, "_measure", measure)
+    monkeypatch.setattr(probe, "_leave_if_broken", leave)
+    with pytest.raises(SystemExit):
+        probe.run(setting)
+    found = probe.run(setting)
+    assert begun == ["fp8", "auto", "bfloat16"]
+    assert found.details["engine"]["fp8, auto cache"]["error"].startswith("RuntimeError: an illegal")
+    assert [line.what for line in found.lines if line.met is False] == [
+        "fp8, auto cache",
+        "engine: hung or broke the device",
+    ]
+    assert [line.what for line in found.lines][-1] == "last"
+
+
+def test_every_variant_of_the_engine_leaves_out_what_the_environment_does(setting, monkeypatch):
+    seen = []
+    monkeypatch.setenv(WITHOUT, "cudnn-attention")
+    monkeypatch.setattr(engine, "VARIANTS", (("fp8", "fp8", ""), ("fp8", "fp8", "cuda-kernels")))
+    monkeypatch.setattr(engine, "_measure", lambda *_: seen.append(disabled_kernels()))
+    engine.engine(probe.Probe(setting, setting.find("probe")), {})
+    assert seen == [{"cudnn-attention"}, {"cudnn-attention", "cuda-kernels"}]
+
+
+def test_a_kind_of_product_that_is_refused_costs_no_other_its_rate(setting, monkeypatch):
+    def refused(*_):
+        raise ValueError("only bf16 and fp16")
+
+    class Refused:
+        def product(self, *_):
+            return refused
+
+    part, found = probe.Probe(dataclasses.replace(setting, device="cuda"), setting.find("probe")), {}
+    part.__dict__["device"] = torch.device("cpu")
+    monkeypatch.setattr(products, "KINDS", dict.fromkeys(products.KINDS, Refused()))
+    monkeypatch.setattr(products, "SWEEP", (17,))
+    monkeypatch.setattr(products, "seconds_of", lambda run, *_, **__: run() is not None or 1e-3)
+    products.gemm(part, found)
+    assert found["square"]["row32"] is None
+    assert found["square"]["bfloat16"] > 0
+    assert found["40 rows"]["row32"]["qkv"] == "only bf16 and fp16"
+
+
+def test_the_largest_error_is_nan_where_one_is():
+    assert largest([]) == 0.0
+    assert largest([0.01, 0.02]) == 0.02
+    assert math.isnan(largest([0.01, math.nan]))

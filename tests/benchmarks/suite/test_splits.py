@@ -35,6 +35,7 @@ def run(work):
     from suite.stages import splits
 
     small = {"SLOTS": 3, "POSITIONS": 330, "CONTEXT": (290, 320), "PROMPTS": Prompts(2, 5, 70), "MIXED_ROWS": 5}
+    torch.manual_seed(0)
     probe, found = Probe(work), {}
     with mock.patch.multiple(splits, **small, SPLITS=(256, 192), seconds_of=lambda call, device: 1.0):
         splits.splits(probe, found)
@@ -46,5 +47,5 @@ def test_all_configurations_give_what_plain_torch_does(tmp_path):
     with ProcessPoolExecutor(1, mp_context=spawn, initializer=triton_interpreter.interpret) as process:
         found, rows = process.submit(run, tmp_path).result()
     assert [len(tried) for tried in found.values()] == [8, 4, 8, 4, 3]
-    assert max(trial["error"] for tried in found.values() for trial in tried.values()) < 0.01
+    assert all("wrong" not in what for what, _ in rows)
     assert len(rows) == 5
