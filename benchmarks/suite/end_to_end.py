@@ -46,7 +46,7 @@ def run(setting: Setting) -> Findings:
     done, statistics = result.snapshot, result.statistics
     found.add(f"tars to Parquet, {decoder}", f"{done.images_per_s:,.1f} images/s")
     bar = BAR if setting.is_real else None
-    found.at_least("   share of the engine alone", 100 * done.images_per_s / alone, bar, "%")
+    found.figure("   share of the engine alone", 100 * done.images_per_s / alone, bar, "%")
     idle = ", ".join(f"{reason} {seconds:.2f} s" for reason, seconds in statistics.idle_s.items())
     found.add("   device idle", f"{idle} of {done.seconds:.1f} s")
     found.details = {"alone": alone, "run": dataclasses.asdict(done), "engine": dataclasses.asdict(statistics)}

@@ -73,7 +73,7 @@ def run(setting: Setting) -> Findings:
 def _add(found: Findings, what: str, rates: dict[int, float], expected: float | None) -> None:
     best, worst = max(rates, key=rates.__getitem__), min(rates, key=rates.__getitem__)
     should = None if expected is None else expected / 1e12
-    found.at_least(f"{what}: best at {best} rows, {rates[worst]:,.2f} at {worst}", rates[best], None, "TFLOP/s", should)
+    found.figure(f"{what}: best at {best} rows, {rates[worst]:,.2f} at {worst}", rates[best], None, "TFLOP/s", should)
 
 
 def _precisions(device: str) -> list[str]:

@@ -45,7 +45,7 @@ def run(setting: Setting) -> Findings:
             rate = _rate(decoder, images, AT_LEAST_S if setting.is_real else TINY_S)
             where = "on the GPU" if name == "dali" and device_id is not None else f"{threads} threads"
             bar = needed if setting.is_real and size == SIZES[0] and needed else None
-            found.at_least(f"{name}, {size[0]} x {size[1]}, {where}", rate, bar, "images/s")
+            found.figure(f"{name}, {size[0]} x {size[1]}, {where}", rate, bar, "images/s")
             pixels[name] = np.stack([_on_host(p) for p in decoder.decode(images).pixels])
             found.details[f"{name}, {size}"] = rate
             decoder.close()

@@ -123,7 +123,7 @@ class Findings:
             self.details.setdefault("errors", {})[what] = traceback.format_exc()
             self.add(what, type(error).__name__, "no error", False)
 
-    def at_least(self, what: str, value: float, bar: float | None, unit: str, expected: float | None = None) -> None:
+    def figure(self, what: str, value: float, bar: float | None, unit: str, expected: float | None = None) -> None:
         """Adds a figure, with the bar that it has to reach and the figure that was expected, where there are such."""
         met = None if bar is None else value >= bar
         text = "" if bar is None else f">= {bar:,.0f}"

@@ -70,8 +70,8 @@ def _measure(probe: Probe, row: dict[str, Any], name: str, precision: Precision,
             "peak_memory": machine.peak_memory(),
         }
         should = None if expected is None else expected.images_per_s
-        probe.findings.at_least(name, counted.images_per_s, None, "images/s", should)
+        probe.findings.figure(name, counted.images_per_s, None, "images/s", should)
         for kind, ms in (("mixed", row["mixed_ms"]), ("decode", row["decode_ms"])):
             should = None if expected is None else sum(getattr(expected, f"{kind}_ms").values())
-            probe.findings.at_least(f"   a {kind} step", ms, None, "ms", should)
+            probe.findings.figure(f"   a {kind} step", ms, None, "ms", should)
         row["kernels"] = by_name(stream.advance, PROFILED_STEPS, setting.device)[:NUM_KERNELS]

@@ -79,6 +79,6 @@ def test_cards_are_known_by_name():
 
 def test_a_figure_is_set_beside_what_was_expected(tmp_path):
     found = Findings(tmp_path / "part.json")
-    found.at_least("speed", 90.0, 95, "images/s", expected=100.0)
-    found.at_least("another", 90.0, None, "images/s")
+    found.figure("speed", 90.0, 95, "images/s", expected=100.0)
+    found.figure("another", 90.0, None, "images/s")
     assert [(line.ratio, line.met) for line in found.lines] == [(0.9, False), (None, None)]
