@@ -16,7 +16,7 @@ import torch
 
 from recap_fast.bench.synthetic import LONGEST, SHORTEST, caption_lengths, first_lengths
 from recap_fast.errors import ConfigError, EngineError, RecapError
-from recap_fast.generate.device import device_name, resolve_device
+from recap_fast.generate.device import device_name, free_memory, resolve_device
 from recap_fast.generate.engine import Engine, EngineOptions
 from recap_fast.generate.prepared import PreparedEngine
 from recap_fast.generate.spec import EngineSpec, Sizes, SlotShape
@@ -187,8 +187,7 @@ class _Tuner:
         else:
             shape = spec.slot_shape(len(self._prompts.prefix_ids))
             wanted = Sizes(num_slots=MAX_GPU_SLOTS, prefill_images=GPU_IMAGES[-1])
-            free_bytes = torch.cuda.mem_get_info(self._device)[0]
-            most = fit_slots(spec, shape, wanted, free_bytes, device_name(self._device))
+            most = fit_slots(spec, shape, wanted, free_memory(self._device), device_name(self._device))
             num_units = torch.cuda.get_device_properties(self._device).multi_processor_count
             points = gpu_candidates(spec, shape, num_units, most)
         return points if default in points else [default, *points]

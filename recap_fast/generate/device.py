@@ -68,6 +68,13 @@ def gpu_number(name: str) -> int | None:
         return None
 
 
+def free_memory(device: torch.device) -> int:
+    """Bytes of a GPU's memory that nobody uses. What torch's allocator has in reserve is given back first, such as what
+    an engine took that could not be opened."""
+    torch.cuda.empty_cache()
+    return torch.cuda.mem_get_info(device)[0]
+
+
 def device_name(device: torch.device) -> str:
     """For people, and the key of what is known of a device: the card, or the processor with the threads it is given."""
     if device.type == "cuda":

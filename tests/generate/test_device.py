@@ -10,6 +10,7 @@ from recap_fast.generate.device import (
     check_precision,
     disabled_kernels,
     find_hardware,
+    free_memory,
     gpu_number,
     resolve_device,
 )
@@ -125,3 +126,14 @@ def test_this_cpu_is_found():
 def test_this_card_is_found():
     found = find_hardware(torch.device("cuda"))
     assert found == card(torch.cuda.get_device_name(), *torch.cuda.get_device_capability())
+
+
+def test_memory_that_torch_holds_in_reserve_is_free(monkeypatch: pytest.MonkeyPatch) -> None:
+    free = {"card": 3, "reserve": 40}
+
+    def empty() -> None:
+        free["card"] += free.pop("reserve")
+
+    monkeypatch.setattr(torch.cuda, "empty_cache", empty)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (free["card"], 80))
+    assert free_memory(torch.device("cuda", 0)) == 43

@@ -8,7 +8,14 @@ from pathlib import Path
 import torch
 
 from recap_fast.errors import ConfigError
-from recap_fast.generate.device import check_precision, device_name, disabled_kernels, find_hardware, resolve_device
+from recap_fast.generate.device import (
+    check_precision,
+    device_name,
+    disabled_kernels,
+    find_hardware,
+    free_memory,
+    resolve_device,
+)
 from recap_fast.generate.engine import EngineOptions
 from recap_fast.generate.prompt import PromptEncoder
 from recap_fast.generate.spec import WEIGHTS_FILE, EngineSpec, Sizes, SlotShape
@@ -54,7 +61,7 @@ def open_device(
         )
     check_precision(spec.precision, find_hardware(device), spec.kv_precision)
     name = device_name(device)
-    free_bytes = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else None
+    free_bytes = free_memory(device) if device.type == "cuda" else None
     sizes = choose_sizes(spec, shape, options, read_tuning(folder, name), device=name, free_bytes=free_bytes)
     times = [time.perf_counter()]
     try:
