@@ -68,6 +68,7 @@ def fake_card(
         mock.patch.object(torch.cuda, "get_device_capability", return_value=capability),
         mock.patch.object(triton_ops, "_launch", launch),
         mock.patch.object(cuda, "kernels", cuda),
+        mock.patch.object(cuda, "distance", return_value=0.0),
         mock.patch.object(cuda, "decode_attention", attend),
         mock.patch.object(llama, "bound_outputs", return_value=1.0),  # it reads numbers of the weights
         FakeTensorMode(),

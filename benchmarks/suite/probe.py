@@ -33,6 +33,7 @@ STAGES = {
     "gemm": ("products", HANGS_S),
     "sdpa": ("attention", HANGS_S),
     "modules": ("surroundings", 150.0),
+    "cuda_kernels": ("splits", HANGS_S),
     "tokens": ("captions", HANGS_S),
     "engine": ("engine", 150.0),
     "demo": ("captions", HANGS_S),
@@ -43,6 +44,8 @@ STAGES = {
 """In order, a function of its name each: the module of stages/ that has it, and seconds after which it hangs.
 
 A module is imported where its first stage begins: those behind `modules` need the native ones."""
+CHECKED = {"cuda_kernels": "cuda-kernels"}
+"""Stages that check kernels. Later stages do without these kernels unless the stage found them right."""
 CONTINUED = frozenset({"engine"})
 """Stages that leave out what they have begun already, and so go on after what hung or broke the device."""
 MARGIN_S = 20.0
@@ -105,7 +108,16 @@ def run(setting: Setting) -> Findings:
             probe.add(f"{name}: hung or broke the device", "stopped", "no error", False)
             if name in CONTINUED:
                 _enter(probe, name, module, hangs_s, stacks, found)
+        if name in CHECKED and not probe.findings.details[name].get("is right"):
+            _disable(probe, CHECKED[name])
     return probe.findings
+
+
+def _disable(probe: Probe, kernels: str) -> None:
+    from recap_fast.generate.device import WITHOUT
+
+    os.environ[WITHOUT] = f"{os.environ.get(WITHOUT, '')},{kernels}"
+    probe.add(f"   later stages do without {kernels}", "")
 
 
 def _enter(probe: Probe, name: str, module: str, hangs_s: float, stacks: Path, found: dict[str, Any]) -> None:

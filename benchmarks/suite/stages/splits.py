@@ -13,7 +13,7 @@ from torch import Tensor
 
 from recap_fast.generate.ops import Prompts, Rows, Unscaled, cuda, plain
 from suite.probe import Probe
-from suite.setting import ROOT, seconds_of
+from suite.setting import ROOT, largest, seconds_of
 
 SLOTS, POSITIONS = 448, 734
 CONTEXT = 620, 680
@@ -33,6 +33,22 @@ SWIGLU = "SwiGLU of sums"
 Trial = tuple[str, Callable[[], Tensor]]
 BAR, FP8_BAR = 2e-2, 8e-2
 """Of the largest difference over the largest magnitude; of numbers in FP8, a step at the top of its range."""
+
+
+def cuda_kernels(probe: Probe, found: dict[str, Any]) -> None:
+    """Decode attention in CUDA C++ beside plain torch. If it is wrong, all later stages do without."""
+    text, errors = probe.setting.shape.text, list[float]()
+    q = torch.empty(1, text.num_heads, text.head_dim, device=probe.device, dtype=torch.bfloat16)
+    for dtype in (torch.bfloat16, FP8):
+        cache = torch.empty(2, 1, text.num_kv_heads, 1, text.head_dim, device=probe.device, dtype=dtype)
+        if cuda.takes(q, cache):
+            shape = text.num_heads, text.num_kv_heads, text.head_dim
+            errors.append(cuda.distance(probe.device, dtype, *shape))
+    worst = largest(errors)
+    found |= {"errors": errors, "is right": worst <= cuda.TOLERANCE}
+    if errors:
+        bar = f"<= {cuda.TOLERANCE}"
+        probe.add("decode attention in CUDA C++", f"error {worst:.1e}", bar, worst <= cuda.TOLERANCE)
 
 
 def splits(probe: Probe, found: dict[str, Any]) -> None:

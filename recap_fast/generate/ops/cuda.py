@@ -1,12 +1,17 @@
-"""Attention of single rows in CUDA C++ (csrc/cuda). Packages that were built without CUDA use Triton's kernel."""
+"""Attention of single rows in CUDA C++ (csrc/cuda). Packages that were built without CUDA use Triton's kernel.
 
+No GPU has run this kernel yet. So each process compares it with plain torch once, before a graph is captured.
+"""
+
+import functools
+import logging
 from types import ModuleType
 
 import torch
 from torch import Tensor
 
 from recap_fast.generate.device import disabled_kernels
-from recap_fast.generate.ops import Rows
+from recap_fast.generate.ops import Rows, plain
 
 kernels: ModuleType | None
 """None where the package was built without CUDA."""
@@ -17,13 +22,53 @@ except ImportError:
 else:
     kernels = _cuda_ops
 
+logger = logging.getLogger(__name__)
+
 # Letters: B decode rows, H query heads, E head width.
 
+TOLERANCE = 0.02
+"""Largest difference from plain torch, over the largest magnitude: some roundings to bfloat16."""
+TRIED_POSITIONS = 0, 14, 15, 16, 63, 64, 255, 640
+"""Positions of the rows that are compared: the edges of tiles, and a usual caption."""
 MAX_GROUP = 8
 """Query heads that may share a key/value head."""
 
 
 def supports(q_BHE: Tensor, cache: Tensor) -> bool:
+    """Whether the kernel takes these queries and this cache of one layer, and is right on this GPU."""
+    shape = q_BHE.shape[1], cache.shape[2], cache.shape[4]
+    return takes(q_BHE, cache) and distance(q_BHE.device, cache.dtype, *shape) <= TOLERANCE
+
+
+@functools.cache
+def distance(device: torch.device, cached: torch.dtype, num_heads: int, num_kv_heads: int, width: int) -> float:
+    """The largest difference of the kernel from plain torch, over the largest magnitude, on random numbers.
+
+    It is NaN where the kernel makes NaN, and infinite where it cannot be launched.
+    """
+    generator = torch.Generator(device).manual_seed(0)
+
+    def random(*shape: int) -> Tensor:
+        return torch.randn(shape, generator=generator, device=device, dtype=torch.bfloat16)
+
+    count, num_positions = len(TRIED_POSITIONS), max(TRIED_POSITIONS) + 2
+    rows = Rows(*torch.tensor([range(count), TRIED_POSITIONS], device=device))
+    q = random(count, num_heads, width)
+    cache = random(2, count, num_kv_heads, num_positions, width).to(cached)
+    out = torch.full((count, num_heads * width), torch.nan, dtype=q.dtype, device=device)
+    try:
+        decode_attention(q, cache, rows, out)
+    except RuntimeError as error:
+        logger.warning("The CUDA C++ kernel is not used: %s", error)
+        return float("inf")
+    expected = plain.decode_attention(q, cache, rows).float()
+    found = ((out.float() - expected).abs().max() / expected.abs().max()).item()
+    if not found <= TOLERANCE:
+        logger.warning("The CUDA C++ kernel is not used: it is off by %.3g of the largest number.", found)
+    return float(found)
+
+
+def takes(q_BHE: Tensor, cache: Tensor) -> bool:
     """Whether the kernel was built, is not disabled, and takes these queries and this cache of one layer."""
     if kernels is None or "cuda-kernels" in disabled_kernels():
         return False

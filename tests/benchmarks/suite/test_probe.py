@@ -15,7 +15,7 @@ import torch
 from recap_fast.generate.device import WITHOUT, disabled_kernels
 from suite import build, command, probe
 from suite.setting import RESUME, ROOT, Setting, largest
-from suite.stages import captions, engine, products
+from suite.stages import captions, engine, products, splits
 
 SCRIPT = """
 import sys, time, types
@@ -220,3 +220,25 @@ def test_the_largest_error_is_nan_where_one_is():
     assert largest([]) == 0.0
     assert largest([0.01, 0.02]) == 0.02
     assert math.isnan(largest([0.01, math.nan]))
+
+
+@pytest.mark.parametrize(("error", "is_right"), [(0.01, True), (0.1, False), (math.nan, False), (math.inf, False)])
+def test_cuda_kernels_that_are_wrong_or_fail_are_disabled(setting, monkeypatch, error, is_right):
+    monkeypatch.setenv(WITHOUT, "row-wise-fp8")
+    stages(
+        monkeypatch,
+        cuda_kernels=splits.cuda_kernels,
+        later=lambda part, found: found.update(disabled=disabled_kernels()),
+    )
+    monkeypatch.setattr(splits.cuda, "takes", lambda *_: True)
+    monkeypatch.setattr(splits.cuda, "distance", lambda *_: error)
+    found = probe.run(setting)
+    assert found.details["later"]["disabled"] == {"row-wise-fp8"} | (set() if is_right else {"cuda-kernels"})
+    assert any(line.met is False for line in found.lines) != is_right
+
+
+def test_where_there_are_no_cuda_kernels_nothing_is_left_out(setting, monkeypatch):
+    monkeypatch.delenv(WITHOUT, raising=False)
+    stages(monkeypatch, cuda_kernels=splits.cuda_kernels)
+    assert probe.run(setting).lines == []
+    assert disabled_kernels() == set()

@@ -108,6 +108,32 @@ def test_in_8_bits(ops: Any, width: int, cached: torch.dtype) -> None:
     operations.check_attention(ops, torch.bfloat16, 6, 2, width, [0, 150, 199], 200, cached, is_bounded=True)
 
 
+@pytest.mark.parametrize("cached", CACHES)
+def test_the_kernel_is_compared_with_plain_torch(
+    on_cpu: cuda_on_cpu.Kernels, cached: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arguments = torch.device("cpu"), cached, 4, 2, 64
+    monkeypatch.setattr(cuda, "kernels", on_cpu)
+    monkeypatch.setattr(cuda, "_stream", lambda device: 0)
+    assert cuda.distance.__wrapped__(*arguments) <= cuda.TOLERANCE
+    for number, found in ((0.0, 1.0), (torch.nan, torch.nan)):
+        monkeypatch.setattr(cuda, "decode_attention", lambda q, cache, rows, out, number=number: out.fill_(number))
+        assert cuda.distance.__wrapped__(*arguments) == pytest.approx(found, nan_ok=True)
+
+    def refuse(*_: Tensor) -> None:
+        raise RuntimeError("decode_attention: no kernel image is available for execution on the device")
+
+    monkeypatch.setattr(cuda, "decode_attention", refuse)
+    assert cuda.distance.__wrapped__(*arguments) == float("inf")
+
+
+@pytest.mark.parametrize(("distance", "expected"), [(0.01, True), (0.1, False), (torch.nan, False), (torch.inf, False)])
+def test_a_kernel_that_is_wrong_is_not_used(distance: float, expected: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cuda, "takes", lambda *_: True)
+    monkeypatch.setattr(cuda, "distance", lambda *_: distance)
+    assert cuda.supports(torch.zeros(1, 4, 64), torch.zeros(2, 1, 2, 9, 64)) == expected
+
+
 needs_module = pytest.mark.skipif(cuda.kernels is None, reason="recap_fast._cuda_ops was not built: there was no nvcc")
 ARGUMENTS = dict.fromkeys(("queries", "keys", "values", "slots", "positions", "out"), 1024) | {
     "quantized": None,
@@ -166,7 +192,7 @@ def test_a_launch_without_a_card_raises() -> None:
         ({"cache_gap": 1}, (9, 0), False),
     ],
 )
-def test_supports(
+def test_what_the_kernel_takes(
     changed: dict[str, Any], capability: tuple[int, int], expected: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
@@ -185,10 +211,10 @@ def test_supports(
         )
         for module, is_there in ((object(), True), (None, False)):
             monkeypatch.setattr(cuda, "kernels", module)
-            assert cuda.supports(q, cache) == (expected and is_there)
+            assert cuda.takes(q, cache) == (expected and is_there)
         monkeypatch.setattr(cuda, "kernels", object())
         monkeypatch.setenv(WITHOUT, "cuda-kernels")
-        assert not cuda.supports(q, cache)
+        assert not cuda.takes(q, cache)
 
 
 REGISTERS = 64 * 1024
