@@ -202,6 +202,7 @@ class _Tuner:
                 trials.append(self.measure(sizes, seconds))
             except (ConfigError, EngineError) as error:
                 refusal = error
+                error.__traceback__ = error.__cause__ = error.__context__ = None  # their frames hold its memory
                 say(f"{label}: {error}")
             else:
                 say(f"{label}: {trials[-1].images_per_s:8.2f} images/s")

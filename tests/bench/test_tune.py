@@ -3,6 +3,7 @@
 import hashlib
 import json
 import time
+import weakref
 from itertools import pairwise
 from types import SimpleNamespace
 
@@ -232,3 +233,19 @@ def test_gpu_sizes_are_those_with_the_best_estimate(precision, num_units, most_s
 def test_gpu_sizes_where_few_slots_fit():
     spec = shapes.llava_llama3_8b()
     assert set(gpu_candidates(spec, spec.slot_shape(5), 132, most_slots=5)) == {sizes(5, 4), sizes(5, 5)}
+
+
+def test_an_engine_that_cannot_be_opened_leaves_its_memory_to_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
+    held: list[weakref.ref[torch.Tensor]] = []
+
+    def measure(*_: object) -> None:
+        assert all(cache() is None for cache in held)
+        cache = torch.zeros(1)
+        held.append(weakref.ref(cache))
+        raise ConfigError("An engine of 8 slots does not fit") from torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(tuning._Tuner, "measure", measure)
+    points = [sizes(16, 1), sizes(8, 1)]
+    with pytest.raises(ConfigError, match="does not fit"):
+        tuning._Tuner.__new__(tuning._Tuner).try_all(points, 1.0, print)
+    assert len(held) == 2
