@@ -74,6 +74,7 @@ def build(folder: Path, target: Path) -> list[Path]:
         raise RuntimeError(f"to build from source there must be {' and '.join(TO_BUILD)}")
     jobs = str(len(os.sched_getaffinity(0)))
     settings = [f"-DPython_EXECUTABLE={sys.executable}", "-DCMAKE_BUILD_TYPE=Release"]
+    settings.append("-DRECAP_FAST_CUDA=OFF")  # a card's time is too dear for nvcc, and Triton's kernels serve
     for command in ([cmake, "-S", ROOT, "-B", folder, *settings], [cmake, "--build", folder, "--parallel", jobs]):
         done = subprocess.run(command, check=False, capture_output=True, text=True)
         if done.returncode:

@@ -174,18 +174,22 @@ class _Layer:
 
 SLACK = 1.25
 """Margin for the roundings of an input and of a cached number to 8 bits, up to 1/16 each, and of sums."""
+WIDEST_BOUND = 2.0**9
+"""Over the size of a usual value. e4m3 has 15 powers of two at full precision: an output of 1/64 of a usual value is
+still among them. Smaller ones add little to the residual stream."""
 
 
-def bound_outputs(weights: Mapping[str, Tensor], name: str, norm: Tensor, channels: slice) -> float:
+def bound_outputs(weights: Mapping[str, Tensor], name: str, norm: Tensor, channels: slice) -> float | None:
     """A bound on the magnitude of these output channels of a linear layer whose input is an RMS norm's output.
 
     Before it is multiplied by `norm`, a normed row has at most the length sqrt(D). By the Cauchy-Schwarz inequality,
-    channel j is at most sqrt(D) times the length of W_j * norm.
+    channel j is at most sqrt(D) times the length of W_j * norm. That length is also the usual size of the channel, for
+    a row whose numbers are of about the same size. None where the bound is too wide to scale numbers of 8 bits by it.
     """
     weight_ND, scale_N = weights[f"{name}.weight"][channels].float(), weights[f"{name}.scale"][channels]
     lengths_N = (weight_ND * norm.float()).norm(dim=-1) * scale_N
-    longest = max(lengths_N.max().item(), torch.finfo(torch.float32).tiny)
-    return float(SLACK * len(norm) ** 0.5 * longest)
+    bound = SLACK * len(norm) ** 0.5 * lengths_N.max().item()
+    return bound if 0.0 < bound <= WIDEST_BOUND * lengths_N.median().item() else None
 
 
 def _select(x: Activation, rows: Tensor) -> Activation:

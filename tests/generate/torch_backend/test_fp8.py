@@ -63,3 +63,13 @@ def test_no_attention_output_exceeds_its_bound(seed: int) -> None:
     cached = outputs.to(torch.float8_e4m3fn).float()
     assert cached.abs().max() <= bound
     assert cached.abs().max() > 0.7 * bound
+
+
+@pytest.mark.parametrize(("largest", "is_used"), [(1.0, True), (20.0, True), (60.0, False), (0.0, False)])
+def test_a_bound_far_above_usual_values_is_not_used(largest: float, is_used: bool) -> None:
+    """One channel is larger than the others by a factor; with 0 all are zero."""
+    weight = torch.ones(16, 64)
+    weight[9] *= largest
+    values, scale = quantize_channels(weight if largest else torch.zeros(16, 64), torch.float8_e4m3fn)
+    bound = bound_outputs({"qkv.weight": values, "qkv.scale": scale}, "qkv", torch.ones(64), slice(8, None))
+    assert (bound is not None) == is_used
