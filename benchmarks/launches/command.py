@@ -8,13 +8,13 @@ recorder.py says what counts as a kernel, and which bytes. All slots are running
 """
 
 import argparse
-import json
 import sys
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from inputs.report import write_report
 from inputs.shapes import SHAPES
 from launches.fake_card import MAX_TEXT_TOKENS, NUM_PREFIX, FakeStep, fake_card, make_spec
 from launches.recorder import Operation, Reach, Recorder
@@ -109,17 +109,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def write(output: Path, found: dict[str, dict[str, Step]], command: Sequence[str]) -> None:
     """Writes what is printed as markdown, and the same with bytes as JSON."""
-    about = provenance(command)
     counts = {
         variant: {name: {kind: asdict(total) for kind, total in step.items()} for name, step in steps.items()}
         for variant, steps in found.items()
     }
-    output.with_suffix(".json").write_text(json.dumps({**about, "steps": counts}, indent=1) + "\n", encoding="utf-8")
     tables = "\n\n".join(f"## {variant}\n\n```\n{table(steps)}\n```" for variant, steps in found.items())
-    output.with_suffix(".md").write_text(
-        "# Launches of a step, counted on a fake H100\n\n"
-        f"- command: `{' '.join(about['command'])}`\n- commit: {about['commit']}\n"
-        f"- versions: {', '.join(f'{name} {version}' for name, version in about['versions'].items())}\n\n"
-        f"No GPU ran this. Launches of each operation, and the GB that it reads and writes at least.\n\n{tables}\n",
-        encoding="utf-8",
-    )
+    what = "No GPU ran this. Launches of each operation, and the GB that it reads and writes at least."
+    title = "Launches of a step, counted on a fake H100"
+    write_report(output, title, provenance(command), {"steps": counts}, f"{what}\n\n{tables}")

@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from inputs.card import describe_card, make_work_folder
+from inputs.report import write_report
 from recap_fast.bench.report import provenance
 from suite.setting import RESUME, ROOT
 
@@ -173,21 +174,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             for results in run_all(args.only or list(PARTS), setting, args.minutes):
                 text = f"card: {card}; clocks now: {describe_card()}\n\n{table(results)}"
                 if args.output is not None:  # after every part, should the next one be the last
-                    write_results(args.output, text, card, results, about.result())
+                    found = {"card": card, "parts": results}
+                    write_report(args.output, "The GPU suite", about.result(), found, f"```\n{text}\n```")
         finally:
             if args.work is None:
                 shutil.rmtree(work)
     print(text)
     return 0 if is_good(results) else 1
-
-
-def write_results(output: Path, text: str, card: str, results: Results, about: dict[str, Any]) -> None:
-    """Writes what is printed as markdown, and all of it as JSON."""
-    content = {**about, "card": card, "parts": results}
-    output.with_suffix(".json").write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-    versions = ", ".join(f"{name} {version}" for name, version in about["versions"].items())
-    output.with_suffix(".md").write_text(
-        f"# The GPU suite\n\n- command: `{' '.join(about['command'])}`\n- commit: {about['commit']}\n"
-        f"- versions: {versions}\n\n```\n{text}\n```\n",
-        encoding="utf-8",
-    )

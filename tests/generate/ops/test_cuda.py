@@ -34,7 +34,7 @@ def ops(request: pytest.FixtureRequest, on_cpu: cuda_on_cpu.Kernels, monkeypatch
         monkeypatch.setattr(cuda, "kernels", on_cpu)
         monkeypatch.setattr(cuda, "_stream", lambda device: 0)
     elif cuda.kernels is None:
-        pytest.skip("recap_fast._cuda_ops was not built: there was no nvcc")
+        pytest.skip("recap_fast._cuda_ops is not there: it is built where nvcc is")
     elif torch.cuda.get_device_capability() < (8, 9):
         pytest.skip("this card has no FP8: compute capability 8.9 is needed")
 
@@ -134,7 +134,9 @@ def test_a_kernel_that_is_wrong_is_not_used(distance: float, expected: bool, mon
     assert cuda.supports(torch.zeros(1, 4, 64), torch.zeros(2, 1, 2, 9, 64)) == expected
 
 
-needs_module = pytest.mark.skipif(cuda.kernels is None, reason="recap_fast._cuda_ops was not built: there was no nvcc")
+needs_module = pytest.mark.skipif(
+    cuda.kernels is None, reason="recap_fast._cuda_ops is not there: it is built where nvcc is"
+)
 ARGUMENTS = dict.fromkeys(("queries", "keys", "values", "slots", "positions", "out"), 1024) | {
     "quantized": None,
     "in_8_bits": False,
