@@ -8,14 +8,17 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal, Unpack
 
-from recap_fast.launch.config import RunConfig, RunOptions
+from recap_fast.launch.config import RunConfig, RunOptions, relocation, selection_of
 from recap_fast.launch.execute import run as launch
 from recap_fast.launch.reporter import Reporter, ReporterHandler
 from recap_fast.launch.result import RunResult
-from recap_fast.records import Columns
+from recap_fast.records import Selection
 from recap_fast.shards.expand import expand
-from recap_fast.shards.reader import count_samples
+from recap_fast.shards.identity import identity, image_versions
+from recap_fast.shards.reader import open_shard
+from recap_fast.write.compare import InputsToCompare
 from recap_fast.write.output_folder import OutputFolder
+from recap_fast.write.run_file import read_run_file
 from recap_fast.write.verify import Verdict
 from recap_fast.write.verify import verify as check
 
@@ -46,15 +49,25 @@ def run(
         logger.removeHandler(handler)
 
 
-def verify(output: str | Path, shards: Patterns = (), *, image_column: str | None = None) -> Verdict:
-    """Proves that the output of a run is whole; with `shards`, also that it has what the inputs have.
+def verify(output: str | Path, shards: Patterns = (), *, relocate: Sequence[str] = ()) -> Verdict:
+    """Proves that the output of a run is whole; with `shards`, also that each row is of the image that it names.
 
-    The output is proven where the verdict has no faults.
+    `shards` are as they were given to `run`, and are read again; `relocate` names folders of them that were moved,
+    each as 'OLD=NEW'. The output is proven where the verdict has no faults.
     """
-    patterns = _patterns(shards)
-    columns = Columns(image=image_column)
-    inputs = expand(patterns, columns) if patterns else None
-    return check(OutputFolder(Path(output)), inputs, lambda shard: count_samples(shard, columns))
+    folder, patterns = OutputFolder(Path(output)), _patterns(shards)
+    if not patterns:
+        return check(folder)
+    run = read_run_file(folder)
+    selection = Selection() if run is None else selection_of(run.fingerprint)
+    inputs = InputsToCompare(
+        inputs=expand(patterns, selection),
+        open_shard=lambda shard: open_shard(shard, selection),
+        version_of=identity,
+        versions_of=image_versions,
+        relocate=tuple(map(relocation, relocate)),
+    )
+    return check(folder, inputs)
 
 
 def _patterns(shards: Patterns) -> tuple[str, ...]:

@@ -21,8 +21,18 @@ OK = "ok"
 """The `status` of a row with a caption. Any other status is the type of a failure, with the reason in `error`."""
 UNREADABLE = "unreadable"
 """The `status` where the image's bytes could not be read; the next run may read them, so such a row is never done."""
+READ_AGAIN = "(the next run reads it again)"
+"""Stands in the `warning` of a row that lacks something which came with the image and could not be read; such a row is
+never done either."""
 GENERATION_ERROR = "generation_error"
 """The `status` where the engine failed on this image, and on others did not."""
+FAILURES = (
+    *("missing_image", "empty_image", UNREADABLE, "not_an_image", "unsupported", "truncated", "corrupt"),
+    *("too_large", "too_small", "extreme_aspect", GENERATION_ERROR),
+)
+"""Every `status` of a row without a caption."""
+ACCEPTABLE = ("decoder", "versions")
+"""Of what decides what rows say, the settings that may differ within an output where the user says so."""
 Pixels: TypeAlias = "NDArray[np.uint8] | Tensor"
 """uint8 pixels, as numpy in host memory or as a torch tensor on the GPU that decoded them.
 
@@ -40,8 +50,22 @@ class Shard:
     url: str
     """Absolute local path or fsspec URL of a tar or a Parquet file, or of the folder that `files` lie in."""
     kind: ShardKind
-    files: tuple[str, ...] = ()
-    """Of kind 'folder' only: the images of this unit, relative to `url`, in order."""
+    files: "tuple[ImageFile | None, ...]" = ()
+    """Of kind 'folder' only: the images of this unit in order, None where one was pruned."""
+
+
+@dataclass(frozen=True, slots=True)
+class ImageFile:
+    """A loose image of a unit."""
+
+    path: str
+    """Below the unit's `url`, '/'-separated."""
+    file_name: str
+    """Below the inputs' common parent."""
+    key: str
+    """`file_name` without its suffix; with it where another image of the output has that key."""
+    version: str | None
+    """`Identity.text` of the file as it was listed; None where it is gone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,16 +77,22 @@ class Identity:
 
     @property
     def text(self) -> str:
-        """One line: stretches and outputs carry it as their Parquet metadata `recap_fast.input`."""
+        """One line, as rows carry it in their column `input_version`."""
         return f"{self.size_bytes}:{self.version}"
 
 
 @dataclass(frozen=True, slots=True)
-class Columns:
-    """The columns of Parquet shards that the user names; None: found by name and type."""
+class Selection:
+    """What of a shard is captioned."""
 
-    image: str | None = None
-    caption: str | None = None
+    image_column: str | None = None
+    """Of Parquet shards; None: found by name and type."""
+    caption_column: str | None = None
+    """Of Parquet shards, the original caption; None: found by name and type."""
+    images: Literal["first", "all"] = "first"
+    """Of samples with several images: the first has a row, or each one."""
+    image_key: str | None = None
+    """Of samples with several images the one that has a row: its extension in a tar, its column in a table."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,10 +106,17 @@ class Sample:
     key: str
     image: bytes
     """The encoded image; empty where `status` is not 'ok'."""
+    file_name: str | None = None
+    """Which file it is: of a folder the path below the inputs' common parent, of a tar the member, of a table the path
+    in the image's struct."""
+    input_version: str | None = None
+    """`Identity.text` of what it was read from: the loose file, or the whole shard."""
     url: str | None = None
     uid: str | None = None
     sha256: str | None = None
     """As given with the sample, else of `image`; hex."""
+    image_sha256: str | None = None
+    """Of `image`, where `sha256` is another one; hex."""
     org_caption: str | None = None
     metadata: str | None = None
     """The sample's json, as it came."""
@@ -202,6 +239,8 @@ class ShardReport:
     captioned: int = 0
     failed: Mapping[str, int] = field(default_factory=dict)
     """Rows without a caption, by status."""
+    left_out: Mapping[str, int] = field(default_factory=dict)
+    """What of the input has no row, by reason: further images of a sample, files that belong to no image."""
     num_tokens: int = 0
     seconds: Mapping[str, float] = field(default_factory=dict)
     """By stage."""
@@ -210,6 +249,8 @@ class ShardReport:
     """Which version was read; None where none could be."""
     output: OutputFile | None = None
     """None where there is none."""
+    files: Mapping[str, str] = field(default_factory=dict)
+    """Of a folder unit: `Identity.text` of each image that has a row, by its path below `url`, in order."""
     finished_ns: int = 0
     """When the done-record was written, since 1970; 0 where it was not."""
 

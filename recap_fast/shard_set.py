@@ -1,31 +1,42 @@
-"""The inputs of a run, as `shards/` finds them and `write/` names its files after them; and the parts of an address."""
+"""The inputs of a run, as `shards/` finds them and `write/` gives them their names; and the parts of an address."""
 
-from dataclasses import dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 
-from recap_fast.errors import ConfigError
-from recap_fast.records import Columns, Shard
+from recap_fast.records import ImageFile, Selection, Shard, ShardKind
 
 
 @dataclass(frozen=True, slots=True)
-class ShardSet:
-    """The shards of a run, in the order in which the user gave them."""
+class Source:
+    """A tar, a Parquet file, or a folder with those of its images that were asked for."""
+
+    url: str
+    """Absolute local path or fsspec URL."""
+    kind: ShardKind
+    images: tuple[tuple[str, str | None], ...] = ()
+    """Of a folder: path below it and `Identity.text` of each image, sorted; no version where it is gone meanwhile."""
+
+
+@dataclass(frozen=True, slots=True)
+class Inputs:
+    """What a run is to caption, in the order in which the user gave it."""
 
     root: str
     """The inputs' common parent: a local folder, a URL, or '' where they have none."""
-    shards: tuple[Shard, ...]
-    columns: Columns = field(default_factory=Columns)
-    """Of Parquet shards."""
+    sources: tuple[Source, ...]
+    selection: Selection = field(default_factory=Selection)
 
-    def below(self, root: str) -> "ShardSet":
-        """The same shards, named from a folder higher up. Raises ConfigError where they do not lie below it."""
-        mine, other = path_parts(self.root), path_parts(root)
-        if mine[: len(other)] != other:
-            raise ConfigError(
-                f"the inputs are in {self.root or 'different places'}; this output folder is for those below {root}, "
-                "from which its files are named: give another --output."
+    def unregistered(self) -> tuple[Shard, ...]:
+        """Shards to read and not to write: they are called by their URL, and a folder is one."""
+        return tuple(
+            Shard(
+                source.url,
+                source.url,
+                source.kind,
+                tuple(ImageFile(path, path, path, version) for path, version in source.images),
             )
-        prefix = "".join(f"{part}/" for part in mine[len(other) :])
-        return replace(self, root=root, shards=tuple(replace(s, name=f"{prefix}{s.name}") for s in self.shards))
+            for source in self.sources
+        )
 
 
 def is_remote(url: str) -> bool:
@@ -38,9 +49,41 @@ def without_query(url: str) -> str:
     return url.partition("?")[0] if url.startswith(("http://", "https://")) else url
 
 
+def public_url(url: str) -> str:
+    """A path or URL as it may be shown and recorded: without user, password, query and fragment."""
+    if not is_remote(url):
+        return url
+    scheme, _, rest = without_query(url).partition("://")
+    host, slash, path = rest.partition("/")
+    return f"{scheme}://{host.rpartition('@')[2]}{slash}{path}"
+
+
 def path_parts(url: str) -> list[str]:
     """Of a path the folders; of a URL the scheme and the folders. '' has none."""
     if is_remote(url):
         scheme, _, path = without_query(url).partition("://")
         return [scheme.replace(":", "-"), *(part for part in path.split("/") if part)]
     return [part for part in url.split("/") if part]
+
+
+def is_below(url: str, folder: str) -> bool:
+    """Whether an address is that of a folder, or of something in it."""
+    parts = path_parts(folder)
+    return path_parts(url)[: len(parts)] == parts
+
+
+def relative(url: str, folder: str) -> str:
+    """The path that leads from a folder to an address, with `..` where it is not below; '' for the folder itself."""
+    there, here = path_parts(url), path_parts(folder)
+    shared = len(common_parts([there, here]))
+    return "/".join([*[".."] * (len(here) - shared), *there[shared:]])
+
+
+def common_parts(paths: Sequence[Sequence[str]]) -> list[str]:
+    """The parts with which all of some paths begin."""
+    shared = []
+    for parts in zip(*paths, strict=False):
+        if len(set(parts)) > 1:
+            break
+        shared.append(parts[0])
+    return shared

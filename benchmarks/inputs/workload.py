@@ -68,6 +68,6 @@ def read_images(shards: Sequence[str], count: int) -> list[bytes]:
 
 
 def _images(shards: Sequence[str]) -> Iterator[bytes]:
-    for shard in expand(list(shards)).shards:
+    for shard in expand(list(shards)).unregistered():
         with open_shard(shard) as reader:
             yield from (sample.image for sample in reader.samples(np.empty(0, np.int64)) if sample.status == OK)

@@ -77,7 +77,7 @@ class _Bench:
 
     def __init__(self, config: BenchConfig, folder: Path):
         self._config, self._folder = config, folder
-        self._images = Images(expand(config.shards).shards, config.limit)
+        self._images = Images(expand(config.shards).unregistered(), config.limit)
         self.captioner = Captioner(config)
         spec = self.captioner.prepared.spec
         self.engine_text = f"{spec.name}, {spec.precision}"

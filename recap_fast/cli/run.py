@@ -43,11 +43,29 @@ if TYPE_CHECKING:
 @click.option("--loop-stop/--no-loop-stop", default=True, help="End captions that repeat themselves.")
 @options.image_column
 @click.option("--caption-column", help="Column of Parquet inputs with the original caption.")
+@click.option(
+    "--images",
+    type=click.Choice(["first", "all"]),
+    default="first",
+    help="Of samples with several images, caption the first or all.",
+)
+@click.option("--image-key", help="Of samples with several images, caption this one: its extension or column.")
 @click.option("--limit", type=int, help="Stop after so many images; the shard it stops in stays unfinished.")
 @click.option("--dry-run", is_flag=True, help="Show what would be done, and do nothing.")
-@click.option("--overwrite", is_flag=True, help="Delete the captions that are there and begin anew.")
-@click.option("--retry-failed", is_flag=True, help="Do rows with an error again.")
-@click.option("--redo-changed", is_flag=True, help="Do shards again whose input has changed.")
+@click.option(
+    "--overwrite", is_flag=True, help="Delete what other commands have written; the same command goes on where it was."
+)
+@click.option(
+    "--retry-failed",
+    is_flag=False,
+    flag_value="all",
+    metavar="[STATUS,...]",
+    help="Retry images that failed: all, or those of some statuses.",
+)
+@click.option("--redo-changed", is_flag=True, help="Recaption shards, and images in folders, that have changed.")
+@click.option("--prune", is_flag=True, help="Remove the rows of images that are gone from their folder.")
+@click.option("--relocate", multiple=True, metavar="OLD=NEW", help="Inputs were moved from one folder to another.")
+@click.option("--accept-changed", metavar="NAME,...", help="Go on with another decoder or other versions of libraries.")
 @click.option("--shard-index", type=int, help="This process's part, from 0.  [default: SLURM_ARRAY_TASK_ID]")
 @click.option("--num-shards", type=int, help="Processes that share the work.  [default: SLURM_ARRAY_TASK_COUNT]")
 @click.option("--drain-seconds", type=float, default=60.0, help="Time to finish captions in flight after a signal.")
@@ -98,11 +116,11 @@ def _prompt(prompt: str | None, file: Path | None) -> str | None:
 
 def _show(made: "Plan", reporter: "Reporter") -> None:
     """Lists what `run` would do; nothing was loaded or written for it."""
-    from recap_fast.shards.expand import describe
+    from recap_fast.launch.messages import show_shard
 
-    pending, total = made.pending(), len(made.shards)
+    pending, total = made.pending(), len(made.ledger.shards)
     for shard, reason in ((p.shard, p.reason) for p in pending):
         target = made.ledger.output.data(shard.name)
-        reporter.event("plan", f"{describe(shard)} -> {target} ({reason})", shard=shard.name, reason=reason)
+        reporter.event("plan", f"{show_shard(shard)} -> {target} ({reason})", shard=shard.name, reason=reason)
     text = f"{len(pending)} of {total} shards to do; nothing was written."
     reporter.event("dry_run", text, pending=len(pending), total=total)

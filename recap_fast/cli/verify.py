@@ -12,22 +12,24 @@ from recap_fast.errors import ExitCode
 
 @click.command()
 @click.argument("output", type=options.FOLDER)
-@click.option("--shards", "--input", multiple=True, help="Count the samples of these inputs again; as given to run.")
-@click.option("--image-column", help="As given to run; only with --shards.")
-def verify(output: Path, shards: tuple[str, ...], image_column: str | None) -> None:
-    """Proves that the folder OUTPUT of a run is whole: every sample of every shard has one row, every file its hash.
+@click.option("--shards", "--input", multiple=True, help="Read these inputs again and compare each row with its image.")
+@click.option("--relocate", multiple=True, metavar="OLD=NEW", help="Inputs were moved from one folder to another.")
+def verify(output: Path, shards: tuple[str, ...], relocate: tuple[str, ...]) -> None:
+    """Proves that the folder OUTPUT of a run is whole: every image has one row, every file is as it was written.
 
     Exit codes: 0 proven; 4 a gap was found, each is named.
     """
     from recap_fast.api import verify as check
 
     with quiet():  # `run` gave its warnings when it read the same inputs
-        verdict = check(output, shards, image_column=image_column)
+        verdict = check(output, shards, relocate=relocate)
     failed = ", ".join(f"{count:,} {status}" for status, count in verdict.failed.most_common())
     click.echo(f"shards     {verdict.num_shards:,}")
     click.echo(f"rows       {verdict.rows:,}")
     click.echo(f"captioned  {verdict.captioned:,}")
     click.echo(f"failed     {verdict.failed.total():,}" + (f"  ({failed})" if failed else ""))
+    for reason, count in verdict.left_out.most_common():
+        click.echo(f"note: without a row: {count:,} {reason}")
     for note in verdict.notes:
         click.echo(f"note: {note}")
     for fault in verdict.faults:
@@ -38,6 +40,6 @@ def verify(output: Path, shards: tuple[str, ...], image_column: str | None) -> N
             "Run again, after what is said above: shards that are missing or unfinished are redone."
         )
         sys.exit(ExitCode.GAP)
-    some = f" for {verdict.num_recounted} of them" if verdict.num_recounted < verdict.num_shards else ""
-    counted = f", counted against the inputs{some}" if shards else ""
-    click.echo(f"Proven: every sample has exactly one row, every file is as it was written{counted}.")
+    some = f" for {verdict.num_compared:,} of the shards" if verdict.num_compared < verdict.num_shards else ""
+    compared = f", and each row is of the image that it names{some}" if shards else ""
+    click.echo(f"Proven: every image has exactly one row, every file is as it was written{compared}.")

@@ -1,14 +1,23 @@
 """What a run was asked to do: one frozen record, checked when it is made; and what of it decides what rows say."""
 
+import hashlib
+import json
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from difflib import get_close_matches
 from pathlib import Path
+from typing import Any, Literal, Self
 
 from recap_fast.captioner.config import CaptionConfig, CaptionOptions
 from recap_fast.errors import ConfigError
 from recap_fast.generate.spec import EngineSpec
 from recap_fast.machine import list_versions
+from recap_fast.records import ACCEPTABLE, FAILURES, Selection
+from recap_fast.shard_set import public_url
+from recap_fast.shards.remote import absolute
+
+_SELECTION = tuple(field.name for field in fields(Selection))
 
 
 class RunOptions(CaptionOptions, total=False):
@@ -21,11 +30,21 @@ class RunOptions(CaptionOptions, total=False):
     limit: int | None
     """Stop after so many images; the shard it stops in stays unfinished."""
     overwrite: bool
-    """Delete the captions that are there and begin anew."""
-    retry_failed: bool
-    """Do rows with an error again."""
+    """Delete what other commands have written; the same command goes on where it was stopped."""
+    images: Literal["first", "all"]
+    """Of samples with several images: the first has a row, or each one."""
+    image_key: str | None
+    """Of samples with several images the one that has a row: its extension in a tar, its column in a Parquet file."""
+    retry_failed: str | Sequence[str]
+    """Do rows again that have one of these statuses, 'truncated,corrupt'; 'all': those with any error."""
     redo_changed: bool
-    """Do shards again whose input has changed."""
+    """Do shards again whose input has changed; of folders the images that have."""
+    prune: bool
+    """Remove the rows of images that are gone from their folder."""
+    relocate: Sequence[str]
+    """Folders of inputs that were moved, each as 'OLD=NEW'."""
+    accept_changed: str | Sequence[str]
+    """Settings that may differ from those of the rows that are there: 'decoder', 'versions'."""
     shard_index: int | None
     """This process's part, from 0; None: SLURM_ARRAY_TASK_ID, else all."""
     num_shards: int | None
@@ -46,8 +65,13 @@ class RunConfig(CaptionConfig):
     caption_column: str | None = None
     limit: int | None = None
     overwrite: bool = False
-    retry_failed: bool = False
+    images: Literal["first", "all"] = "first"
+    image_key: str | None = None
+    retry_failed: tuple[str, ...] = ()
     redo_changed: bool = False
+    prune: bool = False
+    relocate: tuple[tuple[str, str], ...] = ()
+    accept_changed: tuple[str, ...] = ()
     shard_index: int | None = None
     num_shards: int | None = None
     drain_seconds: float = 60.0
@@ -61,12 +85,51 @@ class RunConfig(CaptionConfig):
             raise ConfigError(
                 f"--output {self.output}: captions go to a local folder; copy it to an object store when it is done."
             )
+        if self.images != "first" and self.image_key is not None:
+            raise ConfigError("--images all and --image-key: give one of them.")
+        _check_names("--retry-failed", self.retry_failed, ("all", *FAILURES))
+        _check_names("--accept-changed", self.accept_changed, ACCEPTABLE)
         if self.limit is not None and self.limit < 1:
             raise ConfigError(f"--limit {self.limit}: give a count of at least 1.")
         if self.drain_seconds < 0:
             raise ConfigError(f"--drain-seconds {self.drain_seconds}: give 0 or more.")
         if not 0.0 <= self.max_error_rate <= 1.0:
             raise ConfigError(f"--max-error-rate {self.max_error_rate}: give a share from 0 to 1.")
+
+    @classmethod
+    def of(cls, given: Mapping[str, Any]) -> Self:
+        """As `CaptionConfig.of`; lists may also be words with commas between them."""
+        flat = dict(given)
+        for name in ("retry_failed", "accept_changed"):
+            flat[name] = _words(flat.get(name) or ())
+        flat["relocate"] = tuple(relocation(text) for text in flat.get("relocate") or ())
+        return super(RunConfig, cls).of(flat)
+
+    @property
+    def selection(self) -> Selection:
+        """What of a shard is captioned."""
+        return Selection(self.image_column, self.caption_column, self.images, self.image_key)
+
+
+def _words(given: str | Sequence[str]) -> tuple[str, ...]:
+    words = given.split(",") if isinstance(given, str) else given
+    return tuple(word.strip() for word in words if word.strip())
+
+
+def relocation(text: str) -> tuple[str, str]:
+    """Both folders of an 'OLD=NEW'. Raises ConfigError where it is none."""
+    old, equals, new = text.partition("=")
+    if not (old and equals and new):
+        raise ConfigError(f"--relocate {text}: give the old folder, '=' and the new one.")
+    return absolute(old), absolute(new)
+
+
+def _check_names(option: str, given: Sequence[str], known: Sequence[str]) -> None:
+    for name in given:
+        if name not in known:
+            near = get_close_matches(name, known, 1)
+            hint = f" Did you mean {near[0]}?" if near else ""
+            raise ConfigError(f"{option} {name}: it must be of {', '.join(known)}.{hint}")
 
 
 def fingerprint(config: RunConfig, spec: EngineSpec, decoder: str) -> Mapping[str, str | int | bool | None]:
@@ -92,10 +155,20 @@ def fingerprint(config: RunConfig, spec: EngineSpec, decoder: str) -> Mapping[st
         "max_field_tokens": config.max_field_tokens,
         "preprocess": f"{pre.mode} {pre.image_size}, mean {pre.mean}, std {pre.std}",
         "decoder": decoder,
-        "image_column": config.image_column,
-        "caption_column": config.caption_column,
+        **{name: getattr(config, name) for name in _SELECTION},
         "stop_ids": ",".join(map(str, spec.stop_ids)),
         "max_new_tokens": config.options.max_new_tokens or spec.limits.max_new_tokens,
         "loop_stop": config.options.loop_stop,
         "sampling": "greedy" if s.temperature == 0 else sampled,
     }
+
+
+def selection_of(marks: Mapping[str, Any]) -> Selection:
+    """What of a shard the run with this fingerprint captioned."""
+    return Selection(**{name: marks[name] for name in _SELECTION})
+
+
+def command_name(config: RunConfig, marks: Mapping[str, Any]) -> str:
+    """What tells one command from another that writes to the same folder: its settings and what it captions."""
+    patterns = [public_url(pattern) for pattern in config.shards]
+    return hashlib.sha256(json.dumps([dict(marks), patterns]).encode()).hexdigest()[:32]

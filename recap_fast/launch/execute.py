@@ -17,6 +17,7 @@ from recap_fast.pipeline.counters import RunCounters
 from recap_fast.pipeline.pipeline import Pipeline
 from recap_fast.records import ShardReport
 from recap_fast.write.ledger import Ledger
+from recap_fast.write.pruning import prune
 
 WINDOW_SLOTS = 4
 """Samples read and not yet written in order, in multiples of the slots: a caption of the longest kind sits in its slot
@@ -34,9 +35,11 @@ def run(config: RunConfig, reporter: Reporter, *, drain_on_signals: bool = False
 
 def execute(plan: Plan, reporter: Reporter, *, drain_on_signals: bool = False) -> RunResult:
     """Does what was planned; see `run`."""
-    config, ledger = plan.config, plan.ledger.open(overwrite=plan.config.overwrite)
+    config, ledger = plan.config, plan.ledger.open()
     mine = plan.mine(ledger.shards)
-    pending = ledger.pending(mine, redo_changed=config.redo_changed)
+    num_pruned, pending = prune(ledger, ledger.pending(mine))
+    if num_pruned:
+        reporter.event("pruned", f"pruned   {num_pruned:,} rows of images that are gone", rows=num_pruned)
     announce(reporter, plan.captioner, pending, len(ledger.shards))
     counters, reports, drained = RunCounters(len(pending)), list[ShardReport](), False
     if pending:

@@ -10,6 +10,7 @@ from recap_fast.launch.config import RunConfig
 from recap_fast.launch.reporter import Reporter, duration, failures, progress_fields
 from recap_fast.pipeline.counters import Snapshot
 from recap_fast.records import Shard, ShardReport
+from recap_fast.shard_set import public_url
 from recap_fast.write.card import write_card
 from recap_fast.write.ledger import Ledger, Pending
 from recap_fast.write.output_folder import OutputFolder
@@ -45,6 +46,10 @@ def conclude(
     unfinished = sum(r.status == "interrupted" for r in reports)
     if unfinished:
         reporter.event("limit", f"{unfinished} shards were begun and cut by --limit; the next run goes on from there.")
+    left_out = sum((Counter(r.left_out) for r in reports), Counter[str]())
+    if left_out:
+        listed = ", ".join(f"{count:,} {reason}" for reason, count in left_out.most_common())
+        reporter.event("left_out", f"without a row: {listed}", **left_out)
     broken = [r for r in reports if r.status in ("failed", "truncated")]
     for report in broken:
         reporter.event("shard", f"shard {report.shard} is {report.status}: {report.error}", status=report.status)
@@ -62,6 +67,14 @@ def conclude(
         )
         return ExitCode.ERROR_RATE
     return ExitCode.COMPLETE
+
+
+def show_shard(shard: Shard) -> str:
+    """An input as the user knows it."""
+    url, files = public_url(shard.url), [file.path for file in shard.files if file is not None]
+    if len(files) < 2:
+        return f"{url}/{files[0]}" if files else url
+    return f"{url} ({files[0]} and {len(files) - 1:,} more)"
 
 
 def describe(output: OutputFolder, captioner: Captioner) -> None:

@@ -7,13 +7,14 @@ from dataclasses import dataclass
 
 from recap_fast.captioner.captioner import Captioner
 from recap_fast.errors import ConfigError
-from recap_fast.launch.config import RunConfig, fingerprint
-from recap_fast.records import Columns, Shard
+from recap_fast.launch.config import RunConfig, command_name, fingerprint
+from recap_fast.records import Shard
 from recap_fast.shards.expand import expand
-from recap_fast.shards.identity import identity
+from recap_fast.shards.identity import identity, image_versions
 from recap_fast.shards.partition import resolve_part
 from recap_fast.shards.reader import ShardReader, open_shard
 from recap_fast.write.ledger import Ledger, Pending
+from recap_fast.write.opening import Wanted
 from recap_fast.write.output_folder import OutputFolder
 
 
@@ -25,16 +26,9 @@ class Plan:
     captioner: Captioner
     """Its weights are not loaded."""
     ledger: Ledger
-    """Not opened: nothing is written for it."""
+    """Not opened: nothing is written for it. Its shards are named as in the output folder as it is now."""
     part: tuple[int, int]
     """This process's part and the number of parts."""
-    found: Ledger | None
-    """What earlier runs have left in the output folder; None where there is nothing, or it will be overwritten."""
-
-    @property
-    def shards(self) -> tuple[Shard, ...]:
-        """All shards of the run, also those of other processes, named as in the output folder as it is now."""
-        return (self.found or self.ledger).shards
 
     def mine(self, shards: tuple[Shard, ...]) -> list[Shard]:
         """Those of some shards that are this process's."""
@@ -43,14 +37,11 @@ class Plan:
 
     def pending(self) -> list[Pending]:
         """The shards that are to be done, and why, as the output folder is now."""
-        mine = self.mine(self.shards)
-        if self.found is None:
-            return [Pending(shard, "new") for shard in mine]
-        return self.found.pending(mine, redo_changed=self.config.redo_changed)
+        return self.ledger.pending(self.mine(self.ledger.shards))
 
     def open_shard(self, shard: Shard, should_stop: Callable[[], bool]) -> AbstractContextManager[ShardReader]:
         """Opens an input; see `shards.reader.open_shard`."""
-        return open_shard(shard, self.ledger.shard_set.columns, should_stop)
+        return open_shard(shard, self.ledger.wanted.inputs.selection, should_stop)
 
     def close(self) -> None:
         """Frees the decoder, and the engine where it was opened."""
@@ -67,11 +58,18 @@ def plan(config: RunConfig) -> Plan:
         )
     captioner = Captioner(config)
     try:
-        shard_set = expand(config.shards, Columns(image=config.image_column, caption=config.caption_column))
-        marks = fingerprint(config, captioner.prepared.spec, captioner.decoder.name)
-        ledger = Ledger(OutputFolder(config.output), marks, shard_set, identity, config.retry_failed)
-        found = None if config.overwrite else ledger.find()
+        wanted = Wanted(
+            fingerprint=(marks := fingerprint(config, captioner.prepared.spec, captioner.decoder.name)),
+            inputs=expand(config.shards, config.selection),
+            version_of=identity,
+            versions_of=image_versions,
+            prune=config.prune,
+            relocate=config.relocate,
+            accept_changed=config.accept_changed,
+            overwrite=command_name(config, marks) if config.overwrite else None,
+        )
+        ledger = Ledger(OutputFolder(config.output), wanted, config.retry_failed, config.redo_changed).find()
     except BaseException:
         captioner.close()
         raise
-    return Plan(config=config, captioner=captioner, ledger=ledger, part=(index, num), found=found)
+    return Plan(config=config, captioner=captioner, ledger=ledger, part=(index, num))

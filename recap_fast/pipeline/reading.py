@@ -1,7 +1,7 @@
 """The reading thread: shards in, rows with their samples out."""
 
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
@@ -39,6 +39,7 @@ class Reading:
 
     def _read(self, shard: Shard) -> None:
         whole, total, problem = True, 0, None
+        left_out: Mapping[str, int] = {}
         try:
             with self.open_shard(shard, lambda: self.channels.samples.is_cancelled) as reader:
                 done = self.assembly.begin(shard, reader.identity)
@@ -51,14 +52,14 @@ class Reading:
                         whole = False
                         break
                     total += 1
-                problem = reader.problem
+                problem, left_out = reader.problem, reader.left_out
         except StoppedError:
             return  # before it was opened: as if not begun
         except Exception as error:  # the shard boundary: no shard, however broken, ends the run
             known = isinstance(error, RecapError | OSError)
             problem = str(error) if known else f"{type(error).__name__}: {error}"
             logger.warning("shard %s: %s", shard.name, problem, exc_info=not known)
-        self.channels.rows.put(EndOfShard(shard, total, whole, problem))
+        self.channels.rows.put(EndOfShard(shard, total, whole, problem, left_out))
 
     def _send(self, row: Row) -> bool:
         """Sends a row on its way; False where the run is stopping."""

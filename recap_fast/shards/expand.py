@@ -1,52 +1,33 @@
-"""`--shards` in, the run's shards out: which files are shards, what they are called, and that no two share a name.
+"""`--shards` in, the run's inputs out: tars, Parquet files, and folders with the images in them."""
 
-A shard's name is its path below the inputs' common parent; the output mirrors it. Loose images become units of 1,000.
-"""
-
-import itertools
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from recap_fast.errors import ConfigError, ShardError
-from recap_fast.records import Columns, Shard
-from recap_fast.shard_set import ShardSet, is_remote, path_parts
-from recap_fast.shards.locate import InputFile, base_name, locate, parent
-from recap_fast.shards.sample import unicode
+from recap_fast.records import Selection
+from recap_fast.shard_set import Inputs, Source, common_parts, is_remote, path_parts
+from recap_fast.shards.identity import image_versions
+from recap_fast.shards.locate import InputFile, locate, parent
 
-UNIT_IMAGES = 1000
 NUM_THREADS = 16
 
 
-def expand(values: Sequence[str], columns: Columns | None = None) -> ShardSet:
-    """The shards that the values of `--shards` stand for.
+def expand(values: Sequence[str], selection: Selection | None = None) -> Inputs:
+    """What the values of `--shards` stand for.
 
-    Raises ConfigError, naming the value, where one stands for nothing, where a Parquet file has no images and nothing
-    beside it has, and where two inputs would be written to one output.
+    Raises ConfigError, naming the value, where one stands for nothing, and where a Parquet file has no images and
+    nothing beside it has.
     """
-    columns = columns or Columns()
-    files = _without_tables_of_metadata(locate(values), columns)
+    selection = selection or Selection()
+    files = _without_tables_of_metadata(locate(values), selection)
     images = _by_folder(file for file in files if file.kind == "image")
     root = _common([*images, *(file.base for file in files if file.kind != "image")])
-    shards = [Shard(_name(root, file.url, suffix=True), file.url, file.kind) for file in files if file.kind != "image"]
-    for folder, names in images.items():
-        name = _name(root, folder, suffix=False) if path_parts(folder) != path_parts(root) else ""
-        shards += _units(name, folder, names)
-    _refuse_shared_names(shards)
-    return ShardSet(root, tuple(shards), columns)
-
-
-def describe(shard: Shard) -> str:
-    """The input as the user knows it."""
-    return f"{shard.url} ({shard.files[0]} and {len(shard.files) - 1} more)" if shard.files else shard.url
-
-
-def _units(name: str, folder: str, files: list[str]) -> list[Shard]:
-    prefix = f"{name}/" if name else ""
-    return [
-        Shard(f"{prefix}{number:05d}", folder, "folder", tuple(files[first : first + UNIT_IMAGES]))
-        for number, first in enumerate(range(0, len(files), UNIT_IMAGES))
-    ]
+    sources = [Source(file.url, file.kind) for file in files if file.kind != "image"]
+    for folder, paths in images.items():
+        versions = image_versions(folder, paths)
+        sources.append(Source(folder, "folder", tuple(zip(paths, versions, strict=True))))
+    return Inputs(root, tuple(sources), selection)
 
 
 def _by_folder(images: Iterable[InputFile]) -> dict[str, list[str]]:
@@ -55,19 +36,19 @@ def _by_folder(images: Iterable[InputFile]) -> dict[str, list[str]]:
     for image in images:
         by_value.setdefault((image.value, image.folder), []).append(image)
     folders: dict[str, set[str]] = {}
-    for found in by_value.values():
-        folder = _common([image.base for image in found])
+    for (_, given), found in by_value.items():
+        folder = given or _common(list({image.base for image in found}))
         folders.setdefault(folder, set()).update(image.url for image in found)
     return {folder: sorted(url[len(folder) :].lstrip("/") for url in urls) for folder, urls in folders.items()}
 
 
-def _without_tables_of_metadata(files: list[InputFile], columns: Columns) -> list[InputFile]:
+def _without_tables_of_metadata(files: list[InputFile], selection: Selection) -> list[InputFile]:
     tables = [file for file in files if file.kind == "parquet"]
     if not tables:
         return files
     tars = {file.url.rpartition(".")[0] for file in files if file.kind == "tar"}
     with ThreadPoolExecutor(NUM_THREADS) as pool:
-        complaints = pool.map(lambda file: _why_no_shard(file, columns, file.url.rpartition(".")[0] in tars), tables)
+        complaints = pool.map(lambda file: _why_no_shard(file, selection, file.url.rpartition(".")[0] in tars), tables)
         refused = {file.url: complaint for file, complaint in zip(tables, complaints, strict=True) if complaint}
     kept = [file for file in files if file.url not in refused]
     _refuse_lone_tables([file for file in tables if file.url in refused], kept, refused)
@@ -83,7 +64,7 @@ def _refuse_lone_tables(tables: list[InputFile], kept: list[InputFile], refused:
             raise ConfigError(f"--shards {file.value}: {file.url} {refused[file.url]}")
 
 
-def _why_no_shard(file: InputFile, columns: Columns, beside_tar: bool) -> str | None:
+def _why_no_shard(file: InputFile, selection: Selection, beside_tar: bool) -> str | None:
     """Why a Parquet file is no shard; None where it is one. One that cannot be read is: it is recorded as failed."""
     from recap_fast.shards.table import find_layout, image_column, open_table
 
@@ -94,7 +75,7 @@ def _why_no_shard(file: InputFile, columns: Columns, beside_tar: bool) -> str | 
     schema = table.schema_arrow
     table.close(force=True)
     try:
-        find_layout(schema, columns)
+        find_layout(schema, selection)
     except ShardError as error:
         return str(error)
     except ConfigError as error:
@@ -102,28 +83,6 @@ def _why_no_shard(file: InputFile, columns: Columns, beside_tar: bool) -> str | 
             return str(error)
         raise ConfigError(f"{file.url}: {error}") from error
     return None
-
-
-def _refuse_shared_names(shards: Sequence[Shard]) -> None:
-    by_name: dict[str, Shard] = {}
-    for shard in shards:
-        other = by_name.setdefault(shard.name, shard)
-        if other is not shard:
-            raise ConfigError(
-                f"{describe(other)} and {describe(shard)} would both be written to {shard.name}.parquet: "
-                "rename one of them or caption them into different --output folders."
-            )
-
-
-def _name(root: str, url: str, *, suffix: bool) -> str:
-    """Path below the root; `suffix`: without the last one."""
-    parts = path_parts(url)[len(path_parts(root)) :]
-    if suffix:
-        parts[-1] = base_name(url).rpartition(".")[0]
-    parts = [part for part in parts if part not in ("", ".")]
-    if not parts or ".." in parts:
-        raise ConfigError(f"{url} has no name that its output could have: give it by a path without '..'.")
-    return unicode("/".join(parts))
 
 
 def _parents(url: str) -> Iterator[str]:
@@ -138,8 +97,7 @@ def _common(folders: Sequence[str]) -> str:
     if remote == {False}:
         return os.path.commonpath(folders)
     if remote == {True}:
-        columns = zip(*map(path_parts, folders), strict=False)
-        parts = [column[0] for column in itertools.takewhile(lambda column: len(set(column)) == 1, columns)]
+        parts = common_parts([path_parts(folder) for folder in folders])
         scheme = folders[0].partition("://")[0]
         return f"{scheme}://{'/'.join(parts[1:])}" if parts else ""
     return ""

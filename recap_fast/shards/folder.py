@@ -1,25 +1,24 @@
-"""Samples of a folder unit: up to 1,000 loose image files, with `.txt` and `.json` beside them, as img2dataset does.
+"""Samples of a folder unit: loose image files, with `.txt` and `.json` beside them, as img2dataset does.
 
-In go the folder and the images' paths in it; out come samples, keyed by path without suffix.
+In go the unit's images; out come samples, each of which says which file it is and which version of it was read.
 """
 
+import errno
 import stat
-from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath
 
 import numpy as np
 from numpy.typing import NDArray
 
-from recap_fast.records import OK, UNREADABLE, Identity, Sample, Shard
+from recap_fast.records import OK, READ_AGAIN, UNREADABLE, Identity, ImageFile, Sample, Shard
 from recap_fast.shard_set import is_remote
+from recap_fast.shards.identity import of_info, of_stat
 from recap_fast.shards.remote import file_system, network_errors
 from recap_fast.shards.sample import MAX_IMAGE_BYTES, MAX_TEXT_BYTES, RawSample, to_sample
 
-
-def key_of(file: str) -> str:
-    """A file's path without its last suffix."""
-    return str(PurePosixPath(file).with_suffix(""))
+_ABSENT = (errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG)
+"""What the system says of a file that is not there, or whose name is too long to be."""
 
 
 class FolderReader:
@@ -27,47 +26,56 @@ class FolderReader:
 
     def __init__(self, shard: Shard, identity: Identity) -> None:
         self.identity = identity
+        self.left_out: Mapping[str, int] = {}
         self.problem: str | None = None
-        self.num_samples = len(shard.files)
+        self.num_samples = sum(file is not None for file in shard.files)
         self._shard = shard
-        counts = Counter(map(key_of, shard.files))
-        self._repeated = frozenset(key for key, count in counts.items() if count > 1)
 
     def samples(self, done: NDArray[np.int64]) -> Iterator[Sample]:
         """The samples whose index is not in `done`, in order."""
-        for index in np.setdiff1d(np.arange(self.num_samples), done).tolist():
-            yield to_sample(self._shard.name, index, self._raw(self._shard.files[index]))
+        for index in np.setdiff1d(np.arange(len(self._shard.files)), done).tolist():
+            if (file := self._shard.files[index]) is not None:
+                yield to_sample(self._shard.name, index, self._raw(file))
 
     def close(self) -> None:
         """Nothing is held open between samples."""
 
-    def _raw(self, file: str) -> RawSample:
-        key = key_of(file)
-        warnings = ["another image of this shard has the same key"] if key in self._repeated else []
-        caption, metadata = (self._sidecar(f"{key}{suffix}", warnings) for suffix in (".txt", ".json"))
-        image, status, error = b"", OK, None
+    def _raw(self, file: ImageFile) -> RawSample:
+        warnings: list[str] = []
+        caption, metadata = (self._sidecar(file, suffix, warnings) for suffix in (".txt", ".json"))
+        image, version, status, error = b"", file.version, OK, None
         try:
-            image = _read(self._shard.url, file, MAX_IMAGE_BYTES)
-        except FileNotFoundError:
-            status, error = "missing_image", f"{file} is gone"
+            image, version = _read(self._shard.url, file.path, MAX_IMAGE_BYTES)
         except _TooLargeError as too_large:
-            status, error = "too_large", f"{file} has {too_large}"
+            status, error = "too_large", f"{file.path} has {too_large}"
         except network_errors() as unreadable:
-            status, error = UNREADABLE, f"{file} cannot be read: {unreadable}"
-            self.problem = self.problem or error
+            if isinstance(unreadable, OSError) and unreadable.errno in _ABSENT:
+                status, error = "missing_image", f"{file.path} is gone"
+            else:
+                status, error = UNREADABLE, f"{file.path} cannot be read: {unreadable}"
+                self.problem = self.problem or error
         return RawSample(
-            key=key, image=image, caption=caption, metadata=metadata, status=status, error=error, warnings=warnings
+            key=file.key,
+            file_name=file.file_name,
+            version=version,
+            image=image,
+            caption=caption,
+            metadata=metadata,
+            status=status,
+            error=error,
+            warnings=warnings,
         )
 
-    def _sidecar(self, file: str, warnings: list[str]) -> bytes | None:
+    def _sidecar(self, image: ImageFile, suffix: str, warnings: list[str]) -> bytes | None:
+        file = str(PurePosixPath(image.path).with_suffix(suffix))
         try:
-            return _read(self._shard.url, file, MAX_TEXT_BYTES)
-        except FileNotFoundError:
-            return None
+            return _read(self._shard.url, file, MAX_TEXT_BYTES)[0]
         except _TooLargeError as too_large:
             warnings.append(f"{file} has {too_large} and is not read")
         except network_errors() as error:
-            warnings.append(f"{file} cannot be read: {error}")
+            if not (isinstance(error, OSError) and error.errno in _ABSENT):
+                warnings.append(f"{file} cannot be read: {error} {READ_AGAIN}")
+                self.problem = self.problem or f"{file} cannot be read: {error}"
         return None
 
 
@@ -75,19 +83,21 @@ class _TooLargeError(ValueError):
     pass
 
 
-def _read(folder: str, file: str, limit: int) -> bytes:
-    """The content of a file of at most `limit` bytes. Raises what reading raises, and _TooLargeError."""
+def _read(folder: str, path: str, limit: int) -> tuple[bytes, str]:
+    """Content and version of a file of at most `limit` bytes. Raises what reading raises, and _TooLargeError."""
     if is_remote(folder):
-        system, path = file_system(f"{folder}/{file}")
-        size = system.info(path).get("size") or 0
-        if size > limit:
-            raise _TooLargeError(f"{size:,} bytes")
-        content: bytes = system.cat_file(path)
-        return content
-    local = Path(folder, file)
+        system, place = file_system(f"{folder}/{path}")
+        identity = of_info(system.info(place))
+        _check_size(identity.size_bytes, limit)
+        return system.cat_file(place), identity.text
+    local = Path(folder, path)
     found = local.stat()
     if not stat.S_ISREG(found.st_mode):
         raise OSError("it is no regular file")  # a pipe would be waited for
-    if (size := found.st_size) > limit:
-        raise _TooLargeError(f"{size:,} bytes")
-    return local.read_bytes()
+    _check_size(found.st_size, limit)
+    return local.read_bytes(), of_stat(found).text
+
+
+def _check_size(size_bytes: int, limit: int) -> None:
+    if size_bytes > limit:
+        raise _TooLargeError(f"{size_bytes:,} bytes")

@@ -3,7 +3,7 @@
 In goes a shard, out comes a reader that knows how many samples there are before it reads any image.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, closing
 from typing import IO, Protocol
 
@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from recap_fast.errors import ShardError
-from recap_fast.records import Columns, Identity, Sample, Shard
+from recap_fast.records import Identity, Sample, Selection, Shard
 from recap_fast.shard_set import is_remote
 from recap_fast.shards.folder import FolderReader
 from recap_fast.shards.identity import identity
@@ -30,6 +30,8 @@ class ShardReader(Protocol):
     """Of the input when it was opened."""
     problem: str | None
     """Why not all of the input could be read; final once `samples` is exhausted."""
+    left_out: Mapping[str, int]
+    """What of the input has no row, by reason; final once `samples` is exhausted."""
 
     def samples(self, done: NDArray[np.int64]) -> Iterator[Sample]:
         """The samples in order of their index, but for the indices in `done`."""
@@ -38,7 +40,7 @@ class ShardReader(Protocol):
 
 
 def open_shard(
-    shard: Shard, columns: Columns | None = None, should_stop: Callable[[], bool] = lambda: False
+    shard: Shard, selection: Selection | None = None, should_stop: Callable[[], bool] = lambda: False
 ) -> AbstractContextManager[ShardReader]:
     """Opens a shard and, at the end of the context, closes it; till then a remote tar is a local file without a name.
 
@@ -46,31 +48,25 @@ def open_shard(
     input, where it cannot be read at all.
     """
     try:
-        return closing(_open(shard, columns or Columns(), should_stop))
+        return closing(_open(shard, selection or Selection(), should_stop))
     except ShardError as error:
         raise ShardError(f"{shard.url} {error}") from error
 
 
-def _open(shard: Shard, columns: Columns, should_stop: Callable[[], bool]) -> ShardReader:
+def _open(shard: Shard, selection: Selection, should_stop: Callable[[], bool]) -> ShardReader:
     version = identity(shard)
     if shard.kind == "folder":
         return FolderReader(shard, version)
     if shard.kind == "parquet":
         from recap_fast.shards.table import TableReader  # pyarrow: only where a Parquet file is read
 
-        return TableReader(shard, version, columns)
+        return TableReader(shard, version, selection)
     file = _open_file(shard.url, should_stop)
     try:
         return TarReader(shard, version, file)
     except BaseException:
         file.close()
         raise
-
-
-def count_samples(shard: Shard, columns: Columns | None = None) -> tuple[int, Identity]:
-    """How many samples a shard has, and which version of it that is. Raises ShardError where it cannot be read."""
-    with open_shard(shard, columns) as reader:
-        return reader.num_samples, reader.identity
 
 
 def _open_file(url: str, should_stop: Callable[[], bool]) -> IO[bytes]:

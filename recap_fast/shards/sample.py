@@ -27,6 +27,9 @@ class RawSample:
     """What a shard holds for one sample, before anything is made of it."""
 
     key: str
+    file_name: str | None = None
+    version: str | None = None
+    """`Identity.text` of what it was read from."""
     image: bytes = b""
     caption: bytes | None = None
     """The .txt."""
@@ -50,14 +53,18 @@ def to_sample(shard: str, index: int, raw: RawSample) -> Sample:
     status, error = raw.status, raw.error
     if status == OK and not raw.image:
         status, error = "empty_image", "the image has no bytes"
+    given, digest = _scalar(fields.get("sha256"), "sha256", warnings), _digest(raw.image)
     return Sample(
         shard=shard,
         index=index,
         key=unicode(raw.key),
+        file_name=None if raw.file_name is None else unicode(raw.file_name),
+        input_version=raw.version,
         image=raw.image if status == OK else b"",
         url=_scalar(fields.get("url"), "url", warnings),
         uid=_scalar(fields.get("uid"), "uid", warnings),
-        sha256=_scalar(fields.get("sha256"), "sha256", warnings) or _digest(raw.image),
+        sha256=given or digest,
+        image_sha256=digest if given not in (None, digest) else None,
         org_caption=None if org_caption is None else _clean(org_caption, "the caption", warnings),
         metadata=metadata,
         status=status,

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from recap_fast.errors import ConfigError, ShardError
-from recap_fast.records import OK, UNREADABLE, Columns, Identity, Sample, Shard
+from recap_fast.records import OK, UNREADABLE, Identity, Sample, Selection, Shard
 from recap_fast.shard_set import is_remote
 from recap_fast.shards.remote import file_system, network_errors
 from recap_fast.shards.sample import MAX_IMAGE_BYTES, RawSample, to_sample
@@ -54,16 +54,16 @@ def open_table(url: str) -> pq.ParquetFile:
         raise ShardError(f"is no Parquet file that can be read: {error}") from error
 
 
-def find_layout(schema: pa.Schema, columns: Columns) -> Layout:
+def find_layout(schema: pa.Schema, selection: Selection) -> Layout:
     """Which columns to read.
 
     Raises ShardError where no column holds images, and ConfigError where one that the user names is not there or not of
     a fitting type.
     """
-    image = image_column(schema, columns.image)
+    image = image_column(schema, selection.image_column)
     if image is None:
         raise ShardError(f"has no column with image bytes; its columns are: {', '.join(schema.names)}")
-    caption = _named(schema, columns.caption) if columns.caption else _first(schema, _CAPTION_NAMES, pa.types.is_string)
+    caption = _caption_column(schema, selection.caption_column)
     key = _first(schema, _KEY_NAMES, lambda kind: pa.types.is_string(kind) or pa.types.is_integer(kind))
     fields = {name: column for name in _FIELD_NAMES if (column := _first(schema, (name,), pa.types.is_string))}
     placed = {image, caption, key, *fields.values()}
@@ -76,16 +76,21 @@ def find_layout(schema: pa.Schema, columns: Columns) -> Layout:
     )
 
 
+def _caption_column(schema: pa.Schema, name: str | None) -> str | None:
+    return _named(schema, name) if name else _first(schema, _CAPTION_NAMES, pa.types.is_string)
+
+
 class TableReader:
     """Reads one Parquet file, row group by row group. Raises ShardError where it is none."""
 
-    def __init__(self, shard: Shard, identity: Identity, columns: Columns) -> None:
+    def __init__(self, shard: Shard, identity: Identity, selection: Selection) -> None:
         self.identity = identity
+        self.left_out: Mapping[str, int] = {}
         self.problem: str | None = None
         self._shard = shard
         self._table = open_table(shard.url)
         try:
-            self._layout = find_layout(self._table.schema_arrow, columns)
+            self._layout = find_layout(self._table.schema_arrow, selection)
         except (ConfigError, ShardError) as error:  # the other files of the run have the columns that the user named
             self.close()
             raise ShardError(str(error)) from error
@@ -120,7 +125,12 @@ class TableReader:
             self.problem = self.problem or f"row group {group} cannot be read from row {index:,}: {error}"
             for lost in range(index, first + num_rows):
                 if pending[lost]:
-                    raw = RawSample(key=str(lost), status=UNREADABLE, error=f"its row group cannot be read: {error}")
+                    raw = RawSample(
+                        key=str(lost),
+                        version=self.identity.text,
+                        status=UNREADABLE,
+                        error=f"its row group cannot be read: {error}",
+                    )
                     yield to_sample(self._shard.name, lost, raw)
 
     def _sample(self, index: int, batch: pa.RecordBatch, row: int) -> Sample:
@@ -130,6 +140,8 @@ class TableReader:
         metadata = {name: _value(batch, name, row) for name in layout.metadata}
         raw = RawSample(
             key=str(key) if key is not None else path.rpartition(".")[0] or path or f"{index:09d}",
+            file_name=path or None,
+            version=self.identity.text,
             image=image,
             caption=_bytes(batch, layout.caption, row),
             metadata=_as_json(metadata) if metadata else None,

@@ -7,7 +7,7 @@ The index takes tens of bytes a member. Contents are read by offset, one sample 
 import logging
 import os
 from array import array
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import IO
 
@@ -123,6 +123,7 @@ class TarReader:
 
     def __init__(self, shard: Shard, identity: Identity, file: IO[bytes]) -> None:
         self.identity = identity
+        self.left_out: Mapping[str, int] = {}
         self._shard, self._file = shard, file
         self._size = os.fstat(file.fileno()).st_size
         self._index, indexer = TarIndex(), TarIndexer(file, self._size)
@@ -154,7 +155,14 @@ class TarReader:
         status, error, image = self._image(members, image_name)
         key = self._index.keys[index].decode("utf-8", "backslashreplace")
         return RawSample(
-            key=key, image=image, caption=caption, metadata=metadata, status=status, error=error, warnings=warnings
+            key=key,
+            version=self.identity.text,
+            image=image,
+            caption=caption,
+            metadata=metadata,
+            status=status,
+            error=error,
+            warnings=warnings,
         )
 
     def _warnings(self, index: int, image_name: str | None, others: int) -> list[str]:

@@ -6,13 +6,14 @@ The pipeline's writing thread feeds it; it knows the ledger and the shard writer
 import logging
 import time
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from recap_fast.records import Identity, Row, Shard, ShardReport
+from recap_fast.shard_set import public_url
 from recap_fast.write.captions import Detokenize
 from recap_fast.write.ledger import Ledger
 from recap_fast.write.shard_writer import ShardWriter
@@ -31,6 +32,8 @@ class EndOfShard:
     """Whether the reader came to its end; not so where the run stops before it."""
     problem: str | None
     """Why not all of the input could be read."""
+    left_out: Mapping[str, int] = field(default_factory=dict)
+    """What of the input has no row, by reason."""
 
 
 @dataclass(slots=True)
@@ -71,7 +74,7 @@ class Assembly:
     def begin(self, shard: Shard, identity: Identity) -> NDArray[np.int64]:
         """Opens the output of a shard whose input is now of this identity; the indices that earlier runs have done."""
         found = self._ledger.state(shard, identity)
-        writer = ShardWriter(self._ledger.output, shard, identity, self._detokenize, found.kept)
+        writer = ShardWriter(self._ledger.output, shard, identity, self._detokenize, found, self._ledger.made_with)
         self._opened[shard.name] = OpenShard(shard, identity, writer, time.monotonic())
         return found.done
 
@@ -94,7 +97,7 @@ class Assembly:
         """Takes the news that a shard was read to its end; it is finished once all its rows are there."""
         name = end.shard.name
         if name not in self._opened:  # it could not be opened at all
-            report = ShardReport(shard=name, url=end.shard.url, status="failed", error=end.problem)
+            report = ShardReport(shard=name, url=public_url(end.shard.url), status="failed", error=end.problem)
             self._ledger.commit(report)
             self._note(report)
             return
@@ -110,7 +113,7 @@ class Assembly:
         """Brings all finished rows to disk; the next run goes on from there."""
         for name, opened in self._opened.items():
             opened.writer.flush()
-            self.reports.append(ShardReport(shard=name, url=opened.shard.url, status="interrupted"))
+            self.reports.append(ShardReport(shard=name, url=public_url(opened.shard.url), status="interrupted"))
         self._opened.clear()
 
     def _finish_if_due(self, name: str) -> None:
@@ -137,6 +140,7 @@ class Assembly:
             status="truncated" if end.problem else "complete",
             seconds={stage: round(each, 3) for stage, each in opened.seconds.items()},
             error=end.problem,
+            left_out=dict(end.left_out),
         )
         self._ledger.commit(report)
         self._note(report)

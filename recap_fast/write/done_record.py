@@ -14,7 +14,7 @@ from recap_fast.records import Identity, OutputFile, ShardReport
 
 logger = logging.getLogger(__name__)
 
-FORMAT = 1
+FORMAT = 2
 
 
 def write_record(path: Path, report: ShardReport) -> None:

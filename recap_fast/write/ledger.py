@@ -1,31 +1,30 @@
 """What is done and what is not: the state of an output folder, all of it on disk, O(shards).
 
-In go the run's shards and its fingerprint; out comes what is left to do of each, and done-records at the end.
+In go what a run wants of the folder; out comes what is left to do of each shard, and done-records at the end.
 """
 
 import logging
+import shutil
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any, Literal
-
-import numpy as np
-from numpy.typing import NDArray
 
 from recap_fast.atomic import remove_leftovers, sha256_of
 from recap_fast.errors import ShardError
-from recap_fast.records import Identity, OutputFile, Shard, ShardReport
-from recap_fast.shard_set import ShardSet
+from recap_fast.records import ACCEPTABLE, Identity, OutputFile, Shard, ShardReport
+from recap_fast.shard_set import public_url
 from recap_fast.write.done_record import read_record, write_record
+from recap_fast.write.names import some
+from recap_fast.write.opening import Wanted, find_output, open_output
 from recap_fast.write.output_folder import OutputFolder
-from recap_fast.write.run_file import merge_run_file, read_run_file, refuse_other_fingerprint
-from recap_fast.write.stretches import done_rows, input_of, recount, remove_stretches, stretches
+from recap_fast.write.shard_writer import Kept
+from recap_fast.write.stretches import done_rows, recount, remove_stretches, stretches
 
 logger = logging.getLogger(__name__)
 
-Reason = Literal["new", "failed", "truncated", "interrupted", "changed", "output missing", "retry"]
+Reason = Literal["new", "failed", "truncated", "interrupted", "changed", "pruned", "output missing", "retry"]
 _ENDED = ("complete", "truncated")
 """Of shards with an output that has all rows there are."""
 NUM_THREADS = 32
@@ -41,13 +40,12 @@ class Pending:
 
 
 @dataclass(frozen=True, slots=True)
-class ShardState:
-    """What is on disk of a shard that is not done."""
+class _Finding:
+    """How a shard stands, and which of a unit's images are not as they were captioned."""
 
-    kept: tuple[Path, ...]
-    """Parquet files with rows of it. Where two have the same index, the row of the later file counts."""
-    done: NDArray[np.int64]
-    """Indices of the rows that need not be done again, ascending; those that could not be read are not among them."""
+    reason: Reason | None
+    changed: tuple[str, ...] = ()
+    gone: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -55,63 +53,62 @@ class Ledger:
     """What is done in an output folder, and what is not."""
 
     output: OutputFolder
-    fingerprint: Mapping[str, Any]
-    """All that decides what the rows of the run say; anything that json can hold."""
-    shard_set: ShardSet
-    """The run's shards, as the folder names them once it is opened or found."""
-    version_of: Callable[[Shard], Identity]
-    """Which version of an input there is now. Raises ShardError where there is none."""
-    retry_failed: bool = False
-    """Whether rows with an error count as not done."""
+    wanted: Wanted
+    retry: Collection[str] = ()
+    """Rows of these statuses count as not done; 'all' stands for every one but 'ok'."""
+    redo_changed: bool = False
+    """Whether what was captioned counts as not done where its input has changed since."""
+    shards: tuple[Shard, ...] = ()
+    """All of the run, once the folder is opened or found."""
+    is_fresh: bool = False
+    """Whether nothing of the folder counts: there is none yet, or it is to be overwritten."""
 
     @property
-    def shards(self) -> tuple[Shard, ...]:
-        """All of the run."""
-        return self.shard_set.shards
+    def made_with(self) -> Mapping[str, Any]:
+        """What the rows of this run are made with and those of another may not be; see `records.ACCEPTABLE`."""
+        return {name: self.wanted.fingerprint.get(name) for name in ACCEPTABLE}
 
-    def open(self, *, overwrite: bool = False) -> "Ledger":
-        """Makes the folder or goes on in it.
-
-        `overwrite` removes what earlier runs wrote: never to be given to one of several processes. Raises ConfigError
-        for a folder of another fingerprint or with other files, and for inputs from elsewhere.
-        """
-        shard_set = merge_run_file(self.output, self.fingerprint, self.shard_set, overwrite=overwrite)
+    def open(self) -> "Ledger":
+        """Makes the folder or goes on in it. Raises ConfigError where that cannot be; see `opening.open_output`."""
+        shards = open_output(self.output, self.wanted)
         remove_leftovers(self.output.root)
-        return replace(self, shard_set=shard_set)
+        return replace(self, shards=shards)
 
-    def find(self) -> "Ledger | None":
-        """As `open`, of a folder that a run has made and that stays as it is; None where there is none."""
-        run = read_run_file(self.output)
-        if run is None:
-            return None
-        refuse_other_fingerprint(self.output, run.fingerprint, self.fingerprint)
-        return replace(self, shard_set=self.shard_set.below(run.root))
+    def find(self) -> "Ledger":
+        """As `open`, of a folder that stays as it is."""
+        shards, is_fresh = find_output(self.output, self.wanted)
+        return replace(self, shards=shards, is_fresh=is_fresh)
 
     def forget_unused(self) -> None:
         """Takes the run file back where nothing was made yet: a run that could not begin is not to bind the next."""
-        if not any(folder.exists() for folder in self.output.folders):
+        if not any(folder.exists() for folder in self.output.work_folders):
             self.output.run_file.unlink(missing_ok=True)
+            shutil.rmtree(self.output.units_folder, ignore_errors=True)
 
-    def pending(self, shards: Sequence[Shard] | None = None, *, redo_changed: bool = False) -> list[Pending]:
+    def pending(self, shards: Sequence[Shard] | None = None) -> list[Pending]:
         """The shards, of these or of the whole run, that are not done, and why.
 
-        Inputs that changed since they were done are named in a warning, and pending only with `redo_changed`.
+        A warning names inputs that have changed since they were done, or are gone.
         """
         shards = self.shards if shards is None else shards
+        if self.is_fresh:
+            return [Pending(shard, "new") for shard in shards]
         with ThreadPoolExecutor(NUM_THREADS) as pool:
-            reasons = pool.map(lambda shard: self._reason(shard, redo_changed), shards)
-            return [Pending(shard, reason) for shard, reason in zip(shards, reasons, strict=True) if reason]
+            findings = list(pool.map(self._find, shards))
+        self._warn(shards, findings)
+        pairs = zip(shards, findings, strict=True)
+        return [Pending(shard, finding.reason) for shard, finding in pairs if finding.reason]
 
-    def state(self, shard: Shard, version: Identity) -> ShardState:
+    def state(self, shard: Shard, version: Identity) -> Kept:
         """What is on disk of a shard whose input is now of this version; rows made from another one do not count."""
         record = self.record(shard.name)
         output = self.output.data(shard.name)
-        kept = [output] if output.exists() and input_of(output) == version.text else []
+        kept = [output] if output.exists() else []
         # a stretch from before the done-record is in the output already
-        since = record.finished_ns if record and kept and record.input == version else 0
-        recent = (stretch.path for stretch in stretches(self.output.partial(shard.name)) if stretch.made_ns > since)
-        kept += [path for path in recent if input_of(path) == version.text]
-        return ShardState(tuple(kept), done_rows(kept, retry_failed=self.retry_failed))
+        since = record.finished_ns if record and kept else 0
+        kept += [s.path for s in stretches(self.output.partial(shard.name)) if s.made_ns > since]
+        done = done_rows(kept, self._versions(shard, version, record), retry=self.retry)
+        return Kept(tuple(kept), done)
 
     def record(self, name: str) -> ShardReport | None:
         """The done-record of a shard; None where there is none. A second process may have written it meanwhile."""
@@ -149,37 +146,77 @@ class Ledger:
                 mine = replace(recount(file, mine), output=output)
             write_record(self.output.record(mine.shard), mine)
 
-    def _reason(self, shard: Shard, redo_changed: bool) -> Reason | None:
+    def _versions(
+        self, shard: Shard, version: Identity, record: ShardReport | None
+    ) -> str | Mapping[int, str | None] | None:
+        """The versions that rows must be of to count, by index where they differ; None: any."""
+        if shard.kind != "folder":
+            return version.text
+        keep = record is not None and record.status == "complete" and not self.redo_changed
+        alive = {i: file for i, file in enumerate(shard.files) if file is not None}
+        return {i: None if keep or not is_known(file.version) else file.version for i, file in alive.items()}
+
+    def _find(self, shard: Shard) -> _Finding:
         record = self.record(shard.name)
         if record is None:
-            return "new"
+            return _Finding("new")
         if record.status != "complete":
-            return record.status
+            return _Finding(record.status)
         path = self.output.data(shard.name)
         if record.output is None or not path.exists() or path.stat().st_size != record.output.size_bytes:
-            return "output missing"
-        if self._has_changed(shard, record):
-            return "changed" if redo_changed else None
-        # killed between the done-record and the removal of what it made superfluous
-        remove_stretches(self.output, shard.name, before_ns=record.finished_ns)
-        return "retry" if self.retry_failed and record.failed else None
+            return _Finding("output missing")
+        finding = _compare(shard, record) if shard.kind == "folder" else self._compare_file(shard, record)
+        if finding.changed and self.redo_changed:
+            return replace(finding, reason="changed")
+        if finding.reason is None:
+            # killed between the done-record and the removal of what it made superfluous
+            remove_stretches(self.output, shard.name, before_ns=record.finished_ns)
+            if any(status in self.retry or "all" in self.retry for status in record.failed):
+                return replace(finding, reason="retry")
+        return finding
 
-    def _has_changed(self, shard: Shard, record: ShardReport) -> bool:
+    def _compare_file(self, shard: Shard, record: ShardReport) -> _Finding:
         try:
-            now = self.version_of(shard)
+            now = self.wanted.version_of(shard)
         except ShardError as error:
-            logger.warning("%s is done, but its input %s", shard.url, error)
-            return False
-        if now == record.input:
-            return False
-        then = record.input or Identity(0, "unknown")
-        logger.warning(
-            "%s has changed since it was captioned: %d bytes, version %s then; %d bytes, version %s now. "
-            "Its captions stay as they are unless --redo-changed is given.",
-            shard.url,
-            then.size_bytes,
-            then.version,
-            now.size_bytes,
-            now.version,
-        )
-        return True
+            logger.warning("%s is done, but its input %s", public_url(shard.url), error)
+            return _Finding(None)
+        return _Finding(None, () if now == record.input else (shard.url,))
+
+    def _warn(self, shards: Sequence[Shard], findings: Sequence[_Finding]) -> None:
+        """One sentence for all units of a folder, and for all shards that are files."""
+        changed: dict[str, list[str]] = {}
+        gone: dict[str, list[str]] = {}
+        for shard, finding in zip(shards, findings, strict=True):
+            where = f" of {public_url(shard.url)}" if shard.kind == "folder" else ""
+            changed.setdefault(where, []).extend(map(public_url, finding.changed))
+            gone.setdefault(where, []).extend(finding.gone)
+        for where, names in changed.items():
+            if names and not self.redo_changed:
+                what = f"{_count(names, 'image' if where else 'shard')}{where} changed after captioning"
+                logger.warning("%s: %s. Captions stay as they are; --redo-changed makes new ones.", what, some(names))
+        for where, names in gone.items():
+            if names:
+                what = f"{_count(names, 'image')}{where} went missing after captioning"
+                logger.warning("%s: %s. Rows stay as they are; --prune removes them.", what, some(names))
+
+
+def is_known(version: str | None) -> bool:
+    """Whether a version tells anything: of an image that is gone, or cannot be asked for, it does not."""
+    return version is not None and not version.endswith(":unknown")
+
+
+def _count(names: Sequence[str], what: str) -> str:
+    return f"{len(names):,} {what}{'s' * (len(names) > 1)}"
+
+
+def _compare(shard: Shard, record: ShardReport) -> _Finding:
+    """How the images of a unit stand beside its record."""
+    alive = {file.path: file.version for file in shard.files if file is not None}
+    if record.files.keys() - alive.keys():
+        return _Finding("pruned")
+    if alive.keys() - record.files.keys():
+        return _Finding("interrupted")
+    changed = [path for path, version in alive.items() if is_known(version) and version != record.files[path]]
+    gone = [path for path, version in alive.items() if version is None]
+    return _Finding(None, tuple(changed), tuple(gone))

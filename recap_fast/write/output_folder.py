@@ -1,12 +1,13 @@
 """Where everything of an output lies, and what it is called; no other file spells these names.
 
-run.json, README.md, data/<shard>.parquet, manifests/<shard>.json, partial/<shard>/<stretch>.parquet.
+run.json, README.md, data/<shard>.parquet, manifests/<shard>.json, partial/<shard>/<stretch>.parquet, and for loose
+images units/<shard>.json.
 """
 
 from dataclasses import dataclass
 from pathlib import Path
 
-_DATA, _RECORDS, _PARTIAL = "data", "manifests", "partial"
+_DATA, _RECORDS, _UNITS, _PARTIAL = "data", "manifests", "units", "partial"
 DATA_FILES = f"{_DATA}/**/*.parquet"
 """The captions of all shards, as a glob."""
 
@@ -28,9 +29,19 @@ class OutputFolder:
         return self.root / "README.md"
 
     @property
-    def folders(self) -> tuple[Path, Path, Path]:
-        """Of done-records, captions and stretches, in the order in which to remove them."""
+    def folders(self) -> tuple[Path, ...]:
+        """All of them, in the order in which to remove them."""
+        return *self.work_folders, self.units_folder
+
+    @property
+    def work_folders(self) -> tuple[Path, ...]:
+        """Of done-records, captions and stretches."""
         return self.root / _RECORDS, self.root / _DATA, self.root / _PARTIAL
+
+    @property
+    def units_folder(self) -> Path:
+        """Of the files that say which loose images a shard has."""
+        return self.root / _UNITS
 
     def data(self, name: str) -> Path:
         """The captions of a shard."""
@@ -40,6 +51,15 @@ class OutputFolder:
         """The done-record of a shard."""
         return self.root / _RECORDS / f"{name}.json"
 
+    def unit(self, name: str) -> Path:
+        """Which loose images a shard has; of other shards there is no such file."""
+        return self.units_folder / f"{name}.json"
+
+    def name_of(self, path: Path) -> str:
+        """The shard that a file of captions, a done-record or a unit's file is of."""
+        place = path.relative_to(self.root)
+        return place.relative_to(place.parts[0]).with_suffix("").as_posix()
+
     def partial(self, name: str) -> Path:
         """The folder of a shard's stretches."""
         return self.root / _PARTIAL / name
@@ -47,6 +67,10 @@ class OutputFolder:
     def data_files(self) -> list[Path]:
         """The captions of all shards that are there, sorted."""
         return sorted(self.root.glob(DATA_FILES))
+
+    def unit_files(self) -> list[Path]:
+        """The files of all units that are there, sorted."""
+        return sorted(self.units_folder.rglob("*.json"))
 
     def record_files(self) -> list[Path]:
         """The done-records of all shards that are there, sorted."""

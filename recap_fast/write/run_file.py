@@ -1,24 +1,19 @@
 """The run file: what every output of a folder has in common, and the shards of all runs into it.
 
-In go the folder and a run's fingerprint and shards; out comes the merged file, or a refusal that names what differs.
+In go the content and come out as it was; a file of another format, or that cannot be read, is refused in a sentence.
 """
 
-import contextlib
-import fcntl
 import json
-import os
-import shutil
-from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-from recap_fast.atomic import atomic_write, is_temporary, make_folder
+from recap_fast.atomic import atomic_write
 from recap_fast.errors import ConfigError
-from recap_fast.shard_set import ShardSet
+from recap_fast.records import ACCEPTABLE
 from recap_fast.write.output_folder import OutputFolder
 
-FORMAT = 1
+FORMAT = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +25,19 @@ class RunFile:
     """The folder or URL from which the shards are named; that of the first run into the folder."""
     shards: Mapping[str, str]
     """Name to URL."""
+    command: str | None = None
+    """Which command has made the folder with --overwrite: the same one goes on in it."""
+    accepted: Sequence[Mapping[str, Any]] = field(default_factory=tuple)
+    """Fields of the fingerprint that were changed on request: name, and values before and after."""
+
+    def accepting(self, fingerprint: Mapping[str, Any], accepted: Sequence[str]) -> "RunFile":
+        """With another fingerprint, which differs in fields that were accepted by name."""
+        changes = [
+            {"field": name, "from": self.fingerprint.get(name), "to": fingerprint.get(name)}
+            for name in accepted
+            if self.fingerprint.get(name) != fingerprint.get(name)
+        ]
+        return replace(self, fingerprint=fingerprint, accepted=[*self.accepted, *changes])
 
 
 def read_run_file(output: OutputFolder) -> RunFile | None:
@@ -41,7 +49,8 @@ def read_run_file(output: OutputFolder) -> RunFile | None:
             raise ConfigError(
                 f"{path} has format {content['format']}, this version reads {FORMAT}: use another --output."
             )
-        return RunFile(content["fingerprint"], content["root"], content["shards"])
+        del content["format"]
+        return RunFile(**content)
     except (FileNotFoundError, NotADirectoryError):
         return None
     except (ValueError, KeyError, TypeError) as error:
@@ -50,87 +59,31 @@ def read_run_file(output: OutputFolder) -> RunFile | None:
         raise ConfigError(f"{path} cannot be read ({error!r}): use another --output.") from error
 
 
-def merge_run_file(
-    output: OutputFolder, fingerprint: Mapping[str, Any], shard_set: ShardSet, *, overwrite: bool
-) -> ShardSet:
-    """Makes or extends the run file; returns the run's shards as the folder names them.
-
-    Raises ConfigError for a folder with another fingerprint, other files or inputs from elsewhere.
-    """
-    try:
-        make_folder(output.root)
-    except OSError as error:
-        raise ConfigError(f"--output {output.root} cannot be made: {error}.") from error
-    with _locked(output.root):
-        if overwrite and output.run_file.exists():
-            _clear(output)
-        old = read_run_file(output)
-        if old is None:
-            _refuse_strangers(output.root)
-            old = RunFile({}, shard_set.root, {})
-        else:
-            refuse_other_fingerprint(output, old.fingerprint, fingerprint)
-        shard_set = shard_set.below(old.root)
-        run = RunFile(_as_json(fingerprint), old.root, _merge(old.shards, shard_set))
-        if run != old:
-            content = {"format": FORMAT, **asdict(run)}
-            atomic_write(output.run_file, (json.dumps(content, indent=1) + "\n").encode())
-        return shard_set
+def write_run_file(output: OutputFolder, run: RunFile) -> None:
+    """Writes the run file whole or not at all."""
+    atomic_write(output.run_file, (json.dumps({"format": FORMAT, **asdict(run)}, indent=1) + "\n").encode())
 
 
-def _merge(known: Mapping[str, str], shard_set: ShardSet) -> dict[str, str]:
-    shards = dict(known)
-    for shard in shard_set.shards:
-        url = shards.setdefault(shard.name, shard.url)
-        if url != shard.url:
-            raise ConfigError(
-                f"{shard.url} would be written to {shard.name}.parquet, which an earlier run made of {url}: "
-                "give another --output."
-            )
-    return shards
-
-
-def _as_json(fingerprint: Mapping[str, Any]) -> dict[str, Any]:
+def as_json(fingerprint: Mapping[str, Any]) -> dict[str, Any]:
     """As it reads back: tuples become lists."""
     fields: dict[str, Any] = json.loads(json.dumps(dict(fingerprint)))
     return fields
 
 
-def refuse_other_fingerprint(output: OutputFolder, old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
-    fields = _as_json(new)
-    differing = [name for name in sorted({*old, *fields}) if old.get(name) != fields.get(name)]
-    if differing:
-        lines = (f"  {name}: {old.get(name)!r} there, {fields.get(name)!r} now" for name in differing)
-        raise ConfigError(
-            f"{output.root} holds the output of a run with other settings, and mixing both would be a mistake:\n"
-            + "\n".join(lines)
-            + "\nGive another --output, the settings of that run, or --overwrite to remove its output."
-        )
-
-
-def _refuse_strangers(output: Path) -> None:
-    names = sorted(path.name for path in output.iterdir() if not is_temporary(path.name))
-    if names:
-        shown = ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
-        raise ConfigError(f"{output} is not empty and no run made it (it has {shown}): give a new or empty --output.")
-
-
-def _clear(output: OutputFolder) -> None:
-    """The run file goes last: without it the rest would be a stranger's."""
-    for path in (*output.folders, output.card, output.run_file):
-        if path.is_dir():
-            shutil.rmtree(path)
-        else:
-            path.unlink(missing_ok=True)
-
-
-@contextlib.contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """Keeps other processes of an array, started at the same moment, from writing the run file over ours."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        with contextlib.suppress(OSError):  # some network file systems cannot lock a folder
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)
+def refuse_other_fingerprint(
+    output: OutputFolder, old: Mapping[str, Any], new: Mapping[str, Any], accepted: Sequence[str] = ()
+) -> None:
+    """Raises ConfigError, naming what differs, where two fingerprints differ in a field that is not accepted."""
+    fields = as_json(new)
+    differing = [name for name in sorted({*old, *fields}) if old.get(name) != fields.get(name) and name not in accepted]
+    if not differing:
+        return
+    lines = (f"  {name}: {old.get(name)!r} there, {fields.get(name)!r} now" for name in differing)
+    way_out = "Give another --output, the settings of that run, or --overwrite to remove its output."
+    if set(differing) <= set(ACCEPTABLE):
+        way_out = f"Go on with --accept-changed {','.join(differing)}, or give another --output."
+    raise ConfigError(
+        f"{output.root} holds the output of a run with other settings, and mixing both would be a mistake:\n"
+        + "\n".join(lines)
+        + f"\n{way_out}"
+    )

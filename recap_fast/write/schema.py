@@ -6,7 +6,7 @@ nothing in this program computes them.
 
 import pyarrow as pa
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 SCHEMA = pa.schema(
     [
@@ -24,6 +24,9 @@ SCHEMA = pa.schema(
         ("uid", pa.string()),
         ("shard", pa.string()),
         ("index", pa.int64()),
+        ("file_name", pa.string()),
+        ("input_version", pa.string()),
+        ("image_sha256", pa.string()),
         ("width", pa.int32()),
         ("height", pa.int32()),
         ("status", pa.string()),

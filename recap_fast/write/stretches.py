@@ -8,7 +8,7 @@ import logging
 import re
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from recap_fast.atomic import is_alive, owner
-from recap_fast.records import OK, UNREADABLE, ShardReport
+from recap_fast.records import OK, READ_AGAIN, UNREADABLE, ShardReport
 from recap_fast.write.output_folder import OutputFolder
 
 if TYPE_CHECKING:
@@ -25,8 +25,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-INPUT_KEY = "recap_fast.input"
-"""Parquet metadata of stretches and outputs: `Identity.text` of the input that the rows were made from."""
 _NAME = re.compile(r"(\d+)-(\d+)\.(?P<made_ns>\d+)\.(?P<owner>.+)\.parquet")
 
 
@@ -67,20 +65,6 @@ def remove_stretches(output: OutputFolder, name: str, before_ns: int | None = No
             parent.rmdir()
 
 
-def input_of(path: Path) -> str | None:
-    """Which input the rows of a Parquet file were made from; None where it does not say, or cannot be read."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    try:
-        metadata = pq.read_metadata(path).metadata or {}
-    except (pa.ArrowException, OSError) as error:
-        logger.warning("%s cannot be read (%s): its rows are done again", path, error)
-        return None
-    value = metadata.get(INPUT_KEY.encode())
-    return None if value is None else value.decode()
-
-
 def recount(file: BinaryIO, report: ShardReport) -> ShardReport:
     """The report with the rows, captions and failures that the open Parquet file has."""
     import pyarrow.parquet as pq
@@ -93,10 +77,13 @@ def count_statuses(rows: "pa.RecordBatch | pa.Table") -> Counter[str]:
     return Counter({entry["values"]: entry["counts"] for entry in rows.column("status").value_counts().to_pylist()})
 
 
-def done_rows(paths: Sequence[Path], *, retry_failed: bool) -> NDArray[np.int64]:
-    """Ascending indices of the rows that are captioned or, without `retry_failed`, were read.
+def done_rows(
+    paths: Sequence[Path], versions: str | Mapping[int, str | None] | None, *, retry: Collection[str]
+) -> NDArray[np.int64]:
+    """Ascending indices of the rows that are captioned or, unless their status is to be retried, were read.
 
-    Where several files have a row, that of the last one counts.
+    `versions` are those of the inputs that rows must have been made from, by index where they differ; None: any. A row
+    whose index has none does not count. Where several files have a row, that of the last one does.
     """
     import pyarrow as pa
     import pyarrow.compute as pc
@@ -104,10 +91,32 @@ def done_rows(paths: Sequence[Path], *, retry_failed: bool) -> NDArray[np.int64]
 
     if not paths:
         return np.empty(0, np.int64)
-    rows = pa.concat_tables([pq.read_table(path, columns=["index", "status"], partitioning=None) for path in paths])
+    columns = ["index", "status", "warning", "input_version"]
+    rows = pa.concat_tables([pq.read_table(path, columns=columns, partitioning=None) for path in paths])
     # latest first: unique keeps the first of equal indices
     indices, first = np.unique(rows["index"].to_numpy()[::-1], return_index=True)
-    status = rows["status"]
-    done = pc.equal(status, OK) if retry_failed else pc.not_equal(status, UNREADABLE)
-    done_indices: NDArray[np.int64] = indices[done.to_numpy()[::-1][first]]
+    done = _is_finished(rows, retry)
+    if isinstance(versions, str):
+        done &= pc.fill_null(pc.equal(rows["input_version"], versions), fill_value=False).to_numpy()
+    elif versions is not None:
+        pairs = zip(rows["index"].to_pylist(), rows["input_version"].to_pylist(), strict=True)
+        done &= np.array([i in versions and versions[i] in (None, version) for i, version in pairs], bool)
+    done_indices: NDArray[np.int64] = indices[done[::-1][first]]
     return done_indices
+
+
+def _is_finished(rows: "pa.Table", retry: Collection[str]) -> NDArray[np.bool_]:
+    """Whether each row need not be done again for what it says itself."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    status = rows["status"]
+    again = pc.or_(
+        pc.equal(status, UNREADABLE), pc.fill_null(pc.match_substring(rows["warning"], READ_AGAIN), fill_value=False)
+    )
+    if "all" in retry:
+        again = pc.or_(again, pc.not_equal(status, OK))
+    elif retry:
+        again = pc.or_(again, pc.is_in(status, pa.array(sorted(retry), pa.string())))
+    finished: NDArray[np.bool_] = ~again.to_numpy()
+    return finished

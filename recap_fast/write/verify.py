@@ -1,25 +1,34 @@
-"""Proves from an output folder that nothing is missing and nothing is there twice; with the inputs, counts them again.
+"""Proves from an output folder that nothing is missing and nothing is there twice; with the inputs, that each row is of
+the image that it names.
 
-In go the folder and, if wanted, the shards; out come the faults, each a sentence that names the remedy where another
+In go the folder and, if wanted, the inputs; out come the faults, each a sentence that names the remedy where another
 run alone is none. Memory does not grow with the output.
 """
 
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from recap_fast.atomic import sha256_of
-from recap_fast.errors import ConfigError, ShardError
-from recap_fast.records import OK, Identity, Shard, ShardReport
-from recap_fast.shard_set import ShardSet
+from recap_fast.errors import ConfigError
+from recap_fast.records import OK, Shard, ShardReport
+from recap_fast.shard_set import public_url
+from recap_fast.text import unicode
+from recap_fast.write.compare import InputsToCompare, compare, find_shards
 from recap_fast.write.done_record import read_record
+from recap_fast.write.names import some
+from recap_fast.write.opening import read_register
 from recap_fast.write.output_folder import OutputFolder
 from recap_fast.write.run_file import read_run_file
 from recap_fast.write.stretches import count_statuses
+from recap_fast.write.units import Unit
 
 FaultKind = Literal[
     "no record",
@@ -33,6 +42,7 @@ FaultKind = Literal[
     "stranger",
     "new input",
     "lost input",
+    "gone image",
     "changed input",
 ]
 _HERE = OutputFolder(Path())
@@ -42,12 +52,13 @@ _REMEDIES: Mapping[FaultKind, str] = {
     "stranger": "move it elsewhere",
     "new input": "run again with the same --shards as now",
     "lost input": "mend it, then verify again",
+    "gone image": "put it back, or run again with --prune",
     "changed input": "run again with --redo-changed",
 }
 """By shard name. Of the kinds that are not here the next run takes care by itself."""
 BATCH_ROWS = 65_536
-CountSamples = Callable[[Shard], tuple[int, Identity]]
-"""How many samples an input has, and which version of it that is. Raises ShardError where it cannot be read."""
+NUM_THREADS = 4
+"""That read inputs: hashing is faster than most disks."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,47 +81,65 @@ class Verdict:
     """What `verify` found. The output is proven where there are no faults."""
 
     num_shards: int
-    num_recounted: int = 0
-    """Shards whose inputs were counted again."""
+    num_compared: int = 0
+    """Shards whose rows were compared with the images of their inputs."""
     rows: int = 0
     captioned: int = 0
     failed: Counter[str] = field(default_factory=Counter)
     """Rows without a caption, by status."""
+    left_out: Counter[str] = field(default_factory=Counter)
+    """What of the inputs has no row, by reason."""
     faults: list[Fault] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
-    """What is no fault of the output: an input that is truncated, or that has changed since."""
+    """What is no fault of the output: an input that is truncated."""
 
 
-def verify(
-    output: OutputFolder, shard_set: ShardSet | None = None, count_samples: CountSamples | None = None
-) -> Verdict:
-    """Checks every shard of the run file; `shard_set`, with `count_samples`: also how many samples the inputs have.
+def verify(output: OutputFolder, inputs: InputsToCompare | None = None) -> Verdict:
+    """Checks every shard of the run file; `inputs`: also that each of their images has its row, by name and content.
 
-    Raises ConfigError where the folder is not the output of a run.
+    Raises ConfigError where the folder is not the output of a run, and where inputs of the same names lie elsewhere.
     """
     run = read_run_file(output)
     if run is None:
         raise ConfigError(f"{output.root} has no {output.run_file.name}: it is not the --output of a run.")
-    inputs = {shard.name: shard for shard in shard_set.below(run.root).shards} if shard_set else {}
-    verdict = Verdict(num_shards=len(run.shards), num_recounted=len(inputs))
+    register = read_register(output, run)
+    verdict = Verdict(num_shards=len(run.shards))
+    records = {}
     for name in run.shards:
         record = read_record(output.record(name))
         if record is None:
             verdict.faults.append(Fault("no record", name, "has no done-record: it is not finished"))
             continue
-        verdict.rows += record.rows
-        verdict.captioned += record.captioned
-        verdict.failed.update(record.failed)
-        if record.status == "truncated":
-            verdict.notes.append(f"{name}: the input is truncated ({record.error}); what is whole of it is captioned")
-        verdict.faults += [*_check_record(name, record), *_check_output(output.data(name), name, record)]
-        if name in inputs:
-            assert count_samples is not None, "without it a shard_set is of no use"
-            verdict.faults += _check_input(inputs[name], count_samples, record, verdict.notes)
-    for name in inputs.keys() - run.shards.keys():
-        verdict.faults.append(Fault("new input", name, f"{inputs[name].url} is not among the shards of the run"))
+        records[name] = record
+        _count(verdict, name, record)
+        verdict.faults += _check_record(name, record)
+        verdict.faults += _check_output(output.data(name), name, record, register.units.get(name))
+    if inputs is not None:
+        shards = find_shards(output, register, inputs)
+        verdict.faults += [_new_input(shard) for shard in shards if shard.name not in run.shards]
+        with_rows = [shard for shard in shards if shard.name in records and records[shard.name].output is not None]
+        empty = sum(not any(True for _ in unit.places) for unit in register.units.values())
+        verdict.num_compared = len(with_rows) + empty
+        with ThreadPoolExecutor(NUM_THREADS) as pool:
+            for shard, found in zip(with_rows, pool.map(partial(compare, output, inputs), with_rows), strict=True):
+                verdict.faults += [Fault(each.kind, shard.name, each.sentence) for each in found]
     verdict.faults += _strangers(output, run.shards.keys())
     return verdict
+
+
+def _new_input(shard: Shard) -> Fault:
+    where, files = public_url(shard.url), [file.path for file in shard.files if file is not None]
+    text = f"has no rows yet: {some(files)} of {where}" if files else f"has no rows yet: {where}"
+    return Fault("new input", shard.name, text)
+
+
+def _count(verdict: Verdict, name: str, record: ShardReport) -> None:
+    verdict.rows += record.rows
+    verdict.captioned += record.captioned
+    verdict.failed.update(record.failed)
+    verdict.left_out.update(record.left_out)
+    if record.status == "truncated":
+        verdict.notes.append(f"{name}: the input is truncated ({record.error}); what is whole of it is captioned")
 
 
 def _check_record(name: str, record: ShardReport) -> Iterator[Fault]:
@@ -124,7 +153,7 @@ def _check_record(name: str, record: ShardReport) -> Iterator[Fault]:
         yield Fault("wrong counts", name, sentence)
 
 
-def _check_output(path: Path, name: str, record: ShardReport) -> Iterator[Fault]:
+def _check_output(path: Path, name: str, record: ShardReport, unit: Unit | None) -> Iterator[Fault]:
     if record.output is None:
         if record.rows or path.exists() or record.status != "failed":
             yield Fault("no output", name, "has no output by its record")
@@ -141,19 +170,22 @@ def _check_output(path: Path, name: str, record: ShardReport) -> Iterator[Fault]
         yield Fault("wrong hash", name, f"has {size:,} bytes, and {record.output.size_bytes:,} were written")
     elif digest != record.output.sha256:
         yield Fault("wrong hash", name, "is not as it was written: its SHA-256 differs from the record's")
-    yield from _check_rows(path, name, record)
+    yield from _check_rows(path, name, record, unit)
 
 
-def _check_rows(path: Path, name: str, record: ShardReport) -> Iterator[Fault]:
+def _check_rows(path: Path, name: str, record: ShardReport, unit: Unit | None) -> Iterator[Fault]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
+    expected = np.arange(record.rows) if unit is None else np.array(list(unit.places), np.int64)
     statuses: Counter[str] = Counter()
-    rows, gap, other = 0, "", None
+    rows, wrong, other = 0, "", None
     try:
         with pq.ParquetFile(path) as table:
-            for batch in table.iter_batches(BATCH_ROWS, columns=["shard", "index", "status"]):
-                gap = gap or _first_gap(batch["index"].to_numpy(zero_copy_only=False), rows)
+            for batch in table.iter_batches(BATCH_ROWS, columns=["shard", "index", "status", "file_name"]):
+                indices = batch["index"].to_numpy(zero_copy_only=False)
+                wrong = wrong or _first_gap(indices, expected[rows : rows + len(indices)], rows)
+                wrong = wrong or (_first_stranger(indices, batch["file_name"].to_pylist(), unit) if unit else "")
                 shards = batch["shard"].unique().to_pylist()
                 other = next((shard for shard in shards if shard != name), other)
                 statuses += count_statuses(batch)
@@ -161,51 +193,44 @@ def _check_rows(path: Path, name: str, record: ShardReport) -> Iterator[Fault]:
     except (pa.ArrowException, OSError, KeyError) as error:
         yield Fault("unreadable", name, f"has an output that is no whole Parquet file: {error}")
         return
-    if gap:
-        yield Fault("wrong rows", name, gap)
+    if wrong:
+        yield Fault("wrong rows", name, wrong)
     if other is not None:
         yield Fault("wrong rows", name, f"has rows of shard {other}")
-    if rows != record.rows:
+    if rows != record.rows or rows != len(expected):
         yield Fault("wrong rows", name, f"has {rows} rows, and its record says {record.rows}")
-    expected = Counter({OK: record.captioned}) + Counter(record.failed)
-    if statuses != expected:
-        yield Fault("wrong counts", name, f"has rows {_shown(statuses)}, and its record says {_shown(expected)}")
+    by_status = Counter({OK: record.captioned}) + Counter(record.failed)
+    if statuses != by_status:
+        yield Fault("wrong counts", name, f"has rows {_shown(statuses)}, and its record says {_shown(by_status)}")
 
 
-def _first_gap(indices: np.ndarray, expected: int) -> str:
-    """A sentence about the first row whose index is not its place; '' where all are."""
-    wrong = np.flatnonzero(indices != np.arange(expected, expected + len(indices)))
+def _first_gap(indices: NDArray[np.int64], expected: NDArray[np.int64], first: int) -> str:
+    """A sentence about the first row whose index is not the expected one; '' where all are."""
+    if len(indices) > len(expected):
+        return f"has index {int(indices[len(expected)])} in row {first + len(expected)}: it is one too many"
+    wrong = np.flatnonzero(indices != expected)
     if not len(wrong):
         return ""
-    place = expected + int(wrong[0])
-    index = int(indices[wrong[0]])
+    index, place = int(indices[wrong[0]]), int(expected[wrong[0]])
     why = f"{place} is missing" if index > place else f"{index} is there twice"
-    return f"has index {index} in row {place}: {why}"
+    return f"has index {index} in row {first + int(wrong[0])}: {why}"
+
+
+def _first_stranger(indices: NDArray[np.int64], names: list[str | None], unit: Unit) -> str:
+    """A sentence about the first row that names another file than the unit has in its place; '' where there is none."""
+    for index, name in zip(indices.tolist(), names, strict=True):
+        if 0 <= index < len(unit.files) and name != (mine := unicode(unit.file_name(index))):
+            return f"has a row of {name} with index {index}, and that is {mine}"
+    return ""
 
 
 def _shown(statuses: Counter[str]) -> str:
     return ", ".join(f"{status} {count}" for status, count in sorted(statuses.items())) or "none"
 
 
-def _check_input(shard: Shard, count_samples: CountSamples, record: ShardReport, notes: list[str]) -> Iterator[Fault]:
-    try:
-        num_samples, version = count_samples(shard)
-    except ShardError as error:
-        if record.status != "failed":
-            yield Fault("lost input", shard.name, f"cannot be counted again: {error}")
-        return
-    has_changed = version != record.input
-    if has_changed:
-        notes.append(f"{shard.name}: {shard.url} has changed since it was captioned")
-    if num_samples != record.rows:
-        kind: FaultKind = "changed input" if has_changed else "wrong rows"
-        yield Fault(kind, shard.name, f"has {num_samples} samples in {shard.url}, and {record.rows} rows")
-
-
 def _strangers(output: OutputFolder, names: Collection[str]) -> Iterator[Fault]:
     """Files that a reader of the output would take for captions or done-records of the run."""
     for path in (*output.data_files(), *output.record_files()):
-        place = path.relative_to(output.root)
-        name = place.relative_to(place.parts[0]).with_suffix("").as_posix()
+        name = output.name_of(path)
         if name not in names:
-            yield Fault("stranger", name, f"is no shard of the run, but {place} is there")
+            yield Fault("stranger", name, f"is no shard of the run, but {path.relative_to(output.root)} is there")

@@ -2,7 +2,7 @@ import pytest
 from support.shard_files import webdataset_members, write_table, write_tar
 
 from recap_fast.errors import ConfigError
-from recap_fast.records import Columns
+from recap_fast.records import Selection
 from recap_fast.shards.expand import expand
 
 
@@ -22,8 +22,8 @@ def touch(folder, *names):
         (folder / name).write_bytes(b"x")
 
 
-def names(*values, columns=None):
-    return [shard.name for shard in expand([str(value) for value in values], columns).shards]
+def names(*values, selection=None):
+    return [shard.name for shard in expand([str(value) for value in values], selection).shards]
 
 
 def test_braces_globs_folders_and_lists_name_the_same_shards(data, tmp_path, monkeypatch):
@@ -127,11 +127,11 @@ def test_parquet_without_images_alone_is_refused_with_its_columns(data, tmp_path
 
 def test_columns_that_the_user_names(tmp_path):
     path = write_table(tmp_path / "p.parquet", {"picture": [b"x"], "image": [b"y"], "n": [1]})
-    assert names(path, columns=Columns(image="picture")) == ["p"]
+    assert names(path, selection=Selection(image_column="picture")) == ["p"]
     with pytest.raises(ConfigError, match=r"no column 'gone'; the columns are: picture, image, n"):
-        names(path, columns=Columns(image="gone"))
+        names(path, selection=Selection(image_column="gone"))
     with pytest.raises(ConfigError, match="column 'n' holds int64, not image bytes"):
-        names(path, columns=Columns(image="n"))
+        names(path, selection=Selection(image_column="n"))
 
 
 def test_unreadable_parquet_is_a_shard_that_will_fail_unless_it_is_beside_its_tar(tmp_path):

@@ -9,7 +9,7 @@ import pytest
 from support.shard_files import read_samples, write_table
 
 from recap_fast.errors import ShardError
-from recap_fast.records import Columns, Shard
+from recap_fast.records import Selection, Shard
 from recap_fast.shards.reader import open_shard
 
 
@@ -61,11 +61,11 @@ def test_columns_that_the_user_names(tmp_path):
         tmp_path / "p.parquet", {"image": [b"1"], "x": [b"2"], "caption": ["a"], "org_caption": ["b"], "mine": ["c"]}
     )
     assert [(s.image, s.org_caption) for s in read(path)[0]] == [(b"1", "b")]
-    (sample,), _ = read(path, columns=Columns(image="x", caption="mine"))
+    (sample,), _ = read(path, selection=Selection(image_column="x", caption_column="mine"))
     assert (sample.image, sample.org_caption) == (b"2", "c")
     assert json.loads(sample.metadata) == {"caption": "a", "org_caption": "b"}
     with pytest.raises(ShardError, match="there is no column 'gone'"):
-        read(path, columns=Columns(caption="gone"))
+        read(path, selection=Selection(caption_column="gone"))
 
 
 def test_types_that_json_does_not_know(tmp_path):

@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from recap_fast.records import Columns, Sample, Shard
+from recap_fast.records import Sample, Selection, Shard
 from recap_fast.shards.reader import ShardReader, open_shard
 
 SCHEMA = pa.schema(
@@ -79,8 +79,8 @@ def write_rows(
 
 
 def read_samples(
-    shard: Shard, *, done: Sequence[int] = (), columns: Columns | None = None
+    shard: Shard, *, done: Sequence[int] = (), selection: Selection | None = None
 ) -> tuple[list[Sample], ShardReader]:
     """The samples of a shard but for the indices in `done`, and the reader, which is closed."""
-    with open_shard(shard, columns) as reader:
+    with open_shard(shard, selection) as reader:
         return list(reader.samples(np.array(done, np.int64))), reader

@@ -1,0 +1,19 @@
+"""Text that any column of the output can hold: valid Unicode of bounded length."""
+
+MAX_TEXT_BYTES = 16 << 20
+"""Of one text in UTF-8. Larger texts are not read, and none is written: one must not take the memory of a whole run."""
+
+
+def unicode(text: str) -> str:
+    """The text with lone surrogates, which UTF-8 and so Parquet cannot hold, written as backslash escapes."""
+    return text if text.isascii() else text.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def num_bytes(text: str) -> int:
+    """The length of valid Unicode in UTF-8."""
+    return len(text) if text.isascii() else len(text.encode())
+
+
+def cut(text: str, max_bytes: int = MAX_TEXT_BYTES) -> str:
+    """As many whole characters of valid Unicode, from its start, as fit into so many bytes of UTF-8."""
+    return text if num_bytes(text) <= max_bytes else text[:max_bytes].encode()[:max_bytes].decode("utf-8", "ignore")

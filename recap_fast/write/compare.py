@@ -1,0 +1,143 @@
+"""Compares the rows of a shard with the images of its input: by place, by name, and by the SHA-256 of their bytes.
+
+In go the output and the input; out come differences. Both are read side by side, a batch of rows and one image at a
+time.
+"""
+
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from recap_fast.errors import ShardError
+from recap_fast.records import UNREADABLE, Identity, Sample, Shard
+from recap_fast.shard_set import Inputs, public_url
+from recap_fast.write.done_record import read_record
+from recap_fast.write.names import some
+from recap_fast.write.output_folder import OutputFolder
+from recap_fast.write.register import Register, Registration, VersionsOf
+from recap_fast.write.relocation import follow_move
+
+COLUMNS = ("index", "key", "file_name", "status", "sha256", "image_sha256", "input_version")
+BATCH_ROWS = 4096
+_NOTHING = np.empty(0, np.int64)
+
+
+class Reader(Protocol):
+    """An open input; `shards.reader.ShardReader` is one."""
+
+    @property
+    def problem(self) -> str | None: ...
+
+    def samples(self, done: NDArray[np.int64]) -> Iterator[Sample]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class InputsToCompare:
+    """The inputs of an output, and how they are read."""
+
+    inputs: Inputs
+    open_shard: Callable[[Shard], AbstractContextManager[Reader]]
+    """Raises ShardError where it cannot be read."""
+    version_of: Callable[[Shard], Identity]
+    versions_of: VersionsOf
+    relocate: Sequence[tuple[str, str]] = ()
+    """Folders of inputs that were moved: from, to."""
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """What does not agree, about one or several images of a shard."""
+
+    kind: Literal["lost input", "gone image", "changed input", "wrong rows"]
+    sentence: str
+
+
+def find_shards(output: OutputFolder, register: Register, inputs: InputsToCompare) -> tuple[Shard, ...]:
+    """The shards that the inputs are in the output, and those that they would be where they are new to it."""
+    for old, new in inputs.relocate:
+        register = register.relocated(old, new)
+    register = follow_move(register, inputs.inputs, lambda name: read_record(output.record(name)), inputs.version_of)
+    return Registration(register, inputs.versions_of).add(inputs.inputs)
+
+
+def compare(output: OutputFolder, inputs: InputsToCompare, shard: Shard) -> list[Difference]:
+    """How the rows of a shard, which has an output, differ from the images of its input."""
+    where = public_url(shard.url)
+    found: dict[tuple[str, bool], list[str]] = defaultdict(list)
+    try:
+        with inputs.open_shard(shard) as reader:
+            for what, has_changed, image in _differences(_rows(output.data(shard.name)), reader.samples(_NOTHING)):
+                found[what, has_changed].append(image)
+            problem = reader.problem
+    except ShardError as error:
+        return [Difference("lost input", f"cannot be compared with its input: {error}")]
+    except (pa.ArrowException, OSError, KeyError):
+        return []  # `verify` has said that the output cannot be read
+    gone = [file.path for file in shard.files if file is not None and file.version is None]
+    differences = [
+        Difference("changed input" if has_changed else "wrong rows", f"{what} {where}: {some(images)}")
+        for (what, has_changed), images in found.items()
+    ]
+    if gone:
+        differences.append(Difference("gone image", f"has rows of images that {where} does not have: {some(gone)}"))
+    record = read_record(output.record(shard.name))
+    if problem and record is not None and record.status == "complete":
+        differences.append(Difference("lost input", f"was captioned whole, and now {where} is not: {problem}"))
+    return differences
+
+
+def _rows(path: Path) -> Iterator[Mapping[str, Any]]:
+    with pq.ParquetFile(path) as table:
+        for batch in table.iter_batches(BATCH_ROWS, columns=list(COLUMNS)):
+            yield from batch.to_pylist()
+
+
+def _differences(rows: Iterator[Mapping[str, Any]], samples: Iterator[Sample]) -> Iterator[tuple[str, bool, str]]:
+    """What is wrong, whether the input has another version than it had, and with which image.
+
+    Both come in the order of their indices.
+    """
+    row = next(rows, None)
+    has_changed = False
+    for sample in samples:
+        while row is not None and row["index"] < sample.index:
+            yield "has rows that are not in", True, _name(row)
+            row = next(rows, None)
+        if row is None or row["index"] > sample.index:
+            yield "lacks rows of", True, sample.file_name or sample.key
+            continue
+        has_changed = row["input_version"] != sample.input_version
+        if what := _difference(row, sample):
+            yield what, has_changed, _name(row)
+        row = next(rows, None)
+    while row is not None:
+        yield "has rows that are not in", has_changed, _name(row)
+        row = next(rows, None)
+
+
+def _difference(row: Mapping[str, Any], sample: Sample) -> str | None:
+    if sample.input_version is None:
+        return None  # a loose image that is gone, as is said elsewhere
+    if sample.status == UNREADABLE:
+        return "cannot be compared with all of"
+    if (row["key"], row["file_name"]) != (sample.key, sample.file_name):
+        return "has rows with other names than"
+    if row["status"] != UNREADABLE and _digests(row) != (sample.sha256, sample.image_sha256):
+        return "has captions of other images than those in"
+    return None
+
+
+def _digests(row: Mapping[str, Any]) -> tuple[str | None, str | None]:
+    return row["sha256"], row["image_sha256"]
+
+
+def _name(row: Mapping[str, Any]) -> str:
+    return str(row["file_name"] or row["key"])

@@ -1,0 +1,44 @@
+"""What outputs are called: the input's path, in words that every reader of Parquet folders takes.
+
+`datasets` passes over files whose path has a part that begins with '.' or '__', pyarrow and Spark those with '_'; both
+read '::' and '$NAME' in a path as something else, and '=' as a partition. The run file has the original.
+"""
+
+import hashlib
+import re
+from collections.abc import Collection, Sequence
+
+from recap_fast.text import unicode
+
+MAX_PART_BYTES = 200
+"""Of 255 that file systems allow: suffixes and temporary names come on top."""
+_OTHER = re.compile(r"[^\w\-.,+@()~ ]")
+
+
+def safe_name(path: str) -> str:
+    """The path with all that some reader would pass over or take for something else written otherwise."""
+    return "/".join(_safe_part(part) for part in path.split("/"))
+
+
+def unused(name: str, used: Collection[str]) -> str:
+    """The name; where it is used already, the first of `name-2`, `name-3`, ... that is not."""
+    number, found = 1, name
+    while found in used:
+        number += 1
+        found = f"{name}-{number}"
+    return found
+
+
+def some(names: Sequence[str]) -> str:
+    """'a.jpg, b.jpg, c.jpg and 5 more'."""
+    more = f" and {len(names) - 3:,} more" if len(names) > 3 else ""
+    return ", ".join(names[:3]) + more
+
+
+def _safe_part(part: str) -> str:
+    text = _OTHER.sub("-", unicode(part)).lstrip("._~").strip() or "-"
+    content = text.encode()
+    if len(content) <= MAX_PART_BYTES:
+        return text
+    digest = hashlib.sha256(part.encode("utf-8", "surrogatepass")).hexdigest()[:12]
+    return f"{content[: MAX_PART_BYTES - 13].decode(errors='ignore')}-{digest}"

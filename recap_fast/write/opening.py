@@ -1,0 +1,144 @@
+"""Opens an output folder for a run: makes it or goes on in it, and says which shards the run's inputs are there.
+
+In go the folder and what a run wants of it; out come the run's shards, or a refusal that names what is in the way.
+"""
+
+import contextlib
+import fcntl
+import os
+import shutil
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from recap_fast.atomic import is_temporary, make_folder
+from recap_fast.errors import ConfigError
+from recap_fast.records import Identity, Shard
+from recap_fast.shard_set import Inputs, public_url
+from recap_fast.write.done_record import read_record
+from recap_fast.write.output_folder import OutputFolder
+from recap_fast.write.register import Register, Registration, VersionsOf
+from recap_fast.write.relocation import follow_move
+from recap_fast.write.run_file import RunFile, as_json, read_run_file, refuse_other_fingerprint, write_run_file
+from recap_fast.write.units import read_units, write_unit
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wanted:
+    """What a run wants of an output folder."""
+
+    fingerprint: Mapping[str, Any]
+    """All that decides what the rows of the run say; anything that json can hold."""
+    inputs: Inputs
+    version_of: Callable[[Shard], Identity]
+    """Which version of an input there is now. Raises ShardError where there is none."""
+    versions_of: VersionsOf
+    prune: bool = False
+    """Whether the rows of images that are gone go too."""
+    relocate: Sequence[tuple[str, str]] = ()
+    """Folders of inputs that were moved: from, to."""
+    accept_changed: Sequence[str] = ()
+    """Fields of the fingerprint that may differ from what the folder has."""
+    overwrite: str | None = None
+    """Names the command that may remove what other commands have written; None where nothing may be removed."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Merged:
+    run: RunFile
+    is_new: bool
+    registration: Registration
+    shards: tuple[Shard, ...]
+
+
+def open_output(output: OutputFolder, wanted: Wanted) -> tuple[Shard, ...]:
+    """Makes the folder or goes on in it; the run's shards, as the folder names them.
+
+    Raises ConfigError for a folder of another fingerprint or with other files, and for inputs that take the place of
+    known ones.
+    """
+    try:
+        make_folder(output.root)
+    except OSError as error:
+        raise ConfigError(f"--output {output.root} cannot be made: {error}.") from error
+    with _locked(output.root):
+        old = _read(output, wanted)
+        if old is None:
+            if output.run_file.exists():
+                _clear(output)
+            _refuse_strangers(output.root)
+        merged = _merge(output, old, wanted)
+        for name, unit in merged.registration.changed_units.items():
+            write_unit(output, name, unit)
+        if merged.is_new:
+            write_run_file(output, merged.run)
+    return merged.shards
+
+
+def find_output(output: OutputFolder, wanted: Wanted) -> tuple[tuple[Shard, ...], bool]:
+    """The same, of a folder that stays as it is; and whether nothing of it would be left."""
+    old = _read(output, wanted)
+    return _merge(output, old, wanted).shards, old is None
+
+
+def read_register(output: OutputFolder, run: RunFile) -> Register:
+    """What a folder has recorded of its shards. Raises ConfigError where that cannot be read."""
+    return Register(run.root, run.shards, read_units(output, run.shards))
+
+
+def _read(output: OutputFolder, wanted: Wanted) -> RunFile | None:
+    """The run file of the folder; None where there is none, or it is to be overwritten."""
+    try:
+        old = read_run_file(output)
+    except ConfigError:
+        if wanted.overwrite is None:
+            raise
+        return None
+    return None if old and wanted.overwrite and old.command != wanted.overwrite else old
+
+
+def _merge(output: OutputFolder, old: RunFile | None, wanted: Wanted) -> _Merged:
+    if old is not None:
+        refuse_other_fingerprint(output, old.fingerprint, wanted.fingerprint, wanted.accept_changed)
+    fingerprint = as_json(wanted.fingerprint)
+    run = old or RunFile(fingerprint, public_url(wanted.inputs.root), {}, wanted.overwrite)
+    register = read_register(output, run)
+    for from_, to in wanted.relocate:
+        register = register.relocated(from_, to)
+    register = follow_move(register, wanted.inputs, lambda name: read_record(output.record(name)), wanted.version_of)
+    registration = Registration(register, wanted.versions_of, wanted.prune)
+    shards = registration.add(wanted.inputs)
+    register = registration.result
+    merged = replace(
+        run.accepting(fingerprint, wanted.accept_changed), root=register.root, shards=dict(register.shards)
+    )
+    return _Merged(merged, merged != old, registration, shards)
+
+
+def _refuse_strangers(output: Path) -> None:
+    names = sorted(path.name for path in output.iterdir() if not is_temporary(path.name))
+    if names:
+        shown = ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
+        raise ConfigError(f"{output} is not empty and no run made it (it has {shown}): give a new or empty --output.")
+
+
+def _clear(output: OutputFolder) -> None:
+    """The run file goes last: without it the rest would be a stranger's."""
+    for path in (*output.folders, output.card, output.run_file):
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Keeps other processes of an array, started at the same moment, from writing the run file over ours."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        with contextlib.suppress(OSError):  # some network file systems cannot lock a folder
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,34 @@
+"""Removes the rows of images that were pruned from their units; no image is read for it, and no engine opened."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from recap_fast.records import Identity
+from recap_fast.write.ledger import Ledger, Pending
+from recap_fast.write.shard_writer import ShardWriter
+
+
+def prune(ledger: Ledger, pending: Sequence[Pending]) -> tuple[int, list[Pending]]:
+    """Writes pruned shards anew without the rows that are to go; how many those were, and what is left to do."""
+    num_removed, rest = 0, []
+    for each in pending:
+        record = ledger.record(each.shard.name) if each.reason == "pruned" else None
+        removed = None if record is None else _rewrite(ledger, each, record.rows)
+        if removed is None:
+            rest.append(each)
+        else:
+            num_removed += removed
+    return num_removed, rest
+
+
+def _rewrite(ledger: Ledger, pending: Pending, num_rows: int) -> int | None:
+    """How many rows were removed; None where rows are missing, so that the shard is to be done."""
+    shard = pending.shard
+    record = ledger.record(shard.name)
+    kept = ledger.state(shard, Identity(0, ""))
+    if record is None or len(kept.done) != sum(file is not None for file in shard.files):
+        return None
+    writer = ShardWriter(ledger.output, shard, record.input or Identity(0, ""), lambda _: [], kept, ledger.made_with)
+    report = writer.finish()
+    ledger.commit(replace(report, left_out=record.left_out))
+    return num_rows - report.rows

@@ -1,0 +1,174 @@
+"""Which input is which shard of an output folder: known inputs keep their names, new ones get one, for good.
+
+In go what the folder has recorded and the inputs of a run; out come the run's shards, and the register with the new
+ones. Nothing is read or written here.
+"""
+
+import re
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+
+from recap_fast.errors import ConfigError
+from recap_fast.records import Shard
+from recap_fast.shard_set import Inputs, Source, common_parts, is_below, path_parts, public_url, relative
+from recap_fast.write.names import safe_name, unused
+from recap_fast.write.units import Unit, make_units
+
+VersionsOf = Callable[[str, Sequence[str]], Sequence[str | None]]
+"""`Identity.text` of the images at some paths below a folder, as they are now; None for one that is not there."""
+
+
+@dataclass(slots=True, frozen=True)
+class Register:
+    """What an output folder has recorded of its shards."""
+
+    root: str
+    """The inputs' common parent in the first run; file names are paths below it."""
+    shards: Mapping[str, str] = field(default_factory=dict)
+    """Name to URL; of a unit that of its folder."""
+    units: Mapping[str, Unit] = field(default_factory=dict)
+    """Those among the shards that are units of loose images, by name."""
+
+    def relocated(self, old: str, new: str) -> "Register":
+        """The same where what lay in the folder `old` lies in `new`. Raises ConfigError where nothing lay there."""
+
+        def move(url: str) -> str:
+            return f"{new}/{relative(url, old)}".rstrip("/") if is_below(url, old) else url
+
+        if not any(is_below(url, old) for url in self.shards.values()):
+            raise ConfigError(f"--relocate {old}={new}: no input of this output folder lay in {old}.")
+        return Register(move(self.root), {name: move(url) for name, url in self.shards.items()}, self.units)
+
+
+@dataclass
+class Registration:
+    """Finds the shards of a run, and gives names to those that are new."""
+
+    register: Register
+    versions_of: VersionsOf
+    prune: bool = False
+    """Whether images that are gone leave their units."""
+    changed_units: dict[str, Unit] = field(default_factory=dict)
+    """Units that are new, or have lost files: what is to be written."""
+
+    def __post_init__(self) -> None:
+        self._names = dict(self.register.shards)
+        self._units = dict(self.register.units)
+
+    def add(self, inputs: Inputs) -> tuple[Shard, ...]:
+        """The shards of a run."""
+        listed = {
+            _join(public_url(source.url), path): version
+            for source in inputs.sources
+            for path, version in source.images
+            if version is not None
+        }
+        shards: dict[str, Shard] = {}
+        for source in inputs.sources:
+            if source.kind != "folder":
+                name = self._of_file(source)
+                shards.setdefault(name, Shard(name, source.url, source.kind))
+                continue
+            for name in [*self._of_folder(source), *self._bereft(source, listed)]:
+                shards.setdefault(name, self._unit_shard(name, source, listed))
+        return tuple(shards.values())
+
+    @property
+    def result(self) -> Register:
+        """The register with all that was added."""
+        return Register(self.register.root, self._names, self._units)
+
+    @cached_property
+    def _by_url(self) -> dict[str, str]:
+        return {url: name for name, url in self._names.items() if name not in self._units}
+
+    @cached_property
+    def _located(self) -> dict[str, str]:
+        """The unit of each loose image, by its URL."""
+        return {
+            _join(self._names[name], unit.files[place]): name
+            for name, unit in self._units.items()
+            for place in unit.places
+        }
+
+    @cached_property
+    def _used_keys(self) -> set[str]:
+        return {unit.key(place) for unit in self._units.values() for place in unit.places}
+
+    def _of_file(self, source: Source) -> str:
+        url = public_url(source.url)
+        if url not in self._by_url:
+            stem = url.rpartition(".")[0] if "." in url.rpartition("/")[2] else url
+            name = unused(safe_name(self._path(stem)), self._names)
+            self._by_url[url] = name
+            self._names[name] = url
+        return self._by_url[url]
+
+    def _of_folder(self, source: Source) -> list[str]:
+        folder = public_url(source.url)
+        units = (self._located.get(_join(folder, image)) for image, _ in source.images)
+        names = list(dict.fromkeys(name for name in units if name is not None))
+        new = [image for image, _ in source.images if _join(folder, image) not in self._located]
+        path = self._path(folder)
+        for unit in make_units(relative(folder, self.register.root), new, self._used_keys):
+            name = self._unit_name(f"{safe_name(path)}/" if path else "")
+            self._names[name] = folder
+            self._units[name] = self.changed_units[name] = unit
+            self._located.update((_join(folder, image), name) for image in unit.files)
+            names.append(name)
+        return names
+
+    def _bereft(self, source: Source, listed: Mapping[str, str]) -> Iterator[str]:
+        """Units in a source's folder none of whose images is listed, and some are gone."""
+        for name, unit in self._units.items():
+            folder = self._names[name]
+            if not is_below(folder, public_url(source.url)) or not any(True for _ in unit.places):
+                continue
+            paths = [unit.files[place] for place in unit.places]
+            if any(_join(folder, path) in listed for path in paths):
+                continue
+            if None in self.versions_of(folder, paths):
+                yield name
+
+    def _unit_name(self, prefix: str) -> str:
+        """The number after that of the folder's last unit; where a tar is called so, one that no tar has."""
+        number = self._next_numbers[prefix]
+        self._next_numbers[prefix] += 1
+        name = f"{prefix}{number:05d}"
+        return unused(f"{prefix}images-{number:05d}", self._names) if name in self._names else name
+
+    @cached_property
+    def _next_numbers(self) -> dict[str, int]:
+        """By what stands before the number in the names of units."""
+        numbers: dict[str, int] = defaultdict(int)
+        for name in self._units:
+            prefix, _, last = name.rpartition("/")
+            if match := re.fullmatch(r"(?:images-)?(\d+)", last):
+                prefix = f"{prefix}/" if prefix else ""
+                numbers[prefix] = max(numbers[prefix], int(match[1]) + 1)
+        return numbers
+
+    def _path(self, url: str) -> str:
+        """Below the recorded root where it lies there, else below what the two have in common."""
+        parts = path_parts(url)
+        return "/".join(parts[len(common_parts([parts, path_parts(self.register.root)])) :])
+
+    def _unit_shard(self, name: str, source: Source, listed: Mapping[str, str]) -> Shard:
+        folder, unit = self._names[name], self._units[name]
+        # where the source is read by another URL than the recorded one, it is of this very folder
+        url = source.url if public_url(source.url) == folder else folder
+        versions: dict[int, str | None] = {place: listed.get(_join(folder, unit.files[place])) for place in unit.places}
+        unlisted = [place for place, version in versions.items() if version is None]
+        if unlisted:
+            found = self.versions_of(url, [unit.files[place] for place in unlisted])
+            versions.update(zip(unlisted, found, strict=True))
+        gone = [place for place in unlisted if versions[place] is None]
+        if gone and self.prune:
+            unit = self._units[name] = self.changed_units[name] = unit.without(gone)
+        return Shard(name, url, "folder", unit.image_files(versions))
+
+
+def _join(folder: str, path: str) -> str:
+    return f"{folder}/{path}"

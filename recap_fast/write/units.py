@@ -1,0 +1,113 @@
+"""Units of loose images: which files each one has, written down once, so that files that come later change no other.
+
+In go the images of a folder, out come units of up to 1,000; a unit is never given other files, and only loses those
+that are pruned. A file per unit, `{"format": 1, "base": "photos", "files": [...], "keys": {...}, "pruned": [...]}`.
+"""
+
+import json
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from recap_fast.atomic import atomic_write
+from recap_fast.errors import ConfigError
+from recap_fast.records import ImageFile
+from recap_fast.write.names import unused
+from recap_fast.write.output_folder import OutputFolder
+
+FORMAT = 1
+UNIT_IMAGES = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Unit:
+    """Some images of a folder, each at its place for good."""
+
+    base: str
+    """The folder's path from the inputs' common parent; '' where it is that."""
+    files: tuple[str, ...]
+    """Paths below the folder."""
+    keys: Mapping[int, str]
+    """By place, the keys that are not just the file's name without its suffix."""
+    pruned: frozenset[int] = frozenset()
+    """The places of files that are gone, and whose rows are."""
+
+    def file_name(self, place: int) -> str:
+        """A file's path from the inputs' common parent."""
+        return f"{self.base}/{self.files[place]}" if self.base else self.files[place]
+
+    def key(self, place: int) -> str:
+        """A file's key."""
+        return self.keys.get(place) or _without_suffix(self.file_name(place))
+
+    @property
+    def places(self) -> Iterator[int]:
+        """Of the files that were not pruned."""
+        return (place for place in range(len(self.files)) if place not in self.pruned)
+
+    def without(self, places: Iterable[int]) -> "Unit":
+        """The same unit, with these files pruned."""
+        return replace(self, pruned=self.pruned.union(places))
+
+    def image_files(self, versions: Mapping[int, str | None]) -> tuple[ImageFile | None, ...]:
+        """What a shard reads; `versions` has each file's as it is now."""
+        return tuple(
+            None if place in self.pruned else ImageFile(path, self.file_name(place), self.key(place), versions[place])
+            for place, path in enumerate(self.files)
+        )
+
+
+def make_units(base: str, paths: Sequence[str], used_keys: set[str]) -> list[Unit]:
+    """Units for images that have none yet; their keys are added to `used_keys`, in which each is there once."""
+    units = []
+    for first in range(0, len(paths), UNIT_IMAGES):
+        unit = Unit(base, tuple(paths[first : first + UNIT_IMAGES]), {})
+        keys = {}
+        for place in range(len(unit.files)):
+            name = unit.file_name(place)
+            key = _without_suffix(name)
+            if key in used_keys:
+                key = keys[place] = unused(name, used_keys)
+            used_keys.add(key)
+        units.append(replace(unit, keys=keys))
+    return units
+
+
+def read_units(output: OutputFolder, names: Collection[str]) -> dict[str, Unit]:
+    """The units among the shards of these names. Raises ConfigError for a file that cannot be read."""
+    units = {}
+    for path in output.unit_files():
+        name = output.name_of(path)
+        if name in names:
+            try:
+                units[name] = _unit(json.loads(path.read_bytes()))
+            except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+                raise ConfigError(
+                    f"{path} cannot be read ({error!r}), so the images of unit {name} are not known: put it back from "
+                    "a copy, or give another --output."
+                ) from error
+    return units
+
+
+def write_unit(output: OutputFolder, name: str, unit: Unit) -> None:
+    """Writes the unit's file whole or not at all."""
+    content = {
+        "format": FORMAT,
+        "base": unit.base,
+        "files": unit.files,
+        "keys": unit.keys,
+        "pruned": sorted(unit.pruned),
+    }
+    atomic_write(output.unit(name), (json.dumps(content) + "\n").encode())
+
+
+def _unit(content: dict[str, Any]) -> Unit:
+    if content["format"] != FORMAT:
+        raise ValueError(f"format {content['format']}, not {FORMAT}")
+    keys = {int(place): str(key) for place, key in content["keys"].items()}
+    return Unit(content["base"], tuple(map(str, content["files"])), keys, frozenset(content["pruned"]))
+
+
+def _without_suffix(name: str) -> str:
+    stem, _, suffix = name.rpartition(".")
+    return name if not stem or "/" in suffix else stem
