@@ -1,9 +1,18 @@
 """The inputs of a run, as `shards/` finds them and `write/` gives them their names; and the parts of an address."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from recap_fast.records import ImageFile, Selection, Shard, ShardKind
+
+_NAMES_BEFORE_AT = ("abfs", "abfss", "wasb", "wasbs", "oci", "github", "git")
+"""Schemes where what stands before the '@' is no login but part of the address: abfs://container@account/path."""
+_LOGIN = re.compile(r"[^/@:\[?#]*:(?!:|\d*(?:[/?#]|$))[^@]*@|[^/@?#]*@")
+_QUERY, _WEB_QUERY = re.compile(r"\?\w+="), re.compile(r"[?#]")
+_LINKS = re.compile(r"::(?=[a-zA-Z][a-zA-Z0-9+.-]*://)")
+_URL_IN_TEXT = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]*://[^\s'\"<>]+")
+_AUTHORIZATION = re.compile(r"\b(Basic|Bearer) [A-Za-z0-9+/=._~-]{4,}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,12 +59,27 @@ def without_query(url: str) -> str:
 
 
 def public_url(url: str) -> str:
-    """A path or URL as it may be shown and recorded: without user, password, query and fragment."""
-    if not is_remote(url):
+    """A path or URL without what may be secret: login, query and fragment. It is what is recorded and shown.
+
+    A URL that is signed anew is the same one. Of URLs other than the web's, a '?' begins a query only before `name=`:
+    it may be part of a key or a pattern. Chains of fsspec (`zip://a.tar::https://...`) are taken link by link.
+    """
+    return "::".join(_public_link(link) for link in _LINKS.split(url))
+
+
+def _public_link(url: str) -> str:
+    scheme, separator, rest = url.partition("://")
+    if not separator:
         return url
-    scheme, _, rest = without_query(url).partition("://")
-    host, slash, path = rest.partition("/")
-    return f"{scheme}://{host.rpartition('@')[2]}{slash}{path}"
+    login = None if scheme.lower() in _NAMES_BEFORE_AT else _LOGIN.match(rest)
+    rest = rest[login.end() :] if login else rest
+    secret = (_WEB_QUERY if scheme.lower() in ("http", "https") else _QUERY).search(rest)
+    return f"{scheme}://{rest[: secret.start()] if secret else rest}"
+
+
+def scrub(text: str) -> str:
+    """A text, such as another library's error, with all its URLs made public, and without authorization headers."""
+    return _AUTHORIZATION.sub(r"\1 ***", _URL_IN_TEXT.sub(lambda match: public_url(match[0]), text))
 
 
 def path_parts(url: str) -> list[str]:
