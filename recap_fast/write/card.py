@@ -17,7 +17,8 @@ tags:
 
 One Parquet file per input shard, one row per input image, in input order. `re_caption` is the generated caption,
 `org_caption` the one that came with the image. A row whose `status` is not `ok` has no caption, and says why in
-`error`. `(shard, index)` tells which image it was; `key`, `url`, `uid`, `sha256` and `metadata` are as they came.
+`error`. `(shard, index)` tells which image it was, and `file_name` which file; `key`, `url`, `uid`, `sha256` and
+`metadata` are as they came.
 
 | what | value |
 |---|---|

@@ -58,7 +58,8 @@ class Registration:
         self._units = dict(self.register.units)
 
     def add(self, inputs: Inputs) -> tuple[Shard, ...]:
-        """The shards of a run."""
+        """The shards of a run. Raises ConfigError for addresses that differ in what is not recorded."""
+        _refuse_equal_addresses(inputs)
         listed = {
             _join(public_url(source.url), path): version
             for source in inputs.sources
@@ -168,6 +169,17 @@ class Registration:
         if gone and self.prune:
             unit = self._units[name] = self.changed_units[name] = unit.without(gone)
         return Shard(name, url, "folder", unit.image_files(versions))
+
+
+def _refuse_equal_addresses(inputs: Inputs) -> None:
+    seen: dict[str, str] = {}
+    for source in inputs.sources:
+        url = public_url(source.url)
+        if seen.setdefault(url, source.url) != source.url:
+            raise ConfigError(
+                f"two inputs are {url} but for what follows the '?' or a login, and are told apart by nothing else, for "
+                "such parts may be secret and are not recorded: caption them into different --output folders."
+            )
 
 
 def _join(folder: str, path: str) -> str:
