@@ -34,6 +34,9 @@ class Reader(Protocol):
     """An open input; `shards.reader.ShardReader` is one."""
 
     @property
+    def identity(self) -> Identity: ...
+
+    @property
     def problem(self) -> str | None: ...
 
     def samples(self, done: NDArray[np.int64]) -> Iterator[Sample]: ...
@@ -70,11 +73,13 @@ def find_shards(output: OutputFolder, register: Register, inputs: InputsToCompar
 
 def compare(output: OutputFolder, inputs: InputsToCompare, shard: Shard) -> list[Difference]:
     """How the rows of a shard, which has an output, differ from the images of its input."""
-    where = public_url(shard.url)
+    where, record = public_url(shard.url), read_record(output.record(shard.name))
     found: dict[tuple[str, bool], list[str]] = defaultdict(list)
     try:
         with inputs.open_shard(shard) as reader:
-            for what, has_changed, image in _differences(_rows(output.data(shard.name)), reader.samples(_NOTHING)):
+            changed = shard.kind != "folder" and record is not None and record.input != reader.identity
+            rows = _rows(output.data(shard.name))
+            for what, has_changed, image in _differences(rows, reader.samples(_NOTHING), changed):
                 found[what, has_changed].append(image)
             problem = reader.problem
     except ShardError as error:
@@ -88,7 +93,6 @@ def compare(output: OutputFolder, inputs: InputsToCompare, shard: Shard) -> list
     ]
     if gone:
         differences.append(Difference("gone image", f"has rows of images that {where} does not have: {some(gone)}"))
-    record = read_record(output.record(shard.name))
     if problem and record is not None and record.status == "complete":
         differences.append(Difference("lost input", f"was captioned whole, and now {where} is not: {problem}"))
     return differences
@@ -100,26 +104,26 @@ def _rows(path: Path) -> Iterator[Mapping[str, Any]]:
             yield from batch.to_pylist()
 
 
-def _differences(rows: Iterator[Mapping[str, Any]], samples: Iterator[Sample]) -> Iterator[tuple[str, bool, str]]:
+def _differences(
+    rows: Iterator[Mapping[str, Any]], samples: Iterator[Sample], shard_has_changed: bool
+) -> Iterator[tuple[str, bool, str]]:
     """What is wrong, whether the input has another version than it had, and with which image.
 
     Both come in the order of their indices.
     """
     row = next(rows, None)
-    has_changed = False
     for sample in samples:
         while row is not None and row["index"] < sample.index:
-            yield "has rows that are not in", True, _name(row)
+            yield "has rows that are not in", shard_has_changed, _name(row)
             row = next(rows, None)
         if row is None or row["index"] > sample.index:
-            yield "lacks rows of", True, sample.file_name or sample.key
+            yield "lacks rows of", shard_has_changed, sample.file_name or sample.key
             continue
-        has_changed = row["input_version"] != sample.input_version
         if what := _difference(row, sample):
-            yield what, has_changed, _name(row)
+            yield what, row["input_version"] != sample.input_version, _name(row)
         row = next(rows, None)
     while row is not None:
-        yield "has rows that are not in", has_changed, _name(row)
+        yield "has rows that are not in", shard_has_changed, _name(row)
         row = next(rows, None)
 
 

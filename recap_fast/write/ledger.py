@@ -20,7 +20,7 @@ from recap_fast.write.names import some
 from recap_fast.write.opening import Wanted, find_output, open_output
 from recap_fast.write.output_folder import OutputFolder
 from recap_fast.write.shard_writer import Kept
-from recap_fast.write.stretches import done_rows, recount, remove_stretches, stretches
+from recap_fast.write.stretches import done_rows, readable, recount, remove_stretches, stretches
 
 logger = logging.getLogger(__name__)
 
@@ -107,6 +107,7 @@ class Ledger:
         # a stretch from before the done-record is in the output already
         since = record.finished_ns if record and kept else 0
         kept += [s.path for s in stretches(self.output.partial(shard.name)) if s.made_ns > since]
+        kept = readable(kept)
         done = done_rows(kept, self._versions(shard, version, record), retry=self.retry)
         return Kept(tuple(kept), done)
 

@@ -8,7 +8,7 @@ import logging
 import re
 import time
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
@@ -75,6 +75,22 @@ def recount(file: BinaryIO, report: ShardReport) -> ShardReport:
 def count_statuses(rows: "pa.RecordBatch | pa.Table") -> Counter[str]:
     """How many of the rows have which status."""
     return Counter({entry["values"]: entry["counts"] for entry in rows.column("status").value_counts().to_pylist()})
+
+
+def readable(paths: Iterable[Path]) -> list[Path]:
+    """Those of some Parquet files that can be opened; a warning names the others, whose rows are done again."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    found = []
+    for path in paths:
+        try:
+            pq.read_metadata(path)
+        except (pa.ArrowException, OSError) as error:
+            logger.warning("%s cannot be read (%s): its rows are done again", path, error)
+        else:
+            found.append(path)
+    return found
 
 
 def done_rows(

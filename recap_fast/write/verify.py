@@ -206,11 +206,10 @@ def _check_rows(path: Path, name: str, record: ShardReport, unit: Unit | None) -
 
 def _first_gap(indices: NDArray[np.int64], expected: NDArray[np.int64], first: int) -> str:
     """A sentence about the first row whose index is not the expected one; '' where all are."""
-    if len(indices) > len(expected):
-        return f"has index {int(indices[len(expected)])} in row {first + len(expected)}: it is one too many"
-    wrong = np.flatnonzero(indices != expected)
+    num = min(len(indices), len(expected))
+    wrong = np.flatnonzero(indices[:num] != expected[:num])
     if not len(wrong):
-        return ""
+        return f"has index {int(indices[num])} in row {first + num}: it is one too many" if len(indices) > num else ""
     index, place = int(indices[wrong[0]]), int(expected[wrong[0]])
     why = f"{place} is missing" if index > place else f"{index} is there twice"
     return f"has index {index} in row {first + int(wrong[0])}: {why}"
