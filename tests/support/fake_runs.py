@@ -10,17 +10,14 @@ import numpy as np
 from numpy.typing import NDArray
 from support import shard_files
 from support.engines import FakeEngine
+from support.ledgers import open_ledger
 from support.runs import BAD, read_rows
 
 from recap_fast.generate.engine import Engine
 from recap_fast.pipeline.counters import RunCounters
 from recap_fast.pipeline.pipeline import Pipeline
 from recap_fast.records import ImageBatch, ImageOutcome, Request, ShardReport
-from recap_fast.shards.expand import expand
-from recap_fast.shards.identity import identity
 from recap_fast.shards.reader import open_shard
-from recap_fast.write.ledger import Ledger
-from recap_fast.write.output_folder import OutputFolder
 
 
 class FakeDecoder:
@@ -79,11 +76,10 @@ class FakeRun:
         *,
         window: int = 64,
         limit: int | None = None,
-        retry_failed: bool = False,
+        retry: tuple[str, ...] = (),
     ):
-        shard_set = expand([f"{inputs}/*.tar"])
         self.engine: Any = engine or FakeEngine()
-        self.ledger = Ledger(OutputFolder(output), {"test": 1}, shard_set, identity, retry_failed=retry_failed).open()
+        self.ledger = open_ledger(output, f"{inputs}/*.tar", retry=retry)
         self.pending = [p.shard for p in self.ledger.pending()]
         self.counters = RunCounters(len(self.pending))
         self.captioner: Any = FakeCaptioner(self.engine)

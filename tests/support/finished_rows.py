@@ -5,11 +5,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from support.shard_files import write_rows
+from support.shard_files import read_samples, write_rows
 
 from recap_fast.atomic import replacing, sha256_of
 from recap_fast.records import Completion, FinishReason, ImageOutcome, OutputFile, Row, Sample, Shard, ShardReport
-from recap_fast.shards.reader import count_samples
 from recap_fast.write.ledger import Ledger
 
 
@@ -46,12 +45,15 @@ def finish(
     tag: str = "",
 ) -> None:
     """What the pipeline does at the end of a shard, whose rows are those of all its samples unless given."""
-    num_samples, version = count_samples(shard)
-    indices = range(num_samples) if indices is None else indices
+    samples, reader = read_samples(shard)
+    indices = [sample.index for sample in samples] if indices is None else indices
     with replacing(ledger.output.data(shard.name)) as path:
-        write_rows(path, shard.name, indices, failed=failed, made_from=version.text, tag=tag)
+        write_rows(path, shard.name, indices, samples, failed=failed, tag=tag)
         output = output_file(path)
-    report = ShardReport(shard=shard.name, url=shard.url, status=status, input=version, output=output)
+    files = {file.path: file.version or "" for file in shard.files if file is not None}
+    report = ShardReport(
+        shard=shard.name, url=shard.url, status=status, input=reader.identity, output=output, files=files
+    )
     statuses = Counter({"ok": len(indices) - len(failed), "truncated": len(failed)})
     ledger.commit(report.with_rows(+statuses))
 

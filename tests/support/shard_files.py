@@ -14,9 +14,9 @@ import pyarrow.parquet as pq
 from recap_fast.records import Sample, Selection, Shard
 from recap_fast.shards.reader import ShardReader, open_shard
 
-SCHEMA = pa.schema(
-    [("re_caption", pa.string()), ("shard", pa.string()), ("index", pa.int64()), ("status", pa.string())]
-)
+_OF_SAMPLE = ("key", "file_name", "sha256", "image_sha256", "warning")
+_TEXTS = ("re_caption", "shard", "status", "input_version", *_OF_SAMPLE)
+SCHEMA = pa.schema([("index", pa.int64()), *((name, pa.string()) for name in _TEXTS)])
 
 
 def tar_bytes(members: Iterable[tuple[str, bytes]], form: int = tarfile.USTAR_FORMAT) -> bytes:
@@ -62,19 +62,32 @@ def write_rows(
     path: Path,
     shard: str,
     indices: Sequence[int],
+    samples: Sequence[Sample] = (),
     *,
     failed: Sequence[int] = (),
     made_from: str | None = None,
     tag: str = "",
 ) -> Path:
-    """Writes an output or a stretch with a row for each index; those of `failed` have an error."""
-    statuses = ["truncated" if index in failed else "ok" for index in indices]
-    rows = [[f"caption {index}{tag}" for index in indices], [shard] * len(indices), list(indices), statuses]
-    table = pa.table([pa.array(column, kind.type) for column, kind in zip(rows, SCHEMA, strict=True)], schema=SCHEMA)
-    if made_from is not None:
-        table = table.replace_schema_metadata({"recap_fast.input": made_from})
+    """Writes an output or a stretch with a row for each index; those of `failed` have an error.
+
+    Rows are of the samples where there are any; `made_from` is the version of the input where not.
+    """
+    by_index = {sample.index: sample for sample in samples}
+    rows = []
+    for index in indices:
+        sample = by_index.get(index) or Sample(shard=shard, index=index, key=f"{index:09d}", image=b"")
+        rows.append(
+            {
+                **{name: getattr(sample, name) for name in _OF_SAMPLE},
+                "re_caption": f"caption {index}{tag}",
+                "shard": shard,
+                "index": index,
+                "status": "truncated" if index in failed else "ok",
+                "input_version": made_from or sample.input_version,
+            }
+        )
     path.parent.mkdir(parents=True, exist_ok=True)
-    pq.write_table(table, path)
+    pq.write_table(pa.Table.from_pylist(rows, schema=SCHEMA), path)
     return path
 
 

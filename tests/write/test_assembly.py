@@ -1,18 +1,18 @@
 from pathlib import Path
-from types import SimpleNamespace
 from unittest.mock import Mock
 
-import numpy as np
 import pytest
 from support.fake_runs import detokenize
 from support.finished_rows import finished, output_file
 from support.runs import indices
 
 from recap_fast.records import Identity, Shard, ShardReport
-from recap_fast.shard_set import ShardSet
+from recap_fast.shard_set import Inputs, Source
 from recap_fast.write.assembly import Assembly, EndOfShard
 from recap_fast.write.ledger import Ledger
+from recap_fast.write.opening import Wanted
 from recap_fast.write.output_folder import OutputFolder
+from recap_fast.write.shard_writer import Kept
 
 VERSION = Identity(10, "1")
 
@@ -22,8 +22,10 @@ class Job:
 
     def __init__(self, folder: Path):
         self.output = OutputFolder(folder)
-        self.shards = tuple(Shard(name, f"/in/{name}.tar", "tar") for name in ("a", "b"))
-        self.ledger = Ledger(self.output, {}, ShardSet("/in", self.shards), lambda _: VERSION).open()
+        inputs = Inputs("/in", tuple(Source(f"/in/{name}.tar", "tar") for name in ("a", "b")))
+        wanted = Wanted(fingerprint={}, inputs=inputs, version_of=lambda _: VERSION, versions_of=lambda *_: ())
+        self.ledger = Ledger(self.output, wanted).open()
+        self.shards = self.ledger.shards
         self.released: list[int] = []
         self.on_report = Mock()
         self.assembly = Assembly(self.ledger, detokenize, self.released.append, self.on_report)
@@ -33,7 +35,7 @@ class Job:
         return shard
 
     def add(self, shard: Shard, order: int) -> None:
-        self.assembly.add(finished(order, shard=shard.name))
+        self.assembly.add(finished(order, shard=shard.name, input_version=VERSION.text))
 
     def end(self, shard: Shard, total: int) -> None:
         self.assembly.end(EndOfShard(shard, total, whole=True, problem=None))
@@ -41,8 +43,7 @@ class Job:
     def lose_rows(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """From now on the ledger knows of a file with rows that is not there."""
         gone = self.output.partial("a") / "gone.parquet"
-        kept = lambda *_: SimpleNamespace(kept=(gone,), done=np.empty(0, np.int64))  # noqa: E731
-        monkeypatch.setattr(Ledger, "state", kept)
+        monkeypatch.setattr(Ledger, "state", lambda *_: Kept((gone,)))
 
 
 @pytest.fixture

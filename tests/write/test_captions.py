@@ -64,12 +64,15 @@ def test_a_row_holds_all_that_is_known_of_its_sample():
         "org_caption": "my  cat\n2024",
         "metadata": '{"a": 1}',
         "warning": "the key is there twice",
+        "file_name": "a/7.jpg",
+        "input_version": "9:12",
+        "image_sha256": "cd" * 32,
     }
     one = finished(7, " A black cat. ", **sample)
     one.warning = "org_caption cut from 310 to 128 tokens"
     (row,) = make_batch([one], detokenize).to_pylist()
     assert row == {
-        **{name: sample[name] for name in ("url", "uid", "sha256", "org_caption", "metadata")},
+        **{name: value for name, value in sample.items() if name != "warning"},
         "re_caption": "A black cat.",
         "key": "000000007",
         "re_clip_score": None,

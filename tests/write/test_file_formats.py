@@ -1,38 +1,39 @@
-"""Format 1 of run.json and of done-records, byte for byte: folders that the first version began are gone on with."""
+"""Format 2 of run.json and of done-records, and format 1 of units, byte for byte: folders of then are gone on with."""
 
 import os
 
 import pytest
 from support.finished_rows import output_file
-from support.shard_files import webdataset_members, write_rows, write_tar
+from support.ledgers import open_ledger, to_compare
+from support.shard_files import read_samples, webdataset_members, write_rows, write_tar
 
-from recap_fast.records import Identity, ShardReport
-from recap_fast.shards.expand import expand
+from recap_fast.records import Identity, ImageFile, Shard, ShardReport
 from recap_fast.shards.identity import identity
-from recap_fast.shards.reader import count_samples
 from recap_fast.write.done_record import read_record, write_record
-from recap_fast.write.ledger import Ledger
 from recap_fast.write.output_folder import OutputFolder
 from recap_fast.write.verify import verify
 
-FINGERPRINT = {"versions": "recap-fast 0.1.0, torch 2.13.0", "schema": 1, "image_column": None, "loop_stop": True}
+FINGERPRINT = {"versions": "recap-fast 0.1.0, torch 2.13.0", "schema": 2, "image_column": None, "loop_stop": True}
 RUN_FILE = """{
- "format": 1,
+ "format": 2,
  "fingerprint": {
   "versions": "recap-fast 0.1.0, torch 2.13.0",
-  "schema": 1,
+  "schema": 2,
   "image_column": null,
   "loop_stop": true
  },
  "root": "INPUTS",
  "shards": {
   "00000": "INPUTS/00000.tar",
-  "a/00001": "INPUTS/a/00001.tar"
- }
+  "a/00001": "INPUTS/a/00001.tar",
+  "images-00000": "INPUTS"
+ },
+ "command": null,
+ "accepted": []
 }
 """
 COMPLETE = """{
-  "format": 1,
+  "format": 2,
   "shard": "00000",
   "url": "INPUTS/00000.tar",
   "status": "complete",
@@ -40,6 +41,9 @@ COMPLETE = """{
   "captioned": 5,
   "failed": {
     "truncated": 1
+  },
+  "left_out": {
+    "further images": 2
   },
   "num_tokens": 3275,
   "seconds": {
@@ -58,47 +62,97 @@ COMPLETE = """{
     "sha256": "SHA256",
     "size_bytes": OUTPUT_BYTES
   },
+  "files": {},
   "finished_ns": 1795711754594618673
 }
 """
 FAILED = """{
-  "format": 1,
+  "format": 2,
   "shard": "a/00001",
   "url": "INPUTS/a/00001.tar",
   "status": "failed",
   "rows": 0,
   "captioned": 0,
   "failed": {},
+  "left_out": {},
   "num_tokens": 0,
   "seconds": {},
   "error": "INPUTS/a/00001.tar is no tar: its checksum is wrong at byte 0",
   "input": null,
   "output": null,
+  "files": {},
   "finished_ns": 1795711754594618674
 }
+"""
+UNIT = """{
+  "format": 2,
+  "shard": "images-00000",
+  "url": "INPUTS",
+  "status": "complete",
+  "rows": 2,
+  "captioned": 2,
+  "failed": {},
+  "left_out": {},
+  "num_tokens": 300,
+  "seconds": {},
+  "error": null,
+  "input": {
+    "size_bytes": 9,
+    "version": "21caff8340afab6d426bb537352774ea"
+  },
+  "output": {
+    "sha256": "UNIT_SHA256",
+    "size_bytes": UNIT_BYTES
+  },
+  "files": {
+    "photos/cat.jpg": "4:1795711746748400805",
+    "photos/cat.png": "5:1795711746748400805"
+  },
+  "finished_ns": 1795711754594618675
+}
+"""
+UNIT_FILES = """{"format": 1, "base": "", "files": ["photos/cat.jpg", "photos/cat.png"], \
+"keys": {"1": "photos/cat.png"}, "pruned": []}
 """
 STRETCH = "000000000-000000002.1795711754596229491.vm-pid4026531836~13458.parquet"
 
 
 @pytest.fixture
 def inputs(tmp_path):
-    for name in ("00000", "a/00001"):
-        path = write_tar(tmp_path / "in" / f"{name}.tar", webdataset_members(6))
+    paths = [write_tar(tmp_path / "in" / f"{name}.tar", webdataset_members(6)) for name in ("00000", "a/00001")]
+    for name, content in (("cat.jpg", b"jpeg"), ("cat.png", b"a png")):
+        paths.append(tmp_path / "in" / "photos" / name)
+        paths[-1].parent.mkdir(exist_ok=True)
+        paths[-1].write_bytes(content)
+    for path in paths:
         os.utime(path, ns=(0, 1795711746748400805))
     return tmp_path / "in"
 
 
 @pytest.fixture
 def output(tmp_path, inputs):
-    """A run's folder: one shard is done, one was begun again after it had failed."""
+    """A run's folder: a tar and a unit of loose images are done, another tar was begun again after it had failed."""
     output = OutputFolder(tmp_path / "out")
     size_bytes = (inputs / "00000.tar").stat().st_size
     made_from = f"{size_bytes}:1795711746748400805"
-    rows = write_rows(tmp_path / "out/data/00000.parquet", "00000", range(6), failed=[2], made_from=made_from)
+    samples, _ = read_samples(Shard("00000", f"{inputs}/00000.tar", "tar"))
+    rows = write_rows(tmp_path / "out/data/00000.parquet", "00000", range(6), samples, failed=[2])
+    files = tuple(
+        ImageFile(path, path, key, None) for path, key in (("photos/cat.jpg", "photos/cat"), ("photos/cat.png",) * 2)
+    )
+    samples, _ = read_samples(Shard("images-00000", str(inputs), "folder", files))
+    unit_rows = write_rows(tmp_path / "out/data/images-00000.parquet", "images-00000", range(2), samples)
     write_rows(tmp_path / "out/partial/a/00001" / STRETCH, "a/00001", range(3), made_from=made_from)
-    written = output_file(rows)
-    given = {"INPUTS": inputs, "OUTPUT_BYTES": written.size_bytes, "SHA256": written.sha256, "SIZE": size_bytes}
-    texts = {"run.json": RUN_FILE, "manifests/00000.json": COMPLETE, "manifests/a/00001.json": FAILED}
+    written, unit = output_file(rows), output_file(unit_rows)
+    given = {"INPUTS": inputs, "OUTPUT_BYTES": written.size_bytes, "UNIT_BYTES": unit.size_bytes, "SIZE": size_bytes}
+    given |= {"UNIT_SHA256": unit.sha256, "SHA256": written.sha256}
+    texts = {
+        "run.json": RUN_FILE,
+        "manifests/00000.json": COMPLETE,
+        "manifests/a/00001.json": FAILED,
+        "manifests/images-00000.json": UNIT,
+        "units/images-00000.json": UNIT_FILES,
+    }
     for name, text in texts.items():
         for word, value in given.items():
             text = text.replace(word, str(value))
@@ -118,13 +172,14 @@ def test_a_record_is_read_whole_and_written_as_it_was(output, inputs):
         rows=6,
         captioned=5,
         failed={"truncated": 1},
+        left_out={"further images": 2},
         num_tokens=3275,
         seconds={"read": 0.052, "decode": 0.218, "write": 0.019, "generate": 2.843, "wall": 4.642},
         input=Identity((inputs / "00000.tar").stat().st_size, "1795711746748400805"),
         output=output_file(rows),
         finished_ns=1795711754594618673,
     )
-    for name in ("00000", "a/00001"):
+    for name in ("00000", "a/00001", "images-00000"):
         before, report = output.record(name).read_bytes(), read_record(output.record(name))
         assert report is not None
         write_record(output.record(name), report)
@@ -140,25 +195,26 @@ def test_a_record_that_cannot_be_read_is_none_with_a_warning(tmp_path, caplog, c
     assert "its shard counts as not done" in caplog.text
 
 
-def test_the_run_goes_on_and_its_file_is_written_as_it_was(output, inputs):
-    before = output.run_file.read_bytes()
-    ledger = Ledger(output, FINGERPRINT, expand([str(inputs)]), identity).open()
+def test_the_run_goes_on_and_its_files_are_written_as_they_were(output, inputs):
+    files = (output.run_file, output.unit("images-00000"))
+    before = [path.read_bytes() for path in files]
+    ledger = open_ledger(output.root, inputs, marks=FINGERPRINT)
     assert [(pending.shard.name, pending.reason) for pending in ledger.pending()] == [("a/00001", "failed")]
     shard = ledger.shards[1]
     state = ledger.state(shard, identity(shard))
-    assert state.kept == (output.partial("a/00001") / STRETCH,)
+    assert state.files == (output.partial("a/00001") / STRETCH,)
     assert state.done.tolist() == [0, 1, 2]
-    assert output.run_file.read_bytes() == before
+    assert [path.read_bytes() for path in files] == before
     again = OutputFolder(output.root.parent / "again")
-    Ledger(again, FINGERPRINT, expand([str(inputs)]), identity).open()
-    assert again.run_file.read_bytes() == before
+    open_ledger(again.root, inputs, marks=FINGERPRINT)
+    assert [path.read_bytes() for path in (again.run_file, again.unit("images-00000"))] == before
 
 
 def test_it_is_verified(output, inputs):
-    verdict = verify(output, expand([str(inputs)]), count_samples)
-    assert (verdict.num_shards, verdict.rows, verdict.captioned, verdict.failed) == (2, 6, 5, {"truncated": 1})
+    verdict = verify(output, to_compare(inputs))
+    assert (verdict.num_shards, verdict.num_compared, verdict.rows) == (3, 2, 8)
+    assert (verdict.captioned, verdict.failed, verdict.left_out) == (7, {"truncated": 1}, {"further images": 2})
     error = f"{inputs}/a/00001.tar is no tar: its checksum is wrong at byte 0"
     assert [(fault.kind, fault.shard, fault.finding) for fault in verdict.faults] == [
         ("not complete", "a/00001", f"is recorded as failed: {error}"),
-        ("changed input", "a/00001", f"has 6 samples in {inputs}/a/00001.tar, and 0 rows"),
     ]

@@ -6,19 +6,16 @@ import numpy as np
 import pytest
 from support.finished_rows import finish, output_file
 from support.guard import in_processes
+from support.ledgers import open_ledger, to_compare
 from support.shard_files import webdataset_members, write_rows, write_tar
 
 from recap_fast.atomic import temporary_path
 from recap_fast.records import Identity, OutputFile, ShardReport
-from recap_fast.shards.expand import expand
 from recap_fast.shards.identity import identity
-from recap_fast.shards.reader import count_samples
 from recap_fast.write import stretches
-from recap_fast.write.ledger import Ledger
 from recap_fast.write.output_folder import OutputFolder
 from recap_fast.write.verify import verify
 
-MARKS = {"engine": "tiny"}
 N = 10
 
 
@@ -32,10 +29,6 @@ def inputs(tmp_path):
 @pytest.fixture
 def output(tmp_path):
     return tmp_path / "out"
-
-
-def open_ledger(output, inputs, **options):
-    return Ledger(OutputFolder(output), MARKS, expand([str(inputs)]), identity, **options).open()
 
 
 @pytest.fixture
@@ -64,8 +57,8 @@ def stretch(ledger, shard, indices, *, version=None, failed=(), tag=""):
     return write_rows(path, shard.name, indices, failed=failed, made_from=text, tag=tag)
 
 
-def reasons(ledger, **options):
-    return {pending.shard.name: pending.reason for pending in ledger.pending(**options)}
+def reasons(ledger):
+    return {pending.shard.name: pending.reason for pending in ledger.pending()}
 
 
 def touch(shard):
@@ -88,14 +81,14 @@ def test_shards_that_are_not_complete_are_tried_again(ledger, status):
 def test_a_truncated_shard_keeps_its_rows(ledger, shard, output):
     finish(ledger, shard, status="truncated", indices=range(7), failed=[6])
     state = ledger.state(shard, identity(shard))
-    assert state.kept == (ledger.output.data(shard.name),)
+    assert state.files == (ledger.output.data(shard.name),)
     assert state.done.tolist() == list(range(7))
     touch(shard)
-    assert ledger.state(shard, identity(shard)).kept == ()
+    assert ledger.state(shard, identity(shard)).done.tolist() == []
 
 
 def test_retry_failed(inputs, output):
-    ledger, retrying = open_ledger(output, inputs), open_ledger(output, inputs, retry_failed=True)
+    ledger, retrying = open_ledger(output, inputs), open_ledger(output, inputs, retry=("all",))
     finish(ledger, ledger.shards[0], failed=[2, 5])
     finish(ledger, ledger.shards[1])
     assert reasons(ledger) == {"2": "new"}
@@ -104,24 +97,23 @@ def test_retry_failed(inputs, output):
     assert retrying.state(shard, identity(shard)).done.tolist() == [0, 1, 3, 4, 6, 7, 8, 9]
     later = stretch(ledger, shard, [2], tag=" again")
     state = retrying.state(shard, identity(shard))
-    assert state.kept == (ledger.output.data(shard.name), later)
+    assert state.files == (ledger.output.data(shard.name), later)
     assert 2 in state.done
     assert 5 not in state.done
     assert ledger.state(shard, identity(shard)).done.tolist() == list(range(N))
 
 
-def test_changed_inputs_are_named_and_redone_on_request(done, caplog):
+def test_changed_inputs_are_named_and_redone_on_request(done, output, inputs, caplog):
     touch(done.shards[1])
     assert reasons(done) == {}
-    assert f"{done.shards[1].url} has changed since it was captioned" in caplog.text
-    assert "version 12345 now" in caplog.text
-    assert reasons(done, redo_changed=True) == {"1": "changed"}
+    assert f"1 shard changed after captioning: {done.shards[1].url}." in caplog.text
+    assert reasons(open_ledger(output, inputs, redo=True)) == {"1": "changed"}
     assert done.state(done.shards[1], identity(done.shards[1])).done.tolist() == []
 
 
 def test_inputs_that_are_gone_after_they_were_done_are_no_trouble(done, inputs, caplog):
     (inputs / "0.tar").unlink()
-    assert reasons(done, redo_changed=True) == {}
+    assert reasons(dataclasses.replace(done, redo_changed=True)) == {}
     assert "is done, but its input is not there" in caplog.text
 
 
@@ -130,7 +122,7 @@ def test_an_output_that_is_gone_or_cut_is_made_again(done, output):
     cut = done.output.data("1")
     cut.write_bytes(cut.read_bytes()[:-10])
     assert reasons(done) == {"0": "output missing", "1": "output missing"}
-    assert done.state(done.shards[1], identity(done.shards[1])).kept == ()
+    assert done.state(done.shards[1], identity(done.shards[1])).files == ()
 
 
 def test_stretches_survive_and_later_ones_win(ledger, shard, inputs, output):
@@ -140,19 +132,19 @@ def test_stretches_survive_and_later_ones_win(ledger, shard, inputs, output):
     third = stretch(ledger, shard, [1, 5], failed=[5])
     again = open_ledger(output, inputs)
     state = again.state(shard, version)
-    assert state.kept == (first, second, third)
+    assert state.files == (first, second, third)
     assert state.done.tolist() == [0, 1, 2, 4, 5]
-    again = open_ledger(output, inputs, retry_failed=True)
+    again = open_ledger(output, inputs, retry=("all",))
     assert again.state(shard, version).done.tolist() == [0, 1, 2, 4]
 
 
 def test_stretches_of_another_version_or_cut_ones_do_not_count(ledger, shard, caplog):
-    stretch(ledger, shard, [0, 1], version=Identity(1, "old"))
+    old = stretch(ledger, shard, [0, 1], version=Identity(1, "old"))
     cut = stretch(ledger, shard, [2, 3])
     cut.write_bytes(cut.read_bytes()[:-10])
     good = stretch(ledger, shard, [4])
     state = ledger.state(shard, identity(shard))
-    assert (state.kept, state.done.tolist()) == ((good,), [4])
+    assert (state.files, state.done.tolist()) == ((old, good), [4])
     assert state.done.dtype == np.int64
     assert f"{cut} cannot be read" in caplog.text
 
@@ -171,7 +163,7 @@ def test_a_kill_between_record_and_removal_of_stretches_leaves_none(ledger, shar
         finish(ledger, shard)
         assert left.exists()
         # what the record covers is not taken for newer than the output
-        assert ledger.state(shard, identity(shard)).kept == (ledger.output.data(shard.name),)
+        assert ledger.state(shard, identity(shard)).files == (ledger.output.data(shard.name),)
     assert "0" not in reasons(open_ledger(output, inputs))
     assert not (output / "partial").exists()
 
@@ -258,7 +250,7 @@ def test_processes_that_commit_the_same_shards_do_no_harm(inputs, output):
     in_processes(*[lambda: _work_and_commit(output, inputs)] * 4)
     ledger = open_ledger(output, inputs)
     assert reasons(ledger) == {}
-    assert verify(OutputFolder(output), expand([str(inputs)]), count_samples).faults == []
+    assert verify(OutputFolder(output), to_compare(inputs)).faults == []
     assert not (output / "partial").exists()
     assert not [path for path in output.rglob("*") if path.name.endswith(".tmp")]
 

@@ -2,22 +2,25 @@ import functools
 
 import pytest
 from support.guard import in_processes
+from support.ledgers import wanted
 
 from recap_fast.errors import ConfigError
-from recap_fast.records import Shard
-from recap_fast.shard_set import ShardSet
+from recap_fast.records import Identity
+from recap_fast.shard_set import Inputs, Source
+from recap_fast.write.opening import open_output
 from recap_fast.write.output_folder import OutputFolder
-from recap_fast.write.run_file import merge_run_file, read_run_file
+from recap_fast.write.run_file import read_run_file
 
 MARKS = {"engine": "tiny", "stop_ids": (1, 2), "max_new_tokens": 128}
 
 
 def shards(*names, root="/in"):
-    return ShardSet(root, tuple(Shard(name, f"{root}/{name}.tar", "tar") for name in names))
+    return Inputs(root, tuple(Source(f"{root}/{name}.tar", "tar") for name in names))
 
 
-def merge(output, shard_set, marks=MARKS, *, overwrite=False):
-    return merge_run_file(OutputFolder(output), marks, shard_set, overwrite=overwrite)
+def merge(output, inputs, marks=MARKS, *, overwrite=None):
+    given = {"inputs": inputs, "marks": marks, "version_of": lambda _: Identity(1, "2"), "overwrite": overwrite}
+    return open_output(OutputFolder(output), wanted(**given))
 
 
 def read(output):
@@ -28,11 +31,12 @@ def read(output):
 
 def test_later_runs_add_shards_and_keep_the_root(tmp_path):
     merge(tmp_path, shards("a"))
-    shard_set = merge(tmp_path, shards("0", root="/in/deep/er"))
-    assert read(tmp_path).shards == {"a": "/in/a.tar", "deep/er/0": "/in/deep/er/0.tar"}
-    assert [shard.name for shard in shard_set.shards] == ["deep/er/0"]
-    with pytest.raises(ConfigError, match="this output folder is for those below /in"):
-        merge(tmp_path, shards("x", root="/elsewhere"))
+    added = merge(tmp_path, shards("0", root="/in/deep/er"))
+    assert [(shard.name, shard.url) for shard in added] == [("deep/er/0", "/in/deep/er/0.tar")]
+    merge(tmp_path, shards("x", root="/elsewhere"))
+    run = read(tmp_path)
+    assert run.root == "/in"
+    assert run.shards == {"a": "/in/a.tar", "deep/er/0": "/in/deep/er/0.tar", "elsewhere/x": "/elsewhere/x.tar"}
 
 
 def test_nothing_new_writes_nothing(tmp_path):
@@ -54,18 +58,17 @@ def test_every_differing_field_is_named(tmp_path):
     assert "--overwrite" in text
 
 
-def test_one_name_for_two_inputs_is_refused(tmp_path):
+def test_two_inputs_that_would_have_one_name_have_two(tmp_path):
     merge(tmp_path, shards("a"))
-    other = ShardSet("/in", (Shard("a", "/in/a.parquet", "parquet"),))
-    with pytest.raises(
-        ConfigError, match=r"/in/a\.parquet would be written to a\.parquet, which .* made of /in/a\.tar"
-    ):
-        merge(tmp_path, other)
+    other = Inputs("/in", (Source("/in/a.parquet", "parquet"), Source("/in/a.tar", "tar")))
+    for _ in range(2):
+        assert [(shard.name, shard.kind) for shard in merge(tmp_path, other)] == [("a-2", "parquet"), ("a", "tar")]
+    assert read(tmp_path).shards == {"a": "/in/a.tar", "a-2": "/in/a.parquet"}
 
 
 def test_a_strangers_folder_is_refused_and_never_cleared(tmp_path):
     (tmp_path / "thesis.tex").write_text("x")
-    for overwrite in (False, True):
+    for overwrite in (None, "this command"):
         with pytest.raises(ConfigError, match=r"is not empty and no run made it \(it has thesis\.tex\)"):
             merge(tmp_path, shards("a"), overwrite=overwrite)
     assert (tmp_path / "thesis.tex").exists()
@@ -73,11 +76,11 @@ def test_a_strangers_folder_is_refused_and_never_cleared(tmp_path):
 
 def test_overwrite_removes_what_runs_wrote_and_nothing_else(tmp_path):
     merge(tmp_path, shards("a", "b"))
-    for name in ("data/a.parquet", "manifests/a.json", "partial/b/x.parquet", "README.md", "mine.txt"):
+    for name in ("data/a.parquet", "manifests/a.json", "partial/b/x.parquet", "units/u.json", "README.md", "mine.txt"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text("x")
     (tmp_path / "mine.txt").unlink()
-    merge(tmp_path, shards("b"), {"engine": "other"}, overwrite=True)
+    merge(tmp_path, shards("b"), {"engine": "other"}, overwrite="this command")
     assert read(tmp_path).shards == {"b": "/in/b.tar"}
     assert [path.name for path in tmp_path.iterdir()] == ["run.json"]
 

@@ -1,6 +1,7 @@
 import random
 from pathlib import Path
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
@@ -13,7 +14,7 @@ from support.runs import indices
 from recap_fast.records import Identity, Shard
 from recap_fast.write import shard_writer
 from recap_fast.write.output_folder import OutputFolder
-from recap_fast.write.shard_writer import ShardWriter
+from recap_fast.write.shard_writer import Kept, ShardWriter
 from recap_fast.write.stretches import stretches as list_stretches
 
 SHARD = Shard("a/0", "/in/a/0.tar", "tar")
@@ -108,7 +109,7 @@ def test_new_rows_take_the_place_of_kept_ones_and_counts_are_of_all(tmp_path):
         first.add(finished(index, caption))
     report = first.finish()
     assert (report.rows, report.captioned, report.failed, report.num_tokens) == (4, 2, {"not_an_image": 2}, 4)
-    again = make_writer(tmp_path, kept=[output(tmp_path)])
+    again = make_writer(tmp_path, kept=Kept((output(tmp_path),), np.array([0, 3])))
     again.add(finished(1, "b", order=0))
     again.add(finished(2, None, order=1))
     report = again.finish()

@@ -4,14 +4,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from support.finished_rows import finish
-from support.shard_files import webdataset_members, write_rows, write_tar
+from support.ledgers import open_ledger, to_compare
+from support.shard_files import read_samples, webdataset_members, write_rows, write_tar
 
 from recap_fast.atomic import sha256_of
 from recap_fast.errors import ConfigError
-from recap_fast.shards.expand import expand
+from recap_fast.records import Shard
 from recap_fast.shards.identity import identity
-from recap_fast.shards.reader import count_samples
-from recap_fast.write.ledger import Ledger
 from recap_fast.write.output_folder import OutputFolder
 from recap_fast.write.verify import verify
 
@@ -19,31 +18,31 @@ N = 6
 
 
 @pytest.fixture
-def shard_set(tmp_path):
+def inputs(tmp_path):
     for i in range(3):
         write_tar(tmp_path / "in" / f"{i}.tar", webdataset_members(N, i * N))
-    return expand([str(tmp_path / "in")])
+    return tmp_path / "in"
 
 
 @pytest.fixture
-def output(tmp_path, shard_set):
+def output(tmp_path, inputs):
     """A finished run of three shards; row 2 of each has failed."""
-    ledger = Ledger(OutputFolder(tmp_path / "out"), {"engine": "tiny"}, shard_set, identity).open()
+    ledger = open_ledger(tmp_path / "out", inputs)
     for shard in ledger.shards:
         finish(ledger, shard, failed=[2])
     return tmp_path / "out"
 
 
-def verdict(output, shard_set=None):
-    return verify(OutputFolder(output), shard_set, count_samples)
+def verdict(output, inputs=None):
+    return verify(OutputFolder(output), inputs and to_compare(inputs))
 
 
-def faults(output, shard_set=None):
-    return [(fault.kind, fault.shard, fault.finding) for fault in verdict(output, shard_set).faults]
+def faults(output, inputs=None):
+    return [(fault.kind, fault.shard, fault.finding) for fault in verdict(output, inputs).faults]
 
 
-def sentences(output, shard_set=None):
-    return [f"{fault.shard} {fault.sentence}" for fault in verdict(output, shard_set).faults]
+def sentences(output, inputs=None):
+    return [f"{fault.shard} {fault.sentence}" for fault in verdict(output, inputs).faults]
 
 
 def edit_record(output, name, /, **fields):
@@ -53,16 +52,17 @@ def edit_record(output, name, /, **fields):
 
 def rewrite(output, name, indices, **options):
     """Replaces an output, and its hash in the record: only the rows can give it away."""
-    given = {"shard": name, "indices": indices, "failed": [2], **options}
+    samples, _ = read_samples(Shard(name, str(output.parent / "in" / f"{name}.tar"), "tar"))
+    given = {"shard": name, "indices": indices, "samples": samples, "failed": [2], **options}
     path = write_rows(output / "data" / f"{name}.parquet", **given)
     edit_record(output, name, output={"sha256": sha256_of(path), "size_bytes": path.stat().st_size})
 
 
-def test_a_good_run_has_no_faults(output, shard_set):
+def test_a_good_run_has_no_faults(output, inputs):
     found = verdict(output)
     assert (found.faults, found.notes) == ([], [])
     assert (found.num_shards, found.rows, found.captioned, found.failed) == (3, 18, 15, {"truncated": 3})
-    assert faults(output, shard_set) == []
+    assert faults(output, inputs) == []
 
 
 @pytest.mark.parametrize("batch_rows", [2, 1000])
@@ -134,8 +134,8 @@ def test_files_of_no_shard_and_inputs_that_no_run_has_had(output, tmp_path):
     write_rows(output / "data" / "deep" / "extra.parquet", "extra", [0])
     (output / "manifests" / "more.json").write_text("{}")
     write_tar(tmp_path / "in" / "9.tar", [])
-    assert faults(output, expand([str(tmp_path / "in")])) == [
-        ("new input", "9", f"{tmp_path}/in/9.tar is not among the shards of the run"),
+    assert faults(output, tmp_path / "in") == [
+        ("new input", "9", f"has no rows yet: {tmp_path}/in/9.tar"),
         ("stranger", "deep/extra", "is no shard of the run, but data/deep/extra.parquet is there"),
         ("stranger", "more", "is no shard of the run, but manifests/more.json is there"),
     ]
@@ -155,16 +155,25 @@ def test_a_failed_shard_without_output_is_one_fault(output):
     assert [kind for kind, _, _ in faults(output)] == ["not complete"]
 
 
-def test_recounting_the_inputs(output, shard_set, tmp_path):
-    write_tar(tmp_path / "in" / "0.tar", webdataset_members(N + 1))
-    (tmp_path / "in" / "1.tar").write_bytes(b"garbage" * 100)
-    found = verdict(output, shard_set)
-    assert [(f.kind, f.shard) for f in found.faults] == [("changed input", "0"), ("lost input", "1")]
-    assert found.faults[0].sentence == (
-        f"has 7 samples in {tmp_path}/in/0.tar, and 6 rows; run again with --redo-changed"
-    )
-    assert "cannot be counted again" in found.faults[1].sentence
-    assert found.notes == [f"0: {tmp_path}/in/0.tar has changed since it was captioned"]
+def test_inputs_that_have_changed(output, inputs):
+    write_tar(inputs / "0.tar", webdataset_members(N + 1))
+    (inputs / "1.tar").write_bytes(b"garbage" * 100)
+    write_tar(inputs / "2.tar", webdataset_members(N, 2 * N + 1))
+    found = verdict(output, inputs)
+    assert [(fault.shard, fault.sentence) for fault in found.faults] == [
+        ("0", f"lacks rows of {inputs}/0.tar: 000000006; run again with --redo-changed"),
+        (
+            "1",
+            f"cannot be compared with its input: {inputs}/1.tar is no tar: a number that is none (b'arbagega') at "
+            "byte 0; mend it, then verify again",
+        ),
+        (
+            "2",
+            f"has rows with other names than {inputs}/2.tar: 000000012, 000000013, 000000014 and 3 more; "
+            "run again with --redo-changed",
+        ),
+    ]
+    assert found.num_compared == 3
     assert faults(output) == []
 
 
@@ -173,7 +182,7 @@ def test_a_folder_that_is_no_output_is_refused(tmp_path):
         verify(OutputFolder(tmp_path))
 
 
-def test_the_remedy_of_changed_bytes_and_doubled_rows_is_named_and_helps(output, shard_set):
+def test_the_remedy_of_changed_bytes_and_doubled_rows_is_named_and_helps(output, inputs):
     path = output / "data" / "1.parquet"
     content = bytearray(path.read_bytes())
     content[10] ^= 1  # same size: another run would not notice
@@ -184,16 +193,16 @@ def test_the_remedy_of_changed_bytes_and_doubled_rows_is_named_and_helps(output,
     for sentence in found:
         name = sentence.split()[0]
         assert sentence.endswith(f"; delete data/{name}.parquet and manifests/{name}.json, then run again")
-    ledger = Ledger(OutputFolder(output), {"engine": "tiny"}, shard_set, identity).open()
+    ledger = open_ledger(output, inputs)
     assert ledger.pending() == []
     for name in ("1", "2"):
         (output / "data" / f"{name}.parquet").unlink()
         (output / "manifests" / f"{name}.json").unlink()
     assert [pending.shard.name for pending in ledger.pending()] == ["1", "2"]
-    assert all(ledger.state(shard, identity(shard)).kept == () for shard in ledger.shards[1:])
+    assert all(ledger.state(shard, identity(shard)).files == () for shard in ledger.shards[1:])
 
 
-def test_what_another_run_redoes_by_itself_has_no_other_remedy(output, shard_set):
+def test_what_another_run_redoes_by_itself_has_no_other_remedy(output, inputs):
     (output / "data" / "0.parquet").unlink()
     (output / "manifests" / "1.json").unlink()
     edit_record(output, "2", status="failed", error="is no tar")
@@ -202,11 +211,15 @@ def test_what_another_run_redoes_by_itself_has_no_other_remedy(output, shard_set
         "1 has no done-record: it is not finished",
         "2 is recorded as failed: is no tar",
     ]
-    assert len(Ledger(OutputFolder(output), {"engine": "tiny"}, shard_set, identity).open().pending()) == 3
+    assert len(open_ledger(output, inputs).pending()) == 3
 
 
-def test_rows_that_the_unchanged_input_does_not_have(output, shard_set):
-    rewrite(output, "1", range(N + 1))
-    edit_record(output, "1", rows=N + 1, captioned=N)
-    (sentence,) = sentences(output, shard_set)
-    assert sentence.endswith("1.tar, and 7 rows; delete data/1.parquet and manifests/1.json, then run again")
+@pytest.mark.parametrize(
+    ("num_rows", "sentence"),
+    [(N + 1, "has rows that are not in {}/1.tar: 000000006"), (N - 1, "lacks rows of {}/1.tar: 000000011")],
+)
+def test_other_rows_than_the_unchanged_input_has(output, inputs, num_rows, sentence):
+    rewrite(output, "1", range(num_rows))
+    edit_record(output, "1", rows=num_rows, captioned=num_rows - 1)
+    remedy = "delete data/1.parquet and manifests/1.json, then run again"
+    assert sentences(output, inputs) == [f"1 {sentence.format(inputs)}; {remedy}"]

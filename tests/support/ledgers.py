@@ -1,0 +1,34 @@
+"""What a run wants of an output folder, and what `verify` wants of its inputs: over real files, without an engine."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from recap_fast.shards.expand import expand
+from recap_fast.shards.identity import identity, image_versions
+from recap_fast.shards.reader import open_shard
+from recap_fast.write.compare import InputsToCompare
+from recap_fast.write.ledger import Ledger
+from recap_fast.write.opening import Wanted
+from recap_fast.write.output_folder import OutputFolder
+
+MARKS = {"engine": "tiny"}
+
+
+def wanted(*patterns: str | Path, marks: Mapping[str, Any] = MARKS, **changes: Any) -> Wanted:
+    """What a run of these inputs wants."""
+    given = {"inputs": expand([str(pattern) for pattern in patterns]), "fingerprint": marks}
+    return Wanted(**{**given, "version_of": identity, "versions_of": image_versions, **changes})
+
+
+def open_ledger(
+    output: Path, *patterns: str | Path, retry: tuple[str, ...] = (), redo: bool = False, **more: Any
+) -> Ledger:
+    """The ledger of a run, opened; `more` are options of `wanted`."""
+    return Ledger(OutputFolder(output), wanted(*patterns, **more), retry, redo).open()
+
+
+def to_compare(*patterns: str | Path, **changes: Any) -> InputsToCompare:
+    """These inputs, as `verify` takes them."""
+    inputs = expand([str(pattern) for pattern in patterns])
+    return InputsToCompare(inputs, open_shard, identity, image_versions, **changes)
