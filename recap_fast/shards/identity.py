@@ -6,6 +6,7 @@ In goes a shard, out comes its `Identity`; that of a folder unit stands for the 
 import hashlib
 import os
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -43,8 +44,11 @@ def image_versions(folder: str, paths: Sequence[str]) -> list[str | None]:
 
 
 def of_info(info: Mapping[str, Any]) -> Identity:
-    """That of a remote file, from what fsspec's `info` or `find` says of it."""
-    return Identity(int(info.get("size") or 0), str(next((info[n] for n in _VERSIONS if info.get(n)), "unknown")))
+    """That of a remote file, from what fsspec's `info`, `ls` or `find` says of it."""
+    version = next((info[n] for n in _VERSIONS if info.get(n)), "unknown")
+    if isinstance(version, datetime):  # of a memory:// file `info` has this, and `ls` the number
+        version = version.timestamp()
+    return Identity(int(info.get("size") or 0), str(version))
 
 
 def of_stat(status: os.stat_result) -> Identity:
