@@ -1,19 +1,23 @@
 import pytest
 
-from recap_fast.errors import ConfigError
-from recap_fast.records import Shard
-from recap_fast.shard_set import ShardSet, path_parts, public_url, scrub
-
-SHARDS = (Shard("0", "/in/data/0.tar", "tar"), Shard("a/1", "/in/data/a/1.tar", "tar"))
+from recap_fast.shard_set import is_below, path_parts, public_url, relative, scrub
 
 
-def test_names_from_a_root_higher_up():
-    shard_set = ShardSet("/in/data", SHARDS)
-    assert [shard.name for shard in shard_set.below("/in").shards] == ["data/0", "data/a/1"]
-    assert shard_set.below("/in/data") == shard_set
-    for root in ("/in/data/deeper", "/in/dat", "s3://in"):
-        with pytest.raises(ConfigError, match="give another --output"):
-            shard_set.below(root)
+@pytest.mark.parametrize(
+    ("url", "folder", "path", "below"),
+    [
+        ("/in/data/a/1.tar", "/in/data", "a/1.tar", True),
+        ("/in/data", "/in/data", "", True),
+        ("/in/data", "/in/dat", "../data", False),
+        ("/in/data", "/in/data/deeper", "..", False),
+        ("/in/data", "s3://in", "../../in/data", False),
+        ("s3://b/a/1.tar", "s3://b", "a/1.tar", True),
+        ("/in/0.tar", "", "in/0.tar", True),
+    ],
+)
+def test_paths_from_a_folder(url, folder, path, below):
+    assert relative(url, folder) == path
+    assert is_below(url, folder) == below
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,7 @@
+import os
+
 import pytest
+from support.ledgers import shards_of
 from support.shard_files import webdataset_members, write_table, write_tar
 
 from recap_fast.errors import ConfigError
@@ -23,7 +26,11 @@ def touch(folder, *names):
 
 
 def names(*values, selection=None):
-    return [shard.name for shard in expand([str(value) for value in values], selection).shards]
+    return [shard.name for shard in shards_of(*values, selection=selection)]
+
+
+def listed(source):
+    return tuple(path for path, _ in source.images)
 
 
 def test_braces_globs_folders_and_lists_name_the_same_shards(data, tmp_path, monkeypatch):
@@ -40,9 +47,9 @@ def test_braces_globs_folders_and_lists_name_the_same_shards(data, tmp_path, mon
 
 
 def test_tables_of_metadata_are_no_shards_and_kinds_and_urls_are_told(data):
-    shard_set = expand([str(data)])
-    assert shard_set.root == str(data)
-    assert [(s.kind, s.url) for s in shard_set.shards] == [("tar", f"{data}/0000{i}.tar") for i in range(3)]
+    inputs = expand([str(data)])
+    assert inputs.root == str(data)
+    assert [(s.kind, s.url) for s in inputs.sources] == [("tar", f"{data}/0000{i}.tar") for i in range(3)]
 
 
 def test_a_file_counts_once(data):
@@ -59,8 +66,11 @@ def test_names_are_paths_below_the_common_parent(data, tmp_path):
 def test_upper_case_suffixes_and_odd_names(tmp_path):
     for name in ("A.TAR", "b [1].tar", "{x}.tar"):
         write_tar(tmp_path / name, [])
-    assert names(tmp_path) == ["A", "b [1]", "{x}"]
-    assert names(tmp_path / "b [1].tar", tmp_path / "{x}.tar") == ["b [1]", "{x}"]
+    assert [source.url for source in expand([str(tmp_path)]).sources] == [
+        f"{tmp_path}/{name}.{suffix}" for name, suffix in (("A", "TAR"), ("b [1]", "tar"), ("{x}", "tar"))
+    ]
+    assert names(tmp_path) == ["A", "b -1-", "-x-"]
+    assert names(tmp_path / "b [1].tar", tmp_path / "{x}.tar") == ["b -1-", "-x-"]
 
 
 @pytest.mark.parametrize("value", ["{0..3}.tar", "*.tar", "gone.tar", "empty", "gone/*", "gone/**/*.tar"])
@@ -97,21 +107,17 @@ def test_files_of_other_kinds_and_missing_lists_are_refused(tmp_path, value, mes
         names(value.format(tmp_path))
 
 
-def test_inputs_with_one_output_are_refused(tmp_path):
+def test_inputs_that_would_have_one_name_are_both_taken(tmp_path):
     write_tar(tmp_path / "a.tar", [])
     write_table(tmp_path / "a.parquet", {"image": [b"x"]})
-    with pytest.raises(ConfigError) as error:
-        names(tmp_path)
-    assert f"{tmp_path}/a.parquet" in str(error.value)
-    assert f"{tmp_path}/a.tar" in str(error.value)
-    assert "would both be written to a.parquet" in str(error.value)
+    assert [(shard.name, shard.kind) for shard in shards_of(tmp_path)] == [("a", "parquet"), ("a-2", "tar")]
 
 
 def test_parquet_with_images_is_a_shard(tmp_path):
     write_table(tmp_path / "p.parquet", {"jpg": [b"x"], "url": ["u"]})
     write_table(tmp_path / "meta.parquet", {"url": ["u"]})
     assert names(tmp_path) == ["p"]
-    assert [shard.kind for shard in expand([str(tmp_path / "p.parquet")]).shards] == ["parquet"]
+    assert [source.kind for source in expand([str(tmp_path / "p.parquet")]).sources] == ["parquet"]
 
 
 def test_parquet_without_images_alone_is_refused_with_its_columns(data, tmp_path):
@@ -138,40 +144,46 @@ def test_unreadable_parquet_is_a_shard_that_will_fail_unless_it_is_beside_its_ta
     touch(tmp_path, "broken.parquet")
     assert names(tmp_path) == ["broken"]
     write_tar(tmp_path / "broken.tar", [])
-    assert [shard.kind for shard in expand([str(tmp_path)]).shards] == ["tar"]
+    assert [source.kind for source in expand([str(tmp_path)]).sources] == ["tar"]
 
 
-def test_loose_images_become_units_of_a_thousand(tmp_path, monkeypatch):
-    monkeypatch.setattr("recap_fast.shards.expand.UNIT_IMAGES", 3)
+def test_loose_images_are_listed_with_their_versions_and_become_units_of_a_thousand(tmp_path, monkeypatch):
+    monkeypatch.setattr("recap_fast.write.units.UNIT_IMAGES", 3)
     touch(tmp_path / "photos", "b/2.JPG", "b/1.png", "a.jpg", "c.webp", "c.txt", ".hidden.jpg", ".dir/x.jpg")
-    units = expand([str(tmp_path / "photos")]).shards
-    assert [(u.name, u.kind, u.files) for u in units] == [
-        ("00000", "folder", ("a.jpg", "b/1.png", "b/2.JPG")),
-        ("00001", "folder", ("c.webp",)),
+    os.utime(tmp_path / "photos" / "a.jpg", ns=(0, 5))
+    (source,) = expand([str(tmp_path / "photos")]).sources
+    assert (source.url, source.kind) == (str(tmp_path / "photos"), "folder")
+    assert listed(source) == ("a.jpg", "b/1.png", "b/2.JPG", "c.webp")
+    assert source.images[0] == ("a.jpg", "1:5")
+    units = shards_of(tmp_path / "photos")
+    assert [(u.name, u.kind, [file.path for file in u.files]) for u in units] == [
+        ("00000", "folder", ["a.jpg", "b/1.png", "b/2.JPG"]),
+        ("00001", "folder", ["c.webp"]),
     ]
     assert units[0].url == str(tmp_path / "photos")
     touch(tmp_path / "more", "x.jpg")
     assert names(tmp_path / "photos", tmp_path / "more") == ["photos/00000", "photos/00001", "more/00000"]
 
 
-def test_images_by_glob_are_one_unit_of_their_common_folder(tmp_path):
-    touch(tmp_path, "p/a.jpg", "p/b.png", "q/c.jpg")
-    units = expand([f"{tmp_path}/p/*.jpg", f"{tmp_path}/p/*.png"]).shards
-    assert [(u.name, u.url, u.files) for u in units] == [("00000", f"{tmp_path}/p", ("a.jpg", "b.png"))]
+def test_images_by_glob_are_one_folder_with_those_that_were_asked_for(tmp_path):
+    touch(tmp_path, "p/a.jpg", "p/b.png", "p/c.webp", "q/c.jpg")
+    (source,) = expand([f"{tmp_path}/p/*.jpg", f"{tmp_path}/p/*.png"]).sources
+    assert (source.url, listed(source)) == (f"{tmp_path}/p", ("a.jpg", "b.png"))
+    assert names(f"{tmp_path}/p/*.jpg", f"{tmp_path}/p/*.png") == ["00000"]
     assert names(f"{tmp_path}/*") == ["p/00000", "q/00000"]
 
 
 def test_links_in_circles_end(tmp_path):
     touch(tmp_path, "a/x.jpg")
     (tmp_path / "a" / "loop").symlink_to(tmp_path / "a")
-    assert expand([str(tmp_path / "a")]).shards[0].files == ("x.jpg",)
+    assert listed(expand([str(tmp_path / "a")]).sources[0]) == ("x.jpg",)
 
 
 def test_inputs_on_different_systems_have_no_common_parent(data, memory):
     memory.pipe("/bucket/x.tar", b"x")
-    shard_set = expand([str(data / "00000.tar"), "memory://bucket/x.tar"])
-    assert shard_set.root == ""
-    assert [s.name for s in shard_set.shards] == [f"{str(data).strip('/')}/00000", "memory/bucket/x"]
+    given = (str(data / "00000.tar"), "memory://bucket/x.tar")
+    assert expand(given).root == ""
+    assert names(*given) == [f"{str(data).strip('/')}/00000", "memory/bucket/x"]
 
 
 def test_urls(memory):
@@ -181,9 +193,9 @@ def test_urls(memory):
     assert names("memory://b/a/{0..1}.tar") == ["0", "1"]
     assert names("memory://b/a") == ["0", "1", "deep/2", "00000"]
     assert names("memory://b/a/**/*.tar") == ["0", "1", "deep/2"]
-    shards = expand(["memory://b/a/"]).shards
-    assert [s.url for s in shards] == [*(f"memory://b/a/{n}.tar" for n in ("0", "1", "deep/2")), "memory://b/a"]
-    assert shards[-1].files == ("photos/x.jpg",)
+    sources = expand(["memory://b/a/"]).sources
+    assert [s.url for s in sources] == [*(f"memory://b/a/{n}.tar" for n in ("0", "1", "deep/2")), "memory://b/a"]
+    assert listed(sources[-1]) == ("photos/x.jpg",)
     with pytest.raises(ConfigError, match="'\\*\\*' can only be an entire path component"):
         names("memory://b/a/**.tar")
     memory.pipe("/b/list.txt", b"memory://b/a/0.tar\n")
@@ -197,5 +209,5 @@ def test_urls(memory):
 def test_compressed_tars_beside_others_are_named_not_passed_over_in_silence(tmp_path, caplog, value):
     for name in ("00000.tar", "00001.tar.gz", "00002.tgz"):
         (tmp_path / name).write_bytes(b"")
-    assert [shard.name for shard in expand([value.format(tmp_path)]).shards] == ["00000"]
+    assert names(value.format(tmp_path)) == ["00000"]
     assert f"compressed tars are left out, unpack them first: {tmp_path}/00001.tar.gz and 1 more" in caplog.text

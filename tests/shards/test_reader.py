@@ -1,7 +1,7 @@
 import numpy as np
+from support.ledgers import shards_of
 from support.shard_files import webdataset_members, write_table, write_tar
 
-from recap_fast.shards.expand import expand
 from recap_fast.shards.identity import identity
 from recap_fast.shards.reader import open_shard
 
@@ -14,7 +14,7 @@ def test_all_kinds_of_shards_give_the_same_samples(tmp_path):
     (tmp_path / "photos").mkdir()
     for name, content in members:
         (tmp_path / "photos" / name).write_bytes(content)
-    shards = expand([str(tmp_path / name) for name in ("tars", "tables", "photos")]).shards
+    shards = shards_of(*(tmp_path / name for name in ("tars", "tables", "photos")))
     assert [(shard.name, shard.kind) for shard in shards] == [
         ("tars/t", "tar"),
         ("tables/p", "parquet"),

@@ -4,10 +4,10 @@ import os
 
 import pytest
 from support.finished_rows import output_file
-from support.ledgers import open_ledger, to_compare
+from support.ledgers import open_ledger, to_compare, unit_of
 from support.shard_files import read_samples, webdataset_members, write_rows, write_tar
 
-from recap_fast.records import Identity, ImageFile, Shard, ShardReport
+from recap_fast.records import Identity, Shard, ShardReport
 from recap_fast.shards.identity import identity
 from recap_fast.write.done_record import read_record, write_record
 from recap_fast.write.output_folder import OutputFolder
@@ -137,10 +137,7 @@ def output(tmp_path, inputs):
     made_from = f"{size_bytes}:1795711746748400805"
     samples, _ = read_samples(Shard("00000", f"{inputs}/00000.tar", "tar"))
     rows = write_rows(tmp_path / "out/data/00000.parquet", "00000", range(6), samples, failed=[2])
-    files = tuple(
-        ImageFile(path, path, key, None) for path, key in (("photos/cat.jpg", "photos/cat"), ("photos/cat.png",) * 2)
-    )
-    samples, _ = read_samples(Shard("images-00000", str(inputs), "folder", files))
+    samples, _ = read_samples(unit_of(inputs, "photos/cat.jpg", "photos/cat.png"))
     unit_rows = write_rows(tmp_path / "out/data/images-00000.parquet", "images-00000", range(2), samples)
     write_rows(tmp_path / "out/partial/a/00001" / STRETCH, "a/00001", range(3), made_from=made_from)
     written, unit = output_file(rows), output_file(unit_rows)
