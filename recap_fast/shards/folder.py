@@ -15,7 +15,8 @@ from recap_fast.records import OK, READ_AGAIN, UNREADABLE, Identity, ImageFile, 
 from recap_fast.shard_set import is_remote
 from recap_fast.shards.identity import of_info, of_stat
 from recap_fast.shards.remote import file_system, network_errors
-from recap_fast.shards.sample import MAX_IMAGE_BYTES, MAX_TEXT_BYTES, RawSample, to_sample
+from recap_fast.shards.sample import MAX_IMAGE_BYTES, RawSample, to_sample
+from recap_fast.text import MAX_TEXT_BYTES
 
 _ABSENT = (errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG)
 """What the system says of a file that is not there, or whose name is too long to be."""

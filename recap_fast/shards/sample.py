@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from recap_fast.records import OK, Sample
+from recap_fast.text import unicode
 
 IMAGE_EXTENSIONS = (
     *("jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff", "avif", "heic", "heif", "jxl"),
@@ -18,8 +19,7 @@ IMAGE_EXTENSIONS = (
 )
 """Lower case, most usual first: of a sample with several images the first of these is captioned."""
 MAX_IMAGE_BYTES = 256 << 20
-MAX_TEXT_BYTES = 16 << 20
-"""Larger members are not read: one of them must not take the memory of a whole run."""
+"""Larger members are not read, as are texts above `MAX_TEXT_BYTES`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,11 +71,6 @@ def to_sample(shard: str, index: int, raw: RawSample) -> Sample:
         error=None if error is None else unicode(error),
         warning="; ".join(warnings) or None,
     )
-
-
-def unicode(text: str) -> str:
-    """The text with lone surrogates, which UTF-8 and so Parquet cannot hold, written as backslash escapes."""
-    return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def is_image_name(name: str) -> bool:

@@ -15,8 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from recap_fast.records import OK, UNREADABLE, Identity, Sample, Shard
-from recap_fast.shards.sample import IMAGE_EXTENSIONS, MAX_IMAGE_BYTES, MAX_TEXT_BYTES, RawSample, to_sample
+from recap_fast.shards.sample import IMAGE_EXTENSIONS, MAX_IMAGE_BYTES, RawSample, to_sample
 from recap_fast.shards.tar_index import Member, TarIndexer
+from recap_fast.text import MAX_TEXT_BYTES
 
 logger = logging.getLogger(__name__)
 
