@@ -88,9 +88,13 @@ class ParquetWriter:
         schema: _ArrowSchema,
         *,
         max_row_group_rows: int = 10000,
+        max_row_group_bytes: int = 134217728,
         key_value_metadata: dict[str, str] = {},
     ) -> None:
         """Creates or empties the file. At most four batches wait for the thread.
+
+        A row group is closed before it would have more rows or more bytes, counted in Arrow's layout; a single row may
+        be larger.
 
         Raises OSError where the file cannot be opened, ValueError for options out of range.
         """

@@ -75,12 +75,12 @@ T* unwrap(const py::handle& capsule, const char* name) {
 }
 
 std::unique_ptr<recap::ParquetWriter> open_writer(const std::filesystem::path& path, const py::object& schema,
-                                                  std::int64_t max_row_group_rows,
+                                                  std::int64_t max_row_group_rows, std::int64_t max_row_group_bytes,
                                                   const recap::ParquetMetadata& metadata) {
   const py::object capsule = schema.attr("__arrow_c_schema__")();
   auto* arrow_schema = unwrap<ArrowSchema>(capsule, "arrow_schema");
-  return without_gil(
-      [&] { return std::make_unique<recap::ParquetWriter>(path, arrow_schema, max_row_group_rows, metadata); });
+  const recap::RowGroupLimits limits{.rows = max_row_group_rows, .bytes = max_row_group_bytes};
+  return without_gil([&] { return std::make_unique<recap::ParquetWriter>(path, arrow_schema, limits, metadata); });
 }
 
 void write_batch(recap::ParquetWriter& writer, const py::object& batch) {
@@ -128,7 +128,7 @@ void bind_parquet_writer(py::module_& module) {
   // The thread may need the GIL to free a batch, so nobody may wait for it with the GIL held.
   py::class_<ParquetWriter>(module, "ParquetWriter", py::is_final(), py::release_gil_before_calling_cpp_dtor())
       .def(py::init(&open_writer), "path"_a, "schema"_a, py::kw_only(), "max_row_group_rows"_a = 10'000,
-           "key_value_metadata"_a = recap::ParquetMetadata())
+           "max_row_group_bytes"_a = 128 << 20, "key_value_metadata"_a = recap::ParquetMetadata())
       .def("write", &write_batch, "batch"_a)
       .def("close", [](ParquetWriter& self) { without_gil([&] { self.close(); }); })
       .def("abort", [](ParquetWriter& self) { without_gil([&] { self.abort(); }); })

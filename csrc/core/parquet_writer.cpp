@@ -5,6 +5,7 @@
 #include <arrow/record_batch.h>
 #include <arrow/result.h>
 #include <arrow/type.h>
+#include <arrow/util/byte_size.h>
 #include <arrow/util/compression.h>
 #include <arrow/util/key_value_metadata.h>
 #include <fcntl.h>
@@ -13,6 +14,7 @@
 #include <parquet/properties.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <condition_variable>
 #include <cstring>
@@ -51,15 +53,16 @@ T take(arrow::Result<T> result) {
 // One Parquet file being written; not thread-safe. Its errors do not name the file.
 class ParquetFile {
  public:
-  ParquetFile(const std::filesystem::path& path, const arrow::Schema& schema, std::int64_t max_row_group_rows,
-              const ParquetMetadata& metadata) {
+  ParquetFile(const std::filesystem::path& path, const arrow::Schema& schema, RowGroupLimits limits,
+              const ParquetMetadata& metadata)
+      : limits_(limits) {
     const int descriptor = ::open(path.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
     if (descriptor < 0) fail_with_errno("open");
     sink_ = take(arrow::io::FileOutputStream::Open(descriptor));
     const auto properties = parquet::WriterProperties::Builder()
                                 .compression(arrow::Compression::ZSTD)
                                 ->compression_level(kCompressionLevel)
-                                ->max_row_group_length(max_row_group_rows)
+                                ->max_row_group_length(limits.rows)
                                 ->enable_statistics()
                                 ->build();
     const auto arrow_properties = parquet::ArrowWriterProperties::Builder().store_schema()->build();
@@ -78,7 +81,20 @@ class ParquetFile {
   ParquetFile& operator=(const ParquetFile&) = delete;
 
   void write(const arrow::RecordBatch& batch) {
-    if (batch.num_rows() > 0) check(writer_->WriteRecordBatch(batch));
+    for (std::int64_t start = 0; start < batch.num_rows();) {
+      const std::int64_t most = std::min(batch.num_rows() - start, limits_.rows - rows_);
+      const std::int64_t count = rows_that_fit(*batch.Slice(start, most));
+      if (count == 0) {
+        check(writer_->NewBufferedRowGroup());
+        rows_ = bytes_ = 0;
+        continue;
+      }
+      const Batch part = batch.Slice(start, count);
+      check(writer_->WriteRecordBatch(*part));
+      rows_ += count;
+      bytes_ += size_of(*part);
+      start += count;
+    }
   }
 
   void close() {
@@ -88,6 +104,25 @@ class ParquetFile {
   }
 
  private:
+  static std::int64_t size_of(const arrow::RecordBatch& batch) {
+    return take(arrow::util::ReferencedBufferSize(batch));
+  }
+
+  // How many of the first rows the open row group has room for; an empty one has room for a row of any size.
+  std::int64_t rows_that_fit(const arrow::RecordBatch& batch) const {
+    const std::int64_t room = limits_.bytes - bytes_;
+    if (size_of(batch) <= room) return batch.num_rows();
+    std::int64_t fits = 0, too_many = batch.num_rows();
+    while (too_many - fits > 1) {
+      const std::int64_t middle = fits + (too_many - fits) / 2;
+      (size_of(*batch.Slice(0, middle)) <= room ? fits : too_many) = middle;
+    }
+    return rows_ == 0 ? std::max<std::int64_t>(fits, 1) : fits;
+  }
+
+  const RowGroupLimits limits_;
+  std::int64_t rows_ = 0;  // of the open row group
+  std::int64_t bytes_ = 0;
   std::shared_ptr<arrow::io::FileOutputStream> sink_;
   std::unique_ptr<parquet::arrow::FileWriter> writer_;
 };
@@ -100,13 +135,13 @@ std::set<ParquetWriter*> registry;
 
 class ParquetWriter::Impl {
  public:
-  Impl(const std::filesystem::path& path, ArrowSchema* schema, std::int64_t max_row_group_rows,
-       const ParquetMetadata& metadata)
+  Impl(const std::filesystem::path& path, ArrowSchema* schema, RowGroupLimits limits, const ParquetMetadata& metadata)
       : path_(path.string()) {
-    if (max_row_group_rows < 1) throw std::invalid_argument("max_row_group_rows is below 1");
+    if (limits.rows < 1) throw std::invalid_argument("max_row_group_rows is below 1");
+    if (limits.bytes < 1) throw std::invalid_argument("max_row_group_bytes is below 1");
     named([&] {
       schema_ = take(arrow::ImportSchema(schema));
-      file_.emplace(path, *schema_, max_row_group_rows, metadata);
+      file_.emplace(path, *schema_, limits, metadata);
     });
     thread_ = std::thread([this] { run(); });
   }
@@ -212,9 +247,9 @@ class ParquetWriter::Impl {
   std::thread thread_;
 };
 
-ParquetWriter::ParquetWriter(const std::filesystem::path& path, ArrowSchema* schema, std::int64_t max_row_group_rows,
+ParquetWriter::ParquetWriter(const std::filesystem::path& path, ArrowSchema* schema, RowGroupLimits limits,
                              const ParquetMetadata& metadata)
-    : impl_(std::make_unique<Impl>(path, schema, max_row_group_rows, metadata)) {
+    : impl_(std::make_unique<Impl>(path, schema, limits, metadata)) {
   const std::lock_guard lock(registry_mutex);
   registry.insert(this);
 }

@@ -21,11 +21,17 @@ class WriteError : public std::runtime_error {
 
 using ParquetMetadata = std::map<std::string, std::string>;
 
+// A row group is closed before it would exceed either.
+struct RowGroupLimits {
+  std::int64_t rows;
+  std::int64_t bytes;  // in Arrow's layout; a single row may have more
+};
+
 class ParquetWriter {
  public:
   // Creates or empties the file. Takes over what the schema struct holds. Throws WriteError, and std::invalid_argument
   // where row groups would have no rows.
-  ParquetWriter(const std::filesystem::path& path, ArrowSchema* schema, std::int64_t max_row_group_rows,
+  ParquetWriter(const std::filesystem::path& path, ArrowSchema* schema, RowGroupLimits limits,
                 const ParquetMetadata& metadata);
   // Aborts a writer that is still open.
   ~ParquetWriter();

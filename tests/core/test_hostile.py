@@ -14,6 +14,7 @@ from recap_fast.arrow_core import core
 
 SCHEMA = pa.schema([("text", pa.string()), ("n", pa.int64())])
 BATCH = pa.record_batch([["a", "b"], [1, 2]], schema=SCHEMA)
+LIMITS = ("max_row_group_rows", "max_row_group_bytes")
 BYTES = [bytes([byte]) for byte in range(256)]
 
 
@@ -142,6 +143,7 @@ ARGUMENTS: dict[str, Callable[[], dict[str, Any]]] = {
         "path": Path("a"),
         "schema": SCHEMA,
         "max_row_group_rows": 5,
+        "max_row_group_bytes": 5,
         "key_value_metadata": {"a": "b"},
     },
     "ParquetWriter.write": lambda: {"self": writer(), "batch": BATCH},
@@ -168,8 +170,8 @@ ACCEPTED = {
     ("Tokenizer.encode", "text: str"),
     *{("Tokenizer.detokenize", label) for label in ("rows: of list", "misaligned", "strided")},
     *{("pack_prompts", label) for label in ("without rows", "rows: None", "texts: of list")},
-    *{("ParquetWriter.__init__", f"without {name}") for name in ("max_row_group_rows", "key_value_metadata")},
-    *{("ParquetWriter.__init__", label) for label in ("path: str", "max_row_group_rows: huge")},
+    *{("ParquetWriter.__init__", f"without {name}") for name in (*LIMITS, "key_value_metadata")},
+    *{("ParquetWriter.__init__", label) for label in ("path: str", *(f"{name}: huge" for name in LIMITS))},
     *{(f"ParquetWriter.{name}", "after close") for name in ("close", "abort")},
     ("ParquetWriter.abort", "after abort"),
 }

@@ -11,6 +11,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 
+import datasets
+import duckdb
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -54,6 +56,23 @@ def write_numbers(writer: core.ParquetWriter, num_batches: int) -> None:
         writer.write(numbers(10 * i, 10 * i + 10))
 
 
+def row_groups(batches: list[pa.RecordBatch], max_rows: int, max_bytes: int) -> list[int]:
+    """How many rows each row group is to have: as many as fit, one at least."""
+    groups: list[int] = []
+    rows = size = 0
+    for batch in batches:
+        start = 0
+        while start < batch.num_rows:
+            most = min(batch.num_rows - start, max_rows - rows)
+            fitting = [n for n in range(1, most + 1) if size + batch.slice(start, n).nbytes <= max_bytes]
+            if count := max(fitting, default=0 if rows else 1):
+                rows, size, start = rows + count, size + batch.slice(start, count).nbytes, start + count
+            else:
+                groups.append(rows)
+                rows = size = 0
+    return [*groups, rows] if rows else groups
+
+
 def interrupted(writer: core.ParquetWriter) -> None:
     """Ctrl-C in the middle of the work."""
     write_numbers(writer, 10)
@@ -64,18 +83,35 @@ def num_threads() -> int:
     return len(list(Path("/proc/self/task").iterdir()))
 
 
-@given(batches=st.lists(ROWS, max_size=7), max_rows=st.integers(1, 7))
-def test_what_is_written_is_read(tmp_path_factory: pytest.TempPathFactory, batches: list[list[dict]], max_rows: int):
+@given(batches=st.lists(ROWS, max_size=7), max_rows=st.integers(1, 7), max_bytes=st.integers(1, 400))
+def test_what_is_written_is_read(
+    tmp_path_factory: pytest.TempPathFactory, batches: list[list[dict]], max_rows: int, max_bytes: int
+):
     path = tmp_path_factory.mktemp("parquet") / "a.parquet"
-    with core.ParquetWriter(path, SCHEMA, max_row_group_rows=max_rows) as writer:
-        for rows in batches:
-            writer.write(pa.RecordBatch.from_pylist(rows, schema=SCHEMA))
+    given_batches = [pa.RecordBatch.from_pylist(rows, schema=SCHEMA) for rows in batches]
+    with core.ParquetWriter(path, SCHEMA, max_row_group_rows=max_rows, max_row_group_bytes=max_bytes) as writer:
+        for batch in given_batches:
+            writer.write(batch)
     table = pq.read_table(path)
     assert table.schema.equals(SCHEMA, check_metadata=True)
     assert table.to_pylist() == [row for rows in batches for row in rows]
     metadata = pq.read_metadata(path)
-    assert all(metadata.row_group(i).num_rows <= max_rows for i in range(metadata.num_row_groups))
-    assert metadata.num_row_groups == -(-metadata.num_rows // max_rows)
+    written = [metadata.row_group(i).num_rows for i in range(metadata.num_row_groups)]
+    assert written == row_groups(given_batches, max_rows, max_bytes)
+
+
+def test_rows_that_are_larger_than_a_row_group_have_one_each_and_every_reader_sees_them(tmp_path: Path):
+    path, schema = tmp_path / "a.parquet", pa.schema([("text", pa.string())])
+    texts = ["a" * 10, "b" * 5000, None, "c" * 2000, "d" * 2000, "e" * 2000, ""]
+    with core.ParquetWriter(path, schema, max_row_group_bytes=4096) as writer:
+        writer.write(pa.record_batch([texts], schema=schema).slice(1))  # its buffers begin before
+    metadata = pq.read_metadata(path)
+    groups = [metadata.row_group(i) for i in range(metadata.num_row_groups)]
+    assert [group.num_rows for group in groups] == [1, 3, 2]
+    assert max(group.total_byte_size for group in groups[1:]) < 4300, "what the Hub viewer counts, uncompressed"
+    assert pq.read_table(path)["text"].to_pylist() == texts[1:]
+    assert [row[0] for row in duckdb.sql(f"select text from '{path}'").fetchall()] == texts[1:]
+    assert datasets.Dataset.from_parquet(str(path), cache_dir=str(tmp_path / "cache"))["text"][:] == texts[1:]
 
 
 def test_the_file_has_zstd_statistics_and_metadata(tmp_path: Path):
@@ -192,15 +228,15 @@ def test_the_file_goes_on_after_batches_that_are_refused(tmp_path: Path):
     assert pq.read_table(path).to_pylist() == [{"text": "a"}]
 
 
-def test_row_groups_without_rows_are_refused(tmp_path: Path):
-    with pytest.raises(ValueError, match="max_row_group_rows is below 1"):
-        core.ParquetWriter(tmp_path / "a.parquet", NUMBERS, max_row_group_rows=0)
+@pytest.mark.parametrize("limit", ["max_row_group_rows", "max_row_group_bytes"])
+def test_row_groups_without_rows_are_refused(tmp_path: Path, limit: str):
+    with pytest.raises(ValueError, match=f"{limit} is below 1"):
+        core.ParquetWriter(tmp_path / "a.parquet", NUMBERS, **{limit: 0})
     assert not (tmp_path / "a.parquet").exists()
 
 
 def test_an_interrupted_block_leaves_no_thread_and_no_whole_file(tmp_path: Path):
-    path = tmp_path / "a.parquet"
-    before = num_threads()
+    path, before = tmp_path / "a.parquet", num_threads()
     with pytest.raises(KeyboardInterrupt), core.ParquetWriter(path, NUMBERS, max_row_group_rows=5) as writer:
         interrupted(writer)
     assert num_threads() == before
