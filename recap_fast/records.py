@@ -6,6 +6,7 @@ Shard -> (shards/) -> Sample -> (decode/) -> ImageBatch -> (generate/) Request -
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from sys import getsizeof
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
 import numpy as np
@@ -26,9 +27,11 @@ READ_AGAIN = "(the next run reads it again)"
 never done either."""
 GENERATION_ERROR = "generation_error"
 """The `status` where the engine failed on this image, and on others did not."""
+UNWRITABLE = "unwritable"
+"""The `status` where the row could not be written as it was; all of it but its place and its key is left out."""
 FAILURES = (
     *("missing_image", "empty_image", UNREADABLE, "not_an_image", "unsupported", "truncated", "corrupt"),
-    *("too_large", "too_small", "extreme_aspect", GENERATION_ERROR),
+    *("too_large", "too_small", "extreme_aspect", GENERATION_ERROR, UNWRITABLE),
 )
 """Every `status` of a row without a caption."""
 ACCEPTABLE = ("decoder", "versions")
@@ -126,6 +129,12 @@ class Sample:
     warning: str | None = None
     """What the user should know of a sample that is otherwise fine: a repeated key, bytes that are not UTF-8."""
 
+    @property
+    def text_bytes(self) -> int:
+        """The memory that its texts take."""
+        texts = self.key, self.file_name, self.url, self.uid, self.org_caption, self.metadata, self.error, self.warning
+        return sum(map(getsizeof, texts))
+
 
 @dataclass(frozen=True, slots=True)
 class Preprocess:
@@ -204,6 +213,11 @@ class Row:
     """What the user should know of the prompt: a field that was cut."""
     completion: Completion | None = None
     """Set by generating; None where there is no caption."""
+    text_bytes: int = field(init=False)
+    """The memory that the sample's texts take."""
+
+    def __post_init__(self) -> None:
+        self.text_bytes = self.sample.text_bytes
 
     @property
     def status(self) -> str:
