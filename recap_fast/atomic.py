@@ -9,6 +9,7 @@ import errno
 import functools
 import hashlib
 import itertools
+import logging
 import os
 import re
 import secrets
@@ -17,6 +18,8 @@ import time
 from collections.abc import Iterator
 from io import BufferedReader
 from pathlib import Path
+
+logger = logging.getLogger(__name__)
 
 _LEFTOVER = re.compile(r"\.(?P<owner>[^~]+~\d+)~[0-9a-f]+\.tmp")
 _TOKEN = secrets.token_hex(4)
@@ -53,41 +56,69 @@ def is_alive(name: str) -> bool:
     return True
 
 
-def make_folder(folder: Path) -> None:
-    """Makes the folder and its parents, also while another process removes empty ones."""
+def make_folder(folder: Path, within: Path | None = None) -> None:
+    """Makes the folder and its parents, also while another process removes empty ones.
+
+    `within`: the folder or one above it that is there already. FileNotFoundError means that it is gone.
+    """
+    missing = [folder]
+    if within is not None:
+        above = [folder, *folder.parents]
+        missing = above[: above.index(within)][::-1]
     for _ in range(10):
         with contextlib.suppress(FileNotFoundError):
-            folder.mkdir(parents=True, exist_ok=True)
+            for each in missing:
+                each.mkdir(parents=within is None, exist_ok=True)
             return
-    folder.mkdir(parents=True, exist_ok=True)
+        if within is not None and not within.exists():
+            break
+    folder.mkdir(parents=within is None, exist_ok=True)
 
 
-def temporary_path(path: Path) -> Path:
+def temporary_path(path: Path, within: Path | None = None) -> Path:
     """A name beside `path`, in a folder made if need be, that no other process or call gets."""
-    make_folder(path.parent)
+    make_folder(path.parent, within)
     return path.parent / f".{owner()}~{_TOKEN}{next(_COUNTER):08x}.tmp"
 
 
 @contextlib.contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """Gives a temporary file's path to write to, and at the end its final name, replacing what was there.
-
-    A crash leaves the old file or the new one; where the writing fails the temporary one is removed.
-    """
-    temporary = temporary_path(path)
+def temporary_file(path: Path, within: Path | None = None) -> Iterator[Path]:
+    """Gives a path to write to, as `temporary_path`; at the end the file is removed, unless it was published."""
+    temporary = temporary_path(path, within)
     try:
         yield temporary
-        with temporary.open("rb") as file:
-            os.fsync(file.fileno())
-        temporary.replace(path)
-        _sync_folder(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
 
 
-def atomic_write(path: Path, content: bytes) -> None:
+def publish(temporary: Path, path: Path) -> None:
+    """Gives a whole file its final name, replacing what was there; a folder of that name is moved out of the way."""
+    with temporary.open("rb") as file:
+        os.fsync(file.fileno())
+    try:
+        temporary.replace(path)
+    except IsADirectoryError:
+        aside = path.with_name(f"{path.name}.moved-{time.time_ns()}")
+        logger.warning("%s is a folder where a file belongs: it is now %s", path, aside.name)
+        path.rename(aside)
+        temporary.replace(path)
+    _sync_folder(path.parent)
+
+
+@contextlib.contextmanager
+def replacing(path: Path, within: Path | None = None) -> Iterator[Path]:
+    """Gives a temporary file's path to write to, and at the end its final name, replacing what was there.
+
+    A crash leaves the old file or the new one; where the writing fails the temporary one is removed.
+    """
+    with temporary_file(path, within) as temporary:
+        yield temporary
+        publish(temporary, path)
+
+
+def atomic_write(path: Path, content: bytes, within: Path | None = None) -> None:
     """Writes a file that readers see whole or not at all."""
-    with replacing(path) as temporary:
+    with replacing(path, within) as temporary:
         temporary.write_bytes(content)
 
 

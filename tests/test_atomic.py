@@ -29,6 +29,27 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path, monkeypat
     assert [p.name for p in tmp_path.iterdir()] == ["file.json"]
 
 
+def test_a_folder_in_the_place_of_a_file_is_moved_out_of_the_way(tmp_path, caplog):
+    path = tmp_path / "file.json"
+    (path / "deep").mkdir(parents=True)
+    atomic.atomic_write(path, b"new")
+    (moved,) = tmp_path.glob("file.json.moved-*")
+    assert path.read_bytes() == b"new"
+    assert [p.name for p in moved.iterdir()] == ["deep"]
+    assert f"{path} is a folder where a file belongs: it is now {moved.name}" in caplog.text
+
+
+def test_a_folder_that_must_be_there_is_not_made(tmp_path):
+    root = tmp_path / "out"
+    for path in (root / "file", root / "a" / "b" / "file"):
+        with pytest.raises(FileNotFoundError):
+            atomic.atomic_write(path, b"one", within=root)
+    assert not root.exists()
+    root.mkdir()
+    atomic.atomic_write(root / "a" / "b" / "file", b"one", within=root)
+    assert (root / "a" / "b" / "file").read_bytes() == b"one"
+
+
 def test_temporary_names_are_never_given_twice(tmp_path):
     names = {atomic.temporary_path(tmp_path / "x").name for _ in range(1000)}
     assert len(names) == 1000
