@@ -38,5 +38,9 @@ class StoppedError(RecapError):
     """The run is stopping and a shard was not opened to the end: it stays as if it had not been begun."""
 
 
+class OutputGoneError(RecapError, OSError):
+    """The output folder was removed, replaced or unmounted while a run wrote to it. The run stops at once."""
+
+
 class EngineError(RecapError, RuntimeError):
     """The engine broke: out of memory, a CUDA error. The run stops at once."""

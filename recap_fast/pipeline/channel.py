@@ -74,20 +74,55 @@ class Channel(Generic[T]):
             return self._cancelled or (self._closed and not self._items)
 
 
+class Window:
+    """Bounds what has been read and is not yet in order, in samples and in bytes."""
+
+    def __init__(self, max_samples: int, max_bytes: int):
+        self._max_samples, self._max_bytes = max_samples, max_bytes
+        self._num_samples = self._num_bytes = 0
+        self._changed = threading.Condition()
+        self._cancelled = False
+
+    def enter(self, num_bytes: int) -> bool:
+        """Waits for room for a sample; False where the window is cancelled. A single one may have any size."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._cancelled or self._has_room(num_bytes))
+            self._num_samples += 1
+            self._num_bytes += num_bytes
+            return not self._cancelled
+
+    def leave(self, num_samples: int, num_bytes: int) -> None:
+        """Makes room: samples have come into order, or bytes have done their work."""
+        with self._changed:
+            self._num_samples -= num_samples
+            self._num_bytes -= num_bytes
+            self._changed.notify_all()
+
+    def cancel(self) -> None:
+        """Whoever waits goes on, and nothing enters any more."""
+        with self._changed:
+            self._cancelled = True
+            self._changed.notify_all()
+
+    def _has_room(self, num_bytes: int) -> bool:
+        if not self._num_samples:
+            return True
+        return self._num_samples < self._max_samples and self._num_bytes + num_bytes <= self._max_bytes
+
+
 @dataclass(frozen=True, slots=True)
 class Channels:
     """Those of one run."""
 
-    window: Channel[None]
-    """An item for each sample that was read and is not yet written in order."""
+    window: Window
     samples: Channel[Row]
     ready: Channel[tuple[Row, Request]]
     rows: Channel[Row | EndOfShard]
 
     @classmethod
-    def make(cls, window: int) -> "Channels":
-        """`window`: samples read and not yet written in order, at most."""
-        return cls(Channel(window), Channel(4 * DECODE_BATCH), Channel(2 * DECODE_BATCH), Channel(4 * DECODE_BATCH))
+    def make(cls, window: Window) -> "Channels":
+        """With the capacities that suit the decoder's batches."""
+        return cls(window, Channel(4 * DECODE_BATCH), Channel(2 * DECODE_BATCH), Channel(4 * DECODE_BATCH))
 
     def stop(self) -> None:
         """Ends reading and decoding; finished rows still go to disk."""

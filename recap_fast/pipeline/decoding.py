@@ -38,6 +38,7 @@ class Decoding:
         with self.counters.busy("decode") as lap:
             decoded = self.captioner.decoder.decode(images)
         found = iter(zip(decoded.pixels, decoded.outcomes, strict=True))
+        self.channels.window.leave(0, sum(len(row.sample.image) for row in batch))
         for row in batch:
             self.assembly.spend(row.sample.shard, "decode", lap.seconds / len(batch))
             row.sample = dataclasses.replace(row.sample, image=b"")

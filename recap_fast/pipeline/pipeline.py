@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 
 from recap_fast.captioner.captioner import Captioner
-from recap_fast.pipeline.channel import Channels
+from recap_fast.pipeline.channel import Channels, Window
 from recap_fast.pipeline.counters import RunCounters
 from recap_fast.pipeline.decoding import Decoding
 from recap_fast.pipeline.generating import Generating
@@ -33,10 +33,14 @@ class Pipeline:
         *,
         limit: int | None = None,
         window: int = 1024,
+        window_bytes: int = 512 << 20,
     ):
-        """`limit`: stop after so many samples. `window`: samples read and not yet written in order, at most."""
-        self._channels = channels = Channels.make(window)
-        self._assembly = Assembly(ledger, captioner.detokenize, channels.window.take, counters.finish_shard)
+        """`limit`: stop after so many samples. `window`: samples read and not yet written in order, at most.
+
+        `window_bytes` bounds the memory that these take, their images until they are decoded; one sample may be larger.
+        """
+        self._channels = channels = Channels.make(Window(window, window_bytes))
+        self._assembly = Assembly(ledger, captioner.detokenize, channels.window.leave, counters.finish_shard)
         shared = channels, counters, self._assembly
         self.reading = Reading(open_shard, *shared, limit)
         self.decoding = Decoding(captioner, *shared)

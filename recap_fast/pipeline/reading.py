@@ -63,7 +63,7 @@ class Reading:
 
     def _send(self, row: Row) -> bool:
         """Sends a row on its way; False where the run is stopping."""
-        if not self.channels.window.put(None):
+        if not self.channels.window.enter(row.text_bytes + len(row.sample.image)):
             return False
         self.num_read += 1
         return self.channels.samples.put(row)

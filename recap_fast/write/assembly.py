@@ -1,21 +1,26 @@
 """Puts finished samples back together into shards: rows in order, then the shard's file, then its done-record.
 
 The pipeline's writing thread feeds it; it knows the ledger and the shard writers, and nothing of images or engines.
+Here is the boundary of a shard: what goes wrong with its rows or its file fails this shard and no other. Only where the
+disk does not take what is written (OSError) the run ends.
 """
 
+import contextlib
 import logging
 import time
 from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from recap_fast.records import Identity, Row, Shard, ShardReport
+from recap_fast.errors import RecapError, ShardError
+from recap_fast.records import Identity, Row, Shard, ShardReport, ShardStatus
 from recap_fast.shard_set import public_url
 from recap_fast.write.captions import Detokenize
 from recap_fast.write.ledger import Ledger
+from recap_fast.write.output_watch import OutputWatch
 from recap_fast.write.shard_writer import ShardWriter
 
 logger = logging.getLogger(__name__)
@@ -58,77 +63,118 @@ class Assembly:
         self,
         ledger: Ledger,
         detokenize: Detokenize,
-        on_order: Callable[[int], object],
+        on_order: Callable[[int, int], object],
         on_report: Callable[[], None],
     ):
-        """`on_order` is told how many rows have come into order, so that they no longer wait for others.
+        """`on_order` is told how many rows have come into order, so that they no longer wait for others, and their
+        `text_bytes`.
 
         `on_report` is called for each shard that is finished, with captions or as failed.
         """
         self._ledger, self._detokenize = ledger, detokenize
         self._on_order, self._on_report = on_order, on_report
+        self._watch = OutputWatch(ledger.output)
         self._opened: dict[str, OpenShard] = {}
+        self._failed: set[str] = set()
         self.reports: list[ShardReport] = []
         """One for each shard that ended, failed and interrupted ones included."""
 
     def begin(self, shard: Shard, identity: Identity) -> NDArray[np.int64]:
         """Opens the output of a shard whose input is now of this identity; the indices that earlier runs have done."""
         found = self._ledger.state(shard, identity)
-        writer = ShardWriter(self._ledger.output, shard, identity, self._detokenize, found, self._ledger.made_with)
+        writer = ShardWriter(
+            self._ledger.output,
+            shard,
+            identity,
+            self._detokenize,
+            kept=found,
+            made_with=self._ledger.made_with,
+            check_output=self._watch.check,
+        )
         self._opened[shard.name] = OpenShard(shard, identity, writer, time.monotonic())
         return found.done
 
     def spend(self, name: str, stage: str, seconds: float) -> None:
         """Adds to what a stage has taken for a shard; each stage has a thread of its own."""
-        self._opened[name].seconds[stage] += seconds
+        if opened := self._opened.get(name):
+            opened.seconds[stage] += seconds
 
     def add(self, row: Row) -> None:
         """Takes a finished row."""
         name = row.sample.shard
-        writer, start = self._opened[name].writer, time.monotonic()
-        in_order = writer.add(row)
-        writer.flush_if_old()
+        opened = self._opened.get(name)
+        if opened is None:  # it has failed since it was read
+            self._on_order(1, row.text_bytes)
+            return
+        start = time.monotonic()
+        with self._boundary(opened):
+            in_order, num_bytes = opened.writer.add(row)
+            if in_order:
+                self._on_order(in_order, num_bytes)
+            opened.writer.flush_if_old()
         self.spend(name, "write", time.monotonic() - start)
-        if in_order:
-            self._on_order(in_order)
         self._finish_if_due(name)
 
     def end(self, end: EndOfShard) -> None:
         """Takes the news that a shard was read to its end; it is finished once all its rows are there."""
         name = end.shard.name
-        if name not in self._opened:  # it could not be opened at all
-            report = ShardReport(shard=name, url=public_url(end.shard.url), status="failed", error=end.problem)
-            self._ledger.commit(report)
-            self._note(report)
-            return
-        self._opened[name].end = end
-        self._finish_if_due(name)
+        if opened := self._opened.get(name):
+            opened.end = end
+            self._finish_if_due(name)
+        elif name not in self._failed:  # it could not be opened at all
+            self._commit(replace(_report(end.shard, "failed"), error=end.problem))
 
     def flush_old(self) -> None:
         """Brings rows to disk that have waited long; call it when there is nothing else to do."""
         for opened in list(self._opened.values()):  # the reading thread may begin another
-            opened.writer.flush_if_old()
+            with self._boundary(opened):
+                opened.writer.flush_if_old()
 
     def close(self) -> None:
         """Brings all finished rows to disk; the next run goes on from there."""
-        for name, opened in self._opened.items():
-            opened.writer.flush()
-            self.reports.append(ShardReport(shard=name, url=public_url(opened.shard.url), status="interrupted"))
+        for opened in list(self._opened.values()):
+            with self._boundary(opened):
+                opened.writer.flush()
+                self.reports.append(_report(opened.shard, "interrupted"))
         self._opened.clear()
 
+    @contextlib.contextmanager
+    def _boundary(self, opened: OpenShard) -> Iterator[None]:
+        """Work on one shard, which fails where the work does; OSError ends the run."""
+        try:
+            yield
+        except OSError:
+            self._watch.check()  # says so where the whole folder is gone
+            raise
+        except Exception as error:
+            known = isinstance(error, RecapError)
+            problem = str(error) if known else f"{type(error).__name__}: {error}"
+            name = opened.shard.name
+            logger.warning("shard %s cannot be written: %s", name, problem, exc_info=not known)
+            self._opened.pop(name, None)
+            self._failed.add(name)
+            self._on_order(*opened.writer.give_up())
+            self._commit(replace(_report(opened.shard, "failed"), error=problem, input=opened.identity))
+
     def _finish_if_due(self, name: str) -> None:
-        opened = self._opened[name]
-        end = opened.end
-        if end is None or not end.whole or end.total != opened.writer.num_in_order:
+        opened = self._opened.get(name)
+        if opened is None or opened.end is None:
             return
-        del self._opened[name]
+        end = opened.end
+        if end.whole and end.total == opened.writer.num_in_order:
+            with self._boundary(opened):
+                self._finish(self._opened.pop(name), end)
+
+    def _finish(self, opened: OpenShard, end: EndOfShard) -> None:
         start = time.monotonic()
         try:
             report = opened.writer.finish()
-        except FileNotFoundError:
+        except FileNotFoundError as error:
+            name = opened.shard.name
             record = self._ledger.record(name)
             if record is None or not self._ledger.is_done(opened.shard, opened.identity):
-                raise
+                self._watch.check()
+                raise ShardError(f"a file of the output was removed meanwhile: {error}") from error
             logger.warning("shard %s: another process finished it first", name)
             self._note(record)
             return
@@ -142,9 +188,18 @@ class Assembly:
             error=end.problem,
             left_out=dict(end.left_out),
         )
+        self._commit(report)
+
+    def _commit(self, report: ShardReport) -> None:
+        self._watch.check()
         self._ledger.commit(report)
         self._note(report)
 
     def _note(self, report: ShardReport) -> None:
         self.reports.append(report)
         self._on_report()
+
+
+def _report(shard: Shard, status: ShardStatus) -> ShardReport:
+    """Of a shard that has no output."""
+    return ShardReport(shard=shard.name, url=public_url(shard.url), status=status)

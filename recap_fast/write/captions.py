@@ -2,26 +2,52 @@
 
 The caption is the generated text without special tokens, stripped. One that ended in a loop is cut at its last whole
 sentence. Nothing else is changed: what the model said is what the row holds.
+
+A row always fits its schema: a number that does not is left out and a text above `MAX_TEXT_BYTES` is cut, with a
+warning in the row. What cannot be written even so becomes a row that says why.
 """
 
+import contextlib
+import logging
+import operator
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from recap_fast.records import OK, Completion, Row
+from recap_fast.records import OK, UNWRITABLE, Completion, Row
+from recap_fast.text import MAX_TEXT_BYTES, cut, num_bytes, unicode
 from recap_fast.write.schema import SCHEMA
 
+logger = logging.getLogger(__name__)
+
+BATCH_BYTES = 16 << 20
+"""Of the texts of a batch. Arrow's offsets end at 2 GiB a column."""
 Detokenize = Callable[[Sequence[NDArray[np.int32]]], list[str]]
+Content = dict[str, str | int | None]
+"""A row by column; what is not there is null."""
+_INTEGERS = {field.name: field.type.bit_width for field in SCHEMA if pa.types.is_integer(field.type)}
 _SENTENCE_END = re.compile(r"(?:[.!?](?=[\"'”’)\]]*(?:\s|$))|[。！？])[\"'”’」』)\]]*")  # noqa: RUF001 - they are meant
 
 
-def make_batch(rows: Sequence[Row], detokenize: Detokenize) -> pa.RecordBatch:
-    """Rows in the given order, as one Arrow batch of the output schema."""
-    content = [_content(row, text) for row, text in zip(rows, captions_of(rows, detokenize), strict=True)]
-    return pa.RecordBatch.from_pylist(content, schema=SCHEMA)
+def make_batches(rows: Sequence[Row], detokenize: Detokenize, max_bytes: int = BATCH_BYTES) -> Iterator[pa.RecordBatch]:
+    """Rows in the given order, as Arrow batches of the output schema.
+
+    A batch has texts of `max_bytes` at most, or one row. Raises ValueError for a row whose place in the shard cannot be
+    written: nothing else makes it fail.
+    """
+    batch: list[Content] = []
+    room = max_bytes
+    for content, size in _contents(rows, detokenize):
+        if batch and size > room:
+            yield pa.RecordBatch.from_pylist(batch, schema=SCHEMA)
+            batch, room = [], max_bytes
+        batch.append(content)
+        room -= size
+    if batch:
+        yield pa.RecordBatch.from_pylist(batch, schema=SCHEMA)
 
 
 def captions_of(rows: Sequence[Row], detokenize: Detokenize) -> list[str | None]:
@@ -45,7 +71,63 @@ def count_words(text: str | None) -> int | None:
     return None if text is None else len(text.split())
 
 
-def _content(row: Row, caption: str | None) -> dict[str, str | int | None]:
+def _contents(rows: Sequence[Row], detokenize: Detokenize) -> Iterator[tuple[Content, int]]:
+    """Each row, and how many bytes of text it has. Where one caption breaks the batch's, each is made by itself."""
+    captions: list[str | None] | None = None
+    with contextlib.suppress(Exception):
+        captions = captions_of(rows, detokenize)
+    for number, row in enumerate(rows):
+        try:
+            (caption,) = captions_of([row], detokenize) if captions is None else captions[number : number + 1]
+            yield _fit(_content(row, caption))
+        except Exception as error:  # the boundary of a row: none, however odd, ends the shard
+            sample = row.sample
+            logger.warning("shard %s: sample %s cannot be written", sample.shard, sample.index, exc_info=error)
+            yield _unwritable(row, error)
+
+
+def _unwritable(row: Row, error: Exception) -> tuple[Content, int]:
+    content: Content = {name: getattr(row.sample, name) for name in ("key", "shard", "index", "input_version")}
+    reason = f"{type(error).__name__}: {error}"
+    return _fit({**content, "status": UNWRITABLE, "error": reason, "finish_reason": "error"})
+
+
+def _fit(content: Content) -> tuple[Content, int]:
+    """The row as its columns can hold it, and how many bytes of text it has."""
+    size = 0
+    warnings: list[str] = []
+    for name, value in content.items():
+        width = _INTEGERS.get(name)
+        if isinstance(value, str) and not width:
+            if value.isascii() and len(value) <= MAX_TEXT_BYTES:
+                size += len(value)
+            else:
+                content[name] = fitted = _fit_text(name, value, warnings)
+                size += num_bytes(fitted)
+        elif width and value is not None:
+            bits = operator.index(value).bit_length()  # type: ignore[arg-type]
+            if bits >= width:
+                content[name] = None
+                shown = value if bits <= 64 else f"a number of {bits:,} bits"
+                warnings.append(f"{name} is left out, as it does not fit into {width} bits: {shown}")
+        elif value is not None:
+            raise TypeError(f"{name} is a {type(value).__name__}, not text")
+    if content["index"] is None:
+        raise ValueError(f"a row has no index, or one that does not fit into {_INTEGERS['index']} bits")
+    if warnings:
+        content["warning"] = "; ".join([*warnings, str(content["warning"])] if content.get("warning") else warnings)
+    return content, size
+
+
+def _fit_text(name: str, text: str, warnings: list[str]) -> str:
+    text = unicode(text)
+    if num_bytes(text) <= MAX_TEXT_BYTES:
+        return text
+    warnings.append(f"{name} has {num_bytes(text):,} bytes and is cut to {MAX_TEXT_BYTES:,}")
+    return cut(text, MAX_TEXT_BYTES)
+
+
+def _content(row: Row, caption: str | None) -> Content:
     sample, outcome, completion = row.sample, row.outcome, row.completion
     warnings = [w for w in (sample.warning, row.warning) if w]
     return {

@@ -17,9 +17,9 @@ logger = logging.getLogger(__name__)
 FORMAT = 2
 
 
-def write_record(path: Path, report: ShardReport) -> None:
-    """Writes the record whole or not at all."""
-    atomic_write(path, (json.dumps({"format": FORMAT, **asdict(report)}, indent=2) + "\n").encode())
+def write_record(path: Path, report: ShardReport, within: Path | None = None) -> None:
+    """Writes the record whole or not at all; `within`, a folder above it, must be there already."""
+    atomic_write(path, (json.dumps({"format": FORMAT, **asdict(report)}, indent=2) + "\n").encode(), within)
 
 
 def read_record(path: Path) -> ShardReport | None:

@@ -16,11 +16,11 @@ from recap_fast.errors import ShardError
 from recap_fast.records import ACCEPTABLE, Identity, OutputFile, Shard, ShardReport
 from recap_fast.shard_set import public_url
 from recap_fast.write.done_record import read_record, write_record
+from recap_fast.write.merge import Kept
 from recap_fast.write.names import some
 from recap_fast.write.opening import Wanted, find_output, open_output
 from recap_fast.write.output_folder import OutputFolder
-from recap_fast.write.shard_writer import Kept
-from recap_fast.write.stretches import done_rows, readable, recount, remove_stretches, stretches
+from recap_fast.write.stretches import done_rows, recount, remove_stretches, whole_output, whole_stretches
 
 logger = logging.getLogger(__name__)
 
@@ -102,12 +102,11 @@ class Ledger:
     def state(self, shard: Shard, version: Identity) -> Kept:
         """What is on disk of a shard whose input is now of this version; rows made from another one do not count."""
         record = self.record(shard.name)
-        output = self.output.data(shard.name)
-        kept = [output] if output.exists() else []
+        output = whole_output(self.output, shard.name, record)
+        kept = [] if output is None else [output]
         # a stretch from before the done-record is in the output already
         since = record.finished_ns if record and kept else 0
-        kept += [s.path for s in stretches(self.output.partial(shard.name)) if s.made_ns > since]
-        kept = readable(kept)
+        kept += [stretch.path for stretch in whole_stretches(self.output, shard.name, since)]
         done = done_rows(kept, self._versions(shard, version, record), retry=self.retry)
         return Kept(tuple(kept), done)
 
@@ -127,7 +126,7 @@ class Ledger:
         Two processes may commit the same shard: both have all rows, and the record fits the file that stays.
         """
         report = replace(report, finished_ns=time.time_ns())
-        write_record(self.output.record(report.shard), report)
+        write_record(self.output.record(report.shard), report, self.output.root)
         if report.output is not None:
             self._settle(report)
         if report.status in _ENDED:
@@ -145,7 +144,7 @@ class Ledger:
                     return
                 logger.warning("%s: another process has committed this shard too", mine.shard)
                 mine = replace(recount(file, mine), output=output)
-            write_record(self.output.record(mine.shard), mine)
+            write_record(self.output.record(mine.shard), mine, self.output.root)
 
     def _versions(
         self, shard: Shard, version: Identity, record: ShardReport | None

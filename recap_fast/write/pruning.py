@@ -28,7 +28,9 @@ def _rewrite(ledger: Ledger, pending: Pending, num_rows: int) -> int | None:
     kept = ledger.state(shard, Identity(0, ""))
     if record is None or len(kept.done) != sum(file is not None for file in shard.files):
         return None
-    writer = ShardWriter(ledger.output, shard, record.input or Identity(0, ""), lambda _: [], kept, ledger.made_with)
+    writer = ShardWriter(
+        ledger.output, shard, record.input or Identity(0, ""), lambda _: [], kept=kept, made_with=ledger.made_with
+    )
     report = writer.finish()
     ledger.commit(replace(report, left_out=record.left_out))
     return num_rows - report.rows

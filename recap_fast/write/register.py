@@ -177,8 +177,8 @@ def _refuse_equal_addresses(inputs: Inputs) -> None:
         url = public_url(source.url)
         if seen.setdefault(url, source.url) != source.url:
             raise ConfigError(
-                f"two inputs are {url} but for what follows the '?' or a login, and are told apart by nothing else, for "
-                "such parts may be secret and are not recorded: caption them into different --output folders."
+                f"two inputs are {url} and differ only in their login or in what follows the '?'. Such parts may be "
+                "secret and are not recorded, so nothing would tell the two apart: give each an --output of its own."
             )
 
 

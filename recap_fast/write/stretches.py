@@ -1,6 +1,9 @@
-"""Finished stretches of shards in work: files `<first>-<last>.<time>.<owner>.parquet`.
+"""Finished stretches of shards in work: files `<first>-<last>.<time>.<owner>.<digest>.parquet`.
 
 In goes the folder of one shard, out come its stretches in the order of their making. Others write the files.
+`<digest>` is the start of the file's SHA-256: a stretch that is not as it was written is renamed to `*.damaged`, and
+its rows are done again. A file `<SHA-256>.<owner>.output` says how the shard's output was written until the done-record
+does.
 """
 
 import contextlib
@@ -8,7 +11,7 @@ import logging
 import re
 import time
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
@@ -16,7 +19,7 @@ from typing import TYPE_CHECKING, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from recap_fast.atomic import is_alive, owner
+from recap_fast.atomic import is_alive, make_folder, owner, sha256_of
 from recap_fast.records import OK, READ_AGAIN, UNREADABLE, ShardReport
 from recap_fast.write.output_folder import OutputFolder
 
@@ -25,28 +28,116 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-_NAME = re.compile(r"(\d+)-(\d+)\.(?P<made_ns>\d+)\.(?P<owner>.+)\.parquet")
+SHARD_KEY = "recap_fast.shard"
+"""Parquet metadata of stretches and outputs: the name of the shard."""
+_DIGITS = 32
+_NAME = re.compile(
+    rf"(?P<first>\d+)-(?P<last>\d+)\.(?P<made_ns>\d+)\.(?P<owner>.+)\.(?P<digest>[0-9a-f]{{{_DIGITS}}})\.parquet"
+)
 
 
 @dataclass(frozen=True, slots=True)
 class Stretch:
-    """Rows of a shard that are safe on disk."""
+    """Rows of a shard that are on disk."""
 
     path: Path
+    first: int
+    last: int
+    """Indices of the first and the last row."""
     made_ns: int
     owner: str
+    digest: str
 
 
-def stretch_name(first: int, last: int) -> str:
+def stretch_name(first: int, last: int, sha256: str) -> str:
     """A file name for rows `first` to `last` that no other process gives, nor this one twice."""
-    return f"{first:09d}-{last:09d}.{time.time_ns()}.{owner()}.parquet"
+    return f"{first:09d}-{last:09d}.{time.time_ns()}.{owner()}.{sha256[:_DIGITS]}.parquet"
 
 
 def stretches(folder: Path) -> list[Stretch]:
     """The stretches in a shard's folder, oldest first; those of shards further down are not among them."""
-    matches = ((path, _NAME.fullmatch(path.name)) for path in folder.glob("*.parquet"))
-    found = [Stretch(path, int(match["made_ns"]), match["owner"]) for path, match in matches if match]
+    found = [
+        Stretch(path, int(match["first"]), int(match["last"]), int(match["made_ns"]), match["owner"], match["digest"])
+        for path in folder.glob("*.parquet")
+        if (match := _NAME.fullmatch(path.name))
+    ]
     return sorted(found, key=lambda stretch: (stretch.made_ns, stretch.path.name))
+
+
+def whole_stretches(output: OutputFolder, name: str, since_ns: int = 0) -> list[Stretch]:
+    """The shard's stretches made after `since_ns` that are as they were written, oldest first.
+
+    Reads all of them. A damaged one is set aside with a warning.
+    """
+    found = []
+    for stretch in stretches(output.partial(name)):
+        if stretch.made_ns <= since_ns:
+            continue
+        try:
+            fault = _fault(stretch, name)
+        except FileNotFoundError:  # another process has finished the shard
+            continue
+        if fault is None:
+            found.append(stretch)
+        else:
+            logger.warning("%s cannot be used (%s): its rows are done again", stretch.path, fault)
+            with contextlib.suppress(OSError):
+                stretch.path.rename(stretch.path.with_suffix(".damaged"))
+    return found
+
+
+def _fault(stretch: Stretch, name: str) -> str | None:
+    """What is wrong with a stretch of this shard. Raises FileNotFoundError where it is gone."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    from recap_fast.write.schema import SCHEMA
+
+    try:
+        if not sha256_of(stretch.path).startswith(stretch.digest):
+            return "it is not as it was written"
+        with pq.ParquetFile(stretch.path) as file:
+            if file.schema_arrow.remove_metadata() != SCHEMA:
+                return "it has other columns"
+            shard = (file.metadata.metadata or {}).get(SHARD_KEY.encode(), b"").decode()
+            column = file.read(columns=["index"])["index"]
+    except FileNotFoundError:
+        raise
+    except (OSError, ValueError, pa.ArrowException) as error:
+        return str(error)
+    if shard != name:
+        return f"it is of shard {shard}"
+    indices = column.to_numpy()
+    ends = [*indices[:1], *indices[-1:]]
+    if column.null_count or ends != [stretch.first, stretch.last] or (np.diff(indices) < 1).any():
+        return "its indices are not those of its name, ascending"
+    return None
+
+
+def announce_output(output: OutputFolder, name: str, sha256: str) -> None:
+    """Says before a shard's output is put in its place that it is this one."""
+    make_folder(output.partial(name), output.root)
+    (output.partial(name) / f"{sha256}.{owner()}.output").touch()
+
+
+def whole_output(output: OutputFolder, name: str, record: ShardReport | None) -> Path | None:
+    """The shard's output where it is as it was written, by its done-record or as it was announced; else None.
+
+    Reads all of it. A damaged one is named in a warning.
+    """
+    path = output.data(name)
+    try:
+        sha256 = sha256_of(path)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        logger.warning("%s cannot be read (%s): its rows are done again", path, error)
+        return None
+    recorded = record is not None and record.output is not None and record.output.sha256 == sha256
+    if recorded or any(output.partial(name).glob(f"{sha256}.*.output")):
+        return path
+    logger.warning("%s is not as it was written: its rows are done again", path)
+    return None
 
 
 def remove_stretches(output: OutputFolder, name: str, before_ns: int | None = None) -> None:
@@ -56,13 +147,27 @@ def remove_stretches(output: OutputFolder, name: str, before_ns: int | None = No
     """
     folder = output.partial(name)
     for stretch in stretches(folder):
-        if (stretch.owner == owner() or not is_alive(stretch.owner)) and (not before_ns or stretch.made_ns < before_ns):
-            stretch.path.unlink(missing_ok=True)
+        if _is_over(stretch.owner) and (not before_ns or stretch.made_ns < before_ns):
+            _remove(stretch.path)
+    for path in folder.glob("*.output"):
+        if _is_over(path.name.partition(".")[2].removesuffix(".output")):
+            _remove(path)
+    for path in folder.glob("*.damaged"):
+        _remove(path)
     for parent in (folder, *folder.parents):
         if parent == output.root:
             return
         with contextlib.suppress(OSError):  # not empty, or gone
             parent.rmdir()
+
+
+def _is_over(process: str) -> bool:
+    return process == owner() or not is_alive(process)
+
+
+def _remove(path: Path) -> None:
+    with contextlib.suppress(FileNotFoundError, IsADirectoryError):  # such a folder is not ours
+        path.unlink()
 
 
 def recount(file: BinaryIO, report: ShardReport) -> ShardReport:
@@ -75,22 +180,6 @@ def recount(file: BinaryIO, report: ShardReport) -> ShardReport:
 def count_statuses(rows: "pa.RecordBatch | pa.Table") -> Counter[str]:
     """How many of the rows have which status."""
     return Counter({entry["values"]: entry["counts"] for entry in rows.column("status").value_counts().to_pylist()})
-
-
-def readable(paths: Iterable[Path]) -> list[Path]:
-    """Those of some Parquet files that can be opened; a warning names the others, whose rows are done again."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    found = []
-    for path in paths:
-        try:
-            pq.read_metadata(path)
-        except (pa.ArrowException, OSError) as error:
-            logger.warning("%s cannot be read (%s): its rows are done again", path, error)
-        else:
-            found.append(path)
-    return found
 
 
 def done_rows(

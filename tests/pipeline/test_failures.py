@@ -1,6 +1,7 @@
 """What breaks in a run, and what becomes of the rest: shards, the engine, the disk, threads; and drains."""
 
 import contextlib
+import dataclasses
 import errno
 import os
 
@@ -165,12 +166,11 @@ def test_whichever_thread_dies_the_others_end(tmp_path, monkeypatch, part, windo
         guarded(lambda: pipeline.run(run.pending))
 
 
-@pytest.mark.parametrize("part", ["decoder", "prompts", "detokenize", "writer", "engine"])
+@pytest.mark.parametrize("part", ["decoder", "prompts", "engine"])
 @pytest.mark.parametrize("after", [0, 25])
 def test_whichever_part_breaks_the_run_ends_with_its_error(tmp_path, monkeypatch, part, after):
     write_shards(tmp_path / "in", [20] * 10)
     run = FakeRun(tmp_path / "in", tmp_path / "out", window=16)
-    monkeypatch.setattr(shard_writer, "STRETCH_ROWS", 5)
     monkeypatch.setattr("recap_fast.pipeline.decoding.DECODE_BATCH", 4)
     count = iter(range(10**6))
 
@@ -180,14 +180,52 @@ def test_whichever_part_breaks_the_run_ends_with_its_error(tmp_path, monkeypatch
     target = {
         "decoder": (run.captioner.decoder, "decode"),
         "prompts": (run.captioner, "request"),
-        "detokenize": (run.captioner, "detokenize"),
-        "writer": (shard_writer, "stretch_name"),
         "engine": (run.engine, "submit"),
     }
     thing, method = target[part]
     monkeypatch.setattr(thing, method, fail_later(getattr(thing, method)))
     with pytest.raises(RuntimeError, match="broken on purpose"):
         guarded(run.run)
+
+
+@pytest.mark.parametrize("method", ["add", "flush", "finish"])
+def test_a_shard_that_cannot_be_written_fails_and_no_other(tmp_path, monkeypatch, caplog, method):
+    sizes = [20] * 6
+    write_shards(tmp_path / "in", sizes)
+    run = FakeRun(tmp_path / "in", tmp_path / "out", window=16)
+    works = getattr(shard_writer.ShardWriter, method)
+    with monkeypatch.context() as patch:
+        patch.setattr(shard_writer, "STRETCH_ROWS", 5)
+        breaks = lambda self, *given: break_off() if self._shard.name == "00003" else works(self, *given)  # noqa: E731
+        patch.setattr(shard_writer.ShardWriter, method, breaks)
+        reports = {report.shard: report for report in guarded(run.run)}
+    assert [name for name, report in reports.items() if report.status != "complete"] == ["00003"]
+    assert (reports["00003"].status, reports["00003"].error) == ("failed", "RuntimeError: broken on purpose")
+    assert "shard 00003 cannot be written" in caplog.text
+    assert [(p.shard.name, p.reason) for p in run.ledger.pending()] == [("00003", "failed")]
+    FakeRun(tmp_path / "in", tmp_path / "out").run()
+    assert captions(tmp_path / "out") == expected_captions(tmp_path / "in", sizes)
+
+
+def test_an_image_that_declares_a_size_beyond_the_schema_costs_nothing_but_its_size(tmp_path):
+    write_shards(tmp_path / "in", [6])
+    run = FakeRun(tmp_path / "in", tmp_path / "out")
+    decode = run.captioner.decoder.decode
+
+    def decode_large(images):
+        batch = decode(images)
+        large = (dataclasses.replace(outcome, width=2**32 - 16, height=2**40) for outcome in batch.outcomes)
+        return dataclasses.replace(batch, outcomes=tuple(large))
+
+    run.captioner.decoder.decode = decode_large
+    (report,) = run.run()
+    assert (report.status, report.captioned) == ("complete", 6)
+    rows = runs.read_rows(tmp_path / "out")
+    assert [(row["width"], row["height"]) for row in rows] == [(None, None)] * 6
+    assert rows[0]["warning"] == (
+        "width is left out, as it does not fit into 32 bits: 4294967280; "
+        "height is left out, as it does not fit into 32 bits: 1099511627776"
+    )
 
 
 def test_draining_finishes_what_is_in_flight_and_the_next_run_goes_on(tmp_path):

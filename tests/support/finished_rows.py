@@ -25,7 +25,7 @@ def finished(
 
     `order` is the index unless given.
     """
-    given = Sample(shard=shard, index=index, key=f"{index:09d}", image=b"", **sample)
+    given = Sample(**{"shard": shard, "index": index, "key": f"{index:09d}", "image": b"", **sample})
     row = Row(order=index if order is None else order, sample=given)
     if caption is None:
         row.outcome = ImageOutcome(status="not_an_image", error="It is not an image.")

@@ -13,10 +13,9 @@ import pyarrow.parquet as pq
 
 from recap_fast.records import Sample, Selection, Shard
 from recap_fast.shards.reader import ShardReader, open_shard
+from recap_fast.write.schema import SCHEMA
 
 _OF_SAMPLE = ("key", "file_name", "sha256", "image_sha256", "warning")
-_TEXTS = ("re_caption", "shard", "status", "input_version", *_OF_SAMPLE)
-SCHEMA = pa.schema([("index", pa.int64()), *((name, pa.string()) for name in _TEXTS)])
 
 
 def tar_bytes(members: Iterable[tuple[str, bytes]], form: int = tarfile.USTAR_FORMAT) -> bytes:
@@ -87,7 +86,8 @@ def write_rows(
             }
         )
     path.parent.mkdir(parents=True, exist_ok=True)
-    pq.write_table(pa.Table.from_pylist(rows, schema=SCHEMA), path)
+    table = pa.Table.from_pylist(rows, schema=SCHEMA)
+    pq.write_table(table.replace_schema_metadata({"recap_fast.shard": shard}), path)
     return path
 
 

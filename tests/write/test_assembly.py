@@ -1,3 +1,4 @@
+import re
 from pathlib import Path
 from unittest.mock import Mock
 
@@ -27,8 +28,13 @@ class Job:
         self.ledger = Ledger(self.output, wanted).open()
         self.shards = self.ledger.shards
         self.released: list[int] = []
+        self.released_bytes = 0
         self.on_report = Mock()
-        self.assembly = Assembly(self.ledger, detokenize, self.released.append, self.on_report)
+        self.assembly = Assembly(self.ledger, detokenize, self.release, self.on_report)
+
+    def release(self, num_rows: int, num_bytes: int) -> None:
+        self.released.append(num_rows)
+        self.released_bytes += num_bytes
 
     def begin(self, shard: Shard) -> Shard:
         self.assembly.begin(shard, VERSION)
@@ -102,12 +108,14 @@ def test_a_shard_that_another_process_finished_and_cleaned_up_is_as_good_as_ours
     assert "another process finished it first" in caplog.text
 
 
-def test_rows_that_vanished_are_an_error_where_nobody_finished_the_shard(job, monkeypatch):
+def test_rows_that_vanished_fail_the_shard_where_nobody_finished_it(job, monkeypatch):
     job.lose_rows(monkeypatch)
     a = job.begin(job.shards[0])
     job.add(a, 0)
-    with pytest.raises(FileNotFoundError, match="gone"):
-        job.end(a, 1)
+    job.end(a, 1)
+    (report,) = job.assembly.reports
+    assert report.status == "failed"
+    assert re.match("a file of the output was removed meanwhile: .*gone.parquet", report.error)
 
 
 def test_rows_that_have_waited_long_go_to_disk_also_while_nothing_comes(a, job, monkeypatch):

@@ -9,7 +9,7 @@ from support.guard import in_processes
 from support.ledgers import open_ledger, to_compare
 from support.shard_files import webdataset_members, write_rows, write_tar
 
-from recap_fast.atomic import temporary_path
+from recap_fast.atomic import sha256_of, temporary_file, temporary_path
 from recap_fast.records import Identity, OutputFile, ShardReport
 from recap_fast.shards.identity import identity
 from recap_fast.write import stretches
@@ -52,9 +52,10 @@ def done(ledger):
 def stretch(ledger, shard, indices, *, version=None, failed=(), tag=""):
     """What the pipeline does after every 1,000 captions."""
     indices = list(indices)
-    path = ledger.output.partial(shard.name) / stretches.stretch_name(indices[0], indices[-1])
-    text = (version or identity(shard)).text
-    return write_rows(path, shard.name, indices, failed=failed, made_from=text, tag=tag)
+    folder, text = ledger.output.partial(shard.name), (version or identity(shard)).text
+    with temporary_file(folder / "stretch") as path:
+        write_rows(path, shard.name, indices, failed=failed, made_from=text, tag=tag)
+        return path.rename(folder / stretches.stretch_name(indices[0], indices[-1], sha256_of(path)))
 
 
 def reasons(ledger):
@@ -146,11 +147,12 @@ def test_stretches_of_another_version_or_cut_ones_do_not_count(ledger, shard, ca
     state = ledger.state(shard, identity(shard))
     assert (state.files, state.done.tolist()) == ((old, good), [4])
     assert state.done.dtype == np.int64
-    assert f"{cut} cannot be read" in caplog.text
+    assert f"{cut} cannot be used (it is not as it was written): its rows are done again" in caplog.text
 
 
 def test_a_kill_between_output_and_record_costs_nothing(ledger, shard, output):
-    write_rows(ledger.output.data(shard.name), shard.name, range(N), made_from=identity(shard).text)
+    path = write_rows(ledger.output.data(shard.name), shard.name, range(N), made_from=identity(shard).text)
+    stretches.announce_output(ledger.output, shard.name, sha256_of(path))
     stretch(ledger, shard, [0, 1])
     assert reasons(ledger)["0"] == "new"
     assert ledger.state(shard, identity(shard)).done.tolist() == list(range(N))

@@ -10,13 +10,14 @@ from support.examples import share
 from support.fake_runs import detokenize
 from support.finished_rows import finished
 
-from recap_fast.write.captions import make_batch
+from recap_fast.write.captions import make_batches
+from recap_fast.write.merge import merge_rows
 from recap_fast.write.schema import SCHEMA
-from recap_fast.write.shard_writer import merge_rows
 
 
 def batch(indices, tag):
-    return make_batch([finished(i, f"{i} {tag}") for i in sorted(indices)], detokenize)
+    rows = [finished(i, f"{i} {tag}") for i in sorted(indices)]
+    return next(make_batches(rows, detokenize), pa.RecordBatch.from_pylist([], schema=SCHEMA))
 
 
 def write(path: Path, indices, tag) -> Path:

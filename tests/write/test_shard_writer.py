@@ -60,20 +60,23 @@ def test_whatever_the_order_in_the_rows_come_out_in_input_order(tmp_path_factory
     table = pq.ParquetFile(output(folder)).read()
     assert table["index"].to_pylist() == list(range(0, 34, 2))
     assert table["re_caption"].to_pylist() == [f"caption {o}" for o in range(17)]
-    assert sum(released) == 17 == writer.num_in_order
+    assert sum(num_rows for num_rows, _ in released) == 17 == writer.num_in_order
     assert (report.rows, report.captioned) == (17, 17)
     assert [len(s) for s in stretches(folder)] == [5, 5, 5]
 
 
 def test_a_sample_is_released_when_all_before_it_are_there(writer):
-    assert [writer.add(finished(o)) for o in (2, 1, 4, 0, 3)] == [0, 0, 0, 3, 2]
+    rows = [finished(o, metadata="x" * o) for o in (2, 1, 4, 0, 3)]
+    released = [writer.add(row) for row in rows]
+    size = {row.order: row.text_bytes for row in rows}
+    assert released == [(0, 0), (0, 0), (0, 0), (3, size[0] + size[1] + size[2]), (2, size[3] + size[4])]
 
 
 def test_a_straggler_does_not_keep_finished_rows_from_the_disk(writer, tmp_path, stretch):
     add(writer, range(1, 13))
     assert stretches(tmp_path) == [[1, 2, 3, 4, 5], [6, 7, 8, 9, 10]]
     assert writer.num_in_order == 0
-    assert writer.add(finished(0)) == 13
+    assert writer.add(finished(0))[0] == 13
     writer.finish()
     assert indices(output(tmp_path)) == list(range(13))
 

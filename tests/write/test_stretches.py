@@ -3,9 +3,11 @@ from support.guard import in_processes
 from recap_fast.write.output_folder import OutputFolder
 from recap_fast.write.stretches import remove_stretches, stretch_name, stretches
 
+DIGEST = "0123456789abcdef" * 4
+
 
 def test_names_are_unique_and_sort_by_time(tmp_path):
-    names = [stretch_name(0, 9) for _ in range(200)]
+    names = [stretch_name(0, 9, DIGEST) for _ in range(200)]
     assert len(set(names)) == 200
     for name in reversed(names):
         (tmp_path / name).write_bytes(b"")
@@ -14,7 +16,7 @@ def test_names_are_unique_and_sort_by_time(tmp_path):
 
 
 def _leave(folder):
-    (folder / stretch_name(0, 9)).write_bytes(b"")
+    (folder / stretch_name(0, 9, DIGEST)).write_bytes(b"")
 
 
 def test_those_of_this_process_and_of_dead_ones_are_removed_and_those_of_live_ones_stay(tmp_path):
@@ -23,7 +25,7 @@ def test_those_of_this_process_and_of_dead_ones_are_removed_and_those_of_live_on
     folder.mkdir(parents=True)
     in_processes(lambda: _leave(folder))
     _leave(folder)
-    elsewhere = folder / "000000000-000000009.17.other-host~12.parquet"
+    elsewhere = folder / f"000000000-000000009.17.other-host~12.{DIGEST[:32]}.parquet"
     elsewhere.write_bytes(b"")
     assert len(stretches(folder)) == 3
     remove_stretches(output, "a/b")

@@ -1,0 +1,161 @@
+"""Parquet files with rows of one shard and new rows in; their union out, sorted, in batches of bounded size."""
+
+import contextlib
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from recap_fast.errors import ShardError
+from recap_fast.write.schema import SCHEMA
+
+STEP_BYTES = 16 << 20
+"""Of the rows that are read of a file at once, and of those that are put in order at once."""
+
+
+MADE_WITH_KEY = "recap_fast.made_with"
+"""Parquet metadata of stretches and outputs: a list with what may differ within an output, the decoder and versions."""
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """Rows of earlier runs that need not be done again."""
+
+    files: tuple[Path, ...] = ()
+    """Parquet files that have them. Where two have the same index, the row of the later file counts."""
+    done: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))
+    """Their indices, ascending; other rows of the files do not count."""
+
+
+def read_made_with(path: Path) -> list[Mapping[str, Any]]:
+    """What the rows of a Parquet file were made with: one entry for each run that had other versions."""
+    with _opened(path) as file:
+        made_with: list[Mapping[str, Any]] = json.loads(
+            (file.metadata.metadata or {}).get(MADE_WITH_KEY.encode(), "[]")
+        )
+        return made_with
+
+
+def merge_rows(
+    files: Sequence[Path],
+    new: Iterable[pa.RecordBatch],
+    batch_rows: int = 1000,
+    step_bytes: int = STEP_BYTES,
+    kept: Kept | None = None,
+) -> Iterator[pa.RecordBatch]:
+    """Yields the union of the kept rows, the files' rows and the new ones, sorted by index.
+
+    Where an index stands in several, later files win over earlier ones and over kept rows, and the new rows over all.
+    Each source must be sorted by index. A file is open from its first row to its last, and of each only the batch at
+    hand is held: of `batch_rows` rows or `step_bytes`. Raises FileNotFoundError where a file is gone, and ShardError
+    where one cannot be read.
+    """
+    kept = kept or Kept()
+    files = [*kept.files, *files]
+    ranks = [*((_first_index(path), rank) for rank, path in enumerate(files)), (-1, len(files))]
+    waiting = sorted(ranks, reverse=True)
+    heads: dict[int, pa.RecordBatch] = {}
+    streams: dict[int, Iterator[pa.RecordBatch]] = {}
+
+    def advance(rank: int) -> None:
+        head = next(streams[rank], None)
+        if head is None:
+            heads.pop(rank, None)
+        else:
+            heads[rank] = head
+
+    while waiting or heads:
+        while waiting and (not heads or waiting[-1][0] <= _boundary(heads.values())):
+            _, rank = waiting.pop()
+            rows = _read(files[rank], batch_rows, step_bytes) if rank < len(files) else iter(new)
+            rows = _only(rows, kept.done) if rank < len(kept.files) else rows
+            streams[rank] = (batch for batch in rows if batch.num_rows)
+            advance(rank)
+        if not heads:
+            break
+        boundary, parts = _boundary(heads.values()), []
+        for rank, head in sorted(heads.items()):
+            part, rest = _split(head, boundary)
+            parts.append(part)
+            if rest.num_rows:
+                heads[rank] = rest
+            else:
+                advance(rank)
+        yield from _newest(parts, step_bytes)
+
+
+def _only(batches: Iterable[pa.RecordBatch], indices: NDArray[np.int64]) -> Iterator[pa.RecordBatch]:
+    """Of the rows those whose index is among these."""
+    for batch in batches:
+        yield batch.filter(pa.array(np.isin(batch["index"].to_numpy(), indices)))
+
+
+def _boundary(heads: Iterable[pa.RecordBatch]) -> int:
+    """Up to this index all rows of the open files are at hand."""
+    return min(int(head["index"][-1].as_py()) for head in heads)
+
+
+def _split(batch: pa.RecordBatch, boundary: int) -> tuple[pa.RecordBatch, pa.RecordBatch]:
+    count = int(np.searchsorted(batch["index"].to_numpy(), boundary, side="right"))
+    return batch.slice(0, count), batch.slice(count)
+
+
+def _newest(parts: Sequence[pa.RecordBatch], max_bytes: int) -> Iterator[pa.RecordBatch]:
+    """Sorts the parts' rows by index; of rows with one index that of the last part stays.
+
+    Parts of more than `max_bytes` are sorted piece by piece, so that no column comes near Arrow's 2 GiB.
+    """
+    parts = [part for part in parts if part.num_rows]
+    if len(parts) < 2:
+        yield from parts
+        return
+    first = min(part["index"][0].as_py() for part in parts)
+    last = max(part["index"][-1].as_py() for part in parts)
+    if first == last:
+        yield parts[-1]
+    elif sum(part.nbytes for part in parts) > max_bytes:
+        halves = [_split(part, (first + last) // 2) for part in parts]
+        for pieces in zip(*halves, strict=True):
+            yield from _newest(pieces, max_bytes)
+    else:
+        table = pa.Table.from_batches(parts)
+        indices = table["index"].to_numpy()
+        order = np.argsort(indices, kind="stable")
+        last_of_index = np.append(np.diff(indices[order]) != 0, True)
+        (batch,) = table.combine_chunks().take(order[last_of_index]).combine_chunks().to_batches()
+        yield batch
+
+
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[pq.ParquetFile]:
+    try:
+        with pq.ParquetFile(path) as file:
+            yield file
+    except FileNotFoundError:
+        raise
+    except (OSError, pa.ArrowException) as error:
+        raise ShardError(f"{path} cannot be read: {error}") from error
+
+
+def _first_index(path: Path) -> int:
+    """An index that is not above those of the file."""
+    with _opened(path) as file:
+        if not file.metadata.num_row_groups:
+            return -1
+        statistics = file.metadata.row_group(0).column(SCHEMA.get_field_index("index")).statistics
+        return int(statistics.min) if statistics is not None and statistics.has_min_max else -1
+
+
+def _read(path: Path, batch_rows: int, step_bytes: int) -> Iterator[pa.RecordBatch]:
+    with _opened(path) as file:
+        for number in range(file.num_row_groups):
+            group = file.metadata.row_group(number)
+            rows = max(1, min(batch_rows, group.num_rows * step_bytes // max(1, group.total_byte_size)))
+            for batch in file.iter_batches(rows, row_groups=[number]):
+                yield batch.cast(SCHEMA) if batch.schema != SCHEMA else batch
