@@ -162,6 +162,8 @@ class ImageOutcome:
     height: int | None = None
     status: str = OK
     error: str | None = None
+    warning: str | None = None
+    """What the user should know of an image that is otherwise fine: it was decoded at a reduced scale."""
 
 
 @dataclass(frozen=True, slots=True)

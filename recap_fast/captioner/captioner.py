@@ -172,7 +172,7 @@ class Captioner:
                 caption=text,
                 status=row.status,
                 error=row.outcome.error,
-                warning=row.warning,
+                warning="; ".join(filter(None, (row.outcome.warning, row.warning))) or None,
                 finish_reason="error" if row.completion is None else row.completion.finish_reason,
                 num_tokens=None if row.completion is None else row.completion.num_tokens,
                 width=row.outcome.width,

@@ -129,7 +129,7 @@ def _fit_text(name: str, text: str, warnings: list[str]) -> str:
 
 def _content(row: Row, caption: str | None) -> Content:
     sample, outcome, completion = row.sample, row.outcome, row.completion
-    warnings = [w for w in (sample.warning, row.warning) if w]
+    warnings = [w for w in (sample.warning, outcome.warning, row.warning) if w]
     return {
         "url": sample.url,
         "re_caption": caption,
