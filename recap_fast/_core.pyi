@@ -1,5 +1,5 @@
-"""The C++ core (csrc/): tokenizer, packing, Parquet writer. Everything here releases the GIL while it works.
-What does not fit raises TypeError or ValueError.
+"""The C++ core (csrc/): tokenizer, packing, JPEG walker, Parquet writer. Everything here releases the GIL while
+it works. What does not fit raises TypeError or ValueError.
 
 Import pyarrow before it, and compare `ARROW_VERSION`: recap_fast/arrow_core.py does both and passes this module on.
 """
@@ -73,6 +73,17 @@ def pack_prompts(
       that of its last image token where it has no text.
 
     Raises ValueError for a text longer than `width`, for more texts than rows, and for numbers that are no shape.
+    """
+
+def walk_jpeg(data: bytes) -> tuple[bytes, int, int, bool]:
+    """Walks the markers of a JPEG (ITU-T T.81, annex B) before any decoder sees it. Returns
+
+    - the same image without what is no picture: no application segments but JFIF's, Adobe's and one with the EXIF
+      orientation alone, no comments, nothing between the segments or behind the end; empty for what is no JPEG;
+    - the EXIF orientation, 1 to 8;
+    - the number of scans;
+    - whether every segment is as the standard has it for 8-bit baseline and progressive Huffman JPEGs of one or three
+      components, to the end marker; the entropy-coded data are not looked into.
     """
 
 @final

@@ -7,6 +7,7 @@
 
 #include <utility>
 
+#include "core/jpeg_walk.hpp"
 #include "core/pack.hpp"
 #include "core/parquet_writer.hpp"
 #include "core/python.hpp"
@@ -95,6 +96,13 @@ void exit_writer(recap::ParquetWriter& writer, const py::object& type, const py:
   without_gil([&] { failed ? writer.abort() : writer.close(); });
 }
 
+py::tuple walk_jpeg(const py::bytes& data) {
+  const std::string_view view = data;
+  const auto* begin = reinterpret_cast<const std::uint8_t*>(view.data());
+  const recap::JpegWalk walk = without_gil([&] { return recap::walk_jpeg({begin, view.size()}); });
+  return py::make_tuple(py::bytes(walk.cleaned), walk.orientation, walk.num_scans, walk.well_formed);
+}
+
 void bind_tokenizer(py::module_& module) {
   using recap::Tokenizer;
   py::class_<Tokenizer>(module, "Tokenizer", py::is_final())
@@ -144,6 +152,7 @@ PYBIND11_MODULE(_core, module) {
   module.attr("ARROW_VERSION") = ARROW_VERSION_STRING;
   module.def("pack_prompts", &pack_prompts, "texts"_a, "num_image_tokens"_a, "width"_a, py::kw_only(),
              "rows"_a = py::none());
+  module.def("walk_jpeg", &walk_jpeg, "data"_a);
   bind_tokenizer(module);
   bind_parquet_writer(module);
 }
