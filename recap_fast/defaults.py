@@ -2,5 +2,5 @@
 
 MAX_FIELD_TOKENS = 128
 """Longest field of a prompt, such as {org_caption}, in tokens; longer ones are cut."""
-MAX_IMAGE_PIXELS = 178_956_970 // 2
-"""Larger images are refused; Pillow calls them decompression bombs. 89 million pixels are 268 MB of RGB."""
+MAX_IMAGE_PIXELS = 250_000_000
+"""Larger images are refused: decoding one may take 3 GB and some ten seconds."""

@@ -24,8 +24,11 @@ class ImageDecoder(Protocol):
     num_fallbacks: int
     """Images so far that the decoder left to Pillow."""
 
-    def decode(self, images: Sequence[bytes]) -> ImageBatch:
-        """Decodes any number of images, in order; raises for none."""
+    def decode(self, images: Sequence[bytes], *, only_pillow: bool = False) -> ImageBatch:
+        """Decodes any number of images, in order; raises for none.
+
+        `only_pillow` is for images that may have ended a process before.
+        """
 
     def close(self) -> None:
         """Frees threads and buffers."""
@@ -38,12 +41,14 @@ def make_decoder(
     max_image_pixels: int = MAX_IMAGE_PIXELS,
     num_threads: int = 1,
     device_id: int | None = None,
+    background: str | None = None,
 ) -> ImageDecoder:
     """Makes the decoder `name`, one of DECODERS.
 
     `device_id` is the GPU that DALI decodes on; None for the CPU. 'auto' is DALI on a GPU where it is installed and
-    works, else Pillow: on a CPU Pillow is the faster one, and its pixels are the reference. Raises ConfigError for a
-    name that is not known, a number below 1, and DALI asked for where it cannot be had.
+    works, else Pillow: on a CPU Pillow is the faster one, and its pixels are the reference. `background` is a color's
+    name or '#rrggbb', for what is transparent; without it, alpha is dropped. Raises ConfigError for a name that is not
+    known, a number below 1, and DALI asked for where it cannot be had.
     """
     if name not in DECODERS:
         raise ConfigError(f"--decoder is {name!r}; it must be one of {', '.join(DECODERS)}.")
@@ -51,13 +56,18 @@ def make_decoder(
         raise ConfigError(f"--max-image-pixels is {max_image_pixels}; it must be at least 1.")
     if num_threads < 1:
         raise ConfigError(f"The number of decoder threads is {num_threads}; it must be at least 1.")
+    color = None if background is None else _parse_color(background)
     note = None
     if name == "dali" or (name == "auto" and device_id is not None):
         try:
             from recap_fast.decode.dali import DaliDecoder
 
             return DaliDecoder(
-                preprocess, max_image_pixels=max_image_pixels, num_threads=num_threads, device_id=device_id
+                preprocess,
+                max_image_pixels=max_image_pixels,
+                num_threads=num_threads,
+                device_id=device_id,
+                background=color,
             )
         except ImportError as error:
             note = f"NVIDIA DALI cannot be imported ({error}); install it with `{INSTALL_DALI}`."
@@ -70,4 +80,18 @@ def make_decoder(
 
     if note:
         note = f"Pillow decodes: {note}"
-    return PillowDecoder(preprocess, max_image_pixels=max_image_pixels, num_threads=num_threads, note=note)
+    return PillowDecoder(
+        preprocess, max_image_pixels=max_image_pixels, num_threads=num_threads, background=color, note=note
+    )
+
+
+def _parse_color(text: str) -> tuple[int, int, int]:
+    from PIL import ImageColor
+
+    try:
+        color = ImageColor.getrgb(text)
+    except ValueError as error:
+        raise ConfigError(f"--background {text}: give a color's name, such as white, or '#rrggbb'.") from error
+    if len(color) != 3:
+        raise ConfigError(f"--background {text}: give a color without alpha, such as white or '#rrggbb'.")
+    return color

@@ -23,7 +23,13 @@ _MAGIC: tuple[tuple[int, bytes, str], ...] = (
     (0, b"\0\0\1\0", "ICO"),
     (0, b"%!PS", "PostScript"),
 )
-_HEIF_BRANDS = (b"heic", b"heix", b"hevc", b"heim", b"mif1", b"msf1")
+_HEIF_BRANDS = (b"hei", b"hev", b"mif1", b"msf1")
+_DIB = re.compile(
+    rb"\x0c\x00{3}.{4}\x01\x00[\x01\x04\x08\x18]\x00|"
+    rb"[\x28\x34\x38\x40\x6c\x7c]\x00{3}.{8}\x01\x00[\x01\x04\x08\x10\x18\x20]\x00[\x00-\x06]\x00{3}",
+    re.DOTALL,
+)
+"""A bitmap without the header of a file: the size of its own header, the image's size, one plane, the bits a pixel."""
 _FILES: tuple[tuple[bytes, str], ...] = (
     (b"%PDF", "a PDF document"),
     (b"PK\3\4", "a ZIP archive"),
@@ -34,9 +40,9 @@ _FILES: tuple[tuple[bytes, str], ...] = (
 )
 PILLOW_FORMATS = {
     name: name.upper().replace(" ", "")
-    for name in ("JPEG", "PNG", "WebP", "GIF", "BMP", "TIFF", "AVIF", "JPEG 2000", "PPM")
+    for name in ("JPEG", "PNG", "WebP", "GIF", "BMP", "DIB", "TIFF", "AVIF", "JPEG 2000", "PPM")
 }
-"""Pillow's name for each format that is decoded. PostScript is left out on purpose: Pillow runs Ghostscript for it."""
+"""Pillow's name for each format that it decodes. PostScript is left out on purpose: Pillow runs Ghostscript for it."""
 
 
 def sniff(data: bytes) -> str | None:
@@ -51,6 +57,8 @@ def sniff(data: bytes) -> str | None:
         return "HEIC" if any(brand in brands for brand in _HEIF_BRANDS) else None
     if re.match(rb"P[1-7][\s#]", data):
         return "PPM"
+    if _DIB.match(data):
+        return "DIB"
     return "SVG" if _is_markup(data) and re.search(rb"<svg[\s>]", data[:4096]) else None
 
 
@@ -83,22 +91,6 @@ def is_cut(image_format: str, data: bytes) -> bool:
     if image_format == "GIF":
         return not data.rstrip(b"\0").endswith(b";")
     return False
-
-
-def webp_size(data: bytes) -> tuple[int, int] | None:
-    """Width and height of a WebP canvas from its first chunk (RFC 9649); None where it has no such chunk.
-
-    Pillow allocates two canvases on opening a WebP, so its size must be known before.
-    """
-    chunk = data[12:16]
-    if chunk == b"VP8X" and len(data) >= 30:
-        return int.from_bytes(data[24:27], "little") + 1, int.from_bytes(data[27:30], "little") + 1
-    if chunk == b"VP8L" and len(data) >= 25:
-        bits = int.from_bytes(data[21:25], "little")
-        return (bits & 0x3FFF) + 1, (bits >> 14 & 0x3FFF) + 1
-    if chunk == b"VP8 " and len(data) >= 30:
-        return int.from_bytes(data[26:28], "little") & 0x3FFF, int.from_bytes(data[28:30], "little") & 0x3FFF
-    return None
 
 
 def _find_scan(data: bytes) -> int:

@@ -1,25 +1,31 @@
 """The reference decoder: encoded bytes in, the pixels of LLaVA's and transformers' image processors out, bit for bit.
 
 Pillow decodes, converts and resizes in a pool of threads (it releases the GIL). As in the reference, `convert("RGB")`
-drops alpha instead of blending it, and palettes and CMYK become RGB without color management. Two things the reference
-leaves out are done: EXIF orientation is applied, and 16-bit greys are scaled where Pillow would clip them to white.
+drops alpha instead of blending it (unless a background is given), and palettes and CMYK become RGB without color
+management. Two things the reference leaves out are done: EXIF orientation is applied, and 16-bit greys are scaled where
+Pillow would clip them to white. Only JPEGs above Pillow's own limit of pixels are decoded at a fraction of their size.
 """
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from recap_fast.decode import memory
 from recap_fast.decode.gate import (
+    FREE_PIXELS,
     PILLOW_ERRORS,
     Header,
+    Opened,
     RefusedImageError,
     check_opened,
     damaged,
     open_image,
-    read_orientation,
+    open_picture,
+    read_picture,
     take_over_pillow_checks,
 )
 from recap_fast.decode.geometry import crop_window, pad_window, resized_size
@@ -36,6 +42,7 @@ _UPRIGHT = {
 }
 """What undoes each EXIF orientation (TIFF 6.0, tag 274)."""
 _MAX_STRIP_PIXELS = 1 << 24
+Color: TypeAlias = tuple[int, int, int]
 
 
 class PillowDecoder:
@@ -45,15 +52,21 @@ class PillowDecoder:
     num_fallbacks = 0
 
     def __init__(
-        self, preprocess: Preprocess, *, max_image_pixels: int, num_threads: int, note: str | None = None
+        self,
+        preprocess: Preprocess,
+        *,
+        max_image_pixels: int,
+        num_threads: int,
+        background: Color | None = None,
+        note: str | None = None,
     ) -> None:
         take_over_pillow_checks()
         self.note = note
         self._preprocess = preprocess
-        self._max_image_pixels = max_image_pixels
+        self._max_image_pixels, self._background = max_image_pixels, background
         self._threads = ThreadPoolExecutor(num_threads, thread_name_prefix="pillow")
 
-    def decode(self, images: Sequence[bytes]) -> ImageBatch:
+    def decode(self, images: Sequence[bytes], *, only_pillow: bool = False) -> ImageBatch:
         """Decodes each image; a bad one leaves zeros and its outcome, and never raises."""
         size = self._preprocess.image_size
         pixels = np.zeros((len(images), 3, size, size), np.uint8)
@@ -65,34 +78,67 @@ class PillowDecoder:
 
     def _decode_image(self, pixels: NDArray[np.uint8], data: bytes) -> ImageOutcome:
         try:
-            image = decode_rgb(data, self._max_image_pixels)
-            pixels[:] = preprocess_image(image, self._preprocess).transpose(2, 0, 1)
+            name, picture = read_picture(data, self._max_image_pixels)
+            width, height = picture.size or (0, 0)
+            with memory.holding(width * height):  # of those that are decoded, or get their memory, on opening
+                opened = open_picture(data, name, picture, self._max_image_pixels)
+                return self._decode_opened(pixels, opened, 0 if picture.size else opened.header.num_pixels, data)
         except RefusedImageError as error:
             return error.outcome
-        return ImageOutcome(image.width, image.height)
+
+    def _decode_opened(self, pixels: NDArray[np.uint8], opened: Opened, num_pixels: int, data: bytes) -> ImageOutcome:
+        scale = _reduce(opened)
+        with memory.holding(num_pixels // scale**2):
+            image, outcome = _decode(opened, scale, data, self._background)
+            pixels[:] = preprocess_image(image, self._preprocess).transpose(2, 0, 1)
+        return outcome
 
 
-def decode_rgb(data: bytes, max_image_pixels: int) -> Image.Image:
+def decode_rgb(data: bytes, max_image_pixels: int, background: Color | None = None) -> Image.Image:
     """Decodes an image (the first frame, where it moves) to an upright RGB image.
 
-    Raises RefusedImageError for what cannot be decoded.
+    `background` is the color behind what is transparent; without it, alpha is dropped. Raises RefusedImageError for
+    what cannot be decoded.
     """
-    image, header = open_image(data, max_image_pixels)
-    return _to_upright_rgb(image, header, data)
+    opened = open_image(data, max_image_pixels)
+    return _decode(opened, _reduce(opened), data, background)[0]
 
 
 def preprocess_opened(
-    image: Image.Image, preprocess: Preprocess, max_image_pixels: int
+    image: Image.Image, preprocess: Preprocess, max_image_pixels: int, background: Color | None = None
 ) -> tuple[NDArray[np.uint8] | None, ImageOutcome]:
     """An image that is opened already, as pixels uint8 [3, size, size], by the rules for one in bytes."""
     take_over_pillow_checks()
     try:
         header = check_opened(image, image.format or "The", max_image_pixels)
-        rgb = _to_upright_rgb(image, header, b"")
+        rgb = _to_upright_rgb(image, header, b"", background)
     except RefusedImageError as error:
         return None, error.outcome
     pixels = np.ascontiguousarray(preprocess_image(rgb, preprocess).transpose(2, 0, 1))
     return pixels, ImageOutcome(rgb.width, rgb.height)
+
+
+def _reduce(opened: Opened) -> int:
+    """Has a JPEG of more pixels than Pillow's limit decoded at a fraction of its size, which is returned: 1, 2, 4 or 8.
+
+    libjpeg then computes the smaller image from the first coefficients of each block.
+    """
+    image, header, _ = opened
+    scale = 1
+    while header.format == "JPEG" and scale < 8 and header.num_pixels > FREE_PIXELS * scale**2:
+        scale *= 2
+    if scale > 1:
+        image.draft(None, (image.width // scale, image.height // scale))
+    return scale
+
+
+def _decode(opened: Opened, scale: int, data: bytes, background: Color | None) -> tuple[Image.Image, ImageOutcome]:
+    """The upright RGB image, `scale` times smaller than its outcome says, and that outcome."""
+    rgb = _to_upright_rgb(opened.image, opened.header, data, background)
+    if scale == 1:
+        return rgb, ImageOutcome(rgb.width, rgb.height)
+    warning = f"the image was decoded at 1/{scale} scale"
+    return rgb, ImageOutcome(opened.header.width, opened.header.height, warning=warning)
 
 
 def preprocess_image(image: Image.Image, preprocess: Preprocess) -> NDArray[np.uint8]:
@@ -124,13 +170,11 @@ def _pad_and_resize(image: Image.Image, size: int, color: tuple[int, int, int]) 
     return narrow.resize((size, size), Image.Resampling.BICUBIC)
 
 
-def _to_upright_rgb(image: Image.Image, header: Header, data: bytes) -> Image.Image:
+def _to_upright_rgb(image: Image.Image, header: Header, data: bytes, background: Color | None) -> Image.Image:
     try:
         image.load()
-        # A PNG may carry its EXIF data behind the pixels: only now is it read.
-        orientation = read_orientation(image)
-        rgb = _to_rgb(image, header)
-        return rgb.transpose(_UPRIGHT[orientation]) if orientation in _UPRIGHT else rgb
+        rgb = _to_rgb(image, header, background)
+        return rgb.transpose(_UPRIGHT[header.orientation]) if header.orientation in _UPRIGHT else rgb
     except MemoryError as error:
         message = f"Not enough memory for {header.width} x {header.height} pixels."
         raise RefusedImageError("too_large", message, header.width, header.height) from error
@@ -138,12 +182,31 @@ def _to_upright_rgb(image: Image.Image, header: Header, data: bytes) -> Image.Im
         raise damaged(header.format, data, error, header.width, header.height) from error
 
 
-def _to_rgb(image: Image.Image, header: Header) -> Image.Image:
+def _to_rgb(image: Image.Image, header: Header, background: Color | None) -> Image.Image:
     mode = image.mode
     if mode.startswith("I;16") or (mode == "I" and header.format == "PPM"):
-        grey = np.asarray(image).astype(np.float32) / 257
-        return Image.fromarray(np.rint(grey).astype(np.uint8)).convert("RGB")
+        return _scale_16_bits(image, background)
     if mode in ("I", "F", "LAB"):
         message = f"{header.format} images of Pillow's mode {mode} have no defined range of brightness."
         raise RefusedImageError("unsupported", message, header.width, header.height)
-    return image.convert("RGB")
+    if background is not None and header.has_alpha:
+        canvas = Image.new("RGBA", image.size, (*background, 255))
+        canvas.alpha_composite(image.convert("RGBA"))
+        image = canvas
+    return image if image.mode == "RGB" else image.convert("RGB")
+
+
+def _scale_16_bits(image: Image.Image, background: Color | None) -> Image.Image:
+    """A 16-bit grey image as RGB: Pillow would clip it, and does not turn TIFFs over in which white is zero."""
+    values = np.asarray(image)
+    grey = np.rint(values.astype(np.float32) / 257).astype(np.uint8)
+    tags = getattr(
+        image, "tag_v2", None
+    )  # of TIFFs; 262 is PhotometricInterpretation, and Pillow takes 0 for a default
+    if tags is not None and tags.get(262, 0) == 0:
+        grey = 255 - grey
+    rgb = np.asarray(Image.fromarray(grey).convert("RGB"))
+    clear = image.info.get("transparency")
+    if background is not None and isinstance(clear, int):
+        rgb = np.where((values == clear)[..., None], np.array(background, np.uint8), rgb)
+    return Image.fromarray(rgb)

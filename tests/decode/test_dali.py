@@ -1,5 +1,6 @@
 """DALI against the Pillow decoder. On the CPU the decoded pixels are equal; the resizes differ by a few levels."""
 
+import dataclasses
 import importlib
 import logging
 from contextlib import closing
@@ -11,6 +12,7 @@ import torch
 from PIL import Image
 from support.pictures import CROP, PAD, STD, damaged_png, drawn, encode, natural, noise, with_orientation
 
+from recap_fast.decode.picture import picture_of
 from recap_fast.decode.pillow import PillowDecoder
 from recap_fast.records import Preprocess
 
@@ -153,7 +155,9 @@ def test_large_images_are_spread_over_batches(decoder, monkeypatch):
 def test_an_image_that_dali_reads_otherwise_is_pillows(decoder, monkeypatch):
     """The gate and DALI each read the header: where they disagree the geometry would be wrong."""
     data = encode(natural(300, 200), "JPEG", exif=with_orientation(6))
-    monkeypatch.setattr("recap_fast.decode.gate.read_orientation", lambda image: 1)
+    monkeypatch.setattr(
+        "recap_fast.decode.gate.picture_of", lambda *given: dataclasses.replace(picture_of(*given), orientation=1)
+    )
     decoder.decode([data])
     assert decoder.num_fallbacks == 1
 

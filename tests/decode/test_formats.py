@@ -3,7 +3,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.pictures import encode, natural
 
-from recap_fast.decode.formats import PILLOW_FORMATS, describe, is_cut, sniff, webp_size
+from recap_fast.decode.formats import PILLOW_FORMATS, describe, is_cut, sniff
 
 IMAGE = natural(60, 40)
 ENCODED = {name: encode(IMAGE, pillows) for name, pillows in PILLOW_FORMATS.items()}
@@ -55,7 +55,6 @@ def test_any_bytes_can_be_judged(data):
     name = sniff(data)
     assert isinstance(describe(data), str)
     assert is_cut(name or "JPEG", data) in (True, False)
-    webp_size(data)
 
 
 @pytest.mark.parametrize("name", ["JPEG", "PNG", "WebP", "GIF"])
@@ -72,8 +71,3 @@ def test_the_end_of_a_thumbnail_is_not_the_end_of_a_jpeg():
     assert not is_cut("JPEG", data)
     assert is_cut("JPEG", data[:-2])
     assert is_cut("JPEG", data[: 20 + len(thumbnail) + 40])
-
-
-@pytest.mark.parametrize("options", [{}, {"lossless": True}, {"exif": b"Exif\0\0II*\0"}])
-def test_the_size_of_a_webp_is_read_without_opening_it(options):
-    assert webp_size(encode(IMAGE, "WEBP", **options)) == (60, 40)

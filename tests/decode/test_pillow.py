@@ -198,7 +198,7 @@ def test_an_image_that_does_not_fit_in_memory_is_too_large(decoder, monkeypatch)
     def fail(self, *_):
         raise MemoryError
 
-    monkeypatch.setattr(Image.Image, "convert", fail)
+    monkeypatch.setattr("PIL.PngImagePlugin.PngImageFile.load_prepare", fail)
     (outcome,) = decoder.decode([encode(IMAGE, "PNG")]).outcomes
     assert (outcome.status, outcome.error) == ("too_large", "Not enough memory for 90 x 70 pixels.")
 

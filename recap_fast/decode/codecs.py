@@ -1,0 +1,57 @@
+"""What opens each format: a plugin of Pillow's own, or one that an extra of ours installs.
+
+The plugins of extras are called by name. Importing pillow-heif registers nothing with Pillow; pillow-jxl-plugin has no
+way to be imported without registering itself.
+"""
+
+import importlib
+import io
+from collections.abc import Callable
+from typing import Any
+
+from PIL import Image, ImageFile
+
+from recap_fast.decode.formats import PILLOW_FORMATS
+
+_EXTRAS = {
+    "HEIC": ("heif", "pillow_heif.as_plugin", "HeifImageFile"),
+    "JPEG XL": ("jxl", "pillow_jxl.JpegXLImagePlugin", "JXLImageFile"),
+}
+"""The extra that brings a format's plugin, its module and its class."""
+
+
+class UnsupportedFormatError(Exception):
+    """There is nothing here that opens the format; the message is a sentence."""
+
+
+def open_encoded(name: str, data: bytes) -> ImageFile.ImageFile:
+    """Opens the bytes of a file of format `name`, as `formats.sniff` gives it.
+
+    Raises UnsupportedFormatError, and for damaged data what the plugin raises; `Image.open` would hide the reason.
+    """
+    plugin = _plugin(name)
+    try:
+        image: ImageFile.ImageFile = plugin(io.BytesIO(data), "")
+    except BaseException as error:
+        # of the JPEG XL plugin: what pyo3 makes of a panic, which is no Exception, and a text about building libjxl
+        if type(error).__name__ == "PanicException" or (name == "JPEG XL" and isinstance(error, RuntimeError)):
+            raise OSError("its decoder gave up") from error
+        raise
+    return image
+
+
+def _plugin(name: str) -> Callable[..., Any]:
+    if name in PILLOW_FORMATS:
+        if PILLOW_FORMATS[name] not in Image.OPEN:
+            Image.init()
+        return Image.OPEN[PILLOW_FORMATS[name]][0]
+    if name not in _EXTRAS:
+        raise UnsupportedFormatError(f"{name} images are not decoded.")
+    extra, module, plugin = _EXTRAS[name]
+    try:
+        found: Callable[..., Any] = getattr(importlib.import_module(module), plugin)
+    except ImportError as error:
+        raise UnsupportedFormatError(
+            f"{name} images need a plugin: pip install recap-fast[{extra}] ({error})."
+        ) from error
+    return found
