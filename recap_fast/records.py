@@ -29,9 +29,11 @@ GENERATION_ERROR = "generation_error"
 """The `status` where the engine failed on this image, and on others did not."""
 UNWRITABLE = "unwritable"
 """The `status` where the row could not be written as it was; all of it but its place and its key is left out."""
+CRASHED = "crashed"
+"""The `status` where decoding this image ended the process, twice."""
 FAILURES = (
     *("missing_image", "empty_image", UNREADABLE, "not_an_image", "unsupported", "truncated", "corrupt"),
-    *("too_large", "too_small", "extreme_aspect", GENERATION_ERROR, UNWRITABLE),
+    *("too_large", "too_small", "extreme_aspect", CRASHED, GENERATION_ERROR, UNWRITABLE),
 )
 """Every `status` of a row without a caption."""
 ACCEPTABLE = ("decoder", "versions")

@@ -3,16 +3,20 @@
 import dataclasses
 import hashlib
 from dataclasses import dataclass
+from typing import TypeAlias
 
 from recap_fast.captioner.captioner import Captioner
 from recap_fast.generate.prompt import sample_fields
 from recap_fast.pipeline.channel import DECODE_BATCH, Channels
 from recap_fast.pipeline.counters import RunCounters
-from recap_fast.records import OK, Row, Sample
+from recap_fast.records import CRASHED, OK, ImageOutcome, Pixels, Row, Sample
 from recap_fast.write.assembly import Assembly
+from recap_fast.write.decode_notes import DecodeNotes
 
 FIRST_BATCH = 8
 """The first batches are smaller, so that the engine has something to do early."""
+Decoded: TypeAlias = "tuple[Pixels | None, ImageOutcome]"
+TWICE = "The process ended while this image was decoded, and again when Pillow decoded it alone."
 
 
 @dataclass
@@ -23,28 +27,27 @@ class Decoding:
     channels: Channels
     counters: RunCounters
     assembly: Assembly
+    notes: DecodeNotes
 
     def run(self) -> None:
         """Decodes until no sample is left or the run stops."""
         size = FIRST_BATCH
         while not self.channels.samples.is_finished:
             if batch := self.channels.samples.take(size):
-                self._decode(batch)
+                self._take(batch)
                 size = min(2 * size, DECODE_BATCH)
         self.channels.ready.close()
 
-    def _decode(self, batch: list[Row]) -> None:
-        images = [row.sample.image for row in batch if row.sample.status == OK]
+    def _take(self, batch: list[Row]) -> None:
         with self.counters.busy("decode") as lap:
-            decoded = self.captioner.decoder.decode(images)
-        found = iter(zip(decoded.pixels, decoded.outcomes, strict=True))
+            decoded = self._decode([row.sample for row in batch if row.sample.status == OK])
         self.channels.window.leave(0, sum(len(row.sample.image) for row in batch))
         for row in batch:
             self.assembly.spend(row.sample.shard, "decode", lap.seconds / len(batch))
             row.sample = dataclasses.replace(row.sample, image=b"")
             pixels = None
             if row.sample.status == OK:
-                pixels, row.outcome = next(found)
+                pixels, row.outcome = decoded[row.sample.shard, row.sample.index]
             if pixels is None or row.status != OK:
                 self.channels.rows.put(row)
                 continue
@@ -52,6 +55,28 @@ class Decoding:
                 pixels, sample_fields(row.sample), noise_key=noise_key(row.sample)
             )
             self.channels.ready.put((row, request))
+
+    def _decode(self, samples: list[Sample]) -> dict[tuple[str, int], Decoded]:
+        """By (shard, index). What was being decoded when a process died is decoded alone and by Pillow, once."""
+        found: dict[tuple[str, int], Decoded] = {}
+        usual, decode = [], self.captioner.decoder.decode
+        for sample in samples:
+            name = sample.shard, sample.index
+            tries = self.notes.tries(*name)
+            if tries == 0:
+                usual.append(sample)
+            elif tries == 1:
+                with self.notes.decoding([name]):
+                    alone = decode([sample.image], only_pillow=True)
+                found[name] = alone.pixels[0], alone.outcomes[0]
+            else:
+                found[name] = None, ImageOutcome(status=CRASHED, error=TWICE)
+        if usual:
+            names = [(sample.shard, sample.index) for sample in usual]
+            with self.notes.decoding(names):
+                batch = decode([sample.image for sample in usual])
+            found |= zip(names, zip(batch.pixels, batch.outcomes, strict=True), strict=True)
+        return found
 
 
 def noise_key(sample: Sample) -> int:

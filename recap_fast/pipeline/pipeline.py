@@ -8,6 +8,7 @@ finished when its last row is there.
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextlib import closing
 
 from recap_fast.captioner.captioner import Captioner
 from recap_fast.pipeline.channel import Channels, Window
@@ -18,6 +19,7 @@ from recap_fast.pipeline.reading import OpenShard, Reading
 from recap_fast.pipeline.writing import Writing
 from recap_fast.records import Shard, ShardReport
 from recap_fast.write.assembly import Assembly
+from recap_fast.write.decode_notes import DecodeNotes
 from recap_fast.write.ledger import Ledger
 
 
@@ -43,7 +45,7 @@ class Pipeline:
         self._assembly = Assembly(ledger, captioner.detokenize, channels.window.leave, counters.finish_shard)
         shared = channels, counters, self._assembly
         self.reading = Reading(open_shard, *shared, limit)
-        self.decoding = Decoding(captioner, *shared)
+        self.decoding = Decoding(captioner, *shared, DecodeNotes(ledger.output, ledger.is_complete))
         self.generating = Generating(captioner.engine, *shared)
         self.writing = Writing(*shared)
 
@@ -58,7 +60,7 @@ class Pipeline:
 
     def run(self, shards: Sequence[Shard]) -> list[ShardReport]:
         """Captions the shards and reports on each. Raises EngineError, and OSError where output cannot be written."""
-        with ThreadPoolExecutor(3, "recap") as pool:
+        with closing(self.decoding.notes.open()), ThreadPoolExecutor(3, "recap") as pool:
             writing = pool.submit(self._guard, self.writing.run, self._channels.rows.cancel)
             feeding: list[Future[None]] = []
             try:

@@ -114,6 +114,11 @@ class Ledger:
         """The done-record of a shard; None where there is none. A second process may have written it meanwhile."""
         return read_record(self.output.record(name))
 
+    def is_complete(self, name: str) -> bool:
+        """Whether the done-record of a shard says that all of it is done."""
+        record = self.record(name)
+        return record is not None and record.status == "complete"
+
     def is_done(self, shard: Shard, version: Identity) -> bool:
         """Whether there is a done-record for all of this version of the input: another process may have written it."""
         record = self.record(shard.name)

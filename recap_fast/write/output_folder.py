@@ -1,7 +1,7 @@
 """Where everything of an output lies, and what it is called; no other file spells these names.
 
-run.json, README.md, data/<shard>.parquet, manifests/<shard>.json, partial/<shard>/<stretch>.parquet, and for loose
-images units/<shard>.json.
+run.json, README.md, data/<shard>.parquet, manifests/<shard>.json, partial/<shard>/<stretch>.parquet,
+decoding/<process>.json, and for loose images units/<shard>.json.
 """
 
 from dataclasses import dataclass
@@ -31,12 +31,17 @@ class OutputFolder:
     @property
     def folders(self) -> tuple[Path, ...]:
         """All of them, in the order in which to remove them."""
-        return *self.work_folders, self.units_folder
+        return *self.work_folders, self.decoding, self.units_folder
 
     @property
     def work_folders(self) -> tuple[Path, ...]:
         """Of done-records, captions and stretches."""
         return self.root / _RECORDS, self.root / _DATA, self.root / _PARTIAL
+
+    @property
+    def decoding(self) -> Path:
+        """The folder of what processes are decoding."""
+        return self.root / "decoding"
 
     @property
     def units_folder(self) -> Path:

@@ -25,7 +25,7 @@ class FakeDecoder:
 
     name, note, num_fallbacks = "fake", None, 0
 
-    def decode(self, images: Sequence[bytes]) -> ImageBatch:
+    def decode(self, images: Sequence[bytes], *, only_pillow: bool = False) -> ImageBatch:
         pixels = np.zeros((len(images), 3, 2, 2), np.uint8)
         outcomes = []
         for i, image in enumerate(images):

@@ -1,0 +1,116 @@
+"""Which images were being decoded when a process died: the next run handles those with care.
+
+A decoder written in C may crash, and the process with it; the same shard would then end every run. So each process has
+a file in the output folder whose first line says which samples it is decoding, or is empty. Nothing is synced: the
+process dies, not the machine. In go samples by (shard, index), out come how often each of them ended a process.
+"""
+
+import contextlib
+import json
+import logging
+import os
+import secrets
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Self
+
+from recap_fast.atomic import is_alive, make_folder, owner
+from recap_fast.write.output_folder import OutputFolder
+
+logger = logging.getLogger(__name__)
+
+Samples = Sequence[tuple[str, int]]
+"""(shard, index) of each."""
+_ABANDONED_S = 60.0
+"""Notes of other machines count after this time: no batch takes so long to decode."""
+_OWN: set[Path] = set()
+
+
+class DecodeNotes:
+    """The notes of one run; for one thread. Where notes cannot be kept, the run does without."""
+
+    def __init__(self, output: OutputFolder, is_done: Callable[[str], bool]) -> None:
+        """`is_done` says of a shard whether there is nothing left to do in it: notes of it are of no more use."""
+        self._root, self._folder, self._is_done = output.root, output.decoding, is_done
+        self._path = self._folder / f"{owner()}~{secrets.token_hex(4)}.json"
+        self._descriptor: int | None = None
+        self._tries: dict[tuple[str, int], int] = {}
+
+    def open(self) -> Self:
+        """Reads what dead processes have left, and begins a file of its own."""
+        for path in self._dead():
+            self._read(path)
+        try:
+            make_folder(self._folder, self._root)
+            self._descriptor = os.open(self._path, os.O_WRONLY | os.O_CREAT, 0o666)
+        except OSError as error:
+            logger.warning("%s cannot be written (%s): should a decoder crash, it will crash again", self._path, error)
+        else:
+            _OWN.add(self._path)
+        return self
+
+    def tries(self, shard: str, index: int) -> int:
+        """How often a process died while it was decoding this sample, alone or among others."""
+        return self._tries.get((shard, index), 0)
+
+    @contextlib.contextmanager
+    def decoding(self, samples: Samples) -> Iterator[None]:
+        """Notes that these samples are decoded meanwhile: two short writes, a few microseconds on a local disk."""
+        note = [[shard, index, self.tries(shard, index) + 1] for shard, index in samples]
+        self._write(json.dumps(note).encode() + b"\n")
+        yield
+        self._write(b"\n")  # not after an exception: then the process is about to end
+
+    def close(self) -> None:
+        """Removes the file, and those of dead processes that nothing is left to do of."""
+        for path in self._dead():
+            self._read(path)
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None
+            self._path.unlink(missing_ok=True)
+            _OWN.discard(self._path)
+        with contextlib.suppress(OSError):  # others are there
+            self._folder.rmdir()
+
+    def _write(self, line: bytes) -> None:
+        if self._descriptor is not None:
+            with contextlib.suppress(OSError):  # a full disk is for the rows to find out
+                os.pwrite(self._descriptor, line, 0)
+
+    def _dead(self) -> list[Path]:
+        """The notes of processes that are not alive any more."""
+        try:
+            return [path for path in self._folder.iterdir() if path.suffix == ".json" and _is_dead(path)]
+        except OSError:
+            return []
+
+    def _read(self, path: Path) -> None:
+        try:
+            line = path.read_bytes().partition(b"\n")[0]
+            notes = {(str(shard), int(index)): int(tries) for shard, index, tries in json.loads(line or b"[]")}
+        except FileNotFoundError:
+            return
+        except (OSError, ValueError, TypeError, RecursionError) as error:
+            logger.warning("%s is damaged and passed over: %s", path, error)
+            notes = {}
+        open_notes = {sample: tries for sample, tries in notes.items() if not self._is_done(sample[0])}
+        for sample, tries in open_notes.items():
+            self._tries[sample] = max(tries, self._tries.get(sample, 0))
+        if not open_notes:
+            with contextlib.suppress(OSError):
+                path.unlink(missing_ok=True)
+
+
+def _is_dead(path: Path) -> bool:
+    if path in _OWN:
+        return False
+    name = path.stem.rpartition("~")[0]
+    if name == owner() or not is_alive(name):  # a process of our own number that is not ours
+        return True
+    is_elsewhere = name.rpartition("~")[0] != owner().rpartition("~")[0]
+    try:
+        return is_elsewhere and time.time() - path.stat().st_mtime > _ABANDONED_S
+    except OSError:
+        return False
