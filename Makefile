@@ -51,7 +51,7 @@ format: .venv/developing
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(PIP) --upgrade pip
 	$(PIP) --group build
-	$(PIP) --no-build-isolation --editable '.[dali]'
+	$(PIP) --no-build-isolation --editable '.[dali,heif,jxl]'
 	touch $@
 
 .venv/developing: .venv/installed

@@ -63,6 +63,7 @@ class Captioner:
             max_image_pixels=config.max_image_pixels,
             num_threads=config.decode_threads,
             device_id=_gpu_for_decoding(config),
+            background=config.background,
         )
         self._max_new_tokens = self.prepared.max_new_tokens(config.options)
         self._shared: SharedEngine | None = None
@@ -151,9 +152,11 @@ class Captioner:
     def _prepare(self, batch: Sequence[tuple[int, ImageInput, Fields]]) -> list[tuple[Row, Request | None]]:
         """Decodes images and makes their requests. Raises RuntimeError after `close`."""
         self._open_engine()
-        images = [image for _, image, _ in batch]
+        images, config = [image for _, image, _ in batch], self.config
         with self._decoding:  # a decoder is for one thread
-            decoded = decode_images(images, self.decoder, self.prepared.spec.preprocess, self.config.max_image_pixels)
+            decoded = decode_images(
+                images, self.decoder, self.prepared.spec.preprocess, config.max_image_pixels, config.background
+            )
         prepared: list[tuple[Row, Request | None]] = []
         for (index, _, fields), (pixels, outcome) in zip(batch, decoded, strict=True):
             row = Row(order=index, sample=Sample(shard="", index=index, key="", image=b""), outcome=outcome)

@@ -41,6 +41,8 @@ class CaptionOptions(TypedDict, total=False):
     """Threads that decode images; None: half of the processors."""
     max_image_pixels: int | None
     """Larger images are refused."""
+    background: str | None
+    """Color behind what is transparent, a name or '#rrggbb'; None: alpha is dropped, as LLaVA drops it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,6 +55,8 @@ class CaptionConfig:
     decode_threads: int = field(default_factory=default_decode_threads)
     max_image_pixels: int = MAX_IMAGE_PIXELS
     """Images of more pixels are not decoded."""
+    background: str | None = None
+    """Color behind what is transparent; None: alpha is dropped."""
     prompt: str | None = None
     """Asked instead of the engine's own question."""
     max_field_tokens: int = MAX_FIELD_TOKENS

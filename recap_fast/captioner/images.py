@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from recap_fast.decode.decoder import ImageDecoder
+from recap_fast.decode.decoder import ImageDecoder, parse_color
 from recap_fast.records import OK, UNREADABLE, ImageOutcome, Pixels, Preprocess
 
 if TYPE_CHECKING:
@@ -48,9 +48,13 @@ def check_image(image: Any) -> ImageInput:
 
 
 def decode_images(
-    images: Sequence[ImageInput], decoder: ImageDecoder, preprocess: Preprocess, max_image_pixels: int
+    images: Sequence[ImageInput],
+    decoder: ImageDecoder,
+    preprocess: Preprocess,
+    max_image_pixels: int,
+    background: str | None,
 ) -> list[Decoded]:
-    """Decodes each image."""
+    """Decodes each image: encoded ones by `decoder`, opened ones with the same limit and background."""
     found: list[Decoded | None] = [None] * len(images)
     encoded: dict[int, bytes] = {}
     for i, image in enumerate(images):
@@ -63,7 +67,7 @@ def decode_images(
         elif isinstance(image, bytes):
             encoded[i] = image
         else:
-            found[i] = _preprocess(image, preprocess, max_image_pixels)
+            found[i] = _preprocess(image, preprocess, max_image_pixels, background)
     batch = decoder.decode(list(encoded.values()))
     for i, pixels, outcome in zip(encoded, batch.pixels, batch.outcomes, strict=True):
         found[i] = pixels if outcome.status == OK else None, outcome
@@ -75,10 +79,12 @@ def _is_pillow(image: Any) -> bool:
     return pillow is not None and isinstance(image, pillow.Image)
 
 
-def _preprocess(image: "PillowImage | NDArray[np.uint8]", preprocess: Preprocess, max_image_pixels: int) -> Decoded:
+def _preprocess(
+    image: "PillowImage | NDArray[np.uint8]", preprocess: Preprocess, max_image_pixels: int, background: str | None
+) -> Decoded:
     from PIL import Image
 
     from recap_fast.decode.pillow import preprocess_opened
 
     opened = Image.fromarray(image) if isinstance(image, np.ndarray) else image
-    return preprocess_opened(opened, preprocess, max_image_pixels)
+    return preprocess_opened(opened, preprocess, max_image_pixels, parse_color(background))

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 )
 @options.speed
 @options.max_image_pixels
+@click.option("--background", help="Color behind what is transparent: white, '#rrggbb'.  [default: alpha is dropped]")
 @click.option("--prompt", help="Question to ask instead of the engine's; may hold fields: {org_caption}.")
 @click.option("--prompt-file", type=options.FILE, help="The same, from a file.")
 @options.max_field_tokens

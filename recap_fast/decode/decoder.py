@@ -56,7 +56,7 @@ def make_decoder(
         raise ConfigError(f"--max-image-pixels is {max_image_pixels}; it must be at least 1.")
     if num_threads < 1:
         raise ConfigError(f"The number of decoder threads is {num_threads}; it must be at least 1.")
-    color = None if background is None else _parse_color(background)
+    color = parse_color(background)
     note = None
     if name == "dali" or (name == "auto" and device_id is not None):
         try:
@@ -85,9 +85,12 @@ def make_decoder(
     )
 
 
-def _parse_color(text: str) -> tuple[int, int, int]:
+def parse_color(text: str | None) -> tuple[int, int, int] | None:
+    """A color of `--background`, as Pillow reads it: red, green and blue. Raises ConfigError for what is none."""
     from PIL import ImageColor
 
+    if text is None:
+        return None
     try:
         color = ImageColor.getrgb(text)
     except ValueError as error:

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 
 from PIL import ExifTags, Image
 
-from recap_fast.arrow_core import core
 from recap_fast.decode.jxl import jxl_size
 from recap_fast.decode.png import clean_png
 from recap_fast.decode.tiff import clean_tiff
@@ -41,6 +40,8 @@ class Picture:
 def picture_of(name: str, data: bytes) -> Picture:
     """The picture in the bytes of a file of format `name`, as `formats.sniff` gives it."""
     if name == "JPEG":
+        from recap_fast.arrow_core import core  # brings pyarrow, which the stage has no other use for
+
         cleaned, orientation, num_scans, well_formed = core.walk_jpeg(data)
         return Picture(cleaned, orientation, well_formed, num_scans, _max_jpeg_pixels(cleaned))
     if name == "PNG":

@@ -156,6 +156,7 @@ def fingerprint(config: RunConfig, spec: EngineSpec, decoder: str) -> Mapping[st
         "preprocess": f"{pre.mode} {pre.image_size}, mean {pre.mean}, std {pre.std}",
         "decoder": decoder,
         **{name: getattr(config, name) for name in _SELECTION},
+        "background": config.background,
         "stop_ids": ",".join(map(str, spec.stop_ids)),
         "max_new_tokens": config.options.max_new_tokens or spec.limits.max_new_tokens,
         "loop_stop": config.options.loop_stop,

@@ -24,7 +24,15 @@ OPTIONS = {
     "tune": {"--engine", "--device"},
     "run": {
         *("--engine", "--shards", "--input", "--output", "--output-folder", "--decoder", "--decode-threads"),
-        *("--max-image-pixels", "--device", "--num-slots", "--prefill-images", "--prompt", "--prompt-file"),
+        *(
+            "--max-image-pixels",
+            "--background",
+            "--device",
+            "--num-slots",
+            "--prefill-images",
+            "--prompt",
+            "--prompt-file",
+        ),
         *("--max-field-tokens", "--max-new-tokens", "--temperature", "--top-k", "--top-p", "--seed"),
         *("--loop-stop", "--no-loop-stop", "--image-column", "--caption-column", "--limit", "--dry-run"),
         *("--overwrite", "--retry-failed", "--redo-changed", "--shard-index", "--num-shards"),

@@ -80,6 +80,8 @@ def test_dali_that_fails_at_its_first_image_is_not_taken(monkeypatch):
         ({"name": "opencv"}, "--decoder is 'opencv'; it must be one of auto, dali, pillow"),
         ({"name": "pillow", "max_image_pixels": 0}, "--max-image-pixels is 0; it must be at least 1"),
         ({"name": "pillow", "num_threads": 0}, "decoder threads is 0; it must be at least 1"),
+        ({"name": "pillow", "background": "whitish"}, "--background whitish: give a color's name, such as white, or"),
+        ({"name": "pillow", "background": "#12345678"}, "--background #12345678: give a color without alpha"),
     ],
 )
 def test_what_cannot_be_meant_is_refused(arguments, message):

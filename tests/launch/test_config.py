@@ -69,6 +69,7 @@ def test_the_fingerprint_is_all_that_decides_what_rows_say():
         "max_field_tokens": 128,
         "preprocess": "pad 336, mean (0.5, 0.5, 0.5), std (0.5, 0.5, 0.5)",
         "decoder": "dali",
+        "background": None,
         "image_column": None,
         "caption_column": None,
         "stop_ids": "128001,128009",
