@@ -81,13 +81,15 @@ def run(**given: Any) -> None:
     codes: 0 complete; 1 a shard or the engine failed; 2 usage; 3 complete, but more images failed than
     --max-error-rate; 75 stopped by a signal.
     """
+    from recap_fast.decode.noise import own_stderr
     from recap_fast.launch.reporter import Reporter, ReporterHandler
 
-    reporter = Reporter(given.pop("log_format"))
-    logger = logging.getLogger("recap_fast")
-    logger.handlers = [ReporterHandler(reporter)]
-    logger.propagate = False
-    exit_with_sentence(lambda: sys.exit(_run(given, reporter)), lambda text: reporter.event("error", text))
+    with own_stderr() as stream:
+        reporter = Reporter(given.pop("log_format"), stream)
+        logger = logging.getLogger("recap_fast")
+        logger.handlers = [ReporterHandler(reporter)]
+        logger.propagate = False
+        exit_with_sentence(lambda: sys.exit(_run(given, reporter)), lambda text: reporter.event("error", text))
 
 
 def _run(given: dict[str, Any], reporter: "Reporter") -> ExitCode:

@@ -27,6 +27,7 @@ from nvidia.dali import Pipeline, fn, types
 from nvidia.dali.data_node import DataNode
 from PIL import Image
 
+from recap_fast.decode import noise
 from recap_fast.decode.formats import sniff
 from recap_fast.decode.gate import Header, Opened, RefusedImageError, open_image
 from recap_fast.decode.geometry import Window, crop_window, pad_window, resized_size
@@ -177,7 +178,8 @@ class DaliDecoder:
         self._pipeline.feed_input("start", np.array([(w.top, w.left) for w in windows], np.int32))
         self._pipeline.feed_input("shape", np.array([(w.height, w.width) for w in windows], np.int32))
         self._pipeline.feed_input("size", np.array([(height, width) for width, height in sizes], np.float32))
-        output, shapes = self._pipeline.run()
+        with noise.dropped():
+            output, shapes = self._pipeline.run()
         return output, shapes.as_array()
 
     def _build(self) -> Pipeline:

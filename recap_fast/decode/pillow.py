@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from recap_fast.decode import memory
+from recap_fast.decode import memory, noise
 from recap_fast.decode.gate import (
     FREE_PIXELS,
     PILLOW_ERRORS,
@@ -70,7 +70,8 @@ class PillowDecoder:
         """Decodes each image; a bad one leaves zeros and its outcome, and never raises."""
         size = self._preprocess.image_size
         pixels = np.zeros((len(images), 3, size, size), np.uint8)
-        return ImageBatch(pixels, tuple(self._threads.map(self._decode_image, pixels, images)))
+        with noise.dropped():
+            return ImageBatch(pixels, tuple(self._threads.map(self._decode_image, pixels, images)))
 
     def close(self) -> None:
         """Ends the threads."""
