@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from safetensors import SafetensorError, safe_open
 
 from recap_fast.errors import ConfigError
+from recap_fast.generate.fields import Source, read_value
 from recap_fast.generate.json_file import read_json
 
 if TYPE_CHECKING:
@@ -167,8 +168,8 @@ def canonical_name(name: str) -> str:
 def _weight_files(folder: Path) -> tuple[Path, ...]:
     index = folder / INDEX_FILE
     if index.is_file():
-        weight_map = read_json(index).get("weight_map")
-        if not isinstance(weight_map, dict) or not weight_map:
+        weight_map = read_value(Source(index), dict[str, str], "weight_map", read_json(index).get("weight_map"))
+        if not weight_map:
             raise ConfigError(f"{index} has no weight_map.")
         names = sorted(set(weight_map.values()))
         absent = [name for name in names if Path(name).name != name or not (folder / name).is_file()]

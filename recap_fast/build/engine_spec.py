@@ -104,7 +104,7 @@ def _stop_ids(
             raise ConfigError(f"The recipe's stop_tokens {', '.join(unknown)} are no special tokens of the tokenizer.")
     else:
         path = folder / "generation_config.json"
-        given = read_ids(read_json(path).get("eos_token_id")) if path.is_file() else ()
+        given = read_ids(path, read_json(path).get("eos_token_id")) if path.is_file() else ()
         ids = {*(given or architecture.eos_ids), *special_ids(tokenizer, template.stop_tokens)}
     outside = sorted(i for i in ids if not 0 <= i < architecture.text.vocab_size)
     if outside or not ids:

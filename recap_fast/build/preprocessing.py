@@ -7,15 +7,18 @@ such file, as in an original LLaVA checkpoint, CLIP's mean and std hold.
 import logging
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from recap_fast.errors import ConfigError
+from recap_fast.generate.fields import Range, Source, read_value, shown
 from recap_fast.generate.json_file import read_json
 from recap_fast.records import Preprocess
 
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 Mode = Literal["pad", "crop"]
+Share = Annotated[float, Range(0.0, 1.0)]
+Spread = Annotated[float, Range(1e-6, 1e6)]
 BICUBIC = 3
 """Pillow's number for the filter."""
 logger = logging.getLogger(__name__)
@@ -32,27 +35,35 @@ def read_preprocess(folder: Path, image_size: int, mode: Mode | None) -> Preproc
         if mode is None:
             logger.warning("%s has no preprocessor_config.json: images are cropped, with CLIP's mean and std.", folder)
         return Preprocess(image_size, mode or "crop", CLIP_MEAN, CLIP_STD)
-    wanted: dict[str, object] = {"resample": BICUBIC, "rescale_factor": 1 / 255}
-    for name, known in {**wanted, "do_resize": True, "do_normalize": True, "do_rescale": True}.items():
-        value = config.get(name)
-        if value is not None and value != known:
-            raise ConfigError(f"{path}: {name} {value!r} is not supported, expected {known!r}.")
-    for name in ("size", "crop_size"):
-        sides = _sides(config.get(name))
-        if sides - {image_size}:
-            raise ConfigError(f"{path}: {name} {config[name]!r} is not the vision tower's image size, {image_size}.")
+    source = Source(path)
+    _check_steps(path, config, image_size)
+    flags = {name: read_value(source, bool | None, name, config.get(name)) for name in ("do_pad", "do_center_crop")}
     if mode is None:
-        mode = "pad" if config.get("do_pad") else "crop"
-        if mode == "crop" and config.get("do_center_crop") is False:
+        mode = "pad" if flags["do_pad"] else "crop"
+        if mode == "crop" and flags["do_center_crop"] is False:
             raise ConfigError(
                 f"{path}: do_center_crop is false, which leaves images of any shape: set preprocess in a recipe."
             )
     return Preprocess(
         image_size,
         mode,
-        _three(path, "image_mean", config.get("image_mean") or CLIP_MEAN),
-        _three(path, "image_std", config.get("image_std") or CLIP_STD),
+        read_value(source, tuple[Share, Share, Share] | None, "image_mean", config.get("image_mean")) or CLIP_MEAN,
+        read_value(source, tuple[Spread, Spread, Spread] | None, "image_std", config.get("image_std")) or CLIP_STD,
     )
+
+
+def _check_steps(path: Path, config: Mapping[str, Any], image_size: int) -> None:
+    """Raises ConfigError for what no decoder here does."""
+    wanted: dict[str, object] = {"resample": BICUBIC, "rescale_factor": 1 / 255}
+    for name, known in {**wanted, "do_resize": True, "do_normalize": True, "do_rescale": True}.items():
+        value = config.get(name)
+        if value is not None and value != known:
+            raise ConfigError(f"{path}: {name} {shown(value)} is not supported, expected {known!r}.")
+    for name in ("size", "crop_size"):
+        if any(side != image_size for side in _sides(config.get(name))):
+            raise ConfigError(
+                f"{path}: {name} {shown(config[name])} is not the vision tower's image size, {image_size}."
+            )
 
 
 def _find(folder: Path) -> tuple[Path | None, dict[str, Any]]:
@@ -62,18 +73,14 @@ def _find(folder: Path) -> tuple[Path | None, dict[str, Any]]:
         return path, read_json(path)
     path = folder / "processor_config.json"
     nested = read_json(path).get("image_processor") if path.is_file() else None
-    return (path, nested) if isinstance(nested, dict) else (None, {})
+    if nested is None:
+        return None, {}
+    config: dict[str, Any] = read_value(Source(path), dict[str, Any], "image_processor", nested)
+    return path, config
 
 
-def _sides(size: int | Mapping[str, int | None] | None) -> set[int]:
-    """The pixels that a size names: an int in old files, `shortest_edge` or `height` and `width` in new ones."""
-    if size is None:
-        return set()
-    return {size} if isinstance(size, int) else {v for v in size.values() if v is not None}
-
-
-def _three(path: Path, name: str, values: Any) -> tuple[float, float, float]:
-    if not isinstance(values, list | tuple) or len(values) != 3 or not all(isinstance(v, int | float) for v in values):
-        raise ConfigError(f"{path}: {name} {values!r} is not three numbers.")
-    red, green, blue = (float(v) for v in values)
-    return red, green, blue
+def _sides(size: Any) -> list[Any]:
+    """What a size names: an int in old files, `shortest_edge` or `height` and `width` in new ones."""
+    if isinstance(size, Mapping):
+        return [side for side in size.values() if side is not None]
+    return [] if size is None else [size]

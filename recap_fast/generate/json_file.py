@@ -1,22 +1,42 @@
-"""Reads a json file of a checkpoint; what cannot be read is a sentence for the user."""
+"""Reads a json file of a checkpoint or an engine directory; what cannot be read is a sentence for the user."""
 
 import json
 from pathlib import Path
 from typing import Any
 
 from recap_fast.errors import ConfigError
+from recap_fast.generate.fields import shown
+
+MAX_BYTES = 1 << 30
+"""A file over it is none of these; the tokenizer.json of the largest vocabularies has some 30 MB."""
 
 
 def read_json(path: Path) -> dict[str, Any]:
     """The object in a json file. Raises ConfigError where there is none."""
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(read_text(path))
+    except RecursionError as error:
+        raise ConfigError(f"{path} is nested too deep to be read.") from error
+    except ValueError as error:
+        if isinstance(error, ConfigError):
+            raise
+        raise ConfigError(f"{path} is not json: {error}.") from error
+    if not isinstance(content, dict):
+        raise ConfigError(f"{path} holds {type(content).__name__}, expected an object: {shown(content)}.")
+    return content
+
+
+def read_text(path: Path) -> str:
+    """A file's text, which is UTF-8, with a byte-order mark or without. Raises ConfigError where it cannot be read."""
+    try:
+        if not path.is_file():
+            raise FileNotFoundError(0, "No such file" if not path.exists() else "it is not a file")
+        if path.stat().st_size > MAX_BYTES:
+            raise ConfigError(f"{path} has {path.stat().st_size:,} bytes, which no such file has.")
+        return path.read_text(encoding="utf-8-sig")
     except OSError as error:
         raise ConfigError(
             f"{path} cannot be read: {error.strerror}. A checkpoint is a folder with a config.json."
         ) from error
-    except ValueError as error:
-        raise ConfigError(f"{path} is not json: {error}.") from error
-    if not isinstance(content, dict):
-        raise ConfigError(f"{path} holds {type(content).__name__}, expected an object.")
-    return content
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path} is not UTF-8: {error.reason} at byte {error.start}.") from error

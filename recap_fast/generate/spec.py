@@ -6,11 +6,14 @@ the limits and where everything came from. The decoders get their part of it, th
 
 import dataclasses
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from recap_fast.errors import ConfigError
+from recap_fast.generate.fields import Count, Range, Source, read_table, shown
+from recap_fast.generate.json_file import read_json
 from recap_fast.records import Preprocess
 
 FORMAT = 1
@@ -22,20 +25,34 @@ Precision = Literal[ComputePrecision, "fp8", "int8"]
 Backend = Literal["torch", "tensorrt-llm"]
 KVPrecision = Literal["auto", "fp8"]
 """Of keys and values: 'auto' is that of activations; 'fp8' is float8_e4m3fn without scales, half as much memory."""
+Width = Annotated[int, Range(1, 1 << 20)]
+"""Of a layer; beyond it, as beyond the ranges below, a number is a mistake, which would ask for memory without end."""
+Number = Annotated[int, Range(1, 1024)]
+"""Of layers or heads."""
+Side = Annotated[int, Range(1, 1 << 14)]
+"""In pixels."""
+Positions = Annotated[int, Range(1, 1 << 30)]
+Epsilon = Annotated[float, Range(0.0, 1.0)]
+Ratio = Annotated[float, Range(0.0, 1e12, above=True)]
+NumSlots = Annotated[int, Range(1, 1 << 16)]
+MAX_TOKENS = 1 << 22
+"""More than any vocabulary has."""
+VocabularySize = Annotated[int, Range(1, MAX_TOKENS)]
+TokenId = Annotated[int, Range(0, MAX_TOKENS - 1)]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VisionSpec:
     """CLIP's vision transformer, as far as LLaVA reads it: `num_layers` layers run, no norm after them."""
 
-    hidden_size: int
-    intermediate_size: int
-    num_layers: int
-    num_heads: int
-    image_size: int
-    patch_size: int
+    hidden_size: Width
+    intermediate_size: Width
+    num_layers: Number
+    num_heads: Number
+    image_size: Side
+    patch_size: Side
     activation: Literal["quick_gelu", "gelu"]
-    norm_eps: float
+    norm_eps: Epsilon
 
     @property
     def num_image_tokens(self) -> int:
@@ -47,26 +64,26 @@ class VisionSpec:
 class RopeSpec:
     """Rotary positions of Llama 3; `factor` and the rest only where Llama 3.1's scaling is used."""
 
-    theta: float
-    factor: float | None = None
-    low_freq_factor: float = 1.0
-    high_freq_factor: float = 4.0
-    original_max_positions: int = 8192
+    theta: Ratio
+    factor: Ratio | None = None
+    low_freq_factor: Ratio = 1.0
+    high_freq_factor: Ratio = 4.0
+    original_max_positions: Positions = 8192
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TextSpec:
     """The Llama decoder. `vocab_size` is the number of rows of the embedding."""
 
-    hidden_size: int
-    intermediate_size: int
-    num_layers: int
-    num_heads: int
-    num_kv_heads: int
-    head_dim: int
-    vocab_size: int
-    max_positions: int
-    norm_eps: float
+    hidden_size: Width
+    intermediate_size: Width
+    num_layers: Number
+    num_heads: Number
+    num_kv_heads: Number
+    head_dim: Number
+    vocab_size: VocabularySize
+    max_positions: Positions
+    norm_eps: Epsilon
     tied_head: bool
     rope: RopeSpec
 
@@ -85,12 +102,12 @@ class PromptSpec:
 class Limits:
     """Sizes fixed when the engine is built."""
 
-    max_new_tokens: int
-    max_text_tokens: int
+    max_new_tokens: Count
+    max_text_tokens: Count
     """Longest text after the image, in tokens, fields included."""
-    num_slots: int
+    num_slots: NumSlots
     """Captions being generated at once."""
-    prefill_images: int
+    prefill_images: NumSlots
     """New images that join in one step."""
 
 
@@ -98,8 +115,8 @@ class Limits:
 class Sizes:
     """What an engine's speed and memory depend on and its captions do not."""
 
-    num_slots: int
-    prefill_images: int
+    num_slots: NumSlots
+    prefill_images: NumSlots
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -134,7 +151,7 @@ class EngineSpec:
     text: TextSpec
     preprocess: Preprocess
     prompt: PromptSpec
-    stop_ids: tuple[int, ...]
+    stop_ids: tuple[TokenId, ...]
     limits: Limits
     cards: dict[str, Sizes] = field(default_factory=dict)
     """Sizes to use instead of those of `limits` on a card of this name, such as 'H200' or 'A100 80GB'."""
@@ -146,6 +163,8 @@ class EngineSpec:
     """Where it came from: recipe and checkpoint, SHA-256 of each file, versions of the libraries that built it."""
     files: dict[str, str] = field(default_factory=dict)
     """SHA-256 of the directory's other files, by name."""
+    checksums: dict[str, str] = field(default_factory=dict)
+    """Of the tensors in weights.safetensors, by name: see layout.checksum. Without any nothing is verified."""
 
     @property
     def compute_precision(self) -> ComputePrecision:
@@ -178,25 +197,49 @@ class EngineSpec:
                 f"{folder} is not an engine directory: it has no {SPEC_FILE}. "
                 "Make one with `recap-fast build-engine RECIPE --checkpoint DIR --output DIR`."
             )
-        try:
-            content = json.loads(path.read_text(encoding="utf-8"))
-            version = content.pop("format")
-            if version != FORMAT:
-                raise ConfigError(f"{path} has format {version}, this version reads {FORMAT}: build the engine again.")
-            text, preprocess = content["text"], content["preprocess"]
-            mean, std = tuple(preprocess["mean"]), tuple(preprocess["std"])
-            return cls(
-                **{
-                    "backend_data": content.pop(BACKEND_KEY, None),
-                    **content,
-                    "vision": VisionSpec(**content["vision"]),
-                    "text": TextSpec(**{**text, "rope": RopeSpec(**text["rope"])}),
-                    "preprocess": Preprocess(**{**preprocess, "mean": mean, "std": std}),
-                    "prompt": PromptSpec(**content["prompt"]),
-                    "stop_ids": tuple(content["stop_ids"]),
-                    "limits": Limits(**content["limits"]),
-                    "cards": {name: Sizes(**sizes) for name, sizes in content.get("cards", {}).items()},
-                }
+        content = read_json(path)
+        version = content.pop("format", None)
+        if type(version) is not int or version != FORMAT:
+            raise ConfigError(
+                f"{path} has format {shown(version)}, this version reads {FORMAT}: build the engine again."
             )
-        except (json.JSONDecodeError, KeyError, TypeError) as error:
-            raise ConfigError(f"{path} cannot be read ({error}): build the engine again.") from error
+        if BACKEND_KEY in content:
+            content["backend_data"] = content.pop(BACKEND_KEY)
+        source = Source(path, "Build the engine again.")
+        spec = read_table(source, cls, content)
+        for key, wanted in _contradictions(spec):
+            value: Any = spec
+            for name in key.split("."):
+                value = getattr(value, name)
+            raise source.refuse_value(key, wanted, value)
+        return spec
+
+
+def _contradictions(spec: EngineSpec) -> Iterator[tuple[str, str]]:
+    """The fields that do not fit others, each with what it must be."""
+    vision, text, rope, preprocess = spec.vision, spec.text, spec.text.rope, spec.preprocess
+    if vision.hidden_size % vision.num_heads:
+        yield "vision.num_heads", f"a divisor of vision.hidden_size, {vision.hidden_size}"
+    if vision.image_size % vision.patch_size:
+        yield "vision.patch_size", f"a divisor of vision.image_size, {vision.image_size}"
+    if text.num_heads % text.num_kv_heads:
+        yield "text.num_kv_heads", f"a divisor of text.num_heads, {text.num_heads}"
+    if text.head_dim % 2:
+        yield "text.head_dim", "even"
+    if rope.factor is not None and rope.high_freq_factor <= rope.low_freq_factor:
+        yield "text.rope.high_freq_factor", f"above text.rope.low_freq_factor, {rope.low_freq_factor}"
+    if preprocess.image_size != vision.image_size:
+        yield "preprocess.image_size", f"vision.image_size, {vision.image_size}"
+    if not all(0.0 <= number <= 1.0 for number in preprocess.mean):
+        yield "preprocess.mean", "three numbers from 0 to 1"
+    if not all(1e-6 <= number <= 1e6 for number in preprocess.std):
+        yield "preprocess.std", "three numbers above 0"
+    if any(number >= text.vocab_size for number in spec.stop_ids):
+        yield "stop_ids", f"ids of the vocabulary, below text.vocab_size, {text.vocab_size}"
+    taken = vision.num_image_tokens + spec.limits.max_text_tokens + spec.limits.max_new_tokens
+    if taken > text.max_positions:
+        yield (
+            "text.max_positions",
+            f"at least {taken}, those of an image ({vision.num_image_tokens}), limits.max_text_tokens and "
+            "limits.max_new_tokens",
+        )

@@ -149,6 +149,11 @@ def test_an_index_must_find_its_files(tmp_path):
     index.write_text(json.dumps({"weight_map": {"a": "../a.safetensors"}}))
     with pytest.raises(ConfigError, match=r"lacks ../a.safetensors"):
         open_checkpoint(tmp_path)
-    index.write_text("{}")
-    with pytest.raises(ConfigError, match="has no weight_map"):
-        open_checkpoint(tmp_path)
+    for wrong, message in (
+        ("{}", "'weight_map' must be a table, not None"),
+        ('{"weight_map": {}}', "has no weight_map"),
+        ('{"weight_map": {"a": ["b"]}}', r"'weight_map.a' must be a string, not \['b'\]"),
+    ):
+        index.write_text(wrong)
+        with pytest.raises(ConfigError, match=message):
+            open_checkpoint(tmp_path)

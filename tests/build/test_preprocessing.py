@@ -60,7 +60,16 @@ def test_without_a_file_clips_values_hold(tmp_path, caplog):
         ({"crop_size": {"height": 224, "width": 224}}, "crop_size .* is not the vision tower's image size, 336"),
         ({"size": {"shortest_edge": 384}}, "size .* is not the vision tower's image size, 336"),
         ({"do_center_crop": False}, "do_center_crop is false"),
-        ({"image_mean": [0.5]}, r"image_mean \[0.5\] is not three numbers"),
+        ({"image_mean": [0.5]}, r"'image_mean' must be a list of 3 numbers, not \[0.5\]"),
+        (
+            {"image_std": [0.5, 0, 0.5]},
+            r"'image_std' must be a list of numbers from 1e-06 to 1000000.0, not \[0.5",
+        ),
+        ({"image_mean": [0.5, "x", 0.5]}, r"'image_mean' must be a list of numbers from 0.0 to 1.0, not \[0.5, 'x'"),
+        ({"do_pad": "no"}, "'do_pad' must be true or false, not 'no'"),
+        ({"size": [[336]]}, r"size \[\[336\]\] is not the vision tower's image size, 336"),
+        ({"size": {"shortest_edge": {}}}, "size {'shortest_edge': {}} is not the vision tower's image size, 336"),
+        ({"resample": "bicubic"}, "resample 'bicubic' is not supported, expected 3"),
     ],
 )
 def test_what_no_decoder_does_is_refused(tmp_path, changes, message):

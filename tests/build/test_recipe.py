@@ -37,32 +37,49 @@ def test_empty_recipe_leaves_all_to_the_checkpoint(tmp_path):
     ("text", "message"),
     [
         ("templat = 'x'", r"unknown key 'templat' \(did you mean 'template'\?\). Known keys: name, template, prompt"),
-        ("[limits]\nmax_tokens = 3", r"unknown key 'max_tokens' \(did you mean .*Known keys: max_new_tokens, max_text"),
+        (
+            "[limits]\nmax_tokens = 3",
+            r"unknown key 'limits.max_tokens' \(did you mean .*Known keys: max_new_tokens",
+        ),
         ("zzz = 1", r"unknown key 'zzz'. Known keys"),
         ("prompt = 3", "'prompt' must be a string, not 3"),
         ("prompt = ''", "'prompt' is empty"),
-        ("stop_ids = ['a']", r"'stop_ids' must be a list of integers, not \['a'\]"),
+        ("stop_ids = ['a']", r"'stop_ids' must be a list of integers from 0 to 4194303, not \['a'\]"),
         ("stop_ids = [true]", "'stop_ids' must be a list of integers"),
         ("stop_tokens = 'a'", "'stop_tokens' must be a list of strings, not 'a'"),
         ("limits = 3", "'limits' must be a table, not 3"),
         ("precision = 'int4'", "'precision' must be one of auto, float32, bfloat16, float16, fp8, int8, not 'int4'"),
         ("kv_precision = 'int8'", "'kv_precision' must be one of auto, fp8, not 'int8'"),
         ("cards = 3", "'cards' must be a table, not 3"),
-        ("cards.H200 = 448", "'cards.H200' must be a table of num_slots and prefill_images, not 448"),
-        ("cards.H200 = {num_slots = 8}", "'cards.H200' must be a table of num_slots and prefill_images, not {'num"),
+        ("cards.H200 = 448", "'cards.H200' must be a table, not 448"),
+        ("cards.H200 = {num_slots = 8}", "'cards.H200.prefill_images' is missing"),
         (
             "cards.H200 = {num_slots = 8, prefill_images = 0}",
-            "'cards.H200.prefill_images' must be an integer of at least 1, not 0",
+            "'cards.H200.prefill_images' must be an integer from 1 to 65536, not 0",
         ),
         ("preprocess = 'stretch'", "'preprocess' must be one of auto, pad, crop, not 'stretch'"),
-        ("[limits]\nnum_slots = 0", "'limits.num_slots' must be an integer of at least 1, not 0"),
-        ("[limits]\nnum_slots = true", "'limits.num_slots' must be an integer of at least 1, not True"),
+        ("[limits]\nnum_slots = 0", "'limits.num_slots' must be an integer from 1 to 65536, not 0"),
+        ("[limits]\nnum_slots = true", "'limits.num_slots' must be an integer from 1 to 65536, not True"),
+        ("[limits]\nmax_new_tokens = 0", "'limits.max_new_tokens' must be an integer of at least 1, not 0"),
+        ("[limits]\nmax_new_tokens = nan", "'limits.max_new_tokens' must be an integer of at least 1, not nan"),
+        (f"stop_ids = 0x{'f' * 5000}", "'stop_ids' must be a list of integers, not a number of 20000 bits"),
+        ("stop_ids = [-1]", r"'stop_ids' must be a list of integers from 0 to 4194303, not \[-1\]"),
+        ("notice = 2026-11-27", "'notice' must be a string, not datetime"),
         ("name =", "is not TOML"),
+        (f"stop_ids = {'9' * 5000}", "is not TOML"),
+        (f"stop_ids = {'[' * 100_000}", "is nested too deep|is not TOML"),
     ],
 )
 def test_wrong_recipes_are_refused(tmp_path, text, message):
     with pytest.raises(ConfigError, match=message):
         load_recipe(write(tmp_path, text))
+
+
+def test_a_byte_order_mark_is_no_part_of_a_recipe(tmp_path):
+    assert load_recipe(write(tmp_path, "\ufeffname = 'mine'")).name == "mine"
+    (tmp_path / "recipe.toml").write_bytes(b"name = '\xff'")
+    with pytest.raises(ConfigError, match=r"recipe.toml is not UTF-8: invalid start byte at byte 8"):
+        load_recipe(tmp_path / "recipe.toml")
 
 
 def test_unknown_recipes_name_the_known_ones(tmp_path):

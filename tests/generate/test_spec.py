@@ -12,10 +12,16 @@ def test_the_file_is_that_of_the_first_version(tmp_path):
     content = json.loads((tmp_path / "engine.json").read_text())
     assert list(content) == [
         *("format", "name", "backend", "precision", "kv_precision", "vision", "text", "preprocess", "prompt"),
-        *("stop_ids", "limits", "cards", "tensorrt_llm", "notice", "sources", "files"),
+        *("stop_ids", "limits", "cards", "tensorrt_llm", "notice", "sources", "files", "checksums"),
     ]
     assert (content["format"], content["tensorrt_llm"]) == (1, {"flow": "trt"})
-    for name in ("kv_precision", "cards", "tensorrt_llm", "notice"):  # which it did not have from the start
+    for name in (
+        "kv_precision",
+        "cards",
+        "tensorrt_llm",
+        "notice",
+        "checksums",
+    ):  # which it did not have from the start
         del content[name]
     (tmp_path / "engine.json").write_text(json.dumps(content))
     assert EngineSpec.load(tmp_path) == shapes.llava_llama3_8b()
@@ -25,9 +31,9 @@ def test_the_file_is_that_of_the_first_version(tmp_path):
     ("change", "message"),
     [
         ({"format": 2}, "has format 2, this version reads 1: build the engine again"),
-        ({"color": "red"}, r"cannot be read \(.*color"),
-        ({"vision": {}}, "cannot be read"),
-        ({"text": None}, "cannot be read"),
+        ({"color": "red"}, r"has an unknown key 'color'\. Known keys: name, backend.*\. Build the engine again\."),
+        ({"vision": {}}, "'vision.hidden_size' is missing. Build the engine again"),
+        ({"text": None}, "'text' must be a table, not None. Build the engine again"),
     ],
 )
 def test_another_file_is_refused(tmp_path, change, message):
