@@ -32,12 +32,14 @@ class Tokenizer:
         merges: Sequence[tuple[int, int, int]] | None,
         special: dict[str, int],
         ignore_merges: bool,
+        words: dict[int, bytes] = {},
     ) -> None:
         """`tokens[i]` holds the bytes of ordinary token i, b"" where the id is special or unused.
 
         `merges` are (left id, right id, joined id) in the order of their ranks, as in a tokenizer.json; without them
         the rank of a pair is the id of its joined bytes, as in tiktoken's files. `ignore_merges`: a word that is a
-        token is that token. Raises ValueError where these do not make a byte-level BPE.
+        token is that token. No text yields a token of `special`; it is printed as `words` has it, by id, and else not
+        at all. Raises ValueError where these do not make a byte-level BPE.
         """
 
     @property
@@ -51,7 +53,7 @@ class Tokenizer:
         """
 
     def detokenize(self, rows: Sequence[NDArray[np.int32]]) -> list[str]:
-        """The text of each row of ids, special tokens left out.
+        """The text of each row of ids, special tokens that are no words left out.
 
         Bytes that are not UTF-8 become U+FFFD as in `bytes.decode("utf-8", "replace")`, which is also what the
         `tokenizers` library does. Raises ValueError for ids out of range.

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
-from recap_fast.generate.tokenizer import LLAMA3_PATTERN
+from recap_fast.generate.byte_level import LLAMA3_PATTERN
 
 CORPUS = [
     "Please generate a detailed caption of this image. Please be as descriptive as possible.",

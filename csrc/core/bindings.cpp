@@ -107,8 +107,8 @@ void bind_tokenizer(py::module_& module) {
   using recap::Tokenizer;
   py::class_<Tokenizer>(module, "Tokenizer", py::is_final())
       .def(py::init<std::vector<std::string>, const std::optional<std::vector<Tokenizer::Merge>>&,
-                    const std::map<std::string, std::int32_t>&, bool>(),
-           "tokens"_a, "merges"_a, "special"_a, "ignore_merges"_a)
+                    const std::map<std::string, std::int32_t>&, bool, const std::map<std::int32_t, std::string>&>(),
+           "tokens"_a, "merges"_a, "special"_a, "ignore_merges"_a, "words"_a = std::map<std::int32_t, std::string>())
       .def(
           "encode",
           [](const Tokenizer& self, const py::str& text) {

@@ -102,12 +102,14 @@ class Tokenizer::WordMerger {
 };
 
 Tokenizer::Tokenizer(std::vector<std::string> tokens, const std::optional<std::vector<Merge>>& merges,
-                     const std::map<std::string, std::int32_t>& special, bool ignore_merges)
+                     const std::map<std::string, std::int32_t>& special, bool ignore_merges,
+                     const std::map<std::int32_t, std::string>& words)
     : tokens_(std::move(tokens)), ignore_merges_(ignore_merges) {
   if (tokens_.size() > kMaxTokens) fail("too many tokens: " + std::to_string(tokens_.size()));
   add_special(special);
   add_vocabulary();
   if (merges) add_merges(*merges);
+  add_words(words);
 }
 
 void Tokenizer::add_special(const std::map<std::string, std::int32_t>& special) {
@@ -160,6 +162,19 @@ void Tokenizer::add_merges(const std::vector<Merge>& merges) {
   }
 }
 
+// Last: until here a special token may have bytes that merges lead to.
+void Tokenizer::add_words(const std::map<std::int32_t, std::string>& words) {
+  for (std::size_t id = 0; id < tokens_.size(); ++id) {
+    if (is_special_[id]) tokens_[id].clear();
+  }
+  for (const auto& [id, word] : words) {
+    if (id < 0 || static_cast<std::size_t>(id) >= tokens_.size() || !is_special_[id]) {
+      fail("the word with the id " + std::to_string(id) + " is no special token");
+    }
+    tokens_[id] = word;
+  }
+}
+
 std::optional<Tokenizer::Rank> Tokenizer::find_rank(std::int32_t left, std::int32_t right,
                                                     std::string_view joined) const {
   if (!pair_ranks_) {
@@ -200,7 +215,7 @@ std::vector<std::string> Tokenizer::detokenize(std::span<const TokenRow> rows) c
         fail("row " + std::to_string(row) + " has the token id " + std::to_string(id) + "; the vocabulary has " +
              std::to_string(tokens_.size()));
       }
-      if (!is_special_[id]) texts[row] += tokens_[id];
+      texts[row] += tokens_[id];
     }
   }
   return texts;

@@ -23,15 +23,16 @@ class Tokenizer {
 
   // `tokens[i]` holds the bytes of ordinary token i, or nothing where the id is not one. Without `merges` the rank of a
   // pair is the id of its joined bytes, as in tiktoken's files. Throws std::invalid_argument where these do not make a
-  // byte-level BPE.
+  // byte-level BPE. No text yields a token of `special`. It is printed as `words` has it, or not at all.
   Tokenizer(std::vector<std::string> tokens, const std::optional<std::vector<Merge>>& merges,
-            const std::map<std::string, std::int32_t>& special, bool ignore_merges);
+            const std::map<std::string, std::int32_t>& special, bool ignore_merges,
+            const std::map<std::int32_t, std::string>& words);
   Tokenizer(const Tokenizer&) = delete;  // the vocabulary's keys point into `tokens_`
   Tokenizer& operator=(const Tokenizer&) = delete;
 
   // Ids of a text in UTF-8. Special tokens in it are text.
   std::vector<std::int32_t> encode(std::string_view text) const;
-  // The bytes of each row of ids, special tokens left out; they may be cut in the middle of a character. Throws
+  // The bytes of each row of ids; they may be cut in the middle of a character. Throws
   // std::invalid_argument for an id that is out of range.
   std::vector<std::string> detokenize(std::span<const TokenRow> rows) const;
 
@@ -47,6 +48,7 @@ class Tokenizer {
 
   void add_special(const std::map<std::string, std::int32_t>& special);
   void add_vocabulary();
+  void add_words(const std::map<std::int32_t, std::string>& words);
   void add_merges(const std::vector<Merge>& merges);
   std::optional<Rank> find_rank(std::int32_t left, std::int32_t right, std::string_view joined) const;
 

@@ -101,7 +101,9 @@ def _stop_ids(
         ids = {*recipe.stop_ids, *special_ids(tokenizer, recipe.stop_tokens)}
         unknown = [token for token in recipe.stop_tokens if token not in tokenizer.special]
         if unknown:
-            raise ConfigError(f"The recipe's stop_tokens {', '.join(unknown)} are no special tokens of the tokenizer.")
+            raise ConfigError(
+                f"The recipe's stop_tokens {', '.join(unknown)} are no tokens that were added to the tokenizer."
+            )
     else:
         path = folder / "generation_config.json"
         given = read_ids(path, read_json(path).get("eos_token_id")) if path.is_file() else ()
@@ -110,7 +112,7 @@ def _stop_ids(
     if outside or not ids:
         what = f"Stop ids {outside} are outside the vocabulary" if outside else "There are no stop ids"
         raise ConfigError(f"{what}: name the tokens that end an answer in the recipe's stop_tokens.")
-    for token_id in ids - set(recipe.stop_ids):
+    for token_id in ids.difference(recipe.stop_ids, tokenizer.special.values()):
         if text := tokenizer.detokenize([np.array([token_id], np.int32)])[0]:
             logger.warning("%s stops at token %d, which is text: %r.", folder, token_id, text)
     return tuple(sorted(ids))

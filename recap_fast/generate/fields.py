@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import MISSING, dataclass, fields, is_dataclass
 from pathlib import Path
 from types import NoneType, UnionType
-from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from recap_fast.errors import ConfigError
 
@@ -85,8 +85,6 @@ def read_value(source: Source, annotation: Any, key: str, value: Any) -> Any:
     kind, types = get_origin(annotation), get_args(annotation)
     if kind is Annotated:
         return _read_number(source, types[0], key, value, types[1])
-    if annotation is Any:
-        return value
     if is_dataclass(annotation):
         return read_table(source, annotation, value, key)  # type: ignore[arg-type]
     if kind in (Union, UnionType):
@@ -101,11 +99,7 @@ def read_value(source: Source, annotation: Any, key: str, value: Any) -> Any:
         return _read_number(source, annotation, key, value, Range(-math.inf))
     if annotation is str:
         return _read_string(source, key, value)
-    among = types if kind is Literal else (False, True)
-    if type(value) is not type(among[0]) or value not in among:
-        wanted = f"one of {', '.join(types)}" if kind is Literal else "true or false"
-        raise source.refuse_value(key, wanted, value)
-    return value
+    return value if annotation is Any else _read_choice(source, types or (False, True), key, value)
 
 
 def hint(word: str, known: Iterable[str]) -> str:
@@ -151,6 +145,14 @@ def _read_list(source: Source, types: tuple[Any, ...], key: str, value: Any) -> 
     except ConfigError as error:
         limits = str(get_args(item)[1]) if plain is not item else ""
         raise source.refuse_value(key, f"a list of {ITEMS[plain]}{limits}", value) from error
+
+
+def _read_choice(source: Source, among: tuple[Any, ...], key: str, value: Any) -> Any:
+    """One of the values of a Literal, or true or false."""
+    if type(value) is not type(among[0]) or value not in among:
+        wanted = "true or false" if among[0] is False else f"one of {', '.join(among)}"
+        raise source.refuse_value(key, wanted, value)
+    return value
 
 
 def _read_string(source: Source, key: str, value: Any) -> str:

@@ -33,6 +33,11 @@ class PreparedEngine:
         Raises ConfigError where the directory or the prompt cannot be used.
         """
         spec, tokenizer = EngineSpec.load(folder), load_tokenizer(folder)
+        if tokenizer.vocab_size > spec.text.vocab_size:
+            raise ConfigError(
+                f"{folder}: the tokenizer has {tokenizer.vocab_size} tokens and the model's embedding "
+                f"{spec.text.vocab_size} rows: it is another model's. Build the engine again."
+            )
         max_text_tokens = spec.limits.max_text_tokens if prompt is None else None
         if prompt is not None:
             spec = dataclasses.replace(spec, prompt=dataclasses.replace(spec.prompt, text=prompt))

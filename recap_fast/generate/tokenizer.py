@@ -5,10 +5,8 @@ in C++ (`_core.Tokenizer`); any other vocabulary (Llama-2's) goes through the `t
 control token: what looks like one in a caption or a prompt is encoded as the letters that it is.
 """
 
-import base64
-import binascii
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -16,21 +14,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from recap_fast.errors import ConfigError
+from recap_fast.generate.byte_level import MAX_TOKENS, AddedToken, ByteLevelVocabulary, read_byte_level, read_tiktoken
+from recap_fast.generate.fields import Source, read_table, read_value, shown
+from recap_fast.generate.json_file import read_json
 
 if TYPE_CHECKING:
     import tokenizers
 
-LLAMA3_PATTERN = (
-    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}|"
-    r" ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
-)
-"""Llama 3's pre-tokenizer, the only one that the C++ tokenizer implements."""
-LLAMA3_PRE_TOKENIZER = [
-    {"type": "Split", "pattern": {"Regex": LLAMA3_PATTERN}, "behavior": "Isolated", "invert": False},
-    {"type": "ByteLevel", "add_prefix_space": False, "use_regex": False},
-]
-LLAMA3_NAMED = {0: "begin_of_text", 1: "end_of_text", 6: "start_header_id", 7: "end_header_id", 9: "eot_id"}
-NUM_LLAMA3_SPECIAL = 256
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model")
 
 
@@ -38,7 +28,7 @@ class Tokenizer(Protocol):
     """What the prompt and the captions need of a vocabulary. Thread-safe."""
 
     special: Mapping[str, int]
-    """The ids of the special tokens, by name."""
+    """Ids by name of the tokens that no text yields: all that were added to the vocabulary but runs of white space."""
 
     @property
     def vocab_size(self) -> int:
@@ -51,26 +41,23 @@ class Tokenizer(Protocol):
         """The part of the text that its first `limit` tokens make up, in whole characters; and its number of tokens."""
 
     def detokenize(self, rows: Sequence[NDArray[np.int32]]) -> list[str]:
-        """The texts of rows of ids, special tokens left out; bytes that are not UTF-8 become U+FFFD."""
+        """The texts of rows of ids; bytes that are not UTF-8 become U+FFFD.
+
+        As the `tokenizers` library with `skip_special_tokens` it leaves out the tokens that the vocabulary calls
+        special and ids that it does not have, and prints other words that were added to it.
+        """
 
 
 class ByteLevelTokenizer:
     """Llama-3's byte-level BPE, in C++."""
 
-    def __init__(
-        self,
-        tokens: list[bytes],
-        merges: list[tuple[int, int, int]] | None,
-        special: Mapping[str, int],
-        *,
-        ignore_merges: bool,
-    ):
-        """`tokens` by id; `merges` are (left, right, merged) ids by priority, None for priority by id (tiktoken)."""
+    def __init__(self, vocabulary: ByteLevelVocabulary):
         from recap_fast.arrow_core import core
 
-        self._core = core.Tokenizer(tokens, merges, dict(special), ignore_merges)
-        self.special: Mapping[str, int] = dict(special)
-        self._size_bytes = np.array([len(t) for t in tokens], np.int64)
+        v = vocabulary
+        self._core = core.Tokenizer(v.tokens, v.merges, dict(v.added), v.ignore_merges, dict(v.words))
+        self.special: Mapping[str, int] = dict(v.added)
+        self._size_bytes = np.array([len(t) for t in v.tokens], np.int64)
         self.vocab_size = self._core.vocab_size
 
     def encode(self, text: str, *, continues: bool = False) -> NDArray[np.int32]:
@@ -84,22 +71,26 @@ class ByteLevelTokenizer:
         return text.encode()[:size_bytes].decode(errors="ignore"), len(ids)
 
     def detokenize(self, rows: Sequence[NDArray[np.int32]]) -> list[str]:
-        return self._core.detokenize(rows)
+        return self._core.detokenize([row[row < self.vocab_size] for row in rows])
 
 
 class LibraryTokenizer:
     """Any `tokenizer.json`, through the `tokenizers` library."""
 
-    def __init__(self, content: dict[str, Any]):
-        """`content` is that of a tokenizer.json."""
-        added = content.get("added_tokens", [])
+    def __init__(self, content: Mapping[str, Any], added: Sequence[AddedToken]):
+        """`content` is that of a tokenizer.json, and `added` its added tokens."""
+        self.special: Mapping[str, int] = {t.content: t.id for t in added if t.special or not t.content.isspace()}
+        # to the library's encoders all of these are special, so that text cannot spell them; its decoder prints words
+        entries = [{**each, "special": each["content"] in self.special} for each in content.get("added_tokens") or []]
+        spelled = {**content, "added_tokens": entries}
+        self._first = _library_tokenizer(spelled)
         for token in added:
-            token["special"] = token["special"] or not token["content"].isspace()  # so that text cannot spell it
-        self.special: Mapping[str, int] = {t["content"]: t["id"] for t in added if t["special"]}
-        self._first = _library_tokenizer(content)
-        later = _continuing(content)
-        self._later = self._first if later == content else _library_tokenizer(later)
-        self.vocab_size = 1 + max(self._first.get_vocab(with_added_tokens=True).values())
+            if (found := self._first.token_to_id(token.content)) != token.id:
+                raise ValueError(f"the library gives {token.content!r} the id {found}, not {token.id}: is there a gap?")
+        later = _continuing(spelled)
+        self._later = self._first if later == spelled else _library_tokenizer(later)
+        self._decoder = self._first if spelled == content else _library_tokenizer(content)
+        self.vocab_size = 1 + max(self._first.get_vocab(with_added_tokens=True).values(), default=-1)
 
     def encode(self, text: str, *, continues: bool = False) -> NDArray[np.int32]:
         tokenizer = self._later if continues else self._first
@@ -114,7 +105,7 @@ class LibraryTokenizer:
         return text[:end], len(encoding.ids)
 
     def detokenize(self, rows: Sequence[NDArray[np.int32]]) -> list[str]:
-        texts: list[str] = self._first.decode_batch([row.tolist() for row in rows], skip_special_tokens=True)
+        texts: list[str] = self._decoder.decode_batch([row.tolist() for row in rows], skip_special_tokens=True)
         return texts
 
 
@@ -133,7 +124,7 @@ def load_tokenizer(path: Path) -> Tokenizer:
     if file.suffix == ".json":
         return _from_json(file)
     if file.suffix == ".model":
-        return _from_tiktoken(file)
+        return ByteLevelTokenizer(read_tiktoken(file))
     raise ConfigError(f"{file} is not a tokenizer: expected {' or '.join(TOKENIZER_FILES)}.")
 
 
@@ -143,98 +134,62 @@ def special_ids(tokenizer: Tokenizer, tokens: Iterable[str]) -> list[int]:
 
 
 def _from_json(file: Path) -> Tokenizer:
+    content = read_json(file)
+    added = _check_content(Source(file), content)
     try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-        return _byte_level(content) or LibraryTokenizer(content)
-    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError, AttributeError) as error:
+        vocabulary = read_byte_level(content, added)
+        return LibraryTokenizer(content, added) if vocabulary is None else ByteLevelTokenizer(vocabulary)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ConfigError(f"{file} is not a tokenizer.json of the `tokenizers` library: {error!r}.") from error
 
 
-def _byte_level(content: Mapping[str, Any]) -> ByteLevelTokenizer | None:
-    """The C++ tokenizer, where it does exactly what this tokenizer.json says; else None."""
-    model, added = content["model"], content.get("added_tokens") or []
-    if not (_is_llama3_pipeline(content) and _is_plain_bpe(model) and all(map(_is_plain_token, added))):
-        return None
-    vocab: dict[str, int] = model["vocab"]
-    tokens, merges = _tokens_by_id(vocab), _merges_by_id(vocab, model["merges"])
-    special = {t["content"]: t["id"] for t in added}
-    if tokens is None or merges is None or any(t in vocab or i < len(tokens) for t, i in special.items()):
-        return None
-    return ByteLevelTokenizer(tokens, merges, special, ignore_merges=bool(model.get("ignore_merges")))
+def _check_content(source: Source, content: Mapping[str, Any]) -> list[AddedToken]:
+    """Its added tokens. Raises ConfigError for ids that are none, too large or given twice."""
+    tokens = content.get("added_tokens") or []
+    if not isinstance(tokens, list):
+        raise source.refuse_value("added_tokens", "a list", tokens)
+    one_source = Source(source.path, passes_unknown=True)
+    added = [read_table(one_source, AddedToken, token, f"added_tokens.{i}") for i, token in enumerate(tokens)]
+    ids, names = ({getattr(token, name) for token in added} for name in ("id", "content"))
+    if len(ids) < len(added) or len(names) < len(added):
+        raise source.refuse(": 'added_tokens' has two tokens of one id, or one token of two")
+    _check_vocabulary(source, content.get("model"))
+    return added
 
 
-def _is_llama3_pipeline(content: Mapping[str, Any]) -> bool:
-    pre, decoder = content.get("pre_tokenizer") or {}, content.get("decoder") or {}
-    steps = [{k: v for k, v in step.items() if k != "trim_offsets"} for step in pre.get("pretokenizers", [])]
-    is_pre = pre.get("type") == "Sequence" and steps == LLAMA3_PRE_TOKENIZER
-    return content.get("normalizer") is None and is_pre and decoder.get("type") == "ByteLevel"
+def _check_vocabulary(source: Source, model: Any) -> None:
+    if not isinstance(model, Mapping):
+        raise source.refuse_value("model", "a table", model)
+    vocab = model.get("vocab")
+    if isinstance(vocab, list) and vocab:  # of a Unigram model: its ids are places
+        return
+    if not isinstance(vocab, Mapping) or not vocab:
+        raise source.refuse_value("model.vocab", "a table of ids", vocab)
+    for token, token_id in vocab.items():
+        if type(token_id) is not int or not 0 <= token_id < MAX_TOKENS:
+            wanted = f"an id from 0 to {MAX_TOKENS - 1}"
+            raise source.refuse(f": the id of {shown(token)} in 'model.vocab' must be {wanted}, not {shown(token_id)}")
+    if len(set(vocab.values())) < len(vocab):
+        raise source.refuse(": 'model.vocab' has two tokens of one id")
+    _check_prefix(source, model)
 
 
-def _is_plain_bpe(model: Mapping[str, Any]) -> bool:
-    settings = ("dropout", "unk_token", "continuing_subword_prefix", "end_of_word_suffix", "byte_fallback")
-    return model.get("type") == "BPE" and not any(model.get(name) for name in settings)
-
-
-def _is_plain_token(token: Mapping[str, Any]) -> bool:
-    # a blank added token (GPT-NeoX's runs of spaces) is text to be matched, not a control token
-    return not (token["lstrip"] or token["rstrip"] or token["single_word"] or token["content"].isspace())
-
-
-def _tokens_by_id(vocab: Mapping[str, int]) -> list[bytes] | None:
-    """The bytes of every token by id; None unless the ids are 0..n-1 and all 256 bytes have a token."""
-    byte_of = {char: byte for byte, char in _byte_characters()}
-    tokens = [b""] * len(vocab)
-    for text, token_id in vocab.items():
-        if not text or not 0 <= token_id < len(tokens) or tokens[token_id] or any(c not in byte_of for c in text):
-            return None
-        tokens[token_id] = bytes(byte_of[c] for c in text)
-    return tokens if {t for t in tokens if len(t) == 1} == {bytes([b]) for b in range(256)} else None
-
-
-def _merges_by_id(vocab: Mapping[str, int], merges: Sequence[Any]) -> list[tuple[int, int, int]] | None:
-    """(left, right, merged) ids; a merge is a pair of tokens, in old files joined by a space. None for other merges."""
-    pairs = [merge.split(" ") if isinstance(merge, str) else merge for merge in merges]
-    if any(len(pair) != 2 or not {*pair, "".join(pair)} <= vocab.keys() for pair in pairs):
-        return None
-    return [(vocab[left], vocab[right], vocab[left + right]) for left, right in pairs]
-
-
-def _byte_characters() -> Iterator[tuple[int, str]]:
-    """GPT-2's spelling of bytes: printable Latin-1 as itself, the others as the characters from U+0100 on."""
-    spare = 0x100
-    for byte in range(256):
-        printable = 0x21 <= byte <= 0x7E or (0xA1 <= byte <= 0xFF and byte != 0xAD)
-        yield byte, chr(byte if printable else spare)
-        spare += not printable
-
-
-def _from_tiktoken(file: Path) -> ByteLevelTokenizer:
-    """Llama 3's `tokenizer.model`: a line per token, base64 and rank. Its 256 special tokens are not in the file.
-
-    Source of their names: meta-llama/llama3, tokenizer.py; ids 128000 to 128255.
-    """
-    lines = file.read_bytes().splitlines()
-    try:
-        pairs = [line.split() for line in lines if line]
-        tokens = [base64.b64decode(token, validate=True) for token, _ in pairs]
-        ranks = [int(rank) for _, rank in pairs]
-    except (ValueError, binascii.Error):
-        raise ConfigError(
-            f"{file} is not a tiktoken vocabulary; is it a SentencePiece model, as Llama 2 has? Use the tokenizer.json "
-            "beside it, or make one: transformers.AutoTokenizer.from_pretrained(DIR).save_pretrained(NEW_DIR)."
-        ) from None
-    if not ranks or ranks != list(range(len(ranks))) or len({t for t in tokens if len(t) == 1}) != 256:
-        raise ConfigError(f"{file} is not Llama 3's vocabulary: expected ranks 0, 1, 2, ... and all 256 bytes.")
-    reserved = (f"reserved_special_token_{i}" for i in range(NUM_LLAMA3_SPECIAL))
-    names = [LLAMA3_NAMED.get(i) or next(reserved) for i in range(NUM_LLAMA3_SPECIAL)]
-    special = {f"<|{name}|>": len(tokens) + i for i, name in enumerate(names)}
-    return ByteLevelTokenizer(tokens, None, special, ignore_merges=True)
+def _check_prefix(source: Source, model: Mapping[str, Any]) -> None:
+    prefix, merges = model.get("continuing_subword_prefix"), model.get("merges") or []
+    if prefix:  # the library cuts it off without a look, and ends the process where it is not there
+        prefix = read_value(source, str, "model.continuing_subword_prefix", prefix)
+        pairs = [merge.split(" ") if isinstance(merge, str) else merge for merge in merges]
+        if not all(isinstance(pair, list) and str(pair[-1]).startswith(prefix) for pair in pairs):
+            raise source.refuse(f": not every merge continues with 'model.continuing_subword_prefix', {shown(prefix)}")
 
 
 def _library_tokenizer(content: Mapping[str, Any]) -> "tokenizers.Tokenizer":
     import tokenizers
 
-    tokenizer = tokenizers.Tokenizer.from_str(json.dumps(content))
+    try:
+        tokenizer = tokenizers.Tokenizer.from_str(json.dumps(content))
+    except Exception as error:
+        raise ValueError(str(error)) from error
     tokenizer.encode_special_tokens = True  # despite its name: what is spelt like a special token is text
     tokenizer.no_truncation()
     tokenizer.no_padding()

@@ -97,7 +97,7 @@ def test_generation_config_comes_before_config_for_stop_ids(tmp_path, checkpoint
     [
         ("template = 'vicuna'", "no template 'vicuna'. Known templates: llama3"),
         ("prompt = 'About {alt}'", r"unknown field \{alt\}"),
-        ("stop_tokens = ['<|im_end|>']", r"stop_tokens <\|im_end\|> are no special tokens of the tokenizer"),
+        ("stop_tokens = ['<|im_end|>']", r"stop_tokens <\|im_end\|> are no tokens that were added to the tokenizer"),
         ("stop_ids = [100000]", r"Stop ids \[100000\] are outside the vocabulary"),
         ("[limits]\nmax_text_tokens = 10", "tokens after the image, the engine takes 10"),
         (

@@ -6,10 +6,10 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 from support import built, hostile  # noqa: F401 - before the modules that it may replace
 from support.hostile import OBJECTS, Case
 
+import pyarrow as pa
 from recap_fast.arrow_core import core
 
 SCHEMA = pa.schema([("text", pa.string()), ("n", pa.int64())])
@@ -98,6 +98,15 @@ OTHERS: dict[str, dict[str, Any]] = {
         "Nones": {"s": None},
         "surrogate": {"\ud800": 300},
     },
+    "words": {
+        **OBJECTS,
+        "negative": {-1: b"a"},
+        "large": {2**31 - 1: b"a"},
+        "huge": {2**40: b"a"},
+        "ordinary": {97: b"a"},
+        "by name": {"<s>": b"a"},
+        "Nones": {300: None},
+    },
     "text": {**OBJECTS, "bytes": b"x", "surrogate": "a\ud800"},
     "rows": {**ROWS, "negative": [np.array([-1], np.int32)], "beyond": [np.array([0, 2**31 - 1], np.int32)]},
     "texts": {**ROWS, "too long": [np.arange(4, dtype=np.int32)], "too many": [np.zeros(1, np.int32)] * 3},
@@ -134,6 +143,7 @@ ARGUMENTS: dict[str, Callable[[], dict[str, Any]]] = {
         "merges": [(97, 98, 256)],
         "special": {"<s>": 300},
         "ignore_merges": True,
+        "words": {300: b"<s>"},
     },
     "Tokenizer.encode": lambda: {"self": TOKENIZER, "text": "abc"},
     "Tokenizer.detokenize": lambda: {"self": TOKENIZER, "rows": TEXTS},
@@ -166,7 +176,7 @@ def all_cases() -> Iterator[Case]:
 
 
 ACCEPTED = {
-    *{("Tokenizer.__init__", label) for label in ("merges: None", "again")},  # again changes nothing
+    *{("Tokenizer.__init__", label) for label in ("merges: None", "without words", "again")},  # again changes nothing
     ("Tokenizer.encode", "text: str"),
     *{("Tokenizer.detokenize", label) for label in ("rows: of list", "misaligned", "strided")},
     *{("pack_prompts", label) for label in ("without rows", "rows: None", "texts: of list")},

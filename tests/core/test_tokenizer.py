@@ -135,6 +135,16 @@ def test_special_token_look_alikes_stay_text(small: Pair):
     assert detokenize(tokenizer, [eot, *tokenizer.encode("<|eot_id|>"), longer]) == ["<|eot_id|>"]
 
 
+def test_words_are_printed_and_never_read(small: Pair):
+    arguments = reference.core_arguments(small[0])
+    tokenizer = core.Tokenizer(
+        **arguments, words={arguments["special"]["pad"]: b"pad", arguments["special"]["<pad>"]: b"\xff"}
+    )
+    ids = [arguments["special"][name] for name in ("pad", "<pad>", "<image>")]
+    assert detokenize(tokenizer, [*ids, *tokenizer.encode("pad")]) == ["pad\ufffdpad"]
+    assert tokenizer.encode("pad").tolist() == small[1].encode("pad").tolist()
+
+
 def test_the_vocabulary_is_as_large_as_the_librarys(small: Pair):
     library, tokenizer = small
     assert tokenizer.vocab_size == library.get_vocab_size()

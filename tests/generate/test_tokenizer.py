@@ -84,6 +84,65 @@ def test_special_tokens_are_known_by_name_and_left_out_of_captions(kind, loaded)
     assert loaded.vocab_size > stop
 
 
+WORDS = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=6) | st.sampled_from(
+    [
+        " triangle",
+        "caf\xe9",
+        "\u65e5\u672c",
+        "<loc_1>",
+        "red",
+        "a\nb",
+        "\u0120red",
+        "\u0100",
+        "\U0001f600",
+        "  ",
+        "<s>x",
+    ]
+)
+FLAGS = ("special", "single_word", "lstrip", "rstrip", "normalized")
+
+
+@pytest.mark.parametrize("name", ["byte_level", "llama2"])
+@given(
+    words=st.lists(st.tuples(WORDS, st.tuples(*[st.booleans()] * len(FLAGS))), max_size=6, unique_by=lambda w: w[0]),
+    picks=st.lists(st.integers(0, 10**6), max_size=12),
+    text=TEXTS,
+    is_plain=st.booleans(),
+)
+def test_added_words_are_printed_as_the_library_prints_them(tmp_path_factory, name, words, picks, text, is_plain):
+    content = json.loads({"byte_level": vocabularies.train_byte_level, "llama2": vocabularies.train_llama2}[name]())
+    vocab, added = content["model"]["vocab"], content["added_tokens"]
+    first = 1 + max(*vocab.values(), *(token["id"] for token in added))
+    new = [(w, flags) for w, flags in words if w not in vocab and w not in {token["content"] for token in added}]
+    for token_id, (word, flags) in enumerate(new, first):
+        values = dict(zip(FLAGS, flags, strict=True))
+        values |= dict.fromkeys(FLAGS[1:4], False) if is_plain else {}
+        added.append({"id": token_id, "content": word, **values})
+    folder = tmp_path_factory.mktemp("added")
+    (folder / "tokenizer.json").write_text(json.dumps(content))
+    tokenizer = load_tokenizer(folder)
+    if name == "byte_level" and is_plain and not any(word.isspace() for word, _ in new):
+        assert isinstance(tokenizer, ByteLevelTokenizer)
+    library = tokenizers.Tokenizer.from_str(json.dumps(content))
+    row = [pick % first for pick in picks] + [first + pick % len(new) for pick in picks if new]
+    rows = [row, row[::-1], list(range(first, first + len(new)))]
+    expected = [library.decode(ids, skip_special_tokens=True) for ids in rows]
+    assert tokenizer.detokenize([np.array(ids, np.int32) for ids in rows]) == expected
+    # what a text spells is never one of them, blank ones excepted
+    blank = [token for token in added if token["content"].isspace() and not token["special"]]
+    plain = {**content, "added_tokens": []}
+    if not blank:
+        spelled = text + "".join(word for word, _ in new)
+        assert (
+            tokenizer.encode(spelled).tolist() == tokenizers.Tokenizer.from_str(json.dumps(plain)).encode(spelled).ids
+        )
+
+
+def test_ids_that_the_vocabulary_lacks_are_left_out(kind, loaded):
+    row = np.array([loaded.vocab_size, *loaded.encode("red"), loaded.vocab_size + 7], np.int32)
+    assert loaded.detokenize([row]) == ["red"]
+
+
 def test_tiktoken_has_the_special_ids_of_llama3(tmp_path):
     vocabularies.write_tokenizer(tmp_path, "tiktoken")
     tokenizer = load_tokenizer(tmp_path)
@@ -168,8 +227,8 @@ def test_metaspace_marks_the_first_word_of_the_prompt_only(tmp_path):
     [
         ("tokenizer.model", b"\n\x0e\n\x05<unk>\x15\0\0\0\0\x18\x02\n", "is it a SentencePiece model, as Llama 2 has"),
         ("tokenizer.model", b"IQ== 0\nIg== 2\n", "expected ranks 0, 1, 2"),
-        ("tokenizer.json", b"{", "is not a tokenizer.json"),
-        ("tokenizer.json", b"[]", "is not a tokenizer.json"),
+        ("tokenizer.json", b"{", "is not json"),
+        ("tokenizer.json", b"[]", "holds list, expected an object"),
         ("vocab.txt", b"", "There is no tokenizer in"),
     ],
 )
