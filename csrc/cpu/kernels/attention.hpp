@@ -136,14 +136,16 @@ float largest_of(const float* x, Size count) {
   return largest;
 }
 
-// Takes the exponentials in place, of scores less their largest, and returns their sum.
+// Takes the exponentials in place, of scores less their largest, and returns their sum: NaN where a score is not finite,
+// which `exp` would hide.
 float exponentiate(float* scores, Size count) {
   const float largest = largest_of(scores, count);
   float sum = 0.0F;
 #pragma omp simd reduction(+ : sum)
   for (Size t = 0; t < count; ++t) {
-    scores[t] = exp(scores[t] - largest);
-    sum += scores[t];
+    const float below = scores[t] - largest;
+    scores[t] = exp(below);
+    sum += scores[t] + below * 0.0F;
   }
   return sum;
 }
