@@ -54,7 +54,7 @@ def make(setting: Setting, precision: Precision, kv_precision: KVPrecision | Non
 def drawn_weights(setting: Setting) -> Iterator[None]:
     """Gives engines that are opened within it random weights instead of those of a file."""
 
-    def draw(_: Path, spec: EngineSpec, device: torch.device) -> dict[str, Tensor]:
+    def draw(_: Path, spec: EngineSpec, device: torch.device, **__: Any) -> dict[str, Tensor]:
         drawn, dtype = draw_weights(setting.shape, spec.precision, device), model_dtype(spec, device)
         return {name: weight.to(dtype) if weight.dtype == torch.bfloat16 else weight for name, weight in drawn}
 

@@ -74,8 +74,8 @@ def build_engine(
         if tensorrt is not None:
             spec = tensorrt.write(folder, output, progress)
         else:
-            digest = write_weights(folder / WEIGHTS_FILE, plan, source, spec.precision, progress)
-            spec = replace(spec, files={WEIGHTS_FILE: digest})
+            written = write_weights(folder / WEIGHTS_FILE, plan, source, spec.precision, progress)
+            spec = replace(spec, files={WEIGHTS_FILE: written.sha256}, checksums=written.checksums)
         stored = folder / ("tokenizer.model" if tokenizer_file.suffix == ".model" else "tokenizer.json")
         shutil.copyfile(tokenizer_file, stored)
         sources = _sources(find_recipe(recipe), source, tokenizer_file)

@@ -57,7 +57,7 @@ class TensorRTBuild:
         library built something else than it was told.
         """
         model = folder / MODEL_FOLDER
-        ours = [t for t in self._plan if t.name.startswith(("vision.", "projector."))]
+        ours = [tensor for tensor in self._plan if not tensor.is_of_text]
         vision = write_weights(folder / WEIGHTS_FILE, ours, self._checkpoint, self._spec.compute_precision)
         limits = make_limits(self._spec, self._tokenizer)
         with neutral_folder(output) as staging:
@@ -69,7 +69,8 @@ class TensorRTBuild:
             backend="tensorrt-llm",
             backend_data=asdict(manifest),
             limits=replace(self._spec.limits, num_slots=limits.max_batch_size),
-            files={WEIGHTS_FILE: vision, **files},
+            files={WEIGHTS_FILE: vision.sha256, **files},
+            checksums=vision.checksums,
         )
 
     def _compile(self, staging: Path, model: Path, limits: BuiltLimits, progress: OnProgress) -> None:

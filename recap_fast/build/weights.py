@@ -3,24 +3,39 @@
 import hashlib
 import json
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from safetensors import safe_open
 
-from recap_fast.build.checkpoint import DTYPES, Checkpoint, TensorSource
+from recap_fast.build.checkpoint import Checkpoint, TensorSource
 from recap_fast.errors import ConfigError, EngineError
-from recap_fast.generate.layout import EIGHT_BITS, FusedTensor, StoredTensor, stored_tensors
+from recap_fast.generate.layout import (
+    CODES,
+    EIGHT_BITS,
+    FusedTensor,
+    StoredTensor,
+    checksum,
+    file_order,
+    order_tensors,
+    stored_tensors,
+)
 from recap_fast.generate.ops.linear import quantize_channels
 from recap_fast.generate.spec import Precision
 
 CHUNK_BYTES = 16 << 20
-
-STORED = {getattr(torch, name): code for code, name in DTYPES.items()}
-STORED |= {torch.float8_e4m3fn: "F8_E4M3", torch.int8: "I8"}
-"""What safetensors calls a type."""
 OnProgress = Callable[[int, int], None]
 """Called with bytes done and bytes in all."""
+
+
+@dataclass(frozen=True, slots=True)
+class WrittenWeights:
+    """What tells that a file is the one that was written."""
+
+    sha256: str
+    checksums: dict[str, str]
+    """Of each tensor, by name: see `layout.checksum`."""
 
 
 def expected_shapes(plan: list[FusedTensor]) -> dict[str, tuple[int, ...]]:
@@ -47,36 +62,36 @@ def write_weights(
     checkpoint: Checkpoint,
     precision: Precision,
     progress: OnProgress = lambda done, total: None,
-) -> str:
-    """Writes the file and returns its SHA-256.
+) -> WrittenWeights:
+    """Writes the file.
 
     Memory is bounded by a few pieces of 16 MiB, whatever the checkpoint's size. Raises ConfigError for a weight that is
     not finite, or too large for the precision.
     """
-    # 8 bits first: their sizes are multiples of 64 bytes, so that the float32 scales between them stay aligned
-    order = sorted(plan, key=lambda tensor: not (precision in EIGHT_BITS and tensor.is_text_linear))
-    entries = [entry for tensor in order for entry in stored_tensors(tensor, precision)]
+    entries = file_order(plan, precision)
     total, done, digest = sum(e.num_bytes for e in entries), 0, hashlib.sha256()
+    checksums = dict.fromkeys((entry.name for entry in entries), "")
     with path.open("xb") as file:
         header = _header(entries)
         file.write(header)
         digest.update(header)
-        for tensor in order:
-            for piece in _pieces(tensor, checkpoint, precision):
+        for tensor in order_tensors(plan, precision):
+            for entry, piece in _pieces(tensor, checkpoint, precision):
                 data = piece.contiguous().view(torch.uint8).numpy().data
                 file.write(data)
                 digest.update(data)
+                checksums[entry.name] = checksum(data, checksums[entry.name])
                 done += piece.nbytes
                 progress(done, total)
     _check(path, entries)
-    return digest.hexdigest()
+    return WrittenWeights(digest.hexdigest(), checksums)
 
 
 def _check(path: Path, entries: list[StoredTensor]) -> None:
     """Has the library read back what our writer wrote."""
     with safe_open(path, framework="pt") as file:
         found = {n: (file.get_slice(n).get_dtype(), tuple(file.get_slice(n).get_shape())) for n in file.keys()}  # noqa: SIM118
-    if found != {e.name: (STORED[e.dtype], e.shape) for e in entries}:
+    if found != {e.name: (CODES[e.dtype], e.shape) for e in entries}:
         raise EngineError(f"{path} was not written as planned: is the disk full or failing?")
 
 
@@ -84,14 +99,16 @@ def _header(entries: list[StoredTensor]) -> bytes:
     content, offset = {}, 0
     for entry in entries:
         end = offset + entry.num_bytes
-        content[entry.name] = {"dtype": STORED[entry.dtype], "shape": entry.shape, "data_offsets": [offset, end]}
+        content[entry.name] = {"dtype": CODES[entry.dtype], "shape": entry.shape, "data_offsets": [offset, end]}
         offset = end
     text = json.dumps(content, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 64)
     return len(text).to_bytes(8, "little") + text
 
 
-def _pieces(tensor: FusedTensor, checkpoint: Checkpoint, precision: Precision) -> Iterator[torch.Tensor]:
+def _pieces(
+    tensor: FusedTensor, checkpoint: Checkpoint, precision: Precision
+) -> Iterator[tuple[StoredTensor, torch.Tensor]]:
     """The data of a tensor's entries, in order."""
     entries, scales = stored_tensors(tensor, precision), []
     for name, shape in tensor.sources.items():
@@ -100,11 +117,11 @@ def _pieces(tensor: FusedTensor, checkpoint: Checkpoint, precision: Precision) -
             if len(entries) == 2:
                 stored, scale = quantize_channels(_checked(piece.float(), piece, name, source), entries[0].dtype)
                 scales.append(scale)
-                yield stored
+                yield entries[0], stored
             else:
-                yield _checked(piece.to(entries[0].dtype), piece, name, source)
+                yield entries[0], _checked(piece.to(entries[0].dtype), piece, name, source)
     if scales:
-        yield torch.cat(scales)
+        yield entries[1], torch.cat(scales)
 
 
 def _checked(cast: torch.Tensor, piece: torch.Tensor, name: str, source: TensorSource | None) -> torch.Tensor:

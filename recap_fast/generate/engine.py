@@ -50,6 +50,8 @@ class EngineOptions:
     max_new_tokens: int | None = None
     sampling: Sampling = Sampling()
     loop_stop: bool = True
+    verify: bool = True
+    """Whether the weights are compared with their checksums while they are loaded."""
 
     def __post_init__(self) -> None:
         for name in ("num_slots", "prefill_images", "max_new_tokens"):

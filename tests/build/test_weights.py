@@ -1,4 +1,5 @@
 import hashlib
+import zlib
 from types import SimpleNamespace
 
 import pytest
@@ -17,9 +18,11 @@ from recap_fast.generate.layout import EIGHT_BITS
 def convert(folder, precision):
     """The tensors that are written, with the file's hash and progress up to its end."""
     plan, out, calls = read_architecture(folder).plan(), folder / f"{precision}.out", []
-    digest = write_weights(out, plan, open_checkpoint(folder), precision, lambda *call: calls.append(call))
-    assert digest == hashlib.sha256(out.read_bytes()).hexdigest()
+    written = write_weights(out, plan, open_checkpoint(folder), precision, lambda *call: calls.append(call))
+    assert written.sha256 == hashlib.sha256(out.read_bytes()).hexdigest()
     found = load_file(out)
+    data = {name: tensor.view(torch.uint8).numpy().tobytes() for name, tensor in found.items()}
+    assert written.checksums == {name: f"{zlib.crc32(content):08x}" for name, content in data.items()}
     total = sum(tensor.nbytes for tensor in found.values())
     assert calls == [(done, total) for done in sorted(done for done, _ in calls)]
     assert calls[-1] == (total, total)

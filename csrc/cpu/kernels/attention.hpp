@@ -136,8 +136,8 @@ float largest_of(const float* x, Size count) {
   return largest;
 }
 
-// Takes the exponentials in place, of scores less their largest, and returns their sum: NaN where a score is not finite,
-// which `exp` would hide.
+// Takes the exponentials in place, of scores less their largest, and returns their sum: NaN where a score is not
+// finite, which `exp` would hide.
 float exponentiate(float* scores, Size count) {
   const float largest = largest_of(scores, count);
   float sum = 0.0F;

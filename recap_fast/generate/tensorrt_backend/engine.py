@@ -70,7 +70,7 @@ class TensorRTEngine:
         self._answers: Answers = queue.SimpleQueue()
         started = time.perf_counter()
         # the tower first, so that the executor knows what memory is left
-        self._tower = load_tower(folder / WEIGHTS_FILE, spec, self._gpu.device)
+        self._tower = load_tower(folder / WEIGHTS_FILE, spec, self._gpu.device, verify=options.verify)
         loaded = time.perf_counter()
         self._session = self._open(folder)
         self.statistics.startup_s = {"vision": loaded - started, "tensorrt_llm": time.perf_counter() - loaded}
@@ -140,6 +140,12 @@ class TensorRTEngine:
             raise EngineError(f"{error} Lower --num-slots or --prefill-images.") from error
         except RuntimeError as error:
             raise EngineError(f"the vision tower failed: {error}") from error
+        if not tables.isfinite().all():
+            raise EngineError(
+                f"The tower's numbers for one of the images {[r.id for r in requests]} are not finite. Either its "
+                "weights are damaged: open the engine without --no-verify, or build it again. Or the model does not "
+                f"bear {self._manifest.dtype}: build it with another --precision."
+            )
         return tables
 
     def _collect(self) -> list[Answer]:

@@ -19,7 +19,7 @@ from recap_fast.generate.prompt import PromptEncoder
 from recap_fast.generate.spec import EngineSpec
 from recap_fast.generate.torch_backend.opening import open_device
 from recap_fast.generate.torch_backend.runner import Outcome
-from recap_fast.generate.torch_backend.sampling import uniforms
+from recap_fast.generate.torch_backend.sampling import NOT_FINITE, uniforms
 from recap_fast.generate.torch_backend.scheduler import Launch, Scheduler
 from recap_fast.records import Completion, Request
 
@@ -82,6 +82,7 @@ class TorchEngine:
         except RuntimeError as error:
             raise EngineError(f"the torch engine failed: {error}") from error
         self.statistics.idle_s["input" if lacked_input else "host"] += outcome.gap_s
+        self._check(oldest, outcome)
         self._count(oldest, outcome)
         return self._scheduler.collect(oldest, outcome.tokens)
 
@@ -94,6 +95,18 @@ class TorchEngine:
         if self._sampling.is_greedy:
             return None
         return uniforms(self._sampling.seed, self._scheduler.noise_keys(launch), launch.counters)
+
+    def _check(self, launch: Launch, outcome: Outcome) -> None:
+        """Raises EngineError for a caption whose next token nobody knows."""
+        unknown = np.flatnonzero(outcome.tokens == NOT_FINITE)
+        if len(unknown):
+            slot = int(launch.slots[unknown[0]])
+            raise EngineError(
+                f"The model's logits are not finite in {len(unknown)} of {len(outcome.tokens)} captions, the first of "
+                f"them in slot {slot}, at token {launch.counters[unknown[0]] + 1}. Either weights are damaged: open "
+                f"the engine without --no-verify, or build it again. Or the model does not bear "
+                f"{self.spec.precision}: build it with another --precision."
+            )
 
     def _count(self, launch: Launch, outcome: Outcome) -> None:
         """Adds a step to the statistics."""

@@ -65,7 +65,7 @@ def open_device(
     sizes = choose_sizes(spec, shape, options, read_tuning(folder, name), device=name, free_bytes=free_bytes)
     times = [time.perf_counter()]
     try:
-        weights = load_weights(folder / WEIGHTS_FILE, spec, device)
+        weights = load_weights(folder / WEIGHTS_FILE, spec, device, verify=options.verify)
         times.append(time.perf_counter())
         kv_dtype = torch.float8_e4m3fn if spec.kv_precision == "fp8" else model_dtype(spec, device)
         step = Step(spec, weights, sizes.num_slots, shape.num_positions, kv_dtype, options.sampling)

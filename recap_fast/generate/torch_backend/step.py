@@ -107,8 +107,9 @@ class Step:
 
     @torch.inference_mode()
     def run(self, joining: Joining | None, running: Rows | None, noise: Tensor | None) -> Tensor:
-        """The next tokens, int64 [n + B]. `running` are slot and position of the newest token of each running caption.
+        """The next tokens, int64 [n + B], as `sampling.choose` has them.
 
+        `running` are slot and position of the newest token of each running caption.
         `noise` holds a uniform number for each token where captions are sampled. Slots may occur twice where nobody
         reads them.
         """
@@ -122,9 +123,10 @@ class Step:
             rows.append(self._llama.embed(self._next_ids[running.slots]))
         logits = self._llama.forward(torch.cat(rows), self.cache, prefill, running)
         tokens = choose(logits, self._sampling, noise)
+        ids = tokens.clamp_min(0)  # the next step may begin before the host has seen that one is `NOT_FINITE`
         num_joining = 0 if joining is None else len(joining.slots)
         if running is not None:
-            self._next_ids[running.slots] = tokens[num_joining:]
+            self._next_ids[running.slots] = ids[num_joining:]
         if joining is not None:  # last: a slot that was idle until now ran along as well
-            self._next_ids[joining.slots] = tokens[:num_joining]
+            self._next_ids[joining.slots] = ids[:num_joining]
         return tokens

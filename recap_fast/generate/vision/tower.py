@@ -57,9 +57,9 @@ class VisionTower:
         return x.reshape(n, grid * grid, 3 * p * p).to(self._dtype)
 
 
-def load_tower(path: Path, spec: EngineSpec, device: torch.device) -> VisionTower:
-    """The tower in an engine's weight file. Raises ConfigError where the file cannot be read."""
-    weights = load_weights(path, spec, device)
+def load_tower(path: Path, spec: EngineSpec, device: torch.device, *, verify: bool = True) -> VisionTower:
+    """The tower in an engine's weight file. Raises ConfigError where the file is not the one that was built."""
+    weights = load_weights(path, spec, device, verify=verify)
     return VisionTower(spec.vision, spec.preprocess, weights, select_ops(device, weights["vision.class"].dtype))
 
 
