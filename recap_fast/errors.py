@@ -30,6 +30,10 @@ class NativeError(RecapError, ImportError):
     """The C++ core does not load, or does not fit the pyarrow that is installed."""
 
 
+class InputError(RecapError):
+    """Inputs that cannot be reached now, whatever the command says: a server that is down, a network. Exit code 1."""
+
+
 class ShardError(RecapError):
     """A shard that cannot be read at all. It is recorded as failed and the run goes on."""
 
