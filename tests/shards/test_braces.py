@@ -2,7 +2,7 @@ import shutil
 import subprocess
 
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from recap_fast.errors import ConfigError
@@ -58,7 +58,45 @@ def test_as_bash(pattern):
     assert list(expand_braces(pattern)) == output.stdout.splitlines()
 
 
-def test_too_many_names_are_refused_without_being_made(monkeypatch):
-    monkeypatch.setattr(braces, "MAX_EXPANSIONS", 100)
-    with pytest.raises(ConfigError, match=r"'\{0\.\.99999999999\}' stands for over 100 names"):
-        list(expand_braces("{0..99999999999}"))
+@pytest.mark.parametrize(
+    "pattern",
+    [
+        "{0..99999999999}",
+        "{0..10000000}",
+        "{10000000..0}",
+        "{a,{0..9999999}}",
+        "{0..9999}/{0..1000}.tar",
+        "{0..9}" * 8,
+        "{x,{0..9}{0..9}{0..9}{0..9}}{0..999}",
+        f"{{0..{'9' * 200}..2}}",
+    ],
+)
+def test_too_many_names_are_refused_before_any_is_made(pattern, monkeypatch):
+    monkeypatch.setattr(braces, "_expand", None)
+    with pytest.raises(ConfigError, match=r"stands for over 10,000,000 names: write it with fewer braces"):
+        expand_braces(pattern)
+
+
+def test_ten_million_names_are_fine():
+    names = expand_braces("{0..9999999}.tar")
+    assert [next(names), next(names)] == ["0.tar", "1.tar"]
+
+
+@pytest.mark.parametrize("pattern", ["{0..%s}", "{%s..0}.tar", "a{0..3..%s}{a,b}", "{-%s..1}"])
+def test_numbers_that_no_name_holds_are_refused(pattern):
+    with pytest.raises(ConfigError, match="has a number of over 255 digits") as caught:
+        expand_braces(pattern % ("1" + "0" * 5000))
+    assert len(str(caught.value)) < 250
+    assert len(list(expand_braces("{%s1..%s3}" % ("0" * 200, "0" * 200)))) == 3
+
+
+@pytest.mark.parametrize("pattern", ["{a,b" * 5000 + "}" * 5000, "{1..1}" * 5000, "{" * 50_000 + "}"])
+def test_braces_too_deep_are_refused(pattern):
+    with pytest.raises(ConfigError, match="has over 200 braces"):
+        expand_braces(pattern)
+
+
+@given(st.text("{},.0123ab-", max_size=30))
+def test_names_are_counted_before_they_are_made(pattern):
+    assume(braces._num_names(pattern) < 10_000)
+    assert braces._num_names(pattern) == len(list(expand_braces(pattern)))
