@@ -112,7 +112,7 @@ def _prompt(prompt: str | None, file: Path | None) -> str | None:
     if prompt is not None:
         raise ConfigError("--prompt and --prompt-file: give one of them.")
     try:
-        return file.read_text(encoding="utf-8").strip()
+        return file.read_text(encoding="utf-8-sig").strip()
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"--prompt-file {file} cannot be read: {error}") from error
 

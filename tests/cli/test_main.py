@@ -177,7 +177,7 @@ def test_underscores_will_do(server, tiny_engine, inputs, tmp_path):
 
 
 def test_a_prompt_from_a_file(server, tiny_engine, inputs, tmp_path):
-    (tmp_path / "ask.txt").write_text("What color is it?\n")
+    (tmp_path / "ask.txt").write_text("\ufeffWhat color is it?\n")
     out = tmp_path / "out"
     assert server.run(*arguments(tiny_engine, inputs, out, "--prompt_file", tmp_path / "ask.txt")).code == 0
     assert json.loads((out / "run.json").read_text())["fingerprint"]["prompt"] == "What color is it?"
