@@ -5,12 +5,13 @@ a signal, start again to go on; 128 + n killed by signal n.
 """
 
 import logging
+import sys
 
 import click
 
 from recap_fast.cli.bench import bench, tune
 from recap_fast.cli.build import build_engine
-from recap_fast.cli.messages import exit_with_sentence
+from recap_fast.cli.messages import exit_with_sentence, open_standard_streams, show_without_secrets
 from recap_fast.cli.run import run
 from recap_fast.cli.verify import verify
 from recap_fast.version import __version__
@@ -41,5 +42,7 @@ for command in (build_engine, tune, run, verify, bench):
 
 def main() -> None:
     """The entry point."""
+    open_standard_streams()
+    sys.excepthook = show_without_secrets
     logging.getLogger("recap_fast").addHandler(logging.StreamHandler())
     exit_with_sentence(cli, lambda text: click.echo(text, err=True))

@@ -2,20 +2,45 @@
 
 import contextlib
 import logging
+import os
 import sys
+import traceback
 from collections.abc import Callable, Iterator
+from types import TracebackType
 from typing import Any
 
 from recap_fast.errors import ConfigError, ExitCode, RecapError
+from recap_fast.shard_set import scrub
+
+
+def outcome_with_sentence(command: Callable[[], ExitCode], say: Callable[[str], None]) -> ExitCode:
+    """What a command comes to; where it fails, `say` is told of it, without secrets: 2 for usage, 1 for the rest."""
+    try:
+        return command()
+    except (RecapError, OSError) as error:
+        say(f"recap-fast: {scrub(str(error))}")
+        return ExitCode.USAGE if isinstance(error, ConfigError) else ExitCode.FAILURE
 
 
 def exit_with_sentence(command: Callable[[], Any], say: Callable[[str], None]) -> None:
-    """Calls a command; `say` is told what it fails with. Exits with 2 for usage and 1 for other failures."""
-    try:
-        command()
-    except (RecapError, OSError) as error:
-        say(f"recap-fast: {error}")
-        sys.exit(ExitCode.USAGE if isinstance(error, ConfigError) else ExitCode.FAILURE)
+    """Calls a command, which may exit by itself, and exits with what it comes to."""
+    sys.exit(outcome_with_sentence(lambda: command() or ExitCode.COMPLETE, say))
+
+
+def show_without_secrets(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """Shows an error that nobody expected, as Python does, with the URLs in it made public."""
+    if sys.stderr is not None:
+        sys.stderr.write(scrub("".join(traceback.format_exception(kind, error, trace))))
+
+
+def open_standard_streams() -> None:
+    """Where a standard stream is closed, nothing takes its place: the next file that is opened would get its number,
+    and what libraries write to standard error with it."""
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # the lowest free number is this one
 
 
 @contextlib.contextmanager

@@ -16,6 +16,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, TextIO
 
 from recap_fast.pipeline.counters import RunCounters, Snapshot
+from recap_fast.shard_set import scrub
 
 LIVE_S, PLAIN_S = 0.5, 10.0
 
@@ -25,8 +26,9 @@ class Reporter:
 
     def __init__(self, log_format: str | None = "text", stream: TextIO | None = None):
         """`log_format`: text for people, json for machines, None for silence."""
-        self._stream = stream or sys.stderr or io.StringIO()  # a daemon may have no standard error
-        self._silent, self._json = log_format is None, log_format == "json"
+        found = stream or sys.stderr
+        self._stream = found or io.StringIO()
+        self._silent, self._json = log_format is None or found is None, log_format == "json"  # a daemon may have none
         self._live = not self._json and self._stream.isatty()
         self._lock = threading.RLock()  # a signal handler may report while its thread does
         self._line = ""
@@ -35,8 +37,10 @@ class Reporter:
         """One line that stays: `text` for people, name and fields for machines."""
         if self._silent:
             return
+        text = scrub(text)
         if self._json:
-            self._write(json.dumps({"event": name, "time": round(time.time(), 3), "message": text, **fields}) + "\n")
+            shown = {key: scrub(value) if isinstance(value, str) else value for key, value in fields.items()}
+            self._write(json.dumps({"event": name, "time": round(time.time(), 3), "message": text, **shown}) + "\n")
         else:
             self._write(f"{text}\n")
 
@@ -67,19 +71,38 @@ class Reporter:
 
     def _columns(self) -> int:
         """Of the terminal: a line that wraps could not be drawn over. Some terminals say 0, and mean unknown."""
-        return os.get_terminal_size(self._stream.fileno()).columns or 80
+        try:
+            return os.get_terminal_size(self._stream.fileno()).columns or 80
+        except OSError:  # it is gone
+            return 80
 
     def _redraw(self, line: str) -> None:
         with self._lock:
             self._line = line
-            self._stream.write(f"\r{line}\x1b[K")
-            self._stream.flush()
+            self._send(f"\r{line}\x1b[K")
 
     def _write(self, text: str) -> None:
         """Writes above the live line, which is drawn again below."""
         with self._lock:
-            self._stream.write(f"\r\x1b[K{text}{self._line}" if self._line else text)
+            self._send(f"\r\x1b[K{text}{self._line}" if self._line else text)
+
+    def _send(self, text: str) -> None:
+        """Where nobody reads any more, or the stream is closed, the run goes on in silence."""
+        try:
+            self._stream.write(text)
             self._stream.flush()
+        except (BlockingIOError, RuntimeError):  # a full pipe; a signal handler that interrupted another write
+            return
+        except (OSError, ValueError):
+            with contextlib.suppress(OSError, ValueError):
+                _to_nowhere(self._stream.fileno())
+
+
+def _to_nowhere(descriptor: int) -> None:
+    """What is written to it from now on, and what is in buffers, is dropped."""
+    null = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, descriptor)
+    os.close(null)
 
 
 class ReporterHandler(logging.Handler):
