@@ -6,21 +6,25 @@ The batch never drains between images or shards: requests of several shards are 
 finished when its last row is there.
 """
 
+import logging
+import threading
+import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import closing
 
 from recap_fast.captioner.captioner import Captioner
 from recap_fast.pipeline.channel import Channels, Window
 from recap_fast.pipeline.counters import RunCounters
 from recap_fast.pipeline.decoding import Decoding
-from recap_fast.pipeline.generating import Generating
+from recap_fast.pipeline.generating import POLL_S, Generating
 from recap_fast.pipeline.reading import OpenShard, Reading
 from recap_fast.pipeline.writing import Writing
 from recap_fast.records import Shard, ShardReport
 from recap_fast.write.assembly import Assembly
 from recap_fast.write.decode_notes import DecodeNotes
 from recap_fast.write.ledger import Ledger
+
+logger = logging.getLogger(__name__)
 
 
 class Pipeline:
@@ -60,24 +64,38 @@ class Pipeline:
 
     def run(self, shards: Sequence[Shard]) -> list[ShardReport]:
         """Captions the shards and reports on each. Raises EngineError, and OSError where output cannot be written."""
-        with closing(self.decoding.notes.open()), ThreadPoolExecutor(3, "recap") as pool:
-            writing = pool.submit(self._guard, self.writing.run, self._channels.rows.cancel)
-            feeding: list[Future[None]] = []
-            try:
-                feeding.append(pool.submit(self._guard, lambda: self.reading.run(shards)))
-                feeding.append(pool.submit(self._guard, self.decoding.run))
-                self.generating.run()
-            finally:  # also after an error: what is finished goes to disk
-                self._channels.stop()
-                try:
-                    wait(feeding)
-                except BaseException:  # a second Ctrl-C: nobody waits any more
-                    self._channels.rows.cancel()
-                    raise
-                self._channels.rows.close()
-            for stage in (*feeding, writing):
-                stage.result()
+        with closing(self.decoding.notes.open()):
+            self._run(shards)
         return self._assembly.reports
+
+    def _run(self, shards: Sequence[Shard]) -> None:
+        writing = _Stage("recap-write", lambda: self._guard(self.writing.run, self._channels.rows.cancel))
+        feeding: list[_Stage] = []
+        try:
+            feeding.append(_Stage("recap-feed", lambda: self._guard(lambda: self.reading.run(shards))))
+            feeding.append(_Stage("recap-decode", lambda: self._guard(self.decoding.run)))
+            self.generating.run()
+        finally:  # also after an error: what is finished goes to disk
+            self._channels.stop()
+            try:
+                self._wait(feeding)
+            except BaseException:  # a second Ctrl-C: nobody waits any more
+                self._channels.rows.cancel()
+                raise
+            self._channels.rows.close()
+            writing.join()
+        for stage in (*feeding, writing):
+            if stage.error is not None:
+                raise stage.error
+
+    def _wait(self, feeding: Sequence["_Stage"]) -> None:
+        """Waits for reading and decoding to end; where the run drains, no longer than it may."""
+        for stage in feeding:
+            while stage.is_alive():
+                stage.join(POLL_S)
+                if self.drained and time.monotonic() > self.generating.deadline + POLL_S:
+                    logger.warning("what hangs in %s is left behind", stage.name)
+                    break
 
     def _guard(self, stage: Callable[[], None], give_up: Callable[[], None] = lambda: None) -> None:
         """Runs a stage; where it breaks, the others end too, and do not wait for it."""
@@ -88,3 +106,20 @@ class Pipeline:
             self.generating.abandon()
             self._channels.stop()
             raise
+
+
+class _Stage(threading.Thread):
+    """The thread of a stage, started; it keeps no process from ending."""
+
+    def __init__(self, name: str, action: Callable[[], None]):
+        super().__init__(name=name, daemon=True)
+        self._action = action
+        self.error: BaseException | None = None
+        """What it broke with."""
+        self.start()
+
+    def run(self) -> None:
+        try:
+            self._action()
+        except BaseException as error:  # noqa: BLE001 - `Pipeline.run` raises it
+            self.error = error

@@ -1,14 +1,21 @@
-"""The reading thread: shards in, rows with their samples out."""
+"""The reading thread: shards in, rows with their samples out.
+
+It has another thread read and watches it: where nothing comes for the read timeout, as from a dead mount, that thread
+is left alone, its shard has failed, and another one goes on with the next.
+"""
 
 import logging
+from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from recap_fast.errors import RecapError, StoppedError
 from recap_fast.pipeline.channel import Channels
 from recap_fast.pipeline.counters import RunCounters
 from recap_fast.records import Row, Shard
+from recap_fast.shard_set import scrub
+from recap_fast.shards.patience import POLL_S, Watch, patience, read_timeout, start
 from recap_fast.shards.reader import ShardReader
 from recap_fast.write.assembly import Assembly, EndOfShard
 
@@ -16,6 +23,21 @@ logger = logging.getLogger(__name__)
 
 OpenShard = Callable[[Shard, Callable[[], bool]], AbstractContextManager[ShardReader]]
 """Opens a shard; the second argument is asked again and again meanwhile whether to stop, with a StoppedError."""
+END_S = 1.0
+"""What is being read when the run stops may end by itself for so long."""
+
+
+@dataclass
+class Turn:
+    """What one thread has read, until it ends or is given up."""
+
+    watch: Watch = field(default_factory=lambda: Watch(read_timeout()))
+    shard: Shard | None = None
+    """The one that it is at."""
+    total: int = 0
+    """Its samples that were sent."""
+    error: BaseException | None = None
+    """What it broke with."""
 
 
 @dataclass
@@ -31,35 +53,74 @@ class Reading:
 
     def run(self, shards: Iterable[Shard]) -> None:
         """Reads until all is read, the limit is reached or the run stops."""
-        for shard in shards:
-            if self.channels.samples.is_cancelled or self.num_read == self.limit:
-                break
-            self._read(shard)
+        left = deque(shards)
+        while left and not self._is_over():
+            self._take_turn(left)
         self.channels.samples.close()
 
-    def _read(self, shard: Shard) -> None:
-        whole, total, problem = True, 0, None
+    def _is_over(self) -> bool:
+        return self.channels.samples.is_cancelled or self.num_read == self.limit
+
+    def _take_turn(self, left: deque[Shard]) -> None:
+        """Has a thread read until it ends or is given up."""
+        turn = Turn()
+        with patience(should_stop=lambda: self.channels.samples.is_cancelled):
+            thread = start(lambda: self._read_all(left, turn), turn.watch, "recap-read")
+        while thread.is_alive():
+            if self.channels.samples.is_cancelled:
+                thread.join(END_S)
+                return
+            if turn.watch.give_up_if_stalled():
+                self._give_up(turn)
+                return
+            thread.join(POLL_S)
+        if turn.error is not None:
+            raise turn.error
+
+    def _give_up(self, turn: Turn) -> None:
+        if turn.shard is not None:
+            problem = f"nothing came from it for {read_timeout():g} s (--read-timeout)"
+            logger.warning("shard %s: %s", turn.shard.name, problem)
+            self.channels.rows.put(EndOfShard(turn.shard, turn.total, True, problem))
+
+    def _read_all(self, left: deque[Shard], turn: Turn) -> None:
+        try:
+            while left and not self._is_over():
+                with turn.watch.paused():
+                    turn.shard, turn.total = left.popleft(), 0
+                self._read(turn.shard, turn)
+        except StoppedError:
+            return  # given up
+        except BaseException as error:  # noqa: BLE001 - the thread that waits for this one raises it
+            turn.error = error
+
+    def _read(self, shard: Shard, turn: Turn) -> None:
+        whole, problem = True, None
         left_out: Mapping[str, int] = {}
         try:
             with self.open_shard(shard, lambda: self.channels.samples.is_cancelled) as reader:
-                done = self.assembly.begin(shard, reader.identity)
-                self.counters.start_shard(reader.num_samples, len(done))
+                with turn.watch.paused():
+                    done = self.assembly.begin(shard, reader.identity)
+                    self.counters.start_shard(reader.num_samples, len(done))
                 samples = self.counters.timed(
                     "read", reader.samples(done), lambda seconds: self.assembly.spend(shard.name, "read", seconds)
                 )
                 for sample in samples:
-                    if self.num_read == self.limit or not self._send(Row(order=total, sample=sample)):
-                        whole = False
-                        break
-                    total += 1
+                    with turn.watch.paused():
+                        if self.num_read == self.limit or not self._send(Row(order=turn.total, sample=sample)):
+                            whole = False
+                            break
+                        turn.total += 1
                 problem, left_out = reader.problem, reader.left_out
         except StoppedError:
             return  # before it was opened: as if not begun
         except Exception as error:  # the shard boundary: no shard, however broken, ends the run
             known = isinstance(error, RecapError | OSError)
-            problem = str(error) if known else f"{type(error).__name__}: {error}"
-            logger.warning("shard %s: %s", shard.name, problem, exc_info=not known)
-        self.channels.rows.put(EndOfShard(shard, total, whole, problem, left_out))
+            problem = scrub(str(error) if known else f"{type(error).__name__}: {error}")
+            with turn.watch.paused():
+                logger.warning("shard %s: %s", shard.name, problem, exc_info=not known)
+        with turn.watch.paused():
+            self.channels.rows.put(EndOfShard(shard, turn.total, whole, problem, left_out))
 
     def _send(self, row: Row) -> bool:
         """Sends a row on its way; False where the run is stopping."""

@@ -3,6 +3,7 @@
 In goes a shard, out comes a reader that knows how many samples there are before it reads any image.
 """
 
+import io
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, closing
 from typing import IO, Protocol
@@ -12,9 +13,10 @@ from numpy.typing import NDArray
 
 from recap_fast.errors import ShardError
 from recap_fast.records import Identity, Sample, Selection, Shard
-from recap_fast.shard_set import is_remote
+from recap_fast.shard_set import is_remote, public_url, scrub
 from recap_fast.shards.folder import FolderReader
 from recap_fast.shards.identity import identity
+from recap_fast.shards.local import open_regular
 from recap_fast.shards.remote import spool
 from recap_fast.shards.tar import TarReader
 
@@ -50,7 +52,7 @@ def open_shard(
     try:
         return closing(_open(shard, selection or Selection(), should_stop))
     except ShardError as error:
-        raise ShardError(f"{shard.url} {error}") from error
+        raise ShardError(f"{public_url(shard.url)} {scrub(str(error))}") from error
 
 
 def _open(shard: Shard, selection: Selection, should_stop: Callable[[], bool]) -> ShardReader:
@@ -73,6 +75,6 @@ def _open_file(url: str, should_stop: Callable[[], bool]) -> IO[bytes]:
     if is_remote(url):
         return spool(url, should_stop)
     try:
-        return open(url, "rb", buffering=BUFFER_BYTES)  # noqa: PTH123 - the reader closes it
+        return io.BufferedReader(open_regular(url), BUFFER_BYTES)
     except OSError as error:
         raise ShardError(f"cannot be read: {error}") from error

@@ -6,10 +6,10 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 from support import built, hostile  # noqa: F401 - before the modules that it may replace
 from support.hostile import OBJECTS, Case
 
-import pyarrow as pa
 from recap_fast.arrow_core import core
 
 SCHEMA = pa.schema([("text", pa.string()), ("n", pa.int64())])

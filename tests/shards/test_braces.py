@@ -87,7 +87,7 @@ def test_numbers_that_no_name_holds_are_refused(pattern):
     with pytest.raises(ConfigError, match="has a number of over 255 digits") as caught:
         expand_braces(pattern % ("1" + "0" * 5000))
     assert len(str(caught.value)) < 250
-    assert len(list(expand_braces("{%s1..%s3}" % ("0" * 200, "0" * 200)))) == 3
+    assert len(list(expand_braces(f"{{{'0' * 200}1..{'0' * 200}3}}"))) == 3
 
 
 @pytest.mark.parametrize("pattern", ["{a,b" * 5000 + "}" * 5000, "{1..1}" * 5000, "{" * 50_000 + "}"])

@@ -1,0 +1,41 @@
+"""Local files, opened so that no pipe or device is waited for, and read so that whoever waits sees progress."""
+
+import io
+import os
+import stat
+from typing import Any
+
+from recap_fast.shards.patience import progress
+
+_KINDS = {
+    stat.S_IFDIR: "a folder",
+    stat.S_IFIFO: "a pipe",
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+}
+
+
+def open_regular(path: str | os.PathLike[str]) -> io.FileIO:
+    """A regular file, without a buffer. Raises OSError, also where it is a pipe, a device, a socket or a folder."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError as error:
+        kind = _kind(os.stat(path).st_mode)  # noqa: PTH116 - a socket cannot be opened
+        raise (OSError(f"it is {kind}, not a file") if kind else error) from error
+    if kind := _kind(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise OSError(f"it is {kind}, not a file")
+    return _WatchedFile(descriptor, "rb")
+
+
+def _kind(mode: int) -> str | None:
+    """What it is where it is no regular file."""
+    return None if stat.S_ISREG(mode) else _KINDS.get(stat.S_IFMT(mode), "of an unknown kind")
+
+
+class _WatchedFile(io.FileIO):
+    def readinto(self, buffer: Any) -> int | None:
+        num_bytes = super().readinto(buffer)
+        progress()
+        return num_bytes

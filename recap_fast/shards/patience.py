@@ -1,0 +1,138 @@
+"""Reads that may never end (a dead mount, a server that stops in the middle) get a deadline: so long without progress.
+
+`patiently` runs one read in a thread of its own, and leaves that thread alone where the deadline passes: nothing else
+ends a read that hangs in the system. Such threads are daemons, which keep no process from ending.
+"""
+
+import contextlib
+import contextvars
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import TypeVar
+
+from recap_fast.errors import StoppedError
+
+T = TypeVar("T")
+READ_TIMEOUT_S = 30.0
+POLL_S = 0.1
+"""How soon a wait notices that the run is stopping."""
+
+
+class Watch:
+    """On the progress of a thread that reads: whether it has brought nothing for too long, and is given up."""
+
+    def __init__(self, seconds: float):
+        self._seconds = seconds
+        self._last = time.monotonic()
+        self._lock = threading.Lock()
+        self._paused = self._given_up = False
+
+    def progress(self) -> None:
+        """The thread has got something."""
+        self._last = time.monotonic()
+
+    @contextlib.contextmanager
+    def paused(self) -> Iterator[None]:
+        """Meanwhile the thread waits for others, or works. Raises StoppedError where it was given up."""
+        with self._lock:
+            if self._given_up:
+                raise StoppedError("it was given up")
+            self._paused = True
+        try:
+            yield
+        finally:
+            self._last, self._paused = time.monotonic(), False
+
+    def give_up_if_stalled(self) -> bool:
+        """Whether nothing has come for so long that nobody waits for the thread any more."""
+        with self._lock:
+            self._given_up |= not self._paused and time.monotonic() - self._last > self._seconds
+            return self._given_up
+
+
+_seconds = contextvars.ContextVar("_seconds", default=READ_TIMEOUT_S)
+_should_stop: contextvars.ContextVar[Callable[[], bool]] = contextvars.ContextVar("_should_stop", default=lambda: False)
+_watch: contextvars.ContextVar[Watch | None] = contextvars.ContextVar("_watch", default=None)
+
+
+@contextlib.contextmanager
+def patience(seconds: float | None = None, should_stop: Callable[[], bool] | None = None) -> Iterator[None]:
+    """Within this, reads may bring nothing for so long, and end with StoppedError once `should_stop` says so.
+
+    It holds for this thread, and for those that `start` starts from it.
+    """
+    seconds_before = _seconds.set(_seconds.get() if seconds is None else seconds)
+    stop_before = _should_stop.set(_should_stop.get() if should_stop is None else should_stop)
+    try:
+        yield
+    finally:
+        _seconds.reset(seconds_before)
+        _should_stop.reset(stop_before)
+
+
+def read_timeout() -> float:
+    """Seconds that a read may bring nothing."""
+    return _seconds.get()
+
+
+def progress() -> None:
+    """Something was read: whoever waits for this thread waits on."""
+    if watch := _watch.get():
+        watch.progress()
+
+
+def check_stop() -> None:
+    """Raises StoppedError where the run is stopping."""
+    if _should_stop.get()():
+        raise StoppedError("the run is stopping")
+
+
+def pause(seconds: float) -> None:
+    """Waits, but no longer than the run goes on. Raises StoppedError."""
+    end = time.monotonic() + seconds
+    while (left := end - time.monotonic()) > 0:
+        check_stop()
+        progress()
+        time.sleep(min(left, POLL_S))
+    check_stop()
+
+
+def start(action: Callable[[], object], watch: Watch, name: str) -> threading.Thread:
+    """Starts a thread whose `progress` the watch is on, and which keeps no process from ending."""
+    context = contextvars.copy_context()
+    context.run(_watch.set, watch)
+    thread = threading.Thread(target=context.run, args=(action,), name=name, daemon=True)
+    thread.start()
+    return thread
+
+
+def patiently(action: Callable[[], T]) -> T:
+    """What an action returns or raises.
+
+    Raises TimeoutError where it shows no `progress` for the read timeout, and StoppedError where the run is stopping:
+    its thread is left behind, and what it returns one day is dropped.
+    """
+    results: list[T] = []
+    errors: list[BaseException] = []
+    ended = threading.Event()
+
+    def run() -> None:
+        try:
+            results.append(action())
+        except BaseException as error:  # noqa: BLE001 - it is raised below
+            errors.append(error)
+        finally:
+            ended.set()
+
+    check_stop()
+    watch = Watch(read_timeout())
+    start(run, watch, "recap-wait")
+    while not ended.wait(POLL_S):
+        check_stop()
+        progress()  # this wait has a deadline of its own
+        if watch.give_up_if_stalled():
+            raise TimeoutError(f"nothing came for {read_timeout():g} s")
+    if errors:
+        raise errors[0]
+    return results[0]
