@@ -8,19 +8,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal, Unpack
 
-from recap_fast.launch.config import RunConfig, RunOptions, relocation, selection_of
+from recap_fast.launch.config import RunConfig, RunOptions
 from recap_fast.launch.execute import run as launch
 from recap_fast.launch.reporter import Reporter, ReporterHandler
 from recap_fast.launch.result import RunResult
-from recap_fast.records import Selection
-from recap_fast.shards.expand import expand
-from recap_fast.shards.identity import identity, image_versions
-from recap_fast.shards.reader import open_shard
-from recap_fast.write.compare import InputsToCompare
+from recap_fast.launch.verification import verify as check
 from recap_fast.write.output_folder import OutputFolder
-from recap_fast.write.run_file import read_run_file
 from recap_fast.write.verify import Verdict
-from recap_fast.write.verify import verify as check
 
 Patterns = str | Path | Sequence[str | Path]
 
@@ -49,25 +43,16 @@ def run(
         logger.removeHandler(handler)
 
 
-def verify(output: str | Path, shards: Patterns = (), *, relocate: Sequence[str] = ()) -> Verdict:
+def verify(
+    output: str | Path, shards: Patterns = (), *, relocate: Sequence[str] = (), read_timeout: float = 30.0
+) -> Verdict:
     """Proves that the output of a run is whole; with `shards`, also that each row is of the image that it names.
 
     `shards` are as they were given to `run`, and are read again; `relocate` names folders of them that were moved,
-    each as 'OLD=NEW'. The output is proven where the verdict has no faults.
+    each as 'OLD=NEW'. A read that brings nothing for `read_timeout` seconds is given up. The output is proven where the
+    verdict has no faults.
     """
-    folder, patterns = OutputFolder(Path(output)), _patterns(shards)
-    if not patterns:
-        return check(folder)
-    run = read_run_file(folder)
-    selection = Selection() if run is None else selection_of(run.fingerprint)
-    inputs = InputsToCompare(
-        inputs=expand(patterns, selection),
-        open_shard=lambda shard: open_shard(shard, selection),
-        version_of=identity,
-        versions_of=image_versions,
-        relocate=tuple(map(relocation, relocate)),
-    )
-    return check(folder, inputs)
+    return check(OutputFolder(Path(output)), _patterns(shards), relocate, read_timeout)
 
 
 def _patterns(shards: Patterns) -> tuple[str, ...]:

@@ -17,6 +17,9 @@ device = click.option("--device", default="auto", help="auto, cpu, cuda or cuda:
 image_column = click.option(
     "--image-column", help="Column of Parquet inputs with the image bytes.  [default: found by type]"
 )
+read_timeout = click.option(
+    "--read-timeout", type=float, default=30.0, help="Give a read up that brings nothing for so many seconds."
+)
 max_image_pixels = click.option(
     "--max-image-pixels", type=int, help=f"Larger images are refused.  [default: {MAX_IMAGE_PIXELS:,}]"
 )

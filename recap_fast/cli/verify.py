@@ -14,7 +14,8 @@ from recap_fast.errors import ExitCode
 @click.argument("output", type=options.FOLDER)
 @click.option("--shards", "--input", multiple=True, help="Read these inputs again and compare each row with its image.")
 @click.option("--relocate", multiple=True, metavar="OLD=NEW", help="Inputs were moved from one folder to another.")
-def verify(output: Path, shards: tuple[str, ...], relocate: tuple[str, ...]) -> None:
+@options.read_timeout
+def verify(output: Path, shards: tuple[str, ...], relocate: tuple[str, ...], read_timeout: float) -> None:
     """Proves that the folder OUTPUT of a run is whole: every image has one row, every file is as it was written.
 
     Exit codes: 0 proven; 4 a gap was found, each is named.
@@ -22,7 +23,7 @@ def verify(output: Path, shards: tuple[str, ...], relocate: tuple[str, ...]) -> 
     from recap_fast.api import verify as check
 
     with quiet():  # `run` gave its warnings when it read the same inputs
-        verdict = check(output, shards, relocate=relocate)
+        verdict = check(output, shards, relocate=relocate, read_timeout=read_timeout)
     failed = ", ".join(f"{count:,} {status}" for status, count in verdict.failed.most_common())
     click.echo(f"shards     {verdict.num_shards:,}")
     click.echo(f"rows       {verdict.rows:,}")

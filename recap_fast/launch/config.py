@@ -51,6 +51,8 @@ class RunOptions(CaptionOptions, total=False):
     """Processes that share the work; None: SLURM_ARRAY_TASK_COUNT, else 1."""
     drain_seconds: float
     """Time to finish captions in flight after a signal."""
+    read_timeout: float
+    """Seconds that a read may bring nothing before it is given up."""
     max_error_rate: float
     """The outcome says so where a larger share of the images has no caption."""
 
@@ -75,6 +77,7 @@ class RunConfig(CaptionConfig):
     shard_index: int | None = None
     num_shards: int | None = None
     drain_seconds: float = 60.0
+    read_timeout: float = 30.0
     max_error_rate: float = 0.1
 
     def __post_init__(self) -> None:
@@ -93,6 +96,8 @@ class RunConfig(CaptionConfig):
             raise ConfigError(f"--limit {self.limit}: give a count of at least 1.")
         if self.drain_seconds < 0:
             raise ConfigError(f"--drain-seconds {self.drain_seconds}: give 0 or more.")
+        if not self.read_timeout > 0:
+            raise ConfigError(f"--read-timeout {self.read_timeout}: give a number of seconds above 0.")
         if not 0.0 <= self.max_error_rate <= 1.0:
             raise ConfigError(f"--max-error-rate {self.max_error_rate}: give a share from 0 to 1.")
 

@@ -53,6 +53,8 @@ class InputsToCompare:
     versions_of: VersionsOf
     relocate: Sequence[tuple[str, str]] = ()
     """Folders of inputs that were moved: from, to."""
+    bounded: Callable[[Callable[[], "list[Difference]"]], "list[Difference]"] = lambda action: action()
+    """Calls an action; raises TimeoutError where reading an input hangs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +75,13 @@ def find_shards(output: OutputFolder, register: Register, inputs: InputsToCompar
 
 def compare(output: OutputFolder, inputs: InputsToCompare, shard: Shard) -> list[Difference]:
     """How the rows of a shard, which has an output, differ from the images of its input."""
+    try:
+        return inputs.bounded(lambda: _compare(output, inputs, shard))
+    except TimeoutError as error:
+        return [Difference("lost input", f"cannot be compared with its input {public_url(shard.url)}: {error}")]
+
+
+def _compare(output: OutputFolder, inputs: InputsToCompare, shard: Shard) -> list[Difference]:
     where, record = public_url(shard.url), read_record(output.record(shard.name))
     found: dict[tuple[str, bool], list[str]] = defaultdict(list)
     try:

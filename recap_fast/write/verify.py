@@ -8,6 +8,7 @@ run alone is none. Memory does not grow with the output.
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -121,7 +122,9 @@ def verify(output: OutputFolder, inputs: InputsToCompare | None = None) -> Verdi
         empty = sum(not any(True for _ in unit.places) for unit in register.units.values())
         verdict.num_compared = len(with_rows) + empty
         with ThreadPoolExecutor(NUM_THREADS) as pool:
-            for shard, found in zip(with_rows, pool.map(partial(compare, output, inputs), with_rows), strict=True):
+            # the deadline of reads is one of the context
+            calls = [partial(copy_context().run, compare, output, inputs, shard) for shard in with_rows]
+            for shard, found in zip(with_rows, pool.map(lambda call: call(), calls), strict=True):
                 verdict.faults += [Fault(each.kind, shard.name, each.sentence) for each in found]
     verdict.faults += _strangers(output, run.shards.keys())
     return verdict

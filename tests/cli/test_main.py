@@ -36,13 +36,13 @@ OPTIONS = {
         *("--max-field-tokens", "--max-new-tokens", "--temperature", "--top-k", "--top-p", "--seed"),
         *("--loop-stop", "--no-loop-stop", "--image-column", "--caption-column", "--limit", "--dry-run"),
         *("--overwrite", "--retry-failed", "--redo-changed", "--shard-index", "--num-shards"),
-        *("--drain-seconds", "--max-error-rate", "--log-format"),
+        *("--drain-seconds", "--read-timeout", "--max-error-rate", "--log-format"),
     },
     "bench": {
         *("--engine", "--shards", "--limit", "--image-size", "--stage", "--repeat", "--decoder", "--decode-threads"),
         *("--device", "--num-slots", "--prefill-images", "--max-new-tokens", "--json"),
     },
-    "verify": {"output", "--shards", "--input", "--image-column"},
+    "verify": {"output", "--shards", "--input", "--image-column", "--read-timeout"},
 }
 
 
