@@ -2,6 +2,7 @@
 
 import contextlib
 import logging
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -9,12 +10,13 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from recap_fast.cli import options
-from recap_fast.cli.messages import exit_with_sentence
+from recap_fast.cli.messages import outcome_with_sentence
 from recap_fast.errors import ConfigError, ExitCode
 
 if TYPE_CHECKING:
     from recap_fast.launch.plan import Plan
     from recap_fast.launch.reporter import Reporter
+    from recap_fast.launch.signals import Signals
 
 
 @click.command()
@@ -70,6 +72,7 @@ if TYPE_CHECKING:
 @click.option("--shard-index", type=int, help="This process's part, from 0.  [default: SLURM_ARRAY_TASK_ID]")
 @click.option("--num-shards", type=int, help="Processes that share the work.  [default: SLURM_ARRAY_TASK_COUNT]")
 @click.option("--drain-seconds", type=float, default=60.0, help="Time to finish captions in flight after a signal.")
+@options.read_timeout
 @click.option("--max-error-rate", type=float, default=0.1, help="Exit with 3 if a larger share has no caption.")
 @click.option(
     "--log-format", type=click.Choice(["text", "json"]), default="text", help="Format of the messages on stderr."
@@ -82,26 +85,50 @@ def run(**given: Any) -> None:
     --max-error-rate; 75 stopped by a signal.
     """
     from recap_fast.decode.noise import own_stderr
-    from recap_fast.launch.reporter import Reporter, ReporterHandler
+    from recap_fast.launch.reporter import Reporter
+    from recap_fast.launch.signals import STOPPED, Signals, Stopped
 
     with own_stderr() as stream:
         reporter = Reporter(given.pop("log_format"), stream)
-        logger = logging.getLogger("recap_fast")
-        logger.handlers = [ReporterHandler(reporter)]
-        logger.propagate = False
-        exit_with_sentence(lambda: sys.exit(_run(given, reporter)), lambda text: reporter.event("error", text))
+        try:
+            with Signals(given["drain_seconds"]) as signals:
+                signals.say = lambda name, text: reporter.event("drain", text, signal=name)
+                code = _command(given, reporter, signals)
+        except Stopped:
+            reporter.event("drained", STOPPED)
+            code = ExitCode.DRAINED
+    if code == ExitCode.DRAINED:  # what hangs in a read or a decoder must not keep the process
+        _flush()
+        os._exit(code)
+    sys.exit(code)
 
 
-def _run(given: dict[str, Any], reporter: "Reporter") -> ExitCode:
+def _command(given: dict[str, Any], reporter: "Reporter", signals: "Signals") -> ExitCode:
+    from recap_fast.launch.reporter import ReporterHandler
+
+    logger = logging.getLogger("recap_fast")
+    logger.handlers = [ReporterHandler(reporter)]
+    logger.propagate = False
+    return outcome_with_sentence(lambda: _run(given, reporter, signals), lambda text: reporter.event("error", text))
+
+
+def _flush() -> None:
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError, AttributeError):  # closed, or not there
+            stream.flush()
+
+
+def _run(given: dict[str, Any], reporter: "Reporter", signals: "Signals") -> ExitCode:
     from recap_fast.launch.config import RunConfig
     from recap_fast.launch.execute import run as launch
     from recap_fast.launch.plan import plan
+    from recap_fast.shards.patience import patience
 
     dry_run, prompt = given.pop("dry_run"), _prompt(given.pop("prompt"), given.pop("prompt_file"))
     config = RunConfig.of({**given, "prompt": prompt})
     if not dry_run:
-        return launch(config, reporter, drain_on_signals=True).outcome
-    with contextlib.closing(plan(config)) as made:
+        return launch(config, reporter, signals).outcome
+    with patience(config.read_timeout), contextlib.closing(plan(config)) as made:
         _show(made, reporter)
     return ExitCode.COMPLETE
 

@@ -1,10 +1,7 @@
 """Executes a plan: opens the engine, runs the pipeline, says how it went and gives the result."""
 
-import signal
 import time
-from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager, nullcontext
-from types import FrameType
+from contextlib import closing
 
 from recap_fast.captioner.captioner import Captioner
 from recap_fast.errors import ConfigError, ExitCode
@@ -13,9 +10,11 @@ from recap_fast.launch.messages import announce, conclude, describe, summarize
 from recap_fast.launch.plan import Plan, plan
 from recap_fast.launch.reporter import Reporter
 from recap_fast.launch.result import RunResult
+from recap_fast.launch.signals import STOPPED, Signals
 from recap_fast.pipeline.counters import RunCounters
 from recap_fast.pipeline.pipeline import Pipeline
 from recap_fast.records import ShardReport
+from recap_fast.shards.patience import patience
 from recap_fast.write.ledger import Ledger
 from recap_fast.write.pruning import prune
 
@@ -24,16 +23,16 @@ WINDOW_SLOTS = 4
 while some three of mean length come and go in each of the others."""
 
 
-def run(config: RunConfig, reporter: Reporter, *, drain_on_signals: bool = False) -> RunResult:
-    """Captions what is to be captioned. Raises ConfigError, EngineError and OSError.
+def run(config: RunConfig, reporter: Reporter, signals: Signals | None = None) -> RunResult:
+    """Captions what is to be captioned. Raises ConfigError, InputError, EngineError and OSError.
 
-    `drain_on_signals`: SIGTERM, SIGINT and SIGUSR1 end the run in good order; only in the main thread.
+    `signals` that are handled drain the run; Stopped where one comes before there is anything to drain.
     """
-    with closing(plan(config)) as made:
-        return execute(made, reporter, drain_on_signals=drain_on_signals)
+    with patience(config.read_timeout), closing(plan(config)) as made:
+        return execute(made, reporter, signals)
 
 
-def execute(plan: Plan, reporter: Reporter, *, drain_on_signals: bool = False) -> RunResult:
+def execute(plan: Plan, reporter: Reporter, signals: Signals | None = None) -> RunResult:
     """Does what was planned; see `run`."""
     config, ledger = plan.config, plan.ledger.open()
     mine = plan.mine(ledger.shards)
@@ -46,8 +45,9 @@ def execute(plan: Plan, reporter: Reporter, *, drain_on_signals: bool = False) -
         _start(plan.captioner, ledger, reporter)
         pipeline = _make_pipeline(plan, ledger, counters)
         describe(ledger.output, plan.captioner)
-        drain = draining(lambda: pipeline.drain(config.drain_seconds), reporter) if drain_on_signals else nullcontext()
-        with reporter.progress(counters), drain:
+        if signals is not None:
+            signals.drain_with(pipeline.drain)
+        with reporter.progress(counters):
             reports = pipeline.run([p.shard for p in pending])
         drained = pipeline.drained
     snapshot = counters.snapshot()
@@ -56,7 +56,7 @@ def execute(plan: Plan, reporter: Reporter, *, drain_on_signals: bool = False) -
     else:
         summarize(reporter, snapshot, plan.captioner)
     if drained:
-        reporter.event("drained", "Stopped by a signal; the same command goes on from here.")
+        reporter.event("drained", STOPPED)
         outcome = ExitCode.DRAINED
     else:
         outcome = conclude(ledger, mine, reports, reporter, config)
@@ -77,23 +77,3 @@ def _start(captioner: Captioner, ledger: Ledger, reporter: Reporter) -> None:
 def _make_pipeline(plan: Plan, ledger: Ledger, counters: RunCounters) -> Pipeline:
     window = WINDOW_SLOTS * plan.captioner.engine.free_slots + 512
     return Pipeline(plan.open_shard, plan.captioner, ledger, counters, limit=plan.config.limit, window=window)
-
-
-@contextmanager
-def draining(drain: Callable[[], None], reporter: Reporter) -> Iterator[None]:
-    """While this lasts, SIGTERM, SIGINT and SIGUSR1 drain the run; a second one kills the process as if uncaught."""
-    handled = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
-
-    def on_signal(number: int, _: FrameType | None) -> None:
-        for each in handled:
-            signal.signal(each, signal.SIG_DFL)
-        name = signal.Signals(number).name
-        reporter.event("drain", f"{name}: finishing the captions in flight; a second signal stops at once", signal=name)
-        drain()
-
-    before = {each: signal.signal(each, on_signal) for each in handled}
-    try:
-        yield
-    finally:
-        for each, handler in before.items():
-            signal.signal(each, handler)

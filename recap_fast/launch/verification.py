@@ -12,7 +12,7 @@ from recap_fast.shards.expand import expand
 from recap_fast.shards.identity import identity, image_versions
 from recap_fast.shards.patience import patience, patiently, progress
 from recap_fast.shards.reader import ShardReader, open_shard
-from recap_fast.write.compare import InputsToCompare
+from recap_fast.write.compare import InputsToCompare, Reader
 from recap_fast.write.output_folder import OutputFolder
 from recap_fast.write.run_file import read_run_file
 from recap_fast.write.verify import Verdict
@@ -31,7 +31,7 @@ def verify(output: OutputFolder, shards: Sequence[str], relocate: Sequence[str],
     selection = Selection() if run is None else selection_of(run.fingerprint)
 
     @contextlib.contextmanager
-    def open_watched(shard: Shard) -> Iterator[_Watched]:
+    def open_watched(shard: Shard) -> Iterator[Reader]:
         with open_shard(shard, selection) as reader:
             yield _Watched(reader)
 

@@ -1,10 +1,7 @@
 """A run from its config to its exit code, in this process, with a real engine and the Pillow decoder."""
 
-import io
 import json
-import os
 import shutil
-import signal
 from pathlib import Path
 
 import pytest
@@ -17,8 +14,6 @@ from recap_fast.errors import ConfigError, EngineError
 from recap_fast.generate.engine import EngineOptions
 from recap_fast.generate.prepared import PreparedEngine
 from recap_fast.generate.torch_backend.engine import TorchEngine
-from recap_fast.launch.execute import draining
-from recap_fast.launch.reporter import Reporter
 
 # -- what is said ------------------------------------------------------------------------------------------------------
 
@@ -144,22 +139,6 @@ def test_a_folder_of_another_run_is_refused(start, monkeypatch, tmp_path):
     with pytest.raises(ConfigError, match="  loop_stop: True there, False now\n"):
         start(options=EngineOptions(device="cpu", max_new_tokens=4, loop_stop=False))
     assert files(tmp_path / "out") == before
-
-
-# -- signals -----------------------------------------------------------------------------------------------------------
-
-
-def test_the_first_signal_drains_and_the_next_has_its_old_effect():
-    drained = []
-    stream = io.StringIO()
-    before = [signal.getsignal(n) for n in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)]
-    with draining(lambda: drained.append(1), Reporter("text", stream)):
-        os.kill(os.getpid(), signal.SIGUSR1)
-        assert drained == [1]
-        handlers = [signal.getsignal(n) for n in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)]
-        assert handlers == [signal.SIG_DFL] * 3
-    assert [signal.getsignal(n) for n in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)] == before
-    assert stream.getvalue() == "SIGUSR1: finishing the captions in flight; a second signal stops at once\n"
 
 
 def test_the_decoder_runs_on_the_engines_device(tiny_engine, small_inputs, monkeypatch):

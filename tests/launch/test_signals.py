@@ -1,0 +1,101 @@
+import ctypes
+import os
+import signal
+import threading
+from pathlib import Path
+
+import pytest
+from support.guard import GUARD_S
+
+from recap_fast.launch import signals as signals_module
+from recap_fast.launch.signals import HANDLED, Signals, Stopped
+
+
+def handlers():
+    return [signal.getsignal(number) for number in HANDLED]
+
+
+def in_a_process(action):
+    """The exit code of a forked process that does this; negative for a signal."""
+    process = os.fork()
+    if not process:
+        signal.alarm(int(GUARD_S))
+        try:
+            action()
+        finally:
+            os._exit(99)
+    return os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
+
+
+def hang(*send):
+    """In C, where the main thread sees no signal."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, send)  # another thread gets them
+    for number in send:
+        os.kill(os.getpid(), number)
+    ctypes.CDLL(None).sleep(int(GUARD_S))
+
+
+@pytest.mark.parametrize("number", HANDLED)
+def test_the_first_signal_drains_and_the_next_has_its_old_effect(number):
+    drained, said, before = [], [], handlers()
+    with Signals(7.0) as signals:
+        signals.say = lambda name, text: said.append((name, text))
+        signals.drain_with(drained.append)
+        signal.raise_signal(number)
+        assert drained == [7.0]
+        assert handlers() == [signal.SIG_DFL] * 3
+    assert handlers() == before
+    name = signal.Signals(number).name
+    assert said == [(name, f"{name}: finishing the captions in flight; a second signal stops at once")]
+
+
+def test_a_signal_before_there_is_anything_to_drain_stops():
+    before = handlers()
+    with pytest.raises(Stopped), Signals(7.0):
+        signal.raise_signal(signal.SIGTERM)
+    assert handlers() == before
+
+
+def test_a_stop_that_a_library_has_swallowed_comes_again():
+    drained = []
+    with Signals(7.0) as signals:
+        with pytest.raises(Stopped):
+            signal.raise_signal(signal.SIGTERM)
+        with pytest.raises(Stopped):
+            signals.drain_with(drained.append)
+    assert drained == []
+
+
+def test_a_process_that_hangs_ends_in_time(monkeypatch):
+    monkeypatch.setattr(signals_module, "GRACE_S", 0.05)
+
+    def run():
+        with Signals(0.05) as signals:
+            signals.drain_with(lambda _: None)
+            hang(signal.SIGTERM)
+
+    assert in_a_process(run) == 75
+
+
+def test_a_second_signal_ends_a_process_that_hangs():
+    def run():
+        with Signals(GUARD_S):
+            hang(signal.SIGTERM, signal.SIGINT)
+
+    assert in_a_process(run) in (128 + signal.SIGTERM, 128 + signal.SIGINT)  # the system has no order among them
+
+
+def num_descriptors():
+    return len(list(Path("/proc/self/fd").iterdir()))
+
+
+def test_nothing_stays_behind():
+    descriptors, threads = num_descriptors(), threading.active_count()
+    for _ in range(20):
+        with Signals(1.0):
+            pass
+    for thread in threading.enumerate():
+        if thread.name == "recap-signals":
+            thread.join(GUARD_S)
+    assert num_descriptors() <= descriptors
+    assert threading.active_count() <= threads
