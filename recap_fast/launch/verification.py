@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from recap_fast.launch.config import relocation, selection_of
-from recap_fast.records import Sample, Selection, Shard
+from recap_fast.records import Identity, Sample, Selection, Shard
 from recap_fast.shards.expand import expand
 from recap_fast.shards.identity import identity, image_versions
 from recap_fast.shards.patience import patience, patiently, progress
@@ -52,6 +52,10 @@ class _Watched:
 
     def __init__(self, reader: ShardReader) -> None:
         self._reader = reader
+
+    @property
+    def identity(self) -> Identity:
+        return self._reader.identity
 
     @property
     def problem(self) -> str | None:
