@@ -5,16 +5,18 @@ In goes the report of a finished shard, out comes a file that is whole or not th
 
 import json
 import logging
-from dataclasses import asdict, fields
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 from recap_fast.atomic import atomic_write
-from recap_fast.records import Identity, OutputFile, ShardReport
+from recap_fast.records import ShardReport
+from recap_fast.write.typed_json import read_json, typed
 
 logger = logging.getLogger(__name__)
 
 FORMAT = 2
+MAX_BYTES = 16 << 20
+"""Of a record that is read; a usual one has 1 kB."""
 
 
 def write_record(path: Path, report: ShardReport, within: Path | None = None) -> None:
@@ -23,20 +25,11 @@ def write_record(path: Path, report: ShardReport, within: Path | None = None) ->
 
 
 def read_record(path: Path) -> ShardReport | None:
-    """The record; None where there is none, or none that can be read: the shard is not done then."""
+    """The record; None where there is none, or none that can be read, with a warning: the shard is not done then."""
     try:
-        return _report(json.loads(path.read_bytes()))
+        return typed(ShardReport, read_json(path, FORMAT, MAX_BYTES))
     except FileNotFoundError:
         return None
-    except (ValueError, KeyError, TypeError) as error:
-        logger.warning("%s cannot be read (%r): its shard counts as not done", path, error)
+    except (OSError, ValueError) as error:
+        logger.warning("%s cannot be read (%s): its shard counts as not done", path, error)
         return None
-
-
-def _report(content: dict[str, Any]) -> ShardReport:
-    if content["format"] != FORMAT:
-        raise ValueError(f"format {content['format']}, not {FORMAT}")
-    given = {field.name: content[field.name] for field in fields(ShardReport)}
-    for name, kind in (("input", Identity), ("output", OutputFile)):
-        given[name] = given[name] and kind(**given[name])
-    return ShardReport(**given)

@@ -1,0 +1,89 @@
+"""JSON files as dataclasses: what is damaged, or was written by something else, is an error here and nowhere else.
+
+The fields of such a dataclass are str, int, float, bool, None, Any, literals, dataclasses, and mappings, tuples and
+unions of these.
+"""
+
+import json
+import math
+import stat
+from collections.abc import Mapping
+from dataclasses import fields, is_dataclass
+from pathlib import Path
+from types import NoneType, UnionType
+from typing import Any, Literal, NoReturn, TypeVar, Union, get_args, get_origin, get_type_hints
+
+T = TypeVar("T")
+
+
+def read_json(path: Path, form: int, max_bytes: int) -> Mapping[str, Any]:
+    """The fields of a regular file of `max_bytes` at most, of which "format" is `form`.
+
+    Raises OSError, and ValueError for anything else.
+    """
+    status = path.stat()
+    if not stat.S_ISREG(status.st_mode):
+        raise ValueError("it is no regular file")
+    if status.st_size > max_bytes:
+        raise ValueError(f"it has {status.st_size:,} bytes, and {max_bytes:,} at most make sense")
+    try:
+        content = json.loads(path.read_bytes(), parse_constant=_refuse_constant)
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply") from error
+    if not isinstance(content, dict) or content.get("format") != form:
+        found = content.get("format") if isinstance(content, dict) else None
+        raise ValueError(f"it has format {found!r:.60}, and this version reads {form}")
+    return content
+
+
+def typed(kind: type[T], content: object) -> T:
+    """The content as an instance of the dataclass; fields that it does not know are left out.
+
+    Numbers are finite, whole ones from 0 to 2^63 - 1. Raises ValueError for a field that is missing or of another type.
+    """
+    made: T = _typed(kind, content, "it")
+    return made
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is no number")
+
+
+def _typed(kind: Any, value: object, place: str) -> Any:
+    origin = get_origin(kind)
+    if origin in (Union, UnionType):
+        return _one_of(get_args(kind), value, place)
+    if origin is Mapping and isinstance(value, dict):
+        return {key: _typed(get_args(kind)[1], each, f"{place}.{key}") for key, each in value.items()}
+    if origin is tuple and isinstance(value, list):
+        return tuple(_typed(get_args(kind)[0], each, f"{place}[{i}]") for i, each in enumerate(value))
+    if is_dataclass(kind) and isinstance(value, dict):
+        return _record(kind, value, place)
+    if kind is Any or (origin is Literal and value in get_args(kind)) or _is_scalar(kind, value):
+        return value
+    raise ValueError(f"{place} is {value!r:.60}, not {getattr(kind, '__name__', kind)}")
+
+
+def _record(kind: Any, value: Mapping[str, object], place: str) -> Any:
+    hints = get_type_hints(kind)
+    names = [field.name for field in fields(kind) if field.init]
+    if missing := [name for name in names if name not in value]:
+        raise ValueError(f"{place} has no {missing[0]}")
+    return kind(**{name: _typed(hints[name], value[name], f"{place}.{name}") for name in names})
+
+
+def _one_of(kinds: tuple[Any, ...], value: object, place: str) -> Any:
+    for kind in kinds[:-1]:
+        try:
+            return _typed(kind, value, place)
+        except ValueError:
+            continue
+    return _typed(kinds[-1], value, place)
+
+
+def _is_scalar(kind: Any, value: object) -> bool:
+    if kind is int:
+        return type(value) is int and 0 <= value < 2**63
+    if kind is float:
+        return type(value) in (int, float) and math.isfinite(value)  # type: ignore[arg-type]
+    return kind in (str, bool, NoneType) and type(value) is kind

@@ -1,0 +1,89 @@
+import dataclasses
+import json
+
+import pytest
+from support.damage import DAMAGES
+
+from recap_fast.records import Identity, OutputFile, ShardReport
+from recap_fast.write.done_record import read_record, write_record
+
+REPORT = ShardReport(
+    shard="a/0",
+    url="/in/a/0.tar",
+    status="complete",
+    rows=3,
+    captioned=2,
+    failed={"corrupt": 1},
+    left_out={"further images": 2},
+    num_tokens=99,
+    seconds={"read": 0.5, "wall": 2},
+    input=Identity(12, "34"),
+    output=OutputFile("ab" * 32, 5),
+    finished_ns=2**60,
+)
+
+
+@pytest.fixture
+def path(tmp_path):
+    write_record(tmp_path / "manifests" / "0.json", REPORT)
+    return tmp_path / "manifests" / "0.json"
+
+
+@pytest.mark.parametrize("report", [REPORT, ShardReport(shard="b", url="x", status="failed", error="is no tar")])
+def test_what_is_written_is_read(path, report):
+    write_record(path, report)
+    assert read_record(path) == report
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_record_is_none_with_a_warning_and_is_written_anew(path, damage, caplog):
+    DAMAGES[damage](path)
+    assert read_record(path) is None
+    assert f"{path} cannot be read" in caplog.text
+    assert "its shard counts as not done" in caplog.text
+    write_record(path, REPORT)
+    assert read_record(path) == REPORT
+
+
+def test_a_record_that_is_not_there_is_none_without_a_word(path, caplog):
+    path.unlink()
+    assert read_record(path) is None
+    assert caplog.text == ""
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("shard", None),
+        ("url", 5),
+        ("status", "done"),
+        ("status", ["complete"]),
+        ("rows", "3"),
+        ("rows", -1),
+        ("rows", 3.0),
+        ("rows", True),
+        ("rows", 2**63),
+        ("failed", {"corrupt": "1"}),
+        ("failed", [1]),
+        ("seconds", {"read": None}),
+        ("error", {}),
+        ("input", {"size_bytes": 12}),
+        ("input", {"size_bytes": "12", "version": "34"}),
+        ("input", [12, "34"]),
+        ("output", "ab"),
+        ("finished_ns", None),
+    ],
+)
+def test_a_field_of_another_type_is_named(path, field, value, caplog):
+    path.write_text(json.dumps({"format": 1, **dataclasses.asdict(REPORT), field: value}))
+    assert read_record(path) is None
+    assert f"it.{field}" in caplog.text
+
+
+@pytest.mark.parametrize("field", [field.name for field in dataclasses.fields(ShardReport)])
+def test_a_field_that_is_missing_is_named(path, field, caplog):
+    content = {"format": 1, **dataclasses.asdict(REPORT)}
+    del content[field]
+    path.write_text(json.dumps(content))
+    assert read_record(path) is None
+    assert f"it has no {field}" in caplog.text
