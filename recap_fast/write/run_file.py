@@ -5,15 +5,18 @@ In go the content and come out as it was; a file of another format, or that cann
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from recap_fast.atomic import atomic_write
-from recap_fast.errors import ConfigError
+from recap_fast.errors import ConfigError, RecapError
 from recap_fast.records import ACCEPTABLE
 from recap_fast.write.output_folder import OutputFolder
+from recap_fast.write.typed_json import read_json, typed
 
 FORMAT = 2
+MAX_BYTES = 1 << 30
+"""Of a run file that is read: some millions of shards."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +30,7 @@ class RunFile:
     """Name to URL."""
     command: str | None = None
     """Which command has made the folder with --overwrite: the same one goes on in it."""
-    accepted: Sequence[Mapping[str, Any]] = field(default_factory=tuple)
+    accepted: tuple[Mapping[str, Any], ...] = ()
     """Fields of the fingerprint that were changed on request: name, and values before and after."""
 
     def accepting(self, fingerprint: Mapping[str, Any], accepted: Sequence[str]) -> "RunFile":
@@ -37,31 +40,31 @@ class RunFile:
             for name in accepted
             if self.fingerprint.get(name) != fingerprint.get(name)
         ]
-        return replace(self, fingerprint=fingerprint, accepted=[*self.accepted, *changes])
+        return replace(self, fingerprint=fingerprint, accepted=(*self.accepted, *changes))
 
 
 def read_run_file(output: OutputFolder) -> RunFile | None:
     """The folder's run file; None where there is none. Raises ConfigError for one that cannot be read."""
     path = output.run_file
     try:
-        content = json.loads(path.read_bytes())
-        if content["format"] != FORMAT:
-            raise ConfigError(
-                f"{path} has format {content['format']}, this version reads {FORMAT}: use another --output."
-            )
-        del content["format"]
-        return RunFile(**content)
+        return typed(RunFile, read_json(path, FORMAT, MAX_BYTES))
     except (FileNotFoundError, NotADirectoryError):
         return None
-    except (ValueError, KeyError, TypeError) as error:
-        if isinstance(error, ConfigError):
-            raise
-        raise ConfigError(f"{path} cannot be read ({error!r}): use another --output.") from error
+    except (OSError, ValueError) as error:
+        raise ConfigError(
+            f"{path} cannot be read ({error}): put back the file as it was, or use another --output."
+        ) from error
 
 
 def write_run_file(output: OutputFolder, run: RunFile) -> None:
-    """Writes the run file whole or not at all."""
-    atomic_write(output.run_file, (json.dumps({"format": FORMAT, **asdict(run)}, indent=1) + "\n").encode())
+    """Writes the run file whole or not at all. Raises RecapError where it cannot be written."""
+    content = {"format": FORMAT, **asdict(run)}
+    try:
+        atomic_write(output.run_file, (json.dumps(content, indent=1) + "\n").encode(), output.root)
+    except OSError as error:
+        raise RecapError(
+            f"{output.run_file} cannot be written ({error}): make room there, or give another --output."
+        ) from error
 
 
 def as_json(fingerprint: Mapping[str, Any]) -> dict[str, Any]:

@@ -7,16 +7,18 @@ that are pruned. A file per unit, `{"format": 1, "base": "photos", "files": [...
 import json
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 from recap_fast.atomic import atomic_write
 from recap_fast.errors import ConfigError
 from recap_fast.records import ImageFile
 from recap_fast.write.names import unused
 from recap_fast.write.output_folder import OutputFolder
+from recap_fast.write.typed_json import read_json, typed
 
 FORMAT = 1
 UNIT_IMAGES = 1000
+MAX_BYTES = 64 << 20
+"""Of a unit's file that is read; a usual one has 50 kB."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,10 +82,10 @@ def read_units(output: OutputFolder, names: Collection[str]) -> dict[str, Unit]:
         name = output.name_of(path)
         if name in names:
             try:
-                units[name] = _unit(json.loads(path.read_bytes()))
-            except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+                units[name] = _unit(typed(_Content, read_json(path, FORMAT, MAX_BYTES)))
+            except (OSError, ValueError) as error:
                 raise ConfigError(
-                    f"{path} cannot be read ({error!r}), so the images of unit {name} are not known: put it back from "
+                    f"{path} cannot be read ({error}), so the images of unit {name} are not known: put it back from "
                     "a copy, or give another --output."
                 ) from error
     return units
@@ -101,11 +103,19 @@ def write_unit(output: OutputFolder, name: str, unit: Unit) -> None:
     atomic_write(output.unit(name), (json.dumps(content) + "\n").encode())
 
 
-def _unit(content: dict[str, Any]) -> Unit:
-    if content["format"] != FORMAT:
-        raise ValueError(f"format {content['format']}, not {FORMAT}")
-    keys = {int(place): str(key) for place, key in content["keys"].items()}
-    return Unit(content["base"], tuple(map(str, content["files"])), keys, frozenset(content["pruned"]))
+@dataclass(frozen=True, slots=True)
+class _Content:
+    """Of a unit's file: json has no integers for names."""
+
+    base: str
+    files: tuple[str, ...]
+    keys: Mapping[str, str]
+    pruned: tuple[int, ...]
+
+
+def _unit(content: _Content) -> Unit:
+    keys = {int(place): key for place, key in content.keys.items()}
+    return Unit(content.base, content.files, keys, frozenset(content.pruned))
 
 
 def _without_suffix(name: str) -> str:

@@ -1,10 +1,14 @@
+import errno
 import functools
+import json
+import os
 
 import pytest
+from support.damage import DAMAGES
 from support.guard import in_processes
 from support.ledgers import wanted
 
-from recap_fast.errors import ConfigError
+from recap_fast.errors import ConfigError, RecapError
 from recap_fast.records import Identity
 from recap_fast.shard_set import Inputs, Source
 from recap_fast.write.opening import open_output
@@ -85,11 +89,36 @@ def test_overwrite_removes_what_runs_wrote_and_nothing_else(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["run.json"]
 
 
-@pytest.mark.parametrize("content", ["", "{}", '{"format": 9}', "[]"])
-def test_a_run_file_that_cannot_be_read_is_refused(tmp_path, content):
-    (tmp_path / "run.json").write_text(content)
-    with pytest.raises(ConfigError, match="use another --output"):
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_run_file_that_cannot_be_read_is_refused(tmp_path, damage):
+    merge(tmp_path, shards("a"))
+    DAMAGES[damage](tmp_path / "run.json")
+    with pytest.raises(
+        ConfigError, match=r"run\.json cannot be read .*: put back .* as it was, or use another --output"
+    ):
         merge(tmp_path, shards("a"))
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("fingerprint", []), ("fingerprint", None), ("root", 5), ("shards", ["a"]), ("shards", {"a": {"url": "x"}})],
+)
+def test_a_run_file_with_fields_of_other_types_is_refused(tmp_path, field, value):
+    merge(tmp_path, shards("a"))
+    path = tmp_path / "run.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), field: value}))
+    with pytest.raises(ConfigError, match=rf"cannot be read \(it\.{field}.* is .*, not "):
+        merge(tmp_path, shards("a"))
+
+
+def test_a_full_disk_is_named_with_what_to_do(tmp_path, monkeypatch):
+    def full(_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("os.fsync", full)
+    sentence = r"run\.json cannot be written \(.*No space left on device.*\): make room there, or give another --output"
+    with pytest.raises(RecapError, match=sentence):
+        merge(tmp_path / "out", shards("a"))
 
 
 def test_an_output_that_is_a_file_is_refused(tmp_path):
