@@ -9,6 +9,7 @@ does.
 import contextlib
 import logging
 import re
+import stat
 import time
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
@@ -94,6 +95,8 @@ def _fault(stretch: Stretch, name: str) -> str | None:
     from recap_fast.write.schema import SCHEMA
 
     try:
+        if not stat.S_ISREG(stretch.path.stat().st_mode):
+            return "it is no regular file"
         if not sha256_of(stretch.path).startswith(stretch.digest):
             return "it is not as it was written"
         with pq.ParquetFile(stretch.path) as file:
@@ -126,10 +129,10 @@ def whole_output(output: OutputFolder, name: str, record: ShardReport | None) ->
     Reads all of it. A damaged one is named in a warning.
     """
     path = output.data(name)
+    if not path.is_file():
+        return None
     try:
         sha256 = sha256_of(path)
-    except FileNotFoundError:
-        return None
     except OSError as error:
         logger.warning("%s cannot be read (%s): its rows are done again", path, error)
         return None
