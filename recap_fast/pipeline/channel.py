@@ -98,6 +98,12 @@ class Window:
             self._num_bytes -= num_bytes
             self._changed.notify_all()
 
+    @property
+    def content(self) -> tuple[int, int]:
+        """How many samples are in it, and how many bytes."""
+        with self._changed:
+            return self._num_samples, self._num_bytes
+
     def cancel(self) -> None:
         """Whoever waits goes on, and nothing enters any more."""
         with self._changed:

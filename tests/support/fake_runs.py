@@ -75,6 +75,7 @@ class FakeRun:
         engine: Engine | None = None,
         *,
         window: int = 64,
+        window_bytes: int = 1 << 30,
         limit: int | None = None,
         retry: tuple[str, ...] = (),
     ):
@@ -84,12 +85,10 @@ class FakeRun:
         self.counters = RunCounters(len(self.pending))
         self.captioner: Any = FakeCaptioner(self.engine)
         self.open_shard = lambda shard, should_stop: open_shard(shard, None, should_stop)
-        self.window, self.limit = window, limit
+        self.options: Any = {"window": window, "window_bytes": window_bytes, "limit": limit}
 
     def pipeline(self) -> Pipeline:
-        return Pipeline(
-            self.open_shard, self.captioner, self.ledger, self.counters, window=self.window, limit=self.limit
-        )
+        return Pipeline(self.open_shard, self.captioner, self.ledger, self.counters, **self.options)
 
     def run(self) -> list[ShardReport]:
         return self.pipeline().run(self.pending)

@@ -11,6 +11,7 @@ from support.fake_runs import detokenize
 from support.finished_rows import finished, output_file
 from support.runs import indices
 
+from recap_fast.errors import OutputGoneError
 from recap_fast.records import Identity, Shard
 from recap_fast.write import shard_writer
 from recap_fast.write.output_folder import OutputFolder
@@ -86,6 +87,43 @@ def test_a_stretch_is_written_as_it_gets_full_and_not_before(writer, tmp_path, s
     assert stretches(tmp_path) == []  # a shard of one stretch is written once
     writer.add(finished(5))
     assert stretches(tmp_path) == [[0, 1, 2, 3, 4]]
+
+
+def test_a_stretch_is_written_as_it_gets_large(writer, tmp_path, monkeypatch):
+    monkeypatch.setattr(shard_writer, "STRETCH_BYTES", 10_000)
+    sizes = [4000, 4000, 4000, 10, 10, 20_000, 10]
+    for order, size in enumerate(sizes):
+        writer.add(finished(order, metadata="x" * size))
+    assert stretches(tmp_path) == [[0, 1, 2], [3, 4, 5]]
+    assert writer.finish().rows == 7
+
+
+def test_a_file_is_named_by_its_checksum(writer, tmp_path, stretch):
+    add(writer, range(11))
+    for each in list_stretches(OutputFolder(tmp_path).partial("a/0")):
+        assert output_file(each.path).sha256.startswith(each.digest)
+        assert len(each.digest) == 32
+        assert indices(each.path) == list(range(each.first, each.last + 1))
+
+
+def test_rows_that_are_given_up_are_released(writer):
+    rows = [finished(o, metadata="x" * o) for o in (0, 2, 3)]
+    for row in rows:
+        writer.add(row)
+    assert writer.give_up() == (2, rows[1].text_bytes + rows[2].text_bytes)
+    assert writer.give_up() == (0, 0)
+
+
+def test_no_file_is_written_where_the_output_folder_is_gone(tmp_path):
+    def gone():
+        raise OutputGoneError("gone")
+
+    writer = make_writer(tmp_path / "out", check_output=gone)
+    for write in (writer.flush, writer.finish):
+        writer.add(finished(0))
+        with pytest.raises(OutputGoneError):
+            write()
+    assert not (tmp_path / "out").exists()
 
 
 def test_rows_that_have_waited_for_five_minutes_go_to_disk(tmp_path, monkeypatch):
