@@ -32,12 +32,16 @@ class Register:
     """Those among the shards that are units of loose images, by name."""
 
     def relocated(self, old: str, new: str) -> "Register":
-        """The same where what lay in the folder `old` lies in `new`. Raises ConfigError where nothing lay there."""
+        """The same where what lay in the folder `old` lies in `new`; what lies there already stays.
+
+        Raises ConfigError where nothing lay in either of them.
+        """
 
         def move(url: str) -> str:
-            return f"{new}/{relative(url, old)}".rstrip("/") if is_below(url, old) else url
+            is_moved = is_below(url, old) and (is_below(old, new) or not is_below(url, new))
+            return f"{new}/{relative(url, old)}".rstrip("/") if is_moved else url
 
-        if not any(is_below(url, old) for url in self.shards.values()):
+        if not any(is_below(url, old) or is_below(url, new) for url in self.shards.values()):
             raise ConfigError(f"--relocate {old}={new}: no input of this output folder lay in {old}.")
         return Register(move(self.root), {name: move(url) for name, url in self.shards.items()}, self.units)
 
@@ -72,7 +76,9 @@ class Registration:
                 name = self._of_file(source)
                 shards.setdefault(name, Shard(name, source.url, source.kind))
                 continue
-            for name in [*self._of_folder(source), *self._bereft(source, listed)]:
+            names = {*self._of_folder(source), *self._bereft(source, listed)}
+            # in the order in which they came: processes that list the folder at other moments share out the same parts
+            for name in (name for name in self._names if name in names):
                 shards.setdefault(name, self._unit_shard(name, source, listed))
         return tuple(shards.values())
 
@@ -122,15 +128,17 @@ class Registration:
         return names
 
     def _bereft(self, source: Source, listed: Mapping[str, str]) -> Iterator[str]:
-        """Units in a source's folder none of whose images is listed, and some are gone."""
+        """Units with images of a source's folder none of which is listed, and some are gone; those of none at all too.
+
+        What a killed run has pruned without removing the rows is found so.
+        """
+        url = public_url(source.url)
         for name, unit in self._units.items():
-            folder = self._names[name]
-            if not is_below(folder, public_url(source.url)) or not any(True for _ in unit.places):
-                continue
-            paths = [unit.files[place] for place in unit.places]
+            folder, paths = self._names[name], [unit.files[place] for place in unit.places]
             if any(_join(folder, path) in listed for path in paths):
                 continue
-            if None in self.versions_of(folder, paths):
+            inside = [path for path in paths if is_below(_join(folder, path), url)]
+            if (inside and None in self.versions_of(folder, inside)) or (not paths and is_below(folder, url)):
                 yield name
 
     def _unit_name(self, prefix: str) -> str:
