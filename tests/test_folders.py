@@ -1,4 +1,4 @@
-"""A folder of images over time: whatever happens to it, the rows are the files, and `verify` knows when they are not."""
+"""A folder of images over time: whatever happens to it, the rows are the files, or `verify` says that they are not."""
 
 import os
 import shutil
@@ -198,7 +198,7 @@ class FolderOverTime(RuleBasedStateMachine):
         """Files of whose present version no row is on disk."""
         known = versions_on_disk(self.output)
         paths = [str(self.path(name)) for name in self.files]
-        return [path for path in paths if known.get(path) != of_stat(os.stat(path)).text]
+        return [path for path in paths if known.get(path) != of_stat(Path(path).stat()).text]
 
 
 TestFolderOverTime = FolderOverTime.TestCase

@@ -126,7 +126,7 @@ def relocation(text: str) -> tuple[str, str]:
     old, equals, new = text.partition("=")
     if not (old and equals and new):
         raise ConfigError(f"--relocate {text}: give the old folder, '=' and the new one.")
-    return absolute(old), absolute(new)
+    return public_url(absolute(old)), public_url(absolute(new))
 
 
 def _check_names(option: str, given: Sequence[str], known: Sequence[str]) -> None:
@@ -175,6 +175,10 @@ def selection_of(marks: Mapping[str, Any]) -> Selection:
 
 
 def command_name(config: RunConfig, marks: Mapping[str, Any]) -> str:
-    """What tells one command from another that writes to the same folder: its settings and what it captions."""
+    """What tells one command from another that writes to the same folder: its settings and what it captions.
+
+    It is the same command after an upgrade of libraries, or on a machine with another decoder.
+    """
     patterns = [public_url(pattern) for pattern in config.shards]
-    return hashlib.sha256(json.dumps([dict(marks), patterns]).encode()).hexdigest()[:32]
+    settings = {**{name: value for name, value in marks.items() if name not in ACCEPTABLE}, "decoder": config.decoder}
+    return hashlib.sha256(json.dumps([settings, patterns]).encode()).hexdigest()[:32]

@@ -4,7 +4,6 @@ In go what a run wants of the folder; out comes what is left to do of each shard
 """
 
 import logging
-import shutil
 import time
 from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -18,7 +17,7 @@ from recap_fast.shard_set import public_url
 from recap_fast.write.done_record import read_record, write_record
 from recap_fast.write.merge import Kept
 from recap_fast.write.names import some
-from recap_fast.write.opening import Wanted, find_output, open_output
+from recap_fast.write.opening import Wanted, find_output, forget, open_output
 from recap_fast.write.output_folder import OutputFolder
 from recap_fast.write.stretches import done_rows, recount, remove_stretches, whole_output, whole_stretches
 
@@ -82,8 +81,7 @@ class Ledger:
     def forget_unused(self) -> None:
         """Takes the run file back where nothing was made yet: a run that could not begin is not to bind the next."""
         if not any(folder.exists() for folder in self.output.work_folders):
-            self.output.run_file.unlink(missing_ok=True)
-            shutil.rmtree(self.output.units_folder, ignore_errors=True)
+            forget(self.output)
 
     def pending(self, shards: Sequence[Shard] | None = None) -> list[Pending]:
         """The shards, of these or of the whole run, that are not done, and why.

@@ -69,6 +69,8 @@ def open_output(output: OutputFolder, wanted: Wanted) -> tuple[Shard, ...]:
                 _clear(output)
             _refuse_strangers(output.root)
         merged = _merge(output, old, wanted)
+        if old is None:  # first of all: without it a folder with units' files would be a stranger's
+            write_run_file(output, replace(merged.run, shards={}, units=()))
         for name, unit in merged.registration.changed_units.items():
             write_unit(output, name, unit)
         if merged.is_new:
@@ -82,9 +84,17 @@ def find_output(output: OutputFolder, wanted: Wanted) -> tuple[tuple[Shard, ...]
     return _merge(output, old, wanted).shards, old is None
 
 
+def forget(output: OutputFolder) -> None:
+    """Undoes `open_output` where nothing else was made yet."""
+    if (run := read_run_file(output)) is not None:
+        write_run_file(output, replace(run, shards={}, units=()))  # whenever this is killed, the next run can begin
+    shutil.rmtree(output.units_folder, ignore_errors=True)
+    output.run_file.unlink(missing_ok=True)
+
+
 def read_register(output: OutputFolder, run: RunFile) -> Register:
     """What a folder has recorded of its shards. Raises ConfigError where that cannot be read."""
-    return Register(run.root, run.shards, read_units(output, run.shards))
+    return Register(run.root, run.shards, read_units(output, run.units))
 
 
 def _read(output: OutputFolder, wanted: Wanted) -> RunFile | None:
@@ -111,7 +121,10 @@ def _merge(output: OutputFolder, old: RunFile | None, wanted: Wanted) -> _Merged
     shards = registration.add(wanted.inputs)
     register = registration.result
     merged = replace(
-        run.accepting(fingerprint, wanted.accept_changed), root=register.root, shards=dict(register.shards)
+        run.accepting(fingerprint, wanted.accept_changed),
+        root=register.root,
+        shards=dict(register.shards),
+        units=tuple(name for name in register.shards if name in register.units),
     )
     return _Merged(merged, merged != old, registration, shards)
 

@@ -61,7 +61,7 @@ class OutputFolder:
         return self.units_folder / f"{name}.json"
 
     def name_of(self, path: Path) -> str:
-        """The shard that a file of captions, a done-record or a unit's file is of."""
+        """The shard that a file of captions or a done-record is of."""
         place = path.relative_to(self.root)
         return place.relative_to(place.parts[0]).with_suffix("").as_posix()
 
@@ -72,10 +72,6 @@ class OutputFolder:
     def data_files(self) -> list[Path]:
         """The captions of all shards that are there, sorted."""
         return sorted(self.root.glob(DATA_FILES))
-
-    def unit_files(self) -> list[Path]:
-        """The files of all units that are there, sorted."""
-        return sorted(self.units_folder.rglob("*.json"))
 
     def record_files(self) -> list[Path]:
         """The done-records of all shards that are there, sorted."""

@@ -32,6 +32,8 @@ class RunFile:
     """Which command has made the folder with --overwrite: the same one goes on in it."""
     accepted: tuple[Mapping[str, Any], ...] = ()
     """Fields of the fingerprint that were changed on request: name, and values before and after."""
+    units: tuple[str, ...] = ()
+    """Those of the shards that are units of loose images: each has a file that lists them."""
 
     def accepting(self, fingerprint: Mapping[str, Any], accepted: Sequence[str]) -> "RunFile":
         """With another fingerprint, which differs in fields that were accepted by name."""

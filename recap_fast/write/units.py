@@ -5,7 +5,7 @@ that are pruned. A file per unit, `{"format": 1, "base": "photos", "files": [...
 """
 
 import json
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from recap_fast.atomic import atomic_write
@@ -75,19 +75,18 @@ def make_units(base: str, paths: Sequence[str], used_keys: set[str]) -> list[Uni
     return units
 
 
-def read_units(output: OutputFolder, names: Collection[str]) -> dict[str, Unit]:
-    """The units among the shards of these names. Raises ConfigError for a file that cannot be read."""
+def read_units(output: OutputFolder, names: Sequence[str]) -> dict[str, Unit]:
+    """The units of these names. Raises ConfigError for a file that is not there or cannot be read."""
     units = {}
-    for path in output.unit_files():
-        name = output.name_of(path)
-        if name in names:
-            try:
-                units[name] = _unit(typed(_Content, read_json(path, FORMAT, MAX_BYTES)))
-            except (OSError, ValueError) as error:
-                raise ConfigError(
-                    f"{path} cannot be read ({error}), so the images of unit {name} are not known: put it back from "
-                    "a copy, or give another --output."
-                ) from error
+    for name in names:
+        path = output.unit(name)
+        try:
+            units[name] = _unit(typed(_Content, read_json(path, FORMAT, MAX_BYTES)))
+        except (OSError, ValueError) as error:
+            raise ConfigError(
+                f"{path} cannot be read ({error!r}), so the images of unit {name} are not known: put it back from "
+                "a copy, or give another --output."
+            ) from error
     return units
 
 
