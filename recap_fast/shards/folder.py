@@ -50,7 +50,7 @@ class FolderReader:
         except _TooLargeError as too_large:
             status, error = "too_large", f"{file.path} has {too_large}"
         except network_errors() as unreadable:
-            if isinstance(unreadable, OSError) and unreadable.errno in _ABSENT:
+            if _is_absent(unreadable):
                 status, error = "missing_image", f"{file.path} is gone"
             else:
                 status, error = UNREADABLE, f"{file.path} cannot be read: {unreadable}"
@@ -74,7 +74,7 @@ class FolderReader:
         except _TooLargeError as too_large:
             warnings.append(f"{file} has {too_large} and is not read")
         except network_errors() as error:
-            if not (isinstance(error, OSError) and error.errno in _ABSENT):
+            if not _is_absent(error):
                 warnings.append(f"{file} cannot be read: {error} {READ_AGAIN}")
                 self.problem = self.problem or f"{file} cannot be read: {error}"
         return None
@@ -82,6 +82,11 @@ class FolderReader:
 
 class _TooLargeError(ValueError):
     pass
+
+
+def _is_absent(error: Exception) -> bool:
+    """Those of fsspec's file systems have no number."""
+    return isinstance(error, FileNotFoundError) or (isinstance(error, OSError) and error.errno in _ABSENT)
 
 
 def _read(folder: str, path: str, limit: int) -> tuple[bytes, str]:

@@ -54,7 +54,8 @@ def follow_move(
     agreeing = [(old, new) for new in given if (old := known.get(relative(new.url, root)))]
     probes = agreeing[:: max(1, len(agreeing) // MAX_PROBES)]
     if not probes or (
-        any(_exists(old.url) for old, _ in probes) and not all(_is_same_file(old.url, new.url) for old, new in probes)
+        any(_exists(old, version_of) for old, _ in probes)
+        and not all(_is_same_file(old.url, new.url) for old, new in probes)
     ):
         return register
     for old, new in probes:
@@ -86,8 +87,8 @@ def _given(inputs: Inputs) -> Iterator[_File]:
             yield _File(f"{url}/{path}", version=version)
 
 
-def _exists(url: str) -> bool:
-    return not is_remote(url) and os.path.lexists(url)
+def _exists(file: _File, version_of: Callable[[Shard], Identity]) -> bool:
+    return _version(file, version_of) is not None if is_remote(file.url) else os.path.lexists(file.url)
 
 
 def _is_same_file(old: str, new: str) -> bool:
