@@ -12,7 +12,8 @@ from recap_fast.text import unicode
 
 MAX_PART_BYTES = 200
 """Of 255 that file systems allow: suffixes and temporary names come on top."""
-_OTHER = re.compile(r"[^\w\-.,+@()~ ]")
+_OTHER = re.compile(r"[^\w\-.,+@()~ ]|\.(?=(?:parquet|json)$)", re.IGNORECASE)
+"""The last: a folder with the suffix of an output stands in the way of the output called so, or is taken for it."""
 
 
 def safe_name(path: str) -> str:
@@ -30,13 +31,13 @@ def unused(name: str, used: Collection[str]) -> str:
 
 
 def some(names: Sequence[str]) -> str:
-    """'a.jpg, b.jpg, c.jpg and 5 more'."""
+    """'a.jpg, b.jpg, c.jpg and 5 more', in one line that any terminal takes."""
     more = f" and {len(names) - 3:,} more" if len(names) > 3 else ""
-    return ", ".join(names[:3]) + more
+    return ", ".join(name if name.isprintable() else repr(name)[1:-1] for name in names[:3]) + more
 
 
 def _safe_part(part: str) -> str:
-    text = _OTHER.sub("-", unicode(part)).lstrip("._~").strip() or "-"
+    text = _OTHER.sub("-", unicode(part)).lstrip("._~ ").rstrip() or "-"
     content = text.encode()
     if len(content) <= MAX_PART_BYTES:
         return text

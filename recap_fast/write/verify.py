@@ -74,7 +74,7 @@ class Fault:
     def sentence(self) -> str:
         """The finding, and what to do where it is not enough to run again; without the shard's name."""
         remedy = _REMEDIES.get(self.kind)
-        return f"{self.finding}; {remedy.format(self.shard)}" if remedy else self.finding
+        return unicode(f"{self.finding}; {remedy.format(self.shard)}" if remedy else self.finding)
 
 
 @dataclass(slots=True)

@@ -5,7 +5,7 @@ import shutil
 import fsspec
 import pytest
 from support import folder_runs
-from support.folder_runs import rows_by_file, want, write_images
+from support.folder_runs import want, write_images
 from support.shard_files import webdataset_members, write_tar
 
 from recap_fast.api import verify
