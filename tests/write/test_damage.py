@@ -135,7 +135,7 @@ OUTPUT_DAMAGES: dict[str, Callable[[list[Path]], object]] = {
 def test_no_row_is_kept_of_a_damaged_output(begun, damage):
     finish_and_prove(begun)
     OUTPUT_DAMAGES[damage](sorted((begun / "out" / "data").iterdir()))
-    run = finish_and_prove(begun, retry_failed=True)
+    run = finish_and_prove(begun, retry=("all",))
     assert run.engine.submitted == (28 if damage == "swapped" else 19)
 
 

@@ -5,7 +5,7 @@ import pytest
 from support.damage import DAMAGES
 
 from recap_fast.records import Identity, OutputFile, ShardReport
-from recap_fast.write.done_record import read_record, write_record
+from recap_fast.write.done_record import FORMAT, read_record, write_record
 
 REPORT = ShardReport(
     shard="a/0",
@@ -75,14 +75,14 @@ def test_a_record_that_is_not_there_is_none_without_a_word(path, caplog):
     ],
 )
 def test_a_field_of_another_type_is_named(path, field, value, caplog):
-    path.write_text(json.dumps({"format": 1, **dataclasses.asdict(REPORT), field: value}))
+    path.write_text(json.dumps({"format": FORMAT, **dataclasses.asdict(REPORT), field: value}))
     assert read_record(path) is None
     assert f"it.{field}" in caplog.text
 
 
 @pytest.mark.parametrize("field", [field.name for field in dataclasses.fields(ShardReport)])
 def test_a_field_that_is_missing_is_named(path, field, caplog):
-    content = {"format": 1, **dataclasses.asdict(REPORT)}
+    content = {"format": FORMAT, **dataclasses.asdict(REPORT)}
     del content[field]
     path.write_text(json.dumps(content))
     assert read_record(path) is None

@@ -5,16 +5,15 @@ from support.fake_runs import FakeRun, write_shards
 from support.guard import guarded
 
 from recap_fast.errors import OutputGoneError
-from recap_fast.records import Shard
-from recap_fast.shard_set import ShardSet
 from recap_fast.write import shard_writer
 from recap_fast.write.output_folder import OutputFolder
 from recap_fast.write.output_watch import OutputWatch
-from recap_fast.write.run_file import merge_run_file
+from recap_fast.write.run_file import RunFile, write_run_file
 
 
 def make(root, engine="tiny", inputs="/in"):
-    merge_run_file(OutputFolder(root), {"engine": engine}, ShardSet(inputs, (Shard("a", "a", "tar"),)), overwrite=False)
+    root.mkdir(exist_ok=True)
+    write_run_file(OutputFolder(root), RunFile({"engine": engine}, inputs, {"a": f"{inputs}/a.tar"}))
 
 
 @pytest.fixture
