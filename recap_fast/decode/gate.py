@@ -5,6 +5,7 @@ not be decoded is refused with a status and a sentence. Statuses: empty_image, n
 corrupt, too_large, too_small, extreme_aspect.
 """
 
+import logging
 import re
 import struct
 import warnings
@@ -33,6 +34,7 @@ MAX_PIXELS_PER_BYTE = 10_000
 """Of larger images. One-bit PNGs reach 8,256; a photograph has 20 or less."""
 _MAX_SIDE = 2**31 - 1
 """Sizes are 32-bit integers in rows; Pillow has no larger images either."""
+_QUIET = logging.NullHandler()
 _UNSUPPORTED = re.compile(
     r"unknown pixel mode|cannot handle \d+-(bit|layer)|not yet supported|"
     r"Unsupported BMP (pixel depth|bitfields layout|compression)|Unsupported .*(compression|codec|feature)"
@@ -102,6 +104,7 @@ def take_over_pillow_checks() -> None:
     # Pillow reads both from globals, also while it loads and crops: set around each call, they would differ by thread.
     Image.MAX_IMAGE_PIXELS = None
     warnings.filterwarnings("ignore", module=r"PIL\.")
+    logging.getLogger("PIL").addHandler(_QUIET)  # else what it logs of a damaged file goes to the standard error
     Image.init()
 
 
@@ -190,7 +193,7 @@ def _check_cost(name: str, data: bytes, picture: Picture, width: int, height: in
     """Raises RefusedImageError where decoding cannot end well, or takes longer than any image of such a size does."""
     num_pixels, size = width * height, f"{width} x {height} pixels"
     if num_pixels > picture.max_pixels:
-        message = f"The {name} data ends before the image does: {len(data)} bytes cannot hold {size}."
+        message = f"The {name} data ends before the image does: there is too little of it for {size}."
         raise RefusedImageError("truncated", message, width, height)
     if num_pixels > FREE_PIXELS and num_pixels > MAX_PIXELS_PER_BYTE * len(data):
         message = f"{size} in {len(data)} bytes are more than {MAX_PIXELS_PER_BYTE} a byte."

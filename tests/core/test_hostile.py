@@ -108,6 +108,7 @@ OTHERS: dict[str, dict[str, Any]] = {
         "Nones": {300: None},
     },
     "text": {**OBJECTS, "bytes": b"x", "surrogate": "a\ud800"},
+    "data": {**OBJECTS, "bytearray": bytearray(b"\xff\xd8"), "array": np.zeros(4, np.uint8)},
     "rows": {**ROWS, "negative": [np.array([-1], np.int32)], "beyond": [np.array([0, 2**31 - 1], np.int32)]},
     "texts": {**ROWS, "too long": [np.arange(4, dtype=np.int32)], "too many": [np.zeros(1, np.int32)] * 3},
     "path": {**OBJECTS, "NUL": "a\0b", "nowhere": Path("nowhere/a"), "a folder": Path(), "empty": ""},
@@ -149,6 +150,7 @@ ARGUMENTS: dict[str, Callable[[], dict[str, Any]]] = {
     "Tokenizer.detokenize": lambda: {"self": TOKENIZER, "rows": TEXTS},
     "Tokenizer.vocab_size": lambda: {"self": TOKENIZER},
     "pack_prompts": lambda: {"texts": TEXTS, "num_image_tokens": 2, "width": 3, "rows": 2},
+    "walk_jpeg": lambda: {"data": b"\xff\xd8\xff"},
     "ParquetWriter.__init__": lambda: {
         "path": Path("a"),
         "schema": SCHEMA,

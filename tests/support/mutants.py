@@ -16,6 +16,7 @@ import numpy as np
 from PIL import Image
 
 from recap_fast.decode.decoder import make_decoder
+from recap_fast.decode.noise import own_stderr
 from recap_fast.records import Preprocess
 
 BATCH = 32
@@ -159,4 +160,5 @@ def decode(decoder: str, first: int, last: int) -> None:
 
 
 if __name__ == "__main__":
-    decode(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]))
+    with own_stderr():  # what is written to descriptor 2 all the same is a failure
+        decode(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]))
