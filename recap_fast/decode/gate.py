@@ -10,7 +10,7 @@ import re
 import struct
 import warnings
 import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from PIL import Image, ImageFile
@@ -57,6 +57,9 @@ PILLOW_ERRORS = (
 )
 """What Pillow's plugins raise for damaged bytes: they have no error class of their own."""
 
+_STUMBLES = (ArithmeticError, AssertionError, AttributeError, LookupError, TypeError, struct.error)
+"""Those of them that say nothing of the image."""
+
 
 class RefusedImageError(Exception):
     """An image that gets no caption; `outcome` is what its row will say. A size that cannot be true is left out."""
@@ -81,6 +84,8 @@ class Header:
     orientation: int = 1
     """Of EXIF, 1 to 8: how to turn what is decoded."""
     has_alpha: bool = False
+    white_is_zero: bool = False
+    """Of 16-bit greys: Pillow does not turn them over."""
 
     @property
     def num_pixels(self) -> int:
@@ -141,6 +146,7 @@ def open_picture(data: bytes, name: str, picture: Picture, max_image_pixels: int
     except PILLOW_ERRORS as error:
         raise damaged(name, data, error) from error
     header = check_opened(image, name, max_image_pixels, picture.orientation)
+    header = replace(header, white_is_zero=header.white_is_zero or picture.white_is_zero)
     _check_cost(name, data, picture, header.width, header.height)
     return Opened(image, header, picture)
 
@@ -154,7 +160,11 @@ def check_opened(image: Image.Image, name: str, max_image_pixels: int, orientati
     width, height = image.size if orientation < 5 else image.size[::-1]
     _check_size(width, height, max_image_pixels)
     has_alpha = image.mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in image.info
-    return Header(name, image.mode, width, height, orientation, has_alpha)
+    tags = getattr(
+        image, "tag_v2", None
+    )  # of TIFFs; 262 is PhotometricInterpretation, for Pillow 0 where it is missing
+    white_is_zero = tags is not None and tags.get(262, 0) == 0
+    return Header(name, image.mode, width, height, orientation, has_alpha, white_is_zero)
 
 
 def _orientation_of(image: Image.Image, name: str) -> int:
@@ -174,16 +184,14 @@ def damaged(
 
     `data` is empty for an image that the caller has opened.
     """
-    cause = error.__cause__ or error  # Pillow makes a SyntaxError of what its plugins stumble over
-    is_stumble = isinstance(
-        cause, ArithmeticError | AssertionError | AttributeError | LookupError | TypeError | struct.error
-    )
-    reason = "it is not what its first bytes say" if is_stumble else str(error).rstrip(".") or type(error).__name__
+    reason = str(error).rstrip(".") or type(error).__name__
     if name == "TIFF" and (compression := other_compression(data)):
         reason = f"its compression is {compression}"
         return RefusedImageError("unsupported", f"This kind of {name} is not decoded: {reason}.", width, height)
     if _UNSUPPORTED.search(reason):
         return RefusedImageError("unsupported", f"This kind of {name} is not decoded: {reason}.", width, height)
+    if isinstance(error.__cause__ or error, _STUMBLES):  # Pillow makes a SyntaxError of what its plugins stumble over
+        reason = "it is not what its first bytes say"
     if (data and is_cut(name, data)) or "truncated" in reason.lower():
         return RefusedImageError("truncated", f"The {name} data ends before the image does.", width, height)
     return RefusedImageError("corrupt", f"The {name} data is damaged: {reason}.", width, height)

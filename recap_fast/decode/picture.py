@@ -33,6 +33,8 @@ class Picture:
     """Passes over all pixels that decoding takes."""
     max_pixels: float = float("inf")
     """As many as such data can hold, whatever the header declares."""
+    white_is_zero: bool = False
+    """Whether to turn over the greys that Pillow gives."""
     size: tuple[int, int] | None = None
     """Width and height that the header declares, where no decoder may open the file before they are known."""
 
@@ -53,7 +55,8 @@ def picture_of(name: str, data: bytes) -> Picture:
             webp.data, read_orientation(webp.exif), webp.well_formed, max_pixels=webp.max_pixels, size=webp.size
         )
     if name == "TIFF":
-        return Picture(clean_tiff(data))
+        tiff = clean_tiff(data)
+        return Picture(tiff.data, white_is_zero=tiff.white_is_zero)
     if name in ("AVIF", "HEIC"):  # these rotate by boxes of their own, and EXIF's orientation is for information only
         return Picture(_EXIF_ITEM.sub(rb"\1none", data))
     return Picture(data, size=jxl_size(data) if name == "JPEG XL" else None)

@@ -186,7 +186,7 @@ def _to_upright_rgb(image: Image.Image, header: Header, data: bytes, background:
 def _to_rgb(image: Image.Image, header: Header, background: Color | None) -> Image.Image:
     mode = image.mode
     if mode.startswith("I;16") or (mode == "I" and header.format == "PPM"):
-        return _scale_16_bits(image, background)
+        return _scale_16_bits(image, header, background)
     if mode in ("I", "F", "LAB"):
         message = f"{header.format} images of Pillow's mode {mode} have no defined range of brightness."
         raise RefusedImageError("unsupported", message, header.width, header.height)
@@ -197,14 +197,11 @@ def _to_rgb(image: Image.Image, header: Header, background: Color | None) -> Ima
     return image if image.mode == "RGB" else image.convert("RGB")
 
 
-def _scale_16_bits(image: Image.Image, background: Color | None) -> Image.Image:
-    """A 16-bit grey image as RGB: Pillow would clip it, and does not turn TIFFs over in which white is zero."""
+def _scale_16_bits(image: Image.Image, header: Header, background: Color | None) -> Image.Image:
+    """A 16-bit grey image as RGB: Pillow would clip it."""
     values = np.asarray(image)
     grey = np.rint(values.astype(np.float32) / 257).astype(np.uint8)
-    tags = getattr(
-        image, "tag_v2", None
-    )  # of TIFFs; 262 is PhotometricInterpretation, and Pillow takes 0 for a default
-    if tags is not None and tags.get(262, 0) == 0:
+    if header.white_is_zero:
         grey = 255 - grey
     rgb = np.asarray(Image.fromarray(grey).convert("RGB"))
     clear = image.info.get("transparency")

@@ -6,7 +6,9 @@ Photoshop's blocks are in nobody's way then, and no other page.
 
 import struct
 from collections.abc import Iterator
+from typing import NamedTuple
 
+_BITS, _COMPRESSION, _PHOTOMETRIC, _NUM_SAMPLES = 258, 259, 262, 277
 _BASELINE = {*range(254, 260), 262, 266, 273, 274, *range(277, 280), 284, 292, 293, 317, 320}
 _TAGS = _BASELINE | {322, 323, 324, 325, 332, 334, 338, 339, 347, *range(512, 522), *range(529, 533), 50674}
 """Sizes, bits, compression, strips, orientation, fax, predictor and colors; tiles, inks, samples, JPEG, YCbCr, LERC."""
@@ -35,34 +37,61 @@ _OTHER_COMPRESSIONS = {
 
 def other_compression(data: bytes) -> str | None:
     """The name of a TIFF's compression, where it is one that is not decoded."""
-    order = "<" if data.startswith(b"II") else ">"
-    value_at = 12 if data[2:4] in (b"+\0", b"\0+") else 8
-    for entry in _entries(data):
-        if entry[:2] == struct.pack(order + "H", 259):
-            return _OTHER_COMPRESSIONS.get(struct.unpack_from(order + "H", entry, value_at)[0])
-    return None
+    entries = dict(_entries(data))
+    value = _short(entries, _COMPRESSION, "<" if data.startswith(b"II") else ">", _is_big(data))
+    return None if value is None else _OTHER_COMPRESSIONS.get(value)
 
 
-def clean_tiff(data: bytes) -> bytes:
+class CleanTiff(NamedTuple):
+    """A TIFF of nothing but pixels."""
+
+    data: bytes
+    white_is_zero: bool
+    """Said of 16-bit greys alone, whose directory then says the opposite: Pillow takes some of these for something
+    unknown and does not turn the others over, as it does those of 1 to 8 bits.
+    """
+
+
+def clean_tiff(data: bytes) -> CleanTiff:
     """Takes the bytes of a TIFF or BigTIFF, in any state; one without a first directory comes back as it is."""
-    entries = list(_entries(data))
+    entries = dict(_entries(data))
     if not entries:
-        return data
+        return CleanTiff(data, False)
     order = "<" if data.startswith(b"II") else ">"
-    count_form, offset_form, offset_at = ("Q", "Q", 8) if len(entries[0]) == 20 else ("H", "I", 4)
+    is_big = _is_big(data)
+    count_form, offset_form, offset_at = ("Q", "Q", 8) if is_big else ("H", "I", 4)
     padding = bytes(-len(data) % 8)
     if len(data) + len(padding) >= 1 << (8 * struct.calcsize(offset_form)):
-        return data
+        return CleanTiff(data, False)
+    values = {tag: _short(entries, tag, order, is_big) for tag in (_BITS, _PHOTOMETRIC, _NUM_SAMPLES)}
+    white_is_zero = values[_BITS] == 16 and values[_PHOTOMETRIC] == 0 and values[_NUM_SAMPLES] in (None, 1)
+    if white_is_zero:
+        form = "HHQHHI" if is_big else "HHIHH"
+        entries[_PHOTOMETRIC] = struct.pack(order + form, _PHOTOMETRIC, 3, 1, 1, 0, *[0] * is_big)
     head = data[:offset_at] + struct.pack(order + offset_form, len(data) + len(padding))
-    body = struct.pack(order + count_form, len(entries)) + b"".join(entries) + struct.pack(order + offset_form, 0)
-    return b"".join([head, data[len(head) :], padding, body])
+    body = (
+        struct.pack(order + count_form, len(entries)) + b"".join(entries.values()) + struct.pack(order + offset_form, 0)
+    )
+    return CleanTiff(b"".join([head, data[len(head) :], padding, body]), white_is_zero)
 
 
-def _entries(data: bytes) -> Iterator[bytes]:
+def _is_big(data: bytes) -> bool:
+    return data[2:4] in (b"+\0", b"\0+")
+
+
+def _short(entries: dict[int, bytes], tag: int, order: str, is_big: bool) -> int | None:
+    """The value of a tag that is one SHORT; None where it is missing or something else."""
+    entry = entries.get(tag, b"")
+    if not entry or struct.unpack_from(order + ("HQ" if is_big else "HI"), entry, 2) != (3, 1):
+        return None
+    value: int = struct.unpack_from(order + "H", entry, 12 if is_big else 8)[0]
+    return value
+
+
+def _entries(data: bytes) -> Iterator[tuple[int, bytes]]:
     """The entries of the first directory that are among `_TAGS`, of each tag the first; none where it leads nowhere."""
     order = "<" if data.startswith(b"II") else ">"
-    is_big = data[2:4] in (b"+\0", b"\0+")
-    count_form, size, offset_form, offset_at = ("Q", 20, "Q", 8) if is_big else ("H", 12, "I", 4)
+    count_form, size, offset_form, offset_at = ("Q", 20, "Q", 8) if _is_big(data) else ("H", 12, "I", 4)
     try:
         (directory,) = struct.unpack_from(order + offset_form, data, offset_at)
         (count,) = struct.unpack_from(order + count_form, data, directory)
@@ -74,4 +103,4 @@ def _entries(data: bytes) -> Iterator[bytes]:
         (tag,) = struct.unpack_from(order + "H", data, at)
         if tag in _TAGS and tag not in seen:
             seen.add(tag)
-            yield data[at : at + size]
+            yield tag, data[at : at + size]

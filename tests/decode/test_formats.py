@@ -19,12 +19,19 @@ def test_the_format_is_known_by_its_first_bytes(name):
     [
         (b"\0\0\0\x18ftypheic\0\0\0\0mif1heic", "HEIC"),
         (b"\0\0\0\x1cftypmif1\0\0\0\0mif1avif", "AVIF"),
+        (b"\0\0\0\x18ftyphevx\0\0\0\0hevx", "HEIC"),
+        (b"\0\0\0\x18ftypmsf1\0\0\0\0msf1avis", "AVIF"),
         (b"\xff\x0a rest", "JPEG XL"),
+        (encode(IMAGE, "JPEG2000", no_jp2=True), "JPEG 2000"),
+        (encode(IMAGE, "MPO", save_all=True, append_images=[IMAGE]), "JPEG"),
+        (encode(IMAGE, "AVIF", save_all=True, append_images=[IMAGE]), "AVIF"),
+        *((encode(IMAGE.convert(mode), "BMP")[14:], "DIB") for mode in ("1", "L", "P", "RGB", "RGBA")),
+        (b"\x0c\0\0\0\x09\0\x09\0\1\0\x18\0" + bytes(300), "DIB"),
         (b'<?xml version="1.0"?>\n<svg xmlns="http://www.w3.org/2000/svg"/>', "SVG"),
         (b"%!PS-Adobe-3.0 EPSF-3.0", "PostScript"),
     ],
 )
-def test_formats_that_are_not_decoded_are_known_by_name(data, name):
+def test_more_formats_are_known_by_their_first_bytes(data, name):
     assert sniff(data) == name
 
 
@@ -38,6 +45,7 @@ def test_formats_that_are_not_decoded_are_known_by_name(data, name):
         ("Zugriff verweigert – kein Bild".encode(), "text"),
         (b"%PDF-1.7", "a PDF document"),
         (b"\0\0\0\x20ftypisom\0\0\2\0", "a video"),
+        (b"(\0\0\0 is no bitmap\0", "unknown bytes (they begin 28 00 00 00 20 69 73 20)"),
         (b"\x00\x01\x02\x03\xfe\xff", "unknown bytes (they begin 00 01 02 03 fe ff)"),
     ],
 )

@@ -1,11 +1,30 @@
 import resource
+import struct
+import sys
+import zlib
 
 import pytest
 from PIL import Image
 from support.pictures import blank_png, encode, natural, with_orientation
 
 from recap_fast.decode.gate import Header, RefusedImageError, open_image, take_over_pillow_checks
+from recap_fast.decode.pillow import decode_rgb
 from recap_fast.defaults import MAX_IMAGE_PIXELS
+
+
+def replaced(data, old, new):
+    """The bytes with the one entry of a TIFF's directory, or segment of a JPEG, replaced."""
+    assert data.count(old) == 1
+    return data.replace(old, new)
+
+
+def entry(tag, *values):
+    return struct.pack(f"<HHI{len(values)}H", tag, 3, len(values), *values)
+
+
+TIFF_GREY_ALPHA = replaced(encode(Image.new("LA", (9, 9)), "TIFF"), entry(258, 8, 8), entry(258, 16, 16))
+TIFF_WEBP = replaced(encode(Image.new("RGB", (9, 9)), "TIFF"), entry(259, 1), entry(259, 50001))
+JPEG_12_BITS = replaced(encode(Image.new("RGB", (9, 9)), "JPEG"), b"\xff\xc0\0\x11\x08", b"\xff\xc1\0\x11\x0c")
 
 
 @pytest.fixture(autouse=True)
@@ -92,6 +111,95 @@ def test_a_huge_png_is_refused_without_memory():
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     assert refusal(data).status == "too_large"
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 10_000  # kB
+
+
+def progressive(num_scans):
+    """A progressive JPEG of 8000 x 8000 that declares so many scans, all but the first without data."""
+    data = encode(Image.new("L", (8000, 8000)), "JPEG", progressive=True)
+    scan = data.index(b"\xff\xda", data.index(b"\xff\xda") + 2)
+    return data[:scan] + b"\xff\xda\0\x08\1\1\0\1\5\2\0" * (num_scans - 1) + b"\xff\xd9"
+
+
+def test_scans_times_pixels_of_a_jpeg_are_bounded():
+    assert open_image(progressive(100), 10**9).header.width == 8000
+    outcome = refusal(progressive(200), 10**9)
+    assert (outcome.status, outcome.width) == ("too_large", 8000)
+    assert outcome.error == "8000 x 8000 pixels in 200 scans would take minutes to decode."
+
+
+def declaring(image_format, width, height, **options):
+    """A small image whose header declares another size."""
+    data = encode(Image.new("L" if image_format == "PNG" else "RGB", (16, 16), "red"), image_format, **options)
+    if image_format == "JPEG":
+        at = data.index(b"\xff\xc0") + 5
+        return data[:at] + struct.pack(">HH", height, width) + data[at + 4 :]
+    if image_format == "PNG":
+        header = b"IHDR" + struct.pack(">II", width, height) + data[24:29]
+        return data[:12] + header + struct.pack(">I", zlib.crc32(header)) + data[33:]
+    return data[:26] + struct.pack("<HH", width, height) + data[30:]
+
+
+@pytest.mark.parametrize("image_format", ["JPEG", "PNG", "WEBP"])
+def test_what_the_data_cannot_hold_is_truncated_before_it_is_decoded(image_format):
+    outcome = refusal(declaring(image_format, 9000, 8000), 10**9)
+    assert (outcome.status, outcome.width, outcome.height) == ("truncated", 9000, 8000)
+    assert outcome.error.endswith("data ends before the image does: there is too little of it for 9000 x 8000 pixels.")
+
+
+def test_more_pixels_than_pillow_takes_need_bytes():
+    data = encode(Image.new("RGB", (16, 16)), "WEBP", lossless=True)
+    size = (12_000 - 1) | (12_000 - 1) << 14
+    data = data[:21] + ((int.from_bytes(data[21:25], "little") & ~0xFFFFFFF) | size).to_bytes(4, "little") + data[25:]
+    outcome = refusal(data, 10**9)
+    assert (outcome.status, outcome.width) == ("too_large", 12_000)
+    assert outcome.error == f"12000 x 12000 pixels in {len(data)} bytes are more than 10000 a byte."
+
+
+@pytest.mark.parametrize("image_format", ["PNG", "WEBP", "GIF", "TIFF", "AVIF", "JPEG", "JPEG2000", "BMP"])
+@pytest.mark.parametrize("options", [{}, {"lossless": True, "quality": 1}, {"compression": "tiff_adobe_deflate"}])
+def test_one_color_compresses_as_well_as_the_format_can(image_format, options):
+    options = options if (image_format == "TIFF") == ("compression" in options) else {}
+    assert (
+        open_image(encode(Image.new("RGB", (4000, 4000), "white"), image_format, **options), 10**9).header.width == 4000
+    )
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        declaring("PNG", 0xFFFFFFF0, 1000),
+        encode(Image.new("RGB", (9, 9)), "BMP")[:21] + b"\x80" + encode(Image.new("RGB", (9, 9)), "BMP")[22:],
+    ],
+)
+def test_a_size_that_no_row_can_hold_is_in_the_sentence_alone(data):
+    outcome = refusal(data, 2**70)
+    assert (outcome.status, outcome.width, outcome.height) == ("too_large", None, None)
+    assert "pixels: no image is that large." in outcome.error
+
+
+@pytest.mark.parametrize(
+    ("data", "error"),
+    [
+        (TIFF_GREY_ALPHA, "This kind of TIFF is not decoded: unknown pixel mode."),
+        (TIFF_WEBP, "This kind of TIFF is not decoded: its compression is WebP."),
+        (JPEG_12_BITS, "This kind of JPEG is not decoded: cannot handle 12-bit layers."),
+    ],
+)
+def test_what_pillow_cannot_do_is_unsupported(data, error):
+    with pytest.raises(RefusedImageError) as caught:
+        decode_rgb(data, 10**6)
+    assert (caught.value.outcome.status, caught.value.outcome.error) == ("unsupported", error)
+
+
+@pytest.mark.parametrize(("name", "extra"), [("pillow_heif", "heif"), ("pillow_jxl", "jxl")])
+def test_without_its_plugin_a_format_says_how_to_install_it(monkeypatch, name, extra):
+    for module in [m for m in sys.modules if m.partition(".")[0] == name]:
+        monkeypatch.delitem(sys.modules, module)
+    monkeypatch.setitem(sys.modules, name, None)
+    data = b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" if extra == "heif" else b"\xff\x0a\x7f\0\0\0\0"
+    outcome = refusal(data)
+    assert outcome.status == "unsupported"
+    assert f"images need a plugin: pip install recap-fast[{extra}]" in outcome.error
 
 
 def test_a_larger_limit_than_pillows_own_is_obeyed():

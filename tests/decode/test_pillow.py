@@ -1,4 +1,6 @@
 import importlib
+import io
+import struct
 
 import numpy as np
 import pytest
@@ -215,3 +217,69 @@ def test_a_batch_keeps_its_order(decoder):
         np.testing.assert_array_equal(batch.pixels[i].transpose(1, 2, 0), expected)
     assert [o.status for o in batch.outcomes] == ["ok"] * 5 + ["not_an_image"] + ["ok"] * 6
     assert [o.width for o in batch.outcomes if o.width] == [80 + i for i in range(12) if i != 5]
+
+
+def test_a_large_jpeg_is_decoded_at_a_fraction_of_its_size_and_says_so(decoder, monkeypatch):
+    data = encode(natural(901, 701), "JPEG", exif=with_orientation(6))
+    (expected,) = decoder.decode([data]).pixels
+    for limit, scale in ((901 * 701, 1), (901 * 701 - 1, 2), (901 * 701 // 5, 4), (9, 8)):
+        monkeypatch.setattr(pillow, "FREE_PIXELS", limit)
+        batch = decoder.decode([data])
+        outcome = batch.outcomes[0]
+        assert (outcome.status, outcome.width, outcome.height) == ("ok", 701, 901)
+        assert outcome.warning == (None if scale == 1 else f"the image was decoded at 1/{scale} scale")
+        difference = np.abs(batch.pixels[0].astype(int) - expected).mean()
+        assert difference == 0 if scale == 1 else 0 < difference < 12
+
+
+@pytest.mark.parametrize("image_format", ["PNG", "TIFF"])
+def test_only_jpegs_are_reduced(decoder, monkeypatch, image_format):
+    monkeypatch.setattr(pillow, "FREE_PIXELS", 100)
+    (outcome,) = decoder.decode([encode(IMAGE, image_format)]).outcomes
+    assert (outcome.status, outcome.warning) == ("ok", None)
+
+
+BLUE = Image.new("RGB", (90, 70), "blue")
+PARTS = Image.linear_gradient("L").resize((90, 70))
+CLEAR = {
+    "rgba": (ALPHA, "PNG", {}),
+    "webp": (ALPHA, "WEBP", {"lossless": True, "exact": True}),
+    "grey": (ALPHA.convert("LA"), "PNG", {}),
+    "palette": (PALETTE, "PNG", {"transparency": bytes(range(256))}),
+    "one color": (IMAGE, "PNG", {"transparency": IMAGE.getpixel((3, 4))}),
+    "gif": (PALETTE, "GIF", {"transparency": PALETTE.getpixel((3, 4))}),
+    "opaque": (IMAGE, "PNG", {}),
+    "lossy": (IMAGE, "JPEG", {}),
+}
+
+
+@pytest.mark.parametrize("kind", CLEAR)
+def test_a_background_is_seen_through_what_is_transparent(kind):
+    picture, image_format, options = CLEAR[kind]
+    data = encode(picture, image_format, **options)
+    with Image.open(io.BytesIO(data)) as opened:
+        expected = Image.alpha_composite(BLUE.convert("RGBA"), opened.convert("RGBA")).convert("RGB")
+    np.testing.assert_array_equal(np.asarray(decode_rgb(data, LIMIT, (0, 0, 255))), np.asarray(expected))
+    changed = np.asarray(decode_rgb(data, LIMIT)) != np.asarray(expected)
+    assert changed.any() == (kind not in ("opaque", "lossy"))
+
+
+def test_one_clear_grey_of_16_bits_shows_the_background():
+    grey = Image.fromarray(np.array([[0, 4000], [65535, 4001]], np.uint16))
+    image = decode_rgb(encode(grey, "PNG", transparency=4000), LIMIT, (0, 0, 255))
+    assert np.asarray(image).tolist() == [[[0] * 3, [0, 0, 255]], [[255] * 3, [16] * 3]]
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+@pytest.mark.parametrize("bits", [8, 16])
+@pytest.mark.parametrize("white_is_zero", [False, True])
+def test_white_may_be_zero_in_a_tiff(order, bits, white_is_zero):
+    grey = np.arange(90 * 70).reshape(70, 90) % 256
+    stored = (255 - grey if white_is_zero else grey) * (257 if bits == 16 else 1)
+    data = stored.astype(f"{order}u{bits // 8}").tobytes()
+    tags = [(256, 90), (257, 70), (258, bits), (259, 1), (262, 1 - white_is_zero), (273, 8), (277, 1), (278, 70)]
+    entries = b"".join(struct.pack(f"{order}HHIHH", tag, 3, 1, value, 0) for tag, value in tags)
+    entries += struct.pack(f"{order}HHII", 279, 4, 1, len(data))
+    header = {"<": b"II*\0", ">": b"MM\0*"}[order] + struct.pack(f"{order}I", 8 + len(data))
+    tiff = header + data + struct.pack(f"{order}H", len(tags) + 1) + entries + bytes(4)
+    np.testing.assert_array_equal(np.asarray(decode_rgb(tiff, LIMIT))[..., 0], grey)
