@@ -86,18 +86,20 @@ def tune(
     seconds: float = SECONDS,
     candidates: list[Sizes] | None = None,
     say: Callable[[str], None] = logger.info,
+    verify: bool = True,
 ) -> Tuning:
     """Tries sizes on the device, each for so many seconds and the best again for twice as long, and keeps the fastest.
 
     `candidates` are the sizes to try, by default a list that goes by the device; what does not fit is left out. `say`
-    is told how it goes. Raises ConfigError where the engine cannot be opened with any of them.
+    is told how it goes. With `verify` the weights are compared with their checksums when an engine is opened first.
+    Raises ConfigError where the engine cannot be opened with any of them.
     """
     spec = EngineSpec.load(folder)
     if spec.backend != "torch":
         raise ConfigError(f"{folder}: the sizes of a {spec.backend} engine were fixed when it was built.")
     where = resolve_device(device)
     name = device_name(where)
-    tuner = _Tuner(folder, where)
+    tuner = _Tuner(folder, where, verify)
     points = tuner.candidates() if candidates is None else candidates
     trials: list[Trial] = []
     say(f"tuning on {name}: {len(points)} pairs of sizes, at least {seconds:g} s each")
@@ -167,9 +169,9 @@ def gpu_candidates(spec: EngineSpec, shape: SlotShape, num_units: int, most_slot
 class _Tuner:
     """Opens an engine with given sizes and measures it on requests of noise, the same for all sizes."""
 
-    def __init__(self, folder: Path, device: torch.device):
-        self._device = device
-        self._prepared = PreparedEngine.read(folder).with_spec(stop_ids=())
+    def __init__(self, folder: Path, device: torch.device, verify: bool = True):
+        self._device, self._verify = device, verify
+        self._prepared = PreparedEngine.read(folder, verify=verify).with_spec(stop_ids=())
         self._spec, self._prompts = self._prepared.spec, self._prepared.prompts
         side = self._spec.preprocess.image_size
         rng, longest = np.random.default_rng(0), min(LONGEST, self._spec.limits.max_new_tokens)
@@ -212,8 +214,9 @@ class _Tuner:
 
     def measure(self, sizes: Sizes, seconds: float) -> Trial:
         """Images/s once all slots are taken. The engine always has requests waiting."""
-        options = EngineOptions(device=str(self._device), loop_stop=False, **asdict(sizes))
+        options = EngineOptions(device=str(self._device), loop_stop=False, verify=self._verify, **asdict(sizes))
         engine = self._prepared.open(options)
+        self._verify = False
         first = first_lengths(self._lengths, sizes.num_slots, sizes.prefill_images)
         requests = self._requests(itertools.chain(first, itertools.cycle(self._lengths)))
         with closing(engine):

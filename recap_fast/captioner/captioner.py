@@ -55,7 +55,10 @@ class Captioner:
         """Reads the engine directory and makes the decoder; `start` loads the weights. Raises ConfigError."""
         self.config = config
         self.prepared = PreparedEngine.read(
-            config.engine, prompt=config.prompt, max_field_tokens=config.max_field_tokens
+            config.engine,
+            prompt=config.prompt,
+            max_field_tokens=config.max_field_tokens,
+            verify=config.options.verify,
         )
         self.decoder = make_decoder(
             config.decoder,

@@ -36,6 +36,8 @@ class CaptionOptions(TypedDict, total=False):
     """Random seed for sampling."""
     loop_stop: bool
     """End captions that repeat themselves."""
+    verify: bool
+    """Compare the engine's files with their checksums while they are loaded."""
     decoder: Literal["auto", "dali", "pillow"]
     decode_threads: int | None
     """Threads that decode images; None: half of the processors."""

@@ -14,14 +14,15 @@ from recap_fast.errors import ConfigError
 @click.command()
 @options.engine
 @options.device
-def tune(engine: Path, device: str) -> None:
+@options.verify
+def tune(engine: Path, device: str, verify: bool) -> None:
     """Finds the --num-slots and --prefill-images that are fastest on this device; later runs on it use them.
 
     They are kept in the engine directory, for each device by name, and change no caption in float32.
     """
     from recap_fast.bench.tune import tune as search
 
-    click.echo(search(engine, device, say=lambda line: click.echo(line, err=True)).table())
+    click.echo(search(engine, device, verify=verify, say=lambda line: click.echo(line, err=True)).table())
 
 
 @click.command()

@@ -26,10 +26,13 @@ max_image_pixels = click.option(
 max_field_tokens = click.option(
     "--max-field-tokens", type=int, default=MAX_FIELD_TOKENS, help="Longer fields of the prompt are cut."
 )
+verify = click.option(
+    "--verify/--no-verify", default=True, help="Compare the engine's files with their checksums while they are loaded."
+)
 
 
 def speed(command: F) -> F:
-    """Adds the options that `run` and `bench` have in common: decoder, device, sizes, length."""
+    """Adds the options that `run` and `bench` have in common: decoder, device, sizes, length, verification."""
     options = (
         click.option("--decoder", type=click.Choice(["auto", "dali", "pillow"]), default="auto", help="Image decoder."),
         click.option("--decode-threads", type=int, help="Threads that decode images.  [default: half the processors]"),
@@ -37,6 +40,7 @@ def speed(command: F) -> F:
         click.option("--num-slots", type=int, help="Captions generated at once.  [default: the engine's]"),
         click.option("--prefill-images", type=int, help="Images that join in one step.  [default: the engine's]"),
         click.option("--max-new-tokens", type=int, help="Longest caption.  [default: the engine's]"),
+        verify,
     )
     for option in reversed(options):
         command = option(command)

@@ -7,12 +7,13 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Self, get_args
 
+from recap_fast.atomic import sha256_of
 from recap_fast.defaults import MAX_FIELD_TOKENS
 from recap_fast.errors import ConfigError
 from recap_fast.generate.engine import Engine, EngineOptions
 from recap_fast.generate.prompt import PromptEncoder
 from recap_fast.generate.spec import Backend, EngineSpec
-from recap_fast.generate.tokenizer import Tokenizer, load_tokenizer
+from recap_fast.generate.tokenizer import TOKENIZER_FILES, Tokenizer, find_tokenizer, load_tokenizer
 from recap_fast.records import Completion, Request
 
 
@@ -27,12 +28,23 @@ class PreparedEngine:
     prompts: PromptEncoder
 
     @classmethod
-    def read(cls, folder: Path, *, prompt: str | None = None, max_field_tokens: int = MAX_FIELD_TOKENS) -> Self:
+    def read(
+        cls,
+        folder: Path,
+        *,
+        prompt: str | None = None,
+        max_field_tokens: int = MAX_FIELD_TOKENS,
+        verify: bool = True,
+    ) -> Self:
         """Reads an engine directory. `prompt` is asked instead of the engine's own question.
 
-        Raises ConfigError where the directory or the prompt cannot be used.
+        With `verify` the tokenizer's file is compared with its SHA-256 in engine.json; the weights have checksums of
+        their own. Raises ConfigError where the directory or the prompt cannot be used.
         """
-        spec, tokenizer = EngineSpec.load(folder), load_tokenizer(folder)
+        spec = EngineSpec.load(folder)
+        if verify:
+            _verify_tokenizer(folder, spec)
+        tokenizer = load_tokenizer(folder)
         if tokenizer.vocab_size > spec.text.vocab_size:
             raise ConfigError(
                 f"{folder}: the tokenizer has {tokenizer.vocab_size} tokens and the model's embedding "
@@ -68,6 +80,16 @@ class PreparedEngine:
         raise ConfigError(
             f"{self.folder}: backend {self.spec.backend!r} is not known to this version, which has: "
             f"{', '.join(get_args(Backend))}."
+        )
+
+
+def _verify_tokenizer(folder: Path, spec: EngineSpec) -> None:
+    file = find_tokenizer(folder)
+    known = {name: spec.files[name] for name in TOKENIZER_FILES if name in spec.files}
+    if file is not None and known and sha256_of(file) != known.get(file.name):
+        raise ConfigError(
+            f"{file} is not the tokenizer that the engine was built with, by its SHA-256 in engine.json: copy the "
+            "engine directory again, or build it again."
         )
 
 

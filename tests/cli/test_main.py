@@ -21,8 +21,9 @@ OPTIONS = {
         *("recipe", "--checkpoint", "--output", "--tokenizer", "--precision", "--backend", "--calibration"),
         *("--tune", "--overwrite"),
     },
-    "tune": {"--engine", "--device"},
+    "tune": {"--engine", "--device", "--verify", "--no-verify"},
     "run": {
+        *("--verify", "--no-verify"),
         *("--engine", "--shards", "--input", "--output", "--output-folder", "--decoder", "--decode-threads"),
         *(
             "--max-image-pixels",
@@ -39,6 +40,7 @@ OPTIONS = {
         *("--drain-seconds", "--read-timeout", "--max-error-rate", "--log-format"),
     },
     "bench": {
+        *("--verify", "--no-verify"),
         *("--engine", "--shards", "--limit", "--image-size", "--stage", "--repeat", "--decoder", "--decode-threads"),
         *("--device", "--num-slots", "--prefill-images", "--max-new-tokens", "--json"),
     },
