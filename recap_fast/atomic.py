@@ -102,7 +102,7 @@ def publish(temporary: Path, path: Path) -> None:
         logger.warning("%s is a folder where a file belongs: it is now %s", path, aside.name)
         path.rename(aside)
         temporary.replace(path)
-    _sync_folder(path.parent)
+    sync_folder(path.parent)
 
 
 @contextlib.contextmanager
@@ -159,7 +159,8 @@ def _is_forgotten(path: Path, owner_name: str) -> bool:
         return False
 
 
-def _sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
+    """Brings a folder's list of names to the disk."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)

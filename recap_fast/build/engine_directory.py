@@ -19,7 +19,7 @@ from pathlib import Path
 import safetensors
 import torch
 
-from recap_fast.atomic import is_alive, owner, sha256_of
+from recap_fast.atomic import sha256_of, sync_folder
 from recap_fast.build.architecture import Architecture, read_architecture
 from recap_fast.build.checkpoint import Checkpoint, open_checkpoint
 from recap_fast.build.engine_spec import check_device, make_spec, parse_precision
@@ -27,6 +27,7 @@ from recap_fast.build.recipe import find_recipe, load_recipe
 from recap_fast.build.tensorrt import TensorRTBuild
 from recap_fast.build.weights import CHUNK_BYTES, OnProgress, check_sides, expected_shapes, write_weights
 from recap_fast.errors import ConfigError
+from recap_fast.generate.replacement import BUILDING, beside, remove_leftovers, replace_folder, restore
 from recap_fast.generate.spec import SPEC_FILE, WEIGHTS_FILE, Backend, EngineSpec
 from recap_fast.generate.tokenizer import TOKENIZER_FILES, find_tokenizer, load_tokenizer
 from recap_fast.version import __version__
@@ -52,11 +53,14 @@ def build_engine(
     used, before any weight is read where that can be known.
     """
     checkpoint, output = Path(checkpoint), Path(output)
+    if output.is_symlink():
+        output = output.resolve()
     choices = load_recipe(recipe)
     if precision is not None:
         choices = replace(choices, precision=parse_precision(precision))
     if backend == "torch" and calibration:
         raise ConfigError("--calibration is for --backend tensorrt-llm: leave it out.")
+    restore(output, SPEC_FILE)
     _check_output(output, overwrite)
     source = open_checkpoint(checkpoint)
     architecture = read_architecture(checkpoint)
@@ -147,26 +151,27 @@ def _check_output(output: Path, overwrite: bool) -> None:
 def _new_folder(output: Path, overwrite: bool) -> Iterator[Path]:
     """A folder beside `output` that takes its name when the block ends well, and is removed when it does not."""
     output.parent.mkdir(parents=True, exist_ok=True)
-    prefix, suffix = f".{output.name}.", ".building"
-    for path in output.parent.iterdir():
-        if path.name.startswith(prefix) and path.suffix == suffix:
-            builder = path.name.removeprefix(prefix).removesuffix(suffix)
-            if builder == owner() or not is_alive(builder):
-                shutil.rmtree(path, ignore_errors=True)
-    folder = output.parent / f"{prefix}{owner()}{suffix}"
+    remove_leftovers(output)
+    folder = beside(output, BUILDING)
     folder.mkdir()
     try:
         yield folder
-        for path in (p for p in folder.rglob("*") if p.is_file()):
-            with path.open("rb") as file:
-                os.fsync(file.fileno())
+        for path in folder.rglob("*"):
+            _sync(path)
+        _sync(folder)
         _check_output(output, overwrite)
         if output.exists():
-            replaced = folder.with_suffix(".replaced")
-            output.replace(replaced)
-            folder.replace(output)
-            shutil.rmtree(replaced)
+            replace_folder(folder, output, SPEC_FILE)
         else:
-            folder.replace(output)
+            folder.rename(output)
+            sync_folder(output.parent)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _sync(path: Path) -> None:
+    if path.is_dir():
+        sync_folder(path)
+    else:
+        with path.open("rb") as file:
+            os.fsync(file.fileno())

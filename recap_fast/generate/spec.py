@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal
 from recap_fast.errors import ConfigError
 from recap_fast.generate.fields import Count, Range, Source, read_table, shown
 from recap_fast.generate.json_file import read_json
+from recap_fast.generate.replacement import restore
 from recap_fast.records import Preprocess
 
 FORMAT = 1
@@ -192,6 +193,7 @@ class EngineSpec:
     def load(cls, folder: Path) -> "EngineSpec":
         """Reads `engine.json`. Raises ConfigError where the folder is no engine directory of this version."""
         path = folder / SPEC_FILE
+        restore(folder, SPEC_FILE)
         if not path.is_file():
             raise ConfigError(
                 f"{folder} is not an engine directory: it has no {SPEC_FILE}. "
