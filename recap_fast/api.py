@@ -38,7 +38,9 @@ def run(
     handler = ReporterHandler(reporter) if log_format else logging.NullHandler()
     logger.addHandler(handler)
     try:
-        return launch(RunConfig.of(given), reporter)
+        config = RunConfig.of(given)
+        with patience(config.read_timeout):
+            return launch(config, reporter)
     finally:
         logger.removeHandler(handler)
 

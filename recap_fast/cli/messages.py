@@ -10,7 +10,6 @@ from types import TracebackType
 from typing import Any
 
 from recap_fast.errors import ConfigError, ExitCode, RecapError
-from recap_fast.shard_set import scrub
 
 
 def outcome_with_sentence(command: Callable[[], ExitCode], say: Callable[[str], None]) -> ExitCode:
@@ -18,6 +17,8 @@ def outcome_with_sentence(command: Callable[[], ExitCode], say: Callable[[str], 
     try:
         return command()
     except (RecapError, OSError) as error:
+        from recap_fast.shard_set import scrub  # numpy: only where there is something to say
+
         say(f"recap-fast: {scrub(str(error))}")
         return ExitCode.USAGE if isinstance(error, ConfigError) else ExitCode.FAILURE
 
@@ -29,6 +30,8 @@ def exit_with_sentence(command: Callable[[], Any], say: Callable[[str], None]) -
 
 def show_without_secrets(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
     """Shows an error that nobody expected, as Python does, with the URLs in it made public."""
+    from recap_fast.shard_set import scrub
+
     if sys.stderr is not None:
         sys.stderr.write(scrub("".join(traceback.format_exception(kind, error, trace))))
 

@@ -126,10 +126,11 @@ def _run(given: dict[str, Any], reporter: "Reporter", signals: "Signals") -> Exi
 
     dry_run, prompt = given.pop("dry_run"), _prompt(given.pop("prompt"), given.pop("prompt_file"))
     config = RunConfig.of({**given, "prompt": prompt})
-    if not dry_run:
-        return launch(config, reporter, signals).outcome
-    with patience(config.read_timeout), contextlib.closing(plan(config)) as made:
-        _show(made, reporter)
+    with patience(config.read_timeout):
+        if not dry_run:
+            return launch(config, reporter, signals).outcome
+        with contextlib.closing(plan(config)) as made:
+            _show(made, reporter)
     return ExitCode.COMPLETE
 
 

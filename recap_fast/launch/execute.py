@@ -14,7 +14,6 @@ from recap_fast.launch.signals import STOPPED, Signals
 from recap_fast.pipeline.counters import RunCounters
 from recap_fast.pipeline.pipeline import Pipeline
 from recap_fast.records import ShardReport
-from recap_fast.shards.patience import patience
 from recap_fast.write.ledger import Ledger
 from recap_fast.write.pruning import prune
 
@@ -28,7 +27,7 @@ def run(config: RunConfig, reporter: Reporter, signals: Signals | None = None) -
 
     `signals` that are handled drain the run; Stopped where one comes before there is anything to drain.
     """
-    with patience(config.read_timeout), closing(plan(config)) as made:
+    with closing(plan(config)) as made:
         return execute(made, reporter, signals)
 
 
