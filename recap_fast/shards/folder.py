@@ -4,17 +4,18 @@ In go the unit's images; out come samples, each of which says which file it is a
 """
 
 import errno
-import stat
+import os
 from collections.abc import Iterator, Mapping
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 
 import numpy as np
 from numpy.typing import NDArray
 
 from recap_fast.records import OK, READ_AGAIN, UNREADABLE, Identity, ImageFile, Sample, Shard
 from recap_fast.shard_set import is_remote
-from recap_fast.shards.identity import of_info, of_stat
-from recap_fast.shards.remote import file_system, network_errors
+from recap_fast.shards.identity import of_stat
+from recap_fast.shards.local import open_regular, read_whole
+from recap_fast.shards.remote import file_system, network_errors, persistently, remote_identity
 from recap_fast.shards.sample import MAX_IMAGE_BYTES, RawSample, to_sample
 from recap_fast.text import MAX_TEXT_BYTES
 
@@ -92,16 +93,15 @@ def _is_absent(error: Exception) -> bool:
 def _read(folder: str, path: str, limit: int) -> tuple[bytes, str]:
     """Content and version of a file of at most `limit` bytes. Raises what reading raises, and _TooLargeError."""
     if is_remote(folder):
-        system, place = file_system(f"{folder}/{path}")
-        identity = of_info(system.info(place))
+        url = f"{folder}/{path}"
+        identity = remote_identity(url)
         _check_size(identity.size_bytes, limit)
-        return system.cat_file(place), identity.text
-    local = Path(folder, path)
-    found = local.stat()
-    if not stat.S_ISREG(found.st_mode):
-        raise OSError("it is no regular file")  # a pipe would be waited for
-    _check_size(found.st_size, limit)
-    return local.read_bytes(), of_stat(found).text
+        system, place = file_system(url)
+        return persistently(lambda: system.cat_file(place), url), identity.text
+    with open_regular(f"{folder}/{path}") as file:
+        found = os.fstat(file.fileno())
+        _check_size(found.st_size, limit)
+        return read_whole(file, found.st_size), of_stat(found).text
 
 
 def _check_size(size_bytes: int, limit: int) -> None:

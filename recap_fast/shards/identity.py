@@ -6,17 +6,15 @@ In goes a shard, out comes its `Identity`; that of a folder unit stands for the 
 import hashlib
 import os
 from collections.abc import Mapping, Sequence
-from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from recap_fast.errors import ShardError
 from recap_fast.records import Identity, Shard
-from recap_fast.shard_set import is_remote
-from recap_fast.shards.remote import file_system, network_errors
+from recap_fast.shard_set import is_remote, scrub
+from recap_fast.shards.remote import file_system, network_errors, persistently, remote_identity, version_of
 
-_VERSIONS = ("ETag", "etag", "md5Hash", "commit_hash", "LastModified", "last_modified", "updated", "mtime", "created")
-"""Of a remote file's info, the best first."""
 UNKNOWN = Identity(0, "unknown").text
 
 
@@ -26,13 +24,12 @@ def identity(shard: Shard) -> Identity:
         return _of_files(shard)
     try:
         if is_remote(shard.url):
-            system, path = file_system(shard.url)
-            return of_info(system.info(path))
+            return remote_identity(shard.url)
         return of_stat(Path(shard.url).stat())
     except FileNotFoundError as error:
         raise ShardError("is not there") from error
     except network_errors() as error:
-        raise ShardError(f"cannot be read: {error}") from error
+        raise ShardError(f"cannot be read: {scrub(str(error))}") from error
 
 
 def image_versions(folder: str, paths: Sequence[str]) -> list[str | None]:
@@ -41,14 +38,6 @@ def image_versions(folder: str, paths: Sequence[str]) -> list[str | None]:
     An image that cannot be asked for has the version 'unknown', and says why when it is read.
     """
     return (_remote_versions if is_remote(folder) else _local_versions)(folder, paths)
-
-
-def of_info(info: Mapping[str, Any]) -> Identity:
-    """That of a remote file, from what fsspec's `info`, `ls` or `find` says of it."""
-    version = next((info[n] for n in _VERSIONS if info.get(n)), "unknown")
-    if isinstance(version, datetime):  # of a memory:// file `info` has this, and `ls` the number
-        version = version.timestamp()
-    return Identity(int(info.get("size") or 0), str(version))
 
 
 def of_stat(status: os.stat_result) -> Identity:
@@ -74,11 +63,12 @@ def _remote_versions(folder: str, paths: Sequence[str]) -> list[str | None]:
     infos: dict[str, Mapping[str, Any]] = {}
     for below in sorted({path.rpartition("/")[0] for path in paths}):
         try:
-            infos.update({info["name"]: info for info in system.ls(f"{root}/{below}".rstrip("/"), detail=True)})
+            listing = persistently(partial(system.ls, f"{root}/{below}".rstrip("/"), detail=True), folder)
+            infos.update({info["name"]: info for info in listing})
         except FileNotFoundError:
             continue
     found = (infos.get(f"{root}/{path}") for path in paths)
-    return [None if info is None else of_info(info).text for info in found]
+    return [None if info is None else version_of(info).text for info in found]
 
 
 def _of_files(shard: Shard) -> Identity:

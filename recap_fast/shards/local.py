@@ -7,6 +7,8 @@ from typing import Any
 
 from recap_fast.shards.patience import progress
 
+STEP_BYTES = 8 << 20
+"""Of a large file, after which whoever waits sees progress."""
 _KINDS = {
     stat.S_IFDIR: "a folder",
     stat.S_IFIFO: "a pipe",
@@ -27,6 +29,15 @@ def open_regular(path: str | os.PathLike[str]) -> io.FileIO:
         os.close(descriptor)
         raise OSError(f"it is {kind}, not a file")
     return _WatchedFile(descriptor, "rb")
+
+
+def read_whole(file: io.FileIO, size_bytes: int) -> bytes:
+    """What a file of so many bytes has, or less where it has become shorter."""
+    content = bytearray(size_bytes)
+    view, position = memoryview(content), 0
+    while num_bytes := file.readinto(view[position : position + STEP_BYTES]):
+        position += num_bytes
+    return bytes(view[:position])
 
 
 def _kind(mode: int) -> str | None:

@@ -14,10 +14,11 @@ from numpy.typing import NDArray
 from recap_fast.errors import ShardError
 from recap_fast.records import Identity, Sample, Selection, Shard
 from recap_fast.shard_set import is_remote, public_url, scrub
+from recap_fast.shards.download import spool
 from recap_fast.shards.folder import FolderReader
 from recap_fast.shards.identity import identity
 from recap_fast.shards.local import open_regular
-from recap_fast.shards.remote import spool
+from recap_fast.shards.patience import patience
 from recap_fast.shards.tar import TarReader
 
 BUFFER_BYTES = 16 << 10
@@ -50,7 +51,8 @@ def open_shard(
     input, where it cannot be read at all.
     """
     try:
-        return closing(_open(shard, selection or Selection(), should_stop))
+        with patience(should_stop=should_stop):
+            return closing(_open(shard, selection or Selection(), should_stop))
     except ShardError as error:
         raise ShardError(f"{public_url(shard.url)} {scrub(str(error))}") from error
 

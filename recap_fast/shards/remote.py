@@ -1,35 +1,38 @@
 """Where bytes lie: absolute local paths, and fsspec URLs (s3://, gs://, https://, memory://, hf://, ...).
 
-In go the addresses that users write; out come file systems, and remote files spooled to a local one without a name,
-which vanishes with its last descriptor, even when the process is killed. TMPDIR says where; that disk is never filled.
+In go the addresses that users write; out come file systems, and what is read from them: tried again where that may
+help, and given up where nothing comes.
 """
 
-import http.client
-import importlib
+import functools
+import io
 import logging
-import math
 import os
-import shutil
-import sys
-import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from datetime import datetime
 from pathlib import Path
-from typing import IO, Any
+from typing import Any, TypeVar
 
-from recap_fast.errors import ConfigError, ShardError, StoppedError
-from recap_fast.shard_set import is_remote
+from recap_fast.errors import ConfigError
+from recap_fast.records import Identity
+from recap_fast.shard_set import is_remote, public_url, scrub
+from recap_fast.shards.failures import ReplacedError, failure_of
+from recap_fast.shards.failures import network_errors as network_errors
+from recap_fast.shards.patience import patiently, pause, read_timeout
 
+T = TypeVar("T")
 logger = logging.getLogger(__name__)
 
-CHUNK_BYTES = 8 << 20
 NUM_ATTEMPTS = 5
-POLL_S = 0.25
-RESERVED_BYTES = 1 << 30
-"""Of the disk that remote files are spooled to, so much stays free, or a twentieth where that is less."""
+FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.5, 10.0
 _EXTRAS = {"s3": "'recap-fast[s3]'", "s3a": "'recap-fast[s3]'", "gs": "'recap-fast[gcs]'", "gcs": "'recap-fast[gcs]'"}
 _PACKAGES = {"http": "aiohttp", "https": "aiohttp", "hf": "huggingface_hub", "abfs": "adlfs", "az": "adlfs"}
-_CLIENT_ERRORS = (("aiohttp", "ClientError"), ("botocore.exceptions", "BotoCoreError"), ("gcsfs.retry", "HttpError"))
+_VERSIONS = (
+    *("ETag", "etag", "md5Hash", "Content-MD5", "Digest", "commit_hash", "LastModified", "last_modified"),
+    *("Last-Modified", "updated", "mtime", "created"),
+)
+"""Of a remote file's info, the best first."""
 
 
 def absolute(address: str) -> str:
@@ -46,104 +49,161 @@ def file_system(url: str) -> tuple[Any, str]:
 
     protocol = url.split("://", 1)[0].rsplit("::", 1)[-1]
     try:
+        if url.startswith(("http://", "https://")):
+            from recap_fast.shards.http import http_file_system
+
+            return http_file_system(read_timeout()), url
         system, path = fsspec.core.url_to_fs(url)
     except ImportError as error:
         package = _EXTRAS.get(protocol) or _PACKAGES.get(protocol)
         hint = f"run `pip install {package}`" if package else f"install its package ({error})"
-        raise ConfigError(f"{url} needs a package for {protocol}:// that is not installed: {hint}.") from error
+        needs = f"{public_url(url)} needs a package for {protocol}:// that is not installed"
+        raise ConfigError(f"{needs}: {hint}.") from error
     except ValueError as error:
-        raise ConfigError(f"{url} is of a kind that fsspec does not know: {error}.") from error
+        text = scrub(str(error))
+        raise ConfigError(f"{public_url(url)} is of a kind that fsspec does not know: {text}.") from error
     return system, path
 
 
-def network_errors() -> tuple[type[Exception], ...]:
-    """What reading over a network raises, of the clients that are loaded: their errors are not all OSError."""
-    kinds: list[type[Exception]] = [OSError, EOFError, http.client.HTTPException]
-    for module, name in _CLIENT_ERRORS:
-        if module in sys.modules:
-            kinds.append(getattr(importlib.import_module(module), name))
-    return tuple(kinds)
+class Retries:
+    """Counts the tries of one thing, and waits between them: `NUM_ATTEMPTS` without progress, or two that hung."""
+
+    def __init__(self, url: str):
+        self._shown = public_url(url)
+        self._count, self._spent_s, self._begun = 0, 0.0, time.monotonic()
+
+    def wait_after(self, error: Exception, *, progressed: bool = False) -> None:
+        """Returns when it is time for another try.
+
+        Raises FileNotFoundError, PermissionError, or ConnectionError where none may help; StoppedError.
+        """
+        failure = failure_of(error)
+        if failure.kind == "missing":
+            raise FileNotFoundError(failure.text) from error
+        if failure.kind == "denied":
+            raise PermissionError(failure.text) from error
+        if failure.kind != "passing":
+            raise OSError(failure.text) from error
+        self._count = 1 if progressed else self._count + 1
+        self._spent_s = (0.0 if progressed else self._spent_s) + time.monotonic() - self._begun
+        if self._count >= NUM_ATTEMPTS or (self._count > 1 and self._spent_s > read_timeout()):
+            raise ConnectionError(f"{failure.text}, tried {self._count} times") from error
+        logger.warning("%s: %s; trying again", self._shown, failure.text)
+        backoff_s = min(FIRST_PAUSE_S * 2.0 ** (self._count - 1), LONGEST_PAUSE_S)
+        pause(max(backoff_s, min(failure.retry_after_s, read_timeout())))
+        self._begun = time.monotonic()
 
 
-def spool(url: str, should_stop: Callable[[], bool] = lambda: False) -> IO[bytes]:
-    """The content of a remote file as a local one; close it to free the space.
+def persistently(action: Callable[[], T], url: str) -> T:
+    """What an action on a URL returns; it is tried again where that may help.
 
-    A dropped connection goes on from where it broke, `NUM_ATTEMPTS` times without progress.
-    Raises ShardError when that fails and where the disk has too little room, before the download if the size is known;
-    StoppedError within a chunk of `should_stop` saying so.
+    Raises FileNotFoundError, PermissionError, ConnectionError where it cannot be reached, other OSErrors, StoppedError;
+    their texts say what the server answered.
     """
-    system, path = file_system(url)
-    local = tempfile.TemporaryFile(prefix="recap-fast-")  # noqa: SIM115 - the caller closes it
-    try:
-        _download(system, path, url, local, should_stop)
-    except BaseException:
-        local.close()
-        raise
-    local.seek(0)
-    return local
-
-
-def _download(system: Any, path: str, url: str, local: IO[bytes], should_stop: Callable[[], bool]) -> None:
-    failures = 0
+    retries = Retries(url)
     while True:
-        before = local.tell()
         try:
-            if _copy_rest(system, path, local, should_stop):
-                return
-            reason: Exception = EOFError(f"the connection ended after {local.tell():,} bytes")
-        except (FileNotFoundError, PermissionError) as error:
-            raise ShardError(f"cannot be read: {error!r}") from error
+            return patiently(action)
         except network_errors() as error:
-            reason = error
-        failures = 1 if local.tell() > before else failures + 1
-        if failures >= NUM_ATTEMPTS:
-            raise ShardError(f"cannot be read, tried {failures} times: {reason!r}") from reason
-        logger.warning("%s: %r; trying again", url, reason)
-        for _ in range(math.ceil(min(2.0 ** (failures - 1) * 0.5, 10.0) / POLL_S)):
-            _check_stop(should_stop)
-            time.sleep(POLL_S)
+            retries.wait_after(error)
 
 
-def _check_stop(should_stop: Callable[[], bool]) -> None:
-    if should_stop():
-        raise StoppedError("the run is stopping")
-
-
-def _copy_rest(system: Any, path: str, local: IO[bytes], should_stop: Callable[[], bool]) -> bool:
-    """Appends what `local` lacks; whether it is complete then."""
-    _check_stop(should_stop)
-    size = system.info(path).get("size")
-    if size is not None:
-        _check_space(size - local.tell())
-    with system.open(path, "rb", block_size=CHUNK_BYTES, cache_type="readahead") as source:
-        try:
-            source.seek(local.tell())
-        except (ValueError, OSError):  # a server that cannot serve ranges: from the start again
-            local.seek(0)
-            local.truncate()
-        while chunk := source.read(CHUNK_BYTES):
-            _check_stop(should_stop)
-            _check_space(len(chunk))
-            _write(local, chunk)
-    return size is None or local.tell() >= size
-
-
-def _check_space(num_bytes: int) -> None:
-    """Raises ShardError where so many bytes more would take what is to stay free."""
-    where = tempfile.gettempdir()
-    disk = shutil.disk_usage(where)
-    reserved = min(RESERVED_BYTES, disk.total // 20)
-    if num_bytes > disk.free - reserved:
-        raise ShardError(
-            f"does not fit into {where}: it takes {num_bytes:,} bytes more, {disk.free:,} are free and {reserved:,} of "
-            "them stay so: set TMPDIR to a larger disk"
-        )
-
-
-def _write(local: IO[bytes], chunk: bytes) -> None:
+def exists(url: str) -> bool:
+    """Whether a remote file or folder is there. Raises as `persistently` does, but no FileNotFoundError."""
+    system, path = file_system(url)
     try:
-        local.write(chunk)
-        local.flush()
-    except OSError as error:
-        where = tempfile.gettempdir()
-        raise ShardError(f"does not fit into {where} ({error}): set TMPDIR to a larger disk") from error
+        persistently(lambda: system.info(path), url)
+    except FileNotFoundError:
+        return False
+    return True
+
+
+def version_of(info: Mapping[str, Any]) -> Identity:
+    """Of a remote file, from what its file system says of it."""
+    version = next((info[n] for n in _VERSIONS if info.get(n)), "unknown")
+    if isinstance(version, datetime):  # of a memory:// file `info` has this, and `ls` the number
+        version = version.timestamp()
+    return Identity(int(info.get("size") or 0), str(version))
+
+
+def remote_identity(url: str) -> Identity:
+    """Of a remote file as it is now. Raises as `persistently` does."""
+    system, path = file_system(url)
+
+    def info() -> Mapping[str, Any]:
+        system.invalidate_cache(path)
+        found: Mapping[str, Any] = system.info(path)
+        return found
+
+    return version_of(persistently(info, url))
+
+
+def read_file(url: str, limit: int) -> bytes | int:
+    """The content of a small remote file; its size where that is over `limit` bytes. Raises as `persistently` does."""
+    system, path = file_system(url)
+    size = persistently(lambda: system.info(path), url).get("size") or 0
+    if size > limit:
+        return int(size)
+    content: bytes = persistently(lambda: system.cat_file(path), url)
+    return content
+
+
+class RemoteFile(io.RawIOBase):
+    """A remote file that is read in places, as Parquet is. Each read is tried again, but of one version only.
+
+    Raises OSError where the file was replaced since it was opened, and as `persistently` does.
+    """
+
+    def __init__(self, url: str):
+        self._url, (self._system, self._path) = url, file_system(url)
+        self._info = persistently(lambda: self._system.info(self._path), url)
+        self._size = self._info.get("size")
+        if self._size is None:
+            raise OSError("its server does not say how large it is")
+        self._position = 0
+        self._file: Any = None
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self._position
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        self._position = offset + {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: self._size}[whence]
+        return self._position
+
+    def readinto(self, buffer: Any) -> int:
+        size = min(len(buffer), self._size - self._position)
+        if size <= 0:
+            return 0
+        content = persistently(functools.partial(self._read, self._position, size), self._url)
+        buffer[: len(content)] = content
+        self._position += len(content)
+        return len(content)
+
+    def _read(self, position: int, size: int) -> bytes:
+        file, self._file = self._file, None  # one that fails or hangs is not used again
+        if file is None:
+            file = self._open()
+        file.seek(position)
+        content: bytes = file.read(size)
+        if len(content) < size:
+            raise EOFError(f"the connection ended after {position + len(content):,} bytes")
+        self._file = file
+        return content
+
+    def _open(self) -> Any:
+        now = self._system.info(self._path)
+        if version_of(now) != version_of(self._info):
+            raise ReplacedError
+        if self._url.startswith(("http://", "https://")):
+            from recap_fast.shards.http import validator
+
+            tag = validator(self._info)
+            tied = {"headers": {"If-Match": tag}} if tag and tag.startswith('"') else {}
+            return self._system.open(self._path, "rb", size=self._size, **tied)
+        return self._system.open(self._path, "rb")

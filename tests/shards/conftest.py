@@ -1,6 +1,8 @@
 import fsspec
 import pytest
 
+from recap_fast.shards.patience import Watch
+
 
 @pytest.fixture
 def memory():
@@ -11,3 +13,22 @@ def memory():
     yield system
     system.store.clear()
     system.pseudo_dirs[:] = [""]
+
+
+@pytest.fixture
+def blocking():
+    """The file system blocking://, empty, see blocking_files.py; what hangs in it ends with the test."""
+    from support.blocking_files import BlockingFiles
+
+    BlockingFiles.clear_instance_cache()
+    system = fsspec.filesystem("blocking")
+    yield system
+    system.release()
+    BlockingFiles.clear_instance_cache()
+
+
+@pytest.fixture
+def hangs(blocking, monkeypatch):
+    """blocking://, where what hangs is given up when it does, and nothing else ever."""
+    monkeypatch.setattr(Watch, "give_up_if_stalled", lambda self: blocking.take_hang())
+    return blocking
