@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 from recap_fast.errors import ConfigError, ShardError
 from recap_fast.records import OK, UNREADABLE, Identity, Sample, Selection, Shard
 from recap_fast.shard_set import is_remote
-from recap_fast.shards.remote import file_system, network_errors
+from recap_fast.shards.local import open_regular
+from recap_fast.shards.remote import RemoteFile, network_errors
 from recap_fast.shards.sample import MAX_IMAGE_BYTES, RawSample, to_sample
 
 BATCH_ROWS = 32
@@ -45,9 +46,9 @@ def open_table(url: str) -> pq.ParquetFile:
     """A Parquet file; `close(force=True)` closes it. Raises ShardError where it is none."""
     try:
         if is_remote(url):
-            system, path = file_system(url)
-            file = system.open(path, "rb")
+            file = RemoteFile(url)
         else:
+            open_regular(url).close()  # a pipe would be waited for
             file = pa.OSFile(url, "rb")
         return pq.ParquetFile(file, buffer_size=BUFFER_BYTES, pre_buffer=False)
     except (pa.ArrowException, *network_errors()) as error:
