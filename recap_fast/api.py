@@ -13,6 +13,7 @@ from recap_fast.launch.execute import run as launch
 from recap_fast.launch.reporter import Reporter, ReporterHandler
 from recap_fast.launch.result import RunResult
 from recap_fast.launch.verification import verify as check
+from recap_fast.shards.patience import patience
 from recap_fast.write.output_folder import OutputFolder
 from recap_fast.write.verify import Verdict
 

@@ -15,7 +15,7 @@ from recap_fast.records import OK, READ_AGAIN, UNREADABLE, Identity, ImageFile, 
 from recap_fast.shard_set import is_remote
 from recap_fast.shards.identity import of_stat
 from recap_fast.shards.local import open_regular, read_whole
-from recap_fast.shards.remote import file_system, network_errors, persistently, remote_identity
+from recap_fast.shards.remote import network_errors, read_file
 from recap_fast.shards.sample import MAX_IMAGE_BYTES, RawSample, to_sample
 from recap_fast.text import MAX_TEXT_BYTES
 
@@ -93,17 +93,11 @@ def _is_absent(error: Exception) -> bool:
 def _read(folder: str, path: str, limit: int) -> tuple[bytes, str]:
     """Content and version of a file of at most `limit` bytes. Raises what reading raises, and _TooLargeError."""
     if is_remote(folder):
-        url = f"{folder}/{path}"
-        identity = remote_identity(url)
-        _check_size(identity.size_bytes, limit)
-        system, place = file_system(url)
-        return persistently(lambda: system.cat_file(place), url), identity.text
-    with open_regular(f"{folder}/{path}") as file:
-        found = os.fstat(file.fileno())
-        _check_size(found.st_size, limit)
-        return read_whole(file, found.st_size), of_stat(found).text
-
-
-def _check_size(size_bytes: int, limit: int) -> None:
-    if size_bytes > limit:
-        raise _TooLargeError(f"{size_bytes:,} bytes")
+        content, identity = read_file(f"{folder}/{path}", limit)
+    else:
+        with open_regular(f"{folder}/{path}") as file:
+            identity = of_stat(os.fstat(file.fileno()))
+            content = None if identity.size_bytes > limit else read_whole(file, identity.size_bytes)
+    if content is None:
+        raise _TooLargeError(f"{identity.size_bytes:,} bytes")
+    return content, identity.text

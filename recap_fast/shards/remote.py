@@ -138,14 +138,17 @@ def remote_identity(url: str) -> Identity:
     return version_of(persistently(info, url))
 
 
-def read_file(url: str, limit: int) -> bytes | int:
-    """The content of a small remote file; its size where that is over `limit` bytes. Raises as `persistently` does."""
+def read_file(url: str, limit: int) -> tuple[bytes | None, Identity]:
+    """The content of a small remote file, None where it is over `limit` bytes, and which version it is of.
+
+    Raises as `persistently` does.
+    """
+    found = remote_identity(url)
+    if found.size_bytes > limit:
+        return None, found
     system, path = file_system(url)
-    size = persistently(lambda: system.info(path), url).get("size") or 0
-    if size > limit:
-        return int(size)
     content: bytes = persistently(lambda: system.cat_file(path), url)
-    return content
+    return content, found
 
 
 class RemoteFile(io.RawIOBase):
