@@ -5,17 +5,21 @@ A value is a path, a URL, a folder, a glob, a brace pattern, or `@list.txt` with
 
 import glob
 import logging
+import math
 import os
 import re
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
-from recap_fast.errors import ConfigError
-from recap_fast.shard_set import is_remote, without_query
+from recap_fast.errors import ConfigError, InputError
+from recap_fast.shard_set import is_remote, public_url, scrub, without_query
 from recap_fast.shards.braces import expand_braces
-from recap_fast.shards.remote import absolute, file_system, network_errors
+from recap_fast.shards.listing import local_files, read_list, remote_files, url_of
+from recap_fast.shards.patience import patience, patiently, progress
+from recap_fast.shards.remote import absolute, exists, file_system, network_errors, persistently
 from recap_fast.shards.sample import is_image_name
 
 logger = logging.getLogger(__name__)
@@ -23,7 +27,12 @@ logger = logging.getLogger(__name__)
 FileKind = Literal["tar", "parquet", "image"]
 MAX_PROBES = 16
 """Of many remote names, so many are asked for before it is said that none exists."""
+MAX_SUFFIXES, MAX_SUFFIX = 8, 12
+"""So many suffixes are listed, and longer ones are none."""
 _COMPRESSED = re.compile(r"\.(tgz|tar\.\w+)$", re.IGNORECASE)
+_MAGIC, _WEB_MAGIC = re.compile(r"[*?[]"), re.compile(r"[*[]")
+_BESIDE = re.compile(r"(readme|license)(\..*)?|thumbs\.db|desktop\.ini|metadata\.(jsonl|csv)")
+"""Lower case; what lies beside images and is none of them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,15 +53,24 @@ class InputFile:
 
 
 def locate(values: Sequence[str]) -> list[InputFile]:
-    """The files of all values. Raises ConfigError for a value that stands for none, or for files of other kinds."""
+    """The files of all values.
+
+    Raises ConfigError for a value that stands for none, or for files of other kinds, and InputError where what would
+    say so cannot be reached.
+    """
     found: dict[str, InputFile] = {}
     for value in values:
+        shown = _public(value)
         try:
-            files = _of_value(value)
+            files = patiently(_Value(value, shown).files)
+        except (ConnectionError, TimeoutError) as error:
+            raise InputError(f"--shards {shown}: cannot be reached: {scrub(str(error))}") from error
         except network_errors() as error:
-            raise ConfigError(f"--shards {value}: cannot be listed: {error}") from error
+            if isinstance(error, PermissionError) and error.filename is None:  # a server has said so
+                raise InputError(f"--shards {shown}: {error}") from error
+            raise ConfigError(f"--shards {shown}: cannot be listed: {scrub(str(error))}") from error
         if not files:
-            raise ConfigError(f"--shards {value}: nothing matches it: no tar, Parquet file, image or folder of these.")
+            raise ConfigError(f"--shards {shown}: nothing matches it: no tar, Parquet file, image or folder of these.")
         for file in files:
             found.setdefault(file.url, file)
     return list(found.values())
@@ -76,129 +94,167 @@ def parent(url: str) -> str:
     return without_query(url).rpartition("/")[0] or "/"
 
 
-def _of_value(value: str) -> list[InputFile]:
-    names: list[str] = []
-    found: list[tuple[str, str | None]] = []
-    for address in _addresses(value):
-        is_glob = _is_glob(address)
-        for url in _glob(address) if is_glob else [address]:
-            if _is_folder(url):
-                found += [(below, url) for below in (_remote_files if is_remote(url) else _local_files)(url)]
-            elif is_glob:
-                found.append((url, None))
-            else:
-                names.append(url)
-    _check_names(names, value)
-    _warn_of_compressed([url for url, _ in found], value)
-    # those that are missing among others stay: each is recorded as a shard that failed
-    if any(file_kind(url) for url, _ in found) or _any_exists(names):
-        found += [(name, None) for name in names]
-    return [InputFile(url, kind, value, folder) for url, folder in found if (kind := file_kind(url))]
+class _Value:
+    """What one value stands for."""
 
+    def __init__(self, value: str, shown: str):
+        """`shown`: the value without secrets."""
+        self._value, self._shown = value, shown
+        self._literal: dict[str, bool] = {}
+        """Folders with letters of patterns in their names, and whether they exist."""
 
-def _addresses(value: str) -> Iterator[str]:
-    """Those that the braces, or the lines of the list, stand for."""
-    for line in _lines(value[1:]) if value.startswith("@") else [value] if value.strip() else []:
-        for text in [line] if os.path.lexists(line) else expand_braces(line):
-            yield absolute(text)
+    def files(self) -> list[InputFile]:
+        """In the order of the lines of a list, of the braces, and of the names that a pattern matches."""
+        names: list[str] = []
+        found: list[tuple[str, str | None, bool]] = []
+        """Files with the folder that the user gave, and whether a pattern or folder has shown that they exist."""
+        for address in self._addresses():
+            progress()
+            pattern = self._pattern(address)
+            for url in self._glob(address, pattern) if pattern else [address]:
+                if self._is_folder(url):
+                    found += [(below, url, True) for below in self._below(url)]
+                elif pattern:
+                    found.append((url, None, True))
+                else:
+                    names.append(url)
+                    found.append((url, None, False))
+        self._check_names(names)
+        self._warn_of_compressed([url for url, _, exists in found if exists])
+        # those that are missing among others stay: each is recorded as a shard that failed
+        if not any(exists and file_kind(url) for url, _, exists in found) and not _any_exists(names):
+            return []
+        return [InputFile(url, kind, self._shown, folder) for url, folder, _ in found if (kind := file_kind(url))]
 
-
-def _lines(address: str) -> list[str]:
-    address = absolute(address)
-    try:
-        if is_remote(address):
-            system, path = file_system(address)
-            text = system.cat_file(path).decode()
+    def _addresses(self) -> Iterator[str]:
+        """Those that the braces, or the lines of the list, stand for."""
+        if self._value.startswith("@"):
+            lines = read_list(self._value[1:])
         else:
-            text = Path(address).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"--shards @{address}: the list cannot be read: {error}") from error
-    return [line for raw in text.splitlines() if (line := raw.strip()) and not line.startswith("#")]
+            lines = [self._value] if self._value.strip() else []
+        for line in lines:
+            for text in [line] if os.path.lexists(line) else expand_braces(line):
+                yield absolute(text)
+
+    def _pattern(self, address: str) -> str | None:
+        """The address as a pattern, if it is one; what exists, up to the first part that does not, is meant literally.
+
+        So a missing file in a folder called `[2023]` is a missing file.
+        """
+        magic = _magic(address)
+        if not magic.search(address):
+            return None
+        start = address.index("://") + 3 if is_remote(address) else 0
+        parts = address[start:].split("/")
+        for number, part in enumerate(parts):
+            if magic.search(part) and not self._exists(address[:start] + "/".join(parts[: number + 1])):
+                escaped = [glob.escape(literal) if magic.search(literal) else literal for literal in parts[:number]]
+                return address[:start] + "/".join([*escaped, *parts[number:]])
+        return None
+
+    def _exists(self, address: str) -> bool:
+        if not is_remote(address):
+            return os.path.lexists(address)
+        if "*" in address.rpartition("/")[2]:  # no name of a folder that anybody has
+            return False
+        if address not in self._literal:
+            try:
+                self._literal[address] = exists(address)
+            except PermissionError:  # what is not to be seen is there
+                self._literal[address] = True
+        return self._literal[address]
+
+    def _glob(self, address: str, pattern: str) -> list[str]:
+        if not is_remote(address):
+            with patience(math.inf):  # files that do not match are no progress
+                return patiently(lambda: sorted(glob.glob(pattern, recursive=True)))  # noqa: PTH207 - as in a shell
+        match = _magic(address).search(address)
+        start = address[: match.start() if match else None].rpartition("/")[0]
+        system, path = file_system(pattern)
+        try:
+            paths = persistently(lambda: sorted(system.glob(path)), address)
+        except ValueError as error:  # a ** that is not a whole folder name
+            raise ConfigError(f"--shards {self._shown}: {error}") from error
+        if not paths and exists(address):  # in a folder that the server does not show
+            return [address]
+        if not paths:
+            exists(start)  # it may be out of reach: some file systems pass over what they cannot list
+        return [url_of(system, start, path) for path in paths]
+
+    def _is_folder(self, address: str) -> bool:
+        if not is_remote(address):
+            return Path(address).is_dir()
+        if file_kind(address) is not None:
+            return False
+        system, path = file_system(address)
+        return bool(persistently(lambda: system.isdir(path), address))
+
+    def _below(self, folder: str) -> list[str]:
+        """All files below a folder, hidden ones apart, sorted by path."""
+        files = remote_files(folder) if is_remote(folder) else local_files(folder)
+        _warn_of_others(folder, files)
+        return files
+
+    def _check_names(self, names: Sequence[str]) -> None:
+        for name in names:
+            shown = public_url(name)
+            if _COMPRESSED.search(shown):
+                text = f"{shown} is compressed; tars are read by offset, so unpack it first."
+                raise ConfigError(f"--shards {self._shown}: {text}")
+            if file_kind(name) is None:
+                there = exists(name) if is_remote(name) else Path(name).exists()
+                what = "is no tar, Parquet file, image or folder" if there else "does not exist"
+                raise ConfigError(f"--shards {self._shown}: {shown} {what}.")
+
+    def _warn_of_compressed(self, urls: Sequence[str]) -> None:
+        compressed = [url for url in urls if _COMPRESSED.search(base_name(url))]
+        if compressed:
+            logger.warning(
+                "--shards %s: compressed tars are left out, unpack them first: %s and %d more",
+                self._shown,
+                public_url(compressed[0]),
+                len(compressed) - 1,
+            )
 
 
-def _check_names(names: Sequence[str], value: str) -> None:
-    for name in names:
-        if _COMPRESSED.search(name):
-            raise ConfigError(f"--shards {value}: {name} is compressed; tars are read by offset, so unpack it first.")
-        if file_kind(name) is None:
-            exists = is_remote(name) or Path(name).exists()
-            what = "is no tar, Parquet file, image or folder" if exists else "does not exist"
-            raise ConfigError(f"--shards {value}: {name} {what}.")
+def _public(value: str) -> str:
+    return f"@{public_url(value[1:])}" if value.startswith("@") else public_url(value)
+
+
+def _magic(address: str) -> re.Pattern[str]:
+    """What makes a part of an address a pattern; a '?' in a URL of the web begins its query."""
+    return _WEB_MAGIC if address.startswith(("http://", "https://")) else _MAGIC
 
 
 def _any_exists(names: Sequence[str]) -> bool:
+    """Whether one of many names exists, or of the remote ones some. Raises as `exists` does where none can be seen."""
     remote = [name for name in names if is_remote(name)]
     if any(Path(name).exists() for name in names if not is_remote(name)):
         return True
-    probes = remote[:: max(1, len(remote) // MAX_PROBES)]
-    return any(system.exists(path) for system, path in map(file_system, probes))
+    problem: OSError | None = None
+    for name in remote[:: max(1, len(remote) // MAX_PROBES)]:
+        try:
+            if exists(name):
+                return True
+        except PermissionError as error:  # this one's alone, perhaps
+            problem = error
+    if problem is not None:
+        raise problem
+    return False
 
 
-def _is_glob(address: str) -> bool:
-    if not is_remote(address):
-        return glob.has_magic(address) and not os.path.lexists(address)
-    return any(letter in address for letter in ("*[" if address.startswith("http") else "*?["))
-
-
-def _is_folder(address: str) -> bool:
-    if not is_remote(address):
-        return Path(address).is_dir()
-    if file_kind(address) is not None:
-        return False
-    system, path = file_system(address)
-    return bool(system.isdir(path))
-
-
-def _glob(address: str) -> list[str]:
-    if not is_remote(address):
-        return sorted(glob.glob(address, recursive=True))  # noqa: PTH207 - Path.glob has no absolute patterns
-    match = re.search(r"[*?\[]", address)
-    start = address[: match.start() if match else None].rpartition("/")[0]
-    system, pattern = file_system(address)
-    try:
-        paths = sorted(system.glob(pattern))
-    except ValueError as error:  # a ** that is not a whole folder name
-        raise ConfigError(f"--shards {address}: {error}") from error
-    return [_url(system, start, path) for path in paths]
-
-
-def _url(system: Any, start: str, path: str) -> str:
-    """The URL of a path of a file system's listing, spelled as the user spelled the URL that it starts with."""
-    prefix: str = system._strip_protocol(start)
-    return f"{start}/{path[len(prefix) :].lstrip('/')}"
-
-
-def _warn_of_compressed(urls: Sequence[str], value: str) -> None:
-    compressed = [url for url in urls if _COMPRESSED.search(url)]
-    if compressed:
-        logger.warning(
-            "--shards %s: compressed tars are left out, unpack them first: %s and %d more",
-            value,
-            compressed[0],
-            len(compressed) - 1,
-        )
-
-
-def _remote_files(folder: str) -> Iterator[str]:
-    system, path = file_system(folder)
-    for file in sorted(system.find(path)):
-        url = _url(system, folder, file)
-        if not any(part.startswith(".") for part in url[len(folder) :].split("/")):
-            yield url
-
-
-def _local_files(folder: str) -> list[str]:
-    """All files below, hidden ones apart, sorted by path; links to folders are followed, but not in circles."""
-    files = []
-    seen: set[str] = set()
-    for parent, folders, names in os.walk(folder, followlinks=True, onerror=_refuse):
-        real = os.path.realpath(parent)
-        folders[:] = [] if real in seen else [name for name in folders if not name.startswith(".")]
-        if real not in seen:
-            files += [f"{parent.rstrip('/')}/{name}" for name in names if not name.startswith(".")]
-        seen.add(real)
-    return sorted(files)
-
-
-def _refuse(error: OSError) -> None:
-    raise ConfigError(f"--shards: a folder cannot be read: {error}") from error
+def _warn_of_others(folder: str, files: Sequence[str]) -> None:
+    """Says of files that are not taken how many there are of which suffix; not of what belongs to images or tars."""
+    suffixes: Counter[str] = Counter()
+    for file in files:
+        name = base_name(file).lower()
+        known = file_kind(file) or _COMPRESSED.search(name) or name.endswith((".txt", ".json"))
+        if not known and not _BESIDE.fullmatch(name):
+            stem, dot, suffix = name.rpartition(".")
+            suffixes[f".{suffix}" if stem and dot and len(suffix) <= MAX_SUFFIX else "without suffix"] += 1
+    if total := suffixes.total():
+        listed = [f"{count:,} {suffix}" for suffix, count in suffixes.most_common(MAX_SUFFIXES)]
+        rest = total - sum(count for _, count in suffixes.most_common(MAX_SUFFIXES))
+        are = "files are passed over, they have" if total > 1 else "file is passed over, it has"
+        text = ", ".join([*listed, f"{rest:,} others"] if rest else listed)
+        logger.warning("%s: %s %s no suffix of an image: %s", public_url(folder), f"{total:,}", are, text)

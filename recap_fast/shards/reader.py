@@ -64,13 +64,31 @@ def _open(shard: Shard, selection: Selection, should_stop: Callable[[], bool]) -
     if shard.kind == "parquet":
         from recap_fast.shards.table import TableReader  # pyarrow: only where a Parquet file is read
 
-        return TableReader(shard, version, selection)
+        table = TableReader(shard, version, selection)
+        return _OneVersion(table, shard) if is_remote(shard.url) else table
     file = _open_file(shard.url, should_stop)
     try:
         return TarReader(shard, version, file)
     except BaseException:
         file.close()
         raise
+
+
+class _OneVersion:
+    """A remote Parquet file, which is read by and by and may be replaced meanwhile."""
+
+    def __init__(self, reader: ShardReader, shard: Shard):
+        self._reader, self._shard = reader, shard
+        self.num_samples, self.identity, self.problem = reader.num_samples, reader.identity, reader.problem
+        self.left_out: Mapping[str, int] = {}
+        self.close = reader.close
+
+    def samples(self, done: NDArray[np.int64]) -> Iterator[Sample]:
+        """Those of the reader, and then the question whether they are of one version."""
+        yield from self._reader.samples(done)
+        self.problem, self.left_out = self._reader.problem, self._reader.left_out
+        if self.problem is None and identity(self._shard) != self.identity:
+            self.problem = "it was replaced while it was read: its rows may be of either version"
 
 
 def _open_file(url: str, should_stop: Callable[[], bool]) -> IO[bytes]:

@@ -1,0 +1,87 @@
+"""What stands in a folder, or in a text file that lists inputs, local or remote.
+
+In goes an address, out come the files' addresses, or the lines.
+"""
+
+import logging
+import os
+from pathlib import Path
+from typing import Any
+
+from recap_fast.errors import ConfigError
+from recap_fast.shard_set import is_remote, public_url, scrub
+from recap_fast.shards.patience import progress
+from recap_fast.shards.remote import absolute, file_system, persistently
+
+logger = logging.getLogger(__name__)
+
+
+def url_of(system: Any, start: str, path: str) -> str:
+    """The URL of a path of a file system's listing, spelled as the user spelled the URL that it starts with."""
+    prefix: str = system._strip_protocol(start)
+    return f"{start}/{path[len(prefix) :].lstrip('/')}"
+
+
+def remote_files(folder: str) -> list[str]:
+    """All files below a folder, hidden ones apart, sorted by path. Raises as `persistently` does."""
+    system, path = file_system(folder)
+    urls = [url_of(system, folder, file) for file in persistently(lambda: sorted(system.find(path)), folder)]
+    return [url for url in urls if not any(part.startswith(".") for part in url[len(folder) :].split("/"))]
+
+
+def local_files(folder: str) -> list[str]:
+    """All files below a folder, hidden ones apart, sorted by path.
+
+    Links to folders are followed, but not in circles; a folder that cannot be read is passed over
+    with a warning. Raises ConfigError where that is the first.
+    """
+    files = []
+    seen: set[str] = set()
+
+    def tell(error: OSError) -> None:
+        if error.filename == folder:
+            raise ConfigError(f"--shards: a folder cannot be read: {error}") from error
+        logger.warning("%s is passed over: it cannot be read: %s", error.filename, error.strerror)
+
+    for parent, folders, names in os.walk(folder, followlinks=True, onerror=tell):
+        progress()
+        real = os.path.realpath(parent)
+        folders[:] = [] if real in seen else [name for name in folders if not name.startswith(".")]
+        if real not in seen:
+            files += [f"{parent.rstrip('/')}/{name}" for name in names if not name.startswith(".")]
+        seen.add(real)
+    return sorted(files)
+
+
+def read_list(address: str) -> list[str]:
+    """The lines of a text file without comments, empty lines, and what editors add: byte-order marks, spaces, CRs.
+
+    Raises ConfigError where it cannot be read, and as `persistently` does.
+    """
+    address = absolute(address)
+    shown = f"--shards @{public_url(address)}"
+    try:
+        if is_remote(address):
+            system, path = file_system(address)
+            content: bytes = persistently(lambda: system.cat_file(path), address)
+        else:
+            content = _read(address)
+        text = content.decode("utf-8")
+    except (ConnectionError, TimeoutError):
+        raise
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{shown}: the list cannot be read: {scrub(str(error))}") from error
+    if "\0" in text:
+        raise ConfigError(f"{shown}: the list cannot be read: it is no text in UTF-8.")
+    lines = (raw.strip().strip("\ufeff").strip() for raw in text.split("\n"))
+    return [line for line in lines if line and not line.startswith("#")]
+
+
+def _read(path: str) -> bytes:
+    """The content of a file, or of a pipe such as a shell's `<(find ...)`, which may take its time."""
+    content = b""
+    with Path(path).open("rb") as file:
+        while chunk := file.read1():
+            content += chunk
+            progress()
+    return content
