@@ -13,7 +13,8 @@ MINUTES := 10
 demo: .venv/installed  ## caption demo shards with the demo engine, through every stage, and check the captions
 	$(BIN)/recap-fast build-engine recap_tiny --checkpoint demo/recap-tiny --output demo/out/engine --overwrite
 	$(BIN)/python demo/make_shards.py --output demo/out/shards --shards 2 --samples 200
-	$(BIN)/recap-fast run --engine demo/out/engine --shards '$(SHARDS)' --output demo/out/captions --overwrite
+	rm -rf demo/out/captions
+	$(BIN)/recap-fast run --engine demo/out/engine --shards '$(SHARDS)' --output demo/out/captions
 	$(BIN)/python demo/show.py demo/out/captions demo/out/shards/truth.json
 	$(BIN)/recap-fast verify demo/out/captions --shards '$(SHARDS)'
 

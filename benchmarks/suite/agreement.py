@@ -6,6 +6,7 @@ the same as without one, all else being equal.
 """
 
 import json
+import shutil
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -76,7 +77,8 @@ def caption(setting: Setting, variant: Variant, shards: Path) -> Captions:
     """What the demo engine says of every image that it can read."""
     output = setting.work / f"agreement-{str(variant).replace(', ', '-').replace(' ', '-')}"
     engine = demo.build(setting, variant.precision, variant.kv_precision)
-    recap_fast.run(engine, f"{shards}/*.tar", output, device=setting.device, decoder=variant.decoder, overwrite=True)
+    shutil.rmtree(output, ignore_errors=True)
+    recap_fast.run(engine, f"{shards}/*.tar", output, device=setting.device, decoder=variant.decoder)
     rows = [row for path in sorted(output.glob("data/**/*.parquet")) for row in pq.read_table(path).to_pylist()]
     return {f"{r['shard']}/{r['index']}": (r["re_caption"], r["finish_reason"]) for r in rows if r["status"] == "ok"}
 

@@ -67,7 +67,8 @@ def _run(setting: Setting, made: PreparedEngine, options: EngineOptions, tars: l
     """A run's result, and the decoder that it chose."""
     output = setting.work / "captions"
     shards = tuple(map(str, tars))
-    config = RunConfig(engine=made.folder, shards=shards, output=output, options=options, overwrite=True)
+    config = RunConfig(engine=made.folder, shards=shards, output=output, options=options)
+    shutil.rmtree(output, ignore_errors=True)
     with closing(plan(config)) as planned:
         result = execute(planned, Reporter(None))
         decoder = planned.captioner.decoder.name

@@ -51,11 +51,9 @@ class BenchConfig(CaptionConfig):
             raise ConfigError(f"--stage {unknown[0]}: there are {', '.join(STAGES)}.")
 
     def run_config(self, output: Path) -> RunConfig:
-        """A run with these images, which begins anew whenever it is called."""
+        """A run with these images."""
         shared = {f.name: getattr(self, f.name) for f in dataclasses.fields(CaptionConfig)}
-        return RunConfig(
-            **shared, shards=self.shards, output=output, limit=self.limit, overwrite=True, max_error_rate=1.0
-        )
+        return RunConfig(**shared, shards=self.shards, output=output, limit=self.limit, max_error_rate=1.0)
 
 
 def bench(config: BenchConfig) -> Report:

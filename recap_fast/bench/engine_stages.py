@@ -1,6 +1,7 @@
 """The stages that an engine takes part in: generating alone, from pixels in memory, and a whole run end to end."""
 
 import itertools
+import shutil
 import time
 from collections.abc import Callable, Iterator
 
@@ -42,9 +43,10 @@ def make_generate(engine: Engine, requests: list[Request], roofline: Roofline) -
 
 
 def make_end_to_end(config: RunConfig, roofline: Roofline) -> Callable[[], Pass]:
-    """A real run; timed by itself, from the first shard's opening to the last done-record."""
+    """A real run, which begins anew; timed by itself, from the first shard's opening to the last done-record."""
 
     def end_to_end() -> Pass:
+        shutil.rmtree(config.output, ignore_errors=True)
         start = time.perf_counter()
         result = run(config, Reporter(None))
         wall, s = time.perf_counter() - start, result.snapshot
