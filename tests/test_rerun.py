@@ -64,7 +64,7 @@ def test_rows_that_failed_are_redone_alone_on_request(start, monkeypatch, tmp_pa
     assert start().outcome == ExitCode.ERROR_RATE, "the rows that failed still count"
     decoded.clear()
     monkeypatch.setattr(PillowDecoder, "decode", lambda self, images: (decoded.extend(images), decode(self, images))[1])
-    outcome = start(retry_failed=("all",))
+    outcome = start(retry_failed=("corrupt",))
     assert "retry" in outcome["shards"]
     assert len(decoded) == len(failed)
     rows = runs.read_rows(tmp_path / "out")

@@ -25,18 +25,12 @@ OPTIONS = {
     "run": {
         *("--verify", "--no-verify"),
         *("--engine", "--shards", "--input", "--output", "--output-folder", "--decoder", "--decode-threads"),
-        *(
-            "--max-image-pixels",
-            "--background",
-            "--device",
-            "--num-slots",
-            "--prefill-images",
-            "--prompt",
-            "--prompt-file",
-        ),
+        *("--max-image-pixels", "--background", "--device", "--num-slots", "--prefill-images"),
+        *("--prompt", "--prompt-file"),
         *("--max-field-tokens", "--max-new-tokens", "--temperature", "--top-k", "--top-p", "--seed"),
         *("--loop-stop", "--no-loop-stop", "--image-column", "--caption-column", "--limit", "--dry-run"),
-        *("--overwrite", "--retry-failed", "--redo-changed", "--shard-index", "--num-shards"),
+        *("--images", "--image-key", "--overwrite", "--retry-failed", "--redo-changed", "--prune", "--relocate"),
+        *("--accept-changed", "--shard-index", "--num-shards"),
         *("--drain-seconds", "--read-timeout", "--max-error-rate", "--log-format"),
     },
     "bench": {
@@ -44,7 +38,7 @@ OPTIONS = {
         *("--engine", "--shards", "--limit", "--image-size", "--stage", "--repeat", "--decoder", "--decode-threads"),
         *("--device", "--num-slots", "--prefill-images", "--max-new-tokens", "--json"),
     },
-    "verify": {"output", "--shards", "--input", "--image-column", "--read-timeout"},
+    "verify": {"output", "--shards", "--input", "--relocate", "--read-timeout"},
 }
 
 
@@ -234,11 +228,11 @@ def test_verify_proves_a_whole_output_and_names_each_gap(server, tiny_engine, in
     assert command.code == 0
     assert command.stdout == (
         "shards     2\nrows       10\ncaptioned  8\nfailed     2  (2 not_an_image)\n"
-        "Proven: every sample has exactly one row, every file is as it was written.\n"
+        "Proven: every image has exactly one row, every file is as it was written.\n"
     )
     command = server.run("verify", out, "--shards", f"{inputs}/*.tar")
     assert command.code == 0
-    assert "as it was written, counted against the inputs." in command.stdout
+    assert "as it was written, and each row is of the image that it names." in command.stdout
     (out / "manifests" / "00001.json").unlink()
     command = server.run("verify", out)
     assert command.code == 4

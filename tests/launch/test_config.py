@@ -43,6 +43,9 @@ def spec() -> EngineSpec:
         ({"drain_seconds": -1}, "--drain-seconds -1: give 0 or more"),
         ({"max_error_rate": 1.5}, "--max-error-rate 1.5: give a share from 0 to 1"),
         ({"max_error_rate": float("nan")}, "--max-error-rate nan"),
+        ({"images": "all", "image_key": "png"}, "--images all and --image-key: give one of them"),
+        ({"retry_failed": ("corupt",)}, r"--retry-failed corupt: it must be of all, .* Did you mean corrupt\?"),
+        ({"accept_changed": ("prompt",)}, "--accept-changed prompt: it must be of decoder, versions"),
     ],
 )
 def test_what_cannot_be_is_refused_with_its_value(changed, message):
@@ -58,7 +61,7 @@ def test_a_config_does_not_change():
 def test_the_fingerprint_is_all_that_decides_what_rows_say():
     assert fingerprint(config(), spec(), "dali") == {
         "versions": list_versions("torch", "dali"),
-        "schema": 1,
+        "schema": 2,
         "engine": "tiny",
         "engine.tokenizer.json": "bb",
         "engine.weights.safetensors": "aa",
@@ -72,6 +75,8 @@ def test_the_fingerprint_is_all_that_decides_what_rows_say():
         "background": None,
         "image_column": None,
         "caption_column": None,
+        "images": "first",
+        "image_key": None,
         "stop_ids": "128001,128009",
         "max_new_tokens": 128,
         "loop_stop": True,
@@ -89,6 +94,8 @@ def mark(**changed) -> dict:
         ({"max_field_tokens": 5}, "max_field_tokens"),
         ({"image_column": "photo"}, "image_column"),
         ({"caption_column": "alt"}, "caption_column"),
+        ({"images": "all"}, "images"),
+        ({"image_key": "png"}, "image_key"),
         ({"options": EngineOptions(max_new_tokens=5)}, "max_new_tokens"),
         ({"options": EngineOptions(loop_stop=False)}, "loop_stop"),
         ({"options": EngineOptions(sampling=Sampling(temperature=0.5))}, "sampling"),
