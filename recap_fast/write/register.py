@@ -115,9 +115,11 @@ class Registration:
 
     def _of_folder(self, source: Source) -> list[str]:
         folder = public_url(source.url)
-        units = (self._located.get(_join(folder, image)) for image, _ in source.images)
-        names = list(dict.fromkeys(name for name in units if name is not None))
-        new = [image for image, _ in source.images if _join(folder, image) not in self._located]
+        located = [self._located.get(_join(folder, image)) for image, _ in source.images]
+        names = list({name for name in located if name is not None})
+        new = [image for (image, _), name in zip(source.images, located, strict=True) if name is None]
+        if not new:
+            return names
         path = self._path(folder)
         for unit in make_units(relative(folder, self.register.root), new, self._used_keys):
             name = self._unit_name(f"{safe_name(path)}/" if path else "")
