@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from recap_fast.cli import options
-from recap_fast.cli.messages import quiet
+from recap_fast.cli.messages import check_writable, quiet, writing
 from recap_fast.errors import ConfigError
 
 
@@ -22,7 +22,10 @@ def tune(engine: Path, device: str, verify: bool) -> None:
     """
     from recap_fast.bench.tune import tune as search
 
-    click.echo(search(engine, device, verify=verify, say=lambda line: click.echo(line, err=True)).table())
+    if engine.is_dir():
+        check_writable("--engine", engine / "tuning.json")
+    with writing("--engine", engine / "tuning.json"):
+        click.echo(search(engine, device, verify=verify, say=lambda line: click.echo(line, err=True)).table())
 
 
 @click.command()
@@ -46,11 +49,14 @@ def bench(**given: Any) -> None:
 
     json_file, stage = given.pop("json_file"), given.pop("stage")
     given["image_size"] = _image_size(given["image_size"])
+    if json_file is not None:
+        check_writable("--json", json_file)
     with quiet():  # each pass would warn again
         report = measure(BenchConfig.of({**given, "stages": STAGES if stage == "all" else (stage,)}))
     click.echo(report.table())
     if json_file is not None:
-        json_file.write_text(report.as_json(["recap-fast", *sys.argv[1:]]), encoding="utf-8")
+        with writing("--json", json_file):
+            json_file.write_text(report.as_json(["recap-fast", *sys.argv[1:]]), encoding="utf-8")
 
 
 def _image_size(text: str) -> tuple[int, int]:

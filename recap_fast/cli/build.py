@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from recap_fast.cli.messages import writing
 from recap_fast.cli.options import FOLDER
 
 ANY_PATH = click.Path(path_type=Path)
@@ -36,6 +37,7 @@ def build_engine(recipe: str, checkpoint: Path, output: Path, is_tuned: bool, **
                 bars.append(stack.enter_context(click.progressbar(length=total, label="weights", file=sys.stderr)))
             bars[0].update(done - bars[0].pos)
 
+        stack.enter_context(writing("--output", output))
         spec = build(recipe, checkpoint, output, progress=show, **choices)
     size = sum(f.stat().st_size for f in output.rglob("*") if f.is_file()) / 2**20
     click.echo(

@@ -4,8 +4,10 @@ import contextlib
 import logging
 import os
 import sys
+import tempfile
 import traceback
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from types import TracebackType
 from typing import Any
 
@@ -44,6 +46,30 @@ def open_standard_streams() -> None:
             os.fstat(number)
         except OSError:
             os.open(os.devnull, os.O_RDWR)  # the lowest free number is this one
+
+
+def check_writable(option: str, path: Path) -> None:
+    """Raises ConfigError where a file of that name cannot be written, before any work is done for it."""
+    try:
+        if path.exists():
+            path.open("ab").close()
+        else:
+            tempfile.TemporaryFile(dir=path.absolute().parent).close()
+    except OSError as error:
+        raise ConfigError(f"{option} {path} cannot be written ({error}): give another path.") from error
+
+
+@contextlib.contextmanager
+def writing(option: str, path: Path) -> Iterator[None]:
+    """Names the option and the path in an OSError about what the block writes; those about other files stay."""
+    try:
+        yield
+    except OSError as error:
+        name = error.filename
+        if isinstance(name, str | bytes) and path.absolute().parent not in Path(os.fsdecode(name)).absolute().parents:
+            raise
+        sentence = f"{option} {path} cannot be written ({error}): make room there, or give another path."
+        raise RecapError(sentence) from error
 
 
 @contextlib.contextmanager

@@ -123,6 +123,23 @@ def test_an_output_that_cannot_be_written_is_a_sentence_and_1(server, tiny_engin
     assert "Traceback" not in command.stderr
 
 
+@pytest.mark.parametrize("path", ["nowhere/x.json", "folder"])
+def test_bench_refuses_a_file_that_it_cannot_write_before_it_measures(server, tmp_path, path):
+    (tmp_path / "folder").mkdir()
+    command = server.run("bench", "--engine", "/nowhere", "--json", tmp_path / path)
+    assert command.code == 2
+    assert str(tmp_path / path) in command.stderr
+    assert "--json" in command.stderr
+
+
+def test_build_engine_names_an_output_that_cannot_be_written(server, tmp_path):
+    checkpoints.make_checkpoint(tmp_path / "checkpoint")
+    command = server.run("build-engine", "llava", "--checkpoint", tmp_path / "checkpoint", "--output", "/proc/x")
+    assert command.code == 1
+    assert command.stderr.startswith("recap-fast: --output /proc/x cannot be written ([Errno ")
+    assert command.stderr.endswith("): make room there, or give another path.\n")
+
+
 def test_build_engine_reports_and_refuses(server, tmp_path):
     checkpoints.make_checkpoint(tmp_path / "checkpoint")
     command = server.run("build-engine", "llava", "--checkpoint", tmp_path / "checkpoint", "--output", tmp_path / "e")

@@ -1,0 +1,39 @@
+import errno
+import os
+from pathlib import Path
+
+import pytest
+
+from recap_fast.cli.messages import check_writable, writing
+from recap_fast.errors import ConfigError, RecapError
+
+
+def test_a_file_that_can_be_written_is_neither_made_nor_changed(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    there = tmp_path / "there.json"
+    there.write_text("x")
+    for path in (there, there.relative_to(tmp_path), tmp_path / "new.json"):
+        check_writable("--json", path)
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {"there.json": "x"}
+    check_writable("--json", Path("/dev/null"))
+
+
+@pytest.mark.parametrize("place", ["nowhere/x.json", "file/x.json", "folder", "x" * 256])
+def test_a_file_that_cannot_be_written_is_named_with_its_option(tmp_path, place):
+    (tmp_path / "file").write_text("x")
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(ConfigError, match=r"--json .* cannot be written \(.*\): give another path"):
+        check_writable("--json", tmp_path / place)
+
+
+@pytest.mark.parametrize("name", [None, "out/weights", "out"])
+def test_a_full_disk_is_named_with_the_option(tmp_path, name):
+    names = () if name is None else (str(tmp_path / name),)
+    sentence = r"--output .*/out cannot be written \(.*No space left on device.*make room there"
+    with pytest.raises(RecapError, match=sentence), writing("--output", tmp_path / "out"):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), *names)
+
+
+def test_an_error_about_another_file_stays_as_it_is(tmp_path):
+    with pytest.raises(OSError, match=r"Input/output error: '/in/config\.json'"), writing("--output", tmp_path / "out"):
+        raise OSError(errno.EIO, os.strerror(errno.EIO), "/in/config.json")
