@@ -10,8 +10,8 @@ def unicode(text: str) -> str:
 
 
 def num_bytes(text: str) -> int:
-    """The length of valid Unicode in UTF-8."""
-    return len(text) if text.isascii() else len(text.encode())
+    """The length in UTF-8, of text as `unicode` writes it."""
+    return len(text) if text.isascii() else len(text.encode("utf-8", "backslashreplace"))
 
 
 def cut(text: str, max_bytes: int = MAX_TEXT_BYTES) -> str:

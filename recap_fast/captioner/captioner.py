@@ -7,7 +7,7 @@ with recap_fast.Captioner.open("engine") as captioner:
 
 import itertools
 import threading
-from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self, Unpack
@@ -122,8 +122,9 @@ class Captioner:
             raise TypeError(
                 "fields is one: give a list with the fields of each image, such as [{'org_caption': 'a cat'}]."
             )
+        known = dict.fromkeys((*FIELDS, *self.prepared.prompts.fields))
         stream: Stream[tuple[int, ImageInput, Fields]] = Stream(self._open_engine(), self._prepare)
-        return (row for rows in stream.run(_numbered(images, fields)) for row in self._captions(rows))
+        return (row for rows in stream.run(_numbered(images, fields, known)) for row in self._captions(rows))
 
     def request(
         self, pixels: Pixels, fields: Fields, *, noise_key: int = 0, max_new_tokens: int | None = None
@@ -204,7 +205,7 @@ def _gpu_for_decoding(config: CaptionConfig) -> int | None:
 
 
 def _numbered(
-    images: Iterable[ImageInput], fields: Iterable[Fields] | None
+    images: Iterable[ImageInput], fields: Iterable[Fields] | None, known: Collection[str]
 ) -> Generator[tuple[int, ImageInput, Fields]]:
     """Images with their numbers and fields. Raises TypeError and ValueError for what a caller got wrong."""
     if fields is None:
@@ -220,6 +221,6 @@ def _numbered(
             raise TypeError(
                 f"The fields of image {index} are {values!r}: give texts by name, {{'org_caption': 'a cat'}}."
             )
-        if unknown := values.keys() - set(FIELDS):
-            raise ValueError(f"There is no field {min(unknown)!r}: there are {', '.join(FIELDS)}.")
+        if unknown := values.keys() - {*known}:
+            raise ValueError(f"There is no field {min(unknown)!r}: there are {', '.join(known)}.")
         yield index, check_image(image), values

@@ -4,10 +4,13 @@ The ids before the image are the same for every request, and so are those after 
 as {org_caption}. What fills a field is text that nobody vouches for: it never yields a control token.
 """
 
+import json
 import math
+import re
 import string
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,8 +21,11 @@ from recap_fast.generate.spec import PromptSpec
 from recap_fast.generate.tokenizer import Tokenizer, special_ids
 from recap_fast.records import Sample
 
-FIELDS = ("org_caption", "key", "url", "uid", "sha256")
-"""What a question may ask for of a sample."""
+FIELDS = ("org_caption", "key", "url", "uid", "sha256", "file_name")
+"""What a question may ask for of every sample. All other names are looked for in what came with the image."""
+_CAPTION_NAMES = ("caption", "text", "txt", "alt_text")
+"""Names that the original caption had before it became the column org_caption."""
+_NAME = re.compile(r"[^\W\d]\w*(?:[ .-]\w+)*")
 BOS = ("<|begin_of_text|>", "<s>")
 QUESTION = "{question}"
 VICUNA_SYSTEM = (
@@ -94,23 +100,35 @@ def find_template(name: str, tokenizer: Tokenizer) -> tuple[str, Template]:
 
 
 def parse_question(text: str) -> list[tuple[str, str | None]]:
-    """Splits a question into (text, name of the field after it or None). Raises ConfigError for what is no field."""
+    """Splits a question into (text, name of the field after it or None).
+
+    A field is one of `FIELDS` or any name of letters, digits and `_`, with single dots, dashes or spaces within: which
+    names samples have is not known before they are read. Raises ConfigError for what is no field, and for one of
+    `FIELDS` with its letters in another order.
+    """
     try:
         parts = list(string.Formatter().parse(text))
     except ValueError as error:
         raise ConfigError(f"Prompt {text!r}: {error}. Write {{{{ and }}}} for braces that are text.") from error
     for _, name, form, conversion in parts:
-        if name is not None and (name not in FIELDS or form or conversion):
-            known = ", ".join(f"{{{f}}}" for f in FIELDS)
-            raise ConfigError(
-                f"Prompt {text!r} has an unknown field {{{name}}}. Known fields: {known}; "
-                "write {{ and }} for braces that are text."
-            )
+        if name is None or (_NAME.fullmatch(name) and not (form or conversion) and not _meant(name)):
+            continue
+        meant = f" Did you mean {{{_meant(name)}}}?" if _meant(name) else ""
+        known = ", ".join(f"{{{f}}}" for f in FIELDS)
+        raise ConfigError(
+            f"Prompt {text!r} has an unknown field {{{name}}}.{meant} Known fields: {known}, and any name of what came "
+            "with the images, such as {title}; write {{ and }} for braces that are text."
+        )
     if "<image>" in text:
         raise ConfigError(f"Prompt {text!r}: leave out <image>, the template places the image.")
     if not text.strip():
         raise ConfigError("The prompt is empty: give a question, such as 'Describe this image.'")
     return [(literal, name) for literal, name, _, _ in parts]
+
+
+def _meant(name: str) -> str | None:
+    """The one of `FIELDS` that has the same letters in another order."""
+    return next((f for f in FIELDS if f != name.lower() and sorted(f) == sorted(name.lower())), None)
 
 
 class PromptEncoder:
@@ -153,13 +171,15 @@ class PromptEncoder:
     def text_ids(self, fields: Mapping[str, str | None]) -> tuple[NDArray[np.int32], str | None]:
         """The ids after the image, and a warning where a field was cut: 'org_caption cut from 310 to 128 tokens'.
 
-        `fields` holds the values by name; one that is None or missing is empty.
+        `fields` holds the values by name; one that is None or missing is empty, with a warning unless it is one of
+        `FIELDS`.
         """
         if not self.fields:
             return self._bare_ids, None
         limit = self._max_field_tokens
         # half a surrogate pair can stand in a json, and in no text
-        values = {name: (fields.get(name) or "").encode(errors="replace").decode() for name in self.fields}
+        given = {name: fields.get(name) for name in self.fields}
+        values = {name: (value or "").encode(errors="replace").decode() for name, value in given.items()}
         counts: dict[str, int] = {}
         while True:
             for name, value in values.items():
@@ -172,8 +192,9 @@ class PromptEncoder:
             # all fields share the room that there is; with none of them the prompt is known to fit
             longest = min(limit, max(counts.values()))
             limit = max(0, longest - math.ceil(excess / self.num_uses))
-        cut = [f"{name} cut from {count} to {limit} tokens" for name, count in counts.items() if count > limit]
-        return ids, "; ".join(cut) or None
+        notes = [f"there is no {{{n}}}" for n, value in given.items() if value is None and n.lower() not in FIELDS]
+        notes += [f"{name} cut from {count} to {limit} tokens" for name, count in counts.items() if count > limit]
+        return ids, "; ".join(notes) or None
 
     def _text_ids(self, values: Mapping[str, str]) -> NDArray[np.int32]:
         question = "".join(literal + (values.get(name, "") if name else "") for literal, name in self._parts)
@@ -191,9 +212,71 @@ class PromptEncoder:
         return np.concatenate(rows).astype(np.int32, copy=False)
 
 
-def sample_fields(sample: Sample) -> dict[str, str | None]:
+class SampleFields(Mapping[str, str | None]):
+    """The values that a question may ask for of a sample, by name in any case of letters.
+
+    `FIELDS` are the columns. All others are of the metadata, which is read when the first is asked for; a dot goes into
+    an object: `exif.Make`. Numbers, lists and objects are as json writes them.
+    """
+
+    def __init__(self, sample: Sample) -> None:
+        self._sample = sample
+        self._metadata: dict[str, Any] | None = None
+
+    def __getitem__(self, name: str) -> str | None:
+        lower = name.lower()
+        if lower in FIELDS:
+            value: str | None = getattr(self._sample, lower)
+            return value
+        value = _as_text(_find(self._read(), name))
+        if value is None and lower in _CAPTION_NAMES:
+            return self._sample.org_caption
+        return value
+
+    def __iter__(self) -> Iterator[str]:
+        yield from dict.fromkeys((*FIELDS, *self._read()))
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
+
+    def _read(self) -> dict[str, Any]:
+        if self._metadata is None:
+            try:
+                value = json.loads(self._sample.metadata or "{}")
+            except (ValueError, RecursionError):
+                value = {}
+            self._metadata = value if isinstance(value, dict) else {}
+        return self._metadata
+
+
+def sample_fields(sample: Sample) -> SampleFields:
     """The values that a question may ask for of a sample, by name."""
-    return {name: getattr(sample, name) for name in FIELDS}
+    return SampleFields(sample)
+
+
+def _find(values: Any, name: str) -> Any:
+    """What an object has by a name: exactly, else in another case of letters, else within one of its objects."""
+    if not isinstance(values, dict):
+        return None
+    if name in values:
+        return values[name]
+    lower = name.lower()
+    for key, value in values.items():
+        if key.lower() == lower:
+            return value
+    for key, value in values.items():
+        if lower.startswith(f"{key.lower()}.") and (found := _find(value, name[len(key) + 1 :])) is not None:
+            return found
+    return None
+
+
+def _as_text(value: Any) -> str | None:
+    if value is None or isinstance(value, str):
+        return value
+    try:
+        return json.dumps(value, ensure_ascii=False)
+    except RecursionError:  # nested as deep as Python can read, and not write
+        return None
 
 
 def _constant(ids: NDArray[np.int32]) -> NDArray[np.int32]:

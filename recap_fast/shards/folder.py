@@ -1,4 +1,5 @@
-"""Samples of a folder unit: loose image files, with `.txt` and `.json` beside them, as img2dataset does.
+"""Samples of a folder unit: loose image files, with `.txt` and `.json` beside them, as img2dataset does, or
+with metadata files, as `datasets` reads them.
 
 In go the unit's images; out come samples, each of which says which file it is and which version of it was read.
 """
@@ -15,6 +16,7 @@ from recap_fast.records import OK, READ_AGAIN, UNREADABLE, Identity, ImageFile, 
 from recap_fast.shard_set import is_remote
 from recap_fast.shards.identity import of_stat
 from recap_fast.shards.local import open_regular, read_whole
+from recap_fast.shards.metadata_files import MetadataFiles
 from recap_fast.shards.remote import network_errors, read_file
 from recap_fast.shards.sample import MAX_IMAGE_BYTES, RawSample, to_sample
 from recap_fast.text import MAX_TEXT_BYTES
@@ -32,6 +34,7 @@ class FolderReader:
         self.problem: str | None = None
         self.num_samples = sum(file is not None for file in shard.files)
         self._shard = shard
+        self._metadata = MetadataFiles(shard.url)
 
     def samples(self, done: NDArray[np.int64]) -> Iterator[Sample]:
         """The samples whose index is not in `done`, in order."""
@@ -45,6 +48,8 @@ class FolderReader:
     def _raw(self, file: ImageFile) -> RawSample:
         warnings: list[str] = []
         caption, metadata = (self._sidecar(file, suffix, warnings) for suffix in (".txt", ".json"))
+        record = self._metadata.record(file.path, warnings)
+        self.problem = self.problem or self._metadata.problem
         image, version, status, error = b"", file.version, OK, None
         try:
             image, version = _read(self._shard.url, file.path, MAX_IMAGE_BYTES)
@@ -63,6 +68,7 @@ class FolderReader:
             image=image,
             caption=caption,
             metadata=metadata,
+            record=record,
             status=status,
             error=error,
             warnings=warnings,

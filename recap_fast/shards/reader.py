@@ -68,7 +68,7 @@ def _open(shard: Shard, selection: Selection, should_stop: Callable[[], bool]) -
         return _OneVersion(table, shard) if is_remote(shard.url) else table
     file = _open_file(shard.url, should_stop)
     try:
-        return TarReader(shard, version, file)
+        return TarReader(shard, version, file, selection)
     except BaseException:
         file.close()
         raise

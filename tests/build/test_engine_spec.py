@@ -96,8 +96,8 @@ def test_generation_config_comes_before_config_for_stop_ids(tmp_path, checkpoint
     ("text", "message"),
     [
         ("template = 'vicuna'", "no template 'vicuna'. Known templates: llama3"),
-        ("prompt = 'About {alt}'", r"unknown field \{alt\}"),
         ("stop_tokens = ['<|im_end|>']", r"stop_tokens <\|im_end\|> are no tokens that were added to the tokenizer"),
+        ("prompt = 'About {0}'", r"unknown field \{0\}"),
         ("stop_ids = [100000]", r"Stop ids \[100000\] are outside the vocabulary"),
         ("[limits]\nmax_text_tokens = 10", "tokens after the image, the engine takes 10"),
         (

@@ -283,7 +283,7 @@ def test_a_closed_captioner_says_so(tiny_engine, images):
     ("options", "error", "message"),
     [
         ({"num_slots": 0}, ConfigError, "--num-slots 0"),
-        ({"prompt": "{nothing}"}, ConfigError, "unknown field {nothing}"),
+        ({"prompt": "{0}"}, ConfigError, "unknown field {0}"),
         ({"temprature": 1.0}, TypeError, "temprature"),
         ({"max_new_tokens": 10**6}, ConfigError, "does not fit"),
     ],

@@ -1,3 +1,4 @@
+import json
 from pathlib import Path
 
 import numpy as np
@@ -10,9 +11,10 @@ from inputs import vocabularies
 from inputs.vocabularies import SPECIAL_TOKENS
 from recap_fast.build.recipe import PROMPT
 from recap_fast.errors import ConfigError
-from recap_fast.generate.prompt import TEMPLATES, PromptEncoder, find_template
+from recap_fast.generate.prompt import FIELDS, TEMPLATES, PromptEncoder, find_template, sample_fields
 from recap_fast.generate.spec import PromptSpec
 from recap_fast.generate.tokenizer import load_tokenizer
+from recap_fast.records import Sample
 
 # Written out from the models' own conversation templates, not derived from the code.
 VICUNA = (
@@ -130,6 +132,58 @@ def test_fields_share_the_room_of_the_engine(vocabulary, values, room):
         assert " cut from " in warning
 
 
+def made(**columns):
+    return sample_fields(Sample(**{"shard": "s", "index": 0, "key": "k", "image": b"", **columns}))
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("Key", "k"),
+        ("URL", "http://x"),
+        ("file_name", "a/b.jpg"),
+        ("title", "t"),
+        ("TITLE", "t"),
+        ("Title", "other"),
+        ("exif.make", "Canon"),
+        ("exif.deep.er", "5"),
+        ("caption.txt", "side"),
+        ("image width", "3"),
+        ("tags", '["a", "\u6f22"]'),
+        ("flag", "true"),
+        ("score", "0.25"),
+        ("caption", "alt"),
+        ("nothing", None),
+        ("exif.none", None),
+        ("title.x", None),
+    ],
+)
+def test_any_field_of_a_sample(name, expected):
+    metadata = {
+        "title": "t", "Title": "other", "exif": {"Make": "Canon", "deep": {"er": 5}}, "caption.txt": "side",
+        "nothing": None, "image width": 3, "tags": ["a", "\u6f22"], "flag": True, "score": 0.25,
+    }  # fmt: skip
+    fields = made(metadata=json.dumps(metadata), url="http://x", org_caption="alt", file_name="a/b.jpg")
+    assert fields[name] == fields.get(name) == expected
+    assert {"org_caption", "title", "tags"} < set(fields)
+    assert len(fields) == len(FIELDS) + len(metadata)
+
+
+@pytest.mark.parametrize("metadata", [None, "[1]", "broken", "[" * 100_000, '"text"', "{}"])
+def test_metadata_that_has_no_fields(metadata):
+    assert made(metadata=metadata).get("title") is None
+    assert made(metadata=metadata, org_caption="alt").get("text") == "alt"
+
+
+def test_a_field_that_a_sample_lacks_is_empty_and_said(vocabulary):
+    prompt = encoder(vocabulary, "{title} of {org_caption}")
+    assert prompt.fields == ("title", "org_caption")
+    ids, warning = prompt.text_ids(made(metadata='{"n": 1}'))
+    assert (ids.tolist(), warning) == (whole_ids("llama3", " of ")[1], "there is no {title}")
+    ids, warning = prompt.text_ids(made(metadata='{"Title": "", "n": 1}', org_caption="a cat"))
+    assert (ids.tolist(), warning) == (whole_ids("llama3", " of a cat")[1], None)
+
+
 def test_half_a_surrogate_pair_does_no_harm(vocabulary):
     ids, _ = encoder(vocabulary, "{org_caption}").text_ids({"org_caption": "a\ud800b"})
     assert ids.tolist() == whole_ids("llama3", "a?b")[1]
@@ -138,7 +192,16 @@ def test_half_a_surrogate_pair_does_no_harm(vocabulary):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"text": "{caption}"}, r"unknown field \{caption\}. Known fields: \{org_caption\}, \{key\}, \{url\}"),
+        (
+            {"text": "{org_captoin}"},
+            r"unknown field \{org_captoin\}. Did you mean \{org_caption\}\? Known fields: \{org_ca",
+        ),
+        ({"text": "{ulr}"}, r"Did you mean \{url\}\?"),
+        ({"text": 'as {"caption": "..."}'}, r'unknown field \{"caption"\}. Known fields'),
+        ({"text": "{ title}"}, r"unknown field \{ title\}"),
+        ({"text": "{a..b}"}, r"unknown field \{a..b\}"),
+        ({"text": "{0}"}, r"unknown field \{0\}"),
+        ({"text": "{a[0]}"}, r"unknown field \{a\[0\]\}"),
         ({"text": "{}"}, r"unknown field \{\}"),
         ({"text": "{key!r}"}, r"unknown field \{key\}"),
         ({"text": "{key:>9}"}, r"unknown field \{key\}"),

@@ -1,3 +1,4 @@
+import errno
 import io
 import json
 import os
@@ -12,17 +13,16 @@ from support.examples import share
 from support.shard_files import read_samples, tar_bytes, webdataset_members, write_tar
 
 from recap_fast.errors import ShardError
-from recap_fast.records import Shard
+from recap_fast.records import READ_AGAIN, Selection, Shard
 from recap_fast.shards.reader import open_shard
-from recap_fast.shards.tar import split_name
 
 
-def read(path):
-    return read_samples(Shard("s", str(path), "tar"))
+def read(path, selection=None):
+    return read_samples(Shard("s", str(path), "tar"), selection=selection)
 
 
-def read_members(tmp_path, members):
-    return read(write_tar(tmp_path / "s.tar", members))
+def read_members(tmp_path, members, selection=None):
+    return read(write_tar(tmp_path / "s.tar", members), selection)
 
 
 @share(0.3)
@@ -44,23 +44,6 @@ def test_the_layout_of_img2dataset_in_any_order_of_members(tmp_path_factory, ord
         assert (sample.status, sample.error, sample.warning) == ("ok", None, None)
 
 
-@pytest.mark.parametrize(
-    ("name", "expected"),
-    [
-        (b"000.jpg", (b"000", "jpg")),
-        (b"./a/b.JPG", (b"a/b", "jpg")),
-        (b"/abs/b.jpg", (b"abs/b", "jpg")),
-        (b"v1.0/img.01/a.b.jpg", (b"v1.0/img.01/a", "b.jpg")),
-        (b"README", None),
-        (b".hidden.jpg", None),
-        (b"a/._000.jpg", None),
-        (b"__index__.__", None),
-    ],
-)
-def test_split_name(name, expected):
-    assert split_name(name) == expected
-
-
 def test_a_repeated_key_starts_a_new_sample_and_is_reported(tmp_path, caplog):
     members = [("a.jpg", b"1"), ("a.txt", b"one"), ("b.jpg", b"x"), ("a.jpg", b"2"), ("a.txt", b"two")]
     samples, _ = read_members(tmp_path, members)
@@ -80,44 +63,120 @@ def test_more_extensions_than_a_mask_holds(tmp_path):
 
 
 def test_missing_and_empty_images_are_rows(tmp_path):
-    samples, _ = read_members(
+    samples, reader = read_members(
         tmp_path, [("a.txt", b"t"), ("a.json", b"{}"), ("b.jpg", b""), ("b.txt", b"u"), ("c.npy", b"1")]
     )
     assert [(s.key, s.status, s.error) for s in samples] == [
         ("a", "missing_image", "no image among its files: json, txt"),
         ("b", "empty_image", "the image has no bytes"),
-        ("c", "missing_image", "no image among its files: npy"),
     ]
-    assert [s.org_caption for s in samples] == ["t", "u", None]
+    assert [s.org_caption for s in samples] == ["t", "u"]
+    assert [s.file_name for s in samples] == [None, "b.jpg"]
+    assert reader.left_out == {"files that belong to no image (.npy)": 1}
 
 
-def test_of_several_images_the_plainest_is_captioned(tmp_path):
-    samples, _ = read_members(tmp_path, [("a.mask.jpg", b"m"), ("a.png", b"p"), ("a.jpg", b"j")])
-    assert samples[0].image == b"j"
-    assert samples[0].warning == "several images: .jpg is captioned, 2 more are not"
+SIDES = [
+    ("a.Left.JPG", b"left"),
+    ("a.txt", b"whole"),
+    ("a.right.png", b"right"),
+    ("a.left.txt", b"on the left"),
+    ("a.right.json", b'{"uid": "r", "n": 1}'),
+    ("a.json", b'{"uid": "a", "n": 0, "m": 2}'),
+    ("a.cls", b"7\n"),
+    ("a.meta.json", b'{"x": [1, NaN]}'),
+    ("a.npy", b"\x93NUMPY\0"),
+    ("a.unknown", b"\0\1"),
+    ("a.thumbnail.webp", b"t"),
+]
 
 
-def test_links(tmp_path):
-    buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w") as tar:
-        for name, kind, target in (
-            ("a.jpg", tarfile.REGTYPE, ""),
-            ("b.jpg", tarfile.LNKTYPE, "a.jpg"),
-            ("c.jpg", tarfile.SYMTYPE, "a.jpg"),
-            ("d.jpg", tarfile.LNKTYPE, "gone.jpg"),
-            ("e.jpg", tarfile.LNKTYPE, "e.jpg"),
-        ):
-            info = tarfile.TarInfo(name)
-            info.type, info.linkname, info.size = kind, target, 3 if kind == tarfile.REGTYPE else 0
-            tar.addfile(info, io.BytesIO(b"abc") if info.size else None)
-    (tmp_path / "s.tar").write_bytes(buffer.getvalue())
-    samples, _ = read(tmp_path / "s.tar")
-    assert [s.image for s in samples] == [b"abc", b"abc", b"", b"", b""]
-    assert [s.error for s in samples[2:]] == [
-        "the .jpg is a symbolic link",
-        "the .jpg is a link to a file that is not in the tar",
-        "the .jpg is a link to a file that is not in the tar",
+def test_of_several_images_the_first_in_the_tar_is_captioned_and_the_others_are_counted(tmp_path):
+    (sample,), reader = read_members(tmp_path, SIDES)
+    assert (sample.image, sample.file_name, sample.org_caption, sample.uid) == (
+        b"left",
+        "a.Left.JPG",
+        "on the left",
+        "a",
+    )
+    assert sample.warning == "several images: .left.jpg is captioned, 2 more are not"
+    assert reader.left_out == {"further images of a sample": 2}
+    assert json.loads(sample.metadata) == {
+        "uid": "a", "n": 0, "m": 2, "txt": "whole", "right.json": {"uid": "r", "n": 1}, "cls": 7,
+        "meta.json": {"x": [1, None]},
+    }  # fmt: skip
+
+
+def test_every_image_of_a_sample_has_a_row_of_its_own_where_that_is_asked_for(tmp_path):
+    samples, reader = read_members(tmp_path, SIDES, Selection(images="all"))
+    assert [(s.index, s.key, s.file_name, s.image) for s in samples] == [
+        (0, "a", "a.Left.JPG", b"left"),
+        (1, "a", "a.right.png", b"right"),
+        (2, "a", "a.thumbnail.webp", b"t"),
     ]
+    assert [s.org_caption for s in samples] == ["on the left", "whole", "whole"]
+    assert [s.uid for s in samples] == ["a", "r", "a"]
+    left, right, _ = (json.loads(s.metadata) for s in samples)
+    assert "right.json" not in left
+    assert (right["n"], right["m"], right["cls"]) == (1, 2, 7)
+    assert (reader.left_out, [s.warning for s in samples]) == ({}, [None] * 3)
+
+
+@pytest.mark.parametrize("key", ["right.png", "RIGHT", ".right.png"])
+def test_the_image_that_the_user_names(tmp_path, key):
+    members = [*SIDES, ("b.left.jpg", b"l"), ("b.left.txt", b"x"), ("c.right.png", b"c")]
+    samples, reader = read_members(tmp_path, members, Selection(image_key=key))
+    assert [(s.key, s.image, s.status) for s in samples] == [
+        ("a", b"right", "ok"),
+        ("b", b"", "missing_image"),
+        ("c", b"c", "ok"),
+    ]
+    assert samples[1].error == f"no image {key!r} among its files: left.jpg, left.txt"
+    assert reader.left_out == {"further images of a sample": 3}
+
+
+def test_names_that_are_not_utf8_and_odd_texts(tmp_path):
+    text = "\ufeffa caf\u00e9".encode("utf-16")
+    members = [("a.jpg", b"1"), ("a.text", b"caf\xe9"), ("a.cls", b"cat"), ("a.note", text), ("a.md", b"\xff")]
+    (sample,), _ = read_members(tmp_path, members)
+    assert sample.org_caption == "caf\\xe9"
+    assert json.loads(sample.metadata) == {"cls": "cat", "note": "a caf\u00e9", "md": "\\xff"}
+    assert "the .md is not UTF-8 at byte 0" in sample.warning
+
+
+def test_text_beyond_the_room_of_a_sample_is_not_read(tmp_path, monkeypatch):
+    monkeypatch.setattr("recap_fast.shards.tar.MAX_TEXT_BYTES", 10)
+    members = [("a.jpg", b"1"), ("a.json", b"{}"), ("a.x", b"123456"), ("a.y", b"12345"), ("a.z", b"1234")]
+    (sample,), _ = read_members(tmp_path, members)
+    assert json.loads(sample.metadata) == {"x": "123456", "z": "1234"}
+    assert sample.warning == "the .y has 5 bytes and is not read"
+
+
+def test_a_text_that_cannot_be_read_is_read_again(tmp_path, monkeypatch):
+    path = write_tar(tmp_path / "s.tar", [("a.jpg", b"1"), ("a.txt", b"23")])
+    pread = os.pread
+
+    def fail(file, size, offset):
+        if size == 2:
+            raise OSError(errno.EIO, "Input/output error")
+        return pread(file, size, offset)
+
+    monkeypatch.setattr(os, "pread", fail)
+    (sample,), reader = read(path)
+    assert (sample.status, sample.org_caption) == ("ok", None)
+    assert sample.warning.endswith(f"the .txt cannot be read: [Errno 5] Input/output error {READ_AGAIN}")
+    assert "cannot be read at byte 1,536" in reader.problem
+
+
+def test_a_size_that_no_file_has_costs_that_member_alone(tmp_path):
+    content = tar_bytes(webdataset_members(20))[: -10240 + 512 * 2]
+    for size in (2**63 - 1, 2**63, 2**80, 2**88 - 1):
+        header = bytearray(tar_bytes([("z.jpg", b"")])[:512])
+        header[124:136] = b"\x80" + size.to_bytes(11, "big")
+        header[148:156] = b"%06o\0 " % (sum(header) - sum(header[148:156]) + 256)
+        (tmp_path / "s.tar").write_bytes(content[: 20 * 3 * 1024] + header)
+        samples, reader = read(tmp_path / "s.tar")
+        assert [s.status for s in samples] == ["ok"] * 20 + ["truncated"]
+        assert "cut off at byte" in reader.problem
 
 
 def test_names_that_are_not_utf8(tmp_path):
