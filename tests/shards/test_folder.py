@@ -36,13 +36,13 @@ def test_files_that_are_gone_empty_or_share_a_key(tmp_path, monkeypatch):
     assert reader.problem is None, "none of this is a problem of the shard"
 
 
-@pytest.mark.parametrize("make", [Path.mkdir, os.mkfifo], ids=["folder", "pipe"])
-def test_what_is_no_regular_file_is_a_row_and_not_waited_for(tmp_path, make):
+@pytest.mark.parametrize(("make", "kind"), [(Path.mkdir, "a folder"), (os.mkfifo, "a pipe")])
+def test_what_is_no_regular_file_is_a_row_and_not_waited_for(tmp_path, make, kind):
     make(tmp_path / "a.jpg")
     (tmp_path / "b.jpg").write_bytes(b"1")
     samples, reader = read_samples(unit_of(tmp_path, "a.jpg", "b.jpg"))
     assert [s.status for s in samples] == ["unreadable", "ok"]
-    assert reader.problem == samples[0].error == "a.jpg cannot be read: it is no regular file"
+    assert reader.problem == samples[0].error == f"a.jpg cannot be read: it is {kind}, not a file"
 
 
 def test_remote_folders(memory):

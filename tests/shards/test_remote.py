@@ -118,8 +118,10 @@ def test_whether_something_is_there(memory):
 
 def test_small_files_are_read_whole(memory):
     memory.pipe("/b/a.jpg", b"x" * 10)
-    assert read_file("memory://b/a.jpg", 10) == b"x" * 10
-    assert read_file("memory://b/a.jpg", 9) == 10
+    content, identity = read_file("memory://b/a.jpg", 10)
+    assert content == b"x" * 10
+    assert read_file("memory://b/a.jpg", 9) == (None, identity)
+    assert identity.size_bytes == 10
     with pytest.raises(FileNotFoundError, match="is not there"):
         read_file("memory://b/b.jpg", 9)
 

@@ -28,14 +28,14 @@ def test_a_table_of_images_as_datacomp_names_its_columns(tmp_path):
         "uid": ["u0", "u1"],
         "TEXT": ["alt  0\n", None],
         "key": ["k0", "k1"],
-        "sha256": ["given", None],
+        "sha256": ["AB" * 32, None],
         "clip_score": [0.25, float("nan")],
         "original_width": pa.array([3, 4], pa.int32()),
     }
     (one, two), reader = read_columns(tmp_path, columns)
     assert (reader.num_samples, reader.problem) == (2, None)
     assert (one.key, one.image, one.url, one.uid) == ("k0", b"1", "http://x/0", "u0")
-    assert (one.org_caption, one.sha256) == ("alt  0\n", "given")
+    assert (one.org_caption, one.sha256) == ("alt  0\n", "ab" * 32)
     assert json.loads(one.metadata) == {"clip_score": 0.25, "original_width": 3}
     assert (two.url, two.org_caption, len(two.sha256)) == (None, None, 64)
     assert json.loads(two.metadata) == {"clip_score": None, "original_width": 4}
@@ -58,9 +58,10 @@ def test_the_hubs_image_struct(tmp_path):
 
 def test_columns_that_the_user_names(tmp_path):
     path = write_table(
-        tmp_path / "p.parquet", {"image": [b"1"], "x": [b"2"], "caption": ["a"], "org_caption": ["b"], "mine": ["c"]}
+        tmp_path / "p.parquet",
+        {"image": [b"\1" * 65], "x": [b"2"], "caption": ["a"], "org_caption": ["b"], "mine": ["c"]},
     )
-    assert [(s.image, s.org_caption) for s in read(path)[0]] == [(b"1", "b")]
+    assert [(s.image, s.org_caption) for s in read(path)[0]] == [(b"\1" * 65, "b")]
     (sample,), _ = read(path, selection=Selection(image_column="x", caption_column="mine"))
     assert (sample.image, sample.org_caption) == (b"2", "c")
     assert json.loads(sample.metadata) == {"caption": "a", "org_caption": "b"}
@@ -76,7 +77,7 @@ def test_types_that_json_does_not_know(tmp_path):
         "price": [Decimal("1.50")],
         "boxes": [[[1.0, float("inf")]]],
         "nested": [{"a": 1, "b": "x"}],
-        "raw": [b"not shown"],
+        "raw": [b"\0" * 100],
         "label": pa.array(["cat"]).dictionary_encode(),
         "id": pa.array([7], pa.uint64()),
     }
