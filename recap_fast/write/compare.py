@@ -12,8 +12,6 @@ from pathlib import Path
 from typing import Any, Literal, Protocol
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from recap_fast.errors import ShardError
@@ -73,6 +71,12 @@ def find_shards(output: OutputFolder, register: Register, inputs: InputsToCompar
     return Registration(register, inputs.versions_of).add(inputs.inputs)
 
 
+def missing_shard(shard: Shard) -> str:
+    """The sentence about a shard that the inputs are and the output does not have."""
+    where, files = public_url(shard.url), [file.path for file in shard.files if file is not None]
+    return f"has no rows yet: {some(files)} of {where}" if files else f"has no rows yet: {where}"
+
+
 def compare(output: OutputFolder, inputs: InputsToCompare, shard: Shard) -> list[Difference]:
     """How the rows of a shard, which has an output, differ from the images of its input."""
     try:
@@ -82,6 +86,8 @@ def compare(output: OutputFolder, inputs: InputsToCompare, shard: Shard) -> list
 
 
 def _compare(output: OutputFolder, inputs: InputsToCompare, shard: Shard) -> list[Difference]:
+    import pyarrow as pa
+
     where, record = public_url(shard.url), read_record(output.record(shard.name))
     found: dict[tuple[str, bool], list[str]] = defaultdict(list)
     try:
@@ -108,6 +114,8 @@ def _compare(output: OutputFolder, inputs: InputsToCompare, shard: Shard) -> lis
 
 
 def _rows(path: Path) -> Iterator[Mapping[str, Any]]:
+    import pyarrow.parquet as pq
+
     with pq.ParquetFile(path) as table:
         for batch in table.iter_batches(BATCH_ROWS, columns=list(COLUMNS)):
             yield from batch.to_pylist()

@@ -15,11 +15,10 @@ from recap_fast.errors import ShardError
 from recap_fast.records import ACCEPTABLE, Identity, OutputFile, Shard, ShardReport
 from recap_fast.shard_set import public_url
 from recap_fast.write.done_record import read_record, write_record
-from recap_fast.write.merge import Kept
 from recap_fast.write.names import some
 from recap_fast.write.opening import Wanted, find_output, forget, open_output
 from recap_fast.write.output_folder import OutputFolder
-from recap_fast.write.stretches import done_rows, recount, remove_stretches, whole_output, whole_stretches
+from recap_fast.write.stretches import Kept, done_rows, recount, remove_stretches, whole_output, whole_stretches
 
 logger = logging.getLogger(__name__)
 

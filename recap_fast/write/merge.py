@@ -3,7 +3,6 @@
 import contextlib
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ from numpy.typing import NDArray
 
 from recap_fast.errors import ShardError
 from recap_fast.write.schema import SCHEMA
+from recap_fast.write.stretches import Kept
 
 STEP_BYTES = 16 << 20
 """Of the rows that are read of a file at once, and of those that are put in order at once."""
@@ -21,16 +21,6 @@ STEP_BYTES = 16 << 20
 
 MADE_WITH_KEY = "recap_fast.made_with"
 """Parquet metadata of stretches and outputs: a list with what may differ within an output, the decoder and versions."""
-
-
-@dataclass(frozen=True, slots=True)
-class Kept:
-    """Rows of earlier runs that need not be done again."""
-
-    files: tuple[Path, ...] = ()
-    """Parquet files that have them. Where two have the same index, the row of the later file counts."""
-    done: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))
-    """Their indices, ascending; other rows of the files do not count."""
 
 
 def read_made_with(path: Path) -> list[Mapping[str, Any]]:

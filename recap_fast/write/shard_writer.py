@@ -22,10 +22,10 @@ from recap_fast.arrow_core import core
 from recap_fast.records import Identity, OutputFile, Row, Shard, ShardReport
 from recap_fast.shard_set import public_url
 from recap_fast.write.captions import Detokenize, make_batches
-from recap_fast.write.merge import MADE_WITH_KEY, Kept, merge_rows, read_made_with
+from recap_fast.write.merge import MADE_WITH_KEY, merge_rows, read_made_with
 from recap_fast.write.output_folder import OutputFolder
 from recap_fast.write.schema import SCHEMA
-from recap_fast.write.stretches import SHARD_KEY, announce_output, count_statuses, stretch_name
+from recap_fast.write.stretches import SHARD_KEY, Kept, announce_output, count_statuses, stretch_name
 
 STRETCH_ROWS = 800
 """A crash costs at most 1,000 captions of a shard: these, and those that wait for the writing thread (pipeline.py)."""

@@ -13,7 +13,7 @@ import stat
 import time
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
@@ -48,6 +48,16 @@ class Stretch:
     made_ns: int
     owner: str
     digest: str
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """Rows of earlier runs that need not be done again."""
+
+    files: tuple[Path, ...] = ()
+    """Parquet files that have them. Where two have the same index, the row of the later file counts."""
+    done: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))
+    """Their indices, ascending; other rows of the files do not count."""
 
 
 def stretch_name(first: int, last: int, sha256: str) -> str:

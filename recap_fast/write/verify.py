@@ -19,12 +19,10 @@ from numpy.typing import NDArray
 
 from recap_fast.atomic import sha256_of
 from recap_fast.errors import ConfigError
-from recap_fast.records import OK, Shard, ShardReport
-from recap_fast.shard_set import public_url
+from recap_fast.records import OK, ShardReport
 from recap_fast.text import unicode
-from recap_fast.write.compare import InputsToCompare, compare, find_shards
+from recap_fast.write.compare import InputsToCompare, compare, find_shards, missing_shard
 from recap_fast.write.done_record import read_record
-from recap_fast.write.names import some
 from recap_fast.write.opening import read_register
 from recap_fast.write.output_folder import OutputFolder
 from recap_fast.write.run_file import read_run_file
@@ -117,7 +115,8 @@ def verify(output: OutputFolder, inputs: InputsToCompare | None = None) -> Verdi
         verdict.faults += _check_output(output.data(name), name, record, register.units.get(name))
     if inputs is not None:
         shards = find_shards(output, register, inputs)
-        verdict.faults += [_new_input(shard) for shard in shards if shard.name not in run.shards]
+        new = [shard for shard in shards if shard.name not in run.shards]
+        verdict.faults += [Fault("new input", shard.name, missing_shard(shard)) for shard in new]
         with_rows = [shard for shard in shards if shard.name in records and records[shard.name].output is not None]
         verdict.num_compared = len(with_rows)
         with ThreadPoolExecutor(NUM_THREADS) as pool:
@@ -127,12 +126,6 @@ def verify(output: OutputFolder, inputs: InputsToCompare | None = None) -> Verdi
                 verdict.faults += [Fault(each.kind, shard.name, each.sentence) for each in found]
     verdict.faults += _strangers(output, run.shards.keys())
     return verdict
-
-
-def _new_input(shard: Shard) -> Fault:
-    where, files = public_url(shard.url), [file.path for file in shard.files if file is not None]
-    text = f"has no rows yet: {some(files)} of {where}" if files else f"has no rows yet: {where}"
-    return Fault("new input", shard.name, text)
 
 
 def _count(verdict: Verdict, name: str, record: ShardReport) -> None:
