@@ -25,8 +25,8 @@ def test_run_returns_what_it_did_and_says_nothing(tiny_engine, small_inputs, tmp
     assert (again.outcome, again.reports, again.snapshot.rows) == (ExitCode.COMPLETE, (), 0)
     assert capfd.readouterr() == ("", "")
     verdict = recap_fast.verify(tmp_path / "out", str(small_inputs / "*.tar"))
-    assert (verdict.faults, verdict.rows, verdict.num_recounted) == ([], 12, 2)
-    assert recap_fast.verify(str(tmp_path / "out")).num_recounted == 0
+    assert (verdict.faults, verdict.rows, verdict.num_compared) == ([], 12, 2)
+    assert recap_fast.verify(str(tmp_path / "out")).num_compared == 0
 
 
 def test_run_shows_its_progress_where_it_is_asked_to(tiny_engine, small_inputs, tmp_path, capfd):

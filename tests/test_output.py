@@ -12,6 +12,8 @@ import pyarrow.parquet as pq
 import pytest
 from support import runs
 
+from recap_fast.records import Shard
+from recap_fast.shards.identity import identity
 from recap_fast.write.schema import SCHEMA
 
 NUM_ROWS = 36
@@ -72,7 +74,10 @@ def test_the_files_are_compressed_have_statistics_and_say_what_they_were_made_fr
         assert (by_name["index"].statistics.min, by_name["index"].statistics.max) == (0, 7)
         name = path.relative_to(output / "data").with_suffix("")
         assert file.metadata.metadata[b"recap_fast.shard"].decode() == str(name)
-        assert b"recap_fast.input" in file.metadata.metadata
+        version = identity(Shard("", f"{output.parent}/in/{name}.tar", "tar")).text
+        assert set(file.read(["input_version"])["input_version"].to_pylist()) == {version}
+        (made_with,) = json.loads(file.metadata.metadata[b"recap_fast.made_with"])
+        assert made_with["decoder"] == "pillow"
 
 
 def test_outputs_mirror_the_inputs_and_nothing_else_lies_there(output):

@@ -13,7 +13,7 @@ from recap_fast.write.assembly import Assembly, EndOfShard
 from recap_fast.write.ledger import Ledger
 from recap_fast.write.opening import Wanted
 from recap_fast.write.output_folder import OutputFolder
-from recap_fast.write.shard_writer import Kept
+from recap_fast.write.stretches import Kept
 
 VERSION = Identity(10, "1")
 

@@ -15,7 +15,8 @@ from recap_fast.errors import OutputGoneError
 from recap_fast.records import Identity, Shard
 from recap_fast.write import shard_writer
 from recap_fast.write.output_folder import OutputFolder
-from recap_fast.write.shard_writer import Kept, ShardWriter
+from recap_fast.write.shard_writer import ShardWriter
+from recap_fast.write.stretches import Kept
 from recap_fast.write.stretches import stretches as list_stretches
 
 SHARD = Shard("a/0", "/in/a/0.tar", "tar")
