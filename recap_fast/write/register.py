@@ -76,11 +76,10 @@ class Registration:
                 name = self._of_file(source)
                 shards.setdefault(name, Shard(name, source.url, source.kind))
                 continue
-            names = {*self._of_folder(source), *self._bereft(source, listed)}
-            # in the order in which they came: processes that list the folder at other moments share out the same parts
-            for name in (name for name in self._names if name in names):
+            for name in [*self._of_folder(source), *self._bereft(source, listed)]:
                 shards.setdefault(name, self._unit_shard(name, source, listed))
-        return tuple(shards.values())
+        # in the order in which they came: processes that list the inputs at other moments share out the same parts
+        return tuple(shards[name] for name in self._names if name in shards)
 
     @property
     def result(self) -> Register:

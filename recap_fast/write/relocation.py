@@ -5,7 +5,7 @@ above them, is no move: it is added.
 """
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -53,20 +53,23 @@ def follow_move(
         return register  # the rest is a sibling, or in a folder above
     agreeing = [(old, new) for new in given if (old := known.get(relative(new.url, root)))]
     probes = agreeing[:: max(1, len(agreeing) // MAX_PROBES)]
-    if not probes or (
-        any(_exists(old, version_of) for old, _ in probes)
-        and not all(_is_same_file(old.url, new.url) for old, new in probes)
-    ):
+    if not probes or _is_sibling(probes, version_of):
         return register
     for old, new in probes:
         then, now = _recorded(old, record_of), new.version or _version(new, version_of)
-        if then and now and then != now:
+        if len({then, now} - {None, ""}) > 1:
             raise ConfigError(
                 f"the inputs in {root} have the names of those in {register.root}, which are not there any more, but "
                 f"other sizes or times: {new.url} has {now}, and {then} was captioned. If they were moved, give "
                 f"--relocate {register.root}={root}; else give another --output."
             )
     return register.relocated(register.root, root)
+
+
+def _is_sibling(probes: Sequence[tuple[_File, _File]], version_of: Callable[[Shard], Identity]) -> bool:
+    """Whether known inputs are where they were, and those of the same names are others."""
+    are_there = any(_exists(old, version_of) for old, _ in probes)
+    return are_there and not all(_is_same_file(old.url, new.url) for old, new in probes)
 
 
 def _known(register: Register) -> Iterator[_File]:

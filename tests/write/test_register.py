@@ -55,6 +55,12 @@ def test_that_a_process_which_lists_early_names_later_has_the_units_in_the_same_
     assert [shard.name for shard in first] == [shard.name for shard in second] == ["00000", "00001", "00002"]
 
 
+def test_that_shards_are_in_the_order_in_which_they_came():
+    register, _ = add(Register(ROOT), tar("/data/5.tar"), folder("/data/x", "a"))
+    _, shards = add(register, folder("/data/x", "0", "a"), tar("/data/1.tar"), tar("/data/5.tar"))
+    assert [shard.name for shard in shards] == ["5", "x/00000", "x/00001", "1"]
+
+
 @given(st.lists(st.sets(st.sampled_from("abcdefghij"), min_size=1), min_size=1, max_size=5))
 def test_that_units_never_change_and_every_image_is_in_one(listings):
     register = Register(ROOT)
