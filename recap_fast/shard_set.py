@@ -22,8 +22,8 @@ class Source:
     url: str
     """Absolute local path or fsspec URL."""
     kind: ShardKind
-    images: tuple[tuple[str, str | None], ...] = ()
-    """Of a folder: path below it and `Identity.text` of each image, sorted; no version where it is gone meanwhile."""
+    images: tuple[tuple[str, str], ...] = ()
+    """Of a folder: path below it and `Identity.text` of each image, sorted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +34,8 @@ class Inputs:
     """The inputs' common parent: a local folder, a URL, or '' where they have none."""
     sources: tuple[Source, ...]
     selection: Selection = field(default_factory=Selection)
+    folders: tuple[str, ...] = ()
+    """Those that the user gave: what is not below them any more is gone, also where nothing else is a loose image."""
 
     def unregistered(self) -> tuple[Shard, ...]:
         """Shards to read and not to write: they are called by their URL, and a folder is one."""

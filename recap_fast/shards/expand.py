@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 
 from recap_fast.records import Selection
 from recap_fast.shard_set import Inputs, Source, common_parts, is_remote, path_parts
-from recap_fast.shards.identity import image_versions
+from recap_fast.shards.identity import UNKNOWN, image_versions
 from recap_fast.shards.locate import InputFile, locate
 from recap_fast.shards.table_files import without_tables_of_metadata
 
@@ -22,9 +22,11 @@ def expand(values: Sequence[str], selection: Selection | None = None) -> Inputs:
     root = _common([*images, *(file.base for file in files if file.kind != "image")])
     sources = [Source(file.url, file.kind) for file in files if file.kind != "image"]
     for folder, paths in images.items():
-        versions = image_versions(folder, paths)
+        # a link that leads nowhere is listed, and is no image that is gone
+        versions = (version or UNKNOWN for version in image_versions(folder, paths))
         sources.append(Source(folder, "folder", tuple(zip(paths, versions, strict=True))))
-    return Inputs(root, tuple(sources), selection)
+    given = dict.fromkeys(file.folder for file in files if file.folder is not None)
+    return Inputs(root, tuple(sources), selection, tuple(given))
 
 
 def _by_folder(images: Iterable[InputFile]) -> dict[str, list[str]]:

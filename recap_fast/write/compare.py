@@ -26,6 +26,8 @@ from recap_fast.write.relocation import follow_move
 COLUMNS = ("index", "key", "file_name", "status", "sha256", "image_sha256", "input_version")
 BATCH_ROWS = 4096
 _NOTHING = np.empty(0, np.int64)
+_GONE = "has rows of images that are not there in"
+_UNREADABLE = "cannot be compared with all of"
 
 
 class Reader(Protocol):
@@ -101,16 +103,19 @@ def _compare(output: OutputFolder, inputs: InputsToCompare, shard: Shard) -> lis
         return [Difference("lost input", f"cannot be compared with its input: {error}")]
     except (pa.ArrowException, OSError, KeyError):
         return []  # `verify` has said that the output cannot be read
-    gone = [file.path for file in shard.files if file is not None and file.version is None]
     differences = [
-        Difference("changed input" if has_changed else "wrong rows", f"{what} {where}: {some(images)}")
+        Difference(_kind(what, has_changed), f"{what} {where}: {some(images)}")
         for (what, has_changed), images in found.items()
     ]
-    if gone:
-        differences.append(Difference("gone image", f"has rows of images that {where} does not have: {some(gone)}"))
     if problem and record is not None and record.status == "complete":
         differences.append(Difference("lost input", f"was captioned whole, and now {where} is not: {problem}"))
     return differences
+
+
+def _kind(what: str, has_changed: bool) -> Literal["lost input", "gone image", "changed input", "wrong rows"]:
+    if what in (_GONE, _UNREADABLE):
+        return "gone image" if what == _GONE else "lost input"
+    return "changed input" if has_changed else "wrong rows"
 
 
 def _rows(path: Path) -> Iterator[Mapping[str, Any]]:
@@ -146,9 +151,9 @@ def _differences(
 
 def _difference(row: Mapping[str, Any], sample: Sample) -> str | None:
     if sample.input_version is None:
-        return None  # a loose image that is gone, as is said elsewhere
+        return _GONE  # a loose image
     if sample.status == UNREADABLE:
-        return "cannot be compared with all of"
+        return None if row["status"] == UNREADABLE else _UNREADABLE
     if (row["key"], row["file_name"]) != (sample.key, sample.file_name):
         return "has rows with other names than"
     if row["status"] != UNREADABLE and _digests(row) != (sample.sha256, sample.image_sha256):

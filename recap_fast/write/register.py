@@ -65,10 +65,7 @@ class Registration:
         """The shards of a run. Raises ConfigError for addresses that differ in what is not recorded."""
         _refuse_equal_addresses(inputs)
         listed = {
-            _join(public_url(source.url), path): version
-            for source in inputs.sources
-            for path, version in source.images
-            if version is not None
+            _join(public_url(source.url), path): version for source in inputs.sources for path, version in source.images
         }
         shards: dict[str, Shard] = {}
         for source in inputs.sources:
@@ -76,8 +73,12 @@ class Registration:
                 name = self._of_file(source)
                 shards.setdefault(name, Shard(name, source.url, source.kind))
                 continue
-            for name in [*self._of_folder(source), *self._bereft(source, listed)]:
-                shards.setdefault(name, self._unit_shard(name, source, listed))
+            for name in self._of_folder(source):
+                shards.setdefault(name, self._unit_shard(name, source.url, listed))
+        folders = [*inputs.folders, *(source.url for source in inputs.sources if source.kind == "folder")]
+        for url in dict.fromkeys(folders):
+            for name in self._bereft(url, listed):
+                shards.setdefault(name, self._unit_shard(name, url, listed))
         # in the order in which they came: processes that list the inputs at other moments share out the same parts
         return tuple(shards[name] for name in self._names if name in shards)
 
@@ -128,12 +129,12 @@ class Registration:
             names.append(name)
         return names
 
-    def _bereft(self, source: Source, listed: Mapping[str, str]) -> Iterator[str]:
-        """Units with images of a source's folder none of which is listed, and some are gone; those of none at all too.
+    def _bereft(self, url: str, listed: Mapping[str, str]) -> Iterator[str]:
+        """Units with images below a folder none of which is listed, and some are gone; those of none at all too.
 
         What a killed run has pruned without removing the rows is found so.
         """
-        url = public_url(source.url)
+        url = public_url(url)
         for name, unit in self._units.items():
             folder, paths = self._names[name], [unit.files[place] for place in unit.places]
             if any(_join(folder, path) in listed for path in paths):
@@ -165,10 +166,10 @@ class Registration:
         parts = path_parts(url)
         return "/".join(parts[len(common_parts([parts, path_parts(self.register.root)])) :])
 
-    def _unit_shard(self, name: str, source: Source, listed: Mapping[str, str]) -> Shard:
+    def _unit_shard(self, name: str, url: str, listed: Mapping[str, str]) -> Shard:
         folder, unit = self._names[name], self._units[name]
-        # where the source is read by another URL than the recorded one, it is of this very folder
-        url = source.url if public_url(source.url) == folder else folder
+        # where it is read by another URL than the recorded one, that is of this very folder
+        url = url if public_url(url) == folder else folder
         versions: dict[int, str | None] = {place: listed.get(_join(folder, unit.files[place])) for place in unit.places}
         unlisted = [place for place, version in versions.items() if version is None]
         if unlisted:
