@@ -31,7 +31,7 @@ lint: .venv/developing
 unit: .venv/developing
 	$(BIN)/pytest
 
-fuzz: .venv/developing  ## the property tests with ever new seeds, until MINUTES=10 are over or one fails, then how to replay it
+fuzz: .venv/developing  ## the property tests and 100,000 damaged images with ever new seeds, until MINUTES=10 are over or one fails, then how to replay it
 	@end=$$(($$(date +%s) + 60 * $(MINUTES))); while [ $$(date +%s) -lt $$end ]; do \
 	  seed=$$(od -An -N4 -tu4 /dev/urandom | tr -d ' '); echo "seed $$seed"; \
 	  $(BIN)/pytest -x -m 'hypothesis or fuzz' --hypothesis-profile=fuzz --hypothesis-seed=$$seed || exit 1; \
