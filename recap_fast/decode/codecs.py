@@ -13,6 +13,9 @@ from PIL import Image, ImageFile
 
 from recap_fast.decode.formats import PILLOW_FORMATS
 
+_MODULES = {name: name.capitalize() for name in PILLOW_FORMATS}
+_MODULES |= {"DIB": "Bmp", "JPEG 2000": "Jpeg2K", "WebP": "WebP"}
+"""Of Pillow's plugin for each format."""
 _EXTRAS = {
     "HEIC": ("heif", "pillow_heif.as_plugin", "HeifImageFile"),
     "JPEG XL": ("jxl", "pillow_jxl.JpegXLImagePlugin", "JXLImageFile"),
@@ -42,8 +45,7 @@ def open_encoded(name: str, data: bytes) -> ImageFile.ImageFile:
 
 def _plugin(name: str) -> Callable[..., Any]:
     if name in PILLOW_FORMATS:
-        if PILLOW_FORMATS[name] not in Image.OPEN:
-            Image.init()
+        importlib.import_module(f"PIL.{_MODULES[name]}ImagePlugin")
         return Image.OPEN[PILLOW_FORMATS[name]][0]
     if name not in _EXTRAS:
         raise UnsupportedFormatError(f"{name} images are not decoded.")

@@ -36,7 +36,7 @@ _MAX_SIDE = 2**31 - 1
 """Sizes are 32-bit integers in rows; Pillow has no larger images either."""
 _QUIET = logging.NullHandler()
 _UNSUPPORTED = re.compile(
-    r"unknown pixel mode|cannot handle \d+-(bit|layer)|not yet supported|"
+    r"unknown pixel mode|unrecognized image mode|cannot handle \d+-(bit|layer)|not yet supported|"
     r"Unsupported BMP (pixel depth|bitfields layout|compression)|Unsupported .*(compression|codec|feature)"
 )
 """What decoders say of data that are whole, and of a kind that they do not decode."""
@@ -110,7 +110,6 @@ def take_over_pillow_checks() -> None:
     Image.MAX_IMAGE_PIXELS = None
     warnings.filterwarnings("ignore", module=r"PIL\.")
     logging.getLogger("PIL").addHandler(_QUIET)  # else what it logs of a damaged file goes to the standard error
-    Image.init()
 
 
 def open_image(data: bytes, max_image_pixels: int) -> Opened:

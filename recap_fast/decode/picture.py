@@ -18,6 +18,9 @@ from recap_fast.decode.webp import clean_webp
 _EXIF_ITEM = re.compile(rb"(infe\x02.{7}|infe\x03.{9})Exif", re.DOTALL)
 """The entry of EXIF data in the table of a HEIF or AVIF file's items (ISO/IEC 14496-12, 8.11.6)."""
 
+_RESOLUTION_BOX = re.compile(rb"(?<=.{4})res (?=.{4}res[cd])", re.DOTALL)
+"""The type of a JP2's box with resolutions (ISO/IEC 15444-1, I.5.3.7): Pillow reads it, and fails on a broken one."""
+
 
 @dataclass(frozen=True, slots=True)
 class Picture:
@@ -59,6 +62,8 @@ def picture_of(name: str, data: bytes) -> Picture:
         return Picture(tiff.data, white_is_zero=tiff.white_is_zero)
     if name in ("AVIF", "HEIC"):  # these rotate by boxes of their own, and EXIF's orientation is for information only
         return Picture(_EXIF_ITEM.sub(rb"\1none", data))
+    if name == "JPEG 2000":
+        return Picture(_RESOLUTION_BOX.sub(b"free", data, count=1))
     return Picture(data, size=jxl_size(data) if name == "JPEG XL" else None)
 
 

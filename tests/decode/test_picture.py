@@ -233,7 +233,16 @@ def test_broken_exif_of_an_avif_decides_nothing():
     np.testing.assert_array_equal(pixels(data[:at] + b"\xff\xff\xff\xff" + data[at + 4 :]), upright)
 
 
-CLEANED = {"PNG": clean_png, "WebP": clean_webp}
+@pytest.mark.parametrize("resolution", [b"\0\0\0\x0aresc\0\1", b"\0\0\0\x12resd" + bytes(10)])
+def test_no_resolution_of_a_jpeg_2000_decides_about_its_pixels(resolution):
+    data = encode(IMAGE, "JPEG2000")
+    at = data.index(b"jp2h") - 4
+    (length,) = struct.unpack_from(">I", data, at)
+    box = struct.pack(">I", 8 + len(resolution)) + b"res " + resolution
+    longer = data[:at] + struct.pack(">I", length + len(box)) + data[at + 4 : at + length] + box + data[at + length :]
+    np.testing.assert_array_equal(pixels(longer), pixels(data))
+
+
 WHOLE = {"PNG": list(PNGS.values()), "WebP": list(WEBPS.values())}
 
 
