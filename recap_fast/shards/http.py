@@ -13,7 +13,7 @@ import aiohttp
 from fsspec.config import conf
 from fsspec.implementations.http import HTTPFileSystem
 
-from recap_fast.shards.failures import ListingError, ReplacedError
+from recap_fast.shards.failures import ReplacedError
 from recap_fast.shards.patience import POLL_S, check_stop, progress
 
 _RANGE = re.compile(r"bytes (\d+)-\d+/(\d+|\*)")
@@ -42,17 +42,7 @@ def http_file_system(timeout_s: float) -> HTTPFileSystem:
     """fsspec's, whose requests end where nothing comes for so long. Settings of fsspec's configuration hold."""
     configured = {**conf.get("http", {}).get("client_kwargs", {}), **conf.get("https", {}).get("client_kwargs", {})}
     timeout = aiohttp.ClientTimeout(total=None, connect=timeout_s, sock_connect=timeout_s, sock_read=timeout_s)
-    return _HttpFileSystem(client_kwargs={"timeout": timeout, **configured})
-
-
-class _HttpFileSystem(HTTPFileSystem):  # type: ignore[misc]
-    async def _ls_real(self, url: str, detail: bool = True, **options: Any) -> Any:
-        try:
-            return await super()._ls_real(url, detail, **options)
-        except FileNotFoundError:
-            raise
-        except (OSError, aiohttp.ClientError) as error:
-            raise ListingError(url) from error
+    return HTTPFileSystem(client_kwargs={"timeout": timeout, **configured})
 
 
 def validator(headers: Mapping[str, str]) -> str | None:

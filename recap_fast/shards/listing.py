@@ -3,13 +3,16 @@
 In goes an address, out come the files' addresses, or the lines.
 """
 
+import contextlib
 import logging
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from recap_fast.errors import ConfigError
 from recap_fast.shard_set import is_remote, public_url, scrub
+from recap_fast.shards.failures import ListingError
 from recap_fast.shards.patience import progress
 from recap_fast.shards.remote import absolute, file_system, persistently
 
@@ -25,8 +28,66 @@ def url_of(system: Any, start: str, path: str) -> str:
 def remote_files(folder: str) -> list[str]:
     """All files below a folder, hidden ones apart, sorted by path. Raises as `persistently` does."""
     system, path = file_system(folder)
-    urls = [url_of(system, folder, file) for file in persistently(lambda: sorted(system.find(path)), folder)]
+
+    def find() -> list[str]:
+        with _outages_told(system):
+            return sorted(system.find(path))
+
+    urls = [url_of(system, folder, file) for file in persistently(find, folder)]
     return [url for url in urls if not any(part.startswith(".") for part in url[len(folder) :].split("/"))]
+
+
+def remote_glob(pattern: str) -> list[str]:
+    """The paths that match a pattern, sorted. Raises as `persistently` does, and ValueError for odd patterns."""
+    system, path = file_system(pattern)
+
+    def find() -> list[str]:
+        with _outages_told(system):
+            return sorted(system.glob(path))
+
+    return persistently(find, pattern)
+
+
+def is_remote_folder(url: str) -> bool:
+    """Whether a URL is one of a folder. Raises as `persistently` does, but no FileNotFoundError."""
+    system, path = file_system(url)
+    if url.startswith(("http://", "https://")):  # where a folder is a page with links
+        return bool(persistently(lambda: system.isdir(path), url))
+    try:
+        return bool(persistently(lambda: system.info(path), url).get("type") == "directory")
+    except FileNotFoundError:
+        return False
+
+
+@contextlib.contextmanager
+def _outages_told(system: Any) -> Iterator[None]:
+    """Within this, a folder that cannot be listed is an error: fsspec passes over it in silence."""
+    name = "_ls" if hasattr(system, "_ls") else "ls"
+    listed = getattr(system, name)
+
+    async def list_async(*arguments: Any, **options: Any) -> Any:
+        with _told():
+            return await listed(*arguments, **options)
+
+    def list_now(*arguments: Any, **options: Any) -> Any:
+        with _told():
+            return listed(*arguments, **options)
+
+    setattr(system, name, list_async if name == "_ls" else list_now)
+    try:
+        yield
+    finally:
+        vars(system).pop(name, None)
+
+
+@contextlib.contextmanager
+def _told() -> Iterator[None]:
+    try:
+        yield
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise ListingError from error
 
 
 def local_files(folder: str) -> list[str]:

@@ -17,9 +17,9 @@ from typing import Literal
 from recap_fast.errors import ConfigError, InputError
 from recap_fast.shard_set import is_remote, public_url, scrub, without_query
 from recap_fast.shards.braces import expand_braces
-from recap_fast.shards.listing import local_files, read_list, remote_files, url_of
+from recap_fast.shards.listing import is_remote_folder, local_files, read_list, remote_files, remote_glob, url_of
 from recap_fast.shards.patience import patience, patiently, progress
-from recap_fast.shards.remote import absolute, exists, file_system, network_errors, persistently
+from recap_fast.shards.remote import absolute, exists, file_system, network_errors
 from recap_fast.shards.sample import is_image_name
 
 logger = logging.getLogger(__name__)
@@ -170,15 +170,15 @@ class _Value:
                 return patiently(lambda: sorted(glob.glob(pattern, recursive=True)))  # noqa: PTH207 - as in a shell
         match = _magic(address).search(address)
         start = address[: match.start() if match else None].rpartition("/")[0]
-        system, path = file_system(pattern)
         try:
-            paths = persistently(lambda: sorted(system.glob(path)), address)
+            paths = remote_glob(pattern)
         except ValueError as error:  # a ** that is not a whole folder name
             raise ConfigError(f"--shards {self._shown}: {error}") from error
         if not paths and exists(address):  # in a folder that the server does not show
             return [address]
         if not paths:
             exists(start)  # it may be out of reach: some file systems pass over what they cannot list
+        system, _ = file_system(start)
         return [url_of(system, start, path) for path in paths]
 
     def _is_folder(self, address: str) -> bool:
@@ -186,8 +186,7 @@ class _Value:
             return Path(address).is_dir()
         if file_kind(address) is not None:
             return False
-        system, path = file_system(address)
-        return bool(persistently(lambda: system.isdir(path), address))
+        return is_remote_folder(address)
 
     def _below(self, folder: str) -> list[str]:
         """All files below a folder, hidden ones apart, sorted by path."""
@@ -251,7 +250,7 @@ def _warn_of_others(folder: str, files: Sequence[str]) -> None:
         known = file_kind(file) or _COMPRESSED.search(name) or name.endswith((".txt", ".json"))
         if not known and not _BESIDE.fullmatch(name):
             stem, dot, suffix = name.rpartition(".")
-            suffixes[f".{suffix}" if stem and dot and len(suffix) <= MAX_SUFFIX else "without suffix"] += 1
+            suffixes[f".{suffix}" if stem and dot and 0 < len(suffix) <= MAX_SUFFIX else "without suffix"] += 1
     if total := suffixes.total():
         listed = [f"{count:,} {suffix}" for suffix, count in suffixes.most_common(MAX_SUFFIXES)]
         rest = total - sum(count for _, count in suffixes.most_common(MAX_SUFFIXES))

@@ -91,11 +91,17 @@ def check_stop() -> None:
 def pause(seconds: float) -> None:
     """Waits, but no longer than the run goes on. Raises StoppedError."""
     end = time.monotonic() + seconds
-    while (left := end - time.monotonic()) > 0:
-        check_stop()
-        progress()
-        time.sleep(min(left, POLL_S))
+    with unwatched():
+        while (left := end - time.monotonic()) > 0:
+            check_stop()
+            time.sleep(min(left, POLL_S))
     check_stop()
+
+
+def unwatched() -> contextlib.AbstractContextManager[None]:
+    """Within this, whoever waits for this thread waits on: what it does is no read, or has a deadline of its own."""
+    watch = _watch.get()
+    return watch.paused() if watch else contextlib.nullcontext()
 
 
 def start(action: Callable[[], object], watch: Watch, name: str) -> threading.Thread:
@@ -128,11 +134,11 @@ def patiently(action: Callable[[], T]) -> T:
     check_stop()
     watch = Watch(read_timeout())
     start(run, watch, "recap-wait")
-    while not ended.wait(POLL_S):
-        check_stop()
-        progress()  # this wait has a deadline of its own
-        if watch.give_up_if_stalled():
-            raise TimeoutError(f"nothing came for {read_timeout():g} s")
+    with unwatched():
+        while not ended.wait(POLL_S):
+            check_stop()
+            if watch.give_up_if_stalled():
+                raise TimeoutError(f"nothing came for {read_timeout():g} s")
     if errors:
         raise errors[0]
     return results[0]

@@ -19,7 +19,7 @@ from recap_fast.records import Identity
 from recap_fast.shard_set import is_remote, public_url, scrub
 from recap_fast.shards.failures import ReplacedError, failure_of
 from recap_fast.shards.failures import network_errors as network_errors
-from recap_fast.shards.patience import patiently, pause, read_timeout
+from recap_fast.shards.patience import patiently, pause, read_timeout, unwatched
 
 T = TypeVar("T")
 logger = logging.getLogger(__name__)
@@ -45,15 +45,10 @@ def absolute(address: str) -> str:
 
 def file_system(url: str) -> tuple[Any, str]:
     """The fsspec file system of a URL and the path in it. Raises ConfigError where its package is not installed."""
-    import fsspec
-
     protocol = url.split("://", 1)[0].rsplit("::", 1)[-1]
     try:
-        if url.startswith(("http://", "https://")):
-            from recap_fast.shards.http import http_file_system
-
-            return http_file_system(read_timeout()), url
-        system, path = fsspec.core.url_to_fs(url)
+        with unwatched():  # imports may take long
+            return _open_system(url)
     except ImportError as error:
         package = _EXTRAS.get(protocol) or _PACKAGES.get(protocol)
         hint = f"run `pip install {package}`" if package else f"install its package ({error})"
@@ -62,7 +57,17 @@ def file_system(url: str) -> tuple[Any, str]:
     except ValueError as error:
         text = scrub(str(error))
         raise ConfigError(f"{public_url(url)} is of a kind that fsspec does not know: {text}.") from error
-    return system, path
+
+
+def _open_system(url: str) -> tuple[Any, str]:
+    import fsspec
+
+    if not url.startswith(("http://", "https://")):
+        system, path = fsspec.core.url_to_fs(url)
+        return system, path
+    from recap_fast.shards.http import http_file_system
+
+    return http_file_system(read_timeout()), url
 
 
 class Retries:

@@ -20,11 +20,10 @@ def blocking():
     """The file system blocking://, empty, see blocking_files.py; what hangs in it ends with the test."""
     from support.blocking_files import BlockingFiles
 
-    BlockingFiles.clear_instance_cache()
+    BlockingFiles.shared = {}
     system = fsspec.filesystem("blocking")
     yield system
     system.release()
-    BlockingFiles.clear_instance_cache()
 
 
 @pytest.fixture

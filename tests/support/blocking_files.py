@@ -4,7 +4,7 @@ import io
 import threading
 from collections import deque
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 import fsspec
 from support.guard import GUARD_S
@@ -14,9 +14,14 @@ class BlockingFiles(fsspec.AbstractFileSystem):
     """`blocking://`: its files are those of a dictionary. Operations: info, ls, open, read."""
 
     protocol = "blocking"
-    cachable = True
+    cachable = False
+    shared: ClassVar[dict[str, Any]] = {}
+    """What all instances have in common: fsspec makes one for each thread."""
 
     def __init__(self, **options: Any):
+        if self.shared:
+            self.__dict__ = self.shared
+            return
         super().__init__(**options)
         self.files: dict[str, bytes] = {}
         self.slow_above = 1 << 60
@@ -26,6 +31,7 @@ class BlockingFiles(fsspec.AbstractFileSystem):
         self._faults: dict[str, deque[Exception | None]] = {}
         self._always: set[str] = set()
         self._released = threading.Event()
+        type(self).shared = self.__dict__
 
     def block(self, operation: str, times: int | None = None) -> None:
         """Makes an operation hang until `release`, so many times or always."""
@@ -86,6 +92,8 @@ class BlockingFiles(fsspec.AbstractFileSystem):
 
     def _open(self, path: str, mode: str = "rb", **_: Any) -> "_File":
         self.happen("open")
+        if path not in self.files:
+            raise FileNotFoundError(path)
         return _File(self, self.files[path])
 
 
