@@ -15,7 +15,6 @@ from recap_fast.pipeline.counters import RunCounters
 from recap_fast.pipeline.pipeline import Pipeline
 from recap_fast.records import ShardReport
 from recap_fast.write.ledger import Ledger
-from recap_fast.write.pruning import prune
 
 WINDOW_SLOTS = 4
 """Samples read and not yet written in order, in multiples of the slots: a caption of the longest kind sits in its slot
@@ -35,7 +34,7 @@ def execute(plan: Plan, reporter: Reporter, signals: Signals | None = None) -> R
     """Does what was planned; see `run`."""
     config, ledger = plan.config, plan.ledger.open()
     mine = plan.mine(ledger.shards)
-    num_pruned, pending = prune(ledger, ledger.pending(mine))
+    num_pruned, pending = plan.prune(ledger, ledger.pending(mine))
     if num_pruned:
         reporter.event("pruned", f"pruned   {num_pruned:,} rows of images that are gone", rows=num_pruned)
     announce(reporter, plan.captioner, pending, len(ledger.shards))

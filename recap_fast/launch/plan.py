@@ -39,6 +39,12 @@ class Plan:
         """The shards that are to be done, and why, as the output folder is now."""
         return self.ledger.pending(self.mine(self.ledger.shards))
 
+    def prune(self, ledger: Ledger, pending: list[Pending]) -> tuple[int, list[Pending]]:
+        """Removes the rows of pruned images; how many those were, and the shards that are still to be done."""
+        from recap_fast.write.pruning import prune  # pyarrow: only where something is pruned
+
+        return prune(ledger, pending) if any(each.reason == "pruned" for each in pending) else (0, pending)
+
     def open_shard(self, shard: Shard, should_stop: Callable[[], bool]) -> AbstractContextManager[ShardReader]:
         """Opens an input; see `shards.reader.open_shard`."""
         return open_shard(shard, self.ledger.wanted.inputs.selection, should_stop)

@@ -12,6 +12,7 @@ from typing import Any
 from recap_fast.shards.side_text import read_json, read_text
 
 MAX_LINE_BYTES = 16 << 20
+csv.field_size_limit(MAX_LINE_BYTES)
 _UTF16 = (b"\xff\xfe", b"\xfe\xff")
 Entry = Mapping[str, Any]
 

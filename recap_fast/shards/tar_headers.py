@@ -15,6 +15,7 @@ Read = Callable[[int, int], bytes]
 Pieces = tuple[tuple[int, int], ...]
 """Of a sparse file: where its pieces belong in it, and their sizes. They lie in the archive one after another."""
 _SIGNED = struct.Struct("148b8x356b")
+_MAX_DIGITS = 20
 _WANTED = (b"path", b"size", b"linkpath")
 _SPARSE = b"GNU.sparse."
 
@@ -52,9 +53,12 @@ class Overrides:
         return self.values.get(b"linkpath")
 
     def size(self, block: bytes) -> int:
-        """Bytes of the content in the archive. Raises DamagedHeaderError."""
-        size = self.values.get(b"size")
-        return number(block[124:136]) if size is None else decimal(size)
+        """Bytes of the content in the archive: as the header says where no other size is readable.
+
+        Raises DamagedHeaderError.
+        """
+        size = self.values.get(b"size", b"")
+        return int(size) if size.isdigit() and len(size) <= _MAX_DIGITS else number(block[124:136])
 
 
 def round_up(offset: int) -> int:
@@ -84,8 +88,8 @@ def number(text: bytes) -> int:
 
 
 def decimal(text: bytes) -> int:
-    """Raises DamagedHeaderError where the text is no number of at most 20 digits."""
-    if not text.isdigit() or len(text) > 20:
+    """Raises DamagedHeaderError where the text is no number of a file's size."""
+    if not text.isdigit() or len(text) > _MAX_DIGITS:
         raise DamagedHeaderError(f"a size that is none ({text[:40]!r})")
     return int(text)
 
@@ -127,7 +131,7 @@ def _pax_records(read: Read, offset: int, end: int) -> Iterator[tuple[bytes, byt
             budget -= len(window)
         head = window[offset - start : offset - start + 64]
         length_text, space, rest = head.partition(b" ")
-        if not space or not length_text.isdigit() or len(length_text) > 20:
+        if not space or not length_text.isdigit() or len(length_text) > _MAX_DIGITS:
             return
         length = int(length_text)
         key, equals, _ = rest.partition(b"=")

@@ -116,7 +116,7 @@ def test_engine_and_decoder_are_closed_whatever_happens(start, monkeypatch):
         ({"engine": Path("/nowhere")}, "/nowhere is not an engine directory: it has no engine.json"),
         ({"shards": ("/nowhere/{0..3}.tar",)}, "/nowhere"),
         ({"decoder": "opencv"}, "--decoder is 'opencv'; it must be one of auto, dali, pillow"),
-        ({"prompt": "What is {this}?"}, "unknown field {this}"),
+        ({"prompt": "What is {0}?"}, "unknown field {0}"),
         ({"prompt": ""}, "The prompt is empty"),
         ({"max_field_tokens": 0}, "--max-field-tokens 0"),
         ({"max_image_pixels": 0}, "--max-image-pixels is 0"),

@@ -49,7 +49,9 @@ def test_rows_of_csv(tmp_path):
         None,
         {"file_name": "d.jpg", "text": "caf\u00e9", "n": "7"},
     ]
-    assert [*CsvRows(b"a,b\n" + b"x" * 200_000 + b",1\n2,3\n")][-1][1] == {"a": "2", "b": "3"}
+    rows = CsvRows(b"a,b\n" + b"x" * (17 << 20) + b",1\n2,3\n" + b"y" * 200_000 + b",\n")
+    assert [entry for _, entry in rows] == [{"a": "2", "b": "3"}, {"a": "y" * 200_000, "b": None}]
+    assert rows.bad == ["row 2"]
 
 
 def test_rows_of_parquet(tmp_path):

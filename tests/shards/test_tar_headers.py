@@ -74,12 +74,22 @@ def test_a_large_pax_header_decides_about_nothing_but_what_it_says(records):
     assert (members[0].name, indexer.problem) == (b"long.jpg", None)
 
 
-@pytest.mark.parametrize("damaged", [b"nonsense", b"99999999999 path=x\n", b"12 path=x.jpX", b"5 a=\n", b"\0" * 50])
+@pytest.mark.parametrize(
+    "damaged", [b"nonsense", b"99999999999 path=x\n", b"12 path=x.jpX", b"5 a=\n", b"\0" * 50, b"11 size=-5\n"]
+)
 def test_a_damaged_pax_header_decides_about_no_member(damaged):
     records = record(b"path", b"name.jpg") + damaged
     members, indexer = index(block("PaxHeaders/a", b"x", len(records)) + padded(records) + JPG + JPG + END)
     assert [m.name for m in members] == [b"name.jpg", b"x.jpg"]
     assert indexer.problem is None
+
+
+@pytest.mark.parametrize("size", [2**63, 2**64, 10**20 - 1])
+def test_a_size_that_no_file_has(tmp_path, size):
+    rows, reader = read(tmp_path, JPG + pax((b"size", b"%d" % size)) + block("y.jpg") + b"rest")
+    assert rows[0] == ("x.jpg", b"abc")
+    assert rows[1][1].startswith("the .jpg is cut off at byte")
+    assert "cut off" in reader.problem
 
 
 def test_a_name_of_megabytes_is_cut():
@@ -171,6 +181,8 @@ def test_sparse_files_are_read_with_their_holes(tmp_path_factory, write, gaps, e
         old_sparse([(0, b"abc")], 2),
         old_sparse([(0, b"abc")], 3).replace(b"%011o" % 3, b"zzzzzzzzzzz"),
         pax_0_1([(5, b"abc")], 7),
+        pax_0_1([(0, b"abc"), (2, b"abc")], 7),
+        pax_1_0([(4, b"abc"), (0, b"abc")], 7),
         pax_0_1([(0, b"abc")], 3).replace(b"map=0,3", b"map=0,9"),
         pax_1_0([(0, b"abc")], 3).replace(b"1\n0\n3\n", b"9\n0\n3\n"),
         pax_1_0([(0, b"abc")], 3).replace(b"1\n0\n3\n", b"x\n0\n3\n"),

@@ -29,7 +29,10 @@ RUN_FILE = """{
   "images-00000": "INPUTS"
  },
  "command": null,
- "accepted": []
+ "accepted": [],
+ "units": [
+  "images-00000"
+ ]
 }
 """
 COMPLETE = """{

@@ -161,7 +161,7 @@ def test_inputs_that_have_changed(output, inputs):
     write_tar(inputs / "2.tar", webdataset_members(N, 2 * N + 1))
     found = verdict(output, inputs)
     assert [(fault.shard, fault.sentence) for fault in found.faults] == [
-        ("0", f"lacks rows of {inputs}/0.tar: 000000006; run again with --redo-changed"),
+        ("0", f"lacks rows of {inputs}/0.tar: 000000006.jpg; run again with --redo-changed"),
         (
             "1",
             f"cannot be compared with its input: {inputs}/1.tar is no tar: a number that is none (b'arbagega') at "
@@ -216,7 +216,7 @@ def test_what_another_run_redoes_by_itself_has_no_other_remedy(output, inputs):
 
 @pytest.mark.parametrize(
     ("num_rows", "sentence"),
-    [(N + 1, "has rows that are not in {}/1.tar: 000000006"), (N - 1, "lacks rows of {}/1.tar: 000000011")],
+    [(N + 1, "has rows that are not in {}/1.tar: 000000006.jpg"), (N - 1, "lacks rows of {}/1.tar: 000000011.jpg")],
 )
 def test_other_rows_than_the_unchanged_input_has(output, inputs, num_rows, sentence):
     rewrite(output, "1", range(num_rows))
