@@ -97,21 +97,22 @@ def _fit(content: Content) -> tuple[Content, int]:
     size = 0
     warnings: list[str] = []
     for name, value in content.items():
+        if value is None:
+            continue
         width = _INTEGERS.get(name)
-        if isinstance(value, str) and not width:
-            if value.isascii() and len(value) <= MAX_TEXT_BYTES:
-                size += len(value)
-            else:
-                content[name] = fitted = _fit_text(name, value, warnings)
-                size += num_bytes(fitted)
-        elif width and value is not None:
+        if width is not None:
             bits = operator.index(value).bit_length()  # type: ignore[arg-type]
             if bits >= width:
                 content[name] = None
                 shown = value if bits <= 64 else f"a number of {bits:,} bits"
                 warnings.append(f"{name} is left out, as it does not fit into {width} bits: {shown}")
-        elif value is not None:
+        elif not isinstance(value, str):
             raise TypeError(f"{name} is a {type(value).__name__}, not text")
+        elif value.isascii() and len(value) <= MAX_TEXT_BYTES:
+            size += len(value)
+        else:
+            content[name] = fitted = _fit_text(name, value, warnings)
+            size += num_bytes(fitted)
     if content["index"] is None:
         raise ValueError(f"a row has no index, or one that does not fit into {_INTEGERS['index']} bits")
     if warnings:
