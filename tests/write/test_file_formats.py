@@ -7,6 +7,7 @@ from support.finished_rows import output_file
 from support.ledgers import open_ledger, to_compare, unit_of
 from support.shard_files import read_samples, webdataset_members, write_rows, write_tar
 
+from recap_fast.atomic import sha256_of
 from recap_fast.records import Identity, Shard, ShardReport
 from recap_fast.shards.identity import identity
 from recap_fast.write.done_record import read_record, write_record
@@ -117,7 +118,7 @@ UNIT = """{
 UNIT_FILES = """{"format": 1, "base": "", "files": ["photos/cat.jpg", "photos/cat.png"], \
 "keys": {"1": "photos/cat.png"}, "pruned": []}
 """
-STRETCH = "000000000-000000002.1795711754596229491.vm-pid4026531836~13458.parquet"
+STRETCH = "000000000-000000002.1795711754596229491.vm-pid4026531836~13458.{}.parquet"
 
 
 @pytest.fixture
@@ -142,7 +143,10 @@ def output(tmp_path, inputs):
     rows = write_rows(tmp_path / "out/data/00000.parquet", "00000", range(6), samples, failed=[2])
     samples, _ = read_samples(unit_of(inputs, "photos/cat.jpg", "photos/cat.png"))
     unit_rows = write_rows(tmp_path / "out/data/images-00000.parquet", "images-00000", range(2), samples)
-    write_rows(tmp_path / "out/partial/a/00001" / STRETCH, "a/00001", range(3), made_from=made_from)
+    stretch = write_rows(tmp_path / "stretch", "a/00001", range(3), made_from=made_from)
+    place = output.partial("a/00001") / STRETCH.format(sha256_of(stretch)[:32])
+    place.parent.mkdir(parents=True)
+    stretch.rename(place)
     written, unit = output_file(rows), output_file(unit_rows)
     given = {"INPUTS": inputs, "OUTPUT_BYTES": written.size_bytes, "UNIT_BYTES": unit.size_bytes, "SIZE": size_bytes}
     given |= {"UNIT_SHA256": unit.sha256, "SHA256": written.sha256}
@@ -202,7 +206,7 @@ def test_the_run_goes_on_and_its_files_are_written_as_they_were(output, inputs):
     assert [(pending.shard.name, pending.reason) for pending in ledger.pending()] == [("a/00001", "failed")]
     shard = ledger.shards[1]
     state = ledger.state(shard, identity(shard))
-    assert state.files == (output.partial("a/00001") / STRETCH,)
+    assert [path.parent for path in state.files] == [output.partial("a/00001")]
     assert state.done.tolist() == [0, 1, 2]
     assert [path.read_bytes() for path in files] == before
     again = OutputFolder(output.root.parent / "again")

@@ -169,7 +169,7 @@ def test_inputs_that_have_changed(output, inputs):
         ),
         (
             "2",
-            f"has rows with other names than {inputs}/2.tar: 000000012, 000000013, 000000014 and 3 more; "
+            f"has rows with other names than {inputs}/2.tar: 000000012.jpg, 000000013.jpg, 000000014.jpg and 3 more; "
             "run again with --redo-changed",
         ),
     ]
@@ -216,7 +216,7 @@ def test_what_another_run_redoes_by_itself_has_no_other_remedy(output, inputs):
 
 @pytest.mark.parametrize(
     ("num_rows", "sentence"),
-    [(N + 1, "has rows that are not in {}/1.tar: 000000006.jpg"), (N - 1, "lacks rows of {}/1.tar: 000000011.jpg")],
+    [(N + 1, "has rows that are not in {}/1.tar: 000000006"), (N - 1, "lacks rows of {}/1.tar: 000000011.jpg")],
 )
 def test_other_rows_than_the_unchanged_input_has(output, inputs, num_rows, sentence):
     rewrite(output, "1", range(num_rows))
