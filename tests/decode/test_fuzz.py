@@ -19,12 +19,17 @@ NUM_IMAGES = 100_000
 CHUNK = 2_000
 HERE = Path(mutants.__file__)
 HAS_DALI = importlib.util.find_spec("nvidia") is not None and importlib.util.find_spec("nvidia.dali") is not None
+NEEDS_DALI = pytest.mark.skipif(not HAS_DALI, reason="NVIDIA DALI is not installed")
+DECODERS = pytest.mark.parametrize("decoder", ["pillow", pytest.param("dali", marks=NEEDS_DALI)])
 
 
 def decode(decoder, first, last):
-    """A process that decodes these; raises TimeoutExpired where it hangs."""
+    """The exit code of a process that decodes these, the batches it began, and what was written to its standard error.
+
+    Raises TimeoutExpired where it hangs.
+    """
     paths = os.pathsep.join(map(str, (HERE.parents[1], Path(recap_fast.__file__).parents[1])))
-    return subprocess.run(
+    done = subprocess.run(
         [sys.executable, HERE, decoder, str(first), str(last)],
         capture_output=True,
         text=True,
@@ -32,32 +37,30 @@ def decode(decoder, first, last):
         env={**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1"},
         check=False,
     )
+    return (
+        done.returncode,
+        done.stdout,
+        done.stderr.partition(mutants.READY)[2] if done.returncode == 0 else done.stderr,
+    )
 
 
 def check(decoder, first, last):
     """Fails with the number of the image, where one of these ends the process."""
-    done = decode(decoder, first, last)
-    if done.returncode or done.stderr:
-        batch = int(done.stdout.split()[-1]) if done.stdout else first
-        bad = [
-            n for n in range(batch, batch + mutants.BATCH) if (d := decode(decoder, n, n + 1)).returncode or d.stderr
-        ]
-        pytest.fail(
-            f"{decoder} ended with {done.returncode} at {bad or f'the batch from {batch}'}: {done.stderr[-2000:]}"
-        )
+    code, batches, said = decode(decoder, first, last)
+    if code or said:
+        batch = int(batches.split()[-1]) if code and batches else first
+        numbers = range(batch, batch + mutants.BATCH) if code else range(first, last)
+        bad = next((n for n in numbers if any(decode(decoder, n, n + 1)[::2])), f"the batch from {batch} on")
+        pytest.fail(f"{decoder} ended with {code} at {bad}: {said[-2000:]}")
 
 
-@pytest.mark.parametrize(
-    "decoder", ["pillow", pytest.param("dali", marks=pytest.mark.skipif(not HAS_DALI, reason="no"))]
-)
+@DECODERS
 def test_a_few_mutants(decoder):
     check(decoder, 0, 320)
 
 
 @pytest.mark.fuzz
-@pytest.mark.parametrize(
-    "decoder", ["pillow", pytest.param("dali", marks=pytest.mark.skipif(not HAS_DALI, reason="no"))]
-)
+@DECODERS
 def test_no_mutant_ends_a_process(decoder, request):
     start = int(request.config.getoption("--hypothesis-seed") or 0) * NUM_IMAGES
     for first in range(start, start + NUM_IMAGES, CHUNK):

@@ -20,6 +20,8 @@ from recap_fast.decode.noise import own_stderr
 from recap_fast.records import Preprocess
 
 BATCH = 32
+READY = "ready\n"
+"""What is on standard error before it was written there; nothing may follow."""
 PREPROCESS = Preprocess(32, "pad", (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 STATUSES = {"ok", "not_an_image", "empty_image", "unsupported", "truncated", "corrupt"}
 STATUSES |= {"too_large", "too_small", "extreme_aspect"}
@@ -148,6 +150,7 @@ def mutant(number: int) -> bytes:
 def decode(decoder: str, first: int, last: int) -> None:
     """Decodes mutants in this process; raises AssertionError for an outcome that is none."""
     made = make_decoder(decoder, PREPROCESS, max_image_pixels=10**7)
+    sys.stderr.write(READY)
     for start in range(first, last, BATCH):
         sys.stdout.write(f"{start}\n")
         sys.stdout.flush()
@@ -160,5 +163,5 @@ def decode(decoder: str, first: int, last: int) -> None:
 
 
 if __name__ == "__main__":
-    with own_stderr():  # what is written to descriptor 2 all the same is a failure
+    with own_stderr():
         decode(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]))
