@@ -36,8 +36,9 @@ _MAX_SIDE = 2**31 - 1
 """Sizes are 32-bit integers in rows; Pillow has no larger images either."""
 _QUIET = logging.NullHandler()
 _UNSUPPORTED = re.compile(
-    r"unknown pixel mode|unrecognized image mode|cannot handle \d+-(bit|layer)|not yet supported|"
-    r"Unsupported BMP (pixel depth|bitfields layout|compression)|Unsupported .*(compression|codec|feature)"
+    r"unknown pixel mode|unrecognized image mode|not yet supported|Unsupported (codec|feature)|"
+    r"cannot handle (1[0-6]-bit|[25-9]-layer)|"
+    r"Unsupported BMP (pixel depth \((2|64)\)|bitfields layout|compression \([45]\))"
 )
 """What decoders say of data that are whole, and of a kind that they do not decode."""
 

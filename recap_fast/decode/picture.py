@@ -15,10 +15,10 @@ from recap_fast.decode.png import clean_png
 from recap_fast.decode.tiff import clean_tiff
 from recap_fast.decode.webp import clean_webp
 
-_EXIF_ITEM = re.compile(rb"(infe\x02.{7}|infe\x03.{9})Exif", re.DOTALL)
+_EXIF_ITEM = re.compile(rb"(infe(?:\x02.{7}|\x03.{9}))Exif", re.DOTALL)
 """The entry of EXIF data in the table of a HEIF or AVIF file's items (ISO/IEC 14496-12, 8.11.6)."""
 
-_RESOLUTION_BOX = re.compile(rb"(?<=.{4})res (?=.{4}res[cd])", re.DOTALL)
+_RESOLUTION_BOX = re.compile(rb"res (?=.{4}res[cd])", re.DOTALL)
 """The type of a JP2's box with resolutions (ISO/IEC 15444-1, I.5.3.7): Pillow reads it, and fails on a broken one."""
 
 

@@ -17,6 +17,8 @@ _DEPTHS = {0: (1, 2, 4, 8, 16), 2: (8, 16), 3: (1, 2, 4, 8), 4: (8, 16), 6: (8, 
 """Bits a sample, by color type."""
 _SAMPLES = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
 _END = b"\0\0\0\0IEND\xae\x42\x60\x82"
+_MAX_SEARCHES = 4
+"""Times the file's size, to be looked at in all where chunks have lengths that lead nowhere."""
 _MAX_INFLATION = 1032
 """As much as deflate can expand: 258 bytes from two bits, and a block's header is not free (zlib's technical notes)."""
 
@@ -71,7 +73,7 @@ def _decides_pixels(chunk: _Chunk, kept: list[_Chunk]) -> bool:
 
 def _walk(data: bytes) -> Iterator[_Chunk | bytes]:
     """The chunks to the end; where it skips something, b"" among them; at the end what is left of a cut IDAT."""
-    at = len(_SIGNATURE)
+    at, budget = len(_SIGNATURE), _MAX_SEARCHES * len(data)
     while at + 8 <= len(data):
         (length,), kind = struct.unpack_from(">I", data, at), data[at + 4 : at + 8]
         end = at + 8 + length
@@ -83,23 +85,25 @@ def _walk(data: bytes) -> Iterator[_Chunk | bytes]:
         elif kind == b"IDAT":
             yield data[at:]
             return
-        elif (found := _resume(data, at + 1)) is not None:
-            yield b""
-            at = found
         else:
             yield b""
-            return
+            at, budget = _resume(data, at + 1, budget)
     yield b""
 
 
-def _resume(data: bytes, start: int) -> int | None:
-    """Where the next chunk is whose checksum is right."""
+def _resume(data: bytes, start: int, budget: int) -> tuple[int, int]:
+    """Where the next chunk is whose checksum is right, or the end; and what is left of the bytes to be looked at."""
     for match in _KINDS.finditer(data, start + 4):
         at = match.start() - 4
         end = match.end() + int.from_bytes(data[at : at + 4], "big")
-        if end + 4 <= len(data) and _Chunk(match[0], data[match.end() : end], data[end : end + 4]).is_valid:
-            return at
-    return None
+        if end + 4 > len(data):
+            continue
+        budget -= end - at
+        if budget < 0:
+            break
+        if _Chunk(match[0], data[match.end() : end], data[end : end + 4]).is_valid:
+            return at, budget
+    return len(data), budget
 
 
 def _color_type(kept: list[_Chunk]) -> int | None:

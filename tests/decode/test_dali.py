@@ -120,6 +120,37 @@ def test_exif_orientation_of_jpegs_is_undone(decoders, orientation):
     assert (outcome.width, outcome.height) == ((501, 337) if orientation < 5 else (337, 501))
 
 
+EXIF_OF_MANY_TAGS = b"Exif\0\0MM\0*\0\0\0\x08\x7f\x02\x01\x12\0\3\0\0\0\1\0\6\0\0"
+
+
+def test_dali_gets_the_orientation_and_nothing_else_of_exif(decoders, monkeypatch):
+    """Its own parser reads as many tags as are declared, here 32,514, wherever the memory ends."""
+    seen = []
+    run = decoders[0]._run_pipeline
+    monkeypatch.setattr(decoders[0], "_run_pipeline", lambda data, headers: seen.extend(data) or run(data, headers))
+    data = encode(natural(501, 337), "JPEG", exif=EXIF_OF_MANY_TAGS)
+    assert distance(*decoders, [data])[1] < 0.2
+    assert b"\x7f\x02\x01\x12" in data
+    assert b"\x7f\x02\x01\x12" not in seen[0]
+    assert decoders[0].decode([data]).outcomes[0].width == 337
+
+
+def test_with_a_background_what_is_transparent_is_pillows():
+    options = {"max_image_pixels": LIMIT, "num_threads": 1, "background": (0, 0, 255)}
+    fast, slow = dali.DaliDecoder(PAD, device_id=None, **options), PillowDecoder(PAD, **options)
+    data = [COMMON[kind] for kind in ("rgba_png", "la_png", "palette_png", "png", "progressive")]
+    assert distance(fast, slow, data)[1] < 0.3
+    assert fast.num_fallbacks == 3
+
+
+def test_only_pillow_is_only_pillow(decoder, monkeypatch):
+    monkeypatch.setattr(decoder, "_run", None)
+    data = [COMMON["png"], b"<html>", COMMON["progressive"]]
+    batch, expected = decoder.decode(data, only_pillow=True), make_slow(PAD).decode(data)
+    np.testing.assert_array_equal(batch.pixels, expected.pixels)
+    assert batch.outcomes == expected.outcomes
+
+
 def test_a_bad_image_leaves_the_other_31_as_they_are(decoder, caplog):
     good = [encode(natural(300 + i, 200, seed=i), "JPEG") for i in range(31)]
     alone = np.concatenate([decoder.decode([data]).pixels for data in good])

@@ -102,6 +102,13 @@ def test_a_png_that_is_whole_is_well_formed_and_one_that_is_not_is_not(mode):
     assert not clean_png(data[:33] + data[8:33] + data[33:]).well_formed  # two headers
 
 
+def test_a_search_for_the_next_chunk_ends():
+    """Each of 100,000 words could begin a chunk that reaches to the end of the file."""
+    words = b"".join(struct.pack(">I", 1_000_000 - 8 * i) + b"IDAT" for i in range(100_000))
+    data = PNGS["RGB"][:33] + b"\xff\xff\xff\xfftEXt" + words + bytes(1_000_000)
+    assert not clean_png(data).well_formed
+
+
 def test_transparency_and_palette_of_a_png_stay():
     image = Image.open(io.BytesIO(clean_png(PNGS["clear palette"]).data))
     assert image.info["transparency"][:3] == b"\0\1\2"

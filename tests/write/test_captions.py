@@ -214,3 +214,10 @@ def test_a_row_without_a_place_is_an_error(index):
     nowhere = Row(order=0, sample=Sample(shard="s", index=index, key="k", image=b""))
     with pytest.raises(ValueError, match="no index, or one that does not fit into 64 bits"):
         list(make_batches([nowhere], detokenize))
+
+
+def test_warnings_of_the_sample_the_image_and_the_prompt_are_all_in_the_row():
+    sample = Sample(shard="a", index=0, key="k", image=b"", warning="the key is there twice")
+    outcome = ImageOutcome(9000, 8000, warning="the image was decoded at 1/2 scale")
+    row = Row(order=0, sample=sample, outcome=outcome, warning="a field was cut")
+    assert written(row)[0]["warning"] == "the key is there twice; the image was decoded at 1/2 scale; a field was cut"
