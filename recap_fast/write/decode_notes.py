@@ -82,7 +82,9 @@ class DecodeNotes:
     def _dead(self) -> list[Path]:
         """The notes of processes that are not alive any more."""
         try:
-            return [path for path in self._folder.iterdir() if path.suffix == ".json" and _is_dead(path)]
+            return [
+                path for path in self._folder.iterdir() if path.suffix == ".json" and path.is_file() and _is_dead(path)
+            ]
         except OSError:
             return []
 
@@ -92,7 +94,7 @@ class DecodeNotes:
             notes = {(str(shard), int(index)): int(tries) for shard, index, tries in json.loads(line or b"[]")}
         except FileNotFoundError:
             return
-        except (OSError, ValueError, TypeError, RecursionError) as error:
+        except (OSError, OverflowError, RecursionError, TypeError, ValueError) as error:
             logger.warning("%s is damaged and passed over: %s", path, error)
             notes = {}
         open_notes = {sample: tries for sample, tries in notes.items() if not self._is_done(sample[0])}
