@@ -6,7 +6,8 @@ management. Two things the reference leaves out are done: EXIF orientation is ap
 Pillow would clip them to white. Only JPEGs above Pillow's own limit of pixels are decoded at a fraction of their size.
 """
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeAlias
 
@@ -112,6 +113,9 @@ def preprocess_opened(
     take_over_pillow_checks()
     try:
         header = check_opened(image, image.format or "The", max_image_pixels)
+        with _refusing(header, b""):
+            image.load()
+        header = check_opened(image, header.format, max_image_pixels)  # a PNG may have its EXIF data behind the pixels
         rgb = _to_upright_rgb(image, header, b"", background)
     except RefusedImageError as error:
         return None, error.outcome
@@ -172,10 +176,17 @@ def _pad_and_resize(image: Image.Image, size: int, color: tuple[int, int, int]) 
 
 
 def _to_upright_rgb(image: Image.Image, header: Header, data: bytes, background: Color | None) -> Image.Image:
-    try:
+    with _refusing(header, data):
         image.load()
         rgb = _to_rgb(image, header, background)
         return rgb.transpose(_UPRIGHT[header.orientation]) if header.orientation in _UPRIGHT else rgb
+
+
+@contextlib.contextmanager
+def _refusing(header: Header, data: bytes) -> Iterator[None]:
+    """Makes a RefusedImageError of whatever Pillow raises of an image."""
+    try:
+        yield
     except MemoryError as error:
         message = f"Not enough memory for {header.width} x {header.height} pixels."
         raise RefusedImageError("too_large", message, header.width, header.height) from error

@@ -11,7 +11,7 @@ from support.pictures import CROP, MEAN, PAD, STD, damaged_png, drawn, encode, n
 
 from recap_fast.decode import pillow
 from recap_fast.decode.gate import take_over_pillow_checks
-from recap_fast.decode.pillow import PillowDecoder, decode_rgb, preprocess_image
+from recap_fast.decode.pillow import PillowDecoder, decode_rgb, preprocess_image, preprocess_opened
 from recap_fast.records import Preprocess
 
 LIMIT = 10**8
@@ -125,6 +125,8 @@ def test_exif_data_behind_the_pixels_of_a_png_is_found():
     end = start + 12 + int.from_bytes(data[start : start + 4], "big")
     moved = data[:start] + data[end:-12] + data[start:end] + data[-12:]
     assert decode_rgb(moved, LIMIT).size == (40, 60)
+    with Image.open(io.BytesIO(moved)) as opened:
+        assert preprocess_opened(opened, PAD, LIMIT)[1].width == 40
 
 
 IMAGE = natural(90, 70)
