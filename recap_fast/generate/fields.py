@@ -16,6 +16,7 @@ from typing import Annotated, Any, TypeVar, Union, get_args, get_origin, get_typ
 from recap_fast.errors import ConfigError
 
 T = TypeVar("T")
+MAX_SHOWN = 200
 NUMBERS = {int: "an integer", float: "a number"}
 ITEMS = {str: "strings", int: "integers", float: "numbers"}
 
@@ -113,7 +114,8 @@ def shown(value: Any) -> str:
     short = reprlib.Repr()
     short.maxlevel, short.maxstring, short.maxother, short.maxlist, short.maxdict = 3, 80, 80, 8, 6
     try:
-        return short.repr(value)
+        text = short.repr(value)
+        return text if len(text) <= MAX_SHOWN else f"{text[:MAX_SHOWN]}..."
     except ValueError:
         return f"a number of {value.bit_length()} bits"
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from recap_fast.errors import ConfigError
-from recap_fast.generate.fields import Count, Range, Source, read_table, shown
+from recap_fast.generate.fields import Count, Range, Source, read_table, read_value, shown
 from recap_fast.generate.json_file import read_json
 from recap_fast.generate.replacement import restore
 from recap_fast.records import Preprocess
@@ -205,10 +205,9 @@ class EngineSpec:
             raise ConfigError(
                 f"{path} has format {shown(version)}, this version reads {FORMAT}: build the engine again."
             )
-        if BACKEND_KEY in content:
-            content["backend_data"] = content.pop(BACKEND_KEY)
         source = Source(path, "Build the engine again.")
-        spec = read_table(source, cls, content)
+        data = read_value(source, dict[str, Any] | None, BACKEND_KEY, content.pop(BACKEND_KEY, None))
+        spec = read_table(source, cls, {**content, "backend_data": data})
         for key, wanted in _contradictions(spec):
             value: Any = spec
             for name in key.split("."):

@@ -20,7 +20,9 @@ import torch
 
 from recap_fast.errors import ConfigError, EngineError
 from recap_fast.generate.device import Hardware, find_hardware
+from recap_fast.generate.fields import Count, Source, read_table
 from recap_fast.generate.json_file import read_json
+from recap_fast.generate.spec import BACKEND_KEY, SPEC_FILE
 
 logger = logging.getLogger(__name__)
 
@@ -42,15 +44,15 @@ DISTRIBUTIONS = {"tensorrt_llm": "tensorrt-llm", "tensorrt": "tensorrt", "modelo
 class BuiltLimits:
     """Sizes that the language model was built for, by TensorRT-LLM's names."""
 
-    max_batch_size: int
+    max_batch_size: Count
     """Captions being generated at once."""
-    max_input_len: int
+    max_input_len: Count
     """Prompt ids: prefix, image and text."""
-    max_seq_len: int
+    max_seq_len: Count
     """Prompt and caption."""
-    max_num_tokens: int
+    max_num_tokens: Count
     """Ids of one step, over all requests."""
-    max_prompt_embedding_table_size: int
+    max_prompt_embedding_table_size: Count
     """Rows of the image embeddings of a full batch."""
 
 
@@ -71,8 +73,8 @@ class Manifest:
     kv_cache_quant_algo: str | None
     calibration_sha256: str | None
     """Of the texts that FP8 was calibrated with."""
-    vocab_size: int
-    fake_id_base: int
+    vocab_size: Count
+    fake_id_base: Count
     """The id of an image's first token: those of the image are fake_id_base, fake_id_base + 1, and so on."""
     limits: BuiltLimits
 
@@ -84,12 +86,11 @@ class Manifest:
                 f"The engine was built for TensorRT-LLM's flow {flow!r}, and this version runs only {FLOW!r}: build it "
                 "again, with --backend tensorrt-llm to compile it, or with --backend torch."
             )
-        try:
-            return cls(**{**content, "limits": BuiltLimits(**content["limits"])})
-        except (KeyError, TypeError) as error:
-            raise ConfigError(
-                f"engine.json says nothing of TensorRT-LLM's engine ({error}): build the engine again."
-            ) from error
+        source = Source(Path(SPEC_FILE), "Build the engine again.")
+        manifest = read_table(source, cls, content, BACKEND_KEY)
+        if "tensorrt_llm" not in manifest.versions:
+            raise source.refuse(f": '{BACKEND_KEY}.versions.tensorrt_llm' is missing")
+        return manifest
 
 
 def check_model_folder(folder: Path, manifest: Manifest) -> None:

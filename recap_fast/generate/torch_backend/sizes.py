@@ -16,10 +16,13 @@ from typing import Any
 from recap_fast.atomic import atomic_write
 from recap_fast.errors import ConfigError
 from recap_fast.generate.engine import EngineOptions
+from recap_fast.generate.fields import Source, read_table, read_value
+from recap_fast.generate.json_file import read_json
 from recap_fast.generate.spec import EngineSpec, Sizes, SlotShape
 from recap_fast.generate.torch_backend.memory import check_fit, fit_slots
 
 TUNING_FILE, FORMAT = "tuning.json", 1
+AGAIN = "Delete it, or tune the engine again."
 CPU_SIZES = Sizes(num_slots=96, prefill_images=8)
 """At most these on a CPU, unless measured or asked for: more gain a few percent and take memory."""
 
@@ -70,8 +73,10 @@ def read_tuning(folder: Path, device: str) -> Sizes | None:
 
     Raises ConfigError where tuning.json cannot be read.
     """
-    entry = _read(folder / TUNING_FILE).get(device)
-    return None if entry is None else Sizes(num_slots=entry["num_slots"], prefill_images=entry["prefill_images"])
+    path = folder / TUNING_FILE
+    entry = _read(path).get(device)
+    source = Source(path, AGAIN, passes_unknown=True)
+    return None if entry is None else read_table(source, Sizes, entry, f"devices.{device}")
 
 
 def write_tuning(folder: Path, device: str, entry: Mapping[str, Any]) -> None:
@@ -91,13 +96,11 @@ def _with_slots(sizes: Sizes, num_slots: int, options: EngineOptions) -> Sizes:
 
 def _read(path: Path) -> dict[str, Any]:
     """The entries by device; none where there is no file."""
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        entries: dict[str, Any] = content["devices"]
-        for entry in entries.values():
-            EngineOptions(num_slots=entry["num_slots"], prefill_images=entry["prefill_images"])
-    except FileNotFoundError:
+    if not path.exists():
         return {}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ConfigError(f"{path} cannot be read ({error}): delete it, or tune the engine again.") from error
+    try:
+        content = read_json(path)
+    except ConfigError as error:
+        raise ConfigError(f"{error} {AGAIN}") from error
+    entries: dict[str, Any] = read_value(Source(path, AGAIN), dict[str, Any], "devices", content.get("devices"))
     return entries

@@ -133,7 +133,7 @@ def test_a_missing_file_is_named(name, fake, build, open_engine):
 def test_an_engine_json_without_the_table_is_refused(fake, build, open_engine):
     folder = build()
     dataclasses.replace(EngineSpec.load(folder), backend_data=None).save(folder)
-    with pytest.raises(ConfigError, match="says nothing of TensorRT-LLM"):
+    with pytest.raises(ConfigError, match=r"'tensorrt_llm\.gpu' is missing"):
         open_engine(folder)
 
 

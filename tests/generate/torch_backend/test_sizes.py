@@ -89,9 +89,13 @@ def test_a_cpu_has_no_memory_to_count():
         '{"devices": []}',
         '{"devices": {"a": {}}}',
         '{"devices": {"a": {"num_slots": 0, "prefill_images": 1}}}',
+        '{"devices": {"a": {"num_slots": 1.5, "prefill_images": 1}}}',
+        '{"devices": {"a": {"num_slots": 1000000000, "prefill_images": 1}}}',
+        '{"devices": {"a": 7}}',
+        "[" * 100_000,
     ],
 )
 def test_a_broken_file_is_refused(tmp_path, text):
     (tmp_path / "tuning.json").write_text(text)
-    with pytest.raises(ConfigError, match=r"tuning.json cannot be read .*: delete it, or tune the engine again"):
+    with pytest.raises(ConfigError, match=r"tuning\.json.*\. Delete it, or tune the engine again\."):
         read_tuning(tmp_path, "a")
