@@ -54,7 +54,8 @@ def choose(logits_RV: Tensor, sampling: Sampling, noise_R: Tensor | None) -> Ten
     else:
         tokens_R = _sample(logits_RV, sampling, noise_R)
     # a sum of finite logits is finite in float32, and any other number makes it infinite or NaN
-    return torch.where(logits_RV.sum(dim=-1, dtype=torch.float32).isfinite(), tokens_R, NOT_FINITE)
+    is_finite_R = logits_RV.sum(dim=-1, dtype=torch.float32).isfinite()
+    return tokens_R.masked_fill(~is_finite_R, NOT_FINITE)
 
 
 def _sample(logits_RV: Tensor, sampling: Sampling, noise_R: Tensor) -> Tensor:
