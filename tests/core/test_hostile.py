@@ -1,5 +1,6 @@
 """No argument of anything in _core ends the process: what does not fit raises."""
 
+import contextlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -136,6 +137,14 @@ def ended(how: Callable[[core.ParquetWriter], object]) -> core.ParquetWriter:
     return made
 
 
+def half_made(kind: type[Any]) -> Any:
+    """An object whose __init__ raised."""
+    made = kind.__new__(kind)
+    with contextlib.suppress(TypeError, ValueError):
+        made.__init__("x", [])
+    return made
+
+
 TOKENIZER = core.Tokenizer([*BYTES, b"ab"], [(97, 98, 256)], {"<s>": 300}, True)
 TEXTS = [np.array([1, 2], np.int32)]
 ARGUMENTS: dict[str, Callable[[], dict[str, Any]]] = {
@@ -174,6 +183,8 @@ def all_cases() -> Iterator[Case]:
         yield Case("ParquetWriter.abort", f"after {how.__name__}", lambda how=how: ended(how).abort())
     yield Case("Tokenizer.detokenize", "misaligned", lambda: TOKENIZER.detokenize([misaligned([1, 2])]))
     yield Case("Tokenizer.detokenize", "strided", lambda: TOKENIZER.detokenize([np.arange(9, dtype=np.int32)[::-2]]))
+    yield Case("Tokenizer.encode", "after a failed __init__", lambda: half_made(core.Tokenizer).encode("a"))
+    yield Case("ParquetWriter.close", "after a failed __init__", lambda: half_made(core.ParquetWriter).close())
     yield Case("Tokenizer.__init__", "again", lambda: TOKENIZER.__init__([], None, {}, False))
 
 

@@ -77,6 +77,13 @@ def test_rows_with_such_a_number_have_no_token_and_others_theirs(rows, places, v
     assert choose(logits, sampling, noise).tolist() == expected.tolist()
 
 
+def test_infinities_of_both_signs_do_not_cancel():
+    logits = torch.zeros(2, 9)
+    logits[0, 1], logits[0, 2] = torch.inf, -torch.inf
+    assert choose(logits, Sampling(), None).tolist() == [NOT_FINITE, 0]
+    assert choose(logits, SAMPLED, torch.tensor([0.1, 0.0])).tolist()[0] == NOT_FINITE
+
+
 def test_large_logits_are_no_alarm():
     logits = torch.full((2, 1000), 60_000.0, dtype=torch.float16)  # their sum is not finite in float16
     logits[:, 7] = 65_000.0
