@@ -6,6 +6,7 @@ The batch never drains between images or shards: requests of several shards are 
 finished when its last row is there.
 """
 
+import contextvars
 import logging
 import threading
 import time
@@ -113,13 +114,13 @@ class _Stage(threading.Thread):
 
     def __init__(self, name: str, action: Callable[[], None]):
         super().__init__(name=name, daemon=True)
-        self._action = action
+        self._action, self._context = action, contextvars.copy_context()
         self.error: BaseException | None = None
         """What it broke with."""
         self.start()
 
     def run(self) -> None:
         try:
-            self._action()
+            self._context.run(self._action)
         except BaseException as error:  # noqa: BLE001 - `Pipeline.run` raises it
             self.error = error

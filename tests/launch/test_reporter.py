@@ -171,3 +171,46 @@ def test_log_records_go_through_the_reporter_with_their_traceback():
         logger.exception("oh")
     assert stream.getvalue().startswith("warning: the tar is cut\nerror: oh\nTraceback (most recent call last):\n")
     assert stream.getvalue().endswith("KeyError: 'x'\n")
+
+
+# -- standard error that is gone ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("log_format", ["text", "json"])
+def test_a_pipe_that_nobody_reads_ends_nothing(log_format):
+    reading, writing = os.pipe()
+    os.close(reading)
+    stream = os.fdopen(writing, "w")
+    reporter = Reporter(log_format, stream)
+    for _ in range(3):
+        reporter.event("shards", "2 of 2 to do")
+    stream.close()  # what was in its buffer is dropped without an error
+    reporter.event("done", "Nothing to do")
+
+
+@pytest.mark.parametrize(
+    "error", [OSError(5, "EIO"), OSError(9, "EBADF"), ValueError("closed"), RuntimeError("reentrant")]
+)
+def test_an_error_of_the_stream_ends_nothing(error):
+    class Broken(io.StringIO):
+        def write(self, text):
+            raise error
+
+    Reporter("text", Broken()).event("shards", "2 of 2 to do")
+
+
+def test_without_standard_error_nothing_is_said(monkeypatch):
+    monkeypatch.setattr("sys.stderr", None)
+    reporter = Reporter("text")
+    reporter.event("shards", "2 of 2 to do")
+    with reporter.progress(RunCounters(1)):
+        pass
+
+
+def test_urls_are_shown_without_secrets():
+    stream = io.StringIO()
+    Reporter("text", stream).event("warning", "https://u:s3cr3t@h/a?sig=s3cr3t failed")
+    Reporter("json", stream).event("plan", "of https://h/a?s3cr3t", shard="https://u:s3cr3t@h/a", rows=1)
+    assert "s3cr3t" not in stream.getvalue()
+    assert stream.getvalue().startswith("https://h/a failed\n")
+    assert json.loads(stream.getvalue().splitlines()[1])["rows"] == 1
