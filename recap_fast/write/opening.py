@@ -98,14 +98,16 @@ def read_register(output: OutputFolder, run: RunFile) -> Register:
 
 
 def _read(output: OutputFolder, wanted: Wanted) -> RunFile | None:
-    """The run file of the folder; None where there is none, or it is to be overwritten."""
+    """The run file of the folder; None where there is none, or nothing of it counts."""
     try:
         old = read_run_file(output)
     except ConfigError:
         if wanted.overwrite is None:
             raise
         return None
-    return None if old and wanted.overwrite and old.command != wanted.overwrite else old
+    if old is None or not old.shards:  # a run was killed while it opened the folder
+        return None
+    return None if wanted.overwrite and old.command != wanted.overwrite else old
 
 
 def _merge(output: OutputFolder, old: RunFile | None, wanted: Wanted) -> _Merged:

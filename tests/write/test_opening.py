@@ -4,6 +4,7 @@ from typing import ClassVar
 
 import pytest
 from support import folder_runs
+from support.fake_runs import break_off
 from support.folder_runs import SETTINGS, BrokenError, image, rows_by_file, want, write_images
 from support.shard_files import webdataset_members, write_tar
 
@@ -66,6 +67,17 @@ def test_that_a_process_killed_while_it_opens_leaves_a_folder_that_can_be_opened
     folder_runs.run(output, photos)
     assert len(rows_by_file(output)) == 5
     assert not verify(output, photos).faults
+
+
+def test_that_nothing_of_a_run_killed_while_it_opens_binds_the_next(output, photos, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(opening, "write_unit", break_off)
+        with pytest.raises(RuntimeError):
+            open_output(OutputFolder(output), want(photos))
+    moved = photos.rename(photos.parent / "moved")
+    folder_runs.run(output, moved, settings={**SETTINGS, "prompt": "Who?"})
+    assert run_file(output)["root"] == str(moved)
+    assert not verify(output, moved).faults
 
 
 def test_that_what_could_not_begin_is_forgotten(output, photos):
