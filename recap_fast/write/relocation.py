@@ -1,17 +1,18 @@
-"""Finds inputs that were moved: same names below another folder, and the same versions there.
+"""Finds inputs that were moved: same paths below another folder, and the same versions there.
 
 In go a register and the inputs of a run; out comes the register as of now. A sibling of known inputs, or a folder
 above them, is no move: it is added.
 """
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from recap_fast.errors import ConfigError, ShardError
 from recap_fast.records import Identity, Shard, ShardKind, ShardReport
-from recap_fast.shard_set import Inputs, is_below, is_remote, public_url, relative
+from recap_fast.shard_set import Inputs, common_parts, is_below, is_remote, path_parts, public_url
 from recap_fast.write.register import Register
 
 MAX_PROBES = 256
@@ -46,24 +47,67 @@ def follow_move(
     root = public_url(inputs.root)
     if not register.shards or is_below(root, register.root):
         return register
-    given = list(_given(inputs))
-    urls = {file.url for file in given}
-    known = {relative(file.url, register.root): file for file in _known(register)}
-    if any(file.url in urls for file in known.values()):
-        return register  # the rest is a sibling, or in a folder above
-    agreeing = [(old, new) for new in given if (old := known.get(relative(new.url, root)))]
+    given, known = list(_given(inputs)), {file.url: file for file in _known(register)}
+    move = None if any(file.url in known for file in given) else _find_move(list(known), given)
+    if move is None:
+        return register  # a sibling, or in a folder above
+    before, now = move
+    agreeing = list(_agreeing(known, given, before, now))
     probes = agreeing[:: max(1, len(agreeing) // MAX_PROBES)]
-    if not probes or _is_sibling(probes, version_of):
+    if _is_sibling(probes, version_of) or not any(is_below(url, before) for url in register.shards.values()):
         return register
+    if other := _other_version(probes, record_of, version_of):
+        if 2 * len(agreeing) < len(given):
+            return register  # some names are the same, no more
+        raise ConfigError(
+            f"the inputs in {now} have the names of those in {before}, which are not there any more, but other sizes "
+            f"or times: {other}. If they were moved, give --relocate {before}={now}; else give another --output."
+        )
+    return register.relocated(before, now)
+
+
+def _agreeing(
+    known: Mapping[str, _File], given: Sequence[_File], before: str, now: str
+) -> Iterator[tuple[_File, _File]]:
+    """The files that would have been moved, as they are known and as they are given."""
+    for new in given:
+        old = known.get(f"{before}{new.url.removeprefix(now)}") if is_below(new.url, now) else None
+        if old is not None:
+            yield old, new
+
+
+def _other_version(
+    probes: Sequence[tuple[_File, _File]],
+    record_of: Callable[[str], ShardReport | None],
+    version_of: Callable[[Shard], Identity],
+) -> str | None:
+    """What is not as it was captioned; None where all is, as far as is known."""
     for old, new in probes:
         then, now = _recorded(old, record_of), new.version or _version(new, version_of)
-        if len({then, now} - {None, ""}) > 1:
-            raise ConfigError(
-                f"the inputs in {root} have the names of those in {register.root}, which are not there any more, but "
-                f"other sizes or times: {new.url} has {now}, and {then} was captioned. If they were moved, give "
-                f"--relocate {register.root}={root}; else give another --output."
-            )
-    return register.relocated(register.root, root)
+        if then and now and then != now:
+            return f"{new.url} has {now}, and {then} was captioned"
+    return None
+
+
+def _find_move(known: Sequence[str], given: Sequence[_File]) -> tuple[str, str] | None:
+    """From which folder to which one most of the given files may have been moved; None where no name agrees."""
+    by_name: dict[str, list[str]] = defaultdict(list)
+    for url in known:
+        by_name[url.rpartition("/")[2]].append(url)
+    moves: Counter[tuple[str, str]] = Counter()
+    for new in given[:: max(1, len(given) // MAX_PROBES)]:
+        olds = by_name.get(new.url.rpartition("/")[2], ())[:MAX_PROBES]
+        pairs = [(_shared_end(old, new.url), old) for old in olds]
+        if pairs:
+            shared, old = max(pairs, key=lambda pair: pair[0])
+            moves[old.rsplit("/", shared)[0], new.url.rsplit("/", shared)[0]] += 1
+    return moves.most_common(1)[0][0] if moves else None
+
+
+def _shared_end(one: str, other: str) -> int:
+    """With how many parts both addresses end; the first parts are not counted, those of URLs with their scheme."""
+    ends = [path_parts(url)[2 if is_remote(url) else 1 :][::-1] for url in (one, other)]
+    return len(common_parts(ends))
 
 
 def _is_sibling(probes: Sequence[tuple[_File, _File]], version_of: Callable[[Shard], Identity]) -> bool:

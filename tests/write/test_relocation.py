@@ -7,6 +7,7 @@ import pytest
 from support import folder_runs
 from support.folder_runs import want, write_images
 from support.shard_files import webdataset_members, write_tar
+from support.verdicts import faults_of
 
 from recap_fast.api import verify
 from recap_fast.errors import ConfigError
@@ -85,6 +86,22 @@ class TestByItself:
         shutil.copytree(old, new, copy_function=os.link)
         check_moved(output, new, kind)
 
+    def test_that_folders_with_a_sibling_added_later_are(self, output, old, new, kind):
+        decoded(output, make(old / "p", kind))
+        decoded(output, make(old / "q", kind, first=100))
+        old.rename(new)
+        assert decoded(output, new / "p", new / "q") == decoded(output, new) == 0
+        assert not faults_of(output, new)
+
+    @pytest.mark.parametrize("first", [0, 1])
+    def test_that_a_folder_above_is_and_a_part(self, output, old, new, kind, first):
+        decoded(output, make(old, kind))
+        old.rename(new)
+        for each in ([new.parent, new / "s"], [new / "s", new])[first]:
+            if kind != "tars" or each != new / "s":
+                assert decoded(output, each) == 0
+                assert not faults_of(output, each)
+
     def test_that_images_which_came_since_are_added(self, output, old, new, kind):
         decoded(output, make(old, kind))
         old.rename(new)
@@ -137,6 +154,15 @@ class TestAdded:
         decoded(output, make(old, kind))
         make(new, kind, first=100)
         assert decoded(output, old, new) == NUM[kind]
+
+
+def test_that_few_equal_names_are_no_move_once_the_first_are_gone(output, old, new):
+    """Nor are they refused, unlike most."""
+    decoded(output, make(old, "images"))
+    shutil.rmtree(old)
+    write_images(new, ["x/a.jpg", "x/1.jpg", "x/2.jpg"], 50)
+    assert decoded(output, new) == 3
+    assert root(output) == str(old)
 
 
 @KINDS
