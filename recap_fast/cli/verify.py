@@ -21,6 +21,7 @@ def verify(output: Path, shards: tuple[str, ...], relocate: tuple[str, ...], rea
     Exit codes: 0 proven; 4 a gap was found, each is named.
     """
     from recap_fast.api import verify as check
+    from recap_fast.records import show_left_out
 
     with quiet():  # `run` gave its warnings when it read the same inputs
         verdict = check(output, shards, relocate=relocate, read_timeout=read_timeout)
@@ -29,8 +30,8 @@ def verify(output: Path, shards: tuple[str, ...], relocate: tuple[str, ...], rea
     click.echo(f"rows       {verdict.rows:,}")
     click.echo(f"captioned  {verdict.captioned:,}")
     click.echo(f"failed     {verdict.failed.total():,}" + (f"  ({failed})" if failed else ""))
-    for reason, count in verdict.left_out.most_common():
-        click.echo(f"note: without a row: {count:,} {reason}")
+    if verdict.left_out:
+        click.echo(f"note: without a row: {show_left_out(verdict.left_out)}")
     for note in verdict.notes:
         click.echo(f"note: {note}")
     for fault in verdict.faults:

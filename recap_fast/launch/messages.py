@@ -9,7 +9,7 @@ from recap_fast.errors import ExitCode
 from recap_fast.launch.config import RunConfig
 from recap_fast.launch.reporter import Reporter, duration, failures, progress_fields
 from recap_fast.pipeline.counters import Snapshot
-from recap_fast.records import Shard, ShardReport
+from recap_fast.records import Shard, ShardReport, show_left_out
 from recap_fast.shard_set import public_url
 from recap_fast.write.card import write_card
 from recap_fast.write.ledger import Ledger, Pending
@@ -46,10 +46,7 @@ def conclude(
     unfinished = sum(r.status == "interrupted" for r in reports)
     if unfinished:
         reporter.event("limit", f"{unfinished} shards were begun and cut by --limit; the next run goes on from there.")
-    left_out = sum((Counter(r.left_out) for r in reports), Counter[str]())
-    if left_out:
-        listed = ", ".join(f"{count:,} {reason}" for reason, count in left_out.most_common())
-        reporter.event("left_out", f"without a row: {listed}", **left_out)
+    _say_what_is_left_out(reporter, reports)
     broken = [r for r in reports if r.status in ("failed", "truncated")]
     for report in broken:
         reporter.event("shard", f"shard {report.shard} is {report.status}: {report.error}", status=report.status)
@@ -67,6 +64,12 @@ def conclude(
         )
         return ExitCode.ERROR_RATE
     return ExitCode.COMPLETE
+
+
+def _say_what_is_left_out(reporter: Reporter, reports: Sequence[ShardReport]) -> None:
+    left_out = sum((Counter(report.left_out) for report in reports), Counter[str]())
+    if left_out:
+        reporter.event("left_out", f"Without a row: {show_left_out(left_out)}.", left_out=dict(left_out))
 
 
 def show_shard(shard: Shard) -> str:

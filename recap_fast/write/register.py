@@ -34,7 +34,7 @@ class Register:
     def relocated(self, old: str, new: str) -> "Register":
         """The same where what lay in the folder `old` lies in `new`; what lies there already stays.
 
-        Raises ConfigError where nothing lay in either of them.
+        Raises ConfigError where nothing lay in either of them, and where that would make two inputs one.
         """
 
         def move(url: str) -> str:
@@ -43,7 +43,21 @@ class Register:
 
         if not any(is_below(url, old) or is_below(url, new) for url in self.shards.values()):
             raise ConfigError(f"--relocate {old}={new}: no input of this output folder lay in {old}.")
-        return Register(move(self.root), {name: move(url) for name, url in self.shards.items()}, self.units)
+        moved = Register(move(self.root), {name: move(url) for name, url in self.shards.items()}, self.units)
+        if moved.shards != self.shards and (both := moved._first_repeated()):
+            raise ConfigError(f"--relocate {old}={new}: the output folder has rows of {both} already.")
+        return moved
+
+    def _first_repeated(self) -> str | None:
+        """The URL of an input that is there twice."""
+        seen: set[str] = set()
+        for name, url in self.shards.items():
+            unit = self.units.get(name)
+            for each in [url] if unit is None else [_join(url, unit.files[place]) for place in unit.places]:
+                if each in seen:
+                    return each
+                seen.add(each)
+        return None
 
 
 @dataclass

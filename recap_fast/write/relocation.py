@@ -54,7 +54,11 @@ def follow_move(
     before, now = move
     agreeing = list(_agreeing(known, given, before, now))
     probes = agreeing[:: max(1, len(agreeing) // MAX_PROBES)]
-    if _is_sibling(probes, version_of) or not any(is_below(url, before) for url in register.shards.values()):
+    if _is_sibling(probes, version_of):
+        return register
+    try:
+        moved = register.relocated(before, now)
+    except ConfigError:  # it is part of a unit's folder, or other inputs of these names are known there
         return register
     if other := _other_version(probes, record_of, version_of):
         if 2 * len(agreeing) < len(given):
@@ -63,7 +67,7 @@ def follow_move(
             f"the inputs in {now} have the names of those in {before}, which are not there any more, but other sizes "
             f"or times: {other}. If they were moved, give --relocate {before}={now}; else give another --output."
         )
-    return register.relocated(before, now)
+    return moved
 
 
 def _agreeing(

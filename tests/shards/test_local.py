@@ -7,7 +7,7 @@ import pytest
 from recap_fast.errors import ShardError
 from recap_fast.records import Shard
 from recap_fast.shards.local import open_regular
-from recap_fast.shards.reader import count_samples
+from recap_fast.shards.reader import open_shard
 
 
 @pytest.fixture
@@ -28,9 +28,9 @@ def test_what_is_no_file_is_refused_at_once(special, kind):
         open_regular(special / kind)
     (special / "link.tar").symlink_to(special / kind)
     with pytest.raises(ShardError, match=f"/link.tar cannot be read: it is a {kind}, not a file"):
-        count_samples(Shard("0", f"{special}/link.tar", "tar"))
+        open_shard(Shard("0", f"{special}/link.tar", "tar"))
     with pytest.raises(ShardError, match=f"/link.tar .*it is a {kind}, not a file"):
-        count_samples(Shard("0", f"{special}/link.tar", "parquet"))
+        open_shard(Shard("0", f"{special}/link.tar", "parquet"))
 
 
 def test_files_are_opened_and_others_raise_what_the_system_says(tmp_path):

@@ -165,6 +165,14 @@ class TestRelocated:
         assert self.urls(("/data/x", "/data")) == ["/data", "/data/0.tar", "/data/y", "/data/z/1.tar"]
         assert self.urls(("/data/x/0.tar", "/new/2.tar")) == ["/data", "/new/2.tar", "/data/x/y", "/data/z/1.tar"]
 
+    @pytest.mark.parametrize("again", [tar("/new/0.tar"), folder("/new", "y/a.jpg")])
+    def test_that_what_is_known_in_both_folders_is_refused(self, again):
+        register, _ = add(self.REGISTER, again)
+        with pytest.raises(
+            ConfigError, match=r"--relocate /data/x=/new: the output folder has rows of /new/.* already"
+        ):
+            register.relocated("/data/x", "/new")
+
     def test_that_a_folder_with_a_longer_name_is_another(self):
         with pytest.raises(ConfigError, match="no input of this output folder lay in /dat"):
             self.urls(("/dat", "/new"))
