@@ -92,7 +92,7 @@ def run(**given: Any) -> None:
         reporter = Reporter(given.pop("log_format"), stream)
         try:
             with Signals(given["drain_seconds"]) as signals:
-                signals.say = lambda name, text: reporter.event("drain", text, signal=name)
+                signals.say = reporter.event
                 code = _command(given, reporter, signals)
         except Stopped:
             reporter.event("drained", STOPPED)

@@ -30,8 +30,8 @@ class Signals:
     def __init__(self, drain_seconds: float):
         self.number: int | None = None
         """Of the first signal that came."""
-        self.say: Callable[[str, str], None] = lambda name, text: None
-        """Told of it: the signal's name, and what follows."""
+        self.say: Callable[..., None] = lambda event, text, **fields: None
+        """Told of it, as a Reporter is of an event."""
         self._drain_seconds = drain_seconds
         self._drain: Callable[[float], None] | None = None
 
@@ -67,10 +67,11 @@ class Signals:
         self.number = number
         name, drain = signal.Signals(number).name, self._drain
         if drain is None:
-            self.say(name, f"{name}: stopping")
+            self.say("drain", f"{name}: stopping", signal=name)
             raise Stopped
         drain(self._drain_seconds)
-        self.say(name, f"{name}: finishing the captions in flight; a second signal stops at once")
+        text = f"{name}: finishing the captions in flight; a second signal stops at once"
+        self.say("drain", text, signal=name)
 
     def _end_in_time(self) -> None:
         """Ends the process where the main thread does not: it may hang where it sees no signal."""
@@ -80,15 +81,14 @@ class Signals:
         finally:
             os.close(self._reader)
         if second is None:
-            _end(ExitCode.DRAINED)
+            saying = threading.Thread(target=self.say, args=("drained", STOPPED), daemon=True)
+            saying.start()
+            saying.join(1.0)  # what hangs may be standard error
+            os._exit(ExitCode.DRAINED)
         if second:
-            _end(128 + second[0])
+            os._exit(128 + second[0])
 
     def _next_signal(self, timeout_s: float | None) -> bytes | None:
         """Its number as a byte; none at the end of this, None where none came in time."""
         ready = select.select([self._reader], [], [], timeout_s)[0]
         return os.read(self._reader, 1) if ready else None
-
-
-def _end(code: int) -> None:
-    os._exit(code)

@@ -6,13 +6,16 @@ ends a read that hangs in the system. Such threads are daemons, which keep no pr
 
 import contextlib
 import contextvars
+import math
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
 from typing import TypeVar
 
 from recap_fast.errors import StoppedError
 
+S = TypeVar("S")
 T = TypeVar("T")
 READ_TIMEOUT_S = 30.0
 POLL_S = 0.1
@@ -142,3 +145,37 @@ def patiently(action: Callable[[], T]) -> T:
     if errors:
         raise errors[0]
     return results[0]
+
+
+def side_by_side(action: Callable[[S], T], items: Iterable[S], num_threads: int) -> list[T]:
+    """What an action, which has deadlines of its own, returns for each item, in their order; several at a time.
+
+    Raises what one of them raises, and StoppedError; then nobody waits for the others.
+    """
+    left = deque(enumerate(items))
+    results: dict[int, T] = {}
+    errors: list[BaseException] = []
+
+    def work() -> None:
+        while not errors:
+            try:
+                index, item = left.popleft()
+            except IndexError:
+                return
+            try:
+                results[index] = action(item)
+            except BaseException as error:  # noqa: BLE001 - it is raised below
+                errors.append(error)
+
+    threads = [start(work, Watch(math.inf), "recap-side") for _ in range(min(num_threads, len(left)))]
+    try:
+        with unwatched():
+            for thread in threads:
+                while thread.is_alive() and not errors:
+                    check_stop()
+                    thread.join(POLL_S)
+    finally:
+        left.clear()
+    if errors:
+        raise errors[0]
+    return [results[index] for index in sorted(results)]

@@ -39,14 +39,15 @@ def hang(*send):
 def test_the_first_signal_drains_and_the_next_has_its_old_effect(number):
     drained, said, before = [], [], handlers()
     with Signals(7.0) as signals:
-        signals.say = lambda name, text: said.append((name, text))
+        signals.say = lambda event, text, **fields: said.append((event, text, fields))
         signals.drain_with(drained.append)
         signal.raise_signal(number)
         assert drained == [7.0]
         assert handlers() == [signal.SIG_DFL] * 3
     assert handlers() == before
     name = signal.Signals(number).name
-    assert said == [(name, f"{name}: finishing the captions in flight; a second signal stops at once")]
+    text = f"{name}: finishing the captions in flight; a second signal stops at once"
+    assert said == [("drain", text, {"signal": name})]
 
 
 def test_a_signal_before_there_is_anything_to_drain_stops():
@@ -66,15 +67,17 @@ def test_a_stop_that_a_library_has_swallowed_comes_again():
     assert drained == []
 
 
-def test_a_process_that_hangs_ends_in_time(monkeypatch):
+def test_a_process_that_hangs_ends_in_time_and_says_so(monkeypatch, tmp_path):
     monkeypatch.setattr(signals_module, "GRACE_S", 0.05)
 
     def run():
         with Signals(0.05) as signals:
+            signals.say = lambda event, text, **_: (tmp_path / event).write_text(text)
             signals.drain_with(lambda _: None)
             hang(signal.SIGTERM)
 
     assert in_a_process(run) == 75
+    assert (tmp_path / "drained").read_text() == "Stopped by a signal; the same command goes on from here."
 
 
 def test_a_second_signal_ends_a_process_that_hangs():

@@ -6,7 +6,17 @@ from support.hangs import Hang
 
 from recap_fast.errors import StoppedError
 from recap_fast.shards import patience as patience_module
-from recap_fast.shards.patience import Watch, check_stop, patience, patiently, pause, progress, read_timeout, start
+from recap_fast.shards.patience import (
+    Watch,
+    check_stop,
+    patience,
+    patiently,
+    pause,
+    progress,
+    read_timeout,
+    side_by_side,
+    start,
+)
 
 
 @pytest.fixture
@@ -114,3 +124,25 @@ def fail_when_given_up(hang):
         patiently(hang.here)
     except TimeoutError:
         raise RuntimeError("inner") from None
+
+
+def test_many_are_done_side_by_side_in_their_order():
+    assert side_by_side(lambda n: n * n, range(100), 7) == [n * n for n in range(100)]
+    assert side_by_side(str, [], 7) == []
+    together = threading.Barrier(3)
+    assert side_by_side(lambda _: together.wait(GUARD_S) >= 0, range(3), 3) == [True] * 3
+    with patience(5):
+        assert side_by_side(lambda _: read_timeout(), range(3), 2) == [5] * 3
+
+
+def test_an_error_or_a_stop_ends_all_of_them(hang):
+    def fail(n):
+        if n == 2:
+            raise KeyError("mine")
+        return hang.here() if n == 1 else n
+
+    with pytest.raises(KeyError, match="mine"):
+        side_by_side(fail, range(10**6), 2)
+    with pytest.raises(StoppedError), patience(should_stop=lambda: hang.count > 1):
+        side_by_side(hang.here, range(10), 3)
+    assert hang.count <= 4
