@@ -5,7 +5,6 @@ In go the files that were found; out come those that are shards. A file that can
 
 import logging
 from collections.abc import Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 
 from recap_fast.errors import ConfigError, ShardError
@@ -13,6 +12,7 @@ from recap_fast.records import Selection
 from recap_fast.shard_set import public_url
 from recap_fast.shards.locate import InputFile, base_name, parent
 from recap_fast.shards.metadata_files import NAMES as METADATA_FILES
+from recap_fast.shards.patience import side_by_side
 
 logger = logging.getLogger(__name__)
 
@@ -29,8 +29,7 @@ def without_tables_of_metadata(files: list[InputFile], selection: Selection) -> 
     if not tables:
         return files
     tars = {_stem(file) for file in files if file.kind == "tar"}
-    with ThreadPoolExecutor(NUM_THREADS) as pool:
-        complaints = list(pool.map(lambda file: _why_no_shard(file, selection, _stem(file) in tars), tables))
+    complaints = side_by_side(lambda file: _why_no_shard(file, selection, _stem(file) in tars), tables, NUM_THREADS)
     refused = {file.url: why for file, why in zip(tables, complaints, strict=True) if why is not None}
     kept = [file for file in files if file.url not in refused]
     passed_over = [file for file in tables if file.url in refused]
