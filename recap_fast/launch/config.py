@@ -15,7 +15,7 @@ from recap_fast.generate.spec import EngineSpec
 from recap_fast.machine import list_versions
 from recap_fast.records import ACCEPTABLE, FAILURES, Selection
 from recap_fast.shard_set import public_url
-from recap_fast.shards.remote import absolute
+from recap_fast.shards.remote.access import absolute
 
 _SELECTION = tuple(field.name for field in fields(Selection))
 

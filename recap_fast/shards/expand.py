@@ -7,7 +7,7 @@ from recap_fast.records import Selection
 from recap_fast.shard_set import Inputs, Source, common_parts, is_remote, path_parts
 from recap_fast.shards.identity import UNKNOWN, image_versions
 from recap_fast.shards.locate import InputFile, locate
-from recap_fast.shards.table_files import without_tables_of_metadata
+from recap_fast.shards.table.finding import without_tables_of_metadata
 
 
 def expand(values: Sequence[str], selection: Selection | None = None) -> Inputs:

@@ -19,7 +19,7 @@ from recap_fast.shard_set import is_remote, public_url, scrub, without_query
 from recap_fast.shards.braces import expand_braces
 from recap_fast.shards.listing import is_remote_folder, local_files, read_list, remote_files, remote_glob, url_of
 from recap_fast.shards.patience import patience, patiently, progress
-from recap_fast.shards.remote import absolute, exists, file_system, network_errors
+from recap_fast.shards.remote.access import absolute, exists, file_system, network_errors
 from recap_fast.shards.sample import is_image_name
 
 logger = logging.getLogger(__name__)

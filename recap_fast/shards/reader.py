@@ -14,12 +14,12 @@ from numpy.typing import NDArray
 from recap_fast.errors import ShardError
 from recap_fast.records import Identity, Sample, Selection, Shard
 from recap_fast.shard_set import is_remote, public_url, scrub
-from recap_fast.shards.download import spool
-from recap_fast.shards.folder import FolderReader
+from recap_fast.shards.folder.reader import FolderReader
 from recap_fast.shards.identity import identity
 from recap_fast.shards.local import open_regular
 from recap_fast.shards.patience import patience
-from recap_fast.shards.tar import TarReader
+from recap_fast.shards.remote.download import spool
+from recap_fast.shards.tar.reader import TarReader
 
 BUFFER_BYTES = 16 << 10
 """Of the tar's index: small members that follow one another come with one read."""
@@ -62,7 +62,7 @@ def _open(shard: Shard, selection: Selection, should_stop: Callable[[], bool]) -
     if shard.kind == "folder":
         return FolderReader(shard, version)
     if shard.kind == "parquet":
-        from recap_fast.shards.table import TableReader  # pyarrow: only where a Parquet file is read
+        from recap_fast.shards.table.reader import TableReader  # pyarrow: only where a Parquet file is read
 
         table = TableReader(shard, version, selection)
         return _OneVersion(table, shard) if is_remote(shard.url) else table

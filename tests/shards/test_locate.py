@@ -10,14 +10,15 @@ from hypothesis import strategies as st
 from support.guard import GUARD_S
 
 from recap_fast.errors import ConfigError, InputError, StoppedError
-from recap_fast.shards import listing, remote
+from recap_fast.shards import listing
 from recap_fast.shards.locate import locate
 from recap_fast.shards.patience import patience
+from recap_fast.shards.remote import access
 
 
 @pytest.fixture(autouse=True)
 def no_waiting(monkeypatch):
-    monkeypatch.setattr(remote, "FIRST_PAUSE_S", 0.0)
+    monkeypatch.setattr(access, "FIRST_PAUSE_S", 0.0)
 
 
 def touch(folder, *names):

@@ -10,7 +10,7 @@ from support.folder_runs import image, read_rows, write_images
 from support.verdicts import faults_of
 
 from recap_fast.records import READ_AGAIN
-from recap_fast.shards import folder
+from recap_fast.shards.folder import reader as folder
 
 STATUSES = {
     "0.jpg": "ok",

@@ -1,0 +1,109 @@
+"""Samples of a folder unit: loose image files, with `.txt` and `.json` beside them, as img2dataset does, or
+with metadata files, as `datasets` reads them.
+
+In go the unit's images; out come samples, each of which says which file it is and which version of it was read.
+"""
+
+import errno
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import PurePosixPath
+
+import numpy as np
+from numpy.typing import NDArray
+
+from recap_fast.records import OK, READ_AGAIN, UNREADABLE, Identity, ImageFile, Sample, Shard
+from recap_fast.shard_set import is_remote
+from recap_fast.shards.folder.metadata_files import MetadataFiles
+from recap_fast.shards.identity import of_stat
+from recap_fast.shards.local import open_regular, read_whole
+from recap_fast.shards.remote.access import network_errors, read_file
+from recap_fast.shards.sample import MAX_IMAGE_BYTES, RawSample, to_sample
+from recap_fast.text import MAX_TEXT_BYTES
+
+_ABSENT = (errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG)
+"""What the system says of a file that is not there, or whose name is too long to be."""
+
+
+class FolderReader:
+    """Reads the images of one unit."""
+
+    def __init__(self, shard: Shard, identity: Identity) -> None:
+        self.identity = identity
+        self.left_out: Mapping[str, int] = {}
+        self.problem: str | None = None
+        self.num_samples = sum(file is not None for file in shard.files)
+        self._shard = shard
+        self._metadata = MetadataFiles(shard.url)
+
+    def samples(self, done: NDArray[np.int64]) -> Iterator[Sample]:
+        """The samples whose index is not in `done`, in order."""
+        for index in np.setdiff1d(np.arange(len(self._shard.files)), done).tolist():
+            if (file := self._shard.files[index]) is not None:
+                yield to_sample(self._shard.name, index, self._raw(file))
+
+    def close(self) -> None:
+        """Nothing is held open between samples."""
+
+    def _raw(self, file: ImageFile) -> RawSample:
+        warnings: list[str] = []
+        caption, metadata = (self._sidecar(file, suffix, warnings) for suffix in (".txt", ".json"))
+        record = self._metadata.record(file.path, warnings)
+        self.problem = self.problem or self._metadata.problem
+        image, version, status, error = b"", file.version, OK, None
+        try:
+            image, version = _read(self._shard.url, file.path, MAX_IMAGE_BYTES)
+        except _TooLargeError as too_large:
+            status, error = "too_large", f"{file.path} has {too_large}"
+        except network_errors() as unreadable:
+            if _is_absent(unreadable):
+                status, error = "missing_image", f"{file.path} is gone"
+            else:
+                status, error = UNREADABLE, f"{file.path} cannot be read: {unreadable}"
+                self.problem = self.problem or error
+        return RawSample(
+            key=file.key,
+            file_name=file.file_name,
+            version=version,
+            image=image,
+            caption=caption,
+            metadata=metadata,
+            record=record,
+            status=status,
+            error=error,
+            warnings=warnings,
+        )
+
+    def _sidecar(self, image: ImageFile, suffix: str, warnings: list[str]) -> bytes | None:
+        file = str(PurePosixPath(image.path).with_suffix(suffix))
+        try:
+            return _read(self._shard.url, file, MAX_TEXT_BYTES)[0]
+        except _TooLargeError as too_large:
+            warnings.append(f"{file} has {too_large} and is not read")
+        except network_errors() as error:
+            if not _is_absent(error):
+                warnings.append(f"{file} cannot be read: {error} {READ_AGAIN}")
+                self.problem = self.problem or f"{file} cannot be read: {error}"
+        return None
+
+
+class _TooLargeError(ValueError):
+    pass
+
+
+def _is_absent(error: Exception) -> bool:
+    """Those of fsspec's file systems have no number."""
+    return isinstance(error, FileNotFoundError) or (isinstance(error, OSError) and error.errno in _ABSENT)
+
+
+def _read(folder: str, path: str, limit: int) -> tuple[bytes, str]:
+    """Content and version of a file of at most `limit` bytes. Raises what reading raises, and _TooLargeError."""
+    if is_remote(folder):
+        content, identity = read_file(f"{folder}/{path}", limit)
+    else:
+        with open_regular(f"{folder}/{path}") as file:
+            identity = of_stat(os.fstat(file.fileno()))
+            content = None if identity.size_bytes > limit else read_whole(file, identity.size_bytes)
+    if content is None:
+        raise _TooLargeError(f"{identity.size_bytes:,} bytes")
+    return content, identity.text
