@@ -1,7 +1,7 @@
 import threading
 
 import pytest
-from support.guard import GUARD_S
+from support.guard import GUARD_S, wait_until
 from support.hangs import Hang
 
 from recap_fast.errors import StoppedError
@@ -108,20 +108,31 @@ def test_progress_is_that_of_the_thread(clock):
     assert not watch.give_up_if_stalled()
 
 
-def test_a_wait_within_a_wait_has_the_only_deadline(monkeypatch, hang):
-    asked = []
-    monkeypatch.setattr(
-        Watch, "give_up_if_stalled", lambda self: asked.append(self) or (not self._paused and hang.count > 0)
-    )
-    with pytest.raises(TimeoutError):
-        patiently(lambda: patiently(hang.here))
+def test_a_wait_within_a_wait_has_the_only_deadline(monkeypatch, hang, clock):
+    watches = []
+
+    class Listed(Watch):
+        def __init__(self, seconds):
+            super().__init__(seconds)
+            watches.append(self)
+
+        def give_up_if_stalled(self):
+            return super().give_up_if_stalled() if self is watches[0] else hang.count > 0
+
+    def stall():
+        wait_until(lambda: watches[0]._paused, lambda: "the outer wait goes on")
+        clock[0] = 1000  # long after the outer deadline
+        hang.here()
+
+    monkeypatch.setattr(patience_module, "Watch", Listed)
     with pytest.raises(RuntimeError, match="inner"):
-        patiently(lambda: fail_when_given_up(hang))
+        patiently(lambda: fail_when_given_up(stall))
+    assert len(watches) == 2
 
 
-def fail_when_given_up(hang):
+def fail_when_given_up(action):
     try:
-        patiently(hang.here)
+        patiently(action)
     except TimeoutError:
         raise RuntimeError("inner") from None
 
