@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from recap_fast.errors import ShardError
 from recap_fast.records import UNREADABLE, Identity, Sample, Shard
-from recap_fast.shard_set import Inputs, public_url
+from recap_fast.shard_set import Inputs, public_url, scrub
 from recap_fast.write.done_record import read_record
 from recap_fast.write.names import some
 from recap_fast.write.output_folder import OutputFolder
@@ -28,6 +28,10 @@ BATCH_ROWS = 4096
 _NOTHING = np.empty(0, np.int64)
 _GONE = "has rows of images that are not there in"
 _UNREADABLE = "cannot be compared with all of"
+
+
+class _OutputError(Exception):
+    """The output cannot be read."""
 
 
 class Reader(Protocol):
@@ -88,8 +92,6 @@ def compare(output: OutputFolder, inputs: InputsToCompare, shard: Shard) -> list
 
 
 def _compare(output: OutputFolder, inputs: InputsToCompare, shard: Shard) -> list[Difference]:
-    import pyarrow as pa
-
     where, record = public_url(shard.url), read_record(output.record(shard.name))
     found: dict[tuple[str, bool], list[str]] = defaultdict(list)
     try:
@@ -99,16 +101,16 @@ def _compare(output: OutputFolder, inputs: InputsToCompare, shard: Shard) -> lis
             for what, has_changed, image in _differences(rows, reader.samples(_NOTHING), changed):
                 found[what, has_changed].append(image)
             problem = reader.problem
-    except ShardError as error:
-        return [Difference("lost input", f"cannot be compared with its input: {error}")]
-    except (pa.ArrowException, OSError, KeyError):
-        return []  # `verify` has said that the output cannot be read
+    except _OutputError:
+        return []  # `verify` has said so
+    except (ShardError, OSError) as error:
+        return [Difference("lost input", f"cannot be compared with its input: {scrub(str(error))}")]
     differences = [
         Difference(_kind(what, has_changed), f"{what} {where}: {some(images)}")
         for (what, has_changed), images in found.items()
     ]
     if problem and record is not None and record.status == "complete":
-        differences.append(Difference("lost input", f"was captioned whole, and now {where} is not: {problem}"))
+        differences.append(Difference("lost input", f"was captioned whole, and now {where} is not: {scrub(problem)}"))
     return differences
 
 
@@ -119,11 +121,16 @@ def _kind(what: str, has_changed: bool) -> Literal["lost input", "gone image", "
 
 
 def _rows(path: Path) -> Iterator[Mapping[str, Any]]:
+    """The rows of an output, by column. Raises _OutputError."""
+    import pyarrow as pa
     import pyarrow.parquet as pq
 
-    with pq.ParquetFile(path) as table:
-        for batch in table.iter_batches(BATCH_ROWS, columns=list(COLUMNS)):
-            yield from batch.to_pylist()
+    try:
+        with pq.ParquetFile(path) as table:
+            for batch in table.iter_batches(BATCH_ROWS, columns=list(COLUMNS)):
+                yield from batch.to_pylist()
+    except (pa.ArrowException, OSError) as error:
+        raise _OutputError from error
 
 
 def _differences(

@@ -6,20 +6,20 @@ run alone is none. Memory does not grow with the output.
 """
 
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from recap_fast.atomic import sha256_of
 from recap_fast.errors import ConfigError
-from recap_fast.records import OK, ShardReport
+from recap_fast.records import OK, Shard, ShardReport
 from recap_fast.text import unicode
 from recap_fast.write.compare import InputsToCompare, compare, find_shards, missing_shard
 from recap_fast.write.done_record import read_record
@@ -28,6 +28,10 @@ from recap_fast.write.output_folder import OutputFolder
 from recap_fast.write.run_file import read_run_file
 from recap_fast.write.stretches import count_statuses
 from recap_fast.write.units import Unit
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
 
 FaultKind = Literal[
     "no record",
@@ -103,29 +107,39 @@ def verify(output: OutputFolder, inputs: InputsToCompare | None = None) -> Verdi
         raise ConfigError(f"{output.root} has no {output.run_file.name}: it is not the --output of a run.")
     register = read_register(output, run)
     verdict = Verdict(num_shards=len(run.shards))
-    records = {}
-    for name in run.shards:
-        record = read_record(output.record(name))
+    records = {name: read_record(output.record(name)) for name in run.shards}
+    for name, record in records.items():
         if record is None:
             verdict.faults.append(Fault("no record", name, "has no done-record: it is not finished"))
             continue
-        records[name] = record
         _count(verdict, name, record)
         verdict.faults += _check_record(name, record)
         verdict.faults += _check_output(output.data(name), name, record, register.units.get(name))
     if inputs is not None:
-        shards = find_shards(output, register, inputs)
-        new = [shard for shard in shards if shard.name not in run.shards]
-        verdict.faults += [Fault("new input", shard.name, missing_shard(shard)) for shard in new]
-        with_rows = [shard for shard in shards if shard.name in records and records[shard.name].output is not None]
-        verdict.num_compared = len(with_rows)
-        with ThreadPoolExecutor(NUM_THREADS) as pool:
-            # the deadline of reads is one of the context
-            calls = [partial(copy_context().run, compare, output, inputs, shard) for shard in with_rows]
-            for shard, found in zip(with_rows, pool.map(lambda call: call(), calls), strict=True):
-                verdict.faults += [Fault(each.kind, shard.name, each.sentence) for each in found]
+        _compare_all(verdict, output, inputs, find_shards(output, register, inputs), records)
     verdict.faults += _strangers(output, run.shards.keys())
     return verdict
+
+
+def _compare_all(
+    verdict: Verdict,
+    output: OutputFolder,
+    inputs: InputsToCompare,
+    shards: Sequence[Shard],
+    records: Mapping[str, ShardReport | None],
+) -> None:
+    """Compares the shards that the inputs are with their rows, where there are rows that can be read."""
+    new = [shard for shard in shards if shard.name not in records]
+    verdict.faults += [Fault("new input", shard.name, missing_shard(shard)) for shard in new]
+    unreadable = {fault.shard for fault in verdict.faults if fault.kind in ("no output", "unreadable")}
+    written = {name for name, record in records.items() if record is not None and record.output is not None}
+    with_rows = [shard for shard in shards if shard.name in written - unreadable]
+    verdict.num_compared = len(with_rows)
+    with ThreadPoolExecutor(NUM_THREADS) as pool:
+        # the deadline of reads is one of the context
+        calls = [partial(copy_context().run, compare, output, inputs, shard) for shard in with_rows]
+        for shard, found in zip(with_rows, pool.map(lambda call: call(), calls), strict=True):
+            verdict.faults += [Fault(each.kind, shard.name, each.sentence) for each in found]
 
 
 def _count(verdict: Verdict, name: str, record: ShardReport) -> None:
@@ -177,16 +191,16 @@ def _check_rows(path: Path, name: str, record: ShardReport, unit: Unit | None) -
     rows, wrong, other = 0, "", None
     try:
         with pq.ParquetFile(path) as table:
-            for batch in table.iter_batches(BATCH_ROWS, columns=["shard", "index", "status", "file_name"]):
-                indices = batch["index"].to_numpy(zero_copy_only=False)
+            for batch in _batches(table):
+                indices = batch["index"].to_numpy()
                 wrong = wrong or _first_gap(indices, expected[rows : rows + len(indices)], rows)
                 wrong = wrong or (_first_stranger(indices, batch["file_name"].to_pylist(), unit) if unit else "")
                 shards = batch["shard"].unique().to_pylist()
                 other = next((shard for shard in shards if shard != name), other)
                 statuses += count_statuses(batch)
                 rows += batch.num_rows
-    except (pa.ArrowException, OSError, KeyError) as error:
-        yield Fault("unreadable", name, f"has an output that is no whole Parquet file: {error}")
+    except (pa.ArrowException, OSError, ValueError) as error:
+        yield Fault("unreadable", name, f"has an output that cannot be read: {error}")
         return
     if wrong:
         yield Fault("wrong rows", name, wrong)
@@ -197,6 +211,19 @@ def _check_rows(path: Path, name: str, record: ShardReport, unit: Unit | None) -
     by_status = Counter({OK: record.captioned}) + Counter(record.failed)
     if statuses != by_status:
         yield Fault("wrong counts", name, f"has rows {_shown(statuses)}, and its record says {_shown(by_status)}")
+
+
+def _batches(table: "pq.ParquetFile") -> Iterator["pa.RecordBatch"]:
+    """Some columns of an output. Raises ValueError where it is none of ours."""
+    from recap_fast.write.schema import SCHEMA
+
+    if table.schema_arrow.remove_metadata() != SCHEMA:
+        raise ValueError("it has other columns")
+    for batch in table.iter_batches(BATCH_ROWS, columns=["shard", "index", "status", "file_name"]):
+        for column in ("shard", "index", "status"):
+            if num := batch[column].null_count:
+                raise ValueError(f"it has {num:,} rows without {column}")
+        yield batch
 
 
 def _first_gap(indices: NDArray[np.int64], expected: NDArray[np.int64], first: int) -> str:

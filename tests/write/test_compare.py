@@ -1,6 +1,9 @@
+import contextlib
+import errno
 import json
 import os
 import re
+from dataclasses import replace as changed
 
 import pyarrow.parquet as pq
 import pytest
@@ -9,10 +12,14 @@ from hypothesis import strategies as st
 from support import folder_runs
 from support.examples import share
 from support.folder_runs import image, sha256
+from support.ledgers import to_compare
 from support.shard_files import write_table, write_tar
 from support.verdicts import faults_of
 
 from recap_fast.api import verify
+from recap_fast.records import Identity
+from recap_fast.write.output_folder import OutputFolder
+from recap_fast.write.verify import verify as check
 
 NUM = 5
 KINDS = pytest.mark.parametrize("kind", ["tar", "parquet", "folder"])
@@ -214,6 +221,21 @@ def test_that_an_input_which_cannot_be_read_is_named(tmp_path, kind):
     faults = faults_of(tmp_path / "out", path)
     assert faults
     assert all(path in sentence for _, sentence in faults)
+
+
+def test_that_an_input_which_breaks_while_it_is_compared_proves_nothing(tmp_path):
+    path = write(tmp_path, "tar", samples())
+    folder_runs.run(tmp_path / "out", path)
+
+    class Breaking:
+        identity, problem = Identity(0, "v"), None
+
+        def samples(self, _):
+            raise OSError(errno.EIO, "Input/output error")
+
+    inputs = changed(to_compare(path), open_shard=lambda _: contextlib.nullcontext(Breaking()))
+    found = check(OutputFolder(tmp_path / "out"), inputs).faults
+    assert [(fault.kind, "Input/output error" in fault.finding) for fault in found] == [("lost input", True)]
 
 
 @pytest.mark.parametrize("column", ["index", "sha256", "file_name"])

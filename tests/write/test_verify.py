@@ -112,6 +112,16 @@ def test_an_output_that_is_no_table_of_ours(output):
         assert [kind for kind, _, _ in faults(output)] == ["wrong hash", "unreadable"]
 
 
+@pytest.mark.parametrize("column", ["shard", "index", "status"])
+@pytest.mark.parametrize("make", [pa.nulls, lambda num, _: pa.array([["x"]] * num)], ids=["null", "other type"])
+def test_an_output_whose_cells_are_none_of_ours(output, inputs, column, make):
+    path = output / "data" / "1.parquet"
+    table = pq.ParquetFile(path).read()
+    place = table.column_names.index(column)
+    pq.write_table(table.set_column(place, column, make(N, table.schema.field(column).type)), path)
+    assert [kind for kind, _, _ in faults(output, inputs)] == ["wrong hash", "unreadable"]
+
+
 def test_every_changed_byte_is_found(output):
     path = output / "data" / "1.parquet"
     content = path.read_bytes()
