@@ -41,7 +41,7 @@ class Inputs:
         """Shards to read and not to write: they are called by their URL, and a folder is one."""
         return tuple(
             Shard(
-                source.url,
+                public_url(source.url),
                 source.url,
                 source.kind,
                 tuple(ImageFile(path, path, path, version) for path, version in source.images),

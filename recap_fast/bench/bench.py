@@ -22,6 +22,7 @@ from recap_fast.captioner.captioner import Captioner
 from recap_fast.captioner.config import CaptionConfig
 from recap_fast.errors import ConfigError
 from recap_fast.launch.config import RunConfig
+from recap_fast.shard_set import public_url
 from recap_fast.shards.expand import expand
 
 STAGES = ("read", "decode", "generate", "write", "end-to-end")
@@ -67,7 +68,8 @@ def bench(config: BenchConfig) -> Report:
             threads = config.decode_threads
             decoder = f"{stages.captioner.decoder.name}, {threads} thread{'s' if threads > 1 else ''}"
             rates = stages.roofline.rates if any(m.figures for m in found) else None
-            return Report(stages.engine_text, decoder, dataclasses.asdict(config), tuple(found), rates)
+            given = dataclasses.replace(config, shards=tuple(map(public_url, config.shards)))
+            return Report(stages.engine_text, decoder, dataclasses.asdict(given), tuple(found), rates)
 
 
 class _Bench:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from recap_fast.machine import describe_machine, describe_versions, find_commit
+from recap_fast.shard_set import scrub
 
 if TYPE_CHECKING:
     from recap_fast.bench.roofline import Figures, Rates
@@ -113,7 +114,7 @@ class Report:
 def provenance(command: Sequence[str]) -> dict[str, Any]:
     """What every published figure carries: the command, the machine, the commit, the versions."""
     return {
-        "command": list(command),
+        "command": list(map(scrub, command)),
         "machine": describe_machine(),
         "commit": find_commit(),
         "versions": describe_versions(),

@@ -14,9 +14,10 @@ from recap_fast.errors import ConfigError
 from recap_fast.generate.spec import EngineSpec
 from recap_fast.machine import list_versions
 from recap_fast.records import ACCEPTABLE, FAILURES, Selection
-from recap_fast.shard_set import public_url
+from recap_fast.shard_set import public_url, scrub
 from recap_fast.shards.remote.access import absolute
 
+_RELOCATION = re.compile(r"(.+?)=([/~.].*|[a-zA-Z][a-zA-Z0-9+.-]*://.*)")
 _SELECTION = tuple(field.name for field in fields(Selection))
 
 
@@ -122,10 +123,14 @@ def _words(given: str | Sequence[str]) -> tuple[str, ...]:
 
 
 def relocation(text: str) -> tuple[str, str]:
-    """Both folders of an 'OLD=NEW'. Raises ConfigError where it is none."""
-    old, equals, new = text.partition("=")
-    if not (old and equals and new):
-        raise ConfigError(f"--relocate {text}: give the old folder, '=' and the new one.")
+    """Both folders of an 'OLD=NEW'. Raises ConfigError where it is none.
+
+    A folder such as `date=2026` has a '=' of its own: NEW begins where a path or a URL does, else behind the first one.
+    """
+    match = _RELOCATION.fullmatch(text) or re.fullmatch(r"([^=]+)=(.+)", text)
+    if match is None:
+        raise ConfigError(f"--relocate {scrub(text)}: give the old folder, '=' and the new one.")
+    old, new = match.groups()
     return public_url(absolute(old)), public_url(absolute(new))
 
 
@@ -134,7 +139,7 @@ def _check_names(option: str, given: Sequence[str], known: Sequence[str]) -> Non
         if name not in known:
             near = get_close_matches(name, known, 1)
             hint = f" Did you mean {near[0]}?" if near else ""
-            raise ConfigError(f"{option} {name}: it must be of {', '.join(known)}.{hint}")
+            raise ConfigError(f"{option} {name}: give one of {', '.join(known)}.{hint}")
 
 
 def fingerprint(config: RunConfig, spec: EngineSpec, decoder: str) -> Mapping[str, str | int | bool | None]:

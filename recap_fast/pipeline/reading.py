@@ -111,7 +111,7 @@ class Reading:
                             whole = False
                             break
                         turn.total += 1
-                problem, left_out = reader.problem, reader.left_out
+                problem, left_out = reader.problem and scrub(reader.problem), reader.left_out
         except StoppedError:
             return  # before it was opened: as if not begun
         except Exception as error:  # the shard boundary: no shard, however broken, ends the run

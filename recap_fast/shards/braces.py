@@ -8,6 +8,7 @@ import re
 from collections.abc import Iterator
 
 from recap_fast.errors import ConfigError
+from recap_fast.shard_set import public_url
 
 _RANGE = re.compile(r"(-?[0-9]+)\.\.(-?[0-9]+)(?:\.\.(-?[0-9]+))?")
 MAX_NAMES = 10_000_000
@@ -29,7 +30,8 @@ def expand_braces(pattern: str) -> Iterator[str]:
 
 
 def _shown(pattern: str) -> str:
-    return repr(pattern if len(pattern) <= MAX_DIGITS else f"{pattern[:100]}...")
+    text = public_url(pattern)
+    return repr(text if len(text) <= MAX_DIGITS else f"{text[:100]}...")
 
 
 def _num_names(pattern: str) -> int:

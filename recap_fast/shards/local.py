@@ -1,5 +1,6 @@
 """Local files, opened so that no pipe or device is waited for, and read so that whoever waits sees progress."""
 
+import errno
 import io
 import os
 import stat
@@ -9,6 +10,7 @@ from recap_fast.shards.patience import progress
 
 STEP_BYTES = 8 << 20
 """Of a large file, after which whoever waits sees progress."""
+_ABSENT = (errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG)
 _KINDS = {
     stat.S_IFDIR: "a folder",
     stat.S_IFIFO: "a pipe",
@@ -38,6 +40,11 @@ def read_whole(file: io.FileIO, size_bytes: int) -> bytes:
     while num_bytes := file.readinto(view[position : position + STEP_BYTES]):
         position += num_bytes
     return bytes(view[:position])
+
+
+def is_absent(error: Exception) -> bool:
+    """Whether an error says that a file is not there, or that its name is too long to be; fsspec's have no errno."""
+    return isinstance(error, FileNotFoundError) or getattr(error, "errno", None) in _ABSENT
 
 
 def _kind(mode: int) -> str | None:

@@ -30,6 +30,8 @@ letters, as are the other names."""
 _CAPTION_ORDER = (CAPTION_NAMES[0], None, *CAPTION_NAMES[1:])
 """None: the text that came as the caption."""
 FIELD_NAMES = ("url", "uid", "sha256")
+FURTHER_IMAGES = "further images of a sample"
+"""Why images have no row where only one of a sample has."""
 MAX_IMAGE_BYTES = 256 << 20
 """Larger members are not read, as are texts above `text.MAX_TEXT_BYTES`."""
 _NOTHING = frozenset(("", "nan", "none", "null", "nat", "<na>", b"", b"nan", b"none", b"null", b"nat", b"<na>"))

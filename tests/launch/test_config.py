@@ -7,7 +7,7 @@ from recap_fast.defaults import MAX_IMAGE_PIXELS
 from recap_fast.errors import ConfigError
 from recap_fast.generate.engine import EngineOptions, Sampling
 from recap_fast.generate.spec import EngineSpec, Limits, PromptSpec
-from recap_fast.launch.config import RunConfig, fingerprint
+from recap_fast.launch.config import RunConfig, fingerprint, relocation
 from recap_fast.machine import list_versions
 from recap_fast.records import Preprocess
 
@@ -44,8 +44,8 @@ def spec() -> EngineSpec:
         ({"max_error_rate": 1.5}, "--max-error-rate 1.5: give a share from 0 to 1"),
         ({"max_error_rate": float("nan")}, "--max-error-rate nan"),
         ({"images": "all", "image_key": "png"}, "--images all and --image-key: give one of them"),
-        ({"retry_failed": ("corupt",)}, r"--retry-failed corupt: it must be of all, .* Did you mean corrupt\?"),
-        ({"accept_changed": ("prompt",)}, "--accept-changed prompt: it must be of decoder, versions"),
+        ({"retry_failed": ("corupt",)}, r"--retry-failed corupt: give one of all, .* Did you mean corrupt\?"),
+        ({"accept_changed": ("prompt",)}, "--accept-changed prompt: give one of decoder, versions"),
     ],
 )
 def test_what_cannot_be_is_refused_with_its_value(changed, message):
@@ -115,6 +115,28 @@ def test_every_part_of_the_sampling_counts_once_it_is_on(field):
 
 def test_a_seed_counts_for_nothing_where_there_is_no_sampling():
     assert mark(options=EngineOptions(sampling=Sampling(seed=4))) == mark()
+
+
+@pytest.mark.parametrize(
+    ("text", "old", "new"),
+    [
+        ("/a=/b", "/a", "/b"),
+        ("/a/date=2026=/b/date=2026", "/a/date=2026", "/b/date=2026"),
+        ("s3://old/date=2026=gs://new", "s3://old/date=2026", "gs://new"),
+        ("/a=~/b/", "/a", str(Path.home() / "b")),
+        ("a=b", str(Path("a").absolute()), str(Path("b").absolute())),
+        ("https://me:pw@h/a=https://you:pw@h/b?sig=y", "https://h/a", "https://h/b"),
+    ],
+)
+def test_a_relocation_is_split_where_its_second_folder_begins(text, old, new):
+    assert relocation(text) == (old, new)
+
+
+@pytest.mark.parametrize("text", ["https://me:password@host/a", "=/b", "/a=", ""])
+def test_what_is_no_relocation_is_refused_without_secrets(text):
+    with pytest.raises(ConfigError, match="give the old folder, '=' and the new one") as caught:
+        relocation(text)
+    assert "password" not in str(caught.value)
 
 
 def test_flat_options_have_the_names_of_the_command_line_and_none_is_the_default():

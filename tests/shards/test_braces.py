@@ -77,6 +77,11 @@ def test_too_many_names_are_refused_before_any_is_made(pattern, monkeypatch):
         expand_braces(pattern)
 
 
+def test_what_is_refused_is_shown_without_secrets():
+    with pytest.raises(ConfigError, match=r"^'https://host/\{0\.\.99999999999\}\.tar' stands for"):
+        expand_braces("https://me:password@host/{0..99999999999}.tar?sig=secret")
+
+
 def test_ten_million_names_are_fine():
     names = expand_braces("{0..9999999}.tar")
     assert [next(names), next(names)] == ["0.tar", "1.tar"]

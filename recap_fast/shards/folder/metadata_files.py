@@ -6,7 +6,6 @@ cannot be read costs itself.
 Format: https://huggingface.co/docs/datasets/image_dataset, and `folder_based_builder.py` of `datasets`.
 """
 
-import errno
 import logging
 import posixpath
 import stat
@@ -20,9 +19,10 @@ from typing import Any, Protocol
 import numpy as np
 
 from recap_fast.records import READ_AGAIN, Identity
-from recap_fast.shard_set import is_remote
+from recap_fast.shard_set import is_remote, public_url, scrub
 from recap_fast.shards.folder.metadata_entries import CsvRows, JsonLines, ParquetRows
 from recap_fast.shards.identity import of_stat
+from recap_fast.shards.local import is_absent
 from recap_fast.shards.remote.access import network_errors, read_file, remote_identity
 
 logger = logging.getLogger(__name__)
@@ -32,7 +32,6 @@ MAX_METADATA_BYTES = 256 << 20
 """Larger files are not read."""
 NUM_OPEN = 8
 """So many are held at a time: the images of a folder come one after another."""
-_ABSENT = (errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG)
 _SHOWN = 5
 
 
@@ -68,7 +67,7 @@ class MetadataFiles:
                 try:
                     found = open_file(url, version).find(path[len(folder) :].lstrip("/"), warnings)
                 except network_errors() as error:
-                    self._fail(folder, f"{url} cannot be read: {error}")
+                    self._fail(folder, url, error)
                     break
                 if found is not None:
                     return found
@@ -86,12 +85,12 @@ class MetadataFiles:
             try:
                 self._found[folder].append((url, _version(url)))
             except network_errors() as error:
-                if not (isinstance(error, FileNotFoundError) or getattr(error, "errno", None) in _ABSENT):
-                    self._fail(folder, f"{url} cannot be read: {error}")
+                if not is_absent(error):
+                    self._fail(folder, url, error)
         return self._found[folder]
 
-    def _fail(self, folder: str, why: str) -> None:
-        self._failed[folder] = why
+    def _fail(self, folder: str, url: str, error: Exception) -> None:
+        why = self._failed[folder] = f"{public_url(url)} cannot be read: {scrub(str(error))}"
         self.problem = self.problem or why
 
 
@@ -99,7 +98,8 @@ class MetadataFile:
     """Where the entries of one file lie, by the images that they name."""
 
     def __init__(self, url: str, entries: Entries) -> None:
-        self._entries = entries
+        """`url` is for warnings."""
+        self._entries, shown_url = entries, public_url(url)
         hashes, numbers, nameless = array("q"), array("q"), 0
         for number, entry in entries:
             names = images_of(entry)
@@ -111,9 +111,9 @@ class MetadataFile:
         self._hashes, self._numbers = np.array(hashes, np.int64)[order], np.array(numbers, np.int64)[order]
         if entries.bad:
             shown = ", ".join(entries.bad[:_SHOWN]) + (", ..." if len(entries.bad) > _SHOWN else "")
-            logger.warning("%s: entries that cannot be read: %d (%s)", url, len(entries.bad), shown)
+            logger.warning("%s: entries that cannot be read: %d (%s)", shown_url, len(entries.bad), shown)
         if nameless:
-            logger.warning("%s: entries without a file_name: %d", url, nameless)
+            logger.warning("%s: entries without a file_name: %d", shown_url, nameless)
 
     def find(self, path: str, warnings: list[str]) -> Mapping[str, Any] | None:
         """The first entry that names the image at a path below the file's folder."""
@@ -132,7 +132,7 @@ def open_file(url: str, version: Identity) -> MetadataFile:
     kinds: dict[str, Any] = {"jsonl": JsonLines, "csv": CsvRows, "parquet": ParquetRows}
     content = b""
     if version.size_bytes > MAX_METADATA_BYTES:
-        logger.warning("%s has %s bytes and is not read", url, f"{version.size_bytes:,}")
+        logger.warning("%s has %s bytes and is not read", public_url(url), f"{version.size_bytes:,}")
     elif is_remote(url):
         content = read_file(url, MAX_METADATA_BYTES)[0] or b""
     else:
@@ -140,7 +140,7 @@ def open_file(url: str, version: Identity) -> MetadataFile:
     try:
         return MetadataFile(url, kinds[url.rpartition(".")[2]](content) if content else JsonLines(b""))
     except (ValueError, NotImplementedError, OSError) as error:  # of pyarrow: the bytes are here
-        logger.warning("%s cannot be read: %s", url, error)
+        logger.warning("%s cannot be read: %s", public_url(url), error)
         return MetadataFile(url, JsonLines(b""))
 
 

@@ -4,7 +4,6 @@ with metadata files, as `datasets` reads them.
 In go the unit's images; out come samples, each of which says which file it is and which version of it was read.
 """
 
-import errno
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import PurePosixPath
@@ -16,13 +15,10 @@ from recap_fast.records import OK, READ_AGAIN, UNREADABLE, Identity, ImageFile, 
 from recap_fast.shard_set import is_remote
 from recap_fast.shards.folder.metadata_files import MetadataFiles
 from recap_fast.shards.identity import of_stat
-from recap_fast.shards.local import open_regular, read_whole
+from recap_fast.shards.local import is_absent, open_regular, read_whole
 from recap_fast.shards.remote.access import network_errors, read_file
 from recap_fast.shards.sample import MAX_IMAGE_BYTES, RawSample, to_sample
 from recap_fast.text import MAX_TEXT_BYTES
-
-_ABSENT = (errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG)
-"""What the system says of a file that is not there, or whose name is too long to be."""
 
 
 class FolderReader:
@@ -56,7 +52,7 @@ class FolderReader:
         except _TooLargeError as too_large:
             status, error = "too_large", f"{file.path} has {too_large}"
         except network_errors() as unreadable:
-            if _is_absent(unreadable):
+            if is_absent(unreadable):
                 status, error = "missing_image", f"{file.path} is gone"
             else:
                 status, error = UNREADABLE, f"{file.path} cannot be read: {unreadable}"
@@ -81,7 +77,7 @@ class FolderReader:
         except _TooLargeError as too_large:
             warnings.append(f"{file} has {too_large} and is not read")
         except network_errors() as error:
-            if not _is_absent(error):
+            if not is_absent(error):
                 warnings.append(f"{file} cannot be read: {error} {READ_AGAIN}")
                 self.problem = self.problem or f"{file} cannot be read: {error}"
         return None
@@ -89,11 +85,6 @@ class FolderReader:
 
 class _TooLargeError(ValueError):
     pass
-
-
-def _is_absent(error: Exception) -> bool:
-    """Those of fsspec's file systems have no number."""
-    return isinstance(error, FileNotFoundError) or (isinstance(error, OSError) and error.errno in _ABSENT)
 
 
 def _read(folder: str, path: str, limit: int) -> tuple[bytes, str]:

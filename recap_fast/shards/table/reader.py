@@ -11,14 +11,12 @@ from numpy.typing import NDArray
 
 from recap_fast.errors import ConfigError, ShardError
 from recap_fast.records import OK, UNREADABLE, Identity, Sample, Selection, Shard
-from recap_fast.shards.sample import MAX_IMAGE_BYTES, RawSample, to_sample
+from recap_fast.shards.sample import FURTHER_IMAGES, MAX_IMAGE_BYTES, RawSample, to_sample
 from recap_fast.shards.table.count import ImageCount, count_images
 from recap_fast.shards.table.file import TableFile, shard_errors
 from recap_fast.shards.table.images import ImageCell
 from recap_fast.shards.table.layout import find_layout
 from recap_fast.shards.table.rows import ImageRows, SideRows
-
-FURTHER_IMAGES = "further images of a sample"
 
 
 class TableReader:

@@ -1,6 +1,6 @@
 """Samples of a webdataset tar: in goes a seekable file, out come samples in the order of their first members.
 
-`tar_keys` says which members are one sample, `tar_rows` which images have rows. Contents are read by offset, one sample
+`keys.py` says which members are one sample, `rows.py` which images have rows. Contents are read by offset, one sample
 at a time, and never go to disk. All members that are text or json are part of the sample's metadata.
 """
 
@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from recap_fast.errors import ShardError
 from recap_fast.records import OK, READ_AGAIN, UNREADABLE, Identity, Sample, Selection, Shard
+from recap_fast.shard_set import public_url
 from recap_fast.shards.sample import MAX_IMAGE_BYTES, RawSample, to_sample
 from recap_fast.shards.side_text import read_json
 from recap_fast.shards.tar.index import TarIndexer
@@ -44,11 +45,12 @@ class TarReader:
         self._files = SampleFiles((), False)
         self.num_samples = len(self._rows.samples)
         self.left_out: Mapping[str, int] = self._rows.left_out
+        shown = public_url(shard.url)
         if self._members.repeated:
             count = len(self._members.repeated)
-            logger.warning("%s: samples that repeat the key of another, as their rows say: %d", shard.url, count)
+            logger.warning("%s: samples that repeat the key of another, as their rows say: %d", shown, count)
         if indexer.remark is not None:
-            logger.warning("%s: %s", shard.url, indexer.remark)
+            logger.warning("%s: %s", shown, indexer.remark)
 
     def samples(self, done: NDArray[np.int64]) -> Iterator[Sample]:
         """The samples whose index is not in `done`, in order."""

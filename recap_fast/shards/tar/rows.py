@@ -15,11 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from recap_fast.records import Selection
-from recap_fast.shards.sample import CAPTION_NAMES, FIELD_NAMES
+from recap_fast.shards.sample import CAPTION_NAMES, FIELD_NAMES, FURTHER_IMAGES
 from recap_fast.shards.tar.keys import is_image, kind_of
 from recap_fast.shards.tar.members import TarMembers
 
-FURTHER_IMAGES = "further images of a sample"
 NO_IMAGE = "files that belong to no image"
 MAX_KINDS = 10
 """Of files that belong to no image, so many kinds are counted apart."""

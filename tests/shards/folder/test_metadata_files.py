@@ -2,6 +2,7 @@ import errno
 import json
 import os
 import pathlib
+from unittest.mock import Mock
 
 import numpy as np
 import pyarrow as pa
@@ -10,9 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from recap_fast.records import READ_AGAIN, ImageFile, Shard
+from recap_fast.records import READ_AGAIN, Identity, ImageFile, Shard
 from recap_fast.shards.folder.metadata_entries import CsvRows, JsonLines
-from recap_fast.shards.folder.metadata_files import MetadataFiles, images_of
+from recap_fast.shards.folder.metadata_files import MetadataFiles, images_of, open_file
 from recap_fast.shards.reader import open_shard
 
 
@@ -147,6 +148,21 @@ def test_what_cannot_be_read_is_read_again(tmp_path, monkeypatch):
     assert found == [None, None]
     assert problem == f"{tmp_path}/metadata.jsonl cannot be read: [Errno 5] Input/output error"
     assert warnings == [f"{problem} {READ_AGAIN}"] * 2
+
+
+def test_warnings_and_problems_show_no_secrets(monkeypatch, caplog):
+    url = "ftp://user:password@host/folder"
+    failing = Mock(side_effect=ConnectionError(f"no answer from {url}/metadata.jsonl?sig=secret"))
+    monkeypatch.setattr("recap_fast.shards.folder.metadata_files.remote_identity", failing)
+    _, warnings, problem = find(url, "a.jpg")
+    with monkeypatch.context() as patched:
+        patched.setattr("recap_fast.shards.folder.metadata_files.read_file", lambda *_: (b"{}\nno json\n", None))
+        open_file(f"{url}/metadata.jsonl", Identity(1, "v"))
+    open_file(f"{url}/metadata.csv", Identity(1 << 40, "v"))
+    shown = [*warnings, problem, *caplog.messages]
+    assert len(shown) == 5
+    assert all("ftp://host/folder/metadata" in text for text in shown)
+    assert not [text for text in shown if "password" in text or "secret" in text]
 
 
 def test_a_pipe_is_not_waited_for(tmp_path):
