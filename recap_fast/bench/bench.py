@@ -22,7 +22,6 @@ from recap_fast.captioner.captioner import Captioner
 from recap_fast.captioner.config import CaptionConfig
 from recap_fast.errors import ConfigError
 from recap_fast.launch.config import RunConfig
-from recap_fast.shard_set import public_url
 from recap_fast.shards.expand import expand
 
 STAGES = ("read", "decode", "generate", "write", "end-to-end")
@@ -68,8 +67,7 @@ def bench(config: BenchConfig) -> Report:
             threads = config.decode_threads
             decoder = f"{stages.captioner.decoder.name}, {threads} thread{'s' if threads > 1 else ''}"
             rates = stages.roofline.rates if any(m.figures for m in found) else None
-            given = dataclasses.replace(config, shards=tuple(map(public_url, config.shards)))
-            return Report(stages.engine_text, decoder, dataclasses.asdict(given), tuple(found), rates)
+            return Report(stages.engine_text, decoder, dataclasses.asdict(config), tuple(found), rates)
 
 
 class _Bench:

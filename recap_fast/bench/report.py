@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from recap_fast.addresses import scrub
 from recap_fast.machine import describe_machine, describe_versions, find_commit
-from recap_fast.shard_set import scrub
 
 if TYPE_CHECKING:
     from recap_fast.bench.roofline import Figures, Rates
@@ -98,7 +98,7 @@ class Report:
         return [*lines, "", f"rates     {self.rates}"]
 
     def as_json(self, command: Sequence[str]) -> str:
-        """For machines; `command` is what made it."""
+        """For machines, without secrets in URLs; `command` is what made it."""
         content = {
             **provenance(command),
             "engine": self.engine,
@@ -108,13 +108,13 @@ class Report:
             "rates": None if self.rates is None else dataclasses.asdict(self.rates),
             "measurements": [m.as_json() for m in self.measurements],
         }
-        return json.dumps(content, indent=2, default=str) + "\n"
+        return scrub(json.dumps(content, indent=2, default=str)) + "\n"
 
 
 def provenance(command: Sequence[str]) -> dict[str, Any]:
     """What every published figure carries: the command, the machine, the commit, the versions."""
     return {
-        "command": list(map(scrub, command)),
+        "command": list(command),
         "machine": describe_machine(),
         "commit": find_commit(),
         "versions": describe_versions(),

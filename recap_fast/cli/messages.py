@@ -11,6 +11,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from recap_fast.addresses import scrub
 from recap_fast.errors import ConfigError, ExitCode, RecapError
 
 
@@ -19,8 +20,6 @@ def outcome_with_sentence(command: Callable[[], ExitCode], say: Callable[[str], 
     try:
         return command()
     except (RecapError, OSError) as error:
-        from recap_fast.shard_set import scrub  # numpy: only where there is something to say
-
         say(f"recap-fast: {scrub(str(error))}")
         return ExitCode.USAGE if isinstance(error, ConfigError) else ExitCode.FAILURE
 
@@ -32,8 +31,6 @@ def exit_with_sentence(command: Callable[[], Any], say: Callable[[str], None]) -
 
 def show_without_secrets(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
     """Shows an error that nobody expected, as Python does, with the URLs in it made public."""
-    from recap_fast.shard_set import scrub
-
     if sys.stderr is not None:
         sys.stderr.write(scrub("".join(traceback.format_exception(kind, error, trace))))
 

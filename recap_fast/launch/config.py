@@ -9,12 +9,12 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Literal, Self
 
+from recap_fast.addresses import public_url, scrub
 from recap_fast.captioner.config import CaptionConfig, CaptionOptions
 from recap_fast.errors import ConfigError
 from recap_fast.generate.spec import EngineSpec
 from recap_fast.machine import list_versions
 from recap_fast.records import ACCEPTABLE, FAILURES, Selection
-from recap_fast.shard_set import public_url, scrub
 from recap_fast.shards.remote.access import absolute
 
 _RELOCATION = re.compile(r"(.+?)=([/~.].*|[a-zA-Z][a-zA-Z0-9+.-]*://.*)")

@@ -4,13 +4,13 @@ import dataclasses
 from collections import Counter
 from collections.abc import Sequence
 
+from recap_fast.addresses import public_url
 from recap_fast.captioner.captioner import Captioner
 from recap_fast.errors import ExitCode
 from recap_fast.launch.config import RunConfig
 from recap_fast.launch.reporter import Reporter, duration, failures, progress_fields
 from recap_fast.pipeline.counters import Snapshot
 from recap_fast.records import Shard, ShardReport, show_left_out
-from recap_fast.shard_set import public_url
 from recap_fast.write.card import write_card
 from recap_fast.write.ledger import Ledger, Pending
 from recap_fast.write.output_folder import OutputFolder

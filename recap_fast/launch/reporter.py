@@ -15,8 +15,8 @@ import time
 from collections.abc import Iterator, Mapping
 from typing import Any, TextIO
 
+from recap_fast.addresses import scrub
 from recap_fast.pipeline.counters import RunCounters, Snapshot
-from recap_fast.shard_set import scrub
 
 LIVE_S, PLAIN_S = 0.5, 10.0
 

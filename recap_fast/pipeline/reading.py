@@ -10,11 +10,11 @@ from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 
+from recap_fast.addresses import scrub
 from recap_fast.errors import RecapError, StoppedError
 from recap_fast.pipeline.channel import Channels
 from recap_fast.pipeline.counters import RunCounters
 from recap_fast.records import Row, Shard
-from recap_fast.shard_set import scrub
 from recap_fast.shards.patience import POLL_S, Watch, patience, read_timeout, start
 from recap_fast.shards.reader import ShardReader
 from recap_fast.write.assembly import Assembly, EndOfShard

@@ -7,8 +7,8 @@ Braces that are neither a range nor a list stay as they are.
 import re
 from collections.abc import Iterator
 
+from recap_fast.addresses import public_url
 from recap_fast.errors import ConfigError
-from recap_fast.shard_set import public_url
 
 _RANGE = re.compile(r"(-?[0-9]+)\.\.(-?[0-9]+)(?:\.\.(-?[0-9]+))?")
 MAX_NAMES = 10_000_000

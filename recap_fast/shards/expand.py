@@ -3,8 +3,9 @@
 import os
 from collections.abc import Iterable, Sequence
 
+from recap_fast.addresses import common_parts, is_remote, path_parts
+from recap_fast.inputs import Inputs, Source
 from recap_fast.records import Selection
-from recap_fast.shard_set import Inputs, Source, common_parts, is_remote, path_parts
 from recap_fast.shards.identity import UNKNOWN, image_versions
 from recap_fast.shards.locate import InputFile, locate
 from recap_fast.shards.table.finding import without_tables_of_metadata

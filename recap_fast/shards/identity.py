@@ -10,9 +10,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from recap_fast.addresses import is_remote, scrub
 from recap_fast.errors import ShardError
 from recap_fast.records import Identity, Shard
-from recap_fast.shard_set import is_remote, scrub
 from recap_fast.shards.remote.access import file_system, network_errors, persistently, remote_identity, version_of
 
 UNKNOWN = Identity(0, "unknown").text

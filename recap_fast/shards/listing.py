@@ -10,8 +10,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from recap_fast.addresses import is_remote, public_url, scrub
 from recap_fast.errors import ConfigError
-from recap_fast.shard_set import is_remote, public_url, scrub
 from recap_fast.shards.patience import progress
 from recap_fast.shards.remote.access import absolute, file_system, persistently
 from recap_fast.shards.remote.failures import ListingError

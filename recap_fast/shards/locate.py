@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from recap_fast.addresses import is_remote, public_url, scrub, without_query
 from recap_fast.errors import ConfigError, InputError
-from recap_fast.shard_set import is_remote, public_url, scrub, without_query
 from recap_fast.shards.braces import expand_braces
 from recap_fast.shards.listing import is_remote_folder, local_files, read_list, remote_files, remote_glob, url_of
 from recap_fast.shards.patience import patience, patiently, progress

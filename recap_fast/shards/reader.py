@@ -11,9 +11,9 @@ from typing import IO, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from recap_fast.addresses import is_remote, public_url, scrub
 from recap_fast.errors import ShardError
 from recap_fast.records import Identity, Sample, Selection, Shard
-from recap_fast.shard_set import is_remote, public_url, scrub
 from recap_fast.shards.folder.reader import FolderReader
 from recap_fast.shards.identity import identity
 from recap_fast.shards.local import open_regular

@@ -15,9 +15,9 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from recap_fast.addresses import public_url
 from recap_fast.errors import RecapError, ShardError
 from recap_fast.records import Identity, Row, Shard, ShardReport, ShardStatus
-from recap_fast.shard_set import public_url
 from recap_fast.write.captions import Detokenize
 from recap_fast.write.ledger import Ledger
 from recap_fast.write.output_watch import OutputWatch

@@ -14,9 +14,10 @@ from typing import Any, Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from recap_fast.addresses import public_url, scrub
 from recap_fast.errors import ShardError
+from recap_fast.inputs import Inputs
 from recap_fast.records import UNREADABLE, Identity, Sample, Shard
-from recap_fast.shard_set import Inputs, public_url, scrub
 from recap_fast.write.done_record import read_record
 from recap_fast.write.names import some
 from recap_fast.write.output_folder import OutputFolder

@@ -10,10 +10,10 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
+from recap_fast.addresses import public_url
 from recap_fast.atomic import remove_leftovers, sha256_of
 from recap_fast.errors import ShardError
 from recap_fast.records import ACCEPTABLE, Identity, OutputFile, Shard, ShardReport
-from recap_fast.shard_set import public_url
 from recap_fast.write.done_record import read_record, write_record
 from recap_fast.write.names import some
 from recap_fast.write.opening import Wanted, find_output, forget, open_output

@@ -12,10 +12,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from recap_fast.addresses import public_url
 from recap_fast.atomic import is_temporary, make_folder
 from recap_fast.errors import ConfigError
+from recap_fast.inputs import Inputs
 from recap_fast.records import Identity, Shard
-from recap_fast.shard_set import Inputs, public_url
 from recap_fast.write.done_record import read_record
 from recap_fast.write.output_folder import OutputFolder
 from recap_fast.write.register import Register, Registration, VersionsOf

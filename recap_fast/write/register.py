@@ -10,9 +10,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
+from recap_fast.addresses import common_parts, is_below, path_parts, public_url, relative
 from recap_fast.errors import ConfigError
+from recap_fast.inputs import Inputs, Source
 from recap_fast.records import Shard
-from recap_fast.shard_set import Inputs, Source, common_parts, is_below, path_parts, public_url, relative
 from recap_fast.write.names import safe_name, unused
 from recap_fast.write.units import Unit, make_units
 

@@ -10,9 +10,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from recap_fast.addresses import common_parts, is_below, is_remote, path_parts, public_url
 from recap_fast.errors import ConfigError, ShardError
+from recap_fast.inputs import Inputs
 from recap_fast.records import Identity, Shard, ShardKind, ShardReport
-from recap_fast.shard_set import Inputs, common_parts, is_below, is_remote, path_parts, public_url
 from recap_fast.write.register import Register
 
 MAX_PROBES = 256

@@ -18,9 +18,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from recap_fast import atomic
+from recap_fast.addresses import public_url
 from recap_fast.arrow_core import core
 from recap_fast.records import Identity, OutputFile, Row, Shard, ShardReport
-from recap_fast.shard_set import public_url
 from recap_fast.write.captions import Detokenize, make_batches
 from recap_fast.write.merge import MADE_WITH_KEY, merge_rows, read_made_with
 from recap_fast.write.output_folder import OutputFolder

@@ -27,9 +27,11 @@ def test_the_table_shows_both_memories():
     assert line.split() == ["generate", "50.0", "2,500", "50.0", "1.00", "GB", "rss", "+", "3.00", "GB", "cuda"]
 
 
-def test_json_shows_the_command_without_secrets():
-    content = Report("tiny", "pillow", {}, (READ,)).as_json(["bench", "--shards", "@https://me:password@host/l?sig=x"])
-    assert json.loads(content)["command"] == ["bench", "--shards", "@https://host/l"]
+def test_json_shows_addresses_without_secrets():
+    url = "https://me:password@host/l?sig=x"
+    content = json.loads(Report("tiny", "pillow", {"shards": (url,)}, (READ,)).as_json(["bench", "--shards", f"@{url}"]))
+    assert content["command"] == ["bench", "--shards", "@https://host/l"]
+    assert content["config"] == {"shards": ["https://host/l"]}
 
 
 def test_the_engine_has_lines_of_its_own():

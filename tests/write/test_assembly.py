@@ -7,8 +7,8 @@ from support.fake_runs import detokenize
 from support.finished_rows import finished, output_file
 from support.runs import indices
 
+from recap_fast.inputs import Inputs, Source
 from recap_fast.records import Identity, Shard, ShardReport
-from recap_fast.shard_set import Inputs, Source
 from recap_fast.write.assembly import Assembly, EndOfShard
 from recap_fast.write.ledger import Ledger
 from recap_fast.write.opening import Wanted

@@ -3,7 +3,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from recap_fast.errors import ConfigError
-from recap_fast.shard_set import Inputs, Source
+from recap_fast.inputs import Inputs, Source
 from recap_fast.write import units
 from recap_fast.write.register import Register, Registration
 

@@ -9,8 +9,8 @@ from support.guard import in_processes
 from support.ledgers import wanted
 
 from recap_fast.errors import ConfigError, RecapError
+from recap_fast.inputs import Inputs, Source
 from recap_fast.records import Identity
-from recap_fast.shard_set import Inputs, Source
 from recap_fast.write.opening import open_output
 from recap_fast.write.output_folder import OutputFolder
 from recap_fast.write.run_file import read_run_file

@@ -18,8 +18,8 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from recap_fast.addresses import is_remote, public_url, scrub
 from recap_fast.records import READ_AGAIN, Identity
-from recap_fast.shard_set import is_remote, public_url, scrub
 from recap_fast.shards.folder.metadata_entries import CsvRows, JsonLines, ParquetRows
 from recap_fast.shards.identity import of_stat
 from recap_fast.shards.local import is_absent

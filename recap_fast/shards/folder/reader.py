@@ -11,8 +11,8 @@ from pathlib import PurePosixPath
 import numpy as np
 from numpy.typing import NDArray
 
+from recap_fast.addresses import is_remote
 from recap_fast.records import OK, READ_AGAIN, UNREADABLE, Identity, ImageFile, Sample, Shard
-from recap_fast.shard_set import is_remote
 from recap_fast.shards.folder.metadata_files import MetadataFiles
 from recap_fast.shards.identity import of_stat
 from recap_fast.shards.local import is_absent, open_regular, read_whole

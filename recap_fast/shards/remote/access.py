@@ -14,9 +14,9 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
+from recap_fast.addresses import is_remote, public_url, scrub
 from recap_fast.errors import ConfigError
 from recap_fast.records import Identity
-from recap_fast.shard_set import is_remote, public_url, scrub
 from recap_fast.shards.patience import patiently, pause, read_timeout, unwatched
 from recap_fast.shards.remote.failures import ReplacedError, failure_of
 from recap_fast.shards.remote.failures import network_errors as network_errors

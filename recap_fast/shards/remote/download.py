@@ -8,9 +8,9 @@ import tempfile
 from collections.abc import Callable, Mapping
 from typing import IO, Any
 
+from recap_fast.addresses import public_url
 from recap_fast.errors import ShardError
 from recap_fast.records import Identity
-from recap_fast.shard_set import public_url
 from recap_fast.shards.patience import patience, patiently
 from recap_fast.shards.remote.access import Retries, file_system, version_of
 from recap_fast.shards.remote.failures import ReplacedError, failure_of, network_errors

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from typing import Any, Literal
 
-from recap_fast.shard_set import scrub
+from recap_fast.addresses import scrub
 
 _CLIENT_ERRORS = (
     ("aiohttp", "ClientError"),

@@ -12,8 +12,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from recap_fast.addresses import is_remote
 from recap_fast.errors import RecapError, ShardError
-from recap_fast.shard_set import is_remote
 from recap_fast.shards.local import open_regular
 from recap_fast.shards.remote.access import RemoteFile
 

@@ -7,9 +7,9 @@ import logging
 from collections.abc import Iterator, Mapping
 from contextlib import closing
 
+from recap_fast.addresses import public_url
 from recap_fast.errors import ConfigError, ShardError
 from recap_fast.records import Selection
-from recap_fast.shard_set import public_url
 from recap_fast.shards.folder.metadata_files import NAMES as METADATA_FILES
 from recap_fast.shards.locate import InputFile, base_name, parent
 from recap_fast.shards.patience import side_by_side

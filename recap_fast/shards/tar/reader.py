@@ -12,9 +12,9 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from recap_fast.addresses import public_url
 from recap_fast.errors import ShardError
 from recap_fast.records import OK, READ_AGAIN, UNREADABLE, Identity, Sample, Selection, Shard
-from recap_fast.shard_set import public_url
 from recap_fast.shards.sample import MAX_IMAGE_BYTES, RawSample, to_sample
 from recap_fast.shards.side_text import read_json
 from recap_fast.shards.tar.index import TarIndexer

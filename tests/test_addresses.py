@@ -1,6 +1,6 @@
 import pytest
 
-from recap_fast.shard_set import is_below, path_parts, public_url, relative, scrub
+from recap_fast.addresses import is_below, path_parts, public_url, relative, scrub
 
 
 @pytest.mark.parametrize(

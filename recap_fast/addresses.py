@@ -1,10 +1,7 @@
-"""The inputs of a run, as `shards/` finds them and `write/` gives them their names; and the parts of an address."""
+"""The addresses of inputs, local paths and fsspec URLs: their parts, and what of them may be stored or shown."""
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-
-from recap_fast.records import ImageFile, Selection, Shard, ShardKind
 
 _NAMES_BEFORE_AT = ("abfs", "abfss", "wasb", "wasbs", "oci", "github", "git")
 """Schemes where what stands before the '@' is no login but part of the address: abfs://container@account/path."""
@@ -13,41 +10,6 @@ _QUERY, _WEB_QUERY = re.compile(r"\?\w+="), re.compile(r"[?#]")
 _LINKS = re.compile(r"::(?=[a-zA-Z][a-zA-Z0-9+.-]*://)")
 _URL_IN_TEXT = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]*://[^\s'\"<>]+")
 _AUTHORIZATION = re.compile(r"\b(Basic|Bearer) [A-Za-z0-9+/=._~-]{4,}")
-
-
-@dataclass(frozen=True, slots=True)
-class Source:
-    """A tar, a Parquet file, or a folder with those of its images that were asked for."""
-
-    url: str
-    """Absolute local path or fsspec URL."""
-    kind: ShardKind
-    images: tuple[tuple[str, str], ...] = ()
-    """Of a folder: path below it and `Identity.text` of each image, sorted."""
-
-
-@dataclass(frozen=True, slots=True)
-class Inputs:
-    """What a run is to caption, in the order in which the user gave it."""
-
-    root: str
-    """The inputs' common parent: a local folder, a URL, or '' where they have none."""
-    sources: tuple[Source, ...]
-    selection: Selection = field(default_factory=Selection)
-    folders: tuple[str, ...] = ()
-    """Those that the user gave: what is not below them any more is gone, also where nothing else is a loose image."""
-
-    def unregistered(self) -> tuple[Shard, ...]:
-        """Shards to read and not to write: they are called by their URL, and a folder is one."""
-        return tuple(
-            Shard(
-                public_url(source.url),
-                source.url,
-                source.kind,
-                tuple(ImageFile(path, path, path, version) for path, version in source.images),
-            )
-            for source in self.sources
-        )
 
 
 def is_remote(url: str) -> bool:
