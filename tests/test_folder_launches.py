@@ -68,10 +68,10 @@ def test_that_changed_and_missing_images_are_named_and_stay(run, photos, output,
     (photos / "12.png").write_bytes(b"other")
     assert "Nothing to do" in run()["done"]
     assert "1 image of" in caplog.text
-    assert "changed after captioning: 12.png. Captions stay as they are; --redo-changed makes new ones." in caplog.text
-    assert "went missing after captioning: 11.png. Rows stay as they are; --prune removes them." in caplog.text
+    assert "has changed since it was captioned: 12.png. Give --redo-changed to caption it anew." in caplog.text
+    assert "is gone: 11.png. Give --prune to remove its row." in caplog.text
     launch = run(prune=True)
-    assert launch["pruned"] == "pruned   1 rows of images that are gone"
+    assert launch["pruned"] == "pruned   1 row of an image that is gone"
     assert "Nothing to do" in launch["done"]
     caplog.clear()
     assert run(redo_changed=True).result.snapshot.failed == {"not_an_image": 1}
@@ -143,11 +143,11 @@ class TestOptions:
             (
                 "accept_changed",
                 "decodr",
-                "--accept-changed decodr: it must be of decoder, versions. Did you mean decoder",
+                "--accept-changed decodr: give one of decoder, versions. Did you mean decoder",
             ),
-            ("accept_changed", "versions,prompt", "--accept-changed prompt: it must be of decoder, versions"),
-            ("retry_failed", "corupt", r"--retry-failed corupt: it must be of all, .* Did you mean corrupt\?"),
-            ("retry_failed", "ok", "--retry-failed ok: it must be of all"),
+            ("accept_changed", "versions,prompt", "--accept-changed prompt: give one of decoder, versions"),
+            ("retry_failed", "corupt", r"--retry-failed corupt: give one of all, .* Did you mean corrupt\?"),
+            ("retry_failed", "ok", "--retry-failed ok: give one of all"),
             ("relocate", ["/a"], "--relocate /a: give the old folder, '=' and the new one"),
             ("relocate", ["=/a"], "--relocate =/a: give"),
         ],

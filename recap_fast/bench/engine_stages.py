@@ -11,7 +11,7 @@ from recap_fast.captioner.captioner import Captioner
 from recap_fast.errors import ExitCode, RecapError
 from recap_fast.generate.engine import Engine
 from recap_fast.generate.prepared import generate_all
-from recap_fast.generate.prompt import sample_fields
+from recap_fast.generate.prompt import SampleFields
 from recap_fast.launch.config import RunConfig
 from recap_fast.launch.execute import run
 from recap_fast.launch.reporter import Reporter
@@ -26,7 +26,7 @@ def make_requests(images: Images, captioner: Captioner) -> Iterator[Request]:
         decoded = captioner.decoder.decode([sample.image for sample in batch])
         for sample, pixels, outcome in zip(batch, decoded.pixels, decoded.outcomes, strict=True):
             if outcome.status == OK:
-                yield captioner.request(pixels, sample_fields(sample))[0]
+                yield captioner.request(pixels, SampleFields(sample))[0]
 
 
 def make_generate(engine: Engine, requests: list[Request], roofline: Roofline) -> Callable[[], Pass]:

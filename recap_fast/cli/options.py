@@ -15,10 +15,14 @@ F = TypeVar("F", bound=Callable[..., Any])
 engine = click.option("--engine", type=FOLDER, required=True, help="Engine directory, from build-engine.")
 device = click.option("--device", default="auto", help="auto, cpu, cuda or cuda:N.")
 image_column = click.option(
-    "--image-column", help="Column of Parquet inputs with the image bytes.  [default: found by type]"
+    "--image-column",
+    help="Column of Parquet inputs with the images, or a part of one: image.bytes.  [default: found by type]",
+)
+relocate = click.option(
+    "--relocate", multiple=True, metavar="OLD=NEW", help="Inputs were moved from one folder to another. Repeatable."
 )
 read_timeout = click.option(
-    "--read-timeout", type=float, default=30.0, help="Give a read up that brings nothing for so many seconds."
+    "--read-timeout", type=float, default=30.0, help="Give up a read that brings nothing for so many seconds."
 )
 max_image_pixels = click.option(
     "--max-image-pixels", type=int, help=f"Larger images are refused.  [default: {MAX_IMAGE_PIXELS:,}]"

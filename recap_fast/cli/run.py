@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 )
 @options.speed
 @options.max_image_pixels
-@click.option("--background", help="Color behind what is transparent: white, '#rrggbb'.  [default: alpha is dropped]")
+@click.option("--background", help="Color behind transparent pixels: white, '#rrggbb'.  [default: alpha is dropped]")
 @click.option("--prompt", help="Question to ask instead of the engine's; may hold fields: {org_caption}.")
 @click.option("--prompt-file", type=options.FILE, help="The same, from a file.")
 @options.max_field_tokens
@@ -52,23 +52,25 @@ if TYPE_CHECKING:
     default="first",
     help="Of samples with several images, caption the first or all.",
 )
-@click.option("--image-key", help="Of samples with several images, caption this one: its extension or column.")
+@click.option("--image-key", help="Of each sample, caption only this image: its extension, or its column.")
 @click.option("--limit", type=int, help="Stop after so many images; the shard it stops in stays unfinished.")
 @click.option("--dry-run", is_flag=True, help="Show what would be done, and do nothing.")
 @click.option(
-    "--overwrite", is_flag=True, help="Delete what other commands have written; the same command goes on where it was."
+    "--overwrite",
+    is_flag=True,
+    help="Delete what other commands have written; the same command goes on where it stopped.",
 )
 @click.option(
     "--retry-failed",
     is_flag=False,
     flag_value="all",
     metavar="[STATUS,...]",
-    help="Retry images that failed: all, or those of some statuses.",
+    help="Retry images that failed: all, or those of some statuses (truncated,corrupt).",
 )
 @click.option("--redo-changed", is_flag=True, help="Recaption shards, and images in folders, that have changed.")
 @click.option("--prune", is_flag=True, help="Remove the rows of images that are gone from their folder.")
-@click.option("--relocate", multiple=True, metavar="OLD=NEW", help="Inputs were moved from one folder to another.")
-@click.option("--accept-changed", metavar="NAME,...", help="Go on with another decoder or other versions of libraries.")
+@options.relocate
+@click.option("--accept-changed", metavar="NAME,...", help="Go on although these have changed: decoder, versions.")
 @click.option("--shard-index", type=int, help="This process's part, from 0.  [default: SLURM_ARRAY_TASK_ID]")
 @click.option("--num-shards", type=int, help="Processes that share the work.  [default: SLURM_ARRAY_TASK_COUNT]")
 @click.option("--drain-seconds", type=float, default=60.0, help="Time to finish captions in flight after a signal.")

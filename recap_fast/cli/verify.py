@@ -12,13 +12,18 @@ from recap_fast.errors import ExitCode
 
 @click.command()
 @click.argument("output", type=options.FOLDER)
-@click.option("--shards", "--input", multiple=True, help="Read these inputs again and compare each row with its image.")
-@click.option("--relocate", multiple=True, metavar="OLD=NEW", help="Inputs were moved from one folder to another.")
+@click.option(
+    "--shards",
+    "--input",
+    multiple=True,
+    help="Read these inputs again, and compare each row with its image. Repeatable.",
+)
+@options.relocate
 @options.read_timeout
 def verify(output: Path, shards: tuple[str, ...], relocate: tuple[str, ...], read_timeout: float) -> None:
     """Proves that the folder OUTPUT of a run is whole: every image has one row, every file is as it was written.
 
-    Exit codes: 0 proven; 4 a gap was found, each is named.
+    Exit codes: 0 proven; 1 an input cannot be reached; 2 usage; 4 a gap was found: each is named.
     """
     from recap_fast.api import verify as check
     from recap_fast.records import show_left_out
@@ -31,7 +36,7 @@ def verify(output: Path, shards: tuple[str, ...], relocate: tuple[str, ...], rea
     click.echo(f"captioned  {verdict.captioned:,}")
     click.echo(f"failed     {verdict.failed.total():,}" + (f"  ({failed})" if failed else ""))
     if verdict.left_out:
-        click.echo(f"note: without a row: {show_left_out(verdict.left_out)}")
+        click.echo(f"note: some of the input has no row: {show_left_out(verdict.left_out)}")
     for note in verdict.notes:
         click.echo(f"note: {note}")
     for fault in verdict.faults:
@@ -39,9 +44,10 @@ def verify(output: Path, shards: tuple[str, ...], relocate: tuple[str, ...], rea
     if num := len(verdict.faults):
         click.echo(
             f"Not proven: {num:,} fault{'s' * (num > 1)}. "
-            "Run again, after what is said above: shards that are missing or unfinished are redone."
+            "Follow the advice above, if there is any, and run again: shards that are missing or unfinished are redone."
         )
         sys.exit(ExitCode.GAP)
-    some = f" for {verdict.num_compared:,} of the shards" if verdict.num_compared < verdict.num_shards else ""
-    compared = f", and each row is of the image that it names{some}" if shards else ""
+    some = f"in {verdict.num_compared:,} of {verdict.num_shards:,} shards "
+    some = some if verdict.num_compared < verdict.num_shards else ""
+    compared = f", and {some}each row is of the image that it names" if shards else ""
     click.echo(f"Proven: every image has exactly one row, every file is as it was written{compared}.")

@@ -162,7 +162,7 @@ def check_opened(image: Image.Image, name: str, max_image_pixels: int, orientati
     has_alpha = image.mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in image.info
     tags = getattr(
         image, "tag_v2", None
-    )  # of TIFFs; 262 is PhotometricInterpretation, for Pillow 0 where it is missing
+    )  # of TIFFs; 262 is PhotometricInterpretation, 0 for Pillow where it is missing
     white_is_zero = tags is not None and tags.get(262, 0) == 0
     return Header(name, image.mode, width, height, orientation, has_alpha, white_is_zero)
 

@@ -249,11 +249,6 @@ class SampleFields(Mapping[str, str | None]):
         return self._metadata
 
 
-def sample_fields(sample: Sample) -> SampleFields:
-    """The values that a question may ask for of a sample, by name."""
-    return SampleFields(sample)
-
-
 def _find(values: Any, name: str) -> Any:
     """What an object has by a name: exactly, else in another case of letters, else within one of its objects."""
     if not isinstance(values, dict):

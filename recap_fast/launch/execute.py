@@ -36,7 +36,8 @@ def execute(plan: Plan, reporter: Reporter, signals: Signals | None = None) -> R
     mine = plan.mine(ledger.shards)
     num_pruned, pending = plan.prune(ledger, ledger.pending(mine))
     if num_pruned:
-        reporter.event("pruned", f"pruned   {num_pruned:,} rows of images that are gone", rows=num_pruned)
+        rows = "1 row of an image that is gone" if num_pruned == 1 else f"{num_pruned:,} rows of images that are gone"
+        reporter.event("pruned", f"pruned   {rows}", rows=num_pruned)
     announce(reporter, plan.captioner, pending, len(ledger.shards))
     counters, reports, drained = RunCounters(len(pending)), list[ShardReport](), False
     if pending:

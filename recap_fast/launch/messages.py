@@ -45,7 +45,8 @@ def conclude(
     """Says what is left to do, and the outcome that goes with it; errors count over all shards that are done."""
     unfinished = sum(r.status == "interrupted" for r in reports)
     if unfinished:
-        reporter.event("limit", f"{unfinished} shards were begun and cut by --limit; the next run goes on from there.")
+        text = f"--limit ended {unfinished} shard{'s' * (unfinished > 1)} early; the next run goes on from there."
+        reporter.event("limit", text)
     _say_what_is_left_out(reporter, reports)
     broken = [r for r in reports if r.status in ("failed", "truncated")]
     for report in broken:
@@ -69,7 +70,7 @@ def conclude(
 def _say_what_is_left_out(reporter: Reporter, reports: Sequence[ShardReport]) -> None:
     left_out = sum((Counter(report.left_out) for report in reports), Counter[str]())
     if left_out:
-        reporter.event("left_out", f"Without a row: {show_left_out(left_out)}.", left_out=dict(left_out))
+        reporter.event("left_out", f"Some of the input has no row: {show_left_out(left_out)}.", left_out=dict(left_out))
 
 
 def show_shard(shard: Shard) -> str:

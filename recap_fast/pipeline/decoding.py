@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 from recap_fast.captioner.captioner import Captioner
-from recap_fast.generate.prompt import sample_fields
+from recap_fast.generate.prompt import SampleFields
 from recap_fast.pipeline.channel import DECODE_BATCH, Channels
 from recap_fast.pipeline.counters import RunCounters
 from recap_fast.records import CRASHED, OK, ImageOutcome, Pixels, Row, Sample
@@ -52,7 +52,7 @@ class Decoding:
                 self.channels.rows.put(row)
                 continue
             request, row.warning = self.captioner.request(
-                pixels, sample_fields(row.sample), noise_key=noise_key(row.sample)
+                pixels, SampleFields(row.sample), noise_key=noise_key(row.sample)
             )
             self.channels.ready.put((row, request))
 

@@ -95,7 +95,7 @@ class Pipeline:
             while stage.is_alive():
                 stage.join(POLL_S)
                 if self.drained and time.monotonic() > self.generating.deadline + POLL_S:
-                    logger.warning("what hangs in %s is left behind", stage.name)
+                    logger.warning("the thread %s hangs, and the run ends without it", stage.name)
                     break
 
     def _guard(self, stage: Callable[[], None], give_up: Callable[[], None] = lambda: None) -> None:

@@ -209,10 +209,10 @@ class _Value:
         compressed = [url for url in urls if _COMPRESSED.search(base_name(url))]
         if compressed:
             logger.warning(
-                "--shards %s: compressed tars are left out, unpack them first: %s and %d more",
+                "--shards %s: compressed tars are left out, unpack them first: %s%s",
                 self._shown,
                 public_url(compressed[0]),
-                len(compressed) - 1,
+                f" and {len(compressed) - 1:,} more" if len(compressed) > 1 else "",
             )
 
 

@@ -27,8 +27,8 @@ from recap_fast.write.relocation import follow_move
 COLUMNS = ("index", "key", "file_name", "status", "sha256", "image_sha256", "input_version")
 BATCH_ROWS = 4096
 _NOTHING = np.empty(0, np.int64)
-_GONE = "has rows of images that are not there in"
-_UNREADABLE = "cannot be compared with all of"
+_GONE = "has rows of images that are gone from"
+_UNREADABLE = "has rows of images that cannot be read now in"
 
 
 class _OutputError(Exception):

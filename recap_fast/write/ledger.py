@@ -174,7 +174,8 @@ class Ledger:
             # killed between the done-record and the removal of what it made superfluous
             remove_stretches(self.output, shard.name, before_ns=record.finished_ns)
             if any(status in self.retry or "all" in self.retry for status in record.failed):
-                return replace(finding, reason="retry")
+                # no row counts of a tar or a Parquet file that is another one now
+                return replace(finding, reason="changed" if finding.changed and shard.kind != "folder" else "retry")
         return finding
 
     def _compare_file(self, shard: Shard, record: ShardReport) -> _Finding:
@@ -191,16 +192,19 @@ class Ledger:
         gone: dict[str, list[str]] = {}
         for shard, finding in zip(shards, findings, strict=True):
             where = f" of {public_url(shard.url)}" if shard.kind == "folder" else ""
-            changed.setdefault(where, []).extend(map(public_url, finding.changed))
+            if finding.reason != "changed":
+                changed.setdefault(where, []).extend(map(public_url, finding.changed))
             gone.setdefault(where, []).extend(finding.gone)
         for where, names in changed.items():
-            if names and not self.redo_changed:
-                what = f"{_count(names, 'image' if where else 'shard')}{where} changed after captioning"
-                logger.warning("%s: %s. Captions stay as they are; --redo-changed makes new ones.", what, some(names))
+            if names:
+                have, they_were, them = ("have", "they were", "them") if len(names) > 1 else ("has", "it was", "it")
+                what = f"{_count(names, 'image' if where else 'shard')}{where} {have} changed since {they_were}"
+                logger.warning("%s captioned: %s. Give --redo-changed to caption %s anew.", what, some(names), them)
         for where, names in gone.items():
             if names:
-                what = f"{_count(names, 'image')}{where} went missing after captioning"
-                logger.warning("%s: %s. Rows stay as they are; --prune removes them.", what, some(names))
+                are, rows = ("are", "their rows") if len(names) > 1 else ("is", "its row")
+                what = f"{_count(names, 'image')}{where} {are} gone"
+                logger.warning("%s: %s. Give --prune to remove %s.", what, some(names), rows)
 
 
 def is_known(version: str | None) -> bool:

@@ -43,7 +43,9 @@ class Register:
             return f"{new}/{relative(url, old)}".rstrip("/") if is_moved else url
 
         if not any(is_below(url, old) or is_below(url, new) for url in self.shards.values()):
-            raise ConfigError(f"--relocate {old}={new}: no input of this output folder lay in {old}.")
+            raise ConfigError(
+                f"--relocate {old}={new}: no input of this output folder lay in {old}; run.json says where they lay."
+            )
         moved = Register(move(self.root), {name: move(url) for name, url in self.shards.items()}, self.units)
         if moved.shards != self.shards and (both := moved._first_repeated()):
             raise ConfigError(f"--relocate {old}={new}: the output folder has rows of {both} already.")

@@ -29,7 +29,8 @@ def test_the_table_shows_both_memories():
 
 def test_json_shows_addresses_without_secrets():
     url = "https://me:password@host/l?sig=x"
-    content = json.loads(Report("tiny", "pillow", {"shards": (url,)}, (READ,)).as_json(["bench", "--shards", f"@{url}"]))
+    report = Report("tiny", "pillow", {"shards": (url,)}, (READ,))
+    content = json.loads(report.as_json(["bench", "--shards", f"@{url}"]))
     assert content["command"] == ["bench", "--shards", "@https://host/l"]
     assert content["config"] == {"shards": ["https://host/l"]}
 

@@ -11,7 +11,7 @@ from inputs import vocabularies
 from inputs.vocabularies import SPECIAL_TOKENS
 from recap_fast.build.recipe import PROMPT
 from recap_fast.errors import ConfigError
-from recap_fast.generate.prompt import FIELDS, TEMPLATES, PromptEncoder, find_template, sample_fields
+from recap_fast.generate.prompt import FIELDS, TEMPLATES, PromptEncoder, SampleFields, find_template
 from recap_fast.generate.spec import PromptSpec
 from recap_fast.generate.tokenizer import load_tokenizer
 from recap_fast.records import Sample
@@ -133,7 +133,7 @@ def test_fields_share_the_room_of_the_engine(vocabulary, values, room):
 
 
 def made(**columns):
-    return sample_fields(Sample(**{"shard": "s", "index": 0, "key": "k", "image": b"", **columns}))
+    return SampleFields(Sample(**{"shard": "s", "index": 0, "key": "k", "image": b"", **columns}))
 
 
 @pytest.mark.parametrize(

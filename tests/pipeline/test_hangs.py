@@ -120,7 +120,7 @@ def test_a_run_ends_in_time_while_the_decoder_hangs(tmp_path, hang, caplog):
     threading.Thread(target=drain).start()
     (report,) = guarded(lambda: pipeline.run(run.pending))
     assert report.status == "interrupted"
-    assert "what hangs in recap-decode is left behind" in caplog.text
+    assert "the thread recap-decode hangs, and the run ends without it" in caplog.text
     hang.release()
     again = FakeRun(tmp_path / "in", tmp_path / "out")
     guarded(again.run)

@@ -107,9 +107,18 @@ def test_retry_failed(inputs, output):
 def test_changed_inputs_are_named_and_redone_on_request(done, output, inputs, caplog):
     touch(done.shards[1])
     assert reasons(done) == {}
-    assert f"1 shard changed after captioning: {done.shards[1].url}." in caplog.text
+    assert f"1 shard has changed since it was captioned: {done.shards[1].url}. Give" in caplog.text
     assert reasons(open_ledger(output, inputs, redo=True)) == {"1": "changed"}
     assert done.state(done.shards[1], identity(done.shards[1])).done.tolist() == []
+
+
+def test_retried_rows_of_a_changed_tar_are_not_said_to_stay(inputs, output, caplog):
+    ledger = open_ledger(output, inputs)
+    for number, shard in enumerate(ledger.shards):
+        finish(ledger, shard, failed=[2] * (number == 1))
+    touch(ledger.shards[1])
+    assert reasons(open_ledger(output, inputs, retry=("all",))) == {"1": "changed"}
+    assert not caplog.records
 
 
 def test_inputs_that_are_gone_after_they_were_done_are_no_trouble(done, inputs, caplog):

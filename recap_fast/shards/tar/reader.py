@@ -90,7 +90,8 @@ class TarReader:
         if sample in self._members.repeated:
             warnings.append("an earlier sample of this shard has the same key")
         if parts.further and self._selection.images == "first":
-            warnings.append(f"several images: .{parts.image} is captioned, {parts.further} more are not")
+            are = "is" if parts.further == 1 else "are"
+            warnings.append(f"several images: .{parts.image} is captioned, {parts.further} more {are} not")
         if self._cut and sample == self._members.samples[-1]:
             warnings.append("the shard breaks off after this sample: parts of it may be missing")
         return warnings
