@@ -254,7 +254,7 @@ def test_verify_proves_a_whole_output_and_names_each_gap(server, tiny_engine, in
     command = server.run("verify", out)
     assert command.code == 4
     assert "\nfault: 00001 has no done-record: it is not finished\n" in command.stdout
-    assert "Not proven: 1 fault. Run again" in command.stdout
+    assert "Not proven: 1 fault. Follow the advice above" in command.stdout
 
 
 def test_verify_of_no_output_is_a_usage_error(server, tmp_path):
