@@ -206,4 +206,4 @@ class TarIndexer:
 def _without_content(kind: bytes, name: bytes, target: bytes) -> Member:
     if kind in b"12":
         return Member(name, 0, 0, link=target, symbolic=kind == b"2")
-    return Member(name, 0, 0, special="a device")
+    return Member(name, 0, 0, special="a pipe" if kind == b"6" else "a device")

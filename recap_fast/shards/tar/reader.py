@@ -89,9 +89,9 @@ class TarReader:
         warnings = []
         if sample in self._members.repeated:
             warnings.append("an earlier sample of this shard has the same key")
-        if parts.further and self._selection.images == "first":
-            are = "is" if parts.further == 1 else "are"
-            warnings.append(f"several images: .{parts.image} is captioned, {parts.further} more {are} not")
+        if parts.further and parts.image is not None and self._selection.images == "first":
+            more = f"{parts.further} more are" if parts.further > 1 else "1 more is"
+            warnings.append(f"several images: .{parts.image} is captioned, {more} not")
         if self._cut and sample == self._members.samples[-1]:
             warnings.append("the shard breaks off after this sample: parts of it may be missing")
         return warnings

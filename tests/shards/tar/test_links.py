@@ -69,6 +69,7 @@ def test_the_reason_is_true_where_there_is_no_content(tmp_path):
         ("h.jpg", HARD, "pipe"),
         ("pipe", FIFO, ""),
         ("i.jpg", FIFO, ""),
+        ("k.jpg", tarfile.CHRTYPE, ""),
         ("folder/", tarfile.DIRTYPE, ""),
         ("j.jpg", SYMBOLIC, "folder"),
     )
@@ -80,8 +81,9 @@ def test_the_reason_is_true_where_there_is_no_content(tmp_path):
         "e.jpg": "the .jpg is a link in a circle of links",
         "f/f.jpg": "the .jpg is a symbolic link out of the tar, to ../../out.jpg",
         "g.jpg": "the .jpg is a symbolic link out of the tar, to /data/g.jpg",
-        "h.jpg": "the .jpg is a link to a device",
-        "i.jpg": "the .jpg is a device",
+        "h.jpg": "the .jpg is a link to a pipe",
+        "i.jpg": "the .jpg is a pipe",
+        "k.jpg": "the .jpg is a device",
         "j.jpg": "the .jpg is a symbolic link to folder, which is no file in the tar",
     }
 

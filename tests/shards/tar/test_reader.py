@@ -131,6 +131,7 @@ def test_the_image_that_the_user_names(tmp_path, key):
         ("c", b"c", "ok"),
     ]
     assert samples[1].error == f"no image {key!r} among its files: left.jpg, left.txt"
+    assert [s.warning for s in samples] == ["several images: .right.png is captioned, 2 more are not", None, None]
     assert reader.left_out == {"further images of a sample": 3}
 
 
