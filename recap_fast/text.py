@@ -17,3 +17,8 @@ def num_bytes(text: str) -> int:
 def cut(text: str, max_bytes: int = MAX_TEXT_BYTES) -> str:
     """As many whole characters of valid Unicode, from its start, as fit into so many bytes of UTF-8."""
     return text if num_bytes(text) <= max_bytes else text[:max_bytes].encode()[:max_bytes].decode("utf-8", "ignore")
+
+
+def message_of(error: BaseException) -> str:
+    """What an error says, on one line; its type where it says nothing."""
+    return " ".join(str(error).split()) or type(error).__name__

@@ -16,6 +16,7 @@ from recap_fast.addresses import is_remote
 from recap_fast.errors import RecapError, ShardError
 from recap_fast.shards.local import open_regular
 from recap_fast.shards.remote.access import RemoteFile
+from recap_fast.text import message_of
 
 BATCH_BYTES = 32 << 20
 BATCH_ROWS = 128
@@ -173,7 +174,7 @@ class Cursor:
             try:
                 array = next(self._arrays, None)
             except Exception as error:  # noqa: BLE001 - pyarrow raises what it likes
-                self.damage, array = str(error) or type(error).__name__, None
+                self.damage, array = message_of(error), None
             if array is None:
                 return None
             self._first += len(self.array)
@@ -191,7 +192,7 @@ def shard_errors() -> Iterator[None]:
     except UnicodeDecodeError as error:
         raise ShardError(f"has a column whose name is not UTF-8: {error}") from error
     except Exception as error:
-        raise ShardError(f"is no Parquet file that can be read: {str(error) or type(error).__name__}") from error
+        raise ShardError(f"is no Parquet file that can be read: {message_of(error)}") from error
 
 
 def storage(kind: pa.DataType) -> pa.DataType:

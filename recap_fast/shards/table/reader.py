@@ -112,7 +112,7 @@ class TableReader:
 
     def _lost(self, index: int, damage: str) -> Sample:
         error = f"its row group cannot be read: {damage}"
-        raw = RawSample(key=str(index), version=self.identity.text, status=UNREADABLE, error=error)
+        raw = RawSample(key=f"{index:09d}", version=self.identity.text, status=UNREADABLE, error=error)
         return to_sample(self._shard.name, index, raw)
 
     def _count(self, group: int) -> ImageCount:
@@ -125,7 +125,11 @@ class TableReader:
 def _content(cell: ImageCell) -> tuple[bytes, str, str | None]:
     """Bytes, status and error of an image."""
     if cell.content is None:
-        return b"", "missing_image", f"the column {cell.column!r} is null here" + (cell.path and f": {cell.path}")
+        return (
+            b"",
+            "missing_image",
+            f"the column {cell.column!r} holds no image here" + (cell.path and f", only the path {cell.path}"),
+        )
     buffer = cell.content.as_buffer()
     if buffer.size > MAX_IMAGE_BYTES:
         return b"", "too_large", f"the image has {buffer.size:,} bytes"

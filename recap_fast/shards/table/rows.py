@@ -16,7 +16,7 @@ from recap_fast.shards.table.file import Column, Cursor, TableFile, children, is
 from recap_fast.shards.table.images import ImageCell, ImageColumn, images_in, step_into
 from recap_fast.shards.table.layout import Layout
 from recap_fast.shards.table.value import Cell, Look, num_bytes, text_bytes, value_of
-from recap_fast.text import MAX_TEXT_BYTES
+from recap_fast.text import MAX_TEXT_BYTES, message_of
 
 T = TypeVar("T")
 
@@ -65,7 +65,7 @@ class _ImageCells:
                 self._batch, self._images = cursor.array, step_into(cursor.array, self._image.depth)
             return images_in(self._images, place, self.name)
         except Exception as error:  # noqa: BLE001 - of pyarrow, of any type
-            self.damage = str(error) or type(error).__name__
+            self.damage = message_of(error)
             return None
 
 
@@ -162,7 +162,7 @@ class _SideCells:
                 return None
             return text_bytes(cell) if self._is_text else value_of(cell, self._look)
         except Exception as error:
-            raise _LostCellError(f"the column {self.name!r} cannot be read: {error}") from error
+            raise _LostCellError(f"the column {self.name!r} cannot be read: {message_of(error)}") from error
 
     def _cell(self, array: pa.Array, place: int, warnings: list[str]) -> Cell | None:
         """None, with a warning, where it is too long."""

@@ -51,7 +51,7 @@ def test_the_hubs_image_struct(tmp_path):
     samples, _ = read_columns(tmp_path, {"image": images, "caption": ["0", "1", "2", "3"]})
     assert [s.key for s in samples] == ["a/b.c", "000000001", "z", "000000003"]
     assert [s.status for s in samples] == ["ok", "ok", "missing_image", "missing_image"]
-    assert samples[2].error == "the column 'image' is null here: z.jpg"
+    assert samples[2].error == "the column 'image' holds no image here, only the path z.jpg"
     assert [s.org_caption for s in samples] == ["0", "1", "2", "3"]
     assert samples[0].metadata is None
 
@@ -122,8 +122,18 @@ def test_a_damaged_row_group_costs_its_rows_and_is_reported(tmp_path):
     path.write_bytes(content)
     samples, reader = read(path)
     assert [s.index for s in samples] == list(range(20))
-    assert {s.index for s in samples if s.status == "unreadable"} == {5, 6, 7, 8, 9}
+    lost = [s for s in samples if s.status == "unreadable"]
+    assert [s.key for s in lost] == [f"{i:09d}" for i in range(5, 10)]
     assert "row group 1 cannot be read from row 5" in reader.problem
+    assert not any("\n" in text for text in (reader.problem, *(s.error for s in lost)))
+
+
+def test_rows_without_an_image_say_what_is_there(tmp_path):
+    images = [[b"1"], [], None]
+    samples, _ = read(
+        write_table(tmp_path / "p.parquet", {"images": images}), selection=Selection(image_column="images")
+    )
+    assert [s.error for s in samples] == [None, *["the column 'images' holds no image here"] * 2]
 
 
 def test_what_is_no_table_of_images_is_a_shard_error(tmp_path):
