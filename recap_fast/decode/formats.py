@@ -80,7 +80,7 @@ def describe(data: bytes) -> str:
 
 
 def is_cut(image_format: str, data: bytes) -> bool:
-    """Whether the mark that ends a file of this format is missing; False for a format that has none."""
+    """Whether a file of this format ends before its structure says; False where the structure does not tell."""
     if image_format == "JPEG":
         return data.find(b"\xff\xd9", _find_scan(data)) < 0
     if image_format == "PNG":
@@ -90,7 +90,26 @@ def is_cut(image_format: str, data: bytes) -> bool:
         return int.from_bytes(data[4:8], "little") + 8 > len(data) + 1
     if image_format == "GIF":
         return not data.rstrip(b"\0").endswith(b";")
+    if image_format == "TIFF" and data[2:3] in (b"*", b"\0"):
+        return int.from_bytes(data[4:8], "little" if data.startswith(b"II") else "big") + 2 > len(data)
+    if image_format == "JPEG 2000":  # no codestream has the mark of its end before that
+        return (start := data.find(b"\xff\x4f\xff\x51")) < 0 or data.find(b"\xff\xd9", start) < 0
+    if image_format in ("AVIF", "HEIC") or (image_format == "JPEG XL" and data.startswith(b"\0")):
+        return _ends_in_a_box(data)
     return False
+
+
+def _ends_in_a_box(data: bytes) -> bool:
+    """Of a file of boxes (ISO/IEC 14496-12, 4.2), each of which begins with its size."""
+    at = 0
+    while at < len(data):
+        size, smallest = int.from_bytes(data[at : at + 4], "big"), 8
+        if size == 1:
+            size, smallest = int.from_bytes(data[at + 8 : at + 16], "big"), 16
+        if size < smallest:  # a box to the end of the file, or damaged
+            return len(data) - at < smallest
+        at += size
+    return at > len(data)
 
 
 def _find_scan(data: bytes) -> int:

@@ -20,6 +20,7 @@ from recap_fast.decode.formats import describe, is_cut, sniff
 from recap_fast.decode.picture import Picture, picture_of, read_orientation
 from recap_fast.decode.tiff import other_compression
 from recap_fast.records import ImageOutcome
+from recap_fast.text import message_of
 
 MIN_SIDE_PIXELS = 2
 """A line or a single pixel (a tracker, a spacer) shows nothing that could be described."""
@@ -184,7 +185,7 @@ def damaged(
 
     `data` is empty for an image that the caller has opened.
     """
-    reason = str(error).rstrip(".") or type(error).__name__
+    reason = message_of(error).rstrip(" .") or type(error).__name__
     if name == "TIFF" and (compression := other_compression(data)):
         reason = f"its compression is {compression}"
         return RefusedImageError("unsupported", f"This kind of {name} is not decoded: {reason}.", width, height)

@@ -199,7 +199,8 @@ def _to_rgb(image: Image.Image, header: Header, background: Color | None) -> Ima
     if mode.startswith("I;16") or (mode == "I" and header.format == "PPM"):
         return _scale_16_bits(image, header, background)
     if mode in ("I", "F", "LAB"):
-        message = f"{header.format} images of Pillow's mode {mode} have no defined range of brightness."
+        lack = "a conversion to RGB" if mode == "LAB" else "a defined range of brightness"
+        message = f"{header.format} images of Pillow's mode {mode} lack {lack}."
         raise RefusedImageError("unsupported", message, header.width, header.height)
     if background is not None and header.has_alpha:
         canvas = Image.new("RGBA", image.size, (*background, 255))

@@ -1,3 +1,5 @@
+import struct
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -65,12 +67,32 @@ def test_any_bytes_can_be_judged(data):
     assert is_cut(name or "JPEG", data) in (True, False)
 
 
-@pytest.mark.parametrize("name", ["JPEG", "PNG", "WebP", "GIF"])
+@pytest.mark.parametrize("name", ["JPEG", "PNG", "WebP", "GIF", "JPEG 2000", "AVIF"])
 def test_a_missing_end_is_seen_wherever_the_cut_is(name):
     data = ENCODED[name]
     assert not is_cut(name, data)
     cuts = [data[:length] for length in range(12, len(data) - 4, 37)]
     assert all(is_cut(name, cut) for cut in cuts if not cut.endswith(b";"))  # which is the end of a GIF
+
+
+@pytest.mark.parametrize(
+    ("name", "data"),
+    [
+        ("HEIC", b"\0\0\0\x18ftypheic\0\0\0\0mif1heic\0\0\0\x0cmetaabcd\0\0\0\1mdat\0\0\0\0\0\0\0\x12ab"),
+        ("JPEG XL", b"\0\0\0\x0cJXL \r\n\x87\n\0\0\0\x14ftypjxl \0\0\0\0jxl \0\0\0\x0ajxlc\xff\x0a"),
+    ],
+)
+def test_a_cut_in_a_box_is_seen(name, data):
+    borders = {at - 4 for kind in (b"ftyp", b"meta", b"mdat", b"jxlc") if (at := data.find(kind)) > 4}
+    assert [end for end in range(12, len(data) + 1) if not is_cut(name, data[:end])] == [*sorted(borders), len(data)]
+    assert not is_cut(name, data[: max(borders)] + b"\0\0\0\0mdat and all that follows")
+
+
+@pytest.mark.parametrize("order", [">", "<"])
+def test_a_tiff_is_cut_before_its_directory(order):
+    start = (b"MM\0*" if order == ">" else b"II*\0") + struct.pack(f"{order}I", 100)
+    assert is_cut("TIFF", start + bytes(93))
+    assert not is_cut("TIFF", start + bytes(94))
 
 
 def test_the_end_of_a_thumbnail_is_not_the_end_of_a_jpeg():

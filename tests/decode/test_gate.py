@@ -71,7 +71,7 @@ def test_an_orientation_out_of_range_or_broken_is_upright(exif):
         (encode(natural(60, 40), "WEBP")[:40], "truncated", "The WebP data ends before the image does."),
         (b"BM" + bytes(100), "corrupt", "The BMP data is damaged: Unsupported BMP header type (0)."),
         (
-            b"II*\0\xff\xff",
+            b"II*\0\x08\0\0\0\xff\xff",
             "corrupt",
             "The TIFF data is damaged: it is not what its first bytes say.",
         ),

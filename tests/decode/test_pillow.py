@@ -181,7 +181,12 @@ def test_16_bit_greys_are_scaled_not_clipped(image_format):
 def test_floats_without_a_range_are_unsupported(decoder):
     (outcome,) = decoder.decode([encode(Image.new("F", (20, 20)), "TIFF")]).outcomes
     assert (outcome.status, outcome.width) == ("unsupported", 20)
-    assert outcome.error == "TIFF images of Pillow's mode F have no defined range of brightness."
+    assert outcome.error == "TIFF images of Pillow's mode F lack a defined range of brightness."
+    (outcome,) = decoder.decode([encode(Image.new("LAB", (20, 20)), "TIFF")]).outcomes
+    assert (outcome.status, outcome.error) == (
+        "unsupported",
+        "TIFF images of Pillow's mode LAB lack a conversion to RGB.",
+    )
 
 
 @pytest.mark.parametrize("image_format", ["JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM"])
