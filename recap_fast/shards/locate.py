@@ -17,6 +17,7 @@ from typing import Literal
 from recap_fast.addresses import is_remote, public_url, scrub, without_query
 from recap_fast.errors import ConfigError, InputError
 from recap_fast.shards.braces import expand_braces
+from recap_fast.shards.folder.beside import owner
 from recap_fast.shards.listing import is_remote_folder, local_files, read_list, remote_files, remote_glob, url_of
 from recap_fast.shards.patience import patience, patiently, progress
 from recap_fast.shards.remote.access import absolute, exists, file_system, network_errors
@@ -245,10 +246,11 @@ def _any_exists(names: Sequence[str]) -> bool:
 def _warn_of_others(folder: str, files: Sequence[str]) -> None:
     """Says of files that are not taken how many there are of which suffix; not of what belongs to images or tars."""
     suffixes: Counter[str] = Counter()
+    stems = frozenset() if is_remote(folder) else frozenset(f.rpartition(".")[0] for f in files if is_image_name(f))
     for file in files:
         name = base_name(file).lower()
         known = file_kind(file) or _COMPRESSED.search(name) or name.endswith((".txt", ".json"))
-        if not known and not _BESIDE.fullmatch(name):
+        if not known and not _BESIDE.fullmatch(name) and owner(file, stems) is None:
             stem, dot, suffix = name.rpartition(".")
             suffixes[f".{suffix}" if stem and dot and 0 < len(suffix) <= MAX_SUFFIX else "without suffix"] += 1
     if total := suffixes.total():

@@ -1,5 +1,5 @@
-"""Samples of a folder unit: loose image files, with `.txt` and `.json` beside them, as img2dataset does, or
-with metadata files, as `datasets` reads them.
+"""Samples of a folder unit: loose image files, with `.txt`, `.json` and other texts beside them, as img2dataset does,
+or with metadata files, as `datasets` reads them.
 
 In go the unit's images; out come samples, each of which says which file it is and which version of it was read.
 """
@@ -13,11 +13,13 @@ from numpy.typing import NDArray
 
 from recap_fast.addresses import is_remote
 from recap_fast.records import OK, READ_AGAIN, UNREADABLE, Identity, ImageFile, Sample, Shard
+from recap_fast.shards.folder.beside import extensions_beside
 from recap_fast.shards.folder.metadata_files import MetadataFiles
 from recap_fast.shards.identity import of_stat
 from recap_fast.shards.local import is_absent, open_regular, read_whole
 from recap_fast.shards.remote.access import network_errors, read_file
 from recap_fast.shards.sample import MAX_IMAGE_BYTES, RawSample, to_sample
+from recap_fast.shards.tar.side_files import CAPTION_EXTENSIONS, side_value
 from recap_fast.text import MAX_TEXT_BYTES
 
 
@@ -43,7 +45,9 @@ class FolderReader:
 
     def _raw(self, file: ImageFile) -> RawSample:
         warnings: list[str] = []
-        caption, metadata = (self._sidecar(file, suffix, warnings) for suffix in (".txt", ".json"))
+        beside = self._beside(file, warnings)
+        caption = next((beside.pop(name) for name in CAPTION_EXTENSIONS if name in beside), None)
+        metadata = beside.pop("json", None)
         record = self._metadata.record(file.path, warnings)
         self.problem = self.problem or self._metadata.problem
         image, version, status, error = b"", file.version, OK, None
@@ -65,15 +69,29 @@ class FolderReader:
             caption=caption,
             metadata=metadata,
             record=record,
+            members={name: side_value(name, content, warnings) for name, content in beside.items()},
             status=status,
             error=error,
             warnings=warnings,
         )
 
-    def _sidecar(self, image: ImageFile, suffix: str, warnings: list[str]) -> bytes | None:
-        file = str(PurePosixPath(image.path).with_suffix(suffix))
+    def _beside(self, image: ImageFile, warnings: list[str]) -> dict[str, bytes]:
+        """What lies beside an image, by extension in lower case; remote folders are asked for two of these alone."""
+        stem = str(PurePosixPath(image.path).with_suffix(""))
+        folder, _, name = f"{self._shard.url}/{stem}".rpartition("/")
+        others = () if is_remote(folder) else extensions_beside(folder, name)
+        found: dict[str, bytes] = {}
+        room = MAX_TEXT_BYTES
+        for extension in ("txt", "json", *others):
+            named = extension.lower()
+            if named not in found and (content := self._sidecar(f"{stem}.{extension}", room, warnings)) is not None:
+                found[named] = content
+                room -= len(content) if extension in others else 0
+        return found
+
+    def _sidecar(self, file: str, room: int, warnings: list[str]) -> bytes | None:
         try:
-            return _read(self._shard.url, file, MAX_TEXT_BYTES)[0]
+            return _read(self._shard.url, file, room)[0]
         except _TooLargeError as too_large:
             warnings.append(f"{file} has {too_large} and is not read")
         except network_errors() as error:

@@ -89,6 +89,11 @@ def sample_files(extensions: tuple[str, ...], all_images: bool) -> SampleFiles:
     return (_cached if len(extensions) <= _FEW else SampleFiles)(extensions, all_images)
 
 
+def is_text_extension(extension: str) -> bool:
+    """Whether files of this last extension, in any case of letters, are known to be text."""
+    return extension.lower() in _TEXT or extension.lower() in ("json", "jsn", *_NUMBERS)
+
+
 def side_value(extension: str, content: bytes, warnings: list[str]) -> Any:
     """What a file says: a json's value, a whole number, a text; bytes where it is none of these."""
     suffix = extension.rpartition(".")[2]

@@ -1,3 +1,4 @@
+import json
 import os
 from pathlib import Path
 
@@ -19,6 +20,26 @@ def test_images_with_what_lies_beside_them(tmp_path):
     assert [s.org_caption for s in samples] == ["alt 0", "alt 1", "alt 2", None]
     assert samples[1].uid == "u1"
     assert samples[3].metadata is None
+
+
+def test_all_texts_beside_an_image_come_with_it(tmp_path, caplog):
+    files = {
+        "a.jpg": b"1", "a.caption": b"a cat", "a.cls": b"7\n", "a.meta.json": b'{"x": [1, NaN]}', "a.caption.txt": b"c",
+        "a.b.jpg": b"2", "a.b.TXT": b"upper", "a.b.Json": b'{"uid": "u"}', "a.cr2": b"raw", "lone.cls": b"1",
+        "c.jpg": b"3", "c.txt": b"first", "c.caption": b"second", "c.TXT": b"third",
+    }  # fmt: skip
+    for name, content in files.items():
+        (tmp_path / name).write_bytes(content)
+    samples, _ = read_samples(unit_of(tmp_path, "a.b.jpg", "a.jpg", "c.jpg"))
+    assert [(s.org_caption, s.uid, s.warning) for s in samples] == [
+        ("upper", "u", None),
+        ("a cat", None, None),
+        ("first", None, None),
+    ]
+    assert json.loads(samples[1].metadata) == {"caption.txt": "c", "cls": 7, "meta.json": {"x": [1, None]}}
+    assert json.loads(samples[2].metadata) == {"caption": "second"}
+    shards_of(tmp_path)
+    assert "2 files are passed over, they have no suffix of an image: 1 .cr2, 1 .cls" in caplog.text
 
 
 def test_files_that_are_gone_empty_or_share_a_key(tmp_path, monkeypatch):
