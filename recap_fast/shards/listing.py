@@ -15,6 +15,7 @@ from recap_fast.errors import ConfigError
 from recap_fast.shards.patience import progress
 from recap_fast.shards.remote.access import absolute, file_system, persistently
 from recap_fast.shards.remote.failures import ListingError
+from recap_fast.shards.sample import is_image_name
 
 logger = logging.getLogger(__name__)
 
@@ -94,9 +95,11 @@ def local_files(folder: str) -> list[str]:
     """All files below a folder, hidden ones apart, sorted by path.
 
     Links to folders are followed, but not in circles; a folder that cannot be read is passed over
-    with a warning. Raises ConfigError where that is the first.
+    with a warning, as are hidden folders, and hidden files with the suffix of an image. Raises ConfigError where
+    the first cannot be read.
     """
     files = []
+    num_hidden = 0
     seen: set[str] = set()
 
     def tell(error: OSError) -> None:
@@ -107,10 +110,15 @@ def local_files(folder: str) -> list[str]:
     for parent, folders, names in os.walk(folder, followlinks=True, onerror=tell):
         progress()
         real = os.path.realpath(parent)
-        folders[:] = [] if real in seen else [name for name in folders if not name.startswith(".")]
+        shown = sorted(name for name in folders if not name.startswith("."))  # of two links to a folder always the same
         if real not in seen:
             files += [f"{parent.rstrip('/')}/{name}" for name in names if not name.startswith(".")]
+            num_hidden += len(folders) - len(shown)
+            num_hidden += sum(name.startswith(".") and is_image_name(name) for name in names)
+        folders[:] = [] if real in seen else shown
         seen.add(real)
+    if num_hidden:
+        logger.warning("%s: hidden files and folders are passed over: %d", folder, num_hidden)
     return sorted(files)
 
 

@@ -173,6 +173,21 @@ def test_images_by_glob_are_one_folder_with_those_that_were_asked_for(tmp_path):
     assert names(f"{tmp_path}/*") == ["p/00000", "q/00000"]
 
 
+def test_hidden_images_and_folders_are_counted(tmp_path, caplog):
+    touch(tmp_path, "a.jpg", ".b.jpg", ".DS_Store", ".git/c.jpg", "d/.e.png", "d/.f/.g.png")
+    assert [path for path, _ in expand([str(tmp_path)]).sources[0].images] == ["a.jpg"]
+    assert "hidden files and folders are passed over: 4" in caplog.text
+
+
+def test_of_two_links_to_a_folder_the_first_by_name_is_followed(tmp_path):
+    touch(tmp_path / "elsewhere", "1.jpg")
+    folder = tmp_path / "in"
+    folder.mkdir()
+    for name in ("b", "a", "c"):
+        (folder / name).symlink_to(tmp_path / "elsewhere")
+    assert [path for path, _ in expand([str(folder)]).sources[0].images] == ["a/1.jpg"]
+
+
 def test_links_in_circles_end(tmp_path):
     touch(tmp_path, "a/x.jpg")
     (tmp_path / "a" / "loop").symlink_to(tmp_path / "a")
