@@ -29,7 +29,13 @@ def without_tables_of_metadata(files: list[InputFile], selection: Selection) -> 
     if not tables:
         return files
     tars = {_stem(file) for file in files if file.kind == "tar"}
-    complaints = side_by_side(lambda file: _why_no_shard(file, selection, _stem(file) in tars), tables, NUM_THREADS)
+    folders = {folder for file in files if file.kind == "image" for folder in (parent(file.url), *_parents(file.url))}
+
+    def why(file: InputFile) -> str | None:
+        is_metadata = base_name(file.url) in METADATA_FILES and parent(file.url) in folders
+        return _why_no_shard(file, selection, _stem(file) in tars, is_metadata)
+
+    complaints = side_by_side(why, tables, NUM_THREADS)
     refused = {file.url: why for file, why in zip(tables, complaints, strict=True) if why is not None}
     kept = [file for file in files if file.url not in refused]
     passed_over = [file for file in tables if file.url in refused]
@@ -53,14 +59,19 @@ def _refuse_lone_tables(tables: list[InputFile], kept: list[InputFile], refused:
             raise ConfigError(f"--shards {public_url(file.value)}: {public_url(file.url)} {refused[file.url]}")
 
 
-def _why_no_shard(file: InputFile, selection: Selection, beside_tar: bool) -> str | None:
-    """Why a Parquet file is no shard; None where it is one."""
+def _why_no_shard(file: InputFile, selection: Selection, beside_tar: bool, is_metadata: bool) -> str | None:
+    """Why a Parquet file is no shard; None where it is one.
+
+    `is_metadata`: it has the name and the place of a folder's metadata; then it is that, where it names files.
+    """
     from recap_fast.shards.table.file import TableFile, shard_errors  # pyarrow: only where there is a Parquet file
     from recap_fast.shards.table.images import NoImagesError
     from recap_fast.shards.table.layout import find_layout
 
     try:
         with closing(TableFile(file.url)) as table, shard_errors():
+            if is_metadata and any(column.name.endswith(("file_name", "file_names")) for column in table.columns):
+                return "is the metadata of images beside it"
             try:
                 find_layout(table, selection)
             except ConfigError as error:

@@ -37,6 +37,18 @@ def test_a_table_of_metadata_beside_images_is_passed_over_with_a_word(tmp_path, 
     assert "other.parquet is passed over: it has no column that is known to hold images; name one with" in caplog.text
 
 
+def test_the_metadata_of_a_folder_of_images_is_no_shard_whatever_its_columns(tmp_path):
+    columns = {"file_name": ["d/a.jpg"], "thumbnail": [JPEG]}
+    (tmp_path / "in/d").mkdir(parents=True)
+    (tmp_path / "in/d/a.jpg").write_bytes(JPEG)
+    write_table(tmp_path / "in/metadata.parquet", columns)
+    write_table(tmp_path / "in/table.parquet", columns)
+    write_table(tmp_path / "alone/metadata.parquet", columns)
+    write_table(tmp_path / "in/d/metadata.parquet", {"image": [JPEG]})
+    assert sorted(kept(tmp_path)) == ["a.jpg", "metadata.parquet", "metadata.parquet", "table.parquet"]
+    assert sorted(kept(tmp_path / "in")) == ["a.jpg", "metadata.parquet", "table.parquet"]
+
+
 def test_a_table_of_metadata_alone_is_refused(tmp_path):
     write_table(tmp_path / "p.parquet", {"url": ["x"]})
     with pytest.raises(ConfigError, match="has no column with image bytes; its columns are: url"):
