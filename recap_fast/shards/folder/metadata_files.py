@@ -104,7 +104,7 @@ class MetadataFile:
         for number, entry in entries:
             names = images_of(entry)
             nameless += not names
-            for image in names:
+            for image in dict.fromkeys(names):
                 hashes.append(hash(image))
                 numbers.append(number)
         order = np.argsort(np.array(hashes, np.int64), kind="stable")
@@ -112,6 +112,8 @@ class MetadataFile:
         if entries.bad:
             shown = ", ".join(entries.bad[:_SHOWN]) + (", ..." if len(entries.bad) > _SHOWN else "")
             logger.warning("%s: entries that cannot be read: %d (%s)", shown_url, len(entries.bad), shown)
+        if repeated := len(self._hashes) - len(np.unique(self._hashes)):
+            logger.warning("%s: entries of an image that an earlier one names: %d", shown_url, repeated)
         if nameless:
             logger.warning("%s: entries without a file_name: %d", shown_url, nameless)
 

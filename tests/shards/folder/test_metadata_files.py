@@ -77,7 +77,7 @@ def test_entries_that_cannot_be_read_cost_themselves(tmp_path, caplog):
     lines = [
         b'{"file_name": "a.jpg"}', b"{broken", b"[1]", b'{"text": "no name"}',
         b'{"file_name": "b.jpg", "x": "caf\xe9"}', b'{"file_name": 7}', b"\xff\xfe",
-        b'{"file_name": "c.jpg", "x": NaN}',
+        b'{"file_name": "c.jpg", "x": NaN}', b'{"file_name": "./a.jpg", "x": 2}',
     ]  # fmt: skip
     write(tmp_path / "metadata.jsonl", b"\n".join(lines))
     (a, b, c), warnings, problem = find(tmp_path, "a.jpg", "b.jpg", "c.jpg")
@@ -85,6 +85,7 @@ def test_entries_that_cannot_be_read_cost_themselves(tmp_path, caplog):
     assert warnings == ["the line in metadata.jsonl is not UTF-8 at byte 32: such bytes are written as \\xNN"]
     assert "entries that cannot be read: 3 (line 2, line 3, line 7)" in caplog.text
     assert "entries without a file_name: 2" in caplog.text
+    assert "entries of an image that an earlier one names: 1" in caplog.text
     assert problem is None
 
 
