@@ -32,7 +32,10 @@ MAX_SUFFIXES, MAX_SUFFIX = 8, 12
 """So many suffixes are listed, and longer ones are none."""
 _COMPRESSED = re.compile(r"\.(tgz|tar\.\w+)$", re.IGNORECASE)
 _MAGIC, _WEB_MAGIC = re.compile(r"[*?[]"), re.compile(r"[*[]")
-_BESIDE = re.compile(r"(readme|license)(\..*)?|thumbs\.db|desktop\.ini|metadata\.(jsonl|csv)")
+_BESIDE = re.compile(
+    r"(readme|license)(\..*)?|thumbs\.db|desktop\.ini|metadata\.(jsonl|csv)|.*\.(txt|json|tgz|tar\.\w+)",
+    re.DOTALL,
+)
 """Lower case; what lies beside images and is none of them."""
 
 
@@ -245,17 +248,17 @@ def _any_exists(names: Sequence[str]) -> bool:
 
 def _warn_of_others(folder: str, files: Sequence[str]) -> None:
     """Says of files that are not taken how many there are of which suffix; not of what belongs to images or tars."""
-    suffixes: Counter[str] = Counter()
     stems = frozenset() if is_remote(folder) else frozenset(f.rpartition(".")[0] for f in files if is_image_name(f))
-    for file in files:
-        name = base_name(file).lower()
-        known = file_kind(file) or _COMPRESSED.search(name) or name.endswith((".txt", ".json"))
-        if not known and not _BESIDE.fullmatch(name) and owner(file, stems) is None:
-            stem, dot, suffix = name.rpartition(".")
-            suffixes[f".{suffix}" if stem and dot and 0 < len(suffix) <= MAX_SUFFIX else "without suffix"] += 1
+    others = (base_name(file).lower() for file in files if owner(file, stems) is None and file_kind(file) is None)
+    suffixes = Counter(_suffix(name) for name in others if not _BESIDE.fullmatch(name))
     if total := suffixes.total():
         listed = [f"{count:,} {suffix}" for suffix, count in suffixes.most_common(MAX_SUFFIXES)]
         rest = total - sum(count for _, count in suffixes.most_common(MAX_SUFFIXES))
         are = "files are passed over, they have" if total > 1 else "file is passed over, it has"
         text = ", ".join([*listed, f"{rest:,} others"] if rest else listed)
         logger.warning("%s: %s %s no suffix of an image: %s", public_url(folder), f"{total:,}", are, text)
+
+
+def _suffix(name: str) -> str:
+    stem, dot, suffix = name.rpartition(".")
+    return f".{suffix}" if stem and dot and 0 < len(suffix) <= MAX_SUFFIX else "without suffix"
