@@ -33,7 +33,8 @@ class TableReader:
             with shard_errors():
                 self._layout = find_layout(self._table, selection)
                 self._counts = [self._count(group) for group in range(self._table.num_groups)]
-                self._names_columns = len(self._layout.images) > 1 or self._layout.images[0].is_list
+                columns = (*self._layout.images, *self._layout.further)
+                self._names_columns = len(columns) > 1 or columns[0].is_list
                 num_rows = sum(map(self._table.group_rows, range(self._table.num_groups)))
         except BaseException as error:
             self.close()

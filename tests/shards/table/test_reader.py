@@ -56,6 +56,14 @@ def test_the_hubs_image_struct(tmp_path):
     assert samples[0].metadata is None
 
 
+def test_the_image_that_the_user_names_has_the_name_of_its_column(tmp_path):
+    jpeg = b"\xff\xd8\xff" + b"a" * 30
+    path = write_table(tmp_path / "p.parquet", {"left": [jpeg], "right": [jpeg + b"r"]})
+    assert [(s.image, s.file_name) for s in read(path, selection=Selection(image_key="right"))[0]] == [
+        (jpeg + b"r", "right")
+    ]
+
+
 def test_columns_that_the_user_names(tmp_path):
     path = write_table(
         tmp_path / "p.parquet",
