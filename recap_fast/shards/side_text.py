@@ -1,6 +1,7 @@
 """Bytes that people saved as text or as json, in; text and values, out. Whatever the bytes are, nothing here fails.
 
-UTF-8 with and without a byte-order mark, UTF-16 and UTF-32 are read as what they are. A byte that is none of them costs
+UTF-8 and, for texts of European languages, UTF-16 are known with and without a byte-order mark, UTF-32 with one; a json
+is known in all of them. A byte that is none of them costs
 itself: it is written as \\xNN.
 """
 
@@ -40,9 +41,12 @@ def read_text(content: bytes | str, what: str, warnings: list[str]) -> str:
     """The text without its byte-order mark; bytes that do not belong into its encoding as \\xNN, with a warning."""
     if isinstance(content, str):
         return content.removeprefix("\ufeff")
-    encoding = "utf-8"
+    encoding = None
     if content[:1] in _FIRST_BYTES:
-        encoding = next((name for mark, name in _MARKS if content.startswith(mark)), encoding)
+        encoding = next((name for mark, name in _MARKS if content.startswith(mark)), None)
+    if encoding is None and b"\0" in content[:2]:
+        encoding = _without_mark(content)
+    encoding = encoding or "utf-8"
     try:
         text = content.decode(encoding)
     except UnicodeDecodeError as error:
@@ -110,6 +114,15 @@ def text_or_bytes(content: bytes) -> str | None:
     warnings: list[str] = []
     text = read_text(content, "", warnings)
     return None if warnings or _CONTROL.search(text) else text
+
+
+def _without_mark(content: bytes) -> str | None:
+    """UTF-16 of which every second byte is zero and no character a control character."""
+    zeros, letters, name = content[1::2], content[::2], "utf-16-le"
+    if content[:1] == b"\0":
+        zeros, letters, name = letters, zeros, "utf-16-be"
+    is_text = len(content) > 2 and len(zeros) == len(letters) == zeros.count(0)
+    return name if is_text and not _CONTROL.search(letters.decode("latin-1")) else None
 
 
 def _json_text(content: bytes, what: str, warnings: list[str]) -> str:

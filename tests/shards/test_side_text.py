@@ -20,6 +20,19 @@ def test_text_in_any_unicode(encoding, text):
     assert warnings == []
 
 
+@pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be"])
+@given(text=st.text(st.characters(max_codepoint=0xFF, categories=["L", "P", "N", "Zs"]), min_size=2))
+def test_text_of_europe_in_utf16_without_a_mark(encoding, text):
+    assert read_text(text.encode(encoding), "it", warnings := []) == text
+    assert warnings == []
+
+
+@pytest.mark.parametrize("content", [b"a\0", b"a\0b", b"\0\0\0\0", b"a\0\1\0", b"a\0bc", b"\0a\0\0", b"A\0\0\0"])
+def test_zeros_alone_make_no_utf16(content):
+    assert read_text(content, "it", []) == content.decode()
+    assert text_or_bytes(content) is None
+
+
 @pytest.mark.parametrize("encoding", [*ENCODINGS, "utf-16-le", "utf-32-be"])
 def test_json_in_any_unicode(encoding):
     text = '{"name":  "caf\u00e9 \u6f22"}'
