@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from recap_fast.records import OK, Sample
-from recap_fast.shards.side_text import BYTES, Json, plain, read_json, read_text, text_or_bytes, write_json
+from recap_fast.shards.side_text import BYTES, Json, json_type, plain, read_json, read_text, text_or_bytes, write_json
 from recap_fast.text import MAX_TEXT_BYTES, num_bytes, unicode
 
 IMAGE_EXTENSIONS = frozenset(
@@ -74,7 +74,7 @@ def to_sample(shard: str, index: int, raw: RawSample) -> Sample:
     warnings = list(raw.warnings)
     read = None if raw.metadata is None else read_json(raw.metadata, "the json", warnings)
     if read is not None and not isinstance(read.value, dict):
-        warnings.append(f"the json is a {type(read.value).__name__}, not an object")
+        warnings.append(f"the json is {json_type(read.value)}, not an object")
     named = in_any_case(_object(read, raw.record))
     columns, unused = _columns(raw.fields, named, warnings)
     org_caption, other_text = _org_caption(raw.caption, named, warnings)
@@ -150,7 +150,7 @@ def _org_caption(
         if odd is None and text is None and not _is_nothing(value):
             odd = value
     if odd is not None and empty is None:
-        warnings.append(f"the caption is a {type(odd).__name__}, not text: it is only in the metadata")
+        warnings.append(f"the caption is {json_type(odd)}, not text: it is only in the metadata")
     return empty, None
 
 
@@ -203,7 +203,7 @@ def _scalar(value: Any, what: str, warnings: list[str]) -> str | None:
         return None
     text = (text_or_bytes(value) or value.hex()) if isinstance(value, bytes) else _as_text(value)
     if text is None:
-        warnings.append(f"{what} is a {type(value).__name__}, not text: it is only in the metadata")
+        warnings.append(f"{what} is {json_type(value)}, not text: it is only in the metadata")
         return None
     if what == "sha256":
         text = text.strip().lower()

@@ -109,8 +109,28 @@ def plain(value: Any) -> Any:
     return value.isoformat() if hasattr(value, "isoformat") else str(value)
 
 
+def json_type(value: Any) -> str:
+    """What json calls a value of this kind, with its article."""
+    match value:
+        case None:
+            return "null"
+        case bool():
+            return "true or false"
+        case str():
+            return "a string"
+        case Mapping():
+            return "an object"
+        case list() | tuple():
+            return "an array"
+        case int() | float():
+            return "a number"
+    return f"a {type(value).__name__}"
+
+
 def text_or_bytes(content: bytes) -> str | None:
-    """The text, where bytes of an unknown kind are text in one of the encodings above; else None."""
+    """The text, where bytes of an unknown kind are text in UTF-8 or after a byte-order mark; else None."""
+    if b"\0" in content[:2] and _without_mark(content):
+        return None
     warnings: list[str] = []
     text = read_text(content, "", warnings)
     return None if warnings or _CONTROL.search(text) else text

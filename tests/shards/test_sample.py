@@ -70,7 +70,11 @@ def test_numbers_as_uid(value, uid):
 
 @pytest.mark.parametrize(
     ("value", "warning"),
-    [(True, "uid is a bool, not text"), ({"a": 1}, "uid is a dict, not text"), (["a"], "uid is a list, not text")],
+    [
+        (True, "uid is true or false, not text"),
+        ({"a": 1}, "uid is an object, not text"),
+        (["a"], "uid is an array, not text"),
+    ],
 )
 def test_what_is_no_identifier_stays_in_the_metadata(value, warning):
     by_json, by_column = sample(metadata=json.dumps({"uid": value}).encode()), sample(fields={"uid": value})
@@ -126,11 +130,14 @@ def test_half_a_surrogate_pair_is_escaped_with_a_warning():
     ("metadata", "kept", "warning"),
     [
         (b"{broken", {"json": "{broken"}, "the json cannot be read"),
-        (b"[1, 2]", [1, 2], "the json is a list, not an object"),
+        (b"[1, 2]", [1, 2], "the json is an array, not an object"),
+        (b"null", None, "the json is null, not an object"),
+        (b"5", 5, "the json is a number, not an object"),
+        (b'"x"', "x", "the json is a string, not an object"),
         (b"[" * 3000, {"json": "[" * 3000}, "the json cannot be read"),
         (b'{"n": ' + b"9" * 5000 + b"}", {"n": "9" * 5000}, None),
         (b'{"n": [NaN, -Infinity], "line": "a\nb"}', {"n": [None, None], "line": "a\nb"}, None),
-        (b'{"url": ["x"]}', {"url": ["x"]}, "url is a list, not text"),
+        (b'{"url": ["x"]}', {"url": ["x"]}, "url is an array, not text"),
         (b"", None, "the json is empty"),
         (b" \n", None, "the json is empty"),
     ],

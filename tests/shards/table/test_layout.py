@@ -44,7 +44,7 @@ def test_a_field_of_any_type_that_is_text_or_a_number(tmp_path, values, uid, nam
 def test_a_field_of_a_type_that_is_neither_is_only_metadata(tmp_path):
     sample = read(tmp_path, {"url": [["a", "b"]]})
     assert (sample.url, json.loads(sample.metadata)) == (None, {"url": ["a", "b"]})
-    assert "url is a list" in sample.warning
+    assert "url is an array" in sample.warning
 
 
 @pytest.mark.parametrize(
