@@ -57,8 +57,7 @@ class RawSample:
     fields: Mapping[str, Any] = field(default_factory=dict)
     """Columns for `FIELD_NAMES`; they go before the json's and are in the metadata only where they cannot be used."""
     members: Mapping[str, Any] = field(default_factory=dict)
-    """All else, by extension or column: text as bytes, or any value. The metadata holds it under that name; none of it
-    fills another column of the output."""
+    """All else, by extension or column: text as bytes, or any value. The metadata holds it under that name."""
     status: str = OK
     error: str | None = None
     warnings: Sequence[str] = ()
@@ -70,6 +69,7 @@ def to_sample(shard: str, index: int, raw: RawSample) -> Sample:
     org_caption is the first of these that is not empty: the json's `org_caption`, the caption, what the json has by
     another of `CAPTION_NAMES`. `metadata` is the json as it came where that is valid and nothing else came; else an
     object with its fields, those of the record and a field for each member. A name that is taken gets a dot before it.
+    Members fill no other column, but that where all these are empty one by a caption's name is the caption.
     """
     warnings = list(raw.warnings)
     read = None if raw.metadata is None else read_json(raw.metadata, "the json", warnings)
@@ -77,7 +77,7 @@ def to_sample(shard: str, index: int, raw: RawSample) -> Sample:
         warnings.append(f"the json is {json_type(read.value)}, not an object")
     named = in_any_case(_object(read, raw.record))
     columns, unused = _columns(raw.fields, named, warnings)
-    org_caption, other_text = _org_caption(raw.caption, named, warnings)
+    org_caption, other_text = _org_caption(raw.caption, {**named, **_captions(raw, named)}, warnings)
     if other_text is not None:
         unused["txt"] = other_text
     metadata = _metadata(read, raw, unused, warnings)
@@ -132,6 +132,14 @@ def _columns(
     given = in_any_case(texts)
     columns = {name: given.get(name) or _scalar(named.get(name), name, warnings) for name in FIELD_NAMES}
     return columns, {n: fields[n] for n, text in texts.items() if text is None and not _is_nothing(fields[n])}
+
+
+def _captions(raw: RawSample, named: Mapping[str, Any]) -> dict[str, str]:
+    """Members by a caption's name that have a text, where neither the caption nor the json of that name has."""
+    if raw.caption is not None and raw.caption.strip():
+        return {}
+    texts = in_any_case({name: text for name, text in raw.members.items() if isinstance(text, str) and text.strip()})
+    return {name: texts[name] for name in CAPTION_NAMES if name in texts and _is_nothing(named.get(name))}
 
 
 def _org_caption(

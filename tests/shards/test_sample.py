@@ -215,3 +215,20 @@ def test_nothing_in_captions_and_metadata_fails(caption, metadata, key):
 @pytest.mark.parametrize(("name", "is_image"), [("a.JPG", True), ("a.b.webp", True), ("jpg", False), ("a.txt", False)])
 def test_is_image_name(name, is_image):
     assert is_image_name(name) is is_image
+
+
+@pytest.mark.parametrize(
+    ("caption", "metadata", "members", "org_caption"),
+    [
+        ("", None, {"Text": "alt", "alt_text": "later"}, "alt"),
+        (None, None, {"alt_text": "alt", "text": " "}, "alt"),
+        (b" \n", b'{"caption": null}', {"caption": "c"}, "c"),
+        ("", b'{"caption": "of the json"}', {"caption": "c"}, "of the json"),
+        ("own", None, {"org_caption": "o"}, "own"),
+        ("", None, {"text": 7, "title": "t"}, ""),
+    ],
+)
+def test_where_the_caption_is_empty_a_member_by_such_a_name_is_it(caption, metadata, members, org_caption):
+    made = sample(caption=caption, metadata=metadata, members=members)
+    assert made.org_caption == org_caption
+    assert json.loads(made.metadata).items() >= {n: v for n, v in members.items() if n != "caption"}.items()
