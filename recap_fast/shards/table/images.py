@@ -257,7 +257,7 @@ def _image_column(column: Column, kind: pa.DataType, first_leaf: int, depth: int
     if "bytes" not in leaves:
         return None
     leaf, path = leaves["bytes"][0], leaves.get("path")
-    with_path = (leaf, path[0]) if path is not None and is_text(path[1]) else (leaf,)
+    with_path = (leaf, path[0]) if path is not None and (is_text(path[1]) or is_bytes(path[1])) else (leaf,)
     return ImageColumn(replace(column, leaves=tuple(sorted(with_path))), depth, leaf, is_list)
 
 

@@ -82,7 +82,7 @@ def _looks_by_schema(table: TableFile, columns: Sequence[Column]) -> dict[int, L
 def _path(image: ImageColumn, columns: Sequence[Column]) -> Column | None:
     """Where a struct was made columns, `image.path` goes with `image.bytes`."""
     name = image.column.name.removesuffix(".bytes") + ".path"
-    same = [column for column in columns if column.name == name and is_text(storage(column.kind))]
+    same = [column for column in columns if column.name == name and (is_text(k := storage(column.kind)) or is_bytes(k))]
     return same[0] if same and image.column.name.endswith(".bytes") and not image.is_list else None
 
 

@@ -136,6 +136,19 @@ def test_a_damaged_row_group_costs_its_rows_and_is_reported(tmp_path):
     assert not any("\n" in text for text in (reader.problem, *(s.error for s in lost)))
 
 
+def test_paths_that_are_stored_as_binary(tmp_path):
+    jpeg = b"\xff\xd8\xff" + b"a" * 30
+    paths = [b"d/a.jpg", b"caf\xe9.jpg"]
+    struct = {"image": [{"bytes": jpeg, "path": path} for path in paths]}
+    flat = {"image.bytes": [jpeg] * 2, "image.path": paths}
+    for columns in (struct, flat):
+        samples, _ = read_columns(tmp_path, columns)
+        assert [(s.file_name, s.key, s.metadata) for s in samples] == [
+            ("d/a.jpg", "d/a", None),
+            ("caf\\xe9.jpg", "caf\\xe9", None),
+        ]
+
+
 def test_rows_without_an_image_say_what_is_there(tmp_path):
     images = [[b"1"], [], None]
     samples, _ = read(
