@@ -202,6 +202,9 @@ def _to_rgb(image: Image.Image, header: Header, background: Color | None) -> Ima
         lack = "a conversion to RGB" if mode == "LAB" else "a defined range of brightness"
         message = f"{header.format} images of Pillow's mode {mode} lack {lack}."
         raise RefusedImageError("unsupported", message, header.width, header.height)
+    if header.format == "PNG" and mode == "P" and image.palette is None:
+        message = "The PNG data is damaged: it has no palette for its colors."  # Pillow makes them black
+        raise RefusedImageError("corrupt", message, header.width, header.height)
     if background is not None and header.has_alpha:
         canvas = Image.new("RGBA", image.size, (*background, 255))
         canvas.alpha_composite(image.convert("RGBA"))

