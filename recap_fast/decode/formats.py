@@ -38,6 +38,11 @@ _FILES: tuple[tuple[bytes, str], ...] = (
     (b"ID3", "audio"),
     (b"OggS", "audio"),
 )
+_OTHER_PROCESSES = {
+    **dict.fromkeys((b"\xc3", b"\xc7", b"\xcb", b"\xcf"), "lossless"),
+    **dict.fromkeys((b"\xc5", b"\xc6", b"\xcd", b"\xce"), "hierarchical"),
+    b"\xf7": "JPEG-LS",
+}
 PILLOW_FORMATS = {
     name: name.upper().replace(" ", "")
     for name in ("JPEG", "PNG", "WebP", "GIF", "BMP", "DIB", "TIFF", "AVIF", "JPEG 2000", "PPM")
@@ -110,6 +115,19 @@ def _ends_in_a_box(data: bytes) -> bool:
             return len(data) - at < smallest
         at += size
     return at > len(data)
+
+
+def other_process(data: bytes) -> str | None:
+    """The name of a JPEG's coding process, where it is one that is not decoded (ITU-T T.81, table B.1)."""
+    position = 2
+    while data[position : position + 1] == b"\xff":
+        marker = data[position + 1 : position + 2]
+        if marker == b"\xda":
+            return None
+        if marker in _OTHER_PROCESSES:
+            return _OTHER_PROCESSES[marker]
+        position += 2 + int.from_bytes(data[position + 2 : position + 4], "big")
+    return None
 
 
 def _find_scan(data: bytes) -> int:

@@ -16,7 +16,7 @@ from typing import NamedTuple
 from PIL import Image, ImageFile
 
 from recap_fast.decode.codecs import UnsupportedFormatError, open_encoded
-from recap_fast.decode.formats import describe, is_cut, sniff
+from recap_fast.decode.formats import describe, is_cut, other_process, sniff
 from recap_fast.decode.picture import Picture, picture_of, read_orientation
 from recap_fast.decode.tiff import other_compression
 from recap_fast.records import ImageOutcome
@@ -185,17 +185,24 @@ def damaged(
 
     `data` is empty for an image that the caller has opened.
     """
-    reason = message_of(error).rstrip(" .") or type(error).__name__
-    if name == "TIFF" and (compression := other_compression(data)):
-        reason = f"its compression is {compression}"
-        return RefusedImageError("unsupported", f"This kind of {name} is not decoded: {reason}.", width, height)
-    if _UNSUPPORTED.search(reason):
+    other = _other_coding(name, data)
+    reason = other or message_of(error).rstrip(" .") or type(error).__name__
+    if other or _UNSUPPORTED.search(reason):
         return RefusedImageError("unsupported", f"This kind of {name} is not decoded: {reason}.", width, height)
     if isinstance(error.__cause__ or error, _STUMBLES):  # Pillow makes a SyntaxError of what its plugins stumble over
         reason = "it is not what its first bytes say"
     if (data and is_cut(name, data)) or "truncated" in reason.lower():
         return RefusedImageError("truncated", f"The {name} data ends before the image does.", width, height)
     return RefusedImageError("corrupt", f"The {name} data is damaged: {reason}.", width, height)
+
+
+def _other_coding(name: str, data: bytes) -> str | None:
+    """Of a file that no decoder here takes, what it is coded in."""
+    if name == "TIFF" and (compression := other_compression(data)):
+        return f"its compression is {compression}"
+    if name == "JPEG" and (process := other_process(data)):
+        return f"its coding is {process}"
+    return None
 
 
 def _check_cost(name: str, data: bytes, picture: Picture, width: int, height: int) -> None:

@@ -100,6 +100,17 @@ def test_sizes_that_show_nothing_or_cost_too_much_are_refused(size, status, erro
     assert (outcome.status, outcome.error, (outcome.width, outcome.height)) == (status, error, size)
 
 
+@pytest.mark.parametrize(
+    ("marker", "process"),
+    [(0xC3, "lossless"), (0xCB, "lossless"), (0xC5, "hierarchical"), (0xCE, "hierarchical"), (0xF7, "JPEG-LS")],
+)
+def test_jpegs_of_another_process_are_unsupported(marker, process):
+    data = encode(natural(60, 40), "JPEG").replace(b"\xff\xc0", bytes([0xFF, marker]), 1)
+    with pytest.raises(RefusedImageError, match=f"This kind of JPEG is not decoded: its coding is {process}") as caught:
+        decode_rgb(data, 10**6)
+    assert caught.value.outcome.status == "unsupported"
+
+
 def test_the_limits_are_inclusive():
     assert open_image(encode(Image.new("RGB", (200, 4)), "PNG"), 800)[1].width == 200
     assert open_image(encode(Image.new("RGB", (2, 2)), "PNG"), 4)[1].width == 2
