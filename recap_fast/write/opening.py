@@ -68,7 +68,8 @@ def open_output(output: OutputFolder, wanted: Wanted) -> tuple[Shard, ...]:
         if old is None:
             if output.run_file.exists():
                 _clear(output)
-            _refuse_strangers(output.root)
+            else:
+                _refuse_strangers(output.root)
         merged = _merge(output, old, wanted)
         if old is None:  # first of all: without it a folder with units' files would be a stranger's
             write_run_file(output, replace(merged.run, shards={}, units=()))
@@ -140,12 +141,21 @@ def _refuse_strangers(output: Path) -> None:
 
 
 def _clear(output: OutputFolder) -> None:
-    """The run file goes last: without it the rest would be a stranger's."""
-    for path in (*output.folders, output.card, output.run_file):
-        if path.is_dir():
-            shutil.rmtree(path)
+    """The run file stays until there is another: without it the rest would be a stranger's."""
+    for folder in output.folders:
+        if folder.is_symlink() and folder.is_dir():  # to another disk, perhaps: what it has goes, not the place
+            for path in folder.iterdir():
+                _remove(path)
         else:
-            path.unlink(missing_ok=True)
+            _remove(folder)
+    _remove(output.card)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager

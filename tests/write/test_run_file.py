@@ -83,10 +83,22 @@ def test_overwrite_removes_what_runs_wrote_and_nothing_else(tmp_path):
     for name in ("data/a.parquet", "manifests/a.json", "partial/b/x.parquet", "units/u.json", "README.md", "mine.txt"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text("x")
-    (tmp_path / "mine.txt").unlink()
     merge(tmp_path, shards("b"), {"engine": "other"}, overwrite="this command")
     assert read(tmp_path).shards == {"b": "/in/b.tar"}
-    assert [path.name for path in tmp_path.iterdir()] == ["run.json"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["mine.txt", "run.json"]
+
+
+def test_overwrite_empties_a_folder_on_another_disk_and_leaves_its_link(tmp_path):
+    output, other_disk = tmp_path / "output", tmp_path / "disk"
+    merge(output, shards("a"))
+    (other_disk / "photos").mkdir(parents=True)
+    for name in ("a.parquet", "photos/00000.parquet"):
+        (other_disk / name).write_text("x")
+    (output / "data").symlink_to(other_disk)
+    merge(output, shards("b"), {"engine": "other"}, overwrite="this command")
+    assert read(output).shards == {"b": "/in/b.tar"}
+    assert (output / "data").is_symlink()
+    assert list(other_disk.iterdir()) == []
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
