@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from recap_fast.addresses import public_url, scrub
-from recap_fast.errors import ShardError
+from recap_fast.errors import RecapError
 from recap_fast.inputs import Inputs
 from recap_fast.records import UNREADABLE, Identity, Sample, Shard
 from recap_fast.write.done_record import read_record
@@ -103,8 +103,8 @@ def _compare(output: OutputFolder, inputs: InputsToCompare, shard: Shard) -> lis
                 found[what, has_changed].append(image)
             problem = reader.problem
     except _OutputError:
-        return []  # `verify` has said so
-    except (ShardError, OSError) as error:
+        return []  # `verify` has said that it cannot be read
+    except (RecapError, OSError) as error:
         return [Difference("lost input", f"cannot be compared with its input: {scrub(str(error))}")]
     differences = [
         Difference(_kind(what, has_changed), f"{what} {where}: {some(images)}")
@@ -129,8 +129,8 @@ def _rows(path: Path) -> Iterator[Mapping[str, Any]]:
     try:
         with pq.ParquetFile(path) as table:
             for batch in table.iter_batches(BATCH_ROWS, columns=list(COLUMNS)):
-                yield from batch.to_pylist()
-    except (pa.ArrowException, OSError) as error:
+                yield from batch.select(COLUMNS).to_pylist()
+    except (pa.ArrowException, OSError, KeyError) as error:
         raise _OutputError from error
 
 

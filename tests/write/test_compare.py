@@ -17,7 +17,9 @@ from support.shard_files import write_table, write_tar
 from support.verdicts import faults_of
 
 from recap_fast.api import verify
+from recap_fast.errors import RecapError
 from recap_fast.records import Identity
+from recap_fast.shards.tar.reader import TarReader
 from recap_fast.write.output_folder import OutputFolder
 from recap_fast.write.verify import verify as check
 
@@ -245,3 +247,20 @@ def test_that_an_output_of_other_columns_is_no_crash(tmp_path, column):
     (data,) = (tmp_path / "out" / "data").iterdir()
     pq.write_table(pq.ParquetFile(data).read().drop_columns([column]), data)
     assert faults_of(tmp_path / "out", path)
+
+
+@pytest.mark.parametrize("error", [OSError(5, "Input/output error"), RecapError("it hangs"), ConnectionError("reset")])
+def test_that_nothing_is_proven_of_an_input_that_breaks_off(tmp_path, error, monkeypatch):
+    """Whatever reading it raises, and wherever."""
+    shards, output = write(tmp_path, "tar", samples()), tmp_path / "output"
+    folder_runs.run(output, shards)
+
+    class Breaking(TarReader):
+        def samples(self, done):
+            yield from list(super().samples(done))[:3]
+            raise error
+
+    monkeypatch.setattr("recap_fast.shards.reader.TarReader", Breaking)
+    (fault,) = verify(output, [shards]).faults
+    assert fault.kind == "lost input"
+    assert re.search(r"cannot be compared with its input: .*; mend it, then verify again", fault.sentence)
