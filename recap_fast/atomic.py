@@ -117,9 +117,12 @@ def replacing(path: Path, within: Path | None = None) -> Iterator[Path]:
 
 
 def atomic_write(path: Path, content: bytes, within: Path | None = None) -> None:
-    """Writes a file that readers see whole or not at all."""
+    """Writes a file that readers see whole or not at all. An OSError names a file, also that of a full disk."""
     with replacing(path, within) as temporary:
-        temporary.write_bytes(content)
+        try:
+            temporary.write_bytes(content)
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, error.filename or str(path)) from error
 
 
 def sha256_of(file: Path | BufferedReader) -> str:

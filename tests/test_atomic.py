@@ -80,3 +80,12 @@ def test_leftovers_of_other_machines_go_after_a_day(tmp_path):
     os.utime(old, (time.time() - 25 * 3600,) * 2)
     assert atomic.remove_leftovers(tmp_path) == 1
     assert fresh.exists()
+
+
+def test_an_error_that_names_no_file_gets_the_name(tmp_path, monkeypatch):
+    def no_space(path, content):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(type(tmp_path), "write_bytes", no_space)
+    with pytest.raises(OSError, match=r"No space left on device: .*record\.json"):
+        atomic.atomic_write(tmp_path / "record.json", b"new")

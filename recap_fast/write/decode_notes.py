@@ -69,7 +69,8 @@ class DecodeNotes:
         if self._descriptor is not None:
             os.close(self._descriptor)
             self._descriptor = None
-            self._path.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # gone with its folder: what ends the run is to say so
+                self._path.unlink()
             _OWN.discard(self._path)
         with contextlib.suppress(OSError):  # others are there
             self._folder.rmdir()

@@ -95,8 +95,19 @@ def forget(output: OutputFolder) -> None:
 
 
 def read_register(output: OutputFolder, run: RunFile) -> Register:
-    """What a folder has recorded of its shards. Raises ConfigError where that cannot be read."""
-    return Register(run.root, run.shards, read_units(output, run.units))
+    """What a folder has recorded of its shards. Raises ConfigError where that cannot be read, or cannot be true."""
+    register = Register(run.root, run.shards, read_units(output, run.units))
+    if (twice := register.first_repeated()) is not None:
+        raise not_as_written(output, f"they have {twice} twice")
+    return register
+
+
+def not_as_written(output: OutputFolder, problem: str) -> ConfigError:
+    """To be raised where the run file and the units' files do not agree."""
+    return ConfigError(
+        f"{output.run_file} or a file in {output.units_folder} is not as a run wrote it: {problem}. Put both back from "
+        "a copy, or give another --output."
+    )
 
 
 def _read(output: OutputFolder, wanted: Wanted) -> RunFile | None:

@@ -47,11 +47,11 @@ class Register:
                 f"--relocate {old}={new}: no input of this output folder lay in {old}; run.json says where they lay."
             )
         moved = Register(move(self.root), {name: move(url) for name, url in self.shards.items()}, self.units)
-        if moved.shards != self.shards and (both := moved._first_repeated()):
+        if moved.shards != self.shards and (both := moved.first_repeated()):
             raise ConfigError(f"--relocate {old}={new}: the output folder has rows of {both} already.")
         return moved
 
-    def _first_repeated(self) -> str | None:
+    def first_repeated(self) -> str | None:
         """The URL of an input that is there twice."""
         seen: set[str] = set()
         for name, url in self.shards.items():

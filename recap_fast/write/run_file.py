@@ -35,6 +35,12 @@ class RunFile:
     units: tuple[str, ...] = ()
     """Those of the shards that are units of loose images: each has a file that lists them."""
 
+    def __post_init__(self) -> None:
+        """Raises ValueError for a name that would lead out of the output folder."""
+        for name in self.shards:
+            if {"", ".", ".."}.intersection(name.split("/")):
+                raise ValueError(f"{name!r:.60} is no name of a shard")
+
     def accepting(self, fingerprint: Mapping[str, Any], accepted: Sequence[str]) -> "RunFile":
         """With another fingerprint, which differs in fields that were accepted by name."""
         changes = [

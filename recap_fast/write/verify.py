@@ -23,7 +23,7 @@ from recap_fast.records import OK, Shard, ShardReport
 from recap_fast.text import unicode
 from recap_fast.write.compare import InputsToCompare, compare, find_shards, missing_shard
 from recap_fast.write.done_record import read_record
-from recap_fast.write.opening import read_register
+from recap_fast.write.opening import not_as_written, read_register
 from recap_fast.write.output_folder import OutputFolder
 from recap_fast.write.run_file import read_run_file
 from recap_fast.write.stretches import count_statuses
@@ -112,6 +112,8 @@ def verify(output: OutputFolder, inputs: InputsToCompare | None = None) -> Verdi
         if record is None:
             verdict.faults.append(Fault("no record", name, "has no done-record: it is not finished"))
             continue
+        if record.files and name not in register.units:
+            raise not_as_written(output, f"{name} is a unit of images by its done-record, and not by {output.run_file}")
         _count(verdict, name, record)
         verdict.faults += _check_record(name, record)
         verdict.faults += _check_output(output.data(name), name, record, register.units.get(name))
@@ -206,8 +208,10 @@ def _check_rows(path: Path, name: str, record: ShardReport, unit: Unit | None) -
         yield Fault("wrong rows", name, wrong)
     if other is not None:
         yield Fault("wrong rows", name, f"has rows of shard {other}")
-    if rows != record.rows or rows != len(expected):
+    if rows != record.rows:
         yield Fault("wrong rows", name, f"has {rows} rows, and its record says {record.rows}")
+    elif rows != len(expected):
+        yield Fault("wrong rows", name, f"has {rows} rows, and its unit {len(expected)} images")
     by_status = Counter({OK: record.captioned}) + Counter(record.failed)
     if statuses != by_status:
         yield Fault("wrong counts", name, f"has rows {_shown(statuses)}, and its record says {_shown(by_status)}")

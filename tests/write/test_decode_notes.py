@@ -1,4 +1,5 @@
 import os
+import shutil
 import time
 
 import pytest
@@ -102,4 +103,15 @@ def test_without_a_folder_to_write_to_the_run_goes_on(output, caplog):
     found = notes(output)
     with found.decoding([("a", 1)]):
         assert "should a decoder crash, it will crash again" in caplog.text
+    found.close()
+
+
+@pytest.mark.parametrize("kind", ["gone", "file"])
+def test_that_another_thing_is_in_the_place_of_the_folder_is_no_error(tmp_path, kind):
+    output = OutputFolder(tmp_path / "output")
+    output.root.mkdir()
+    found = notes(output)
+    shutil.rmtree(output.root)
+    if kind == "file":
+        output.root.write_text("x")
     found.close()

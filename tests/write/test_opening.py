@@ -132,6 +132,46 @@ class TestUnitsThatCannotBeRead:
                 use()
 
 
+def rewritten(path, change):
+    """Has `change` work on the content of a json file."""
+    fields = json.loads(path.read_text())
+    change(fields)
+    path.write_text(json.dumps(fields))
+
+
+@pytest.mark.parametrize(
+    ("file", "change"),
+    [
+        ("units/00001.json", lambda unit: unit["files"].append(unit["files"][0])),
+        ("units/00000.json", lambda unit: unit["files"].append("4.jpg")),
+        ("run.json", lambda run: run["shards"].update(b="/in/a.tar", a="/in/a.tar")),
+    ],
+)
+def test_that_no_image_is_there_twice_by_what_is_recorded(output, photos, file, change):
+    folder_runs.run(output, photos)
+    rewritten(output / file, change)
+    for use in (lambda: folder_runs.run(output, photos), lambda: verify(output), lambda: verify(output, photos)):
+        with pytest.raises(ConfigError, match=r"twice. Put both back from a copy, or give another --output"):
+            use()
+
+
+def test_that_nothing_is_proven_of_a_unit_that_the_run_file_has_lost(output, photos):
+    folder_runs.run(output, photos)
+    rewritten(output / "run.json", lambda run: run["units"].remove("00000"))
+    for inputs in ([], photos):
+        with pytest.raises(ConfigError, match=r"00000 is a unit of images by its done-record, and not by .*run\.json"):
+            verify(output, inputs)
+
+
+@pytest.mark.parametrize("name", ["../../evil", "/etc/evil", "a/./b", "a//b", "", ".."])
+def test_that_no_name_of_a_shard_leads_out_of_the_folder(output, photos, name):
+    folder_runs.run(output, photos)
+    rewritten(output / "run.json", lambda run: run["shards"].update({name: "/in/a.tar"}))
+    for use in (lambda: folder_runs.run(output, photos), lambda: verify(output)):
+        with pytest.raises(ConfigError, match=r"is no name of a shard.*put back the file"):
+            use()
+
+
 class TestAccepted:
     OTHER: ClassVar = {**SETTINGS, "decoder": "new", "versions": "fake 2"}
 
