@@ -57,12 +57,13 @@ class InputFile:
 
 
 def locate(values: Sequence[str]) -> list[InputFile]:
-    """The files of all values.
+    """The files of all values. One that is seen twice, as by way of a link to its folder, is there as it was first.
 
     Raises ConfigError for a value that stands for none, or for files of other kinds, and InputError where what would
     say so cannot be reached.
     """
     found: dict[str, InputFile] = {}
+    places: dict[str, str] = {}
     for value in values:
         shown = _public(value)
         try:
@@ -76,7 +77,7 @@ def locate(values: Sequence[str]) -> list[InputFile]:
         if not files:
             raise ConfigError(f"--shards {shown}: nothing matches it: no tar, Parquet file, image or folder of these.")
         for file in files:
-            found.setdefault(file.url, file)
+            found.setdefault(_place(file, places), file)
     return list(found.values())
 
 
@@ -96,6 +97,16 @@ def base_name(url: str) -> str:
 def parent(url: str) -> str:
     """The folder that a file is in."""
     return without_query(url).rpartition("/")[0] or "/"
+
+
+def _place(file: InputFile, places: dict[str, str]) -> str:
+    """Where a file is, whichever links lead to the folder that the user gave; `places` remembers those of folders."""
+    base = file.base
+    if is_remote(base):
+        return file.url
+    if base not in places:
+        places[base] = os.path.realpath(base)
+    return places[base] + file.url.removeprefix(base)
 
 
 class _Value:

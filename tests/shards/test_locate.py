@@ -84,6 +84,12 @@ def test_any_folder_gives_the_same_as_a_plain_one(tmp_path_factory, name, number
 # -- lists -------------------------------------------------------------------------------------------------------------
 
 
+def test_what_several_links_lead_to_is_there_once(tmp_path):
+    folder, link = touch(tmp_path / "in", "p/1.jpg", "t.tar"), tmp_path / "link"
+    link.symlink_to(folder)
+    assert found(folder / "p", f"{link}/p/*", link, folder) == [f"{folder}/p/1.jpg", f"{link}/t.tar"]
+
+
 def test_the_order_of_a_list_is_kept(tmp_path):
     touch(tmp_path, "00000.tar", "00001.tar", "00002.tar", "more/9.tar")
     (tmp_path / "list.txt").write_text(
