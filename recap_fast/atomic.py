@@ -68,11 +68,19 @@ def make_folder(folder: Path, within: Path | None = None) -> None:
     for _ in range(10):
         with contextlib.suppress(FileNotFoundError):
             for each in missing:
-                each.mkdir(parents=within is None, exist_ok=True)
+                _make_one(each, within is None)
             return
         if within is not None and not within.exists():
             break
-    folder.mkdir(parents=within is None, exist_ok=True)
+    _make_one(folder, within is None)
+
+
+def _make_one(folder: Path, parents: bool) -> None:
+    try:
+        folder.mkdir(parents=parents, exist_ok=True)
+    except FileExistsError as error:
+        text = "there is a file where a folder belongs, move it elsewhere"
+        raise NotADirectoryError(errno.ENOTDIR, text, str(folder)) from error
 
 
 def temporary_path(path: Path, within: Path | None = None) -> Path:

@@ -89,3 +89,10 @@ def test_an_error_that_names_no_file_gets_the_name(tmp_path, monkeypatch):
     monkeypatch.setattr(type(tmp_path), "write_bytes", no_space)
     with pytest.raises(OSError, match=r"No space left on device: .*record\.json"):
         atomic.atomic_write(tmp_path / "record.json", b"new")
+
+
+@pytest.mark.parametrize("given", [True, False])
+def test_a_file_in_the_place_of_a_folder_says_what_to_do(tmp_path, given):
+    (tmp_path / "data").write_text("x")
+    with pytest.raises(OSError, match=r"there is a file where a folder belongs, move it elsewhere: '.*data'"):
+        atomic.make_folder(tmp_path / "data", tmp_path if given else None)

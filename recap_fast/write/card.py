@@ -1,10 +1,14 @@
 """The dataset card, so that the Hub's viewer and `load_dataset` read it as it stands."""
 
+import os
 from collections.abc import Mapping
+from pathlib import Path
 
 from recap_fast import atomic
 from recap_fast.write.output_folder import DATA_FILES, OutputFolder
 
+_TITLE = "# Captions by recap-fast"
+"""Tells a card of a run from a user's own."""
 _CARD = """---
 configs:
 - config_name: default
@@ -35,9 +39,15 @@ captions = datasets.load_dataset("PATH_OF_THIS_FOLDER", split="train")
 def write_card(output: OutputFolder, facts: Mapping[str, str]) -> None:
     """Writes the card, unless the user has put a file of their own in its place."""
     path = output.card
+    if os.path.lexists(path) and not is_own(path):
+        return
     rows = "\n".join(f"| {name} | {_cell(value)} |" for name, value in facts.items())
-    if not path.exists() or "# Captions by recap-fast" in path.read_text(encoding="utf-8", errors="replace"):
-        atomic.atomic_write(path, _CARD.format(rows=rows, data_files=DATA_FILES).encode())
+    atomic.atomic_write(path, _CARD.format(rows=rows, data_files=DATA_FILES).encode())
+
+
+def is_own(path: Path) -> bool:
+    """Whether what lies there is a card that a run has written."""
+    return path.is_file() and _TITLE in path.read_text(encoding="utf-8", errors="replace")
 
 
 def _cell(value: str) -> str:

@@ -17,6 +17,7 @@ from recap_fast.atomic import is_temporary, make_folder
 from recap_fast.errors import ConfigError
 from recap_fast.inputs import Inputs
 from recap_fast.records import Identity, Shard
+from recap_fast.write.card import is_own
 from recap_fast.write.done_record import read_record
 from recap_fast.write.output_folder import OutputFolder
 from recap_fast.write.register import Register, Registration, VersionsOf
@@ -159,7 +160,8 @@ def _clear(output: OutputFolder) -> None:
                 _remove(path)
         else:
             _remove(folder)
-    _remove(output.card)
+    if is_own(output.card):
+        output.card.unlink()
 
 
 def _remove(path: Path) -> None:

@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import pytest
 
 from recap_fast.write.card import write_card
@@ -21,6 +23,14 @@ def test_an_own_card_is_written_anew_and_a_users_stays(tmp_path):
     (tmp_path / "README.md").write_bytes(b"# Mine \xff")
     write_card(OutputFolder(tmp_path), FACTS)
     assert (tmp_path / "README.md").read_bytes() == b"# Mine \xff"
+
+
+@pytest.mark.parametrize("put", [Path.mkdir, lambda path: path.symlink_to("nowhere")])
+def test_what_else_is_in_its_place_stays(tmp_path, put):
+    put(tmp_path / "README.md")
+    write_card(OutputFolder(tmp_path), FACTS)
+    assert not (tmp_path / "README.md").is_file()
+    assert [path.name for path in tmp_path.iterdir()] == ["README.md"]
 
 
 @pytest.mark.parametrize("value", ["{braces}", "{0}", "%s"])

@@ -11,6 +11,7 @@ from support.ledgers import wanted
 from recap_fast.errors import ConfigError, RecapError
 from recap_fast.inputs import Inputs, Source
 from recap_fast.records import Identity
+from recap_fast.write.card import write_card
 from recap_fast.write.opening import open_output
 from recap_fast.write.output_folder import OutputFolder
 from recap_fast.write.run_file import read_run_file
@@ -80,12 +81,16 @@ def test_a_strangers_folder_is_refused_and_never_cleared(tmp_path):
 
 def test_overwrite_removes_what_runs_wrote_and_nothing_else(tmp_path):
     merge(tmp_path, shards("a", "b"))
-    for name in ("data/a.parquet", "manifests/a.json", "partial/b/x.parquet", "units/u.json", "README.md", "mine.txt"):
+    for name in ("data/a.parquet", "manifests/a.json", "partial/b/x.parquet", "units/u.json", "mine.txt"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text("x")
+    write_card(OutputFolder(tmp_path), {})
     merge(tmp_path, shards("b"), {"engine": "other"}, overwrite="this command")
     assert read(tmp_path).shards == {"b": "/in/b.tar"}
     assert sorted(path.name for path in tmp_path.iterdir()) == ["mine.txt", "run.json"]
+    (tmp_path / "README.md").write_text("# Mine")
+    merge(tmp_path, shards("c"), {"engine": "third"}, overwrite="another command")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["README.md", "mine.txt", "run.json"]
 
 
 def test_overwrite_empties_a_folder_on_another_disk_and_leaves_its_link(tmp_path):
