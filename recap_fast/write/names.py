@@ -6,7 +6,8 @@ read '::' and '$NAME' in a path as something else, and '=' as a partition. The r
 
 import hashlib
 import re
-from collections.abc import Collection, Sequence
+import unicodedata
+from collections.abc import Callable, Collection, Sequence
 
 from recap_fast.text import unicode
 
@@ -21,13 +22,21 @@ def safe_name(path: str) -> str:
     return "/".join(_safe_part(part) for part in path.split("/"))
 
 
-def unused(name: str, used: Collection[str]) -> str:
-    """The name; where it is used already, the first of `name-2`, `name-3`, ... that is not."""
+def unused(name: str, used: Collection[str], spelled: Callable[[str], str] = str) -> str:
+    """The name; where it is used already, the first of `name-2`, `name-3`, ... that is not.
+
+    `used` has the names as `spelled` spells them.
+    """
     number, found = 1, name
-    while found in used:
+    while spelled(found) in used:
         number += 1
         found = f"{name}-{number}"
     return found
+
+
+def folded(name: str) -> str:
+    """The same for all names that are one file on some disk: in any case of letters, accents apart or not."""
+    return unicodedata.normalize("NFC", name.casefold())
 
 
 def some(names: Sequence[str]) -> str:

@@ -14,7 +14,7 @@ from recap_fast.addresses import common_parts, is_below, path_parts, public_url,
 from recap_fast.errors import ConfigError
 from recap_fast.inputs import Inputs, Source
 from recap_fast.records import Shard
-from recap_fast.write.names import safe_name, unused
+from recap_fast.write.names import folded, safe_name, unused
 from recap_fast.write.units import Unit, make_units
 
 VersionsOf = Callable[[str, Sequence[str]], Sequence[str | None]]
@@ -125,7 +125,7 @@ class Registration:
         url = public_url(source.url)
         if url not in self._by_url:
             stem = url.rpartition(".")[0] if "." in url.rpartition("/")[2] else url
-            name = unused(safe_name(self._path(stem)), self._names)
+            name = self._unused(safe_name(self._path(stem)))
             self._by_url[url] = name
             self._names[name] = url
         return self._by_url[url]
@@ -165,7 +165,17 @@ class Registration:
         number = self._next_numbers[prefix]
         self._next_numbers[prefix] += 1
         name = f"{prefix}{number:05d}"
-        return unused(f"{prefix}images-{number:05d}", self._names) if name in self._names else name
+        return self._unused(f"{prefix}images-{number:05d}" if folded(name) in self._folded else name)
+
+    def _unused(self, name: str) -> str:
+        """The name, or one like it that no other shard has on any disk."""
+        found = unused(name, self._folded, folded)
+        self._folded.add(folded(found))
+        return found
+
+    @cached_property
+    def _folded(self) -> set[str]:
+        return {folded(name) for name in self._names}
 
     @cached_property
     def _next_numbers(self) -> dict[str, int]:

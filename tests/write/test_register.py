@@ -1,3 +1,5 @@
+import unicodedata
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -17,6 +19,10 @@ def small_units(monkeypatch):
 
 def folder(url, *paths):
     return Source(url, "folder", tuple((path, "1:1") for path in sorted(paths)))
+
+
+def folder_of_5(url):
+    return folder(url, *"abcde")
 
 
 def tar(url):
@@ -141,6 +147,18 @@ def test_what_a_tar_and_a_unit_of_one_name_are_called():
     assert [shard.name for shard in shards] == ["00000", "00000-2"]
     _, shards = add(register, tar("/data/00000.parquet"), folder(ROOT, "b.jpg"))
     assert [shard.name for shard in shards] == ["00000-3", "00001"]
+
+
+@pytest.mark.parametrize("late", [False, True])
+@pytest.mark.parametrize(("one", "other"), [("a", "A"), ("STRASSE", "straße"), ("\u00e9", "e\u0301"), ("x.y", "X.y")])
+def test_that_no_two_names_are_one_on_a_disk_that_does_not_tell_them_apart(one, other, late):
+    sources = [kind(f"/data/{name}") for name in (one, other) for kind in (lambda url: tar(f"{url}.tar"), folder_of_5)]
+    register = Register(ROOT)
+    for given_now in [sources[:2], sources] if late else [sources]:
+        register, shards = add(register, *given_now)
+    names = [shard.name for shard in shards]
+    assert len(names) == len({unicodedata.normalize("NFC", name.casefold()) for name in names}) == 6
+    assert [shard.name for shard in add(register, *sources)[1]] == names
 
 
 def test_names_of_inputs_outside_the_first_root():
