@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import replace
 
-from recap_fast.records import Identity
+from recap_fast.records import Identity, Shard, ShardReport
 from recap_fast.write.ledger import Ledger, Pending
 from recap_fast.write.shard_writer import ShardWriter
 
@@ -13,7 +13,7 @@ def prune(ledger: Ledger, pending: Sequence[Pending]) -> tuple[int, list[Pending
     num_removed, rest = 0, []
     for each in pending:
         record = ledger.record(each.shard.name) if each.reason == "pruned" else None
-        removed = None if record is None else _rewrite(ledger, each, record.rows)
+        removed = None if record is None else _rewrite(ledger, each.shard, record)
         if removed is None:
             rest.append(each)
         else:
@@ -21,16 +21,14 @@ def prune(ledger: Ledger, pending: Sequence[Pending]) -> tuple[int, list[Pending
     return num_removed, rest
 
 
-def _rewrite(ledger: Ledger, pending: Pending, num_rows: int) -> int | None:
+def _rewrite(ledger: Ledger, shard: Shard, record: ShardReport) -> int | None:
     """How many rows were removed; None where rows are missing, so that the shard is to be done."""
-    shard = pending.shard
-    record = ledger.record(shard.name)
     kept = ledger.state(shard, Identity(0, ""))
-    if record is None or len(kept.done) != sum(file is not None for file in shard.files):
+    if len(kept.done) != sum(file is not None for file in shard.files):
         return None
     writer = ShardWriter(
         ledger.output, shard, record.input or Identity(0, ""), lambda _: [], kept=kept, made_with=ledger.made_with
     )
     report = writer.finish()
     ledger.commit(replace(report, left_out=record.left_out))
-    return num_rows - report.rows
+    return record.rows - report.rows
