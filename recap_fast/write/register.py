@@ -81,9 +81,10 @@ class Registration:
     def add(self, inputs: Inputs) -> tuple[Shard, ...]:
         """The shards of a run. Raises ConfigError for addresses that differ in what is not recorded."""
         _refuse_equal_addresses(inputs)
-        listed = {
-            _join(public_url(source.url), path): version for source in inputs.sources for path, version in source.images
-        }
+        listed: dict[str, str] = {}
+        for source in inputs.sources:
+            folder = public_url(source.url)
+            listed.update((_join(folder, path), version) for path, version in source.images)
         shards: dict[str, Shard] = {}
         for source in inputs.sources:
             if source.kind != "folder":

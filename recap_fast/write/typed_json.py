@@ -54,8 +54,12 @@ def _typed(kind: Any, value: object, place: str) -> Any:
     if origin in (Union, UnionType):
         return _one_of(get_args(kind), value, place)
     if origin is Mapping and isinstance(value, dict):
+        if get_args(kind)[1] is str and all(type(each) is str for each in value.values()):
+            return value  # the usual ones, with a thousand files each
         return {key: _typed(get_args(kind)[1], each, f"{place}.{key}") for key, each in value.items()}
     if origin is tuple and isinstance(value, list):
+        if get_args(kind)[0] is str and all(type(each) is str for each in value):
+            return tuple(value)
         return tuple(_typed(get_args(kind)[0], each, f"{place}[{i}]") for i, each in enumerate(value))
     if is_dataclass(kind) and isinstance(value, dict):
         return _record(kind, value, place)
