@@ -7,7 +7,7 @@ from recap_fast.captioner.captioner import Captioner
 from recap_fast.errors import ConfigError, ExitCode
 from recap_fast.launch.config import RunConfig
 from recap_fast.launch.messages import announce, conclude, describe, summarize
-from recap_fast.launch.plan import Plan, plan
+from recap_fast.launch.plan import Plan, plan, without_collections
 from recap_fast.launch.reporter import Reporter
 from recap_fast.launch.result import RunResult
 from recap_fast.launch.signals import STOPPED, Signals
@@ -32,7 +32,9 @@ def run(config: RunConfig, reporter: Reporter, signals: Signals | None = None) -
 
 def execute(plan: Plan, reporter: Reporter, signals: Signals | None = None) -> RunResult:
     """Does what was planned; see `run`."""
-    config, ledger = plan.config, plan.ledger.open()
+    config = plan.config
+    with without_collections():
+        ledger = plan.ledger.open()
     mine = plan.mine(ledger.shards)
     num_pruned, pending = plan.prune(ledger, ledger.pending(mine))
     if num_pruned:

@@ -1,8 +1,9 @@
 """From what was asked to what will be done: checks everything that can be checked, loads nothing, writes nothing."""
 
+import gc
 import os
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 
 from recap_fast.captioner.captioner import Captioner
@@ -54,6 +55,23 @@ class Plan:
         self.captioner.close()
 
 
+@contextmanager
+def without_collections() -> Iterator[None]:
+    """Keeps Python's garbage collector away meanwhile.
+
+    The names of a large folder are hundreds of thousands of objects that all stay, and it would go through them again
+    and again: for 100,000 images that took 0.7 s of 4.3.
+    """
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
+
+
+@without_collections()
 def plan(config: RunConfig) -> Plan:
     """Checks the engine directory, the prompt, the inputs, the decoder and the output folder. Raises ConfigError."""
     index, num = resolve_part(config.shard_index, config.num_shards, os.environ)

@@ -53,14 +53,8 @@ def _typed(kind: Any, value: object, place: str) -> Any:
     origin = get_origin(kind)
     if origin in (Union, UnionType):
         return _one_of(get_args(kind), value, place)
-    if origin is Mapping and isinstance(value, dict):
-        if get_args(kind)[1] is str and all(type(each) is str for each in value.values()):
-            return value  # the usual ones, with a thousand files each
-        return {key: _typed(get_args(kind)[1], each, f"{place}.{key}") for key, each in value.items()}
-    if origin is tuple and isinstance(value, list):
-        if get_args(kind)[0] is str and all(type(each) is str for each in value):
-            return tuple(value)
-        return tuple(_typed(get_args(kind)[0], each, f"{place}[{i}]") for i, each in enumerate(value))
+    if (origin is Mapping and isinstance(value, dict)) or (origin is tuple and isinstance(value, list)):
+        return _many(get_args(kind), value, place)
     if is_dataclass(kind) and isinstance(value, dict):
         return _record(kind, value, place)
     if kind is Any or (origin is Literal and value in get_args(kind)) or _is_scalar(kind, value):
@@ -83,6 +77,17 @@ def _one_of(kinds: tuple[Any, ...], value: object, place: str) -> Any:
         except ValueError:
             continue
     return _typed(kinds[-1], value, place)
+
+
+def _many(kinds: tuple[Any, ...], value: dict[str, object] | list[object], place: str) -> Any:
+    """The items of a mapping or a tuple. Texts are looked at together: a record may have the names of 1,000 files."""
+    if isinstance(value, dict):
+        if kinds[1] is str and all(type(each) is str for each in value.values()):
+            return value
+        return {key: _typed(kinds[1], each, f"{place}.{key}") for key, each in value.items()}
+    if kinds[0] is str and all(type(each) is str for each in value):
+        return tuple(value)
+    return tuple(_typed(kinds[0], each, f"{place}[{i}]") for i, each in enumerate(value))
 
 
 def _is_scalar(kind: Any, value: object) -> bool:
