@@ -20,16 +20,20 @@ _KINDS = {
 }
 
 
+class NoFileError(OSError):
+    """What has the name of a file is a folder, a pipe, a socket or a device."""
+
+
 def open_regular(path: str | os.PathLike[str]) -> io.FileIO:
-    """A regular file, without a buffer. Raises OSError, also where it is a pipe, a device, a socket or a folder."""
+    """A regular file, without a buffer. Raises OSError, and NoFileError where it is something else."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError as error:
         kind = _kind(os.stat(path).st_mode)  # noqa: PTH116 - a socket cannot be opened
-        raise (OSError(f"it is {kind}, not a file") if kind else error) from error
+        raise (NoFileError(f"it is {kind}, not a file") if kind else error) from error
     if kind := _kind(os.fstat(descriptor).st_mode):
         os.close(descriptor)
-        raise OSError(f"it is {kind}, not a file")
+        raise NoFileError(f"it is {kind}, not a file")
     return _WatchedFile(descriptor, "rb")
 
 

@@ -16,7 +16,7 @@ from recap_fast.records import OK, READ_AGAIN, UNREADABLE, Identity, ImageFile, 
 from recap_fast.shards.folder.beside import extensions_beside
 from recap_fast.shards.folder.metadata_files import MetadataFiles
 from recap_fast.shards.identity import of_stat
-from recap_fast.shards.local import is_absent, open_regular, read_whole
+from recap_fast.shards.local import NoFileError, is_absent, open_regular, read_whole
 from recap_fast.shards.remote.access import network_errors, read_file
 from recap_fast.shards.sample import MAX_IMAGE_BYTES, RawSample, to_sample
 from recap_fast.shards.tar.side_files import CAPTION_EXTENSIONS, side_value
@@ -55,6 +55,8 @@ class FolderReader:
             image, version = _read(self._shard.url, file.path, MAX_IMAGE_BYTES)
         except _TooLargeError as too_large:
             status, error = "too_large", f"{file.path} has {too_large}"
+        except NoFileError as other:
+            status, error = "not_an_image", f"{file.path} cannot be read: {other}"
         except network_errors() as unreadable:
             if is_absent(unreadable):
                 status, error = "missing_image", f"{file.path} is gone"

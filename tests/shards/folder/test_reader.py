@@ -62,8 +62,9 @@ def test_what_is_no_regular_file_is_a_row_and_not_waited_for(tmp_path, make, kin
     make(tmp_path / "a.jpg")
     (tmp_path / "b.jpg").write_bytes(b"1")
     samples, reader = read_samples(unit_of(tmp_path, "a.jpg", "b.jpg"))
-    assert [s.status for s in samples] == ["unreadable", "ok"]
-    assert reader.problem == samples[0].error == f"a.jpg cannot be read: it is {kind}, not a file"
+    assert [s.status for s in samples] == ["not_an_image", "ok"]
+    assert samples[0].error == f"a.jpg cannot be read: it is {kind}, not a file"
+    assert reader.problem is None, "another run would find the same"
 
 
 def test_remote_folders(memory):
