@@ -25,8 +25,8 @@ KERNELS = ROOT / "recap_fast/generate/ops/triton_attention.py"
 SPLITS = (192, 256, 384, 768)
 ROW_CONFIGURATIONS = ((64, 4, 3), (64, 4, 2), (32, 4, 4), (128, 8, 2))
 """Positions of a tile, warps, stages."""
-PROMPT_CONFIGURATIONS = ((128, 64, 8, 3), (128, 64, 8, 2), (128, 128, 8, 2), (64, 64, 4, 3))
-"""Rows of a block, positions of a tile, warps, stages; the first is the engine's."""
+PREFILL_TILES = ((64, 64, 2, 168), (64, 32, 3), (64, 64, 3), (64, 64, 2), (32, 64, 3))
+"""Queries of a program, positions of a tile, stages, registers of a thread; the engine's are the first two."""
 SHARED_SCALES = (1, 2, 4)
 """Rows that share a reading of their channels' scales."""
 SWIGLU = "SwiGLU of sums"
@@ -154,25 +154,23 @@ def _decode(
 
 def _prompts(probe: Probe, cache: Tensor) -> tuple[Tensor, float, Iterable[Trial]]:
     """Their bytes are those of keys, values, queries and outputs; it is operations that take the time."""
-    from recap_fast.generate.ops import triton_attention
-    from recap_fast.generate.ops.triton import dot_type
+    from recap_fast.generate.ops import triton
 
     text, (num, start, length) = probe.setting.shape.text, PROMPTS
-    kv_heads, positions, width = cache.shape[2:]
-    q = torch.randn(num * length, text.num_heads, width, device=probe.device, dtype=torch.bfloat16)
+    q = torch.randn(num * length, text.num_heads, text.head_dim, device=probe.device, dtype=torch.bfloat16)
     slots = torch.arange(num, device=probe.device).repeat_interleave(length)
-    out = q.new_empty(len(q), text.num_heads * width)
-    shape = length, text.num_heads, kv_heads, positions, width, dot_type(q, cache)
+    rows = Rows(slots, torch.arange(start, start + length, device=probe.device).repeat(num))
 
-    def attend(rows: int, tile: int, warps: int, stages: int) -> Tensor:
-        grid = -(-length // rows), text.num_heads, num
-        triton_attention.prefill_attention_kernel[grid](
-            *(q, *cache, slots, out, None, 1.0, start, *shape, rows, tile), num_warps=warps, num_stages=stages
-        )
+    def attend(tile: triton.PrefillTile) -> Tensor:
+        with mock.patch.dict(triton.PREFILL_TILES, {cache.dtype.itemsize: tile}):
+            out = triton.attention(q, cache, rows, PROMPTS)
+        assert isinstance(out, Tensor)
         return out
 
-    trials = [("/".join(map(str, sizes)), functools.partial(attend, *sizes)) for sizes in PROMPT_CONFIGURATIONS]
-    moved = num * (start + length) * 2 * kv_heads * width * cache.itemsize + 2.0 * q.nbytes
+    trials = [
+        ("/".join(map(str, sizes)), functools.partial(attend, triton.PrefillTile(*sizes))) for sizes in PREFILL_TILES
+    ]
+    moved = num * (start + length) * 2 * text.num_kv_heads * text.head_dim * cache.itemsize + 2.0 * q.nbytes
     return plain.prefill_attention(q, cache, slots[::length], PROMPTS).float(), moved, trials
 
 

@@ -27,12 +27,12 @@ def _read_tile(cache_ptr, t, end, E: tl.constexpr, TYPE: tl.constexpr):
 @triton.jit
 def _attend_tile(q, k, v, visible, largest, total, out, SCALE: tl.constexpr):
     """Adds a tile of positions: to the largest score of each query, the sum of its weights, and its weighted values."""
-    scores = tl.dot(q, tl.trans(k), input_precision="ieee") * SCALE
+    scores = tl.dot(q, tl.trans(k), input_precision="ieee")
     if visible is not None:
         scores = tl.where(visible, scores, float("-inf"))
-    new_largest = tl.maximum(largest, tl.max(scores, 1))
+    new_largest = tl.maximum(largest, tl.max(scores, 1) * SCALE)
     shrink = tl.exp2(largest - new_largest)
-    weights = tl.exp2(scores - new_largest[:, None])
+    weights = tl.exp2(scores * SCALE - new_largest[:, None])
     total = total * shrink + tl.sum(weights, 1)
     out = tl.dot(weights.to(v.dtype), v, out * shrink[:, None], input_precision="ieee")
     return new_largest, total, out
@@ -57,20 +57,23 @@ def prefill_attention_kernel(
     BLOCK_L: tl.constexpr,
     BLOCK_T: tl.constexpr,
 ):  # #lizard forgives(parameter_count)
-    """A program computes BLOCK_L rows of one query head of a prompt.
+    """A program computes BLOCK_L positions of a prompt, for all query heads of a key/value head: they share its tiles.
 
-    The grid is (blocks, H, prompts). The last blocks see the most positions, and start first.
+    The grid is (blocks, K, prompts). The last blocks see the most positions, and start first.
     """
     block = tl.num_programs(0) - 1 - tl.program_id(0)
     head = tl.program_id(1)
     first_row = tl.program_id(2).to(tl.int64) * L
-    slot = (tl.load(slots_ptr + first_row) * K + head // (H // K)) * T * E
+    slot = (tl.load(slots_ptr + first_row) * K + head) * T * E
     keys_ptr += slot
     values_ptr += slot
-    m = block * BLOCK_L + tl.arange(0, BLOCK_L)
+    group: tl.constexpr = triton.next_power_of_2(H // K)
+    row = tl.arange(0, BLOCK_L * group)
+    m = block * BLOCK_L + row // group
+    g = row % group
     e = tl.arange(0, triton.next_power_of_2(E))
-    cells = ((first_row + m) * H + head)[:, None] * E + e[None, :]
-    inside = (m < L)[:, None] & (e < E)[None, :]
+    cells = ((first_row + m) * H + head * (H // K) + g)[:, None] * E + e[None, :]
+    inside = ((m < L) & (g < H // K))[:, None] & (e < E)[None, :]
     q = tl.load(q_ptr + cells, mask=inside, other=0.0).to(TYPE)
     scale: tl.constexpr = LOG2_E * E**-0.5
     largest = tl.full(m.shape, float("-inf"), tl.float32)
@@ -93,7 +96,8 @@ def prefill_attention_kernel(
     out /= total[:, None]
     if scale_ptr is not None:
         out *= factor
-        tl.store(scale_ptr + first_row + m, tl.zeros(m.shape, tl.float32) + 1.0 / factor, mask=(m < L) & (head == 0))
+        first = (m < L) & (head == 0) & (g == 0)
+        tl.store(scale_ptr + first_row + m, tl.zeros(m.shape, tl.float32) + 1.0 / factor, mask=first)
     tl.store(out_ptr + cells, out.to(out_ptr.dtype.element_ty), mask=inside)
 
 
