@@ -171,10 +171,14 @@ def scaled(x: Inexact, factor: Tensor) -> Inexact:
 
 
 def swiglu(gate: Inexact, up: Inexact, dtype: torch.dtype = torch.float32) -> Inexact:
-    """silu(gate) * up, both factors and the product rounded to `dtype`."""
+    """silu(gate) * up, both factors and the product rounded to `dtype`.
+
+    A card computes the exponential in powers of two: it rounds the argument, times a rounded constant, in float32.
+    """
     s = gate.value.sigmoid()
     silu, slope = gate.value * s, s * (1 + gate.value * (1 - s))
     y = derived(silu * up.value, (slope * up.value, gate), (silu, up))
+    y = y.plus_error(unit(torch.float32) * (gate.value * (1 - s) * silu * up.value).abs(), times=2)
     return y.rounded(times=EXP_ROUNDINGS + 3).rounded(dtype, times=2)
 
 
