@@ -8,7 +8,7 @@ SHARDS := demo/out/shards/{00000..00001}.tar
 
 MINUTES := 10
 
-.PHONY: demo test lint unit fuzz asan bench format clean
+.PHONY: demo test lint unit docs fuzz asan bench format clean
 
 demo: .venv/installed  ## caption demo shards with the demo engine, through every stage, and check the captions
 	$(BIN)/recap-fast build-engine recap_tiny --checkpoint demo/recap-tiny --output demo/out/engine --overwrite
@@ -30,6 +30,10 @@ lint: .venv/developing
 
 unit: .venv/developing
 	$(BIN)/pytest
+
+docs: .venv/documenting  ## builds the manual into docs/_build, and runs the commands in it
+	$(BIN)/sphinx-build -q -W --keep-going -E docs docs/_build
+	$(BIN)/pytest tests/docs
 
 fuzz: .venv/developing  ## the property tests and 100,000 damaged images with ever new seeds, until MINUTES=10 are over or one fails, then how to replay it
 	@end=$$(($$(date +%s) + 60 * $(MINUTES))); while [ $$(date +%s) -lt $$end ]; do \
@@ -59,5 +63,9 @@ format: .venv/developing
 	$(PIP) --group test --group lint
 	touch $@
 
+.venv/documenting: .venv/developing
+	$(PIP) --group docs
+	touch $@
+
 clean:
-	rm -rf .venv build demo/out
+	rm -rf .venv build demo/out docs/_build

@@ -1,0 +1,68 @@
+"""What the manual lists is what there is: columns, statuses, options and the like, none left out and none made up."""
+
+import re
+from dataclasses import fields
+from typing import get_args
+
+import pytest
+from support.manual import PAGES, ROOT, command_options, first_column, prose
+
+from recap_fast.cli.main import cli
+from recap_fast.errors import ExitCode
+from recap_fast.generate.prompt import FIELDS, TEMPLATES
+from recap_fast.records import FAILURES, OK, FinishReason, ShardReport, ShardStatus
+from recap_fast.write.run_file import RunFile
+from recap_fast.write.schema import SCHEMA
+
+DOCS = ROOT / "docs"
+OPTIONS = {option for name in cli.commands for option in command_options(name)} | {"--help", "--version"}
+OF_OTHERS = {"--requeue", "--array", "--exclude", "--local-dir"}
+"""Options of sbatch and hf."""
+
+
+def _flat(page, heading):
+    return [name for row in first_column(DOCS / page, heading) for name in row]
+
+
+def test_every_column_with_its_type():
+    section = (DOCS / "output.md").read_text(encoding="utf-8").partition("## Columns\n")[2].partition("\n## ")[0]
+    assert re.findall(r"^\| `(\w+)` \| (\w+) \|", section, re.MULTILINE) == [(f.name, str(f.type)) for f in SCHEMA]
+
+
+def test_every_status_of_a_row():
+    assert sorted(_flat("output.md", "Statuses")) == sorted({OK, *FAILURES})
+
+
+def test_every_finish_reason():
+    assert sorted(_flat("output.md", "Finish reasons")) == sorted(get_args(FinishReason))
+
+
+def test_every_field_of_a_done_record_and_every_status_of_a_shard():
+    assert _flat("output.md", "Done-records") == ["format", *(field.name for field in fields(ShardReport))]
+    assert sorted(_flat("output.md", "Statuses of shards")) == sorted(get_args(ShardStatus))
+
+
+def test_every_field_of_the_run_file():
+    assert sorted(_flat("output.md", "run.json")) == sorted(["format", *(field.name for field in fields(RunFile))])
+
+
+def test_every_exit_code():
+    numbers = [int(row[0]) for row in first_column(DOCS / "failures.md", "Exit codes")]
+    assert numbers == sorted(ExitCode)
+
+
+def test_every_field_of_prompts_and_every_template():
+    assert sorted(_flat("prompts.md", "Fields")) == sorted(FIELDS)
+    assert sorted(_flat("prompts.md", "Templates")) == sorted(TEMPLATES)
+
+
+def test_every_command_and_its_options():
+    text = (DOCS / "command_line.md").read_text(encoding="utf-8")
+    assert sorted(re.findall(r"```\{command-line\} (\S+)\n", text)) == sorted(cli.commands)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_no_option_is_made_up(page):
+    spans = " ".join(re.findall(r"`([^`]+)`", prose(page)))
+    named = {*re.findall(r"(?<!\S)--[a-z-]+", spans)}
+    assert named <= OPTIONS | OF_OTHERS
