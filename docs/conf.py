@@ -19,6 +19,7 @@ html_theme = "furo"
 html_title = "recap-fast"
 html_copy_source = False
 html_show_copyright = False
+smartquotes = False  # two dashes are an option
 
 myst_heading_anchors = 3
 myst_enable_extensions = ["attrs_inline"]
