@@ -8,7 +8,7 @@ SHARDS := demo/out/shards/{00000..00001}.tar
 
 MINUTES := 10
 
-.PHONY: demo test lint unit docs fuzz asan bench format clean
+.PHONY: demo test lint unit docs manual fuzz asan bench format clean
 
 demo: .venv/installed  ## caption demo shards with the demo engine, through every stage, and check the captions
 	$(BIN)/recap-fast build-engine recap_tiny --checkpoint demo/recap-tiny --output demo/out/engine --overwrite
@@ -18,7 +18,7 @@ demo: .venv/installed  ## caption demo shards with the demo engine, through ever
 	$(BIN)/python demo/show.py demo/out/captions demo/out/shards/truth.json
 	$(BIN)/recap-fast verify demo/out/captions --shards '$(SHARDS)'
 
-test: lint unit  ## what CI runs
+test: lint unit manual  ## what CI runs
 
 lint: .venv/developing
 	$(BIN)/ruff check .
@@ -31,9 +31,11 @@ lint: .venv/developing
 unit: .venv/developing
 	$(BIN)/pytest
 
-docs: .venv/documenting  ## builds the manual into docs/_build, and runs the commands in it
-	$(BIN)/sphinx-build -q -W --keep-going -E docs docs/_build
+docs: manual  ## builds the manual into docs/_build, and runs the commands that it shows
 	$(BIN)/pytest tests/docs
+
+manual: .venv/documenting
+	$(BIN)/sphinx-build -q -W --keep-going -E docs docs/_build
 
 fuzz: .venv/developing  ## the property tests and 100,000 damaged images with ever new seeds, until MINUTES=10 are over or one fails, then how to replay it
 	@end=$$(($$(date +%s) + 60 * $(MINUTES))); while [ $$(date +%s) -lt $$end ]; do \
