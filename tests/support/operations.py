@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 from support import tolerance
-from support.tolerance import assert_within, exact
+from support.tolerance import assert_within, exact, near, unit
 from torch import Tensor
 
 from recap_fast.generate.ops import Activation, Product, Prompts, Quantized, Rope, Rows, Unscaled, cpp, plain
@@ -52,9 +52,12 @@ def check_add_rms_norm(
     delta, added = unscaled(rows, width, dtype, sums, seed=seed + 2) if adds else (None, torch.zeros_like(x))
     total = x + added
     got = ops.add_rms_norm(x, delta, weight, 1e-5, quantize)
-    assert torch.equal(x, total), "the sum stays in x"
+    if dtype == torch.float32 and sums is not None:  # a card does not round the product before it adds it
+        assert_within(x, near(total.double(), 2 * unit(dtype) * (added.abs() + total.abs()).double()))
+    else:
+        assert torch.equal(x, total), "the sum stays in x"
     assert (got.values if isinstance(got, Quantized) else got).dtype == (quantize or dtype)
-    assert_within(got, tolerance.rms_norm(exact(total), weight, 1e-5, dtype))
+    assert_within(got, tolerance.rms_norm(exact(x), weight, 1e-5, dtype))
 
 
 def check_swiglu(
