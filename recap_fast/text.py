@@ -1,4 +1,4 @@
-"""Text that any column of the output can hold: valid Unicode of bounded length."""
+"""Text that any column of the output can hold, valid Unicode of bounded length; and numbers of things."""
 
 MAX_TEXT_BYTES = 16 << 20
 """Of one text in UTF-8. Larger texts are not read, and none is written: one must not take the memory of a whole run."""
@@ -22,3 +22,8 @@ def cut(text: str, max_bytes: int = MAX_TEXT_BYTES) -> str:
 def message_of(error: BaseException) -> str:
     """What an error says, on one line; its type where it says nothing."""
     return " ".join(str(error).split()) or type(error).__name__
+
+
+def counted(number: int, noun: str) -> str:
+    """A number of things, for people: '1 shard', '1,000 shards'."""
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"

@@ -7,6 +7,7 @@ way to be imported without registering itself.
 import importlib
 import io
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 from PIL import Image, ImageFile
@@ -16,11 +17,28 @@ from recap_fast.decode.formats import PILLOW_FORMATS
 _MODULES = {name: name.capitalize() for name in PILLOW_FORMATS}
 _MODULES |= {"DIB": "Bmp", "JPEG 2000": "Jpeg2K", "WebP": "WebP"}
 """Of Pillow's plugin for each format."""
-_EXTRAS = {
-    "HEIC": ("heif", "pillow_heif.as_plugin", "HeifImageFile"),
-    "JPEG XL": ("jxl", "pillow_jxl.JpegXLImagePlugin", "JXLImageFile"),
+
+
+@dataclass(frozen=True, slots=True)
+class Plugin:
+    """What opens a format that Pillow alone does not."""
+
+    package: str
+    """As pip installs it."""
+    module: str
+    name: str
+    """Of its class in the module."""
+
+    def load(self) -> Callable[..., Any]:
+        """The class. Raises ImportError where the package is not installed."""
+        found: Callable[..., Any] = getattr(importlib.import_module(self.module), self.name)
+        return found
+
+
+EXTRA_PLUGINS = {
+    "HEIC": Plugin("pillow-heif", "pillow_heif.as_plugin", "HeifImageFile"),
+    "JPEG XL": Plugin("pillow-jxl-plugin", "pillow_jxl.JpegXLImagePlugin", "JXLImageFile"),
 }
-"""The extra that brings a format's plugin, its module and its class."""
 
 
 class UnsupportedFormatError(Exception):
@@ -47,13 +65,10 @@ def _plugin(name: str) -> Callable[..., Any]:
     if name in PILLOW_FORMATS:
         importlib.import_module(f"PIL.{_MODULES[name]}ImagePlugin")
         return Image.OPEN[PILLOW_FORMATS[name]][0]
-    if name not in _EXTRAS:
+    if name not in EXTRA_PLUGINS:
         raise UnsupportedFormatError(f"{name} images are not decoded.")
-    extra, module, plugin = _EXTRAS[name]
+    plugin = EXTRA_PLUGINS[name]
     try:
-        found: Callable[..., Any] = getattr(importlib.import_module(module), plugin)
+        return plugin.load()
     except ImportError as error:
-        raise UnsupportedFormatError(
-            f"{name} images need a plugin: pip install recap-fast[{extra}] ({error})."
-        ) from error
-    return found
+        raise UnsupportedFormatError(f"{name} images need a plugin: pip install {plugin.package} ({error}).") from error

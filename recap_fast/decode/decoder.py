@@ -11,7 +11,7 @@ from recap_fast.errors import ConfigError
 from recap_fast.records import ImageBatch, Preprocess
 
 DECODERS = ("auto", "dali", "pillow")
-INSTALL_DALI = "pip install recap-fast[dali]"
+DALI_PACKAGE = "nvidia-dali-cuda130"
 
 
 class ImageDecoder(Protocol):
@@ -70,7 +70,7 @@ def make_decoder(
                 background=color,
             )
         except ImportError as error:
-            note = f"NVIDIA DALI cannot be imported ({error}); install it with `{INSTALL_DALI}`."
+            note = f"NVIDIA DALI cannot be imported ({error}); install it with `pip install {DALI_PACKAGE}`."
         except (OSError, RuntimeError) as error:
             reason = str(error).partition("\n")[0]
             note = f"NVIDIA DALI does not work here: {reason}"

@@ -56,9 +56,9 @@ def test_without_dali_auto_is_pillow_and_says_so_and_dali_is_an_error_that_helps
     assert decoder.name == "pillow"
     assert decoder.note == (
         "Pillow decodes: NVIDIA DALI cannot be imported (import of nvidia.dali halted; None in sys.modules); "
-        "install it with `pip install recap-fast[dali]`."
+        "install it with `pip install nvidia-dali-cuda130`."
     )
-    with pytest.raises(ConfigError, match=r"pip install recap-fast\[dali\]`. Or let Pillow decode: --decoder pillow"):
+    with pytest.raises(ConfigError, match=r"pip install nvidia-dali-cuda130`. Or let Pillow decode: --decoder pillow"):
         make_decoder("dali", PAD)
 
 

@@ -202,15 +202,15 @@ def test_what_pillow_cannot_do_is_unsupported(data, error):
     assert (caught.value.outcome.status, caught.value.outcome.error) == ("unsupported", error)
 
 
-@pytest.mark.parametrize(("name", "extra"), [("pillow_heif", "heif"), ("pillow_jxl", "jxl")])
-def test_without_its_plugin_a_format_says_how_to_install_it(monkeypatch, name, extra):
+@pytest.mark.parametrize(("name", "package"), [("pillow_heif", "pillow-heif"), ("pillow_jxl", "pillow-jxl-plugin")])
+def test_without_its_plugin_a_format_says_how_to_install_it(monkeypatch, name, package):
     for module in [m for m in sys.modules if m.partition(".")[0] == name]:
         monkeypatch.delitem(sys.modules, module)
     monkeypatch.setitem(sys.modules, name, None)
-    data = b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" if extra == "heif" else b"\xff\x0a\x7f\0\0\0\0"
+    data = b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" if package == "pillow-heif" else b"\xff\x0a\x7f\0\0\0\0"
     outcome = refusal(data)
     assert outcome.status == "unsupported"
-    assert f"images need a plugin: pip install recap-fast[{extra}]" in outcome.error
+    assert f"images need a plugin: pip install {package} (" in outcome.error
 
 
 def test_a_larger_limit_than_pillows_own_is_obeyed():

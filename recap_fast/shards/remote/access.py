@@ -26,8 +26,14 @@ logger = logging.getLogger(__name__)
 
 NUM_ATTEMPTS = 5
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.5, 10.0
-_EXTRAS = {"s3": "'recap-fast[s3]'", "s3a": "'recap-fast[s3]'", "gs": "'recap-fast[gcs]'", "gcs": "'recap-fast[gcs]'"}
-_PACKAGES = {"http": "aiohttp", "https": "aiohttp", "hf": "huggingface_hub", "abfs": "adlfs", "az": "adlfs"}
+PACKAGES = {
+    **dict.fromkeys(("s3", "s3a"), "s3fs"),
+    **dict.fromkeys(("gs", "gcs"), "gcsfs"),
+    **dict.fromkeys(("az", "abfs"), "adlfs"),
+    **dict.fromkeys(("http", "https"), "aiohttp"),
+    "hf": "huggingface_hub",
+}
+"""What fsspec needs for each kind of URL, as pip installs it and as Python imports it."""
 _VERSIONS = (
     *("ETag", "etag", "md5Hash", "Content-MD5", "Digest", "commit_hash", "LastModified", "last_modified"),
     *("Last-Modified", "updated", "mtime", "created"),
@@ -50,7 +56,7 @@ def file_system(url: str) -> tuple[Any, str]:
         with unwatched():  # imports may take long
             return _open_system(url)
     except ImportError as error:
-        package = _EXTRAS.get(protocol) or _PACKAGES.get(protocol)
+        package = PACKAGES.get(protocol)
         hint = f"run `pip install {package}`" if package else f"install its package ({error})"
         needs = f"{public_url(url)} needs a package for {protocol}:// that is not installed"
         raise ConfigError(f"{needs}: {hint}.") from error

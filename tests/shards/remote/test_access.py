@@ -169,7 +169,7 @@ def test_a_missing_package_and_an_unknown_protocol_are_explained(monkeypatch):
     with pytest.raises(ConfigError, match="nosuch://x is of a kind that fsspec does not know"):
         file_system("nosuch://x")
     monkeypatch.setattr(fsspec.core, "url_to_fs", missing)
-    with pytest.raises(ConfigError, match=r"s3://b/x needs .* not installed: run `pip install 'recap-fast\[s3\]'`"):
+    with pytest.raises(ConfigError, match=r"s3://b/x needs .* not installed: run `pip install s3fs`"):
         file_system("s3://b/x")
     monkeypatch.setitem(sys.modules, "recap_fast.shards.remote.http", None)
     with pytest.raises(ConfigError, match=r"^https://b/x needs .*: run `pip install aiohttp`"):

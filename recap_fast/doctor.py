@@ -1,0 +1,153 @@
+"""`recap-fast doctor`: what this machine can do, in a line each, and what to install for the rest.
+
+Nothing here fails because of what it looks at: a package that does not load is a finding.
+"""
+
+import importlib
+import importlib.metadata
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from recap_fast import machine
+from recap_fast.decode.codecs import EXTRA_PLUGINS
+from recap_fast.decode.decoder import DALI_PACKAGE
+from recap_fast.shards.remote.access import PACKAGES
+from recap_fast.text import counted, message_of
+
+GIB = 1 << 30
+NVIDIA_DRIVER = Path("/proc/driver/nvidia/version")
+"""There where an NVIDIA driver is loaded."""
+CUDA_TORCH = "torch --index-url https://download.pytorch.org/whl/cu130"
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """A line of the report."""
+
+    name: str
+    text: str
+    install: tuple[str, ...] = ()
+    """What `pip install` would add to it."""
+    is_fatal: bool = False
+    """Whether no engine can run because of it."""
+
+
+def examine() -> list[Finding]:
+    """All findings, in the order of the report. Takes a few seconds: it imports torch and, if it is there, DALI."""
+    return [finding for look in LOOKS for finding in look()]
+
+
+def _versions() -> Iterator[Finding]:
+    found = machine.describe_versions()
+    yield Finding("versions", ", ".join(f"{name} {found[name]}" for name in ("recap-fast", "python", "torch")))
+
+
+def _processor() -> Iterator[Finding]:
+    about = machine.describe_machine()
+    memory = f"{about['memory_bytes'] / GIB:.0f} GiB of memory"
+    yield Finding("processor", f"{about['cpu']}, {counted(about['cores'], 'core')}, {memory}")
+
+
+def _gpus() -> Iterator[Finding]:
+    import torch
+
+    if not torch.cuda.is_available():
+        if not NVIDIA_DRIVER.is_file():
+            yield Finding("GPU", "none: engines run on the CPU")
+        elif torch.version.cuda is None:
+            yield Finding("GPU", f"not used: torch {torch.__version__} is built for CPUs", (CUDA_TORCH,))
+        else:
+            yield Finding("GPU", f"not used: its driver is too old for torch's CUDA {torch.version.cuda}")
+        return
+    for i in range(torch.cuda.device_count()):
+        about = torch.cuda.get_device_properties(i)
+        memory = f"{about.total_memory / GIB:.0f} GiB, compute capability {about.major}.{about.minor}"
+        yield Finding(f"GPU {i}", f"{about.name}, {memory}, CUDA {torch.version.cuda}")
+
+
+def _precisions() -> Iterator[Finding]:
+    from recap_fast.generate.device import find_hardware, resolve_device
+
+    hardware = find_hardware(resolve_device("auto"))
+    fast = [precision for precision in hardware.precisions() if precision not in hardware.slow]
+    slow = f"; slow: {', '.join(sorted(hardware.slow))}" if hardware.slow else ""
+    yield Finding("precisions", ", ".join(fast) + slow)
+
+
+def _kernels() -> Iterator[Finding]:
+    for module in ("recap_fast.arrow_core", "recap_fast.generate.ops.cpp"):
+        if error := _failure(importlib.import_module, module):
+            yield Finding("C++", f"does not load: {error}", is_fatal=True)
+            return
+    parts = ["C++"]
+    if _failure(importlib.import_module, "recap_fast._cuda_ops") is None:
+        parts.append("CUDA C++")
+    if version := _version("triton"):
+        parts.append(f"Triton {version}")
+    yield Finding("kernels", ", ".join(parts))
+
+
+def _decoders() -> Iterator[Finding]:
+    pillow = f"Pillow {_version('pillow')}"
+    error = _failure(importlib.import_module, "nvidia.dali")
+    if error is None:
+        yield Finding("decoders", f"{pillow}, DALI {_version(DALI_PACKAGE)} (used on GPUs)")
+    elif _version(DALI_PACKAGE):
+        yield Finding("decoders", f"{pillow}; DALI does not load: {error}")
+    else:
+        yield Finding("decoders", f"{pillow}; no DALI, which decodes on GPUs", (DALI_PACKAGE,))
+
+
+def _formats() -> Iterator[Finding]:
+    lacking = {name: plugin.package for name, plugin in EXTRA_PLUGINS.items() if _failure(plugin.load)}
+    found = ", ".join(["JPEG, PNG, WebP, AVIF, TIFF, GIF, ...", *(n for n in EXTRA_PLUGINS if n not in lacking)])
+    yield Finding("images", found + _without(lacking), tuple(lacking.values()))
+
+
+def _addresses() -> Iterator[Finding]:
+    schemes = ("s3", "gs", "az", "https", "hf")
+    lacking = {f"{s}://": PACKAGES[s] for s in schemes if _failure(importlib.import_module, PACKAGES[s])}
+    found = ", ".join(["local files", *(url for s in schemes if (url := f"{s}://") not in lacking)])
+    yield Finding("inputs", found + _without(lacking), tuple(lacking.values()))
+
+
+def _room() -> Iterator[Finding]:
+    folder = tempfile.gettempdir()
+    yield Finding("room", f"{shutil.disk_usage(folder).free / GIB:.0f} GiB free in {folder}, for remote inputs")
+
+
+LOOKS: tuple[Callable[[], Iterator[Finding]], ...] = (
+    _versions,
+    _processor,
+    _gpus,
+    _precisions,
+    _kernels,
+    _decoders,
+    _formats,
+    _addresses,
+    _room,
+)
+
+
+def _without(lacking: dict[str, str]) -> str:
+    return f"; not {', '.join(lacking)}" if lacking else ""
+
+
+def _failure(load: Callable[..., Any], *args: Any) -> str | None:
+    """What loading something raises; None if it loads."""
+    try:
+        load(*args)
+    except Exception as error:  # noqa: BLE001 - a broken package raises anything, and that is what is reported
+        return message_of(error)
+    return None
+
+
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
