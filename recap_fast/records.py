@@ -264,7 +264,6 @@ class ShardReport:
 
     shard: str
     """`Shard.name`."""
-    url: str
     status: ShardStatus
     rows: int = 0
     captioned: int = 0
@@ -281,7 +280,7 @@ class ShardReport:
     output: OutputFile | None = None
     """None where there is none."""
     files: Mapping[str, str] = field(default_factory=dict)
-    """Of a folder unit: `Identity.text` of each image that has a row, by its path below `url`, in order."""
+    """Of a folder unit: `Identity.text` of each image that has a row, by its path below the unit's folder, in order."""
     finished_ns: int = 0
     """When the done-record was written, since 1970; 0 where it was not."""
 

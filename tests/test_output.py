@@ -33,23 +33,43 @@ def output(tmp_path_factory, server, tiny_engine) -> Path:
     return folder / "out"
 
 
-def test_datasets_loads_the_folder_and_only_its_data(output, tmp_path):
+def load(tmp_path, output, *configurations):
+    """What `load_dataset` has: the columns, and captions by shard and index; one pair for each configuration."""
     code = (
         "import datasets, json, sys\n"
-        "rows = datasets.load_dataset(sys.argv[1], split='train')\n"
-        "json.dump([rows.column_names, rows['index'], rows['shard'], rows['re_caption']], sys.stdout, default=list)"
+        "for name in sys.argv[2:]:\n"
+        "    rows = datasets.load_dataset(sys.argv[1], name, split='train')\n"
+        "    columns = [rows[column] for column in ('shard', 'index', 're_caption')]\n"
+        "    print(json.dumps([rows.column_names, *columns], default=list))"
     )
     environment = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path)}
-    done = subprocess.run(
-        [sys.executable, "-c", code, output], env=environment, capture_output=True, text=True, check=False
-    )
+    command = [sys.executable, "-c", code, output, *configurations]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    columns, indices, shards, captions = json.loads(done.stdout)
-    assert columns == SCHEMA.names
-    rows = runs.read_rows(output)
-    expected = {(row["shard"], row["index"]): row["re_caption"] for row in rows}
-    assert len(indices) == NUM_ROWS
-    assert dict(zip(zip(shards, indices, strict=True), captions, strict=True)) == expected
+    for line in done.stdout.splitlines():
+        columns, shards, indices, captions = json.loads(line)
+        rows = dict(zip(zip(shards, indices, strict=True), captions, strict=True))
+        assert len(rows) == len(indices)
+        yield columns, rows
+
+
+def test_datasets_loads_what_is_finished_and_what_is_not(output, tmp_path):
+    (columns, finished), (partial_columns, partial) = load(tmp_path, output, "default", "partial")
+    assert columns == partial_columns == SCHEMA.names
+    assert finished == {(row["shard"], row["index"]): row["re_caption"] for row in runs.read_rows(output)}
+    assert len(finished) == NUM_ROWS
+    assert {shard for shard, _ in partial} == {"deeper/still/00001"}
+    assert len(partial) == pq.read_table(output / "partial").num_rows > 0
+
+
+def test_before_a_shard_is_finished_its_rows_are_the_default(tmp_path, server, tiny_engine):
+    runs.write_pictures(tmp_path / "in", 1, 8)
+    out = tmp_path / "out"
+    command = server.run(*runs.run_arguments(tiny_engine, tmp_path / "in", out, "--limit", 3, "--max-new-tokens", 2))
+    assert command.code == 0, command.stderr
+    ((_, rows),) = load(tmp_path, out, "default")
+    assert sorted(rows) == [("00000", 0), ("00000", 1), ("00000", 2)]
+    assert duckdb.sql(f"SELECT count(*) FROM '{out}/partial/**/*.parquet'").fetchall() == [(3,)]
 
 
 def test_duckdb_reads_it(output):
@@ -84,11 +104,37 @@ def test_outputs_mirror_the_inputs_and_nothing_else_lies_there(output):
     names = {str(path.relative_to(output)) for path in output.rglob("*") if path.is_file()}
     stretches = {name for name in names if name.startswith("partial/deeper/still/00001/")}
     assert names - stretches == {
-        *("README.md", "run.json", "data/00000.parquet", "data/00001.parquet"),
+        *("README.md", "run.json", "local.json", "data/00000.parquet", "data/00001.parquet"),
         *("manifests/00000.json", "manifests/00001.json"),
         *("data/deeper/still/00000.parquet", "manifests/deeper/still/00000.json"),
     }
     assert stretches
+
+
+def test_paths_of_the_machine_stand_in_the_local_file_alone(output, tmp_path, server, tiny_engine):
+    folder = tmp_path / "secret-place"
+    runs.write_pictures(folder / "in", 1, 3, bad=[1])
+    (folder / "in/photos").mkdir()
+    (folder / "in/photos/cat.jpg").write_bytes(b"no picture")
+    (folder / "in/broken.tar").write_bytes(b"no tar" * 100)
+    (folder / "in/broken.parquet").write_bytes(b"PAR1 no Parquet")
+    arguments = runs.run_arguments(tiny_engine, folder / "in", folder / "out", "--max-new-tokens", 2)
+    command = server.run(
+        *arguments, "--shards", folder / "in/*.parquet", "--shards", folder / "in/photos", "--limit", 4
+    )
+    assert command.code == 1, command.stderr
+    files = [path for path in (folder / "out").rglob("*") if path.is_file()]
+    assert {path.parent.name for path in files} >= {"out", "data", "manifests"}
+    found = [path.name for path in files if b"secret-place" in _content(path)]
+    assert found == ["local.json"]
+
+
+def _content(path: Path) -> bytes:
+    """The bytes of a file; of Parquet, the rows and the metadata as they are read."""
+    if path.suffix != ".parquet":
+        return path.read_bytes()
+    file = pq.ParquetFile(path)
+    return repr((file.read().to_pylist(), file.metadata.metadata)).encode()
 
 
 def test_a_row_says_all_that_came_with_its_sample(output):

@@ -12,6 +12,7 @@ import click
 from recap_fast.cli.bench import bench, tune
 from recap_fast.cli.build import build_engine
 from recap_fast.cli.doctor import doctor
+from recap_fast.cli.failures import failures
 from recap_fast.cli.messages import exit_with_sentence, open_standard_streams, show_without_secrets
 from recap_fast.cli.run import run
 from recap_fast.cli.verify import verify
@@ -37,7 +38,7 @@ def cli() -> None:
     """
 
 
-for command in (build_engine, tune, run, verify, bench, doctor):
+for command in (build_engine, tune, run, failures, verify, bench, doctor):
     cli.add_command(command)
 
 

@@ -134,6 +134,13 @@ def relocation(text: str) -> tuple[str, str]:
     return public_url(absolute(old)), public_url(absolute(new))
 
 
+def parse_statuses(option: str, text: str) -> tuple[str, ...]:
+    """Statuses of rows without a caption, from words with commas between them. Raises ConfigError for others."""
+    statuses = _words(text)
+    _check_names(option, statuses, FAILURES)
+    return statuses
+
+
 def _check_names(option: str, given: Sequence[str], known: Sequence[str]) -> None:
     for name in given:
         if name not in known:

@@ -51,6 +51,7 @@ def execute(plan: Plan, reporter: Reporter, signals: Signals | None = None) -> R
         with reporter.progress(counters):
             reports = pipeline.run([p.shard for p in pending])
         drained = pipeline.drained
+        describe(ledger.output, plan.captioner)  # once more: which shards are finished has changed
     snapshot = counters.snapshot()
     if not pending:
         reporter.event("done", "Nothing to do: every shard is done.")

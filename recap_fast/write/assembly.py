@@ -15,7 +15,6 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from recap_fast.addresses import public_url
 from recap_fast.errors import RecapError, ShardError
 from recap_fast.records import Identity, Row, Shard, ShardReport, ShardStatus
 from recap_fast.write.captions import Detokenize
@@ -202,4 +201,4 @@ class Assembly:
 
 def _report(shard: Shard, status: ShardStatus) -> ShardReport:
     """Of a shard that has no output."""
-    return ShardReport(shard=shard.name, url=public_url(shard.url), status=status)
+    return ShardReport(shard=shard.name, status=status)

@@ -1,19 +1,20 @@
-"""The dataset card, so that the Hub's viewer and `load_dataset` read it as it stands."""
+"""The dataset card, so that the Hub's viewer and `load_dataset` read it as it stands.
+
+A run writes two marked pieces of it, and what stands between the marks alone is written anew by later runs: the
+configurations in the YAML header, and what the captions were made with. All else is the user's to change.
+"""
 
 import os
+import re
 from collections.abc import Mapping
-from pathlib import Path
 
 from recap_fast import atomic
-from recap_fast.write.output_folder import DATA_FILES, OutputFolder
+from recap_fast.write.output_folder import DATA_FILES, PARTIAL_FILES, OutputFolder
 
-_TITLE = "# Captions by recap-fast"
-"""Tells a card of a run from a user's own."""
+_CONFIGS = "# recap-fast writes the lines from here\n{}# to here\n"
+_FACTS = "<!-- recap-fast writes the lines from here -->\n{}<!-- to here -->\n"
 _CARD = """---
-configs:
-- config_name: default
-  data_files: {data_files}
-tags:
+{configs}tags:
 - image-captioning
 - recap-fast
 ---
@@ -22,32 +23,50 @@ tags:
 One Parquet file per input shard, one row per input image, in input order. `re_caption` is the generated caption,
 `org_caption` the one that came with the image. A row whose `status` is not `ok` has no caption, and says why in
 `error`. `(shard, index)` tells which image it was, and `file_name` which file; `key`, `url`, `uid`, `sha256` and
-`metadata` are as they came.
+`metadata` are as they came. While a run lasts, `partial` has the rows of shards that are not finished.
 
-| what | value |
-|---|---|
-{rows}
-
+{facts}
 ```python
 import datasets
 
 captions = datasets.load_dataset("PATH_OF_THIS_FOLDER", split="train")
 ```
+
+The captions are under the license of the model that wrote them. To publish them, add a `license` above, and run `hf
+upload NAME/DATASET PATH_OF_THIS_FOLDER --repo-type dataset --exclude local.json --exclude "partial/**"`: `local.json`
+has paths of the machine.
 """
 
 
 def write_card(output: OutputFolder, facts: Mapping[str, str]) -> None:
-    """Writes the card, unless the user has put a file of their own in its place."""
+    """Writes the card, or its marked pieces anew where it is there; a card without marks is the user's own."""
     path = output.card
-    if os.path.lexists(path) and not is_own(path):
-        return
-    rows = "\n".join(f"| {name} | {_cell(value)} |" for name, value in facts.items())
-    atomic.atomic_write(path, _CARD.format(rows=rows, data_files=DATA_FILES).encode())
+    rows = "".join(f"| {name} | {_cell(value)} |\n" for name, value in facts.items())
+    pieces = (_CONFIGS, _configs(output)), (_FACTS, f"\n| what | value |\n|---|---|\n{rows}\n")
+    configs, table = (marks.format(content) for marks, content in pieces)
+    text = _CARD.format(configs=configs, facts=table)
+    if os.path.lexists(path):
+        if not path.is_file():
+            return
+        old = text = path.read_bytes().decode("utf-8", "surrogateescape")
+        for marks, content in pieces:
+            begin, end = marks.split("{}")
+            if (found := re.search(f"(?<={re.escape(begin)}).*?(?={re.escape(end)})", text, re.S)) is not None:
+                text = text[: found.start()] + content + text[found.end() :]
+        if text == old:
+            return
+    atomic.atomic_write(path, text.encode("utf-8", "surrogateescape"))
 
 
-def is_own(path: Path) -> bool:
-    """Whether what lies there is a card that a run has written."""
-    return path.is_file() and _TITLE in path.read_text(encoding="utf-8", errors="replace")
+def _configs(output: OutputFolder) -> str:
+    """The configurations. `load_dataset` fails where the first one has no file: until a shard is finished, it has the
+    rows of those that are not."""
+    files = [DATA_FILES] if next(output.root.glob(DATA_FILES), None) else [DATA_FILES, PARTIAL_FILES]
+    default = "".join(f"  - {pattern}\n" for pattern in files)
+    return (
+        f"configs:\n- config_name: default\n  data_files:\n{default}"
+        f"- config_name: partial\n  data_files: {PARTIAL_FILES}\n"
+    )
 
 
 def _cell(value: str) -> str:

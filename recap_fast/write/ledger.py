@@ -124,10 +124,12 @@ class Ledger:
     def commit(self, report: ShardReport) -> None:
         """Writes the done-record, after the output is in place, and removes the stretches.
 
-        A shard that failed before anything was written has no output and may have no version of its input.
+        A shard that failed before anything was written has no output and may have no version of its input. An error
+        names the input below the inputs' folder, since records are published.
         Two processes may commit the same shard: both have all rows, and the record fits the file that stays.
         """
-        report = replace(report, finished_ns=time.time_ns())
+        error = report.error and report.error.replace(f"{public_url(self.wanted.inputs.root)}/", "")
+        report = replace(report, error=error, finished_ns=time.time_ns())
         write_record(self.output.record(report.shard), report, self.output.root)
         if report.output is not None:
             self._settle(report)

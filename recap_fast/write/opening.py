@@ -17,7 +17,6 @@ from recap_fast.atomic import is_temporary, make_folder
 from recap_fast.errors import ConfigError
 from recap_fast.inputs import Inputs
 from recap_fast.records import Identity, Shard
-from recap_fast.write.card import is_own
 from recap_fast.write.done_record import read_record
 from recap_fast.write.output_folder import OutputFolder
 from recap_fast.write.register import Register, Registration, VersionsOf
@@ -70,7 +69,7 @@ def open_output(output: OutputFolder, wanted: Wanted) -> tuple[Shard, ...]:
             if output.run_file.exists():
                 _clear(output)
             else:
-                _refuse_strangers(output.root)
+                _refuse_strangers(output)
         merged = _merge(output, old, wanted)
         if old is None:  # first of all: without it a folder with units' files would be a stranger's
             write_run_file(output, replace(merged.run, shards={}, units=()))
@@ -93,6 +92,7 @@ def forget(output: OutputFolder) -> None:
         write_run_file(output, replace(run, shards={}, units=()))  # whenever this is killed, the next run can begin
     shutil.rmtree(output.units_folder, ignore_errors=True)
     output.run_file.unlink(missing_ok=True)
+    output.local_file.unlink(missing_ok=True)
 
 
 def read_register(output: OutputFolder, run: RunFile) -> Register:
@@ -145,23 +145,25 @@ def _merge(output: OutputFolder, old: RunFile | None, wanted: Wanted) -> _Merged
     return _Merged(merged, merged != old, registration, shards)
 
 
-def _refuse_strangers(output: Path) -> None:
-    names = sorted(path.name for path in output.iterdir() if not is_temporary(path.name))
+def _refuse_strangers(output: OutputFolder) -> None:
+    paths = (path for path in output.root.iterdir() if path != output.local_file)
+    names = sorted(path.name for path in paths if not is_temporary(path.name))
     if names:
         shown = ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
-        raise ConfigError(f"{output} is not empty and no run made it (it has {shown}): give a new or empty --output.")
+        raise ConfigError(
+            f"{output.root} is not empty and no run made it (it has {shown}): give a new or empty --output."
+        )
 
 
 def _clear(output: OutputFolder) -> None:
-    """The run file stays until there is another: without it the rest would be a stranger's."""
+    """The run file stays until there is another: without it the rest would be a stranger's. So does the card, whose
+    marked pieces are written anew."""
     for folder in output.folders:
         if folder.is_symlink() and folder.is_dir():  # to another disk, perhaps: what it has goes, not the place
             for path in folder.iterdir():
                 _remove(path)
         else:
             _remove(folder)
-    if is_own(output.card):
-        output.card.unlink()
 
 
 def _remove(path: Path) -> None:

@@ -1,6 +1,6 @@
 """Where everything of an output lies, and what it is called; no other file spells these names.
 
-run.json, README.md, data/<shard>.parquet, manifests/<shard>.json, partial/<shard>/<stretch>.parquet,
+run.json, local.json, README.md, data/<shard>.parquet, manifests/<shard>.json, partial/<shard>/<stretch>.parquet,
 decoding/<process>.json, and for loose images units/<shard>.json.
 """
 
@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 _DATA, _RECORDS, _UNITS, _PARTIAL = "data", "manifests", "units", "partial"
-DATA_FILES = f"{_DATA}/**/*.parquet"
-"""The captions of all shards, as a glob."""
+DATA_FILES, PARTIAL_FILES = f"{_DATA}/**/*.parquet", f"{_PARTIAL}/**/*.parquet"
+"""Globs of the captions: of finished shards, and of those that are not finished."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +22,11 @@ class OutputFolder:
     def run_file(self) -> Path:
         """What the runs have in common, and their shards."""
         return self.root / "run.json"
+
+    @property
+    def local_file(self) -> Path:
+        """What of that belongs to this machine, and is not to be published."""
+        return self.root / "local.json"
 
     @property
     def card(self) -> Path:
@@ -72,6 +77,10 @@ class OutputFolder:
     def data_files(self) -> list[Path]:
         """The captions of all shards that are there, sorted."""
         return sorted(self.root.glob(DATA_FILES))
+
+    def partial_files(self) -> list[Path]:
+        """The stretches of all shards that are there, sorted."""
+        return sorted(self.root.glob(PARTIAL_FILES))
 
     def record_files(self) -> list[Path]:
         """The done-records of all shards that are there, sorted."""

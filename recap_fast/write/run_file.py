@@ -1,11 +1,13 @@
 """The run file: what every output of a folder has in common, and the shards of all runs into it.
 
 In go the content and come out as it was; a file of another format, or that cannot be read, is refused in a sentence.
+The run file may be published. What belongs to this machine, the paths of inputs and the command, stands beside it in
+the local file.
 """
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from recap_fast.atomic import atomic_write
@@ -14,7 +16,9 @@ from recap_fast.records import ACCEPTABLE
 from recap_fast.write.output_folder import OutputFolder
 from recap_fast.write.typed_json import read_json, typed
 
-FORMAT = 2
+FORMAT = 3
+ELSEWHERE = "/elsewhere"
+"""Stands for the folder of the inputs where there is no local file."""
 MAX_BYTES = 1 << 30
 """Of a run file that is read: some millions of shards."""
 
@@ -51,11 +55,30 @@ class RunFile:
         return replace(self, fingerprint=fingerprint, accepted=(*self.accepted, *changes))
 
 
+@dataclass(frozen=True, slots=True)
+class _Local:
+    """The content of the local file."""
+
+    root: str = ELSEWHERE
+    command: str | None = None
+    shards: Mapping[str, str] = field(default_factory=dict)
+    """Name to URL of those that do not lie below the root."""
+
+
 def read_run_file(output: OutputFolder) -> RunFile | None:
-    """The folder's run file; None where there is none. Raises ConfigError for one that cannot be read."""
+    """The folder's run file; None where there is none. Raises ConfigError for one that cannot be read.
+
+    Without the local file, as in a copy from the Hub, the inputs lie in `ELSEWHERE`: as if they had been moved.
+    """
     path = output.run_file
     try:
-        return typed(RunFile, read_json(path, FORMAT, MAX_BYTES))
+        content = read_json(path, FORMAT, MAX_BYTES)
+        path = output.local_file
+        local = typed(_Local, read_json(path, FORMAT, MAX_BYTES)) if path.exists() else _Local()
+        path = output.run_file
+        run = typed(RunFile, {**content, "root": local.root, "command": local.command})
+        shards = {name: local.shards.get(name) or _join(local.root, path) for name, path in run.shards.items()}
+        return replace(run, shards=shards)
     except (FileNotFoundError, NotADirectoryError):
         return None
     except (OSError, ValueError) as error:
@@ -64,15 +87,42 @@ def read_run_file(output: OutputFolder) -> RunFile | None:
         ) from error
 
 
+def read_run(output: OutputFolder) -> RunFile:
+    """The run file. Raises ConfigError where the folder is not the output of a run."""
+    run = read_run_file(output)
+    if run is None:
+        raise ConfigError(f"{output.root} has no {output.run_file.name}: it is not the --output of a run.")
+    return run
+
+
 def write_run_file(output: OutputFolder, run: RunFile) -> None:
-    """Writes the run file whole or not at all. Raises RecapError where it cannot be written."""
-    content = {"format": FORMAT, **asdict(run)}
-    try:
-        atomic_write(output.run_file, (json.dumps(content, indent=1) + "\n").encode(), output.root)
-    except OSError as error:
-        raise RecapError(
-            f"{output.run_file} cannot be written ({error}): make room there, or give another --output."
-        ) from error
+    """Writes both files, each whole or not at all. Raises RecapError where one cannot be written."""
+    paths = {name: _below(run.root, url) for name, url in run.shards.items()}
+    elsewhere = {name: run.shards[name] for name, path in paths.items() if path is None}
+    local = _Local(run.root, run.command, elsewhere)
+    content = {name: value for name, value in asdict(run).items() if name not in ("root", "command")}
+    content["shards"] = {name: path or name for name, path in paths.items()}
+    for path, fields in ((output.local_file, asdict(local)), (output.run_file, content)):
+        data = (json.dumps({"format": FORMAT, **fields}, indent=1) + "\n").encode()
+        try:
+            atomic_write(path, data, output.root)
+        except OSError as error:
+            raise RecapError(
+                f"{path} cannot be written ({error}): make room there, or give another --output."
+            ) from error
+
+
+def _below(root: str, url: str) -> str | None:
+    """The path that leads from the root to an address, '.' for the root itself; None where it does not lie there."""
+    if url == root:
+        return "."
+    folder = root if root.endswith("/") else f"{root}/"
+    return url.removeprefix(folder) if url.startswith(folder) else None
+
+
+def _join(root: str, path: str) -> str:
+    """The inverse of `_below`."""
+    return root if path == "." else f"{root}{path}" if root.endswith("/") else f"{root}/{path}"
 
 
 def as_json(fingerprint: Mapping[str, Any]) -> dict[str, Any]:

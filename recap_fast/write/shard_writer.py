@@ -18,7 +18,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from recap_fast import atomic
-from recap_fast.addresses import public_url
 from recap_fast.arrow_core import core
 from recap_fast.records import Identity, OutputFile, Row, Shard, ShardReport
 from recap_fast.write.captions import Detokenize, make_batches
@@ -131,7 +130,6 @@ class ShardWriter:
             atomic.publish(temporary, path)
         report = ShardReport(
             shard=self._shard.name,
-            url=public_url(self._shard.url),
             status="complete",
             num_tokens=num_tokens,
             input=self._version,

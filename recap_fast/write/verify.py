@@ -18,14 +18,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from recap_fast.atomic import sha256_of
-from recap_fast.errors import ConfigError
 from recap_fast.records import OK, Shard, ShardReport
 from recap_fast.text import unicode
 from recap_fast.write.compare import InputsToCompare, compare, find_shards, missing_shard
 from recap_fast.write.done_record import read_record
 from recap_fast.write.opening import not_as_written, read_register
 from recap_fast.write.output_folder import OutputFolder
-from recap_fast.write.run_file import read_run_file
+from recap_fast.write.run_file import read_run
 from recap_fast.write.stretches import count_statuses
 from recap_fast.write.units import Unit
 
@@ -102,9 +101,7 @@ def verify(output: OutputFolder, inputs: InputsToCompare | None = None) -> Verdi
 
     Raises ConfigError where the folder is not the output of a run, and where inputs of the same names lie elsewhere.
     """
-    run = read_run_file(output)
-    if run is None:
-        raise ConfigError(f"{output.root} has no {output.run_file.name}: it is not the --output of a run.")
+    run = read_run(output)
     register = read_register(output, run)
     verdict = Verdict(num_shards=len(run.shards))
     records = {name: read_record(output.record(name)) for name in run.shards}

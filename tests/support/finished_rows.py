@@ -51,9 +51,7 @@ def finish(
         write_rows(path, shard.name, indices, samples, failed=failed, tag=tag)
         output = output_file(path)
     files = {file.path: file.version or "" for file in shard.files if file is not None}
-    report = ShardReport(
-        shard=shard.name, url=shard.url, status=status, input=reader.identity, output=output, files=files
-    )
+    report = ShardReport(shard=shard.name, status=status, input=reader.identity, output=output, files=files)
     statuses = Counter({"ok": len(indices) - len(failed), "truncated": len(failed)})
     ledger.commit(report.with_rows(+statuses))
 

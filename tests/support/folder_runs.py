@@ -103,7 +103,7 @@ def run(
 def rows_by_file(output: Path) -> dict[str, dict[str, Any]]:
     """The row of each file, by its absolute path. Fails where keys or files are there twice."""
     rows = read_rows(output)
-    root = json.loads((output / "run.json").read_text())["root"]
+    root = json.loads((output / "local.json").read_text())["root"]
     paths = [os.path.normpath(f"{root}/{row['file_name']}") for row in rows]
     for name, values in {"file_name": paths, "key": [row["key"] for row in rows]}.items():
         assert len(set(values)) == len(values), f"{name} twice: {sorted(values)}"
@@ -114,7 +114,7 @@ def versions_on_disk(output: Path) -> dict[str, str]:
     """Of which version of each file the latest row is, those of unfinished shards included."""
     if not (output / "run.json").exists():
         return {}
-    root = json.loads((output / "run.json").read_text())["root"]
+    root = json.loads((output / "local.json").read_text())["root"]
     stretches = sorted((output / "partial").rglob("*.parquet"), key=lambda path: path.stat().st_mtime_ns)
     versions = {}
     for path in [*sorted((output / "data").rglob("*.parquet")), *stretches]:

@@ -89,7 +89,7 @@ def test_the_done_record_has_the_output_and_the_input(a, job, num_rows):
 
 def test_a_shard_that_could_not_be_opened_has_a_record_of_why(job):
     job.assembly.end(EndOfShard(job.shards[1], 0, True, "is no tar"))
-    assert job.assembly.reports == [ShardReport(shard="b", url="/in/b.tar", status="failed", error="is no tar")]
+    assert job.assembly.reports == [ShardReport(shard="b", status="failed", error="is no tar")]
     assert job.ledger.record("b").error == "is no tar"
     job.assembly.close()
     assert len(job.assembly.reports) == 1

@@ -1,6 +1,7 @@
 from pathlib import Path
 
 import pytest
+import yaml
 
 from recap_fast.write.card import write_card
 from recap_fast.write.output_folder import OutputFolder
@@ -11,18 +12,42 @@ FACTS = {"engine": "tiny", "prompt": "What is\nthis?  <|eot_id|>"}
 def test_the_card_names_the_data_files_and_the_facts(tmp_path):
     write_card(OutputFolder(tmp_path), FACTS)
     text = (tmp_path / "README.md").read_text()
-    assert text.startswith("---\nconfigs:\n- config_name: default\n  data_files: data/**/*.parquet\n")
+    header = yaml.safe_load(text.split("---\n")[1])
+    assert header["configs"] == [
+        {"config_name": "default", "data_files": ["data/**/*.parquet", "partial/**/*.parquet"]},
+        {"config_name": "partial", "data_files": "partial/**/*.parquet"},
+    ]
     assert "| engine | tiny |\n| prompt | What is this? <\\|eot_id\\|> |\n" in text
-    assert "{rows}" not in text
+    assert "{" not in text
 
 
-def test_an_own_card_is_written_anew_and_a_users_stays(tmp_path):
+def test_once_a_shard_is_finished_the_default_has_finished_ones_alone(tmp_path):
+    output = OutputFolder(tmp_path)
+    write_card(output, FACTS)
+    output.data("a").parent.mkdir()
+    output.data("a").touch()
+    write_card(output, FACTS)
+    assert "  data_files:\n  - data/**/*.parquet\n- config_name: partial\n" in output.card.read_text()
+
+
+def test_what_a_user_wrote_stays_and_marked_pieces_are_written_anew(tmp_path):
+    card = tmp_path / "README.md"
     write_card(OutputFolder(tmp_path), FACTS)
+    edited = card.read_text().replace("tags:\n", "license: cc-by-4.0\ntags:\n- mine\n") + "## My own\n\n\xe9 {rows}\n"
+    edited = edited.replace("# Captions by recap-fast", "# Cats")
+    card.write_text(edited)
     write_card(OutputFolder(tmp_path), {"engine": "other"})
-    assert "| engine | other |" in (tmp_path / "README.md").read_text()
+    table = "| engine | tiny |\n| prompt | What is this? <\\|eot_id\\|> |\n"
+    assert table in edited
+    assert card.read_text() == edited.replace(table, "| engine | other |\n")
+
+
+def test_a_users_own_card_stays(tmp_path):
     (tmp_path / "README.md").write_bytes(b"# Mine \xff")
+    before = (tmp_path / "README.md").stat()
     write_card(OutputFolder(tmp_path), FACTS)
     assert (tmp_path / "README.md").read_bytes() == b"# Mine \xff"
+    assert (tmp_path / "README.md").stat().st_ino == before.st_ino
 
 
 @pytest.mark.parametrize("put", [Path.mkdir, lambda path: path.symlink_to("nowhere")])

@@ -9,7 +9,6 @@ from recap_fast.write.done_record import FORMAT, read_record, write_record
 
 REPORT = ShardReport(
     shard="a/0",
-    url="/in/a/0.tar",
     status="complete",
     rows=3,
     captioned=2,
@@ -29,7 +28,7 @@ def path(tmp_path):
     return tmp_path / "manifests" / "0.json"
 
 
-@pytest.mark.parametrize("report", [REPORT, ShardReport(shard="b", url="x", status="failed", error="is no tar")])
+@pytest.mark.parametrize("report", [REPORT, ShardReport(shard="b", status="failed", error="is no tar")])
 def test_what_is_written_is_read(path, report):
     write_record(path, report)
     assert read_record(path) == report
@@ -55,7 +54,7 @@ def test_a_record_that_is_not_there_is_none_without_a_word(path, caplog):
     ("field", "value"),
     [
         ("shard", None),
-        ("url", 5),
+        ("status", 5),
         ("status", "done"),
         ("status", ["complete"]),
         ("rows", "3"),

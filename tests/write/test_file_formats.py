@@ -1,4 +1,4 @@
-"""Format 2 of run.json and of done-records, and format 1 of units, byte for byte: folders of then are gone on with."""
+"""Format 3 of run.json and local.json, 2 of done-records, 1 of units, byte for byte: later runs go on with them."""
 
 import os
 
@@ -16,30 +16,34 @@ from recap_fast.write.verify import verify
 
 FINGERPRINT = {"versions": "recap-fast 0.1.0, torch 2.13.0", "schema": 2, "image_column": None, "loop_stop": True}
 RUN_FILE = """{
- "format": 2,
+ "format": 3,
  "fingerprint": {
   "versions": "recap-fast 0.1.0, torch 2.13.0",
   "schema": 2,
   "image_column": null,
   "loop_stop": true
  },
- "root": "INPUTS",
  "shards": {
-  "00000": "INPUTS/00000.tar",
-  "a/00001": "INPUTS/a/00001.tar",
-  "images-00000": "INPUTS"
+  "00000": "00000.tar",
+  "a/00001": "a/00001.tar",
+  "images-00000": "."
  },
- "command": null,
  "accepted": [],
  "units": [
   "images-00000"
  ]
 }
 """
+LOCAL_FILE = """{
+ "format": 3,
+ "root": "INPUTS",
+ "command": null,
+ "shards": {}
+}
+"""
 COMPLETE = """{
   "format": 2,
   "shard": "00000",
-  "url": "INPUTS/00000.tar",
   "status": "complete",
   "rows": 6,
   "captioned": 5,
@@ -73,7 +77,6 @@ COMPLETE = """{
 FAILED = """{
   "format": 2,
   "shard": "a/00001",
-  "url": "INPUTS/a/00001.tar",
   "status": "failed",
   "rows": 0,
   "captioned": 0,
@@ -81,7 +84,7 @@ FAILED = """{
   "left_out": {},
   "num_tokens": 0,
   "seconds": {},
-  "error": "INPUTS/a/00001.tar is no tar: its checksum is wrong at byte 0",
+  "error": "a/00001.tar is no tar: its checksum is wrong at byte 0",
   "input": null,
   "output": null,
   "files": {},
@@ -91,7 +94,6 @@ FAILED = """{
 UNIT = """{
   "format": 2,
   "shard": "images-00000",
-  "url": "INPUTS",
   "status": "complete",
   "rows": 2,
   "captioned": 2,
@@ -152,6 +154,7 @@ def output(tmp_path, inputs):
     given |= {"UNIT_SHA256": unit.sha256, "SHA256": written.sha256}
     texts = {
         "run.json": RUN_FILE,
+        "local.json": LOCAL_FILE,
         "manifests/00000.json": COMPLETE,
         "manifests/a/00001.json": FAILED,
         "manifests/images-00000.json": UNIT,
@@ -171,7 +174,6 @@ def test_a_record_is_read_whole_and_written_as_it_was(output, inputs):
     report = read_record(path)
     assert report == ShardReport(
         shard="00000",
-        url=f"{inputs}/00000.tar",
         status="complete",
         rows=6,
         captioned=5,
@@ -200,7 +202,7 @@ def test_a_record_that_cannot_be_read_is_none_with_a_warning(tmp_path, caplog, c
 
 
 def test_the_run_goes_on_and_its_files_are_written_as_they_were(output, inputs):
-    files = (output.run_file, output.unit("images-00000"))
+    files = (output.run_file, output.local_file, output.unit("images-00000"))
     before = [path.read_bytes() for path in files]
     ledger = open_ledger(output.root, inputs, marks=FINGERPRINT)
     assert [(pending.shard.name, pending.reason) for pending in ledger.pending()] == [("a/00001", "failed")]
@@ -211,14 +213,14 @@ def test_the_run_goes_on_and_its_files_are_written_as_they_were(output, inputs):
     assert [path.read_bytes() for path in files] == before
     again = OutputFolder(output.root.parent / "again")
     open_ledger(again.root, inputs, marks=FINGERPRINT)
-    assert [path.read_bytes() for path in (again.run_file, again.unit("images-00000"))] == before
+    assert [path.read_bytes() for path in (again.run_file, again.local_file, again.unit("images-00000"))] == before
 
 
 def test_it_is_verified(output, inputs):
     verdict = verify(output, to_compare(inputs))
     assert (verdict.num_shards, verdict.num_compared, verdict.rows) == (3, 2, 8)
     assert (verdict.captioned, verdict.failed, verdict.left_out) == (7, {"truncated": 1}, {"further images": 2})
-    error = f"{inputs}/a/00001.tar is no tar: its checksum is wrong at byte 0"
+    error = "a/00001.tar is no tar: its checksum is wrong at byte 0"
     assert [(fault.kind, fault.shard, fault.finding) for fault in verdict.faults] == [
         ("not complete", "a/00001", f"is recorded as failed: {error}"),
     ]

@@ -201,7 +201,7 @@ def test_is_done(ledger, shard):
 
 def test_a_shard_that_could_not_be_read_has_no_output(ledger, shard, output):
     kept = stretch(ledger, shard, [0])
-    ledger.commit(ShardReport(shard="0", url=shard.url, status="failed", error="is no tar"))
+    ledger.commit(ShardReport(shard="0", status="failed", error="is no tar"))
     record = ledger.record("0")
     assert record is not None
     assert (record.error, record.input, record.output) == ("is no tar", None, None)

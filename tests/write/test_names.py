@@ -1,4 +1,3 @@
-import json
 import os
 import string
 import subprocess
@@ -18,6 +17,7 @@ from support.verdicts import faults_of
 from recap_fast.write.card import write_card
 from recap_fast.write.names import safe_name, some, unused
 from recap_fast.write.output_folder import OutputFolder
+from recap_fast.write.run_file import read_run
 
 HARD = (
     *(
@@ -126,10 +126,10 @@ class TestHardOutput:
 
     def test_that_the_run_file_has_what_they_were_called(self, hard_output):
         base, output, num = hard_output
-        run = json.loads((output / "run.json").read_text())
-        assert len(run["shards"]) == num
-        units = set(run["units"])
-        assert {url for name, url in run["shards"].items() if name not in units} == {
+        run = read_run(OutputFolder(output))
+        assert len(run.shards) == num
+        units = set(run.units)
+        assert {url for name, url in run.shards.items() if name not in units} == {
             str(path) for path in (base / "in").rglob("*") if path.is_file()
         }
-        assert {run["shards"][name] for name in units} == {str(path) for path in (base / "loose").iterdir()}
+        assert {run.shards[name] for name in units} == {str(path) for path in (base / "loose").iterdir()}

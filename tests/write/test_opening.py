@@ -15,6 +15,7 @@ from recap_fast.write import opening, units
 from recap_fast.write.ledger import Ledger
 from recap_fast.write.opening import find_output, open_output
 from recap_fast.write.output_folder import OutputFolder
+from recap_fast.write.run_file import read_run
 from recap_fast.write.shard_writer import read_made_with
 
 
@@ -76,7 +77,7 @@ def test_that_nothing_of_a_run_killed_while_it_opens_binds_the_next(output, phot
             open_output(OutputFolder(output), want(photos))
     moved = photos.rename(photos.parent / "moved")
     folder_runs.run(output, moved, settings={**SETTINGS, "prompt": "Who?"})
-    assert run_file(output)["root"] == str(moved)
+    assert read_run(OutputFolder(output)).root == str(moved)
     assert not verify(output, moved).faults
 
 

@@ -45,7 +45,7 @@ def new(tmp_path):
 
 
 def root(output):
-    return json.loads((output / "run.json").read_text())["root"]
+    return json.loads((output / "local.json").read_text())["root"]
 
 
 def decoded(output, *patterns, **wishes):

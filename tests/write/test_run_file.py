@@ -87,10 +87,10 @@ def test_overwrite_removes_what_runs_wrote_and_nothing_else(tmp_path):
     write_card(OutputFolder(tmp_path), {})
     merge(tmp_path, shards("b"), {"engine": "other"}, overwrite="this command")
     assert read(tmp_path).shards == {"b": "/in/b.tar"}
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["mine.txt", "run.json"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["README.md", "local.json", "mine.txt", "run.json"]
     (tmp_path / "README.md").write_text("# Mine")
     merge(tmp_path, shards("c"), {"engine": "third"}, overwrite="another command")
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["README.md", "mine.txt", "run.json"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["README.md", "local.json", "mine.txt", "run.json"]
 
 
 def test_overwrite_empties_a_folder_on_another_disk_and_leaves_its_link(tmp_path):
@@ -118,7 +118,7 @@ def test_a_run_file_that_cannot_be_read_is_refused(tmp_path, damage):
 
 @pytest.mark.parametrize(
     ("field", "value"),
-    [("fingerprint", []), ("fingerprint", None), ("root", 5), ("shards", ["a"]), ("shards", {"a": {"url": "x"}})],
+    [("fingerprint", []), ("fingerprint", None), ("shards", ["a"]), ("shards", {"a": {"url": "x"}})],
 )
 def test_a_run_file_with_fields_of_other_types_is_refused(tmp_path, field, value):
     merge(tmp_path, shards("a"))
@@ -133,7 +133,9 @@ def test_a_full_disk_is_named_with_what_to_do(tmp_path, monkeypatch):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr("os.fsync", full)
-    sentence = r"run\.json cannot be written \(.*No space left on device.*\): make room there, or give another --output"
+    sentence = (
+        r"local\.json cannot be written \(.*No space left on device.*\): make room there, or give another --output"
+    )
     with pytest.raises(RecapError, match=sentence):
         merge(tmp_path / "out", shards("a"))
 

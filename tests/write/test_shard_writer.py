@@ -162,7 +162,7 @@ def test_new_rows_take_the_place_of_kept_ones_and_counts_are_of_all(tmp_path):
 def test_the_report_names_the_very_file(writer, tmp_path):
     writer.add(finished(0))
     report = writer.finish()
-    assert (report.shard, report.url, report.status, report.input) == ("a/0", SHARD.url, "complete", Identity(12, "34"))
+    assert (report.shard, report.status, report.input) == ("a/0", "complete", Identity(12, "34"))
     assert report.output == output_file(output(tmp_path))
 
 

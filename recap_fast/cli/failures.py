@@ -1,0 +1,58 @@
+"""`recap-fast failures`."""
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from recap_fast.cli import options
+from recap_fast.text import counted
+
+if TYPE_CHECKING:
+    from recap_fast.write.failures import Failure
+
+
+@click.command()
+@click.argument("output", type=options.FOLDER)
+@click.option("--status", metavar="STATUS,...", help="List images of these statuses only: truncated,corrupt.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object a line.")
+def failures(output: Path, status: str | None, as_json: bool) -> None:
+    """Lists the images in the folder OUTPUT that have no caption, and why.
+
+    Then come the shards that could not be read whole. Both are retried: shards by the next run, images by `run` with
+    --retry-failed.
+    """
+    from recap_fast.launch.config import parse_statuses
+    from recap_fast.write.failures import Failure, failed_shards
+    from recap_fast.write.failures import failures as find
+    from recap_fast.write.output_folder import OutputFolder
+    from recap_fast.write.run_file import read_run
+
+    folder, num_images = OutputFolder(output), 0
+    units = read_run(folder).units
+    for failure in find(folder, parse_statuses("--status", status or "")):
+        num_images += 1
+        name = failure.file_name or failure.key
+        name = name if failure.shard in units else f"{failure.shard}/{name}"
+        click.echo(_json(failure) if as_json else f"{name}  {failure.status}: {failure.error}")
+    shards = [] if status else failed_shards(folder)
+    for report in shards:
+        whole = Failure(report.shard, None, None, None, report.status, report.error)
+        click.echo(_json(whole) if as_json else f"shard {report.shard}  {report.status}: {report.error}")
+    if not as_json:
+        click.echo(_summary(num_images, len(shards), status))
+
+
+def _json(failure: "Failure") -> str:
+    return json.dumps(dataclasses.asdict(failure))
+
+
+def _summary(num_images: int, num_shards: int, status: str | None) -> str:
+    """What is to be done."""
+    if not num_images and not num_shards:
+        return "Every image has a caption." if status is None else f"No image has failed with {status}."
+    found = [counted(num, what) for num, what in ((num_images, "image"), (num_shards, "shard")) if num]
+    retried = "Run again with --retry-failed to retry the images." if num_images else "The next run retries them."
+    return f"\n{' and '.join(found)} failed. {retried}"

@@ -1,0 +1,59 @@
+"""The images of an output that have no caption, and the shards that could not be read whole.
+
+In goes an output folder, finished or not; out come its rows whose status is not 'ok', file by file.
+"""
+
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from recap_fast.errors import RecapError
+from recap_fast.records import OK, ShardReport
+from recap_fast.write.done_record import read_record
+from recap_fast.write.output_folder import OutputFolder
+from recap_fast.write.run_file import read_run
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """A row without a caption; the fields are columns of the output. Of a whole shard some are None."""
+
+    shard: str
+    index: int | None
+    key: str | None
+    file_name: str | None
+    status: str
+    error: str | None
+
+
+COLUMNS = list(Failure.__dataclass_fields__)
+
+
+def failures(output: OutputFolder, statuses: Collection[str] = ()) -> Iterator[Failure]:
+    """The rows without a caption, of these statuses or of all: those of finished shards, then those of others.
+
+    A batch of rows is in memory at a time. Raises ConfigError where the folder is not the output of a run, and
+    RecapError for a file that cannot be read.
+    """
+    read_run(output)
+    for path in (*output.data_files(), *output.partial_files()):
+        try:
+            with pq.ParquetFile(path) as file:
+                for batch in file.iter_batches(columns=COLUMNS):
+                    failed = pc.not_equal(batch["status"], OK)
+                    if statuses:
+                        failed = pc.and_(failed, pc.is_in(batch["status"], pa.array(statuses, pa.string())))
+                    yield from (Failure(**row) for row in batch.filter(failed).to_pylist())
+        except FileNotFoundError:  # a run has finished its shard meanwhile
+            continue
+        except (OSError, pa.ArrowException) as error:
+            raise RecapError(f"{path} cannot be read ({error}): `recap-fast verify` says what to do.") from error
+
+
+def failed_shards(output: OutputFolder) -> list[ShardReport]:
+    """The records of the shards that could not be read, or not to their end. Raises ConfigError as `failures` does."""
+    records = (read_record(output.record(name)) for name in read_run(output).shards)
+    return [record for record in records if record is not None and record.status != "complete"]

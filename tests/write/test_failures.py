@@ -1,0 +1,48 @@
+import pytest
+from support.finished_rows import finish
+from support.ledgers import open_ledger
+from support.shard_files import webdataset_members, write_rows, write_tar
+
+from recap_fast.errors import ConfigError, RecapError
+from recap_fast.records import ShardReport
+from recap_fast.write.failures import Failure, failed_shards, failures
+from recap_fast.write.output_folder import OutputFolder
+
+
+@pytest.fixture
+def ledger(tmp_path):
+    """A finished shard with failures in rows 1 and 3, one with a stretch that has them in row 0, and one not begun."""
+    for name in "abc":
+        write_tar(tmp_path / f"in/{name}.tar", webdataset_members(5))
+    ledger = open_ledger(tmp_path / "out", tmp_path / "in")
+    finish(ledger, ledger.shards[0], failed=[1, 3])
+    write_rows(tmp_path / "out/partial/b/x.parquet", "b", range(2), failed=[0])
+    return ledger
+
+
+def test_rows_without_a_caption_of_finished_shards_and_of_others(ledger):
+    found = list(failures(ledger.output))
+    assert [(failure.shard, failure.index, failure.status) for failure in found] == [
+        *(("a", 1, "truncated"), ("a", 3, "truncated"), ("b", 0, "truncated")),
+    ]
+    assert isinstance(found[0], Failure)
+    assert found[0].key == "000000001"
+
+
+@pytest.mark.parametrize(("statuses", "num"), [((), 3), (("truncated", "corrupt"), 3), (("corrupt",), 0)])
+def test_statuses_choose(ledger, statuses, num):
+    assert len(list(failures(ledger.output, statuses))) == num
+
+
+def test_shards_that_could_not_be_read_whole(ledger):
+    assert failed_shards(ledger.output) == []
+    ledger.commit(ShardReport(shard="c", status="failed", error=f"{ledger.wanted.inputs.root}/c.tar is no tar"))
+    assert [(report.shard, report.error) for report in failed_shards(ledger.output)] == [("c", "c.tar is no tar")]
+
+
+def test_what_is_no_output_and_what_is_damaged_is_said(tmp_path, ledger):
+    with pytest.raises(ConfigError, match=r"has no run\.json: it is not the --output of a run"):
+        next(failures(OutputFolder(tmp_path)))
+    ledger.output.data("a").write_bytes(b"PAR1")
+    with pytest.raises(RecapError, match=r"a\.parquet cannot be read .*: `recap-fast verify` says what to do"):
+        list(failures(ledger.output))
