@@ -1,6 +1,7 @@
 """Executes a plan: opens the engine, runs the pipeline, says how it went and gives the result."""
 
 import time
+from collections.abc import Sequence
 from contextlib import closing
 
 from recap_fast.captioner.captioner import Captioner
@@ -13,8 +14,8 @@ from recap_fast.launch.result import RunResult
 from recap_fast.launch.signals import STOPPED, Signals
 from recap_fast.pipeline.counters import RunCounters
 from recap_fast.pipeline.pipeline import Pipeline
-from recap_fast.records import ShardReport
-from recap_fast.write.ledger import Ledger
+from recap_fast.records import Shard, ShardReport
+from recap_fast.write.ledger import Ledger, Pending
 
 WINDOW_SLOTS = 4
 """Samples read and not yet written in order, in multiples of the slots: a caption of the longest kind sits in its slot
@@ -40,30 +41,41 @@ def execute(plan: Plan, reporter: Reporter, signals: Signals | None = None) -> R
     if num_pruned:
         rows = "1 row of an image that is gone" if num_pruned == 1 else f"{num_pruned:,} rows of images that are gone"
         reporter.event("pruned", f"pruned   {rows}", rows=num_pruned)
-    announce(reporter, plan.captioner, pending, len(ledger.shards))
-    counters, reports, drained = RunCounters(len(pending)), list[ShardReport](), False
-    if pending:
-        _start(plan.captioner, ledger, reporter)
-        pipeline = _make_pipeline(plan, ledger, counters)
-        describe(ledger.output, plan.captioner)
-        if signals is not None:
-            signals.drain_with(pipeline.drain)
-        with reporter.progress(counters):
-            reports = pipeline.run([p.shard for p in pending])
-        drained = pipeline.drained
-        describe(ledger.output, plan.captioner)  # once more: which shards are finished has changed
-    snapshot = counters.snapshot()
     if not pending:
-        reporter.event("done", "Nothing to do: every shard is done.")
-    else:
-        summarize(reporter, snapshot, plan.captioner)
-    if drained:
+        outcome = conclude(ledger, plan, (), reporter, nothing_to_do=True)
+        return _result(plan, outcome, (), RunCounters(0))
+    announce(reporter, plan.captioner, pending, len(ledger.shards))
+    counters = RunCounters(len(pending), kept=_count_kept(ledger, mine, pending), limit=config.limit)
+    _start(plan.captioner, ledger, reporter)
+    pipeline = _make_pipeline(plan, ledger, counters)
+    describe(ledger.output, plan.captioner)
+    if signals is not None:
+        signals.drain_with(pipeline.drain)
+    with reporter.progress(counters):
+        reports = pipeline.run([p.shard for p in pending])
+    describe(ledger.output, plan.captioner)  # once more: other shards are finished now
+    summarize(reporter, counters.snapshot(), plan.captioner, ledger.output)
+    if pipeline.drained:
         reporter.event("drained", STOPPED)
-        outcome = ExitCode.DRAINED
-    else:
-        outcome = conclude(ledger, mine, reports, reporter, config)
-    done = plan.captioner.statistics
-    return RunResult(outcome=outcome, output=config.output, reports=tuple(reports), snapshot=snapshot, statistics=done)
+        return _result(plan, ExitCode.DRAINED, reports, counters)
+    return _result(plan, conclude(ledger, plan, reports, reporter, nothing_to_do=False), reports, counters)
+
+
+def _result(plan: Plan, outcome: ExitCode, reports: Sequence[ShardReport], counters: RunCounters) -> RunResult:
+    return RunResult(
+        outcome=outcome,
+        output=plan.config.output,
+        reports=tuple(reports),
+        snapshot=counters.snapshot(),
+        statistics=plan.captioner.statistics,
+    )
+
+
+def _count_kept(ledger: Ledger, mine: Sequence[Shard], pending: Sequence[Pending]) -> int:
+    """Rows of the shards that are done already."""
+    names = {each.shard.name for each in pending}
+    records = (ledger.record(shard.name) for shard in mine if shard.name not in names)
+    return sum(record.rows for record in records if record is not None)
 
 
 def _start(captioner: Captioner, ledger: Ledger, reporter: Reporter) -> None:

@@ -1,22 +1,29 @@
 """What a run says of itself, to people and to machines, before and after; and what its dataset card says."""
 
 import dataclasses
+import shlex
 from collections import Counter
 from collections.abc import Sequence
 
 from recap_fast.addresses import public_url
 from recap_fast.captioner.captioner import Captioner
 from recap_fast.errors import ExitCode
-from recap_fast.launch.config import RunConfig
-from recap_fast.launch.reporter import Reporter, duration, failures, progress_fields
+from recap_fast.launch.plan import Plan
+from recap_fast.launch.progress_line import duration, failures, progress_fields
+from recap_fast.launch.reporter import Reporter
 from recap_fast.pipeline.counters import Snapshot
 from recap_fast.records import Shard, ShardReport, show_left_out
+from recap_fast.text import counted
 from recap_fast.write.card import write_card
 from recap_fast.write.ledger import Ledger, Pending
 from recap_fast.write.output_folder import OutputFolder
 
+_BROKEN = ("failed", "truncated")
+"""Of a shard that could not be read to its end."""
+
 
 def announce(reporter: Reporter, captioner: Captioner, pending: Sequence[Pending], total: int) -> None:
+    """Says what will be done, and with what."""
     spec, decoder = captioner.prepared.spec, captioner.decoder
     reasons = Counter(p.reason for p in pending)
     listed = ", ".join(f"{count} {reason}" for reason, count in reasons.items())
@@ -27,44 +34,88 @@ def announce(reporter: Reporter, captioner: Captioner, pending: Sequence[Pending
         reporter.event("notice", f"notice   {spec.notice}")
 
 
-def summarize(reporter: Reporter, s: Snapshot, captioner: Captioner) -> None:
+def summarize(reporter: Reporter, s: Snapshot, captioner: Captioner, output: OutputFolder) -> None:
+    """Says what the run did, where its captions are, and which command lists the images that have none."""
     spec, decoder = captioner.prepared.spec, captioner.decoder
     with_what = f"decoder {decoder.name}, backend {spec.backend}, {spec.precision}"
-    fallbacks = f" ({decoder.num_fallbacks} by Pillow)" if decoder.num_fallbacks else ""
+    fallbacks = f" ({decoder.num_fallbacks:,} by Pillow)" if decoder.num_fallbacks else ""
     text = (
-        f"{s.captioned:,} captions{failures(s.failed)} in {duration(s.seconds)}: {s.images_per_s:.1f} images/s, "
-        f"{s.tokens_per_caption:.1f} tokens a caption; {with_what}{fallbacks}"
+        f"{counted(s.captioned, 'caption')}{failures(s.failed)} in {duration(s.seconds)}: {s.images_per_s:.1f} "
+        f"images/s, {s.tokens_per_caption:.1f} tokens a caption; {with_what}{fallbacks}"
     )
     parts = {"decoder": decoder.name, "backend": spec.backend, "precision": spec.precision}
     reporter.event("summary", text, **parts, **progress_fields(s), engine=dataclasses.asdict(captioner.statistics))
+    if s.kept:
+        reporter.event("kept", f"{counted(s.kept, 'row')} of earlier runs kept.", rows=s.kept)
+    if s.cut:
+        limit = captioner.config.options.max_new_tokens or spec.limits.max_new_tokens
+        were = "was" if s.cut == 1 else "were"
+        text = f"{counted(s.cut, 'caption')} {were} cut at {limit} tokens (--max-new-tokens)."
+        reporter.event("cut", text, captions=s.cut, max_new_tokens=limit)
+    if s.failed:
+        command = f"recap-fast failures {shlex.quote(str(output.root))}"
+        reporter.event("failures", f"Which images have no caption, and why: {command}", command=command)
+    reporter.event("output", f"Captions are in {_places(output)}.", output=str(output.root))
+
+
+def _places(output: OutputFolder) -> str:
+    """Where the captions are, of finished shards and of others."""
+    places = [f"{output.root}/partial (shards that are not finished)"] if output.has_partial else []
+    if output.has_data or not places:
+        places.insert(0, f"{output.root}/data")
+    return " and ".join(places)
 
 
 def conclude(
-    ledger: Ledger, mine: Sequence[Shard], reports: Sequence[ShardReport], reporter: Reporter, config: RunConfig
+    ledger: Ledger, plan: Plan, reports: Sequence[ShardReport], reporter: Reporter, *, nothing_to_do: bool
 ) -> ExitCode:
     """Says what is left to do, and the outcome that goes with it; errors count over all shards that are done."""
-    unfinished = sum(r.status == "interrupted" for r in reports)
-    if unfinished:
-        text = f"--limit ended {unfinished} shard{'s' * (unfinished > 1)} early; the next run goes on from there."
-        reporter.event("limit", text)
+    mine = {shard.name for shard in plan.mine(ledger.shards)}
     _say_what_is_left_out(reporter, reports)
-    broken = [r for r in reports if r.status in ("failed", "truncated")]
+    records = {shard.name: ledger.record(shard.name) for shard in ledger.shards}
+    done = [record for record in records.values() if record is not None]
+    own = [record for record in done if record.shard in mine]
+    broken = [record for record in own if record.status in _BROKEN]
+    outcome = _say_what_failed(reporter, own, broken, len(mine), plan.config.max_error_rate)
+    whole = {record.shard for record in done if record.status == "complete"}
+    state = _state(plan, mine, whole, len(records), len(broken))
+    if state is not None:
+        text = f"Nothing to do: {state}" if nothing_to_do else f"{state[0].upper()}{state[1:]}"
+        reporter.event("done", text, shards_done=len(whole), shards_total=len(records))
+    return outcome
+
+
+def _say_what_failed(
+    reporter: Reporter, done: Sequence[ShardReport], broken: Sequence[ShardReport], num_shards: int, max_rate: float
+) -> ExitCode:
     for report in broken:
         reporter.event("shard", f"shard {report.shard} is {report.status}: {report.error}", status=report.status)
+    rows, failed = sum(report.rows for report in done), sum(sum(report.failed.values()) for report in done)
+    is_too_many = failed > max_rate * rows
+    if is_too_many:
+        have = "has" if rows == 1 else "have"
+        share = f"({failed / rows:.1%}), more than --max-error-rate {max_rate:g}"
+        reporter.event("error_rate", f"{failed:,} of {counted(rows, 'image')} {have} no caption {share}.")
     if broken:
-        text = f"{len(broken)} of {len(reports)} shards could not be read whole; the next run tries again."
+        text = f"{len(broken):,} of {counted(num_shards, 'shard')} could not be read whole; the next run tries again."
         reporter.event("failure", text)
         return ExitCode.FAILURE
-    done = [record for shard in mine if (record := ledger.record(shard.name))]
-    rows, failed = sum(r.rows for r in done), sum(sum(r.failed.values()) for r in done)
-    if rows and failed / rows > config.max_error_rate:
-        reporter.event(
-            "error_rate",
-            f"{failed} of {rows} images have no caption ({failed / rows:.1%}), more than --max-error-rate "
-            f"{config.max_error_rate:g}. The reasons are in the columns status and error of {config.output}.",
-        )
-        return ExitCode.ERROR_RATE
-    return ExitCode.COMPLETE
+    return ExitCode.ERROR_RATE if is_too_many else ExitCode.COMPLETE
+
+
+def _state(plan: Plan, mine: set[str], whole: set[str], total: int, num_broken: int) -> str | None:
+    """How far the work is; None where shards that could not be read are all that is left, which is said already."""
+    index, num = plan.part
+    if left := len(mine - whole) - num_broken:
+        way = "another process may be at work on them" if plan.config.limit is None else "run without --limit to go on"
+        return f"{counted(left, 'shard')} {'is' if left == 1 else 'are'} not finished: {way}."
+    if num_broken:
+        return None
+    if len(whole) == total:
+        return f"all {counted(total, 'shard')} are done." if total > 1 else "the shard is done."
+    if not mine:
+        return f"part {index + 1} of {num} has no shards: there are {total:,}."
+    return f"part {index + 1} of {num} is done. In all, {len(whole):,} of {counted(total, 'shard')} are done."
 
 
 def _say_what_is_left_out(reporter: Reporter, reports: Sequence[ShardReport]) -> None:

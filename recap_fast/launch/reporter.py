@@ -1,7 +1,7 @@
 """What a person, or a log collector, sees of a run: lines on standard error, from snapshots of its progress.
 
-On a terminal one live line is redrawn; elsewhere a plain line comes every ten seconds; with `json` every event is one
-JSON object a line.
+On a terminal rich draws a live line again and again; elsewhere a plain line with the time comes now and then; with
+`json` every event is one JSON object a line.
 """
 
 import contextlib
@@ -12,13 +12,17 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping
-from typing import Any, TextIO
+from collections.abc import Callable, Iterator
+from typing import Any, TextIO, cast
 
 from recap_fast.addresses import scrub
-from recap_fast.pipeline.counters import RunCounters, Snapshot
+from recap_fast.launch.progress_line import progress_fields, progress_line
+from recap_fast.pipeline.counters import RunCounters
 
-LIVE_S, PLAIN_S = 0.5, 10.0
+PER_SECOND = 4
+"""How often a live line is drawn."""
+PLAIN_S = (60.0, 10.0), (3600.0, 60.0), (float("inf"), 600.0)
+"""Until so many seconds have passed, a plain line comes every so many seconds."""
 
 
 class Reporter:
@@ -27,11 +31,12 @@ class Reporter:
     def __init__(self, log_format: str | None = "text", stream: TextIO | None = None):
         """`log_format`: text for people, json for machines, None for silence."""
         found = stream or sys.stderr
-        self._stream = found or io.StringIO()
+        self._stream = _PatientStream(found or io.StringIO())
         self._silent, self._json = log_format is None or found is None, log_format == "json"  # a daemon may have none
-        self._live = not self._json and self._stream.isatty()
+        self._live = not self._json and self._stream.isatty() and os.environ.get("TERM") != "dumb"
         self._lock = threading.RLock()  # a signal handler may report while its thread does
-        self._line = ""
+        self._console: Any = None
+        """rich's, while a live line is drawn."""
 
     def event(self, name: str, text: str, **fields: Any) -> None:
         """One line that stays: `text` for people, name and fields for machines."""
@@ -40,9 +45,9 @@ class Reporter:
         text = scrub(text)
         if self._json:
             shown = {key: scrub(value) if isinstance(value, str) else value for key, value in fields.items()}
-            self._write(json.dumps({"event": name, "time": round(time.time(), 3), "message": text, **shown}) + "\n")
+            self._write(json.dumps({"event": name, "time": round(time.time(), 3), "message": text, **shown}))
         else:
-            self._write(f"{text}\n")
+            self._write(text)
 
     @contextlib.contextmanager
     def progress(self, counters: RunCounters) -> Iterator[None]:
@@ -50,24 +55,57 @@ class Reporter:
         if self._silent:
             yield
             return
+        with self._draw(counters) if self._live else self._list(counters):
+            yield
+
+    @contextlib.contextmanager
+    def _draw(self, counters: RunCounters) -> Iterator[None]:
+        """Has rich draw the line, and what is reported meanwhile above it."""
+        from rich.console import Console
+        from rich.live import Live
+        from rich.text import Text
+
+        def draw() -> Text:
+            console.width = columns = self._columns()
+            return Text(progress_line(counters.snapshot(), columns - 1), no_wrap=True)
+
+        console = Console(
+            file=cast("TextIO", self._stream), force_terminal=True, highlight=False, width=self._columns()
+        )
+        with Live(
+            console=console,
+            get_renderable=draw,
+            refresh_per_second=PER_SECOND,
+            transient=True,
+            redirect_stdout=False,
+            redirect_stderr=False,
+        ):
+            self._console = console
+            try:
+                yield
+            finally:
+                self._console = None
+
+    @contextlib.contextmanager
+    def _list(self, counters: RunCounters) -> Iterator[None]:
+        """Writes a line now and then, from a thread of its own."""
         done = threading.Event()
-        thread = threading.Thread(target=self._run, args=(counters, done), name="recap-report", daemon=True)
+
+        def write() -> None:
+            start = time.monotonic()
+            while not done.wait(_pause(time.monotonic() - start)):
+                snapshot = counters.snapshot()
+                line = progress_line(snapshot)
+                text = line if self._json else f"{time.strftime('%Y-%m-%dT%H:%M:%S')}  {line}"
+                self.event("progress", text, **progress_fields(snapshot))
+
+        thread = threading.Thread(target=write, name="recap-report", daemon=True)
         thread.start()
         try:
             yield
         finally:
             done.set()
             thread.join()
-            if self._line:
-                self._redraw("")
-
-    def _run(self, counters: RunCounters, done: threading.Event) -> None:
-        while not done.wait(LIVE_S if self._live else PLAIN_S):
-            snapshot = counters.snapshot()
-            if self._live:
-                self._redraw(progress_line(snapshot)[: self._columns() - 1])
-            else:
-                self.event("progress", progress_line(snapshot), **progress_fields(snapshot))
 
     def _columns(self) -> int:
         """Of the terminal: a line that wraps could not be drawn over. Some terminals say 0, and mean unknown."""
@@ -76,21 +114,43 @@ class Reporter:
         except OSError:  # it is gone
             return 80
 
-    def _redraw(self, line: str) -> None:
+    def _write(self, line: str) -> None:
+        """Writes a line, above the live one where there is one."""
+        if (console := self._console) is not None:
+            console.print(line, markup=False, emoji=False, soft_wrap=True)
+            return
         with self._lock:
-            self._line = line
-            self._send(f"\r{line}\x1b[K")
-
-    def _write(self, text: str) -> None:
-        """Writes above the live line, which is drawn again below."""
-        with self._lock:
-            self._send(f"\r\x1b[K{text}{self._line}" if self._line else text)
-
-    def _send(self, text: str) -> None:
-        """Where nobody reads any more, or the stream is closed, the run goes on in silence."""
-        try:
-            self._stream.write(text)
+            self._stream.write(f"{line}\n")
             self._stream.flush()
+
+
+def _pause(seconds: float) -> float:
+    """Seconds until the next plain line, when so many have passed."""
+    return next(pause for until, pause in PLAIN_S if seconds < until)
+
+
+class _PatientStream(io.TextIOBase):
+    """A stream that raises nothing: where nobody reads any more, or it is closed, a run goes on in silence."""
+
+    def __init__(self, stream: TextIO):
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        self._try(lambda: self._stream.write(text))
+        return len(text)
+
+    def flush(self) -> None:
+        self._try(self._stream.flush)
+
+    def isatty(self) -> bool:
+        return self._stream.isatty()
+
+    def fileno(self) -> int:
+        return self._stream.fileno()
+
+    def _try(self, action: Callable[[], object]) -> None:
+        try:
+            action()
         except (BlockingIOError, RuntimeError):  # a full pipe; a signal handler that interrupted another write
             return
         except (OSError, ValueError):
@@ -118,51 +178,3 @@ class ReporterHandler(logging.Handler):
         if record.exc_info:
             text += "\n" + logging.Formatter().formatException(record.exc_info)
         self._reporter.event(record.levelname.lower(), f"{record.levelname.lower()}: {text}", logger=record.name)
-
-
-def progress_line(s: Snapshot) -> str:
-    """'1,532 done, 34 failed (20 truncated, 14 not_an_image), 61.2 images/s, ...'."""
-    parts = [f"shards {s.shards_done}/{s.shards_total}", f"{s.rows:,} done{failures(s.failed)}"]
-    if s.captioned:
-        parts += [f"{s.images_per_s:.1f} images/s", f"{s.tokens_per_caption:.0f} tokens/caption"]
-        parts += [f"limit: {s.limiting_stage} {min(1.0, s.busy[s.limiting_stage]):.0%}"]
-    if s.eta_s is not None:
-        parts.append(f"ETA {duration(s.eta_s)}")
-    return "  ".join(parts)
-
-
-def progress_fields(s: Snapshot) -> Mapping[str, Any]:
-    """The same for machines."""
-    return {
-        "seconds": round(s.seconds, 3),
-        "rows": s.rows,
-        "captioned": s.captioned,
-        "failed": s.failed,
-        "images_per_s": round(s.images_per_s, 3),
-        "tokens_per_caption": round(s.tokens_per_caption, 2),
-        "shards_done": s.shards_done,
-        "shards_total": s.shards_total,
-        "busy": {stage: round(share, 4) for stage, share in s.busy.items()},
-        "limiting_stage": s.limiting_stage,
-        "eta_s": None if s.eta_s is None else round(s.eta_s, 1),
-    }
-
-
-def failures(failed: Mapping[str, int]) -> str:
-    """', 34 failed (20 truncated, 14 not_an_image)', or nothing."""
-    if not failed:
-        return ""
-    listed = ", ".join(f"{count:,} {status}" for status, count in sorted(failed.items(), key=lambda item: -item[1]))
-    return f", {sum(failed.values()):,} failed ({listed})"
-
-
-def duration(seconds: float) -> str:
-    """'45 s', '3 min', '2 h 05 min', '3 d 4 h'."""
-    minutes = round(seconds / 60)
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    if minutes < 60:
-        return f"{minutes} min"
-    if minutes < 48 * 60:
-        return f"{minutes // 60} h {minutes % 60:02d} min"
-    return f"{minutes // 1440} d {minutes % 1440 // 60} h"

@@ -36,6 +36,14 @@ class Snapshot:
     captioned: int
     failed: dict[str, int]
     num_tokens: int
+    cut: int
+    """Captions that the token limit ended."""
+    kept: int
+    """Rows that earlier runs have done, of the shards that were opened and of those that were finished before."""
+    total: int | None
+    """Rows of all shards, those that are kept with them; None before the first shard was opened."""
+    is_estimate: bool
+    """Whether `total` supposes that shards which were not opened are like those that were."""
     shards_done: int
     shards_total: int
     busy: dict[Stage, float]
@@ -46,6 +54,11 @@ class Snapshot:
     def images_per_s(self) -> float:
         """Captions a second, from the first image on."""
         return self.captioned / self.seconds if self.seconds > 0 else 0.0
+
+    @property
+    def share(self) -> float | None:
+        """Of the rows, those that are done."""
+        return min(1.0, (self.kept + self.rows) / self.total) if self.total else None
 
     @property
     def tokens_per_caption(self) -> float:
@@ -61,10 +74,11 @@ class Snapshot:
 class RunCounters:
     """The counters of one run."""
 
-    def __init__(self, num_shards: int):
-        self._num_shards = num_shards
+    def __init__(self, num_shards: int, *, kept: int = 0, limit: int | None = None):
+        """`kept` are the rows of shards that were finished before; `limit` is the most images of the run."""
+        self._num_shards, self._kept, self._limit = num_shards, kept, limit
         self._started: float | None = None
-        self._captioned = self._num_tokens = self._shards_done = 0
+        self._captioned = self._num_tokens = self._cut = self._shards_done = 0
         self._failed: Counter[str] = Counter()
         self._busy = dict.fromkeys(STAGES, 0.0)
         self._opened_shards = self._opened_rows = self._resumed_rows = 0
@@ -108,6 +122,7 @@ class RunCounters:
         else:
             self._captioned += 1
             self._num_tokens += completion.num_tokens
+            self._cut += completion.finish_reason == "length"
 
     def finish_shard(self) -> None:
         """A shard has its done-record."""
@@ -116,22 +131,26 @@ class RunCounters:
     def snapshot(self) -> Snapshot:
         """The state now."""
         seconds = 0.0 if self._started is None else time.monotonic() - self._started
-        rows = self._captioned + sum(self._failed.values())
+        rows, left = self._captioned + sum(self._failed.values()), self._expected()
         return Snapshot(
             seconds=seconds,
             rows=rows,
             captioned=self._captioned,
             failed=dict(self._failed),
             num_tokens=self._num_tokens,
+            cut=self._cut,
+            kept=self._kept + self._resumed_rows,
+            total=None if left is None else self._kept + self._resumed_rows + left,
+            is_estimate=self._opened_shards < self._num_shards and left != self._limit,
             shards_done=self._shards_done,
             shards_total=self._num_shards,
             busy={stage: spent / seconds if seconds else 0.0 for stage, spent in self._busy.items()},
-            eta_s=self._eta(rows, seconds),
+            eta_s=max(0.0, left - rows) * seconds / rows if rows and left is not None else None,
         )
 
-    def _eta(self, rows: int, seconds: float) -> float | None:
-        """Seconds to go, if the shards not yet opened are like those that are."""
-        if not rows or not self._opened_shards:
+    def _expected(self) -> int | None:
+        """Rows of this run, if the shards not yet opened are like those that are."""
+        if not self._opened_shards:
             return None
-        expected = self._opened_rows / self._opened_shards * self._num_shards - self._resumed_rows
-        return max(0.0, expected - rows) * seconds / rows
+        rows = round(self._opened_rows / self._opened_shards * self._num_shards) - self._resumed_rows
+        return rows if self._limit is None else min(rows, self._limit)

@@ -61,7 +61,7 @@ def write_card(output: OutputFolder, facts: Mapping[str, str]) -> None:
 def _configs(output: OutputFolder) -> str:
     """The configurations. `load_dataset` fails where the first one has no file: until a shard is finished, it has the
     rows of those that are not."""
-    files = [DATA_FILES] if next(output.root.glob(DATA_FILES), None) else [DATA_FILES, PARTIAL_FILES]
+    files = [DATA_FILES] if output.has_data else [DATA_FILES, PARTIAL_FILES]
     default = "".join(f"  - {pattern}\n" for pattern in files)
     return (
         f"configs:\n- config_name: default\n  data_files:\n{default}"

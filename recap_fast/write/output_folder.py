@@ -82,6 +82,16 @@ class OutputFolder:
         """The stretches of all shards that are there, sorted."""
         return sorted(self.root.glob(PARTIAL_FILES))
 
+    @property
+    def has_data(self) -> bool:
+        """Whether a shard is finished."""
+        return next(self.root.glob(DATA_FILES), None) is not None
+
+    @property
+    def has_partial(self) -> bool:
+        """Whether there are rows of a shard that is not."""
+        return next(self.root.glob(PARTIAL_FILES), None) is not None
+
     def record_files(self) -> list[Path]:
         """The done-records of all shards that are there, sorted."""
         return sorted((self.root / _RECORDS).rglob("*.json"))

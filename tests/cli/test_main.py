@@ -2,6 +2,7 @@
 
 import functools
 import json
+import re
 import subprocess
 import sys
 
@@ -202,9 +203,16 @@ def test_plain_lines_where_there_is_no_terminal(server, tiny_engine, inputs, tmp
     assert "\r" not in command.stderr
     assert "\x1b" not in command.stderr
     lines = command.stderr.splitlines()
-    assert [line.split()[0] for line in lines] == ["shards", "decoder", "engine", "8"]
-    assert lines[-1].startswith("8 captions, 2 failed (2 not_an_image) in ")
-    assert lines[-1].endswith("; decoder pillow, backend torch, float32")
+    assert [line.split()[0] for line in lines] == [
+        "shards",
+        "decoder",
+        "engine",
+        "8",
+        *["8", "Which", "Captions", "All"],
+    ]
+    assert lines[3].startswith("8 captions, 2 failed (2 not_an_image) in ")
+    assert lines[3].endswith("; decoder pillow, backend torch, float32")
+    assert lines[-1] == "All 2 shards are done."
     assert command.stdout == ""
 
 
@@ -229,10 +237,9 @@ def test_a_live_line_on_a_terminal(server, tiny_engine, inputs, tmp_path):
     command = server.start(*arguments(tiny_engine, inputs, tmp_path / "out"), step_s=0.2, stderr=terminal.path)
     code, text = command.wait(), terminal.close()
     assert code == 0
-    assert "\rshards 0/2  " in text
-    assert "\x1b[K" in text
-    assert text.rstrip().endswith("decoder pillow, backend torch, float32")
-    assert "\r\x1b[K8 captions, 2 failed" in text, "the live line is gone at the end"
+    assert re.search(r"\d of (about )?10 \(\d+%\).*shards 0/2", text)
+    assert text.rstrip().endswith("All 2 shards are done.")
+    assert "\x1b[2K8 captions, 2 failed" in text, "the live line is gone at the end"
 
 
 # -- verify ------------------------------------------------------------------------------------------------------------

@@ -21,12 +21,15 @@ from recap_fast.generate.torch_backend.engine import TorchEngine
 def test_a_run_says_what_it_does_and_what_it_did_it_with(start, tmp_path):
     outcome = start()
     assert outcome.outcome == 0
-    assert outcome.names == ["shards", "decoder", "engine", "summary"]
+    assert outcome.names == ["shards", "decoder", "engine", "summary", "cut", "output", "done"]
     assert outcome["shards"] == "shards   2 of 2 to do"
     assert outcome["decoder"] == "decoder  pillow"
     assert outcome["engine"].startswith("engine   torch 2.")
     assert outcome["summary"].startswith("12 captions in ")
     assert outcome["summary"].endswith("4.0 tokens a caption; decoder pillow, backend torch, float32")
+    assert outcome["cut"] == "12 captions were cut at 4 tokens (--max-new-tokens)."
+    assert outcome["output"] == f"Captions are in {tmp_path}/out/data."
+    assert outcome["done"] == "All 2 shards are done."
     snapshot = outcome.result.snapshot
     assert (snapshot.captioned, snapshot.rows, snapshot.shards_done) == (12, 12, 2)
     assert [report.shard for report in outcome.result.reports] == ["00000", "00001"]
@@ -40,8 +43,35 @@ def test_a_second_run_has_nothing_to_do_and_loads_no_engine(start, tmp_path, mon
     monkeypatch.setattr(PreparedEngine, "open", None)
     outcome = start()
     assert outcome.outcome == 0
-    assert outcome["done"] == "Nothing to do: every shard is done."
+    assert outcome.names == ["done"]
+    assert outcome["done"] == "Nothing to do: all 2 shards are done."
     assert files(tmp_path / "out") == before
+
+
+def test_a_limit_says_where_its_rows_are_and_that_more_is_to_do(start, tmp_path):
+    first = start(limit=1)
+    assert first.outcome == 0
+    assert first["output"] == f"Captions are in {tmp_path}/out/partial (shards that are not finished)."
+    assert first["done"] == "2 shards are not finished: run without --limit to go on."
+    second = start(limit=6)
+    assert second["kept"] == "1 row of earlier runs kept."
+    assert second["output"] == (
+        f"Captions are in {tmp_path}/out/data and {tmp_path}/out/partial (shards that are not finished)."
+    )
+    assert second["done"] == "1 shard is not finished: run without --limit to go on."
+    assert start()["done"] == "All 2 shards are done."
+
+
+def test_a_part_that_is_done_is_not_all(start):
+    first = start(shard_index=1, num_shards=2)
+    assert first["done"] == "Part 2 of 2 is done. In all, 1 of 2 shards are done."
+    again = start(shard_index=1, num_shards=2)
+    assert (again.names, again["done"]) == (
+        ["done"],
+        "Nothing to do: part 2 of 2 is done. In all, 1 of 2 shards are done.",
+    )
+    assert start(shard_index=3, num_shards=4)["done"] == "Nothing to do: part 4 of 4 has no shards: there are 2."
+    assert start(shard_index=0, num_shards=2)["done"] == "All 2 shards are done."
 
 
 def test_the_notice_of_an_engine_is_shown(start, tiny_engine, tmp_path):
@@ -82,9 +112,8 @@ def test_too_many_failures_make_it_3(start, small_inputs):
     runs.write_pictures(small_inputs, 2, 6, bad=[0])
     outcome = start()
     assert outcome.outcome == 3
-    assert outcome["error_rate"].startswith(
-        "2 of 12 images have no caption (16.7%), more than --max-error-rate 0.1. The reasons are in the columns status"
-    )
+    assert outcome["error_rate"] == "2 of 12 images have no caption (16.7%), more than --max-error-rate 0.1."
+    assert outcome["failures"].startswith("Which images have no caption, and why: recap-fast failures ")
     assert ", 2 failed (2 not_an_image)" in outcome["summary"]
     assert start(overwrite=True, max_error_rate=0.2).outcome == 0
 

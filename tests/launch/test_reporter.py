@@ -11,64 +11,8 @@ from support.guard import GUARD_S, wait_until
 from support.terminal import Terminal
 
 from recap_fast.launch import reporter as reporter_module
-from recap_fast.launch.reporter import Reporter, ReporterHandler, duration, failures, progress_fields, progress_line
-from recap_fast.pipeline.counters import STAGES, RunCounters, Snapshot
-
-
-def snapshot(**changed) -> Snapshot:
-    given = {
-        "seconds": 25.0,
-        "rows": 1566,
-        "captioned": 1532,
-        "failed": {"not_an_image": 14, "truncated": 20},
-        "num_tokens": 87324,
-        "shards_done": 1,
-        "shards_total": 3,
-        "busy": {"read": 0.1, "decode": 0.2, "generate": 0.981, "write": 0.05},
-        "eta_s": 130.0,
-    }
-    return Snapshot(**{**given, **changed})
-
-
-def test_the_progress_line():
-    assert progress_line(snapshot()) == (
-        "shards 1/3  1,566 done, 34 failed (20 truncated, 14 not_an_image)  61.3 images/s  57 tokens/caption  "
-        "limit: generate 98%  ETA 2 min"
-    )
-
-
-def test_the_progress_line_before_there_is_anything_to_say():
-    empty = snapshot(rows=0, captioned=0, failed={}, num_tokens=0, eta_s=None, shards_done=0)
-    assert progress_line(empty) == "shards 0/3  0 done"
-
-
-def test_the_progress_for_machines_is_json_and_says_the_same():
-    fields = json.loads(json.dumps(progress_fields(snapshot())))
-    assert (fields["rows"], fields["captioned"], fields["failed"]["truncated"]) == (1566, 1532, 20)
-    assert (fields["limiting_stage"], fields["eta_s"], fields["images_per_s"]) == ("generate", 130.0, 61.28)
-    assert list(fields["busy"]) == list(STAGES)
-
-
-@pytest.mark.parametrize(
-    ("seconds", "text"),
-    [
-        (0, "0 s"),
-        (89.4, "89 s"),
-        (90, "2 min"),
-        (3569, "59 min"),
-        (3600, "1 h 00 min"),
-        (7500, "2 h 05 min"),
-        (86400, "24 h 00 min"),
-        (3 * 86400 + 4.2 * 3600, "3 d 4 h"),
-    ],
-)
-def test_durations(seconds, text):
-    assert duration(seconds) == text
-
-
-def test_failures_are_listed_most_frequent_first():
-    assert failures({}) == ""
-    assert failures({"a": 1, "b": 1200}) == ", 1,201 failed (1,200 b, 1 a)"
+from recap_fast.launch.reporter import Reporter, ReporterHandler
+from recap_fast.pipeline.counters import RunCounters
 
 
 def test_json_lines_are_json_lines():
@@ -85,7 +29,7 @@ def test_json_lines_are_json_lines():
 
 @pytest.mark.parametrize("log_format", ["text", "json"])
 def test_off_a_terminal_progress_comes_in_lines(monkeypatch, log_format):
-    monkeypatch.setattr(reporter_module, "PLAIN_S", 0.01)
+    monkeypatch.setattr(reporter_module, "PLAIN_S", ((float("inf"), 0.01),))
     stream = io.StringIO()
     with Reporter(log_format, stream).progress(RunCounters(7)):
         wait_until(lambda: stream.getvalue().count("\n") >= 2)
@@ -93,7 +37,9 @@ def test_off_a_terminal_progress_comes_in_lines(monkeypatch, log_format):
     assert "\r" not in stream.getvalue()
     assert "\x1b" not in stream.getvalue()
     for line in lines:
-        assert (json.loads(line)["message"] if log_format == "json" else line) == "shards 0/7  0 done"
+        text = json.loads(line)["message"] if log_format == "json" else line[21:]
+        assert text == "0  shards 0/7"
+        assert log_format == "json" or re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d  ", line[:21])
     assert "recap-report" not in {thread.name for thread in threading.enumerate()}, "it goes on after its end"
 
 
@@ -111,33 +57,48 @@ class WatchedCounters(RunCounters):
         wait_until(lambda until=self.asked + drawn + 1: self.asked >= until)
 
 
-def test_on_a_terminal_one_line_is_drawn_again_and_again(monkeypatch):
-    monkeypatch.setattr(reporter_module, "LIVE_S", 0.01)
-
-    terminal, counters = Terminal(), WatchedCounters(7)
+def draw(monkeypatch, counters, columns, act=lambda reporter: None):
+    """What a terminal gets, each drawing on a line of its own."""
+    monkeypatch.setattr(reporter_module, "PER_SECOND", 100)
+    monkeypatch.delenv("TERM", raising=False)
+    terminal = Terminal(columns)
     with os.fdopen(os.dup(terminal.slave), "w") as stream:
         reporter = Reporter("text", stream)
         with reporter.progress(counters):
             counters.wait_for(3)
-            reporter.event("note", "something happened")
+            act(reporter)
             counters.wait_for(3)
         reporter.event("note", "the end")
-    text = terminal.close()
-    live = "shards 0/7  0 done"
-    assert text.count(f"\r{live}\x1b[K") >= 6
-    assert f"\r\x1b[Ksomething happened\r\n{live}" in text, "an event stands above the live line"
-    assert text.endswith("\r\x1b[Kthe end\r\n"), "the live line is gone in the end"
+    return [re.sub(r"\x1b\[[^A-Za-z]*[A-Za-z]", "", line) for line in re.split(r"[\r\n]+", terminal.close())]
 
 
-def test_the_live_line_never_wraps(monkeypatch):
-    monkeypatch.setattr(reporter_module, "LIVE_S", 0.01)
+def test_on_a_terminal_one_line_is_drawn_again_and_again(monkeypatch):
+    lines = draw(monkeypatch, WatchedCounters(7), 80, lambda reporter: reporter.event("note", "[b]happened[/b] :cat:"))
+    live = [i for i, line in enumerate(lines) if line == "0  shards 0/7"]
+    assert live[0] < lines.index("[b]happened[/b] :cat:") < live[-1], "an event stands above the live line"
+    assert [line for line in lines if line][-1] == "the end"
 
-    terminal, counters = Terminal(columns=16), WatchedCounters(1234567)
+
+@pytest.mark.parametrize("columns", [16, 40, 80, 120])
+def test_the_live_line_never_wraps(monkeypatch, columns):
+    lines = draw(monkeypatch, WatchedCounters(1234567), columns)
+    assert ("0" if columns == 16 else "0  shards 0/1234567") in lines
+    assert max(map(len, lines)) < columns
+
+
+def test_a_dumb_terminal_gets_plain_lines(monkeypatch):
+    monkeypatch.setenv("TERM", "dumb")
+    monkeypatch.setattr(reporter_module, "PLAIN_S", ((float("inf"), 0.01),))
+    terminal, counters = Terminal(), WatchedCounters(1)
     with os.fdopen(os.dup(terminal.slave), "w") as stream, Reporter("text", stream).progress(counters):
         counters.wait_for(2)
     text = terminal.close()
-    assert "\rshards 0/123456\x1b[K" in text
-    assert not re.search(r"[^\r\x1b]{16}", text)
+    assert text.count("  0  shards 0/1\r\n") >= 2
+    assert "\x1b" not in text
+
+
+def test_plain_lines_become_rare():
+    assert [reporter_module._pause(seconds) for seconds in (0, 59, 60, 3599, 3600, 1e6)] == [10, 10, 60, 60, 600, 600]
 
 
 def test_a_signal_handler_may_report_while_its_thread_does():

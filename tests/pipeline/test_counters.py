@@ -77,3 +77,31 @@ def test_the_time_to_go_counts_shards_not_yet_opened_and_rows_done_before(clock)
     clock[0] += 15
     # 4 shards of 200 rows, 50 done before, 75 now: 675 to go at 5 a second
     assert counters.snapshot().eta_s == pytest.approx(135)
+
+
+def test_rows_in_all_are_an_estimate_until_every_shard_is_opened():
+    counters = RunCounters(2, kept=1000)
+    assert (counters.snapshot().total, counters.snapshot().share) == (None, None)
+    counters.start_shard(100, 40)
+    s = counters.snapshot()
+    assert (s.kept, s.total, s.is_estimate) == (1040, 1200, True)
+    counters.start_shard(300, 0)
+    for _ in range(180):
+        counters.count("ok", completion(1))
+    s = counters.snapshot()
+    assert (s.total, s.is_estimate, s.share) == (1400, False, (1040 + 180) / 1400)
+
+
+def test_a_limit_is_all_there_is_to_do():
+    counters = RunCounters(50, limit=10)
+    counters.start_shard(100, 20)
+    s = counters.snapshot()
+    assert (s.kept, s.total, s.is_estimate) == (20, 30, False)
+    assert RunCounters(1, limit=10).snapshot().total is None
+
+
+def test_captions_that_the_token_limit_ended_are_counted():
+    counters = RunCounters(1)
+    for reason in ("stop", "length", "loop", "length"):
+        counters.count("ok", Completion(0, np.zeros(3, np.int32), reason, 3))
+    assert counters.snapshot().cut == 2
