@@ -13,6 +13,7 @@ from recap_fast.launch.execute import run as launch
 from recap_fast.launch.reporter import Reporter, ReporterHandler
 from recap_fast.launch.result import RunResult
 from recap_fast.launch.verification import verify as check
+from recap_fast.progress import OnProgress, unwatched
 from recap_fast.shards.patience import patience
 from recap_fast.write.output_folder import OutputFolder
 from recap_fast.write.verify import Verdict
@@ -47,15 +48,20 @@ def run(
 
 
 def verify(
-    output: str | Path, shards: Patterns = (), *, relocate: Sequence[str] = (), read_timeout: float = 30.0
+    output: str | Path,
+    shards: Patterns = (),
+    *,
+    relocate: Sequence[str] = (),
+    read_timeout: float = 30.0,
+    progress: OnProgress = unwatched,
 ) -> Verdict:
     """Proves that the output of a run is whole; with `shards`, also that each row is of the image that it names.
 
     `shards` are as they were given to `run`, and are read again; `relocate` names folders of them that were moved,
-    each as 'OLD=NEW'. A read that brings nothing for `read_timeout` seconds is given up. The output is proven where the
-    verdict has no faults.
+    each as 'OLD=NEW'. A read that brings nothing for `read_timeout` seconds is given up. `progress` is called with
+    shards that are checked and shards in all. The output is proven where the verdict has no faults.
     """
-    return check(OutputFolder(Path(output)), _patterns(shards), relocate, read_timeout)
+    return check(OutputFolder(Path(output)), _patterns(shards), relocate, read_timeout, progress)
 
 
 def _patterns(shards: Patterns) -> tuple[str, ...]:

@@ -22,6 +22,7 @@ from recap_fast.captioner.captioner import Captioner
 from recap_fast.captioner.config import CaptionConfig
 from recap_fast.errors import ConfigError
 from recap_fast.launch.config import RunConfig
+from recap_fast.progress import OnProgress, unwatched
 from recap_fast.shards.expand import expand
 
 STAGES = ("read", "decode", "generate", "write", "end-to-end")
@@ -56,13 +57,16 @@ class BenchConfig(CaptionConfig):
         return RunConfig(**shared, shards=self.shards, output=output, limit=self.limit, max_error_rate=1.0)
 
 
-def bench(config: BenchConfig) -> Report:
-    """Measures the stages of `config`. Raises what a run does for what cannot be used, and EngineError."""
+def bench(config: BenchConfig, progress: OnProgress = unwatched) -> Report:
+    """Measures the stages of `config`; `progress` is told how many passes are done.
+
+    Raises what a run does for what cannot be used, and EngineError.
+    """
     with tempfile.TemporaryDirectory(prefix="recap-bench-") as folder:
         if not config.shards:
             tars = synthetic.write_tars(Path(folder) / "shards", config.limit, [config.image_size])
             config = dataclasses.replace(config, shards=tuple(map(str, tars)))
-        with closing(_Bench(config, Path(folder))) as stages:
+        with closing(_Bench(config, Path(folder), progress)) as stages:
             found = [m for stage in STAGES if stage in config.stages for m in stages.measure(stage)]
             threads = config.decode_threads
             decoder = f"{stages.captioner.decoder.name}, {threads} thread{'s' if threads > 1 else ''}"
@@ -73,8 +77,10 @@ def bench(config: BenchConfig) -> Report:
 class _Bench:
     """Measures stages with one captioner, whose engine each of them opens for itself."""
 
-    def __init__(self, config: BenchConfig, folder: Path):
-        self._config, self._folder = config, folder
+    def __init__(self, config: BenchConfig, folder: Path, progress: OnProgress):
+        self._config, self._folder, self._progress = config, folder, progress
+        each = 1 + config.repeat
+        self._done, self._total = 0, each * (len(config.stages) + ("generate" in config.stages))
         self._images = Images(expand(config.shards).unregistered(), config.limit)
         self.captioner = Captioner(config)
         spec = self.captioner.prepared.spec
@@ -125,9 +131,10 @@ class _Bench:
         return measured
 
     def _repeat(self, name: str, work: Callable[[], Pass]) -> Measurement:
-        work()
+        self._progress(self._done, self._total)
+        self._pass(work)
         machine.reset_peak_memory()
-        passes = [work() for _ in range(self._config.repeat)]
+        passes = [self._pass(work) for _ in range(self._config.repeat)]
         median = sorted(passes, key=lambda p: p.seconds)[len(passes) // 2]
         return Measurement(
             stage=name,
@@ -138,3 +145,9 @@ class _Bench:
             figures=median.figures,
             details=median.details,
         )
+
+    def _pass(self, work: Callable[[], Pass]) -> Pass:
+        done = work()
+        self._done += 1
+        self._progress(self._done, self._total)
+        return done

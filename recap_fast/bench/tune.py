@@ -22,6 +22,7 @@ from recap_fast.generate.prepared import PreparedEngine
 from recap_fast.generate.spec import EngineSpec, Sizes, SlotShape
 from recap_fast.generate.torch_backend.memory import fit_slots
 from recap_fast.generate.torch_backend.sizes import default_sizes, write_tuning
+from recap_fast.progress import OnProgress, unwatched
 from recap_fast.records import Request
 from recap_fast.version import __version__
 
@@ -86,13 +87,14 @@ def tune(
     seconds: float = SECONDS,
     candidates: list[Sizes] | None = None,
     say: Callable[[str], None] = logger.info,
+    progress: OnProgress = unwatched,
     verify: bool = True,
 ) -> Tuning:
     """Tries sizes on the device, each for so many seconds and the best again for twice as long, and keeps the fastest.
 
     `candidates` are the sizes to try, by default a list that goes by the device; what does not fit is left out. `say`
-    is told how it goes. With `verify` the weights are compared with their checksums when an engine is opened first.
-    Raises ConfigError where the engine cannot be opened with any of them.
+    is told how it goes, `progress` how many are done. With `verify` the weights are compared with their checksums when
+    an engine is opened first. Raises ConfigError where the engine cannot be opened with any of them.
     """
     spec = EngineSpec.load(folder)
     if spec.backend != "torch":
@@ -103,8 +105,9 @@ def tune(
     points = tuner.candidates() if candidates is None else candidates
     trials: list[Trial] = []
     say(f"tuning on {name}: {len(points)} pairs of sizes, at least {seconds:g} s each")
+    begun, num = itertools.count(), len(points) + min(len(points), FINALISTS)
     for span, kept in ((seconds, FINALISTS), (2 * seconds, 1)):
-        tried = tuner.try_all(points, span, say)
+        tried = tuner.try_all(points, span, say, lambda: progress(next(begun), num))
         trials += tried
         points = [Sizes(num_slots=t.num_slots, prefill_images=t.prefill_images) for t in tried[:kept]]
     tuning = Tuning(
@@ -194,11 +197,19 @@ class _Tuner:
             points = gpu_candidates(spec, shape, num_units, most)
         return points if default in points else [default, *points]
 
-    def try_all(self, points: list[Sizes], seconds: float, say: Callable[[str], None]) -> list[Trial]:
-        """The trials, the fastest first. Raises the last refusal where no engine can be opened or run."""
+    def try_all(
+        self,
+        points: list[Sizes],
+        seconds: float,
+        say: Callable[[str], None],
+        begin: Callable[[], None] = lambda: None,
+    ) -> list[Trial]:
+        """The trials, the fastest first; `begin` is called before each. Raises the last refusal where no engine can be
+        opened or run."""
         trials: list[Trial] = []
         refusal: RecapError | None = None
         for sizes in points:
+            begin()
             label = f"  num_slots {sizes.num_slots:4}, prefill_images {sizes.prefill_images:2}"
             try:
                 trials.append(self.measure(sizes, seconds))

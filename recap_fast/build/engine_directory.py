@@ -25,11 +25,12 @@ from recap_fast.build.checkpoint import Checkpoint, open_checkpoint
 from recap_fast.build.engine_spec import check_device, make_spec, parse_precision
 from recap_fast.build.recipe import find_recipe, load_recipe
 from recap_fast.build.tensorrt import TensorRTBuild
-from recap_fast.build.weights import CHUNK_BYTES, OnProgress, check_sides, expected_shapes, write_weights
+from recap_fast.build.weights import CHUNK_BYTES, check_sides, expected_shapes, write_weights
 from recap_fast.errors import ConfigError
 from recap_fast.generate.replacement import BUILDING, beside, remove_leftovers, replace_folder, restore
 from recap_fast.generate.spec import SPEC_FILE, WEIGHTS_FILE, Backend, EngineSpec
 from recap_fast.generate.tokenizer import TOKENIZER_FILES, find_tokenizer, load_tokenizer
+from recap_fast.progress import OnProgress, unwatched
 from recap_fast.version import __version__
 
 
@@ -41,7 +42,7 @@ def build_engine(
     tokenizer: str | Path | None = None,
     precision: str | None = None,
     overwrite: bool = False,
-    progress: OnProgress = lambda done, total: None,
+    progress: OnProgress = unwatched,
     backend: Backend = "torch",
     calibration: str | Path | None = None,
 ) -> EngineSpec:

@@ -12,7 +12,7 @@ from recap_fast.atomic import sha256_of
 from recap_fast.build import calibration as texts
 from recap_fast.build.checkpoint import Checkpoint
 from recap_fast.build.tensorrt_split import add_tokenizer, neutral_folder, write_language_model
-from recap_fast.build.weights import OnProgress, write_weights
+from recap_fast.build.weights import write_weights
 from recap_fast.errors import ConfigError, EngineError
 from recap_fast.generate.layout import FusedTensor
 from recap_fast.generate.prompt import BOS, PromptEncoder, find_template
@@ -20,6 +20,7 @@ from recap_fast.generate.spec import WEIGHTS_FILE, EngineSpec
 from recap_fast.generate.tensorrt_backend import compatibility
 from recap_fast.generate.tensorrt_backend.compatibility import CONFIG_FILE, MODEL_FOLDER, BuiltLimits, Manifest
 from recap_fast.generate.tokenizer import Tokenizer, load_tokenizer
+from recap_fast.progress import OnProgress
 
 logger = logging.getLogger(__name__)
 

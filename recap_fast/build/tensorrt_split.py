@@ -13,10 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from recap_fast.build.checkpoint import Checkpoint
-from recap_fast.build.weights import OnProgress, write_weights
+from recap_fast.build.weights import write_weights
 from recap_fast.errors import ConfigError
 from recap_fast.generate.layout import FusedTensor, plan_text
 from recap_fast.generate.spec import EngineSpec, TextSpec
+from recap_fast.progress import OnProgress
 
 TRAPS = ("llava", "vila")
 WEIGHTS = "model.safetensors"

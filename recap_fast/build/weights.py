@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,10 +23,9 @@ from recap_fast.generate.layout import (
 )
 from recap_fast.generate.ops.linear import quantize_channels
 from recap_fast.generate.spec import Precision
+from recap_fast.progress import OnProgress, unwatched
 
 CHUNK_BYTES = 16 << 20
-OnProgress = Callable[[int, int], None]
-"""Called with bytes done and bytes in all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +60,7 @@ def write_weights(
     plan: list[FusedTensor],
     checkpoint: Checkpoint,
     precision: Precision,
-    progress: OnProgress = lambda done, total: None,
+    progress: OnProgress = unwatched,
 ) -> WrittenWeights:
     """Writes the file.
 

@@ -8,6 +8,7 @@ import click
 
 from recap_fast.cli import options
 from recap_fast.cli.messages import check_writable, quiet, writing
+from recap_fast.cli.progress import bar
 from recap_fast.errors import ConfigError
 
 
@@ -25,7 +26,9 @@ def tune(engine: Path, device: str, verify: bool) -> None:
     if engine.is_dir():
         check_writable("--engine", engine / "tuning.json")
     with writing("--engine", engine / "tuning.json"):
-        click.echo(search(engine, device, verify=verify, say=lambda line: click.echo(line, err=True)).table())
+        with bar("trying sizes") as shown:
+            tuning = search(engine, device, verify=verify, say=shown.say, progress=shown.show)
+        click.echo(tuning.table())
 
 
 @click.command()
@@ -51,8 +54,9 @@ def bench(**given: Any) -> None:
     given["image_size"] = _image_size(given["image_size"])
     if json_file is not None:
         check_writable("--json", json_file)
-    with quiet():  # each pass would warn again
-        report = measure(BenchConfig.of({**given, "stages": STAGES if stage == "all" else (stage,)}))
+    config = BenchConfig.of({**given, "stages": STAGES if stage == "all" else (stage,)})
+    with quiet(), bar("measuring") as shown:  # each pass would warn again
+        report = measure(config, shown.show)
     click.echo(report.table())
     if json_file is not None:
         with writing("--json", json_file):

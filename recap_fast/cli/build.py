@@ -1,7 +1,5 @@
 """`recap-fast build-engine`."""
 
-import contextlib
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +7,7 @@ import click
 
 from recap_fast.cli.messages import writing
 from recap_fast.cli.options import FOLDER
+from recap_fast.cli.progress import bar
 
 ANY_PATH = click.Path(path_type=Path)
 
@@ -29,16 +28,8 @@ def build_engine(recipe: str, checkpoint: Path, output: Path, is_tuned: bool, **
 
     if is_tuned and choices["backend"] != "torch":
         raise click.UsageError("--tune is for --backend torch: the recipe's limits size an engine of tensorrt-llm.")
-    bars: list[Any] = []
-    with contextlib.ExitStack() as stack:
-
-        def show(done: int, total: int) -> None:
-            if not bars:  # an error before it shows nothing but itself
-                bars.append(stack.enter_context(click.progressbar(length=total, label="weights", file=sys.stderr)))
-            bars[0].update(done - bars[0].pos)
-
-        stack.enter_context(writing("--output", output))
-        spec = build(recipe, checkpoint, output, progress=show, **choices)
+    with bar("writing weights", is_bytes=True) as shown, writing("--output", output):
+        spec = build(recipe, checkpoint, output, progress=shown.show, **choices)
     size = sum(f.stat().st_size for f in output.rglob("*") if f.is_file()) / 2**20
     click.echo(
         f"{spec.name}: {spec.text.num_layers} decoder layers of {spec.text.hidden_size}, "
@@ -47,4 +38,6 @@ def build_engine(recipe: str, checkpoint: Path, output: Path, is_tuned: bool, **
     if is_tuned:
         from recap_fast.bench.tune import tune
 
-        click.echo(tune(output, "auto", say=lambda line: click.echo(line, err=True)).table())
+        with bar("trying sizes") as shown:
+            tuning = tune(output, "auto", say=shown.say, progress=shown.show)
+        click.echo(tuning.table())

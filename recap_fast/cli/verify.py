@@ -7,6 +7,7 @@ import click
 
 from recap_fast.cli import options
 from recap_fast.cli.messages import quiet
+from recap_fast.cli.progress import bar
 from recap_fast.errors import ExitCode
 
 
@@ -28,8 +29,8 @@ def verify(output: Path, shards: tuple[str, ...], relocate: tuple[str, ...], rea
     from recap_fast.api import verify as check
     from recap_fast.records import show_left_out
 
-    with quiet():  # `run` gave its warnings when it read the same inputs
-        verdict = check(output, shards, relocate=relocate, read_timeout=read_timeout)
+    with quiet(), bar("checking shards") as shown:  # `run` gave its warnings when it read the same inputs
+        verdict = check(output, shards, relocate=relocate, read_timeout=read_timeout, progress=shown.show)
     failed = ", ".join(f"{count:,} {status}" for status, count in verdict.failed.most_common())
     click.echo(f"shards     {verdict.num_shards:,}")
     click.echo(f"rows       {verdict.rows:,}")

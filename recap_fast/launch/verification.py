@@ -7,10 +7,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from recap_fast.launch.config import relocation, selection_of
+from recap_fast.progress import OnProgress, unwatched
 from recap_fast.records import Identity, Sample, Selection, Shard
 from recap_fast.shards.expand import expand
 from recap_fast.shards.identity import identity, image_versions
-from recap_fast.shards.patience import patience, patiently, progress
+from recap_fast.shards.patience import patience, patiently
+from recap_fast.shards.patience import progress as made_progress
 from recap_fast.shards.reader import ShardReader, open_shard
 from recap_fast.write.compare import InputsToCompare, Reader
 from recap_fast.write.output_folder import OutputFolder
@@ -19,14 +21,20 @@ from recap_fast.write.verify import Verdict
 from recap_fast.write.verify import verify as check
 
 
-def verify(output: OutputFolder, shards: Sequence[str], relocate: Sequence[str], read_timeout: float) -> Verdict:
+def verify(
+    output: OutputFolder,
+    shards: Sequence[str],
+    relocate: Sequence[str],
+    read_timeout: float,
+    progress: OnProgress = unwatched,
+) -> Verdict:
     """Checks an output; with `shards`, the patterns of the run, also that each row is of the image that it names.
 
     `relocate` are folders of inputs that were moved, as 'OLD=NEW'; a read of an input that brings nothing for
-    `read_timeout` seconds is given up. Raises ConfigError.
+    `read_timeout` seconds is given up. `progress` is told how many shards are checked. Raises ConfigError.
     """
     if not shards:
-        return check(output)
+        return check(output, progress=progress)
     run = read_run_file(output)
     selection = Selection() if run is None else selection_of(run.fingerprint)
 
@@ -44,7 +52,7 @@ def verify(output: OutputFolder, shards: Sequence[str], relocate: Sequence[str],
             relocate=tuple(map(relocation, relocate)),
             bounded=patiently,
         )
-        return check(output, inputs)
+        return check(output, inputs, progress)
 
 
 class _Watched:
@@ -63,5 +71,5 @@ class _Watched:
 
     def samples(self, done: NDArray[np.int64]) -> Iterator[Sample]:
         for sample in self._reader.samples(done):
-            progress()
+            made_progress()
             yield sample

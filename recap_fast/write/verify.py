@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from recap_fast.atomic import sha256_of
+from recap_fast.progress import OnProgress, unwatched
 from recap_fast.records import OK, Shard, ShardReport
 from recap_fast.text import unicode
 from recap_fast.write.compare import InputsToCompare, compare, find_shards, missing_shard
@@ -96,16 +97,19 @@ class Verdict:
     """What is no fault of the output: an input that is truncated."""
 
 
-def verify(output: OutputFolder, inputs: InputsToCompare | None = None) -> Verdict:
+def verify(output: OutputFolder, inputs: InputsToCompare | None = None, progress: OnProgress = unwatched) -> Verdict:
     """Checks every shard of the run file; `inputs`: also that each of their images has its row, by name and content.
 
+    `progress` is told how many shards are checked, each of them twice with inputs.
     Raises ConfigError where the folder is not the output of a run, and where inputs of the same names lie elsewhere.
     """
     run = read_run(output)
     register = read_register(output, run)
     verdict = Verdict(num_shards=len(run.shards))
     records = {name: read_record(output.record(name)) for name in run.shards}
-    for name, record in records.items():
+    total = len(records) * (1 if inputs is None else 2)
+    for number, (name, record) in enumerate(records.items()):
+        progress(number, total)
         if record is None:
             verdict.faults.append(Fault("no record", name, "has no done-record: it is not finished"))
             continue
@@ -115,7 +119,7 @@ def verify(output: OutputFolder, inputs: InputsToCompare | None = None) -> Verdi
         verdict.faults += _check_record(name, record)
         verdict.faults += _check_output(output.data(name), name, record, register.units.get(name))
     if inputs is not None:
-        _compare_all(verdict, output, inputs, find_shards(output, register, inputs), records)
+        _compare_all(verdict, output, inputs, find_shards(output, register, inputs), records, progress)
     verdict.faults += _strangers(output, run.shards.keys())
     return verdict
 
@@ -126,6 +130,7 @@ def _compare_all(
     inputs: InputsToCompare,
     shards: Sequence[Shard],
     records: Mapping[str, ShardReport | None],
+    progress: OnProgress,
 ) -> None:
     """Compares the shards that the inputs are with their rows, where there are rows that can be read."""
     new = [shard for shard in shards if shard.name not in records]
@@ -137,7 +142,9 @@ def _compare_all(
     with ThreadPoolExecutor(NUM_THREADS) as pool:
         # the deadline of reads is one of the context
         calls = [partial(copy_context().run, compare, output, inputs, shard) for shard in with_rows]
-        for shard, found in zip(with_rows, pool.map(lambda call: call(), calls), strict=True):
+        done = zip(with_rows, pool.map(lambda call: call(), calls), strict=True)
+        for number, (shard, found) in enumerate(done):
+            progress(len(records) + number, 2 * len(records))
             verdict.faults += [Fault(each.kind, shard.name, each.sentence) for each in found]
 
 
