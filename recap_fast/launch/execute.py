@@ -7,7 +7,7 @@ from contextlib import closing
 from recap_fast.captioner.captioner import Captioner
 from recap_fast.errors import ConfigError, ExitCode
 from recap_fast.launch.config import RunConfig
-from recap_fast.launch.messages import announce, conclude, describe, summarize
+from recap_fast.launch.messages import announce, conclude, describe, report_result, summarize
 from recap_fast.launch.plan import Plan, plan, without_collections
 from recap_fast.launch.reporter import Reporter
 from recap_fast.launch.result import RunResult
@@ -43,7 +43,7 @@ def execute(plan: Plan, reporter: Reporter, signals: Signals | None = None) -> R
         reporter.event("pruned", f"pruned   {rows}", rows=num_pruned)
     if not pending:
         outcome = conclude(ledger, plan, (), reporter, nothing_to_do=True)
-        return _result(plan, outcome, (), RunCounters(0))
+        return _result(plan, outcome, (), RunCounters(0, kept=_count_kept(ledger, mine, ())), reporter)
     announce(reporter, plan.captioner, pending, len(ledger.shards))
     counters = RunCounters(len(pending), kept=_count_kept(ledger, mine, pending), limit=config.limit)
     _start(plan.captioner, ledger, reporter)
@@ -57,16 +57,20 @@ def execute(plan: Plan, reporter: Reporter, signals: Signals | None = None) -> R
     summarize(reporter, counters.snapshot(), plan.captioner, ledger.output)
     if pipeline.drained:
         reporter.event("drained", STOPPED)
-        return _result(plan, ExitCode.DRAINED, reports, counters)
-    return _result(plan, conclude(ledger, plan, reports, reporter, nothing_to_do=False), reports, counters)
+        return _result(plan, ExitCode.DRAINED, reports, counters, reporter)
+    return _result(plan, conclude(ledger, plan, reports, reporter, nothing_to_do=False), reports, counters, reporter)
 
 
-def _result(plan: Plan, outcome: ExitCode, reports: Sequence[ShardReport], counters: RunCounters) -> RunResult:
+def _result(
+    plan: Plan, outcome: ExitCode, reports: Sequence[ShardReport], counters: RunCounters, reporter: Reporter
+) -> RunResult:
+    snapshot = counters.snapshot()
+    report_result(reporter, outcome, plan.config.output, snapshot)
     return RunResult(
         outcome=outcome,
         output=plan.config.output,
         reports=tuple(reports),
-        snapshot=counters.snapshot(),
+        snapshot=snapshot,
         statistics=plan.captioner.statistics,
     )
 

@@ -4,6 +4,7 @@ import dataclasses
 import shlex
 from collections import Counter
 from collections.abc import Sequence
+from pathlib import Path
 
 from recap_fast.addresses import public_url
 from recap_fast.captioner.captioner import Captioner
@@ -83,6 +84,12 @@ def conclude(
         text = f"Nothing to do: {state}" if nothing_to_do else f"{state[0].upper()}{state[1:]}"
         reporter.event("done", text, shards_done=len(whole), shards_total=len(records))
     return outcome
+
+
+def report_result(reporter: Reporter, outcome: ExitCode, output: Path, s: Snapshot) -> None:
+    """For machines: the outcome and the counts, in one line."""
+    fields = {"exit_code": int(outcome), "output": str(output), **progress_fields(s)}
+    reporter.result(outcome=outcome.name.lower(), **fields)
 
 
 def _say_what_failed(

@@ -49,6 +49,11 @@ class Reporter:
         else:
             self._write(text)
 
+    def result(self, **fields: Any) -> None:
+        """For machines alone, the last line of a run: people have been told."""
+        if self._json:
+            self.event("result", f"The run ended: {fields['outcome']}.", **fields)
+
     @contextlib.contextmanager
     def progress(self, counters: RunCounters) -> Iterator[None]:
         """Shows the progress of a run meanwhile, from a thread of its own."""

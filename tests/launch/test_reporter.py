@@ -27,6 +27,14 @@ def test_json_lines_are_json_lines():
     assert second["event"] == "done"
 
 
+@pytest.mark.parametrize(("log_format", "lines"), [("text", 0), ("json", 1), (None, 0)])
+def test_the_result_is_for_machines_alone(log_format, lines):
+    stream = io.StringIO()
+    Reporter(log_format, stream).result(outcome="complete", kept=3)
+    found = [json.loads(line) for line in stream.getvalue().splitlines()]
+    assert [(each["event"], each["outcome"], each["kept"]) for each in found] == [("result", "complete", 3)] * lines
+
+
 @pytest.mark.parametrize("log_format", ["text", "json"])
 def test_off_a_terminal_progress_comes_in_lines(monkeypatch, log_format):
     monkeypatch.setattr(reporter_module, "PLAIN_S", ((float("inf"), 0.01),))
