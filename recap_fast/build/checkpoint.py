@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING
 
 from safetensors import SafetensorError, safe_open
 
+from recap_fast.build.checkpoint_folder import check_folder
 from recap_fast.errors import ConfigError
 from recap_fast.generate.fields import Source, read_value
-from recap_fast.generate.json_file import read_json
+from recap_fast.generate.json_file import check_readable, read_json
 
 if TYPE_CHECKING:
     import torch
@@ -138,10 +139,10 @@ class Checkpoint:
 def open_checkpoint(folder: Path) -> Checkpoint:
     """Finds the tensors of a checkpoint; reads headers only.
 
-    Raises ConfigError where there are no safetensors, or they are damaged, incomplete or of integers.
+    Raises ConfigError where there are no safetensors, or they are damaged, incomplete or of integers, and for what is
+    no model's folder, with what to do.
     """
-    if not folder.is_dir():
-        raise ConfigError(f"{folder} is not a folder: --checkpoint takes the folder of a model, with its config.json.")
+    check_folder(folder)
     files = _weight_files(folder)
     tensors: dict[str, TensorSource] = {}
     for file in files:
@@ -189,7 +190,7 @@ def _weight_files(folder: Path) -> tuple[Path, ...]:
             "weights = torch.load('FILE.bin', weights_only=True); "
             "save_file({k: v.clone() for k, v in weights.items()}, 'FILE.safetensors')\""
         )
-    raise ConfigError(f"{folder} has no *.safetensors.")
+    raise ConfigError(f"{folder} has no *.safetensors: is it the folder of a model, and is the download complete?")
 
 
 def _read_header(file: Path) -> Iterator[TensorSource]:
@@ -198,6 +199,7 @@ def _read_header(file: Path) -> Iterator[TensorSource]:
         with safe_open(file, framework="numpy"):
             pass  # the library checks the header against the file's size
     except (SafetensorError, OSError) as error:
+        check_readable(file)
         raise ConfigError(f"{file} is damaged ({error}): is the download complete?") from error
     with file.open("rb") as stream:
         header_bytes = int.from_bytes(stream.read(8), "little")

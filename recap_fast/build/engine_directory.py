@@ -12,6 +12,7 @@ import contextlib
 import os
 import platform
 import shutil
+import sysconfig
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -32,6 +33,9 @@ from recap_fast.generate.spec import SPEC_FILE, WEIGHTS_FILE, Backend, EngineSpe
 from recap_fast.generate.tokenizer import TOKENIZER_FILES, find_tokenizer, load_tokenizer
 from recap_fast.progress import OnProgress, unwatched
 from recap_fast.version import __version__
+
+LLAMA3_VOCABULARIES = range(128_000, 129_000)
+"""Rows of the embedding in models that take Llama 3's tokenizer, of 128,256 tokens and some of their own."""
 
 
 def build_engine(
@@ -65,7 +69,7 @@ def build_engine(
     _check_output(output, overwrite)
     source = open_checkpoint(checkpoint)
     architecture = read_architecture(checkpoint)
-    tokenizer_file = _find_tokenizer(checkpoint, tokenizer)
+    tokenizer_file = _find_tokenizer(checkpoint, tokenizer, architecture.text.vocab_size)
     architecture = _check_tensors(source, architecture)
     spec = make_spec(choices, source, architecture, load_tokenizer(tokenizer_file))
     plan = architecture.plan()
@@ -110,16 +114,19 @@ def _check_tensors(checkpoint: Checkpoint, architecture: Architecture) -> Archit
     )
 
 
-def _find_tokenizer(checkpoint: Path, given: str | Path | None) -> Path:
+def _find_tokenizer(checkpoint: Path, given: str | Path | None, vocab_size: int) -> Path:
     file = find_tokenizer(checkpoint if given is None else Path(given))
     if file is not None:
         return file
     names = " or ".join(TOKENIZER_FILES)
-    if given is not None:
-        raise ConfigError(f"--tokenizer {given}: there is no {names}.")
+    lacks = f"{checkpoint} has no {names}" if given is None else f"--tokenizer {given}: there is no {names}"
+    if vocab_size not in LLAMA3_VOCABULARIES:
+        raise ConfigError(f"{lacks}. Give the language model's with --tokenizer, a file or a folder.")
+    package = Path(sysconfig.get_path("purelib"), "llama_models/llama3/tokenizer.model")
     raise ConfigError(
-        f"{checkpoint} has no {names}. Give the language model's with --tokenizer, a folder or a file: "
-        "for LLaVA on LLaMA-3 that of meta-llama/Meta-Llama-3-8B-Instruct."
+        f"{lacks}. Llama 3's is in a package of PyPI:\n"
+        "  pip install --no-deps llama-models==0.3.0\n"
+        f"Type the same command again with\n  --tokenizer {package}"
     )
 
 

@@ -14,7 +14,7 @@ ANY_PATH = click.Path(path_type=Path)
 
 @click.command("build-engine")
 @click.argument("recipe")
-@click.option("--checkpoint", type=FOLDER, required=True, help="LLaVA checkpoint: safetensors and config.json.")
+@click.option("--checkpoint", type=ANY_PATH, required=True, help="LLaVA checkpoint: safetensors and config.json.")
 @click.option("--output", type=FOLDER, required=True, help="Engine directory to make.")
 @click.option("--tokenizer", type=ANY_PATH, help="Tokenizer to use instead of the checkpoint's.")
 @click.option("--precision", help="Instead of the recipe's: float32, bfloat16, float16, fp8 or int8.")

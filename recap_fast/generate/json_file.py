@@ -26,8 +26,19 @@ def read_json(path: Path) -> dict[str, Any]:
     return content
 
 
+def check_readable(path: Path) -> None:
+    """Raises ConfigError where this user may not read a file. Libraries in other languages say that it is not there."""
+    try:
+        path.open("rb").close()
+    except PermissionError as error:
+        raise ConfigError(f"{path} cannot be read: permission denied. Change its mode or its owner.") from error
+    except OSError:
+        pass  # the caller has an error of its own
+
+
 def read_text(path: Path) -> str:
     """A file's text, which is UTF-8, with a byte-order mark or without. Raises ConfigError where it cannot be read."""
+    check_readable(path)
     try:
         if not path.is_file():
             raise FileNotFoundError(0, "No such file" if not path.exists() else "it is not a file")
@@ -35,8 +46,7 @@ def read_text(path: Path) -> str:
             raise ConfigError(f"{path} has {path.stat().st_size:,} bytes, which no such file has.")
         return path.read_text(encoding="utf-8-sig")
     except OSError as error:
-        raise ConfigError(
-            f"{path} cannot be read: {error.strerror}. A checkpoint is a folder with a config.json."
-        ) from error
+        hint = " A checkpoint is a folder with a config.json." if path.name == "config.json" else ""
+        raise ConfigError(f"{path} cannot be read: {error.strerror}.{hint}") from error
     except UnicodeDecodeError as error:
         raise ConfigError(f"{path} is not UTF-8: {error.reason} at byte {error.start}.") from error

@@ -11,6 +11,7 @@ from recap_fast.atomic import sha256_of
 from recap_fast.defaults import MAX_FIELD_TOKENS
 from recap_fast.errors import ConfigError
 from recap_fast.generate.engine import Engine, EngineOptions
+from recap_fast.generate.json_file import check_readable
 from recap_fast.generate.prompt import PromptEncoder
 from recap_fast.generate.spec import Backend, EngineSpec
 from recap_fast.generate.tokenizer import TOKENIZER_FILES, Tokenizer, find_tokenizer, load_tokenizer
@@ -86,6 +87,8 @@ class PreparedEngine:
 def _verify_tokenizer(folder: Path, spec: EngineSpec) -> None:
     file = find_tokenizer(folder)
     known = {name: spec.files[name] for name in TOKENIZER_FILES if name in spec.files}
+    if file is not None:
+        check_readable(file)
     if file is not None and known and sha256_of(file) != known.get(file.name):
         raise ConfigError(
             f"{file} is not the tokenizer that the engine was built with, by its SHA-256 in engine.json: copy the "

@@ -135,7 +135,7 @@ def test_damaged_and_incomplete_downloads_are_refused(folder):
     file.unlink()
     with pytest.raises(ConfigError, match=r"has no \*.safetensors"):
         open_checkpoint(folder)
-    with pytest.raises(ConfigError, match="is not a folder: --checkpoint takes"):
+    with pytest.raises(ConfigError, match=f"is not a folder: give the folder of the model, --checkpoint {folder}"):
         open_checkpoint(folder / "config.json")
 
 

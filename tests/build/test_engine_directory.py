@@ -1,5 +1,6 @@
 import dataclasses
 import hashlib
+import json
 import os
 import subprocess
 import sys
@@ -90,6 +91,21 @@ def test_original_llava_takes_its_tokenizer_from_elsewhere(tmp_path):
     by_file = build_engine("llava", tmp_path / "c", tmp_path / "2", tokenizer=tmp_path / "tokenizer.json")
     assert by_folder == by_file
     assert load_tokenizer(tmp_path / "1").encode("red").tolist() == load_tokenizer(tmp_path).encode("red").tolist()
+
+
+@pytest.mark.parametrize("given", [None, "nowhere/tokenizer.model"])
+def test_llama_3_without_a_tokenizer_is_told_where_to_get_it(tmp_path, given):
+    checkpoints.make_checkpoint(tmp_path / "c", "original", tokenizer=None)
+    config = json.loads((tmp_path / "c/config.json").read_text())
+    (tmp_path / "c/config.json").write_text(json.dumps({**config, "vocab_size": 128256}))
+    with pytest.raises(ConfigError, match=r"there is no|has no") as caught:
+        build_engine("llava_llama3_8b", tmp_path / "c", tmp_path / "engine", tokenizer=given)
+    what, install, again, option = str(caught.value).splitlines()
+    assert what.endswith("o tokenizer.json or tokenizer.model. Llama 3's is in a package of PyPI:")
+    assert install == "  pip install --no-deps llama-models==0.3.0"
+    assert again == "Type the same command again with"
+    assert option.startswith("  --tokenizer /")
+    assert option.endswith("/site-packages/llama_models/llama3/tokenizer.model")
 
 
 def test_a_tied_head_in_the_file_must_be_the_embedding(tmp_path, change):

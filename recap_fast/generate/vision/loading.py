@@ -17,6 +17,7 @@ from torch import Tensor
 from recap_fast.cpus import usable_cpus
 from recap_fast.errors import ConfigError
 from recap_fast.generate.fields import shown
+from recap_fast.generate.json_file import check_readable
 from recap_fast.generate.layout import CODES, StoredTensor, checksum, engine_tensors
 from recap_fast.generate.ops.linear import quantize_channels
 from recap_fast.generate.spec import EngineSpec
@@ -65,6 +66,7 @@ def load_weights(path: Path, spec: EngineSpec, device: torch.device, *, verify: 
                 placed = tensor.to(device)
                 weights[name] = placed.to(dtype) if placed.dtype == torch.bfloat16 else placed
     except (OSError, SafetensorError) as error:
+        check_readable(path)
         raise ConfigError(f"{path} cannot be read ({error}): build the engine again.") from error
     if spec.precision == "int8" and device.type == "cpu":
         for name in [n for n in weights if n.startswith("vision.layers.") and weights[n].ndim == 2]:

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -132,6 +133,24 @@ def test_a_file_that_is_cut_or_none_is_refused(built, tmp_path):
         (folder / WEIGHTS_FILE).write_bytes(content)
         with pytest.raises(ConfigError, match=r"weights.safetensors cannot be read .*: build the engine again"):
             load(folder)
+
+
+def test_weights_that_may_not_be_read_say_so(built, tmp_path, monkeypatch):
+    folder = shutil.copytree(built / "float32", tmp_path / "engine")
+    spec = EngineSpec.load(folder)
+
+    def deny(path, *arguments, **options):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    def find_nothing(path, *arguments, **options):  # as safetensors says of a file that may not be read
+        raise FileNotFoundError(f"No such file or directory: {path}")
+
+    monkeypatch.setattr(loading, "safe_open", find_nothing)
+    with pytest.raises(ConfigError, match=r"cannot be read .No such file or directory: .*: build the engine again"):
+        load_weights(folder / WEIGHTS_FILE, spec, CPU)
+    monkeypatch.setattr(Path, "open", deny)
+    with pytest.raises(ConfigError, match=r"weights.safetensors cannot be read: permission denied\."):
+        load_weights(folder / WEIGHTS_FILE, spec, CPU)
 
 
 def test_an_engine_of_before_checksums_opens_with_a_notice(built, tmp_path, caplog):
