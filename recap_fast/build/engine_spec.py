@@ -1,6 +1,8 @@
 """What engine.json says of an engine to be built: the recipe's word, and where it is silent the checkpoint's."""
 
 import logging
+import math
+import re
 from pathlib import Path
 
 import numpy as np
@@ -13,8 +15,9 @@ from recap_fast.build.recipe import AUTO, Recipe
 from recap_fast.errors import ConfigError
 from recap_fast.generate.device import PRECISIONS, check_precision, find_hardware
 from recap_fast.generate.json_file import read_json
+from recap_fast.generate.layout import plan_text
 from recap_fast.generate.prompt import PromptEncoder, Template, find_template
-from recap_fast.generate.spec import EngineSpec, Limits, Precision, PromptSpec
+from recap_fast.generate.spec import EngineSpec, Limits, Precision, PromptSpec, TextSpec
 from recap_fast.generate.tokenizer import Tokenizer, special_ids
 
 logger = logging.getLogger(__name__)
@@ -36,7 +39,7 @@ def make_spec(recipe: Recipe, checkpoint: Checkpoint, architecture: Architecture
     encoder = PromptEncoder(tokenizer, prompt, max_text_tokens=recipe.limits.max_text_tokens)
     mode = architecture.preprocess_mode if recipe.preprocess == "auto" else recipe.preprocess
     spec = EngineSpec(
-        name=folder.resolve().name if recipe.name == AUTO else recipe.name,
+        name=folder.resolve().name if recipe.name == AUTO else _sized_name(recipe.name, architecture.text),
         backend="torch",
         precision=_resolve_precision(recipe, checkpoint),
         kv_precision=recipe.kv_precision,
@@ -83,6 +86,25 @@ def check_device(spec: EngineSpec) -> None:
         ) from error
     if note is not None:
         logger.warning("On this machine the engine will be slow: %s", note)
+
+
+def _sized_name(name: str, text: TextSpec) -> str:
+    """The recipe's name; a size in it ('llava-llama3-8b') that is not the language model's becomes what it is."""
+    claim = re.search(r"(?<![a-z0-9.])(\d+(?:\.\d+)?)b(?![a-z0-9])", name)
+    size = sum(math.prod(tensor.shape) for tensor in plan_text(text))
+    if claim is None or abs(size / 1e9 - float(claim[1])) < 0.1 * float(claim[1]):
+        return name
+    unit, scale = ("billion", 1e9) if size >= 1e9 else ("million", 1e6)
+    number = f"{size / scale:.3g}"
+    sized = f"{name[: claim.start()]}{number}{unit[0]}{name[claim.end() :]}"
+    logger.warning(
+        "The recipe is for a language model of %s billion parameters, and this one has %s %s: the engine is called %s.",
+        claim[1],
+        number,
+        unit,
+        sized,
+    )
+    return sized
 
 
 def _resolve_precision(recipe: Recipe, checkpoint: Checkpoint) -> Precision:

@@ -1,5 +1,7 @@
+import dataclasses
 import json
 import logging
+import re
 import textwrap
 from pathlib import Path
 
@@ -7,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from inputs import checkpoints, vocabularies
+from inputs import checkpoints, shapes, vocabularies
 from recap_fast.build import engine_spec
 from recap_fast.build.engine_directory import build_engine
 from recap_fast.errors import ConfigError
@@ -117,3 +119,25 @@ def test_another_models_tokenizer_is_refused(tmp_path, checkpoint):
     vocabularies.write_tokenizer(tmp_path / "t", "tiktoken")
     with pytest.raises(ConfigError, match="has 656 tokens and the model's embedding 407 rows: it is another model's"):
         build_engine("llava", checkpoint, tmp_path / "engine", tokenizer=tmp_path / "t")
+
+
+@pytest.mark.parametrize(
+    ("name", "rows", "expected"),
+    [
+        ("llava-llama3-8b", 128256, "llava-llama3-8b"),
+        ("llava_llama3_8b_fp8", 128320, "llava_llama3_8b_fp8"),
+        ("mine-13b", 128256, "mine-8.03b"),
+        ("mine-1.5b.b8", 128256, "mine-8.03b.b8"),
+        ("8bit", 128256, "8bit"),
+    ],
+)
+def test_a_size_in_a_recipe_s_name_is_the_language_model_s(name, rows, expected, caplog):
+    text = dataclasses.replace(shapes.llava_llama3_8b().text, vocab_size=rows)
+    assert engine_spec._sized_name(name, text) == expected
+    assert ("this one has 8.03 billion" in caplog.text) == (name != expected)
+
+
+def test_the_paper_s_recipe_does_not_name_a_small_model_after_the_large_one(tmp_path, checkpoint, caplog):
+    name = build_engine("llava_llama3_8b", checkpoint, tmp_path / "engine").name
+    assert re.fullmatch(r"llava-llama3-0\.\d+m", name)
+    assert f"million: the engine is called {name}." in caplog.text
