@@ -69,6 +69,14 @@ def writing(option: str, path: Path) -> Iterator[None]:
         raise RecapError(sentence) from error
 
 
+class LevelFormatter(logging.Formatter):
+    """Log records as `run` shows them: 'warning: ...'."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The record's level and text."""
+        return f"{record.levelname.lower()}: {super().format(record)}"
+
+
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
     """Leaves out the package's warnings meanwhile: another command or pass has given them."""

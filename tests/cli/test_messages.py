@@ -1,10 +1,11 @@
 import errno
+import logging
 import os
 from pathlib import Path
 
 import pytest
 
-from recap_fast.cli.messages import check_writable, writing
+from recap_fast.cli.messages import LevelFormatter, check_writable, writing
 from recap_fast.errors import ConfigError, RecapError
 
 
@@ -37,3 +38,8 @@ def test_a_full_disk_is_named_with_the_option(tmp_path, name):
 def test_an_error_about_another_file_stays_as_it_is(tmp_path):
     with pytest.raises(OSError, match=r"Input/output error: '/in/config\.json'"), writing("--output", tmp_path / "out"):
         raise OSError(errno.EIO, os.strerror(errno.EIO), "/in/config.json")
+
+
+def test_a_log_record_begins_with_its_level(caplog):
+    logging.getLogger("recap_fast").warning("%s stops at token %d", "CK", 2)
+    assert LevelFormatter().format(caplog.records[0]) == "warning: CK stops at token 2"
