@@ -25,16 +25,13 @@ ANY_PATH = click.Path(path_type=Path)
 def build_engine(recipe: str, checkpoint: Path, output: Path, is_tuned: bool, **choices: Any) -> None:
     """Makes an engine directory from RECIPE (a .toml file, or the name of one that ships) and a checkpoint."""
     from recap_fast.build.engine_directory import build_engine as build
+    from recap_fast.build.summary import summarize
 
     if is_tuned and choices["backend"] != "torch":
         raise click.UsageError("--tune is for --backend torch: the recipe's limits size an engine of tensorrt-llm.")
     with bar("writing weights", is_bytes=True) as shown, writing("--output", output):
-        spec = build(recipe, checkpoint, output, progress=shown.show, **choices)
-    size = sum(f.stat().st_size for f in output.rglob("*") if f.is_file()) / 2**20
-    click.echo(
-        f"{spec.name}: {spec.text.num_layers} decoder layers of {spec.text.hidden_size}, "
-        f"{spec.vision.num_image_tokens} image tokens, {spec.precision}, {size:,.1f} MiB in {output}"
-    )
+        build(recipe, checkpoint, output, progress=shown.show, **choices)
+    click.echo(summarize(output))
     if is_tuned:
         from recap_fast.bench.tune import tune
 

@@ -146,7 +146,7 @@ def test_build_engine_reports_and_refuses(server, tmp_path):
     command = server.run("build-engine", "llava", "--checkpoint", tmp_path / "checkpoint", "--output", tmp_path / "e")
     assert command.code == 0, command.stderr
     assert command.stdout.startswith("checkpoint: 2 decoder layers of 64, 16 image tokens, ")
-    assert command.stdout.endswith(f" MiB in {tmp_path}/e\n")
+    assert command.stdout.endswith(f"\nNext: recap-fast run --engine {tmp_path}/e --shards IMAGES --output captions\n")
     command = server.run("build-engine", "llava", "--checkpoint", tmp_path / "checkpoint", "--output", tmp_path / "e")
     assert command.code == 2
     assert "--overwrite" in command.stderr
