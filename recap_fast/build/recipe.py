@@ -26,7 +26,7 @@ class RecipeLimits:
     max_new_tokens: Count = 128
     max_text_tokens: Count | None = None
     """None: what the prompt needs, with 128 tokens for each of its fields."""
-    num_slots: NumSlots = 96
+    num_slots: NumSlots = 256
     prefill_images: NumSlots = 8
 
 
