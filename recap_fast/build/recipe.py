@@ -63,17 +63,22 @@ def find_recipe(name: str | Path) -> Path:
     path = Path(name)
     if path.is_file():
         return path
-    package = Path(__file__).parents[1]
-    folders = [package / "engines"]
-    if (package.parent / "pyproject.toml").is_file():  # a source tree: site-packages/engines would be somebody else's
-        folders.append(package.parent / "engines")
-    shipped = {p.stem: p for folder in folders for p in sorted(folder.glob("*.toml"))}
+    shipped = shipped_recipes()
     known = f"Recipes that ship with recap-fast: {', '.join(shipped) or 'none found'}."
     if path.parent != Path() or path.suffix not in ("", ".toml"):
         raise ConfigError(f"There is no recipe {name}. Give the path of a .toml file, or a name. {known}")
     if path.stem not in shipped:
         raise ConfigError(f"There is no recipe {name}{hint(path.stem, shipped)}. {known}")
     return shipped[path.stem]
+
+
+def shipped_recipes() -> dict[str, Path]:
+    """The recipes that ship with the package, by name."""
+    package = Path(__file__).parents[1]
+    folders = [package / "engines"]
+    if (package.parent / "pyproject.toml").is_file():  # a source tree: site-packages/engines would be somebody else's
+        folders.append(package.parent / "engines")
+    return {path.stem: path for folder in folders for path in sorted(folder.glob("*.toml"))}
 
 
 def load_recipe(name: str | Path) -> Recipe:

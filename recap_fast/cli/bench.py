@@ -7,19 +7,18 @@ from typing import Any
 import click
 
 from recap_fast.cli import options
+from recap_fast.cli.command import Command, group, option
 from recap_fast.cli.messages import check_writable, quiet, writing
 from recap_fast.cli.progress import bar
 from recap_fast.errors import ConfigError
 
 
-@click.command()
-@options.engine
-@options.device
-@options.verify
+@click.command(cls=Command, short_help="Find the fastest sizes for this device.")
+@group("Input", options.engine, options.verify, options.device)
 def tune(engine: Path, device: str, verify: bool) -> None:
-    """Finds the --num-slots and --prefill-images that are fastest on this device; later runs on it use them.
+    """Finds the fastest --num-slots and --prefill-images for this device. Later runs use them.
 
-    They are kept in the engine directory, for each device by name, and change no caption in float32.
+    They are kept in the engine directory, by the name of the device. In float32 they change no caption.
     """
     from recap_fast.bench.tune import tune as search
 
@@ -31,22 +30,35 @@ def tune(engine: Path, device: str, verify: bool) -> None:
         click.echo(tuning.table())
 
 
-@click.command()
-@options.engine
-@click.option("--shards", multiple=True, help="Images to measure with, as `run` takes them.  [default: made-up ones]")
-@click.option("--limit", type=int, default=256, help="Use so many images; they are held in memory.")
-@click.option("--image-size", default="512x384", help="Width and height of made-up images.")
-@click.option(
-    "--stage",
-    type=click.Choice(["all", "read", "decode", "generate", "write", "end-to-end"]),
-    default="all",
-    help="What to measure: one stage alone, or a whole run.",
+@click.command(cls=Command, short_help="Measure how fast each stage is, and which one limits.")
+@group(
+    "Input",
+    options.engine,
+    option(
+        "--shards",
+        "--input",
+        multiple=True,
+        type=options.INPUT,
+        help="Images to measure with, given as for run.  [default: drawn ones]",
+    ),
+    option("--limit", type=int, default=256, metavar="N", help="Use N images. They are held in memory."),
+    option("--image-size", default="512x384", metavar="WxH", help="Width and height of the drawn images."),
 )
-@click.option("--repeat", type=int, default=3, help="Timed passes after one warm-up; the figures are medians.")
-@options.speed
-@click.option("--json", "json_file", type=options.FILE, help="Write the figures here.")
+@group(
+    "Measurement",
+    option(
+        "--stage",
+        type=click.Choice(["all", "read", "decode", "generate", "write", "end-to-end"]),
+        default="all",
+        help="One stage alone, or whole runs.",
+    ),
+    option("--repeat", type=int, default=3, metavar="N", help="Timed passes after a warm-up. Figures are medians."),
+    options.max_new_tokens,
+    option("--json", "json_file", type=options.FILE, help="Write the figures to this file as well."),
+)
+@group("Speed", *options.speed)
 def bench(**given: Any) -> None:
-    """Measures each stage alone and all of them end to end: images/s, tokens/s, memory, and which stage limits."""
+    """Measures each stage alone and whole runs: images/s, tokens/s, memory, and which stage is the limit."""
     from recap_fast.bench.bench import STAGES, BenchConfig
     from recap_fast.bench.bench import bench as measure
 

@@ -4,26 +4,42 @@ from pathlib import Path
 from typing import Any
 
 import click
+from click.shell_completion import CompletionItem
 
+from recap_fast.cli.command import Command, group, option
 from recap_fast.cli.messages import writing
-from recap_fast.cli.options import FOLDER
+from recap_fast.cli.options import ANY_PATH, FOLDER
 from recap_fast.cli.progress import bar
 
-ANY_PATH = click.Path(path_type=Path)
+
+def _complete_recipe(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """The names that ship, and the files of the current folder."""
+    from recap_fast.build.recipe import shipped_recipes
+
+    names = [name for name in shipped_recipes() if name.startswith(incomplete)]
+    return [CompletionItem(name) for name in names] or [CompletionItem(incomplete, type="file")]
 
 
-@click.command("build-engine")
-@click.argument("recipe")
-@click.option("--checkpoint", type=ANY_PATH, required=True, help="LLaVA checkpoint: safetensors and config.json.")
-@click.option("--output", type=FOLDER, required=True, help="Engine directory to make.")
-@click.option("--tokenizer", type=ANY_PATH, help="Tokenizer to use instead of the checkpoint's.")
-@click.option("--precision", help="Instead of the recipe's: float32, bfloat16, float16, fp8 or int8.")
-@click.option("--backend", type=click.Choice(["torch", "tensorrt-llm"]), default="torch", help="What will run it.")
-@click.option("--calibration", type=ANY_PATH, help="Of tensorrt-llm: captions to calibrate FP8 with.")
-@click.option("--tune", "is_tuned", is_flag=True, help="Find the fastest sizes on this machine, as `tune` does.")
-@click.option("--overwrite", is_flag=True, help="Replace an engine that is there.")
+@click.command("build-engine", cls=Command, short_help="Make an engine from a recipe and a checkpoint.")
+@click.argument("recipe", shell_complete=_complete_recipe)
+@group(
+    "Input",
+    option("--checkpoint", type=ANY_PATH, required=True, help="LLaVA checkpoint: safetensors and config.json."),
+    option("--tokenizer", type=ANY_PATH, help="Tokenizer file or folder.  [default: the checkpoint's]"),
+    option("--calibration", type=ANY_PATH, help="Captions to calibrate FP8 of tensorrt-llm with."),
+)
+@group(
+    "Output",
+    option("--output", type=FOLDER, required=True, help="Engine directory to make."),
+    option("--overwrite", is_flag=True, help="Replace an engine that is already there."),
+    option("--precision", help="One of float32, bfloat16, float16, fp8, int8.  [default: the recipe's]"),
+    option(
+        "--backend", type=click.Choice(["torch", "tensorrt-llm"]), default="torch", help="Library that runs the engine."
+    ),
+    option("--tune", "is_tuned", is_flag=True, help="Find the fastest sizes for this machine, as tune does."),
+)
 def build_engine(recipe: str, checkpoint: Path, output: Path, is_tuned: bool, **choices: Any) -> None:
-    """Makes an engine directory from RECIPE (a .toml file, or the name of one that ships) and a checkpoint."""
+    """Makes an engine directory from a checkpoint and RECIPE: a .toml file, or the name of one that ships."""
     from recap_fast.build.engine_directory import build_engine as build
     from recap_fast.build.summary import summarize
 

@@ -5,9 +5,11 @@ import json
 
 import click
 
+from recap_fast.cli.command import Command, group, option
 
-@click.command()
-@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of lines.")
+
+@click.command(cls=Command, short_help="Say what this machine can do, and what to install.")
+@group("Output", option("--json", "as_json", is_flag=True, help="Print JSON instead of lines."))
 def doctor(as_json: bool) -> None:
     """Says what this machine can do, and what to install for the rest.
 

@@ -8,16 +8,20 @@ from typing import TYPE_CHECKING
 import click
 
 from recap_fast.cli import options
+from recap_fast.cli.command import Command, group, option
 from recap_fast.text import counted
 
 if TYPE_CHECKING:
     from recap_fast.write.failures import Failure
 
 
-@click.command()
+@click.command(cls=Command, short_help="List the images that have no caption, and why.")
 @click.argument("output", type=options.FOLDER)
-@click.option("--status", metavar="STATUS,...", help="List images of these statuses only: truncated,corrupt.")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object a line.")
+@group(
+    "Output",
+    option("--status", metavar="STATUS,...", help="List images of these statuses only: truncated,corrupt."),
+    option("--json", "as_json", is_flag=True, help="Print one JSON object a line."),
+)
 def failures(output: Path, status: str | None, as_json: bool) -> None:
     """Lists the images in the folder OUTPUT that have no caption, and why.
 

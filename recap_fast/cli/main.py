@@ -26,10 +26,17 @@ SETTINGS = {
 }
 
 
-@click.group(context_settings=SETTINGS)
-@click.version_option(__version__, prog_name="recap-fast")
+COMPLETION = """
+\b
+Complete commands and options with the Tab key (zsh: zsh_source):
+  eval "$(_RECAP_FAST_COMPLETE=bash_source recap-fast)"
+"""
+
+
+@click.group(context_settings=SETTINGS, epilog=COMPLETION)
+@click.version_option(__version__, "-V", "--version", prog_name="recap-fast")
 def cli() -> None:
-    """Recaptions web-scale image datasets: shards of images in, Parquet shards of captions out.
+    """Captions web-scale image datasets: images in, Parquet files of captions out.
 
     \b
     1. recap-fast build-engine RECIPE --checkpoint DIR --output ENGINE

@@ -1,51 +1,72 @@
 """Options that several commands share, so that they read the same everywhere."""
 
-from collections.abc import Callable
+import re
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import click
 
+from recap_fast.cli.command import option
 from recap_fast.defaults import MAX_FIELD_TOKENS, MAX_IMAGE_PIXELS
 
-FOLDER = click.Path(path_type=Path, file_okay=False)
-FILE = click.Path(path_type=Path, dir_okay=False)
-F = TypeVar("F", bound=Callable[..., Any])
 
-engine = click.option("--engine", type=FOLDER, required=True, help="Engine directory, from build-engine.")
-device = click.option("--device", default="auto", help="auto, cpu, cuda or cuda:N.")
-image_column = click.option(
-    "--image-column",
-    help="Column of Parquet inputs with the images, or a part of one: image.bytes.  [default: found by type]",
-)
-relocate = click.option(
-    "--relocate", multiple=True, metavar="OLD=NEW", help="Inputs were moved from one folder to another. Repeatable."
-)
-read_timeout = click.option(
-    "--read-timeout", type=float, default=30.0, help="Give up a read that brings nothing for so many seconds."
-)
-max_image_pixels = click.option(
-    "--max-image-pixels", type=int, help=f"Larger images are refused.  [default: {MAX_IMAGE_PIXELS:,}]"
-)
-max_field_tokens = click.option(
-    "--max-field-tokens", type=int, default=MAX_FIELD_TOKENS, help="Longer fields of the prompt are cut."
-)
-verify = click.option(
-    "--verify/--no-verify", default=True, help="Compare the engine's files with their checksums while they are loaded."
-)
+class InputPath(click.Path):
+    """A path, a URL or a pattern that is not empty."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """As click does it. An empty value is most often a variable of the shell that is not set."""
+        if not str(value).strip():
+            self.fail("it is empty. Is a variable of your shell not set?", param, ctx)
+        return super().convert(value, param, ctx)
 
 
-def speed(command: F) -> F:
-    """Adds the options that `run` and `bench` have in common: decoder, device, sizes, length, verification."""
-    options = (
-        click.option("--decoder", type=click.Choice(["auto", "dali", "pillow"]), default="auto", help="Image decoder."),
-        click.option("--decode-threads", type=int, help="Threads that decode images.  [default: half the processors]"),
-        device,
-        click.option("--num-slots", type=int, help="Captions generated at once.  [default: the engine's]"),
-        click.option("--prefill-images", type=int, help="Images that join in one step.  [default: the engine's]"),
-        click.option("--max-new-tokens", type=int, help="Longest caption.  [default: the engine's]"),
-        verify,
-    )
-    for option in reversed(options):
-        command = option(command)
-    return command
+class LocalPath(InputPath):
+    """A path on this machine."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """As click does it, for what is no URL."""
+        if re.match(r"[a-zA-Z][a-zA-Z0-9+.-]+://", str(value)):
+            self.fail(f"{value} is a URL. Give a local path, and copy the files from or to it.", param, ctx)
+        return super().convert(value, param, ctx)
+
+
+INPUT = InputPath(readable=False)
+FOLDER = LocalPath(path_type=Path, file_okay=False)
+FILE = LocalPath(path_type=Path, dir_okay=False)
+ANY_PATH = LocalPath(path_type=Path)
+
+engine = option("--engine", type=FOLDER, required=True, help="Engine directory that build-engine made.")
+device = option("--device", default="auto", help="Device to run on: auto, cpu, cuda or cuda:N.")
+image_column = option(
+    "--image-column", metavar="NAME", help="Parquet column with the images.  [default: found by its type]"
+)
+relocate = option(
+    "--relocate", multiple=True, metavar="OLD=NEW", help="Inputs moved from one folder to another. Repeatable."
+)
+read_timeout = option(
+    "--read-timeout",
+    type=float,
+    default=30.0,
+    metavar="SECONDS",
+    help="Give up a read that brings no data for so long.",
+)
+max_image_pixels = option(
+    "--max-image-pixels", type=int, help=f"Refuse larger images.  [default: {MAX_IMAGE_PIXELS:,}]"
+)
+max_field_tokens = option(
+    "--max-field-tokens", type=int, default=MAX_FIELD_TOKENS, help="Cut the fields of a prompt to this many tokens."
+)
+max_new_tokens = option("--max-new-tokens", type=int, help="Longest caption in tokens.  [default: the engine's]")
+verify = option("--verify/--no-verify", default=True, help="Check the engine's files against their checksums.")
+decoder = option(
+    "--decoder", type=click.Choice(["auto", "dali", "pillow"]), default="auto", help="Library that decodes images."
+)
+speed = (
+    device,
+    option("--num-slots", type=int, help="Captions generated at once.  [default: the engine's]"),
+    option("--prefill-images", type=int, help="Images that start in one step.  [default: the engine's]"),
+    option("--decode-threads", type=int, help="Threads that decode images.  [default: half the CPUs]"),
+    decoder,
+    verify,
+)
+"""What decides how fast `run` and `bench` are."""

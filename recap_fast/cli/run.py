@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from recap_fast.cli import options
+from recap_fast.cli.command import Command, group, option
 from recap_fast.cli.messages import outcome_with_sentence
 from recap_fast.errors import ConfigError, ExitCode
 
@@ -19,72 +20,91 @@ if TYPE_CHECKING:
     from recap_fast.launch.signals import Signals
 
 
-@click.command()
-@options.engine
-@click.option(
-    "--shards",
-    "--input",
-    multiple=True,
-    required=True,
-    help="Tars, Parquet files or folders of images: path or URL, '{00000..00099}.tar', glob, @list.txt. Repeatable.",
+EXAMPLES = """
+\b
+Examples:
+  recap-fast run --engine engine --shards photos --output captions
+  recap-fast run --engine engine --shards '{00000..00099}.tar' --output out
+"""
+
+
+@click.command(cls=Command, short_help="Caption images, or go on where a run stopped.", epilog=EXAMPLES)
+@group(
+    "Input",
+    options.engine,
+    option(
+        "--shards",
+        "--input",
+        multiple=True,
+        required=True,
+        type=options.INPUT,
+        help="Tars, Parquet files or folders: path, URL, glob or @list.txt. Repeatable.",
+    ),
+    options.image_column,
+    option("--caption-column", metavar="NAME", help="Parquet column with the original captions."),
+    option(
+        "--images",
+        type=click.Choice(["first", "all"]),
+        default="first",
+        help="Images to caption in samples that have several.",
+    ),
+    option("--image-key", metavar="NAME", help="Caption only the image with this extension or column."),
+    options.max_image_pixels,
+    option("--background", metavar="COLOR", help="Color behind transparency: white, '#rrggbb'.  [default: none]"),
+    options.relocate,
+    options.read_timeout,
 )
-@click.option(
-    "--output", "--output-folder", type=options.FOLDER, required=True, help="Folder for captions; resumed if there."
+@group(
+    "Output",
+    option("--output", "--output-folder", type=options.FOLDER, required=True, help="Folder for the captions."),
+    option("--limit", type=int, metavar="N", help="Stop after N images. The next run goes on from there."),
+    option("--dry-run", is_flag=True, help="Show what would be done, and write nothing."),
+    option("--overwrite", is_flag=True, help="Delete captions that another command wrote to the output folder."),
+    option(
+        "--retry-failed",
+        is_flag=False,
+        flag_value="all",
+        metavar="[STATUS,...]",
+        help="Retry images that failed: all, or those of some statuses.",
+    ),
+    option("--redo-changed", is_flag=True, help="Caption again what has changed in the inputs."),
+    option("--prune", is_flag=True, help="Remove rows of images that are gone from their folder."),
+    option("--accept-changed", metavar="NAME,...", help="Go on though these have changed: decoder, versions."),
 )
-@options.speed
-@options.max_image_pixels
-@click.option("--background", help="Color behind transparent pixels: white, '#rrggbb'.  [default: alpha is dropped]")
-@click.option("--prompt", help="Question to ask instead of the engine's; may hold fields: {org_caption}.")
-@click.option("--prompt-file", type=options.FILE, help="The same, from a file.")
-@options.max_field_tokens
-@click.option("--temperature", type=float, default=0.0, help="0 is greedy, the paper's way.")
-@click.option("--top-k", type=int, default=0, help="Sample from the k most likely tokens; 0 means all.")
-@click.option(
-    "--top-p", type=float, default=1.0, help="Sample from the most likely tokens that together have this probability."
+@group(
+    "Prompt",
+    option("--prompt", help="Question to ask. May hold fields such as {org_caption}.  [default: the engine's]"),
+    option("--prompt-file", type=options.FILE, help="Text file with the question."),
+    options.max_field_tokens,
+    options.max_new_tokens,
+    option("--temperature", type=float, default=0.0, help="Randomness of the captions. 0 means none."),
+    option("--top-k", type=int, default=0, help="Sample from the k most likely tokens. 0 means all."),
+    option("--top-p", type=float, default=1.0, help="Sample from the likeliest tokens of this total probability."),
+    option("--seed", type=int, default=0, help="Random seed for sampling."),
+    option("--loop-stop/--no-loop-stop", default=True, help="End captions that repeat themselves."),
 )
-@click.option("--seed", type=int, default=0, help="Random seed for sampling.")
-@click.option("--loop-stop/--no-loop-stop", default=True, help="End captions that repeat themselves.")
-@options.image_column
-@click.option("--caption-column", help="Column of Parquet inputs with the original caption.")
-@click.option(
-    "--images",
-    type=click.Choice(["first", "all"]),
-    default="first",
-    help="Of samples with several images, caption the first or all.",
+@group("Speed", *options.speed)
+@group(
+    "Cluster",
+    option("--part", metavar="I/N", help="Do part I of N of the shards.  [default: the SLURM array task's]"),
+    option("--shard-index", type=int, hidden=True, help="As --part, but counted from 0."),
+    option("--num-shards", type=int, hidden=True, help="Number of parts, with --shard-index."),
+    option("--drain-seconds", type=float, default=60.0, help="Time to finish open captions after a signal."),
 )
-@click.option("--image-key", help="Of each sample, caption only this image: its extension, or its column.")
-@click.option("--limit", type=int, help="Stop after so many images; the shard it stops in stays unfinished.")
-@click.option("--dry-run", is_flag=True, help="Show what would be done, and do nothing.")
-@click.option(
-    "--overwrite",
-    is_flag=True,
-    help="Delete what other commands have written; the same command goes on where it stopped.",
-)
-@click.option(
-    "--retry-failed",
-    is_flag=False,
-    flag_value="all",
-    metavar="[STATUS,...]",
-    help="Retry images that failed: all, or those of some statuses (truncated,corrupt).",
-)
-@click.option("--redo-changed", is_flag=True, help="Recaption shards, and images in folders, that have changed.")
-@click.option("--prune", is_flag=True, help="Remove the rows of images that are gone from their folder.")
-@options.relocate
-@click.option("--accept-changed", metavar="NAME,...", help="Go on although these have changed: decoder, versions.")
-@click.option("--shard-index", type=int, help="This process's part, from 0.  [default: SLURM_ARRAY_TASK_ID]")
-@click.option("--num-shards", type=int, help="Processes that share the work.  [default: SLURM_ARRAY_TASK_COUNT]")
-@click.option("--drain-seconds", type=float, default=60.0, help="Time to finish captions in flight after a signal.")
-@options.read_timeout
-@click.option("--max-error-rate", type=float, default=0.1, help="Exit with 3 if a larger share has no caption.")
-@click.option(
-    "--log-format", type=click.Choice(["text", "json"]), default="text", help="Format of the messages on stderr."
+@group(
+    "Other",
+    option("--max-error-rate", type=float, default=0.1, help="Exit with 3 if a larger share of images failed."),
+    option("--log-format", type=click.Choice(["text", "json"]), default="text", help="Format of messages on stderr."),
 )
 def run(**given: Any) -> None:
-    """Captions shards of images. Run it again to go on where it was stopped, or to retry shards that failed.
+    """Captions images: tars, Parquet files or folders in, Parquet files of captions out.
 
-    SIGTERM, SIGINT (Ctrl-C) and SIGUSR1 finish the captions in flight and stop; a second signal stops at once. Exit
-    codes: 0 complete; 1 a shard or the engine failed; 2 usage; 3 complete, but more images failed than
-    --max-error-rate; 75 stopped by a signal.
+    Run the same command again to go on where it stopped, or to retry shards that failed.
+
+    SIGTERM, SIGINT (Ctrl-C) and SIGUSR1 stop it after the captions in flight; a second signal stops it at once.
+
+    Exit codes: 0 complete; 1 a shard or the engine failed; 2 usage; 3 complete, but more images failed than
+    --max-error-rate allows; 75 stopped by a signal.
     """
     from recap_fast.decode.noise import own_stderr
     from recap_fast.launch.reporter import Reporter

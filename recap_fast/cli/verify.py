@@ -6,23 +6,28 @@ from pathlib import Path
 import click
 
 from recap_fast.cli import options
+from recap_fast.cli.command import Command, group, option
 from recap_fast.cli.messages import quiet
 from recap_fast.cli.progress import bar
 from recap_fast.errors import ExitCode
 
 
-@click.command()
+@click.command(cls=Command, short_help="Prove that an output folder is whole.")
 @click.argument("output", type=options.FOLDER)
-@click.option(
-    "--shards",
-    "--input",
-    multiple=True,
-    help="Read these inputs again, and compare each row with its image. Repeatable.",
+@group(
+    "Input",
+    option(
+        "--shards",
+        "--input",
+        multiple=True,
+        type=options.INPUT,
+        help="Read these inputs again, and compare each row with its image. Repeatable.",
+    ),
+    options.relocate,
+    options.read_timeout,
 )
-@options.relocate
-@options.read_timeout
 def verify(output: Path, shards: tuple[str, ...], relocate: tuple[str, ...], read_timeout: float) -> None:
-    """Proves that the folder OUTPUT of a run is whole: every image has one row, every file is as it was written.
+    """Proves that the folder OUTPUT is whole: every image has one row, and every file is as it was written.
 
     Exit codes: 0 proven; 1 an input cannot be reached; 2 usage; 4 a gap was found: each is named.
     """

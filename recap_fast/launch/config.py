@@ -46,10 +46,12 @@ class RunOptions(CaptionOptions, total=False):
     """Folders of inputs that were moved, each as 'OLD=NEW'."""
     accept_changed: str | Sequence[str]
     """Settings that may differ from those of the rows that are there: 'decoder', 'versions'."""
+    part: str | None
+    """This process's part and the number of parts, '3/8'; None: that of the SLURM array task, else all."""
     shard_index: int | None
-    """This process's part, from 0; None: SLURM_ARRAY_TASK_ID, else all."""
+    """Instead of `part`: this process's part, from 0, with `num_shards`."""
     num_shards: int | None
-    """Processes that share the work; None: SLURM_ARRAY_TASK_COUNT, else 1."""
+    """The number of parts, with `shard_index`."""
     drain_seconds: float
     """Time to finish captions in flight after a signal."""
     read_timeout: float
@@ -75,6 +77,7 @@ class RunConfig(CaptionConfig):
     prune: bool = False
     relocate: tuple[tuple[str, str], ...] = ()
     accept_changed: tuple[str, ...] = ()
+    part: str | None = None
     shard_index: int | None = None
     num_shards: int | None = None
     drain_seconds: float = 60.0

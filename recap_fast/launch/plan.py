@@ -74,7 +74,7 @@ def without_collections() -> Iterator[None]:
 @without_collections()
 def plan(config: RunConfig) -> Plan:
     """Checks the engine directory, the prompt, the inputs, the decoder and the output folder. Raises ConfigError."""
-    index, num = resolve_part(config.shard_index, config.num_shards, os.environ)
+    index, num = resolve_part(config.part, config.shard_index, config.num_shards, os.environ)
     if config.overwrite and num > 1:
         raise ConfigError(
             f"--overwrite with {num} processes: one would delete what the others have begun. Delete {config.output} "

@@ -1,18 +1,29 @@
 """Which part of a run's shards is this process's: by option, else by the variables of a SLURM array."""
 
+import logging
+import re
 from collections.abc import Mapping
 
 from recap_fast.errors import ConfigError
 
+logger = logging.getLogger(__name__)
+
 _ID, _COUNT = "SLURM_ARRAY_TASK_ID", "SLURM_ARRAY_TASK_COUNT"
 
 
-def resolve_part(index: int | None, num: int | None, environ: Mapping[str, str]) -> tuple[int, int]:
-    """Index and number of this process's part, which is every `num`-th shard from `index` on.
+def resolve_part(part: str | None, index: int | None, num: int | None, environ: Mapping[str, str]) -> tuple[int, int]:
+    """Index, from 0, and number of this process's part, which is every `num`-th shard from `index` on.
 
-    As given, else of the SLURM array task, else (0, 1).
-    Raises ConfigError where only one of a pair is there, where index >= num, and for an array with gaps.
+    As given, '3/8' or an index and a number, else of the SLURM array task, else (0, 1). Raises ConfigError for a part
+    that is none, where only one of a pair is there, where index >= num, and for an array with gaps.
     """
+    if part is not None:
+        match = re.fullmatch(r"(\d{1,9})/(\d{1,9})", part)
+        if index is not None or num is not None:
+            raise ConfigError("--part and --shard-index: give --part alone.")
+        if match is None or not 1 <= int(match[1]) <= int(match[2]):
+            raise ConfigError(f"--part {part}: give a part and the number of parts, such as 3/8; the first is 1/8.")
+        return int(match[1]) - 1, int(match[2])
     if index is not None or num is not None:
         if index is None or num is None:
             raise ConfigError("--shard-index and --num-shards go together: give both or neither.")
@@ -21,7 +32,7 @@ def resolve_part(index: int | None, num: int | None, environ: Mapping[str, str])
         return index, num
     if (_ID in environ) != (_COUNT in environ):
         there, missing = (_ID, _COUNT) if _ID in environ else (_COUNT, _ID)
-        raise ConfigError(f"{there} is set and {missing} is not: give --shard-index and --num-shards.")
+        raise ConfigError(f"{there} is set and {missing} is not: give --part.")
     return _slurm_part(environ) if _ID in environ else (0, 1)
 
 
@@ -35,7 +46,13 @@ def _slurm_part(environ: Mapping[str, str]) -> tuple[int, int]:
     if rest or not 0 <= index < count or last != first + step * (count - 1):
         raise ConfigError(
             f"{_ID}={environ[_ID]} of {_COUNT}={count} tasks from {first} to {last} in steps of {step} is no place "
-            "in an array without gaps: give --shard-index and --num-shards."
+            "in an array without gaps: give --part."
+        )
+    if count == 1 and first > 1:
+        logger.warning(
+            "this SLURM array has one task, number %d, so it captions all shards; to redo one task of a larger array, "
+            "give --part, such as --part 4/8 for the fourth of 8",
+            first,
         )
     return index, count
 
@@ -47,4 +64,4 @@ def _integer(environ: Mapping[str, str], name: str, default: int | None = None) 
     try:
         return int(text or "")
     except ValueError:
-        raise ConfigError(f"{name}={text!r} is no number: give --shard-index and --num-shards.") from None
+        raise ConfigError(f"{name}={text!r} is no number: give --part.") from None

@@ -22,7 +22,7 @@ def slurm(task, count, first=None, last=None, step=None):
     ],
 )
 def test_resolve_part(index, num, environ, expected):
-    assert resolve_part(index, num, environ) == expected
+    assert resolve_part(None, index, num, environ) == expected
 
 
 @pytest.mark.parametrize(
@@ -42,4 +42,26 @@ def test_resolve_part(index, num, environ, expected):
 )
 def test_parts_that_make_no_sense_are_refused(index, num, environ, message):
     with pytest.raises(ConfigError, match=message):
-        resolve_part(index, num, environ)
+        resolve_part(None, index, num, environ)
+
+
+@pytest.mark.parametrize(("part", "expected"), [("1/1", (0, 1)), ("3/8", (2, 8)), ("8/8", (7, 8))])
+def test_a_part_counts_from_1_and_goes_before_the_array(part, expected):
+    assert resolve_part(part, None, None, slurm(0, 4)) == expected
+
+
+@pytest.mark.parametrize("part", ["", "3", "0/8", "9/8", "-1/8", "3/8/2", "a/b", "1/0", "3 of 8"])
+def test_what_is_no_part_is_refused(part):
+    with pytest.raises(ConfigError, match=r"--part .*: give a part and the number of parts, such as 3/8"):
+        resolve_part(part, None, None, {})
+
+
+def test_a_part_and_an_index_are_refused():
+    with pytest.raises(ConfigError, match="give --part alone"):
+        resolve_part("1/2", 0, 2, {})
+
+
+@pytest.mark.parametrize(("task", "warns"), [(0, False), (1, False), (3, True)])
+def test_an_array_of_one_task_late_in_the_count_is_told_that_it_does_all(caplog, task, warns):
+    assert resolve_part(None, None, None, slurm(task, 1, task, task, 1)) == (0, 1)
+    assert ("so it captions all shards" in caplog.text) == warns
