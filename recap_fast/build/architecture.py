@@ -1,7 +1,8 @@
-"""What a checkpoint's config.json says of its model, as an `Architecture`.
+"""Reads what a checkpoint's config.json says about its model, as an `Architecture`.
 
-Reads the original LLaVA's config (`llava_llama`) and transformers' (`llava`, versions 4 and 5), which leave out what
-equals their defaults. Anything but LLaVA-1.5 (CLIP, a projector of two layers with GELU, Llama) is refused by name.
+It knows the original LLaVA's config (`llava_llama`) and transformers' (`llava`, versions 4 and 5), which leave out
+what equals their defaults. Anything but LLaVA-1.5 (CLIP, a projector of two layers with GELU, Llama) is refused by
+name.
 """
 
 import contextlib
@@ -34,11 +35,11 @@ class Architecture:
     """The shapes of a checkpoint's model."""
 
     vision: VisionSpec
-    """As far as it runs: `vision.num_layers` of `num_vision_layers`."""
+    """The part of the tower that runs: `vision.num_layers` of `num_vision_layers`."""
     text: TextSpec
-    """`tied_head` as the config has it."""
+    """With `tied_head` as in the config."""
     num_vision_layers: int
-    """Layers in the checkpoint."""
+    """Layers of the vision tower in the checkpoint."""
     projector_bias: bool
     eos_ids: tuple[int, ...]
     """The stop ids of config.json; empty where it names none."""
@@ -50,12 +51,12 @@ class Architecture:
 
 
 def read_architecture(folder: Path) -> Architecture:
-    """Reads `config.json`. Raises ConfigError where the model is none that recap-fast runs, with what was found."""
+    """Reads `config.json`. Raises ConfigError, with what was found, for a model that recap-fast does not run."""
     path = folder / "config.json"
     config = read_json(path)
     kind = config.get("model_type")
     if config.get("quantization_config"):
-        raise ConfigError(f"{path}: the weights are quantized; give the checkpoint that they were made from.")
+        raise ConfigError(f"{path}: the weights are quantized. Give the checkpoint that they were made from.")
     if kind == "llava_llama" or (kind == "llava" and "mm_vision_tower" in config):
         return _from_original(path, config)
     if kind == "llava":

@@ -16,6 +16,7 @@ from recap_fast.errors import ConfigError
 from recap_fast.generate.prompt import BOS, QUESTION, find_template
 from recap_fast.generate.spec import PromptSpec
 from recap_fast.generate.tokenizer import Tokenizer
+from recap_fast.text import counted
 from recap_fast.write.output_folder import OutputFolder
 
 MAX_TEXTS = 512
@@ -33,13 +34,14 @@ def read_captions(path: Path) -> list[str]:
     captions = list(islice(filter(None, stripped), MAX_TEXTS))
     if len(captions) < MIN_TEXTS:
         raise ConfigError(
-            f"--calibration {path} has {len(captions)} captions, FP8 needs {MIN_TEXTS} to {MAX_TEXTS}: give {FORMS}."
+            f"--calibration {path} has {counted(len(captions), 'caption')}, FP8 needs {MIN_TEXTS} to {MAX_TEXTS}: "
+            f"give {FORMS}."
         )
     return captions
 
 
 def make_texts(captions: Sequence[str], prompt: PromptSpec, tokenizer: Tokenizer) -> list[str]:
-    """Conversations that end in these captions, special tokens spelt out; fields of the question are empty."""
+    """Conversations that end in these captions, special tokens spelled out; fields of the question are empty."""
     _, template = find_template(prompt.template, tokenizer)
     question = prompt.text.format_map(defaultdict(str))
     start = "".join((first_special(tokenizer, BOS), *template.before, *template.after)).replace(QUESTION, question)
@@ -67,7 +69,7 @@ def write_texts(folder: Path, texts: Sequence[str]) -> None:
 
 def _captions(path: Path) -> Iterator[str | None]:
     if not path.exists():
-        raise ConfigError(f"--calibration {path} is not there: give {FORMS}.")
+        raise ConfigError(f"--calibration {path} does not exist: give {FORMS}.")
     if path.is_dir():
         for file in OutputFolder(path).data_files():
             yield from _parquet(file)

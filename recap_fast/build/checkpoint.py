@@ -1,4 +1,4 @@
-"""The tensors of a LLaVA checkpoint under one set of names, whatever wrote it, read in pieces.
+"""Reads the tensors of a LLaVA checkpoint in pieces, under one set of names whatever program wrote it.
 
 In goes a folder of safetensors, one file or several, with names of the original LLaVA or of any version of
 transformers; out come tensors by a name of ours (`text.`, `head.`, `projector.`, `vision.`). Pickles are refused.
@@ -56,16 +56,16 @@ UNUSED = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class TensorSource:
-    """Where a tensor lies."""
+    """Where a tensor is stored."""
 
     file: Path
     name: str
-    """As the file has it."""
+    """Its name in the file."""
     shape: tuple[int, ...]
     dtype: str
-    """torch's name of it."""
+    """The name in torch, such as 'bfloat16'."""
     offset: int
-    """Of its first byte in the file."""
+    """Position of its first byte in the file."""
 
     def __str__(self) -> str:
         return f"tensor {self.name} in {self.file}"
@@ -91,7 +91,7 @@ class TensorSource:
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """The tensors of a checkpoint by our names, those that LLaVA never reads left out."""
+    """The tensors of a checkpoint by our names, without those that LLaVA never reads."""
 
     folder: Path
     tensors: Mapping[str, TensorSource]
@@ -106,7 +106,7 @@ class Checkpoint:
         missing = [name for name in expected if name not in self.tensors]
         if missing and not any(name.startswith("vision.") for name in self.tensors):
             raise ConfigError(
-                f"{self.folder} has no weights of the vision tower: its maker expects them to be fetched apart. "
+                f"{self.folder} has no weights of the vision tower: its maker expects them to be downloaded apart. "
                 "Give a checkpoint that holds them, such as a llava-hf conversion of the same model."
             )
         known = {name: source for name, source in self.tensors.items() if name in expected}
@@ -125,7 +125,7 @@ class Checkpoint:
             more = f" and {len(found) - 5} more" if len(found) > 5 else ""
             raise ConfigError(
                 f"{self.folder}: {len(found)} {what} tensor{'s' * (len(found) > 1)}: {', '.join(found[:5])}{more}. "
-                "The weights and config.json do not belong together, or the model is no LLaVA-1.5."
+                "The weights and config.json do not belong together, or the model is not LLaVA-1.5."
             )
 
     def _name_here(self, ours: str) -> str:
@@ -142,8 +142,11 @@ def open_checkpoint(folder: Path) -> Checkpoint:
     Raises ConfigError where there are no safetensors, or they are damaged, incomplete or of integers, and for what is
     no model's folder, with what to do.
     """
-    check_folder(folder)
-    files = _weight_files(folder)
+    try:
+        check_folder(folder)
+        files = _weight_files(folder)
+    except PermissionError as error:
+        raise ConfigError(f"{folder} cannot be read: permission denied. Change its mode or its owner.") from error
     tensors: dict[str, TensorSource] = {}
     for file in files:
         for source in _read_header(file):
@@ -151,9 +154,13 @@ def open_checkpoint(folder: Path) -> Checkpoint:
             if UNUSED.fullmatch(name):
                 continue
             if name in tensors:
-                raise ConfigError(f"{source} is there twice: also as {tensors[name].name} in {tensors[name].file}.")
+                raise ConfigError(
+                    f"{source} is in the checkpoint twice: also as {tensors[name].name} in {tensors[name].file}."
+                )
             if source.dtype not in DTYPES.values():
-                raise ConfigError(f"{source} is {source.dtype}: give the checkpoint before it was quantized.")
+                raise ConfigError(
+                    f"{source} is {source.dtype}, which is quantized. Give the checkpoint that it was made from."
+                )
             tensors[name] = source
     return Checkpoint(folder, tensors, files)
 

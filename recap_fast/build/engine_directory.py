@@ -3,7 +3,7 @@
     weights.safetensors   the engine's own tensors (weights.py)
     tensorrt_llm/         the language model, for that backend (tensorrt.py)
     tokenizer.json        or tokenizer.model, as it came
-    engine.json           all the rest (generate/spec.py), written last
+    engine.json           everything else (generate/spec.py), written last
 
 The folder gets its name when it is complete; whatever interrupts the build leaves nothing that looks like an engine.
 """
@@ -110,7 +110,7 @@ def _check_tensors(checkpoint: Checkpoint, architecture: Architecture) -> Archit
             return architecture
     raise ConfigError(
         f"{checkpoint.folder}: config.json ties the head to the embedding, and {head.name} differs from "
-        f"{embedding.name}. Set tie_word_embeddings to false where the head is meant to be read."
+        f"{embedding.name}. If the head is meant to be used, set tie_word_embeddings to false."
     )
 
 
@@ -150,7 +150,7 @@ def _check_output(output: Path, overwrite: bool) -> None:
     if not output.exists() or (output.is_dir() and not any(output.iterdir())):
         return
     if not (output / SPEC_FILE).is_file():
-        raise ConfigError(f"--output {output} is there and is no engine directory: give another folder.")
+        raise ConfigError(f"--output {output} exists and is not an engine directory: give another folder.")
     if not overwrite:
         raise ConfigError(f"--output {output} holds an engine: give another folder, or --overwrite to replace it.")
 

@@ -1,4 +1,4 @@
-"""What engine.json says of an engine to be built: the recipe's word, and where it is silent the checkpoint's."""
+"""Makes the content of engine.json from the recipe, and from the checkpoint where the recipe says nothing."""
 
 import logging
 import math
@@ -24,7 +24,7 @@ logger = logging.getLogger(__name__)
 
 
 def make_spec(recipe: Recipe, checkpoint: Checkpoint, architecture: Architecture, tokenizer: Tokenizer) -> EngineSpec:
-    """What the recipe says, and where it is silent the checkpoint; `sources` and `files` are still empty.
+    """The recipe's values, and the checkpoint's where the recipe has none; `sources` and `files` are still empty.
 
     Raises ConfigError where recipe, checkpoint and tokenizer do not fit together.
     """
@@ -32,7 +32,7 @@ def make_spec(recipe: Recipe, checkpoint: Checkpoint, architecture: Architecture
     if tokenizer.vocab_size > architecture.text.vocab_size:
         raise ConfigError(
             f"The tokenizer has {tokenizer.vocab_size} tokens and the model's embedding {architecture.text.vocab_size} "
-            "rows: it is another model's. Give the right one with --tokenizer."
+            "rows: it belongs to another model. Give the right one with --tokenizer."
         )
     template_name, template = find_template(recipe.template, tokenizer)
     prompt = PromptSpec(template=template_name, text=recipe.prompt)
@@ -124,7 +124,7 @@ def _stop_ids(
         unknown = [token for token in recipe.stop_tokens if token not in tokenizer.special]
         if unknown:
             raise ConfigError(
-                f"The recipe's stop_tokens {', '.join(unknown)} are no tokens that were added to the tokenizer."
+                f"The tokenizer has no special tokens {', '.join(unknown)}, which the recipe's stop_tokens name."
             )
     else:
         path = folder / "generation_config.json"

@@ -1,4 +1,4 @@
-"""What is read of the configs of Llama and CLIP, with its ranges, and the defaults that a config.json leaves out."""
+"""The keys that are read from the configs of Llama and CLIP, their ranges, and the defaults of those left out."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -46,7 +46,7 @@ CLIP_NAMED = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TextConfig:
-    """What is read of Llama's config, by its names."""
+    """The keys that are read from Llama's config."""
 
     vocab_size: VocabularySize
     hidden_size: Width
@@ -63,7 +63,7 @@ class TextConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RopeConfig:
-    """What is read of `rope_parameters` or `rope_scaling`."""
+    """The keys that are read from `rope_parameters` or `rope_scaling`."""
 
     rope_type: str | None = None
     type: str | None = None
@@ -76,7 +76,7 @@ class RopeConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VisionConfig:
-    """What is read of CLIP's config."""
+    """The keys that are read from CLIP's config."""
 
     hidden_size: Width
     intermediate_size: Width

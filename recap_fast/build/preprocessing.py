@@ -1,7 +1,7 @@
-"""What a checkpoint says of its preprocessing (preprocessor_config.json), as a `Preprocess`.
+"""Reads what a checkpoint says about its preprocessing (preprocessor_config.json), as a `Preprocess`.
 
-Reads CLIP's image processor (center crop) and LLaVA's (padding), as files of transformers 4 and 5. Where there is no
-such file, as in an original LLaVA checkpoint, CLIP's mean and std hold.
+It knows CLIP's image processor (center crop) and LLaVA's (padding), as files of transformers 4 and 5. Where there is
+no such file, as in an original LLaVA checkpoint, CLIP's mean and std are used.
 """
 
 import logging
@@ -27,13 +27,16 @@ logger = logging.getLogger(__name__)
 def read_preprocess(folder: Path, image_size: int, mode: Mode | None) -> Preprocess:
     """The preprocessing of a checkpoint whose vision tower takes `image_size` pixels.
 
-    `mode` is the recipe's or config.json's word on 'pad' or 'crop', None where they have none. Raises ConfigError where
+    `mode` is 'pad' or 'crop' where the recipe or config.json says so, else None. Raises ConfigError where
     the checkpoint wants what no decoder here does (another size, filter or scale).
     """
     path, config = _find(folder)
     if path is None:
         if mode is None:
-            logger.warning("%s has no preprocessor_config.json: images are cropped, with CLIP's mean and std.", folder)
+            logger.warning(
+                "%s has no preprocessor_config.json: images are cropped to their center, with CLIP's mean and std.",
+                folder,
+            )
         return Preprocess(image_size, mode or "crop", CLIP_MEAN, CLIP_STD)
     source = Source(path)
     _check_steps(path, config, image_size)

@@ -1,4 +1,4 @@
-"""A recipe (`engines/*.toml`): the choices that make an engine of a checkpoint.
+"""Reads a recipe (`engines/*.toml`): the choices that turn a checkpoint into an engine.
 
 In goes a path, or the bare name of a recipe that ships with the package; out comes a checked `Recipe`. What a recipe
 leaves out, or sets to "auto", is taken from the checkpoint by engine_directory.py.
@@ -35,7 +35,7 @@ class Recipe:
     """The content of a recipe."""
 
     name: str = AUTO
-    """Name of the engine; 'auto' is that of the checkpoint's folder."""
+    """Name of the engine; 'auto' is the name of the checkpoint's folder."""
     template: str = AUTO
     """A name in generate/prompt.py; 'auto' goes by the tokenizer's special tokens."""
     prompt: str = PROMPT
@@ -47,7 +47,7 @@ class Recipe:
     precision: Literal["auto", Precision] = "auto"
     """'auto' is the dtype of the checkpoint's language model."""
     kv_precision: KVPrecision = "auto"
-    """Of keys and values; see `spec.KVPrecision`."""
+    """Precision of keys and values; see `spec.KVPrecision`."""
     notice: str | None = None
     """A sentence that `run` shows at the start."""
     limits: RecipeLimits = field(default_factory=RecipeLimits)

@@ -25,13 +25,13 @@ from recap_fast.progress import OnProgress
 logger = logging.getLogger(__name__)
 
 MAX_BATCH = 128
-"""Captions at once: the image embeddings of all of them are copied in every step, which more would pay dearly for."""
+"""Captions at once: the image embeddings of all of them are copied in every step, so more would be slow."""
 STEP_TOKENS = 8192
-"""Of one step: thirteen prompts of 600 tokens, beyond which larger products gain nothing."""
+"""Tokens of one step: thirteen prompts of 600 tokens. Larger products gain nothing."""
 
 
 class TensorRTBuild:
-    """One build. Made, it has checked all that can be known before weights are read."""
+    """One build. Its constructor checks all that can be checked before weights are read."""
 
     def __init__(
         self,
@@ -129,7 +129,7 @@ def make_limits(spec: EngineSpec, tokenizer: Tokenizer) -> BuiltLimits:
 
 def _check_precision(spec: EngineSpec, tokenizer_file: Path, calibration: Path | None) -> None:
     if spec.precision == "int8":
-        raise ConfigError("precision int8 is the torch backend's: with TensorRT-LLM take fp8, bfloat16 or float16.")
+        raise ConfigError("precision int8 is the torch backend's: with TensorRT-LLM use fp8, bfloat16 or float16.")
     if spec.precision == "fp8" and calibration is None:
         raise ConfigError(
             f"precision fp8 with TensorRT-LLM needs --calibration with captions: {texts.FORMS}. To make some, caption "
@@ -144,5 +144,5 @@ def _check_precision(spec: EngineSpec, tokenizer_file: Path, calibration: Path |
         )
     if spec.kv_precision == "fp8" and spec.precision != "fp8":
         raise ConfigError(
-            "kv_precision fp8 comes with FP8's calibration: take precision fp8 too, or kv_precision 'auto'."
+            "kv_precision fp8 comes with FP8's calibration: use precision fp8 too, or kv_precision 'auto'."
         )

@@ -34,13 +34,13 @@ def neutral_folder(beside: Path) -> Iterator[Path]:
     parent = next((p for p in parents if is_neutral(p)), None)
     if parent is None:
         raise ConfigError(
-            f"TensorRT-LLM reads a checkpoint otherwise where {' or '.join(TRAPS)} is in its path, as in {parents[0]} "
+            f"TensorRT-LLM reads a checkpoint differently if {' or '.join(TRAPS)} is in its path, as in {parents[0]} "
             f"and {parents[1]}. Set TMPDIR to a folder whose path has neither, with room for the language model."
         )
     with tempfile.TemporaryDirectory(prefix=".recap-", suffix=".building", dir=parent) as name:
         folder = Path(name)
         if not is_neutral(folder):  # the random part has eight characters, enough for each of the words
-            raise ConfigError(f"The temporary folder {folder} got an unlucky name: start again.")
+            raise ConfigError(f"The temporary folder {folder} has one of these words in its random name: start again.")
         yield folder
 
 

@@ -30,11 +30,11 @@ CHUNK_BYTES = 16 << 20
 
 @dataclass(frozen=True, slots=True)
 class WrittenWeights:
-    """What tells that a file is the one that was written."""
+    """Checksums of a file that was written."""
 
     sha256: str
     checksums: dict[str, str]
-    """Of each tensor, by name: see `layout.checksum`."""
+    """One for each tensor, by name: see `layout.checksum`."""
 
 
 def expected_shapes(plan: list[FusedTensor]) -> dict[str, tuple[int, ...]]:
@@ -43,7 +43,7 @@ def expected_shapes(plan: list[FusedTensor]) -> dict[str, tuple[int, ...]]:
 
 
 def check_sides(plan: list[FusedTensor], precision: Precision) -> None:
-    """Raises ConfigError where a layer's sides are none that the precision takes."""
+    """Raises ConfigError where the precision does not take the sides of a layer."""
     if precision not in EIGHT_BITS:
         return
     multiple = EIGHT_BITS[precision].multiple

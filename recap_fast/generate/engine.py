@@ -32,7 +32,7 @@ class Sampling:
         if self.top_k < 0:
             raise ConfigError(f"--top-k {self.top_k}: give a count, or 0 for all tokens.")
         if self.is_greedy and (self.top_k, self.top_p) != (0, 1.0):
-            raise ConfigError("--top-k and --top-p need --temperature above 0 (1, say): with 0 nothing is drawn.")
+            raise ConfigError("--top-k and --top-p need --temperature above 0 (1, say): 0 takes the likeliest token.")
 
     @property
     def is_greedy(self) -> bool:

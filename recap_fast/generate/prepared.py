@@ -49,7 +49,7 @@ class PreparedEngine:
         if tokenizer.vocab_size > spec.text.vocab_size:
             raise ConfigError(
                 f"{folder}: the tokenizer has {tokenizer.vocab_size} tokens and the model's embedding "
-                f"{spec.text.vocab_size} rows: it is another model's. Build the engine again."
+                f"{spec.text.vocab_size} rows: it belongs to another model. Build the engine again."
             )
         max_text_tokens = spec.limits.max_text_tokens if prompt is None else None
         if prompt is not None:

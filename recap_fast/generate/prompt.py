@@ -1,7 +1,7 @@
 """The prompt: a conversation template by name and a question become the token ids before and after the image.
 
 The ids before the image are the same for every request, and so are those after it unless the question has fields such
-as {org_caption}. What fills a field is text that nobody vouches for: it never yields a control token.
+as {org_caption}. What fills a field is text from anywhere: it never yields a control token.
 """
 
 import json
@@ -22,7 +22,7 @@ from recap_fast.generate.tokenizer import Tokenizer, special_ids
 from recap_fast.records import Sample
 
 FIELDS = ("org_caption", "key", "url", "uid", "sha256", "file_name")
-"""What a question may ask for of every sample. All other names are looked for in what came with the image."""
+"""Fields that every sample has. All other names are looked for in the metadata that came with the image."""
 _CAPTION_NAMES = ("caption", "text", "txt", "alt_text")
 """Names that the original caption had before it became the column org_caption."""
 _NAME = re.compile(r"[^\W\d]\w*(?:[ .-]\w+)*")
@@ -103,7 +103,7 @@ def parse_question(text: str) -> list[tuple[str, str | None]]:
     """Splits a question into (text, name of the field after it or None).
 
     A field is one of `FIELDS` or any name of letters, digits and `_`, with single dots, dashes or spaces within: which
-    names samples have is not known before they are read. Raises ConfigError for what is no field, and for one of
+    names samples have is not known before they are read. Raises ConfigError for what is not a field, and for one of
     `FIELDS` with its letters in another order.
     """
     try:
@@ -116,8 +116,8 @@ def parse_question(text: str) -> list[tuple[str, str | None]]:
         meant = f" Did you mean {{{_meant(name)}}}?" if _meant(name) else ""
         known = ", ".join(f"{{{f}}}" for f in FIELDS)
         raise ConfigError(
-            f"Prompt {text!r} has an unknown field {{{name}}}.{meant} Known fields: {known}, and any name of what came "
-            "with the images, such as {title}; write {{ and }} for braces that are text."
+            f"Prompt {text!r} has an unknown field {{{name}}}.{meant} Known fields: {known}, and any key of the "
+            "images' metadata, such as {title}. Write {{ and }} for braces that are text."
         )
     if "<image>" in text:
         raise ConfigError(f"Prompt {text!r}: leave out <image>, the template places the image.")
@@ -213,10 +213,10 @@ class PromptEncoder:
 
 
 class SampleFields(Mapping[str, str | None]):
-    """The values that a question may ask for of a sample, by name in any case of letters.
+    """The values of a sample that a question may use, by name in any case of letters.
 
-    `FIELDS` are the columns. All others are of the metadata, which is read when the first is asked for; a dot goes into
-    an object: `exif.Make`. Numbers, lists and objects are as json writes them.
+    `FIELDS` are columns. All others come from the metadata, which is read when the first is asked for; a dot goes into
+    an object: `exif.Make`. Numbers, lists and objects are written as JSON.
     """
 
     def __init__(self, sample: Sample) -> None:
@@ -250,7 +250,7 @@ class SampleFields(Mapping[str, str | None]):
 
 
 def _find(values: Any, name: str) -> Any:
-    """What an object has by a name: exactly, else in another case of letters, else within one of its objects."""
+    """The value of a name: exactly, else in another case of letters, else within one of its objects."""
     if not isinstance(values, dict):
         return None
     if name in values:

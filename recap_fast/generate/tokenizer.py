@@ -190,7 +190,7 @@ def _library_tokenizer(content: Mapping[str, Any]) -> "tokenizers.Tokenizer":
         tokenizer = tokenizers.Tokenizer.from_str(json.dumps(content))
     except Exception as error:
         raise ValueError(str(error)) from error
-    tokenizer.encode_special_tokens = True  # despite its name: what is spelt like a special token is text
+    tokenizer.encode_special_tokens = True  # despite its name: what is spelled like a special token is text
     tokenizer.no_truncation()
     tokenizer.no_padding()
     return tokenizer

@@ -50,7 +50,7 @@ def test_no_more_than_are_needed(tmp_path):
         ("a.parquet", b"no parquet", "cannot be read as captions"),
         ("a.txt", b"a caption\n\xff\n", "not UTF-8.* at byte 10"),
         ("a.jsonl", b"a caption\n\xff\n", "not UTF-8.* at byte 10"),
-        ("none.txt", None, "is not there"),
+        ("none.txt", None, "does not exist"),
     ],
 )
 def test_what_cannot_be_used_is_named(name, content, reason, tmp_path):

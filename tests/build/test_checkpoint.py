@@ -108,13 +108,15 @@ def test_a_checkpoint_without_its_tower_says_so(folder, change):
 
 def test_a_tensor_under_two_names_is_refused(folder, change):
     change(folder, {"model.language_model.norm.weight": torch.ones(64)})
-    with pytest.raises(ConfigError, match="is there twice: also as "):
+    with pytest.raises(ConfigError, match="is in the checkpoint twice: also as "):
         open_checkpoint(folder)
 
 
 def test_quantized_tensors_are_refused(folder, change):
     change(folder, {"language_model.model.norm.weight": torch.ones(64, dtype=torch.int8)})
-    with pytest.raises(ConfigError, match=r"language_model.model.norm.weight in .* is I8: give the checkpoint before"):
+    with pytest.raises(
+        ConfigError, match=r"language_model.model.norm.weight in .* is I8, which is quantized. Give the checkpoint"
+    ):
         open_checkpoint(folder)
 
 

@@ -78,6 +78,14 @@ def test_a_folder_of_nothing_that_is_known_is_left_to_what_reads_the_weights(tmp
     assert text == f"{tmp_path} has no *.safetensors: is it the folder of a model, and is the download complete?"
 
 
+def test_a_folder_that_may_not_be_read_says_so(tmp_path, monkeypatch):
+    def deny(path):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "iterdir", deny)
+    assert refusal(tmp_path).startswith(f"{tmp_path} cannot be read: permission denied.")
+
+
 def test_weights_that_may_not_be_read_are_not_called_damaged(tmp_path, monkeypatch):
     make(tmp_path, "config.json", "model.safetensors")
 

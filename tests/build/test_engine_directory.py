@@ -129,7 +129,7 @@ def test_outputs_are_not_overwritten_by_mistake(tmp_path, checkpoint):
     (tmp_path / "photos").mkdir()
     (tmp_path / "photos" / "cat.jpg").touch()
     for target in (tmp_path / "photos", checkpoint / "config.json"):
-        with pytest.raises(ConfigError, match="is there and is no engine directory: give another folder"):
+        with pytest.raises(ConfigError, match="exists and is not an engine directory: give another folder"):
             build_engine("llava", checkpoint, target, overwrite=True)
 
 

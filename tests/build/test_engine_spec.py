@@ -98,7 +98,7 @@ def test_generation_config_comes_before_config_for_stop_ids(tmp_path, checkpoint
     ("text", "message"),
     [
         ("template = 'vicuna'", "no template 'vicuna'. Known templates: llama3"),
-        ("stop_tokens = ['<|im_end|>']", r"stop_tokens <\|im_end\|> are no tokens that were added to the tokenizer"),
+        ("stop_tokens = ['<|im_end|>']", r"has no special tokens <\|im_end\|>, which the recipe's stop_tokens name"),
         ("prompt = 'About {0}'", r"unknown field \{0\}"),
         ("stop_ids = [100000]", r"Stop ids \[100000\] are outside the vocabulary"),
         ("[limits]\nmax_text_tokens = 10", "tokens after the image, the engine takes 10"),
@@ -117,7 +117,9 @@ def test_recipes_that_do_not_fit_the_checkpoint_are_refused(tmp_path, checkpoint
 def test_another_models_tokenizer_is_refused(tmp_path, checkpoint):
     (tmp_path / "t").mkdir()
     vocabularies.write_tokenizer(tmp_path / "t", "tiktoken")
-    with pytest.raises(ConfigError, match="has 656 tokens and the model's embedding 407 rows: it is another model's"):
+    with pytest.raises(
+        ConfigError, match="has 656 tokens and the model's embedding 407 rows: it belongs to another model"
+    ):
         build_engine("llava", checkpoint, tmp_path / "engine", tokenizer=tmp_path / "t")
 
 

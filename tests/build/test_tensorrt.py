@@ -123,7 +123,7 @@ def test_fp8_is_calibrated_and_compiled(kv_precision, fake, pair, build, open_en
     [
         ({"precision": "int8"}, False, "int8 is the torch backend's"),
         ({"precision": "fp8"}, False, "needs --calibration"),
-        ({"kv_precision": "fp8"}, False, "take precision fp8 too"),
+        ({"kv_precision": "fp8"}, False, "use precision fp8 too"),
         ({}, True, "leave it out"),
     ],
 )
