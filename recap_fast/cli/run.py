@@ -13,6 +13,7 @@ from recap_fast.cli import options
 from recap_fast.cli.command import Command, group, option
 from recap_fast.cli.messages import outcome_with_sentence
 from recap_fast.errors import ConfigError, ExitCode
+from recap_fast.text import counted
 
 if TYPE_CHECKING:
     from recap_fast.launch.plan import Plan
@@ -171,9 +172,12 @@ def _show(made: "Plan", reporter: "Reporter") -> None:
     """Lists what `run` would do; nothing was loaded or written for it."""
     from recap_fast.launch.messages import show_shard
 
-    pending, total = made.pending(), len(made.ledger.shards)
+    pending, total, output = made.pending(), len(made.ledger.shards), made.ledger.output
+    if made.ledger.is_fresh and (num := len(output.data_files())):
+        text = f"--overwrite would delete the captions of {counted(num, 'shard')} in {output.root}."
+        reporter.event("overwrite", text, shards=num)
     for shard, reason in ((p.shard, p.reason) for p in pending):
-        target = made.ledger.output.data(shard.name)
-        reporter.event("plan", f"{show_shard(shard)} -> {target} ({reason})", shard=shard.name, reason=reason)
-    text = f"{len(pending)} of {total} shards to do; nothing was written."
+        found = f"{show_shard(shard)} -> {output.data(shard.name)} ({reason}{made.problem(shard)})"
+        reporter.event("plan", found, shard=shard.name, reason=reason)
+    text = f"{len(pending):,} of {counted(total, 'shard')} to do; nothing was written."
     reporter.event("dry_run", text, pending=len(pending), total=total)

@@ -7,7 +7,8 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 
 from recap_fast.captioner.captioner import Captioner
-from recap_fast.errors import ConfigError
+from recap_fast.errors import ConfigError, ShardError
+from recap_fast.generate.device import resolve_device
 from recap_fast.launch.config import RunConfig, command_name, fingerprint
 from recap_fast.records import Shard
 from recap_fast.shards.expand import expand
@@ -50,6 +51,14 @@ class Plan:
         """Opens an input; see `shards.reader.open_shard`."""
         return open_shard(shard, self.ledger.wanted.inputs.selection, should_stop)
 
+    def problem(self, shard: Shard) -> str:
+        """', ' and why an input cannot be read, as far as a look at it tells; nothing where it can."""
+        try:
+            self.ledger.wanted.version_of(shard)
+        except ShardError as error:
+            return f", but it {error}"
+        return ""
+
     def close(self) -> None:
         """Frees the decoder, and the engine where it was opened."""
         self.captioner.close()
@@ -82,6 +91,7 @@ def plan(config: RunConfig) -> Plan:
         )
     captioner = Captioner(config)
     try:
+        resolve_device(config.options.device)
         wanted = Wanted(
             fingerprint=(marks := fingerprint(config, captioner.prepared.spec, captioner.decoder.name)),
             inputs=expand(config.shards, config.selection),
