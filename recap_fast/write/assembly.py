@@ -107,6 +107,9 @@ class Assembly:
             return
         start = time.monotonic()
         with self._boundary(opened):
+            if (sample := row.sample).error or sample.warning:
+                error, warning = map(self._ledger.publishable, (sample.error, sample.warning))
+                row.sample = replace(sample, error=error, warning=warning)
             in_order, num_bytes = opened.writer.add(row)
             if in_order:
                 self._on_order(in_order, num_bytes)

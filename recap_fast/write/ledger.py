@@ -4,13 +4,15 @@ In go what a run wants of the folder; out comes what is left to do of each shard
 """
 
 import logging
+import re
 import time
 from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any, Literal
 
-from recap_fast.addresses import public_url
+from recap_fast.addresses import public_url, scrub
 from recap_fast.atomic import remove_leftovers, sha256_of
 from recap_fast.errors import ShardError
 from recap_fast.records import ACCEPTABLE, Identity, OutputFile, Shard, ShardReport
@@ -124,17 +126,28 @@ class Ledger:
     def commit(self, report: ShardReport) -> None:
         """Writes the done-record, after the output is in place, and removes the stretches.
 
-        A shard that failed before anything was written has no output and may have no version of its input. An error
-        names the input below the inputs' folder, since records are published.
+        A shard that failed before anything was written has no output and may have no version of its input.
         Two processes may commit the same shard: both have all rows, and the record fits the file that stays.
         """
-        error = report.error and report.error.replace(f"{public_url(self.wanted.inputs.root)}/", "")
-        report = replace(report, error=error, finished_ns=time.time_ns())
+        report = replace(report, error=self.publishable(report.error), finished_ns=time.time_ns())
         write_record(self.output.record(report.shard), report, self.output.root)
         if report.output is not None:
             self._settle(report)
         if report.status in _ENDED:
             remove_stretches(self.output, report.shard)
+
+    def publishable(self, message: str | None) -> str | None:
+        """A message whose paths begin below the folder of the inputs or the output: rows and records are published."""
+        if not message:
+            return message
+        return self._folders.sub(lambda found: "" if found[0].endswith("/") else ".", scrub(message))
+
+    @cached_property
+    def _folders(self) -> re.Pattern[str]:
+        """The two folders, wherever a message names them; inputs that have no common folder are named in full."""
+        folders = public_url(self.wanted.inputs.root).rstrip("/"), str(self.output.root.absolute())
+        either = "|".join(re.escape(folder) for folder in folders if folder)
+        return re.compile(rf"(?<![\w.~/-])(?:{either})(?:/|(?![\w.~-]))")
 
     def _settle(self, mine: ShardReport) -> None:
         """Makes the record fit the output, should another process have replaced one of the two.

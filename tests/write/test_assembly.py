@@ -2,6 +2,7 @@ import re
 from pathlib import Path
 from unittest.mock import Mock
 
+import pyarrow.parquet as pq
 import pytest
 from support.fake_runs import detokenize
 from support.finished_rows import finished, output_file
@@ -21,9 +22,9 @@ VERSION = Identity(10, "1")
 class Job:
     """An assembly over a ledger, as a process has them, with shards begun and rows added by hand."""
 
-    def __init__(self, folder: Path):
+    def __init__(self, folder: Path, root: str = "/in"):
         self.output = OutputFolder(folder)
-        inputs = Inputs("/in", tuple(Source(f"/in/{name}.tar", "tar") for name in ("a", "b")))
+        inputs = Inputs(root, tuple(Source(f"/in/{name}.tar", "tar") for name in ("a", "b")))
         wanted = Wanted(fingerprint={}, inputs=inputs, version_of=lambda _: VERSION, versions_of=lambda *_: ())
         self.ledger = Ledger(self.output, wanted).open()
         self.shards = self.ledger.shards
@@ -93,6 +94,24 @@ def test_a_shard_that_could_not_be_opened_has_a_record_of_why(job):
     assert job.ledger.record("b").error == "is no tar"
     job.assembly.close()
     assert len(job.assembly.reports) == 1
+
+
+def test_rows_and_records_name_files_below_the_folders_of_inputs_and_output(job):
+    job.begin(job.shards[0])
+    error = f"/in/x.jpg, /in: '/in' /inner /x/in {job.output.root}/data"
+    job.assembly.add(finished(0, None, shard="a", status="unreadable", error=error, warning="/in/y"))
+    job.assembly.close()
+    (path,) = job.output.partial_files()
+    (written,) = pq.read_table(path, columns=["error", "warning"], partitioning=None).to_pylist()
+    assert written == {"error": "x.jpg, .: '.' /inner /x/in data", "warning": "y"}
+    job.assembly.end(EndOfShard(job.shards[1], 0, True, f"/in/b.tar is no tar; {job.output.root}"))
+    assert job.ledger.record("b").error == "b.tar is no tar; ."
+
+
+@pytest.mark.parametrize("root", ["", "/"])
+def test_inputs_without_a_common_folder_are_named_in_full(tmp_path, root):
+    ledger = Job(tmp_path / "out", root).ledger
+    assert ledger.publishable("http://a/b and /c/d.tar") == "http://a/b and /c/d.tar"
 
 
 def test_a_shard_that_another_process_finished_and_cleaned_up_is_as_good_as_ours(job, caplog, monkeypatch):
