@@ -44,21 +44,24 @@ def execute(plan: Plan, reporter: Reporter, signals: Signals | None = None) -> R
     if not pending:
         outcome = conclude(ledger, plan, (), reporter, nothing_to_do=True)
         return _result(plan, outcome, (), RunCounters(0, kept=_count_kept(ledger, mine, ())), reporter)
-    announce(reporter, plan.captioner, pending, len(ledger.shards))
-    counters = RunCounters(len(pending), kept=_count_kept(ledger, mine, pending), limit=config.limit)
-    _start(plan.captioner, ledger, reporter)
-    pipeline = _make_pipeline(plan, ledger, counters)
-    describe(ledger.output, plan.captioner)
-    if signals is not None:
-        signals.drain_with(pipeline.drain)
-    with reporter.progress(counters):
-        reports = pipeline.run([p.shard for p in pending])
-    describe(ledger.output, plan.captioner)  # once more: other shards are finished now
-    summarize(reporter, counters.snapshot(), plan.captioner, ledger.output)
-    if pipeline.drained:
-        reporter.event("drained", STOPPED)
-        return _result(plan, ExitCode.DRAINED, reports, counters, reporter)
-    return _result(plan, conclude(ledger, plan, reports, reporter, nothing_to_do=False), reports, counters, reporter)
+    with ledger.at_work(mine):
+        announce(reporter, plan.captioner, pending, len(ledger.shards))
+        counters = RunCounters(len(pending), kept=_count_kept(ledger, mine, pending), limit=config.limit)
+        _start(plan.captioner, ledger, reporter)
+        pipeline = _make_pipeline(plan, ledger, counters)
+        describe(ledger.output, plan.captioner)
+        if signals is not None:
+            signals.drain_with(pipeline.drain)
+        with reporter.progress(counters):
+            reports = pipeline.run([p.shard for p in pending])
+        describe(ledger.output, plan.captioner)  # once more: other shards are finished now
+        summarize(reporter, counters.snapshot(), plan.captioner, ledger.output)
+        if pipeline.drained:
+            reporter.event("drained", STOPPED)
+            return _result(plan, ExitCode.DRAINED, reports, counters, reporter)
+        return _result(
+            plan, conclude(ledger, plan, reports, reporter, nothing_to_do=False), reports, counters, reporter
+        )
 
 
 def _result(

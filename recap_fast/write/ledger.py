@@ -8,6 +8,7 @@ import re
 import time
 from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Literal
@@ -16,6 +17,7 @@ from recap_fast.addresses import public_url, scrub
 from recap_fast.atomic import remove_leftovers, sha256_of
 from recap_fast.errors import ShardError
 from recap_fast.records import ACCEPTABLE, Identity, OutputFile, Shard, ShardReport
+from recap_fast.write.at_work import at_work
 from recap_fast.write.done_record import read_record, write_record
 from recap_fast.write.names import some
 from recap_fast.write.opening import Wanted, find_output, forget, open_output
@@ -78,6 +80,10 @@ class Ledger:
         """As `open`, of a folder that stays as it is."""
         shards, is_fresh = find_output(self.output, self.wanted)
         return replace(self, shards=shards, is_fresh=is_fresh)
+
+    def at_work(self, shards: Sequence[Shard]) -> AbstractContextManager[None]:
+        """Lets other processes know meanwhile that this one is at work on these shards; see `at_work.at_work`."""
+        return at_work(self.output, shards)
 
     def forget_unused(self) -> None:
         """Takes the run file back where nothing was made yet: a run that could not begin is not to bind the next."""

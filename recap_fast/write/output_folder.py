@@ -1,7 +1,7 @@
 """Where everything of an output lies, and what it is called; no other file spells these names.
 
 run.json, local.json, README.md, data/<shard>.parquet, manifests/<shard>.json, partial/<shard>/<stretch>.parquet,
-decoding/<process>.json, and for loose images units/<shard>.json.
+decoding/<process>.json, decoding/<shards>.lock, and for loose images units/<shard>.json.
 """
 
 from dataclasses import dataclass
@@ -45,7 +45,7 @@ class OutputFolder:
 
     @property
     def decoding(self) -> Path:
-        """The folder of what processes are decoding."""
+        """The folder of what processes are working on."""
         return self.root / "decoding"
 
     @property

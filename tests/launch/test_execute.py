@@ -14,6 +14,9 @@ from recap_fast.errors import ConfigError, EngineError
 from recap_fast.generate.engine import EngineOptions
 from recap_fast.generate.prepared import PreparedEngine
 from recap_fast.generate.torch_backend.engine import TorchEngine
+from recap_fast.records import Shard
+from recap_fast.write.at_work import at_work
+from recap_fast.write.output_folder import OutputFolder
 
 # -- what is said ------------------------------------------------------------------------------------------------------
 
@@ -72,6 +75,15 @@ def test_a_part_that_is_done_is_not_all(start):
     )
     assert start(shard_index=3, num_shards=4)["done"] == "Nothing to do: part 4 of 4 has no shards: there are 2."
     assert start(shard_index=0, num_shards=2)["done"] == "All 2 shards are done."
+
+
+def test_a_run_beside_one_of_the_same_shards_says_so(start, tmp_path, caplog):
+    start(limit=1)
+    with at_work(OutputFolder(tmp_path / "out"), [Shard(name, "", "tar") for name in ("00000", "00001")]):
+        start(shard_index=0, num_shards=2, limit=1)
+        assert "another process" not in caplog.text
+        start(limit=1)
+        assert f"another process is at work on the same shards of {tmp_path}/out" in caplog.text
 
 
 def test_the_notice_of_an_engine_is_shown(start, tiny_engine, tmp_path):
