@@ -17,6 +17,7 @@ from recap_fast.addresses import public_url, scrub
 from recap_fast.atomic import remove_leftovers, sha256_of
 from recap_fast.errors import ShardError
 from recap_fast.records import ACCEPTABLE, Identity, OutputFile, Shard, ShardReport
+from recap_fast.text import counted
 from recap_fast.write.at_work import at_work
 from recap_fast.write.done_record import read_record, write_record
 from recap_fast.write.names import some
@@ -219,22 +220,18 @@ class Ledger:
         for where, names in changed.items():
             if names:
                 have, they_were, them = ("have", "they were", "them") if len(names) > 1 else ("has", "it was", "it")
-                what = f"{_count(names, 'image' if where else 'shard')}{where} {have} changed since {they_were}"
+                what = f"{counted(len(names), 'image' if where else 'shard')}{where} {have} changed since {they_were}"
                 logger.warning("%s captioned: %s. Give --redo-changed to caption %s anew.", what, some(names), them)
         for where, names in gone.items():
             if names:
                 are, rows = ("are", "their rows") if len(names) > 1 else ("is", "its row")
-                what = f"{_count(names, 'image')}{where} {are} gone"
+                what = f"{counted(len(names), 'image')}{where} {are} gone"
                 logger.warning("%s: %s. Give --prune to remove %s.", what, some(names), rows)
 
 
 def is_known(version: str | None) -> bool:
     """Whether a version tells anything: of an image that is gone, or cannot be asked for, it does not."""
     return version is not None and not version.endswith(":unknown")
-
-
-def _count(names: Sequence[str], what: str) -> str:
-    return f"{len(names):,} {what}{'s' * (len(names) > 1)}"
 
 
 def _compare(shard: Shard, record: ShardReport) -> _Finding:

@@ -90,7 +90,9 @@ def _other_version(
     for old, new in probes:
         then, now = _recorded(old, record_of), new.version or _version(new, version_of)
         if then and now and then != now:
-            return f"{new.url} has {now}, and {then} was captioned"
+            size_then, size_now = (version.partition(":")[0] for version in (then, now))
+            change = "another time" if size_then == size_now else f"{size_now} bytes, and had {size_then}"
+            return f"{new.url} has {change}"
     return None
 
 

@@ -1,15 +1,15 @@
-"""Proves from an output folder that nothing is missing and nothing is there twice; with the inputs, that each row is of
+"""Proves from an output folder that nothing is missing or there twice; with the inputs, also that each row belongs to
 the image that it names.
 
-In go the folder and, if wanted, the inputs; out come the faults, each a sentence that names the remedy where another
-run alone is none. Memory does not grow with the output.
+The folder and, if wanted, the inputs go in. Out come the faults, each a sentence that says what to do if running again
+is not enough. Memory does not grow with the output.
 """
 
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from recap_fast.atomic import sha256_of
 from recap_fast.progress import OnProgress, unwatched
 from recap_fast.records import OK, Shard, ShardReport
-from recap_fast.text import unicode
+from recap_fast.text import counted, unicode
 from recap_fast.write.compare import InputsToCompare, compare, find_shards, missing_shard
 from recap_fast.write.done_record import read_record
 from recap_fast.write.opening import not_as_written, read_register
@@ -58,15 +58,15 @@ _REMEDIES: Mapping[FaultKind, str] = {
     "gone image": "put it back, or run again with --prune",
     "changed input": "run again with --redo-changed",
 }
-"""By shard name. Of the kinds that are not here the next run takes care by itself."""
+"""What to do, by kind; '{0}' is the shard. The next run mends the kinds that are not here by itself."""
 BATCH_ROWS = 65_536
 NUM_THREADS = 4
-"""That read inputs: hashing is faster than most disks."""
+"""How many threads read inputs: hashing is faster than most disks."""
 
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """Something that is not as it must be."""
+    """Something that is wrong with a shard."""
 
     kind: FaultKind
     shard: str
@@ -74,14 +74,14 @@ class Fault:
 
     @property
     def sentence(self) -> str:
-        """The finding, and what to do where it is not enough to run again; without the shard's name."""
+        """The finding without the shard's name, and what to do if running again is not enough."""
         remedy = _REMEDIES.get(self.kind)
         return unicode(f"{self.finding}; {remedy.format(self.shard)}" if remedy else self.finding)
 
 
 @dataclass(slots=True)
 class Verdict:
-    """What `verify` found. The output is proven where there are no faults."""
+    """What `verify` found. The output is proven if there are no faults."""
 
     num_shards: int
     num_compared: int = 0
@@ -91,17 +91,23 @@ class Verdict:
     failed: Counter[str] = field(default_factory=Counter)
     """Rows without a caption, by status."""
     left_out: Counter[str] = field(default_factory=Counter)
-    """What of the inputs has no row, by reason."""
+    """Parts of the inputs that have no row, by reason."""
     faults: list[Fault] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
-    """What is no fault of the output: an input that is truncated."""
+    """Sentences about what is not the output's fault, such as a truncated input."""
+
+    def as_json(self) -> dict[str, object]:
+        """All fields as `json.dumps` takes them, each fault with its sentence, and "proven"."""
+        faults = [{**asdict(fault), "sentence": fault.sentence} for fault in self.faults]
+        values = {each.name: getattr(self, each.name) for each in fields(self)}
+        return {"proven": not self.faults, **values, "faults": faults}
 
 
 def verify(output: OutputFolder, inputs: InputsToCompare | None = None, progress: OnProgress = unwatched) -> Verdict:
-    """Checks every shard of the run file; `inputs`: also that each of their images has its row, by name and content.
+    """Checks every shard of the run file; with `inputs`, also that each image has its row, by name and content.
 
     `progress` is told how many shards are checked, each of them twice with inputs.
-    Raises ConfigError where the folder is not the output of a run, and where inputs of the same names lie elsewhere.
+    Raises ConfigError if the folder is not the output of a run, or if inputs of the same names lie elsewhere.
     """
     run = read_run(output)
     register = read_register(output, run)
@@ -114,7 +120,7 @@ def verify(output: OutputFolder, inputs: InputsToCompare | None = None, progress
             verdict.faults.append(Fault("no record", name, "has no done-record: it is not finished"))
             continue
         if record.files and name not in register.units:
-            raise not_as_written(output, f"{name} is a unit of images by its done-record, and not by {output.run_file}")
+            raise not_as_written(output, f"{name} is a unit of images in its done-record, but not in {output.run_file}")
         _count(verdict, name, record)
         verdict.faults += _check_record(name, record)
         verdict.faults += _check_output(output.data(name), name, record, register.units.get(name))
@@ -132,7 +138,7 @@ def _compare_all(
     records: Mapping[str, ShardReport | None],
     progress: OnProgress,
 ) -> None:
-    """Compares the shards that the inputs are with their rows, where there are rows that can be read."""
+    """Compares the shards of the inputs with their rows, if there are rows that can be read."""
     new = [shard for shard in shards if shard.name not in records]
     verdict.faults += [Fault("new input", shard.name, missing_shard(shard)) for shard in new]
     unreadable = {fault.shard for fault in verdict.faults if fault.kind in ("no output", "unreadable")}
@@ -140,7 +146,7 @@ def _compare_all(
     with_rows = [shard for shard in shards if shard.name in written - unreadable]
     verdict.num_compared = len(with_rows)
     with ThreadPoolExecutor(NUM_THREADS) as pool:
-        # the deadline of reads is one of the context
+        # the deadline of reads is a context variable
         calls = [partial(copy_context().run, compare, output, inputs, shard) for shard in with_rows]
         done = zip(with_rows, pool.map(lambda call: call(), calls), strict=True)
         for number, (shard, found) in enumerate(done):
@@ -154,7 +160,7 @@ def _count(verdict: Verdict, name: str, record: ShardReport) -> None:
     verdict.failed.update(record.failed)
     verdict.left_out.update(record.left_out)
     if record.status == "truncated":
-        verdict.notes.append(f"{name}: the input is truncated ({record.error}); what is whole of it is captioned")
+        verdict.notes.append(f"{name}: the input is truncated ({record.error}); its whole images are captioned")
 
 
 def _check_record(name: str, record: ShardReport) -> Iterator[Fault]:
@@ -164,7 +170,8 @@ def _check_record(name: str, record: ShardReport) -> Iterator[Fault]:
         yield Fault("not complete", name, f"is recorded as {record.status}: {record.error}")
     num_failed = sum(record.failed.values())
     if record.rows != record.captioned + num_failed:
-        sentence = f"has {record.rows} rows by its record, but {record.captioned} captioned and {num_failed} failed"
+        rows = counted(record.rows, "row")
+        sentence = f"has {rows} by its record, but {record.captioned:,} captioned and {num_failed:,} failed"
         yield Fault("wrong counts", name, sentence)
 
 
@@ -182,7 +189,7 @@ def _check_output(path: Path, name: str, record: ShardReport, unit: Unit | None)
         yield Fault("unreadable", name, f"has no output that can be read: {error}")
         return
     if size != record.output.size_bytes:
-        yield Fault("wrong hash", name, f"has {size:,} bytes, and {record.output.size_bytes:,} were written")
+        yield Fault("wrong hash", name, f"has {counted(size, 'byte')}, but {record.output.size_bytes:,} were written")
     elif digest != record.output.sha256:
         yield Fault("wrong hash", name, "is not as it was written: its SHA-256 differs from the record's")
     yield from _check_rows(path, name, record, unit)
@@ -213,16 +220,16 @@ def _check_rows(path: Path, name: str, record: ShardReport, unit: Unit | None) -
     if other is not None:
         yield Fault("wrong rows", name, f"has rows of shard {other}")
     if rows != record.rows:
-        yield Fault("wrong rows", name, f"has {rows} rows, and its record says {record.rows}")
+        yield Fault("wrong rows", name, f"has {counted(rows, 'row')}, but its record says {record.rows:,}")
     elif rows != len(expected):
-        yield Fault("wrong rows", name, f"has {rows} rows, and its unit {len(expected)} images")
+        yield Fault("wrong rows", name, f"has {counted(rows, 'row')}, but its unit {counted(len(expected), 'image')}")
     by_status = Counter({OK: record.captioned}) + Counter(record.failed)
     if statuses != by_status:
-        yield Fault("wrong counts", name, f"has rows {_shown(statuses)}, and its record says {_shown(by_status)}")
+        yield Fault("wrong counts", name, f"has rows {_shown(statuses)}, but its record says {_shown(by_status)}")
 
 
 def _batches(table: "pq.ParquetFile") -> Iterator["pa.RecordBatch"]:
-    """Some columns of an output. Raises ValueError where it is none of ours."""
+    """Some columns of an output, batch by batch. Raises ValueError if a run cannot have written it."""
     from recap_fast.write.schema import SCHEMA
 
     if table.schema_arrow.remove_metadata() != SCHEMA:
@@ -230,12 +237,12 @@ def _batches(table: "pq.ParquetFile") -> Iterator["pa.RecordBatch"]:
     for batch in table.iter_batches(BATCH_ROWS, columns=["shard", "index", "status", "file_name"]):
         for column in ("shard", "index", "status"):
             if num := batch[column].null_count:
-                raise ValueError(f"it has {num:,} rows without {column}")
+                raise ValueError(f"it has {counted(num, 'row')} without {column}")
         yield batch
 
 
 def _first_gap(indices: NDArray[np.int64], expected: NDArray[np.int64], first: int) -> str:
-    """A sentence about the first row whose index is not the expected one; '' where all are."""
+    """A sentence about the first row with an unexpected index; '' if there is none."""
     num = min(len(indices), len(expected))
     wrong = np.flatnonzero(indices[:num] != expected[:num])
     if not len(wrong):
@@ -246,10 +253,10 @@ def _first_gap(indices: NDArray[np.int64], expected: NDArray[np.int64], first: i
 
 
 def _first_stranger(indices: NDArray[np.int64], names: list[str | None], unit: Unit) -> str:
-    """A sentence about the first row that names another file than the unit has in its place; '' where there is none."""
+    """A sentence about the first row whose file is not the one at its index in the unit; '' if there is none."""
     for index, name in zip(indices.tolist(), names, strict=True):
         if 0 <= index < len(unit.files) and name != (mine := unicode(unit.file_name(index))):
-            return f"has a row of {name} with index {index}, and that is {mine}"
+            return f"has a row of {name} with index {index}, which belongs to {mine}"
     return ""
 
 
@@ -258,8 +265,8 @@ def _shown(statuses: Counter[str]) -> str:
 
 
 def _strangers(output: OutputFolder, names: Collection[str]) -> Iterator[Fault]:
-    """Files that a reader of the output would take for captions or done-records of the run."""
+    """Files that look like captions or done-records of the run, and are not."""
     for path in (*output.data_files(), *output.record_files()):
         name = output.name_of(path)
         if name not in names:
-            yield Fault("stranger", name, f"is no shard of the run, but {path.relative_to(output.root)} is there")
+            yield Fault("stranger", name, f"is not a shard of the run, but {path.relative_to(output.root)} is there")

@@ -160,7 +160,7 @@ def test_that_nothing_is_proven_of_a_unit_that_the_run_file_has_lost(output, pho
     folder_runs.run(output, photos)
     rewritten(output / "run.json", lambda run: run["units"].remove("00000"))
     for inputs in ([], photos):
-        with pytest.raises(ConfigError, match=r"00000 is a unit of images by its done-record, and not by .*run\.json"):
+        with pytest.raises(ConfigError, match=r"00000 is a unit of images in its done-record, but not in .*run\.json"):
             verify(output, inputs)
 
 

@@ -173,7 +173,10 @@ class TestRefused:
         make(new, kind, first=100)
         for path in new.rglob("*"):
             os.utime(path, (999, 999))
-        match = f"not there any more, but other sizes or times.* --relocate {old}={new}; else give another --output"
+        change = r"has (another time|\d+ bytes, and had \d+)\. If they were moved"
+        match = (
+            f"not there any more, but other sizes or times: {new}.* {change}, give --relocate {old}={new}; else give"
+        )
         for use in (lambda: decoded(output, new), lambda: verify(output, new)):
             with pytest.raises(ConfigError, match=match):
                 use()

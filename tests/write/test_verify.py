@@ -73,13 +73,13 @@ def test_a_good_run_has_no_faults(output, inputs):
         ([0, 1, 2, 3, 3, 4, 5], {}, "wrong rows", "has index 3 in row 4: 3 is there twice"),
         ([1, 2, 3, 4, 5], {}, "wrong rows", "has index 1 in row 0: 0 is missing"),
         ([0, 1, 2, 4, 3, 5], {}, "wrong rows", "has index 4 in row 3: 3 is missing"),
-        ([0, 1, 2, 3, 4], {}, "wrong rows", "has 5 rows, and its record says 6"),
+        ([0, 1, 2, 3, 4], {}, "wrong rows", "has 5 rows, but its record says 6"),
         (range(N), {"shard": "0"}, "wrong rows", "has rows of shard 0"),
         (
             range(N),
             {"failed": [2, 3]},
             "wrong counts",
-            "has rows ok 4, truncated 2, and its record says ok 5, truncated 1",
+            "has rows ok 4, truncated 2, but its record says ok 5, truncated 1",
         ),
     ],
 )
@@ -137,7 +137,7 @@ def test_a_cut_file(output, kept):
     path.write_bytes(content[: int(kept * len(content)) if kept < 1 else kept])
     found = faults(output)
     assert [(kind, shard) for kind, shard, _ in found] == [("wrong hash", "1"), ("unreadable", "1")]
-    assert f"bytes, and {len(content):,} were written" in found[0][2]
+    assert f"bytes, but {len(content):,} were written" in found[0][2]
 
 
 def test_files_of_no_shard_and_inputs_that_no_run_has_had(output, tmp_path):
@@ -146,8 +146,8 @@ def test_files_of_no_shard_and_inputs_that_no_run_has_had(output, tmp_path):
     write_tar(tmp_path / "in" / "9.tar", [])
     assert faults(output, tmp_path / "in") == [
         ("new input", "9", f"has no rows yet: {tmp_path}/in/9.tar"),
-        ("stranger", "deep/extra", "is no shard of the run, but data/deep/extra.parquet is there"),
-        ("stranger", "more", "is no shard of the run, but manifests/more.json is there"),
+        ("stranger", "deep/extra", "is not a shard of the run, but data/deep/extra.parquet is there"),
+        ("stranger", "more", "is not a shard of the run, but manifests/more.json is there"),
     ]
 
 
@@ -156,7 +156,7 @@ def test_failed_shards_are_faults_and_truncated_ones_are_notes(output):
     edit_record(output, "1", status="failed", error="is no tar")
     found = verdict(output)
     assert [(f.kind, f.sentence) for f in found.faults] == [("not complete", "is recorded as failed: is no tar")]
-    assert found.notes == ["0: the input is truncated (cut off at byte 9); what is whole of it is captioned"]
+    assert found.notes == ["0: the input is truncated (cut off at byte 9); its whole images are captioned"]
 
 
 def test_a_failed_shard_without_output_is_one_fault(output):
@@ -233,3 +233,14 @@ def test_other_rows_than_the_unchanged_input_has(output, inputs, num_rows, sente
     edit_record(output, "1", rows=num_rows, captioned=num_rows - 1)
     remedy = "delete data/1.parquet and manifests/1.json, then run again"
     assert sentences(output, inputs) == [f"1 {sentence.format(inputs)}; {remedy}"]
+
+
+def test_a_verdict_as_json(output, inputs):
+    counts = {"num_shards": 3, "num_compared": 3, "rows": 3 * N, "captioned": 3 * (N - 1), "failed": {"truncated": 3}}
+    proven = {"proven": True, **counts, "left_out": {}, "faults": [], "notes": []}
+    assert json.loads(json.dumps(verdict(output, inputs).as_json())) == proven
+    (output / "data/stranger.parquet").touch()
+    found = verdict(output).as_json()
+    finding = "is not a shard of the run, but data/stranger.parquet is there"
+    fault = {"kind": "stranger", "shard": "stranger", "finding": finding, "sentence": f"{finding}; move it elsewhere"}
+    assert (found["proven"], found["faults"]) == (False, [fault])
