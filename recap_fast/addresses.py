@@ -1,4 +1,4 @@
-"""The addresses of inputs, local paths and fsspec URLs: their parts, and what of them may be stored or shown."""
+"""The addresses of inputs, local paths and fsspec URLs: their parts, and how they may be stored or shown."""
 
 import re
 from collections.abc import Sequence
@@ -18,15 +18,15 @@ def is_remote(url: str) -> bool:
 
 
 def without_query(url: str) -> str:
-    """A path or URL without what follows the '?' in a link of the web."""
+    """A path or URL; a web address without the '?' and what follows it."""
     return url.partition("?")[0] if url.startswith(("http://", "https://")) else url
 
 
 def public_url(url: str) -> str:
-    """A path or URL without what may be secret: login, query and fragment. It is what is recorded and shown.
+    """A path or URL without what may be secret: login, query and fragment. This form is recorded and shown.
 
-    A URL that is signed anew is the same one. Of URLs other than the web's, a '?' begins a query only before `name=`:
-    it may be part of a key or a pattern. Chains of fsspec (`zip://a.tar::https://...`) are taken link by link.
+    A URL that is signed again stays the same. In URLs other than web addresses, a '?' begins a query only before
+    `name=`: it may be part of a key or a pattern. Chains of fsspec (`zip://a.tar::https://...`) are taken link by link.
     """
     return "::".join(_public_link(link) for link in _LINKS.split(url))
 
@@ -42,12 +42,12 @@ def _public_link(url: str) -> str:
 
 
 def scrub(text: str) -> str:
-    """A text, such as another library's error, with all its URLs made public, and without authorization headers."""
+    """A text, such as another library's error, with all its URLs made public and its authorization headers removed."""
     return _AUTHORIZATION.sub(r"\1 ***", _URL_IN_TEXT.sub(lambda match: public_url(match[0]), text))
 
 
 def path_parts(url: str) -> list[str]:
-    """Of a path the folders; of a URL the scheme and the folders. '' has none."""
+    """The folders of a path; the scheme, host and folders of a URL. '' has no parts."""
     if is_remote(url):
         scheme, _, path = without_query(url).partition("://")
         return [scheme.replace(":", "-"), *(part for part in path.split("/") if part)]
@@ -55,7 +55,7 @@ def path_parts(url: str) -> list[str]:
 
 
 def is_below(url: str, folder: str) -> bool:
-    """Whether an address is that of a folder, or of something in it."""
+    """Whether an address is the folder itself, or something in it."""
     parts = path_parts(folder)
     return path_parts(url)[: len(parts)] == parts
 

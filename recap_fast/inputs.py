@@ -1,4 +1,4 @@
-"""The inputs of a run: what `shards/` finds, and `write/` gives names to."""
+"""The inputs of a run: `shards/` finds them, and `write/` gives them names."""
 
 from dataclasses import dataclass, field
 
@@ -11,25 +11,25 @@ class Source:
     """A tar, a Parquet file, or a folder with those of its images that were asked for."""
 
     url: str
-    """Absolute local path or fsspec URL."""
+    """An absolute local path or an fsspec URL."""
     kind: ShardKind
     images: tuple[tuple[str, str], ...] = ()
-    """Of a folder: path below it and `Identity.text` of each image, sorted."""
+    """Path and `Identity.text` of each image, sorted, if it is a folder."""
 
 
 @dataclass(frozen=True, slots=True)
 class Inputs:
-    """What a run is to caption, in the order in which the user gave it."""
+    """What a run is to caption, in the order that the user gave."""
 
     root: str
-    """The inputs' common parent: a local folder, a URL, or '' where they have none."""
+    """The inputs' common parent: a local folder, a URL, or '' if they have none."""
     sources: tuple[Source, ...]
     selection: Selection = field(default_factory=Selection)
     folders: tuple[str, ...] = ()
-    """Those that the user gave: what is not below them any more is gone, also where nothing else is a loose image."""
+    """Folders that the user gave: images that are no longer in them are gone, even if no other image is there."""
 
     def unregistered(self) -> tuple[Shard, ...]:
-        """Shards to read and not to write: they are called by their URL, and a folder is one."""
+        """Shards that are only read: each is named by its URL, and a folder is one shard."""
         return tuple(
             Shard(
                 public_url(source.url),

@@ -1,8 +1,8 @@
 """Puts finished samples back together into shards: rows in order, then the shard's file, then its done-record.
 
-The pipeline's writing thread feeds it; it knows the ledger and the shard writers, and nothing of images or engines.
-Here is the boundary of a shard: what goes wrong with its rows or its file fails this shard and no other. Only where the
-disk does not take what is written (OSError) the run ends.
+The pipeline's writing thread feeds it. It knows the ledger and the shard writers, and nothing about images or engines.
+This is the boundary of a shard: an error in its rows or its file fails this shard and no other. Only a disk that takes
+no more (OSError) ends the run.
 """
 
 import contextlib
@@ -31,32 +31,32 @@ class EndOfShard:
 
     shard: Shard
     total: int
-    """Samples that were sent on their way."""
+    """How many samples were sent on."""
     whole: bool
-    """Whether the reader came to its end; not so where the run stops before it."""
+    """Whether the reader came to its end; False if the run stopped before that."""
     problem: str | None
     """Why not all of the input could be read."""
     left_out: Mapping[str, int] = field(default_factory=dict)
-    """What of the input has no row, by reason."""
+    """Parts of the input that have no row, by reason."""
 
 
 @dataclass(slots=True)
 class OpenShard:
-    """A shard with rows on their way."""
+    """A shard that is being written."""
 
     shard: Shard
     identity: Identity
     writer: ShardWriter
     started: float
-    """By time.monotonic()."""
+    """The time by time.monotonic()."""
     seconds: dict[str, float] = field(default_factory=lambda: defaultdict(float))
-    """By stage, this shard's share of the work so far."""
+    """Time that each stage has spent on this shard so far."""
     end: EndOfShard | None = None
-    """Once the reader has come to it."""
+    """Set when the reader has come to it."""
 
 
 class Assembly:
-    """The shards that are being written. `begin` and `spend` are for any thread, all else for the writing one."""
+    """The shards being written. Any thread may call `begin` and `spend`; all else is for the writing thread."""
 
     def __init__(
         self,
@@ -65,10 +65,8 @@ class Assembly:
         on_order: Callable[[int, int], object],
         on_report: Callable[[], None],
     ):
-        """`on_order` is told how many rows have come into order, so that they no longer wait for others, and their
-        `text_bytes`.
-
-        `on_report` is called for each shard that is finished, with captions or as failed.
+        """`on_order` gets the number of rows that have come into order, so that they wait for no other, and their
+        `text_bytes`. `on_report` is called for each shard that ends, finished or failed.
         """
         self._ledger, self._detokenize = ledger, detokenize
         self._on_order, self._on_report = on_order, on_report
@@ -76,10 +74,10 @@ class Assembly:
         self._opened: dict[str, OpenShard] = {}
         self._failed: set[str] = set()
         self.reports: list[ShardReport] = []
-        """One for each shard that ended, failed and interrupted ones included."""
+        """One for each shard that ended, including those that failed or were interrupted."""
 
     def begin(self, shard: Shard, identity: Identity) -> NDArray[np.int64]:
-        """Opens the output of a shard whose input is now of this identity; the indices that earlier runs have done."""
+        """Opens the output of a shard, whose input now has this identity; returns the indices that are done already."""
         found = self._ledger.state(shard, identity)
         writer = ShardWriter(
             self._ledger.output,
@@ -94,7 +92,7 @@ class Assembly:
         return found.done
 
     def spend(self, name: str, stage: str, seconds: float) -> None:
-        """Adds to what a stage has taken for a shard; each stage has a thread of its own."""
+        """Adds to the time that a stage has spent on a shard; each stage has a thread of its own."""
         if opened := self._opened.get(name):
             opened.seconds[stage] += seconds
 
@@ -118,7 +116,7 @@ class Assembly:
         self._finish_if_due(name)
 
     def end(self, end: EndOfShard) -> None:
-        """Takes the news that a shard was read to its end; it is finished once all its rows are there."""
+        """Notes that a shard was read to its end; it is finished once all its rows are there."""
         name = end.shard.name
         if opened := self._opened.get(name):
             opened.end = end
@@ -127,13 +125,13 @@ class Assembly:
             self._commit(replace(_report(end.shard, "failed"), error=end.problem))
 
     def flush_old(self) -> None:
-        """Brings rows to disk that have waited long; call it when there is nothing else to do."""
+        """Writes rows that have waited long to disk; call it when there is nothing else to do."""
         for opened in list(self._opened.values()):  # the reading thread may begin another
             with self._boundary(opened):
                 opened.writer.flush_if_old()
 
     def close(self) -> None:
-        """Brings all finished rows to disk; the next run goes on from there."""
+        """Writes all finished rows to disk; the next run goes on from there."""
         for opened in list(self._opened.values()):
             with self._boundary(opened):
                 opened.writer.flush()
@@ -142,11 +140,11 @@ class Assembly:
 
     @contextlib.contextmanager
     def _boundary(self, opened: OpenShard) -> Iterator[None]:
-        """Work on one shard, which fails where the work does; OSError ends the run."""
+        """Wraps work on one shard: an error fails this shard alone. OSError ends the run."""
         try:
             yield
         except OSError:
-            self._watch.check()  # says so where the whole folder is gone
+            self._watch.check()  # a better error if the whole folder is gone
             raise
         except Exception as error:
             known = isinstance(error, RecapError)
@@ -203,5 +201,5 @@ class Assembly:
 
 
 def _report(shard: Shard, status: ShardStatus) -> ShardReport:
-    """Of a shard that has no output."""
+    """The report on a shard without output."""
     return ShardReport(shard=shard.name, status=status)

@@ -1,10 +1,10 @@
 """Samples, image outcomes and completions in; rows of the output schema out.
 
 The caption is the generated text without special tokens, stripped. One that ended in a loop is cut at its last whole
-sentence. Nothing else is changed: what the model said is what the row holds.
+sentence. Nothing else is changed: the row holds what the model said.
 
-A row always fits its schema: a number that does not is left out and a text above `MAX_TEXT_BYTES` is cut, with a
-warning in the row. What cannot be written even so becomes a row that says why.
+A row always fits its schema: a number that is too large is left out and a text above `MAX_TEXT_BYTES` is cut, with a
+warning in the row. A sample that cannot be written even so becomes a row that says why.
 """
 
 import contextlib
@@ -24,10 +24,10 @@ from recap_fast.write.schema import SCHEMA
 logger = logging.getLogger(__name__)
 
 BATCH_BYTES = 16 << 20
-"""Of the texts of a batch. Arrow's offsets end at 2 GiB a column."""
+"""Largest size of a batch's texts. Arrow's offsets end at 2 GiB per column."""
 Detokenize = Callable[[Sequence[NDArray[np.int32]]], list[str]]
 Content = dict[str, str | int | None]
-"""A row by column; what is not there is null."""
+"""A row by column; columns that are missing are null."""
 _INTEGERS = {field.name: field.type.bit_width for field in SCHEMA if pa.types.is_integer(field.type)}
 _SENTENCE_END = re.compile(r"(?:[.!?](?=[\"'”’)\]]*(?:\s|$))|[。！？])[\"'”’」』)\]]*")  # noqa: RUF001 - they are meant
 
@@ -35,8 +35,8 @@ _SENTENCE_END = re.compile(r"(?:[.!?](?=[\"'”’)\]]*(?:\s|$))|[。！？])[\"
 def make_batches(rows: Sequence[Row], detokenize: Detokenize, max_bytes: int = BATCH_BYTES) -> Iterator[pa.RecordBatch]:
     """Rows in the given order, as Arrow batches of the output schema.
 
-    A batch has texts of `max_bytes` at most, or one row. Raises ValueError for a row whose place in the shard cannot be
-    written: nothing else makes it fail.
+    A batch has at most `max_bytes` of text, or one row. Raises ValueError for a row whose index cannot be written;
+    nothing else makes it fail.
     """
     batch: list[Content] = []
     room = max_bytes
@@ -51,14 +51,14 @@ def make_batches(rows: Sequence[Row], detokenize: Detokenize, max_bytes: int = B
 
 
 def captions_of(rows: Sequence[Row], detokenize: Detokenize) -> list[str | None]:
-    """The caption of each row; None for one that has none."""
+    """The caption of each row, or None."""
     completions = [row.completion for row in rows]
     texts = iter(detokenize([c.token_ids for c in completions if c is not None]))
     return [None if c is None else clean(next(texts), c) for c in completions]
 
 
 def clean(text: str, completion: Completion) -> str:
-    """Strips a caption; one whose end was a loop ends with its last whole sentence, where it has one."""
+    """Strips a caption; one that ended in a loop is cut after its last whole sentence, if it has one."""
     text = text.strip()
     if completion.finish_reason != "loop":
         return text
@@ -67,12 +67,12 @@ def clean(text: str, completion: Completion) -> str:
 
 
 def count_words(text: str | None) -> int | None:
-    """The paper's measure of length: words between white space."""
+    """The paper's measure of length: the number of words between white space."""
     return None if text is None else len(text.split())
 
 
 def _contents(rows: Sequence[Row], detokenize: Detokenize) -> Iterator[tuple[Content, int]]:
-    """Each row, and how many bytes of text it has. Where one caption breaks the batch's, each is made by itself."""
+    """Each row and its bytes of text. If the captions of all rows cannot be made together, each is made by itself."""
     captions: list[str | None] | None = None
     with contextlib.suppress(Exception):
         captions = captions_of(rows, detokenize)
@@ -80,7 +80,7 @@ def _contents(rows: Sequence[Row], detokenize: Detokenize) -> Iterator[tuple[Con
         try:
             (caption,) = captions_of([row], detokenize) if captions is None else captions[number : number + 1]
             yield _fit(_content(row, caption))
-        except Exception as error:  # the boundary of a row: none, however odd, ends the shard
+        except Exception as error:  # the boundary of a row: no row, however odd, ends the shard
             sample = row.sample
             logger.warning("shard %s: sample %s cannot be written", sample.shard, sample.index, exc_info=error)
             yield _unwritable(row, error)
@@ -93,7 +93,7 @@ def _unwritable(row: Row, error: Exception) -> tuple[Content, int]:
 
 
 def _fit(content: Content) -> tuple[Content, int]:
-    """The row as its columns can hold it, and how many bytes of text it has."""
+    """The row as its columns can hold it, and its bytes of text."""
     size = 0
     warnings: list[str] = []
     for name, value in content.items():

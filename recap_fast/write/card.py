@@ -1,7 +1,7 @@
 """The dataset card, so that the Hub's viewer and `load_dataset` read it as it stands.
 
-A run writes two marked pieces of it, and what stands between the marks alone is written anew by later runs: the
-configurations in the YAML header, and what the captions were made with. All else is the user's to change.
+A run writes two marked pieces of it: the configurations in the YAML header, and what the captions were made with. Later
+runs replace only what is between the marks. Users may change everything else.
 """
 
 import os
@@ -39,7 +39,7 @@ has paths of the machine.
 
 
 def write_card(output: OutputFolder, facts: Mapping[str, str]) -> None:
-    """Writes the card, or its marked pieces anew where it is there; a card without marks is the user's own."""
+    """Writes the card; if it is there already, only its marked pieces. A card without marks is the user's own."""
     path = output.card
     rows = "".join(f"| {name} | {_cell(value)} |\n" for name, value in facts.items())
     pieces = (_CONFIGS, _configs(output)), (_FACTS, f"\n| what | value |\n|---|---|\n{rows}\n")
@@ -59,8 +59,8 @@ def write_card(output: OutputFolder, facts: Mapping[str, str]) -> None:
 
 
 def _configs(output: OutputFolder) -> str:
-    """The configurations. `load_dataset` fails where the first one has no file: until a shard is finished, it has the
-    rows of those that are not."""
+    """The configurations. `load_dataset` fails if the first one has no files, so until a shard is finished, it has the
+    rows of unfinished ones."""
     files = [DATA_FILES] if output.has_data else [DATA_FILES, PARTIAL_FILES]
     default = "".join(f"  - {pattern}\n" for pattern in files)
     return (
@@ -70,5 +70,5 @@ def _configs(output: OutputFolder) -> str:
 
 
 def _cell(value: str) -> str:
-    """One line in which no character ends the cell."""
+    """The value on one line, without characters that end a table's cell."""
     return " ".join(value.split()).replace("|", "\\|")

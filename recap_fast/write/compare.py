@@ -1,6 +1,6 @@
-"""Compares the rows of a shard with the images of its input: by place, by name, and by the SHA-256 of their bytes.
+"""Compares the rows of a shard with the images of its input: by index, by name, and by the SHA-256 of their bytes.
 
-In go the output and the input; out come differences. Both are read side by side, a batch of rows and one image at a
+The output and the input go in, differences come out. Both are read side by side, a batch of rows and one image at a
 time.
 """
 
@@ -49,29 +49,29 @@ class Reader(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class InputsToCompare:
-    """The inputs of an output, and how they are read."""
+    """The inputs of an output, and how to read them."""
 
     inputs: Inputs
     open_shard: Callable[[Shard], AbstractContextManager[Reader]]
-    """Raises ShardError where it cannot be read."""
+    """Raises ShardError for a shard that cannot be read."""
     version_of: Callable[[Shard], Identity]
     versions_of: VersionsOf
     relocate: Sequence[tuple[str, str]] = ()
     """Folders of inputs that were moved: from, to."""
     bounded: Callable[[Callable[[], "list[Difference]"]], "list[Difference]"] = lambda action: action()
-    """Calls an action; raises TimeoutError where reading an input hangs."""
+    """Calls an action; raises TimeoutError if reading an input hangs."""
 
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """What does not agree, about one or several images of a shard."""
+    """Something that does not agree, about one or more images of a shard."""
 
     kind: Literal["lost input", "gone image", "changed input", "wrong rows"]
     sentence: str
 
 
 def find_shards(output: OutputFolder, register: Register, inputs: InputsToCompare) -> tuple[Shard, ...]:
-    """The shards that the inputs are in the output, and those that they would be where they are new to it."""
+    """The shards of the inputs, as the output names them or, if they are new to it, would name them."""
     for old, new in inputs.relocate:
         register = register.relocated(old, new)
     register = follow_move(register, inputs.inputs, lambda name: read_record(output.record(name)), inputs.version_of)
@@ -79,13 +79,13 @@ def find_shards(output: OutputFolder, register: Register, inputs: InputsToCompar
 
 
 def missing_shard(shard: Shard) -> str:
-    """The sentence about a shard that the inputs are and the output does not have."""
+    """The sentence about a shard of the inputs that the output does not have."""
     where, files = public_url(shard.url), [file.path for file in shard.files if file is not None]
     return f"has no rows yet: {some(files)} of {where}" if files else f"has no rows yet: {where}"
 
 
 def compare(output: OutputFolder, inputs: InputsToCompare, shard: Shard) -> list[Difference]:
-    """How the rows of a shard, which has an output, differ from the images of its input."""
+    """How the rows of a shard differ from the images of its input. The shard has an output."""
     try:
         return inputs.bounded(lambda: _compare(output, inputs, shard))
     except TimeoutError as error:
@@ -103,7 +103,7 @@ def _compare(output: OutputFolder, inputs: InputsToCompare, shard: Shard) -> lis
                 found[what, has_changed].append(image)
             problem = reader.problem
     except _OutputError:
-        return []  # `verify` has said that it cannot be read
+        return []  # `verify` has reported that already
     except (RecapError, OSError) as error:
         return [Difference("lost input", f"cannot be compared with its input: {scrub(str(error))}")]
     differences = [
@@ -111,7 +111,9 @@ def _compare(output: OutputFolder, inputs: InputsToCompare, shard: Shard) -> lis
         for (what, has_changed), images in found.items()
     ]
     if problem and record is not None and record.status == "complete":
-        differences.append(Difference("lost input", f"was captioned whole, and now {where} is not: {scrub(problem)}"))
+        differences.append(
+            Difference("lost input", f"was captioned whole, but {where} is now damaged: {scrub(problem)}")
+        )
     return differences
 
 
@@ -137,9 +139,9 @@ def _rows(path: Path) -> Iterator[Mapping[str, Any]]:
 def _differences(
     rows: Iterator[Mapping[str, Any]], samples: Iterator[Sample], shard_has_changed: bool
 ) -> Iterator[tuple[str, bool, str]]:
-    """What is wrong, whether the input has another version than it had, and with which image.
+    """What is wrong, whether the input has changed since, and the image's name.
 
-    Both come in the order of their indices.
+    Rows and samples come in the order of their indices.
     """
     row = next(rows, None)
     for sample in samples:
@@ -159,7 +161,7 @@ def _differences(
 
 def _difference(row: Mapping[str, Any], sample: Sample) -> str | None:
     if sample.input_version is None:
-        return _GONE  # a loose image
+        return _GONE  # of a folder
     if sample.status == UNREADABLE:
         return None if row["status"] == UNREADABLE else _UNREADABLE
     if (row["key"], row["file_name"]) != (sample.key, sample.file_name):

@@ -1,8 +1,8 @@
-"""Which images were being decoded when a process died: the next run handles those with care.
+"""Notes which images are being decoded: if the process dies, the next run handles those with care.
 
-A decoder written in C may crash, and the process with it; the same shard would then end every run. So each process has
+A decoder written in C may crash, and the process with it. The same shard would then end every run. So each process has
 a file in the output folder whose first line says which samples it is decoding, or is empty. Nothing is synced: the
-process dies, not the machine. In go samples by (shard, index), out come how often each of them ended a process.
+process dies, not the machine. Samples go in as (shard, index); out comes how often each of them has ended a process.
 """
 
 import contextlib
@@ -23,29 +23,29 @@ logger = logging.getLogger(__name__)
 Samples = Sequence[tuple[str, int]]
 """(shard, index) of each."""
 _ABANDONED_S = 60.0
-"""Notes of other machines count after this time: no batch takes so long to decode."""
+"""Notes of other machines count after this time: no batch takes that long to decode."""
 _OWN: set[Path] = set()
 
 
 class DecodeNotes:
-    """The notes of one run; for one thread. Where notes cannot be kept, the run does without."""
+    """The notes of one run; for one thread. A run that cannot keep notes goes on without."""
 
     def __init__(self, output: OutputFolder, is_done: Callable[[str], bool]) -> None:
-        """`is_done` says of a shard whether there is nothing left to do in it: notes of it are of no more use."""
+        """`is_done` says whether a shard is finished: notes about it are then useless."""
         self._root, self._folder, self._is_done = output.root, output.decoding, is_done
         self._path = self._folder / f"{owner()}~{secrets.token_hex(4)}.json"
         self._descriptor: int | None = None
         self._tries: dict[tuple[str, int], int] = {}
 
     def open(self) -> Self:
-        """Reads what dead processes have left, and begins a file of its own."""
+        """Reads the notes of dead processes, and begins a file of its own."""
         for path in self._dead():
             self._read(path)
         try:
             make_folder(self._folder, self._root)
             self._descriptor = os.open(self._path, os.O_WRONLY | os.O_CREAT, 0o666)
         except OSError as error:
-            logger.warning("%s cannot be written (%s): should a decoder crash, it will crash again", self._path, error)
+            logger.warning("%s cannot be written (%s): if a decoder crashes, it will crash again", self._path, error)
         else:
             _OWN.add(self._path)
         return self
@@ -56,14 +56,14 @@ class DecodeNotes:
 
     @contextlib.contextmanager
     def decoding(self, samples: Samples) -> Iterator[None]:
-        """Notes that these samples are decoded meanwhile: two short writes, a few microseconds on a local disk."""
+        """Notes that these samples are being decoded: two short writes, a few microseconds on a local disk."""
         note = [[shard, index, self.tries(shard, index) + 1] for shard, index in samples]
         self._write(json.dumps(note).encode() + b"\n")
         yield
         self._write(b"\n")  # not after an exception: then the process is about to end
 
     def close(self) -> None:
-        """Removes the file, and those of dead processes that nothing is left to do of."""
+        """Removes the file, and those of dead processes whose shards are all finished."""
         for path in self._dead():
             self._read(path)
         if self._descriptor is not None:
@@ -72,7 +72,7 @@ class DecodeNotes:
             with contextlib.suppress(OSError):  # gone with its folder: what ends the run is to say so
                 self._path.unlink()
             _OWN.discard(self._path)
-        with contextlib.suppress(OSError):  # others are there
+        with contextlib.suppress(OSError):  # files of others are there
             self._folder.rmdir()
 
     def _write(self, line: bytes) -> None:
@@ -81,7 +81,7 @@ class DecodeNotes:
                 os.pwrite(self._descriptor, line, 0)
 
     def _dead(self) -> list[Path]:
-        """The notes of processes that are not alive any more."""
+        """The notes of processes that have ended."""
         try:
             return [
                 path for path in self._folder.iterdir() if path.suffix == ".json" and path.is_file() and _is_dead(path)
@@ -96,7 +96,7 @@ class DecodeNotes:
         except FileNotFoundError:
             return
         except (OSError, OverflowError, RecursionError, TypeError, ValueError) as error:
-            logger.warning("%s is damaged and passed over: %s", path, error)
+            logger.warning("%s is damaged and ignored: %s", path, error)
             notes = {}
         open_notes = {sample: tries for sample, tries in notes.items() if not self._is_done(sample[0])}
         for sample, tries in open_notes.items():
@@ -110,7 +110,7 @@ def _is_dead(path: Path) -> bool:
     if path in _OWN:
         return False
     name = path.stem.rpartition("~")[0]
-    if name == owner() or not is_alive(name):  # a process of our own number that is not ours
+    if name == owner() or not is_alive(name):  # an earlier process had our process id
         return True
     is_elsewhere = name.rpartition("~")[0] != owner().rpartition("~")[0]
     try:

@@ -1,6 +1,6 @@
-"""The done-record, one per shard, written last: what the shard amounts to, its input and its output.
+"""The done-record, one per shard, written last: counts of its rows, its input and its output.
 
-In goes the report of a finished shard, out comes a file that is whole or not there, and the other way round.
+Writes the report on a shard to a file that is whole or not there, and reads it back.
 """
 
 import json
@@ -16,7 +16,7 @@ logger = logging.getLogger(__name__)
 
 FORMAT = 2
 MAX_BYTES = 16 << 20
-"""Of a record that is read; a usual one has 1 kB."""
+"""Largest record that is read; a usual one has 1 kB."""
 
 
 def write_record(path: Path, report: ShardReport, within: Path | None = None) -> None:
@@ -25,7 +25,7 @@ def write_record(path: Path, report: ShardReport, within: Path | None = None) ->
 
 
 def read_record(path: Path) -> ShardReport | None:
-    """The record; None where there is none, or none that can be read, with a warning: the shard is not done then."""
+    """The record, or None. For one that cannot be read it is None, with a warning: the shard counts as not done."""
     try:
         return typed(ShardReport, read_json(path, FORMAT, MAX_BYTES))
     except FileNotFoundError:

@@ -1,6 +1,6 @@
 """The images of an output that have no caption, and the shards that could not be read whole.
 
-In goes an output folder, finished or not; out come its rows whose status is not 'ok', file by file.
+An output folder goes in, finished or not. Its rows whose status is not 'ok' come out, file by file.
 """
 
 from collections.abc import Collection, Iterator
@@ -19,7 +19,7 @@ from recap_fast.write.run_file import read_run
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """A row without a caption; the fields are columns of the output. Of a whole shard some are None."""
+    """A row without a caption; the fields are columns of the output. Some are None if a whole shard failed."""
 
     shard: str
     index: int | None
@@ -35,8 +35,8 @@ COLUMNS = list(Failure.__dataclass_fields__)
 def failures(output: OutputFolder, statuses: Collection[str] = ()) -> Iterator[Failure]:
     """The rows without a caption, of these statuses or of all: those of finished shards, then those of others.
 
-    A batch of rows is in memory at a time. Raises ConfigError where the folder is not the output of a run, and
-    RecapError for a file that cannot be read.
+    Only one batch of rows is in memory. Raises ConfigError if the folder is not the output of a run, and RecapError
+    for a file that cannot be read.
     """
     read_run(output)
     for path in (*output.data_files(), *output.partial_files()):
@@ -47,7 +47,7 @@ def failures(output: OutputFolder, statuses: Collection[str] = ()) -> Iterator[F
                     if statuses:
                         failed = pc.and_(failed, pc.is_in(batch["status"], pa.array(statuses, pa.string())))
                     yield from (Failure(**row) for row in batch.filter(failed).to_pylist())
-        except FileNotFoundError:  # a run has finished its shard meanwhile
+        except FileNotFoundError:  # a run has finished its shard since
             continue
         except (OSError, pa.ArrowException) as error:
             raise RecapError(f"{path} cannot be read ({error}): `recap-fast verify` says what to do.") from error

@@ -1,6 +1,6 @@
 """What is done and what is not: the state of an output folder, all of it on disk, O(shards).
 
-In go what a run wants of the folder; out comes what is left to do of each shard, and done-records at the end.
+What a run wants of the folder goes in. What is left to do of each shard comes out, and done-records at the end.
 """
 
 import logging
@@ -29,9 +29,9 @@ logger = logging.getLogger(__name__)
 
 Reason = Literal["new", "failed", "truncated", "interrupted", "changed", "pruned", "output missing", "retry"]
 _ENDED = ("complete", "truncated")
-"""Of shards with an output that has all rows there are."""
+"""Statuses of shards whose output has all the rows there are."""
 NUM_THREADS = 32
-"""To ask for the versions of inputs: each answer may come over a network."""
+"""How many threads ask for the versions of inputs: each answer may come over a network."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +44,7 @@ class Pending:
 
 @dataclass(frozen=True, slots=True)
 class _Finding:
-    """How a shard stands, and which of a unit's images are not as they were captioned."""
+    """Why a shard is to be done, if it is, and which of its images have changed or are gone."""
 
     reason: Reason | None
     changed: tuple[str, ...] = ()
@@ -60,25 +60,25 @@ class Ledger:
     retry: Collection[str] = ()
     """Rows of these statuses count as not done; 'all' stands for every one but 'ok'."""
     redo_changed: bool = False
-    """Whether what was captioned counts as not done where its input has changed since."""
+    """Whether a caption counts as not done if its input has changed since."""
     shards: tuple[Shard, ...] = ()
-    """All of the run, once the folder is opened or found."""
+    """All shards of the run, once the folder is opened or found."""
     is_fresh: bool = False
-    """Whether nothing of the folder counts: there is none yet, or it is to be overwritten."""
+    """Whether nothing in the folder counts: it is new, or is to be overwritten."""
 
     @property
     def made_with(self) -> Mapping[str, Any]:
-        """What the rows of this run are made with and those of another may not be; see `records.ACCEPTABLE`."""
+        """What this run makes its rows with, as far as other runs into the folder may differ: `records.ACCEPTABLE`."""
         return {name: self.wanted.fingerprint.get(name) for name in ACCEPTABLE}
 
     def open(self) -> "Ledger":
-        """Makes the folder or goes on in it. Raises ConfigError where that cannot be; see `opening.open_output`."""
+        """Makes the folder or goes on in it. Raises ConfigError; see `opening.open_output`."""
         shards = open_output(self.output, self.wanted)
         remove_leftovers(self.output.root)
         return replace(self, shards=shards)
 
     def find(self) -> "Ledger":
-        """As `open`, of a folder that stays as it is."""
+        """Like `open`, but leaves the folder as it is."""
         shards, is_fresh = find_output(self.output, self.wanted)
         return replace(self, shards=shards, is_fresh=is_fresh)
 
@@ -87,12 +87,12 @@ class Ledger:
         return at_work(self.output, shards)
 
     def forget_unused(self) -> None:
-        """Takes the run file back where nothing was made yet: a run that could not begin is not to bind the next."""
+        """Removes the run file if nothing else was made: a run that could not begin must not bind the next one."""
         if not any(folder.exists() for folder in self.output.work_folders):
             forget(self.output)
 
     def pending(self, shards: Sequence[Shard] | None = None) -> list[Pending]:
-        """The shards, of these or of the whole run, that are not done, and why.
+        """Those of the shards that are not done, and why; by default of all shards of the run.
 
         A warning names inputs that have changed since they were done, or are gone.
         """
@@ -106,7 +106,7 @@ class Ledger:
         return [Pending(shard, finding.reason) for shard, finding in pairs if finding.reason]
 
     def state(self, shard: Shard, version: Identity) -> Kept:
-        """What is on disk of a shard whose input is now of this version; rows made from another one do not count."""
+        """What is on disk of a shard whose input now has this version; rows made from another one do not count."""
         record = self.record(shard.name)
         output = whole_output(self.output, shard.name, record)
         kept = [] if output is None else [output]
@@ -117,24 +117,24 @@ class Ledger:
         return Kept(tuple(kept), done)
 
     def record(self, name: str) -> ShardReport | None:
-        """The done-record of a shard; None where there is none. A second process may have written it meanwhile."""
+        """The done-record of a shard, or None. Another process may have written it since."""
         return read_record(self.output.record(name))
 
     def is_complete(self, name: str) -> bool:
-        """Whether the done-record of a shard says that all of it is done."""
+        """Whether a shard has a done-record that says 'complete'."""
         record = self.record(name)
         return record is not None and record.status == "complete"
 
     def is_done(self, shard: Shard, version: Identity) -> bool:
-        """Whether there is a done-record for all of this version of the input: another process may have written it."""
+        """Whether a done-record says that this version of the input is done; another process may have written it."""
         record = self.record(shard.name)
         return record is not None and record.status in _ENDED and record.input == version
 
     def commit(self, report: ShardReport) -> None:
         """Writes the done-record, after the output is in place, and removes the stretches.
 
-        A shard that failed before anything was written has no output and may have no version of its input.
-        Two processes may commit the same shard: both have all rows, and the record fits the file that stays.
+        A shard that failed before anything was written has no output, and perhaps no version of its input.
+        Two processes may commit the same shard: both have all rows, and the record will fit the file that stays.
         """
         report = replace(report, error=self.publishable(report.error), finished_ns=time.time_ns())
         write_record(self.output.record(report.shard), report, self.output.root)
@@ -157,23 +157,23 @@ class Ledger:
         return re.compile(rf"(?<![\w.~/-])(?:{either})(?:/|(?![\w.~-]))")
 
     def _settle(self, mine: ShardReport) -> None:
-        """Makes the record fit the output, should another process have replaced one of the two.
+        """Makes the record fit the output, in case another process has replaced one of the two.
 
-        Whoever writes a record looks afterwards, so the last to write finds out.
+        Every process looks after it has written a record, so the last one to write finds out.
         """
         while True:
-            with self.output.data(mine.shard).open("rb") as file:  # one throughout, whatever takes its place meanwhile
+            with self.output.data(mine.shard).open("rb") as file:  # the same file throughout, even if it is replaced
                 output, record = OutputFile(sha256_of(file), file.tell()), self.record(mine.shard)
                 if record is not None and record.output == output:
                     return
-                logger.warning("%s: another process has committed this shard too", mine.shard)
+                logger.warning("shard %s: another process has finished it too", mine.shard)
                 mine = replace(recount(file, mine), output=output)
             write_record(self.output.record(mine.shard), mine, self.output.root)
 
     def _versions(
         self, shard: Shard, version: Identity, record: ShardReport | None
     ) -> str | Mapping[int, str | None] | None:
-        """The versions that rows must be of to count, by index where they differ; None: any."""
+        """The version that rows must have to count, by index if versions differ; None means any."""
         if shard.kind != "folder":
             return version.text
         keep = record is not None and record.status == "complete" and not self.redo_changed
@@ -193,10 +193,10 @@ class Ledger:
         if finding.changed and self.redo_changed:
             return replace(finding, reason="changed")
         if finding.reason is None:
-            # killed between the done-record and the removal of what it made superfluous
+            # a run was killed after it wrote the done-record and before it removed the stretches
             remove_stretches(self.output, shard.name, before_ns=record.finished_ns)
             if any(status in self.retry or "all" in self.retry for status in record.failed):
-                # no row counts of a tar or a Parquet file that is another one now
+                # no row counts if the tar or Parquet file is another one now
                 return replace(finding, reason="changed" if finding.changed and shard.kind != "folder" else "retry")
         return finding
 
@@ -209,7 +209,7 @@ class Ledger:
         return _Finding(None, () if now == record.input else (shard.url,))
 
     def _warn(self, shards: Sequence[Shard], findings: Sequence[_Finding]) -> None:
-        """One sentence for all units of a folder, and for all shards that are files."""
+        """Warns in one sentence about all units of a folder, and in one about all shards that are files."""
         changed: dict[str, list[str]] = {}
         gone: dict[str, list[str]] = {}
         for shard, finding in zip(shards, findings, strict=True):
@@ -230,12 +230,12 @@ class Ledger:
 
 
 def is_known(version: str | None) -> bool:
-    """Whether a version tells anything: of an image that is gone, or cannot be asked for, it does not."""
+    """Whether a version is known; it is not if the image is gone or could not be asked for."""
     return version is not None and not version.endswith(":unknown")
 
 
 def _compare(shard: Shard, record: ShardReport) -> _Finding:
-    """How the images of a unit stand beside its record."""
+    """Compares the images of a unit with its record."""
     alive = {file.path: file.version for file in shard.files if file is not None}
     if record.files.keys() - alive.keys():
         return _Finding("pruned")

@@ -1,4 +1,4 @@
-"""Parquet files with rows of one shard and new rows in; their union out, sorted, in batches of bounded size."""
+"""Parquet files of one shard and new rows in; all their rows out, sorted, in batches of bounded size."""
 
 import contextlib
 import json
@@ -16,15 +16,13 @@ from recap_fast.write.schema import SCHEMA
 from recap_fast.write.stretches import Kept
 
 STEP_BYTES = 16 << 20
-"""Of the rows that are read of a file at once, and of those that are put in order at once."""
-
-
+"""Largest size of rows that are read from a file at once, and that are sorted at once."""
 MADE_WITH_KEY = "recap_fast.made_with"
-"""Parquet metadata of stretches and outputs: a list with what may differ within an output, the decoder and versions."""
+"""Parquet metadata of stretches and outputs: a list of the decoders and versions that made their rows."""
 
 
 def read_made_with(path: Path) -> list[Mapping[str, Any]]:
-    """What the rows of a Parquet file were made with: one entry for each run that had other versions."""
+    """What the rows of a Parquet file were made with: one entry for each decoder or version that differed."""
     with _opened(path) as file:
         made_with: list[Mapping[str, Any]] = json.loads(
             (file.metadata.metadata or {}).get(MADE_WITH_KEY.encode(), "[]")
@@ -39,12 +37,12 @@ def merge_rows(
     step_bytes: int = STEP_BYTES,
     kept: Kept | None = None,
 ) -> Iterator[pa.RecordBatch]:
-    """Yields the union of the kept rows, the files' rows and the new ones, sorted by index.
+    """Yields the kept rows, the files' rows and the new ones, sorted by index.
 
-    Where an index stands in several, later files win over earlier ones and over kept rows, and the new rows over all.
-    Each source must be sorted by index. A file is open from its first row to its last, and of each only the batch at
-    hand is held: of `batch_rows` rows or `step_bytes`. Raises FileNotFoundError where a file is gone, and ShardError
-    where one cannot be read.
+    If several have the same index, later files win over earlier ones and over kept rows, and new rows win over all.
+    Each source must be sorted by index. A file is open from its first row to its last, and only one batch of it is in
+    memory: `batch_rows` rows or `step_bytes`. Raises FileNotFoundError if a file is gone, and ShardError if one cannot
+    be read.
     """
     kept = kept or Kept()
     files = [*kept.files, *files]
@@ -81,13 +79,13 @@ def merge_rows(
 
 
 def _only(batches: Iterable[pa.RecordBatch], indices: NDArray[np.int64]) -> Iterator[pa.RecordBatch]:
-    """Of the rows those whose index is among these."""
+    """The rows whose index is among these."""
     for batch in batches:
         yield batch.filter(pa.array(np.isin(batch["index"].to_numpy(), indices)))
 
 
 def _boundary(heads: Iterable[pa.RecordBatch]) -> int:
-    """Up to this index all rows of the open files are at hand."""
+    """The index up to which all rows of the open files are in `heads`."""
     return min(int(head["index"][-1].as_py()) for head in heads)
 
 
@@ -97,7 +95,7 @@ def _split(batch: pa.RecordBatch, boundary: int) -> tuple[pa.RecordBatch, pa.Rec
 
 
 def _newest(parts: Sequence[pa.RecordBatch], max_bytes: int) -> Iterator[pa.RecordBatch]:
-    """Sorts the parts' rows by index; of rows with one index that of the last part stays.
+    """Sorts the parts' rows by index; if several have the same index, the last part's row stays.
 
     Parts of more than `max_bytes` are sorted piece by piece, so that no column comes near Arrow's 2 GiB.
     """
@@ -134,7 +132,7 @@ def _opened(path: Path) -> Iterator[pq.ParquetFile]:
 
 
 def _first_index(path: Path) -> int:
-    """An index that is not above those of the file."""
+    """The lowest index of the file, or -1 if its metadata does not tell."""
     with _opened(path) as file:
         if not file.metadata.num_row_groups:
             return -1

@@ -1,7 +1,7 @@
-"""What outputs are called: the input's path, in words that every reader of Parquet folders takes.
+"""Names of outputs: the input's path, in characters that every reader of Parquet folders takes.
 
-`datasets` passes over files whose path has a part that begins with '.' or '__', pyarrow and Spark those with '_'; both
-read '::' and '$NAME' in a path as something else, and '=' as a partition. The run file has the original.
+`datasets` ignores files whose path has a part that begins with '.' or '__', pyarrow and Spark those with '_'. Both read
+'::' and '$NAME' in a path as something else, and '=' as a partition. The run file has the original.
 """
 
 import hashlib
@@ -12,18 +12,18 @@ from collections.abc import Callable, Collection, Sequence
 from recap_fast.text import unicode
 
 MAX_PART_BYTES = 200
-"""Of 255 that file systems allow: suffixes and temporary names come on top."""
+"""Most bytes of a part. File systems allow 255, and suffixes and temporary names are added."""
 _OTHER = re.compile(r"[^\w\-.,+@()~ ]|\.(?=(?:parquet|json)$)", re.IGNORECASE)
-"""The last: a folder with the suffix of an output stands in the way of the output called so, or is taken for it."""
+"""What is replaced. The last alternative: a folder 'x.parquet' may be in the way of an output, or be taken for one."""
 
 
 def safe_name(path: str) -> str:
-    """The path with all that some reader would pass over or take for something else written otherwise."""
+    """The path, with everything replaced that some reader would ignore or misread."""
     return "/".join(_safe_part(part) for part in path.split("/"))
 
 
 def unused(name: str, used: Collection[str], spelled: Callable[[str], str] = str) -> str:
-    """The name; where it is used already, the first of `name-2`, `name-3`, ... that is not.
+    """The name or, if it is used already, the first of `name-2`, `name-3`, ... that is not.
 
     `used` has the names as `spelled` spells them.
     """
@@ -35,12 +35,12 @@ def unused(name: str, used: Collection[str], spelled: Callable[[str], str] = str
 
 
 def folded(name: str) -> str:
-    """The same for all names that are one file on some disk: in any case of letters, accents apart or not."""
+    """A form that is the same for all names that are one file on some disk: any case, accents composed or not."""
     return unicodedata.normalize("NFC", name.casefold())
 
 
 def some(names: Sequence[str]) -> str:
-    """'a.jpg, b.jpg, c.jpg and 5 more', in one line that any terminal takes."""
+    """'a.jpg, b.jpg, c.jpg and 5 more', on one line that any terminal can show."""
     more = f" and {len(names) - 3:,} more" if len(names) > 3 else ""
     return ", ".join(name if name.isprintable() else repr(name)[1:-1] for name in names[:3]) + more
 

@@ -1,6 +1,6 @@
 """Opens an output folder for a run: makes it or goes on in it, and says which shards the run's inputs are there.
 
-In go the folder and what a run wants of it; out come the run's shards, or a refusal that names what is in the way.
+The folder and what a run wants of it go in. The run's shards come out, or a refusal that names what is in the way.
 """
 
 import contextlib
@@ -30,19 +30,19 @@ class Wanted:
     """What a run wants of an output folder."""
 
     fingerprint: Mapping[str, Any]
-    """All that decides what the rows of the run say; anything that json can hold."""
+    """Everything that decides what the rows of the run say; anything that JSON can hold."""
     inputs: Inputs
     version_of: Callable[[Shard], Identity]
-    """Which version of an input there is now. Raises ShardError where there is none."""
+    """The version of an input as it is now. Raises ShardError if the input is gone."""
     versions_of: VersionsOf
     prune: bool = False
-    """Whether the rows of images that are gone go too."""
+    """Whether to remove the rows of images that are gone."""
     relocate: Sequence[tuple[str, str]] = ()
-    """Folders of inputs that were moved: from, to."""
+    """Folders of inputs that were moved: old and new."""
     accept_changed: Sequence[str] = ()
     """Fields of the fingerprint that may differ from what the folder has."""
     overwrite: str | None = None
-    """Names the command that may remove what other commands have written; None where nothing may be removed."""
+    """The command, if it may remove what other commands have written; None if nothing may be removed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,10 +54,10 @@ class _Merged:
 
 
 def open_output(output: OutputFolder, wanted: Wanted) -> tuple[Shard, ...]:
-    """Makes the folder or goes on in it; the run's shards, as the folder names them.
+    """Makes the folder or goes on in it; returns the run's shards, as the folder names them.
 
-    Raises ConfigError for a folder of another fingerprint or with other files, and for inputs that take the place of
-    known ones.
+    Raises ConfigError for a folder with another fingerprint or other files, and for inputs that take the place of known
+    ones.
     """
     try:
         make_folder(output.root)
@@ -69,9 +69,9 @@ def open_output(output: OutputFolder, wanted: Wanted) -> tuple[Shard, ...]:
             if output.run_file.exists():
                 _clear(output)
             else:
-                _refuse_strangers(output)
+                _refuse_foreign_files(output)
         merged = _merge(output, old, wanted)
-        if old is None:  # first of all: without it a folder with units' files would be a stranger's
+        if old is None:  # before the units' files: in a folder without a run file they would be foreign
             write_run_file(output, replace(merged.run, shards={}, units=()))
         for name, unit in merged.registration.changed_units.items():
             write_unit(output, name, unit)
@@ -81,22 +81,22 @@ def open_output(output: OutputFolder, wanted: Wanted) -> tuple[Shard, ...]:
 
 
 def find_output(output: OutputFolder, wanted: Wanted) -> tuple[tuple[Shard, ...], bool]:
-    """The same, of a folder that stays as it is; and whether nothing of it would be left."""
+    """Like `open_output`, but leaves the folder as it is; also whether nothing in the folder counts."""
     old = _read(output, wanted)
     return _merge(output, old, wanted).shards, old is None
 
 
 def forget(output: OutputFolder) -> None:
-    """Undoes `open_output` where nothing else was made yet."""
+    """Undoes `open_output`, if nothing else was made yet."""
     if (run := read_run_file(output)) is not None:
-        write_run_file(output, replace(run, shards={}, units=()))  # whenever this is killed, the next run can begin
+        write_run_file(output, replace(run, shards={}, units=()))  # if this is killed now, the next run can still begin
     shutil.rmtree(output.units_folder, ignore_errors=True)
     output.run_file.unlink(missing_ok=True)
     output.local_file.unlink(missing_ok=True)
 
 
 def read_register(output: OutputFolder, run: RunFile) -> Register:
-    """What a folder has recorded of its shards. Raises ConfigError where that cannot be read, or cannot be true."""
+    """What a folder has recorded of its shards. Raises ConfigError if that cannot be read, or contradicts itself."""
     register = Register(run.root, run.shards, read_units(output, run.units))
     if (twice := register.first_repeated()) is not None:
         raise not_as_written(output, f"they have {twice} twice")
@@ -104,7 +104,7 @@ def read_register(output: OutputFolder, run: RunFile) -> Register:
 
 
 def not_as_written(output: OutputFolder, problem: str) -> ConfigError:
-    """To be raised where the run file and the units' files do not agree."""
+    """The error to raise if the run file and the units' files do not agree."""
     return ConfigError(
         f"{output.run_file} or a file in {output.units_folder} is not as a run wrote it: {problem}. Put both back from "
         "a copy, or give another --output."
@@ -112,7 +112,7 @@ def not_as_written(output: OutputFolder, problem: str) -> ConfigError:
 
 
 def _read(output: OutputFolder, wanted: Wanted) -> RunFile | None:
-    """The run file of the folder; None where there is none, or nothing of it counts."""
+    """The folder's run file; None if there is none, or nothing in the folder counts."""
     try:
         old = read_run_file(output)
     except ConfigError:
@@ -145,7 +145,7 @@ def _merge(output: OutputFolder, old: RunFile | None, wanted: Wanted) -> _Merged
     return _Merged(merged, merged != old, registration, shards)
 
 
-def _refuse_strangers(output: OutputFolder) -> None:
+def _refuse_foreign_files(output: OutputFolder) -> None:
     paths = (path for path in output.root.iterdir() if path != output.local_file)
     names = sorted(path.name for path in paths if not is_temporary(path.name))
     if names:
@@ -156,10 +156,10 @@ def _refuse_strangers(output: OutputFolder) -> None:
 
 
 def _clear(output: OutputFolder) -> None:
-    """The run file stays until there is another: without it the rest would be a stranger's. So does the card, whose
-    marked pieces are written anew."""
+    """The run file stays until there is another: without it the rest would be foreign. So does the card, whose marked
+    pieces are written anew."""
     for folder in output.folders:
-        if folder.is_symlink() and folder.is_dir():  # to another disk, perhaps: what it has goes, not the place
+        if folder.is_symlink() and folder.is_dir():  # perhaps to another disk: only the content goes
             for path in folder.iterdir():
                 _remove(path)
         else:

@@ -1,4 +1,4 @@
-"""Where everything of an output lies, and what it is called; no other file spells these names.
+"""Names and places of everything in an output folder; no other file spells these names.
 
 run.json, local.json, README.md, data/<shard>.parquet, manifests/<shard>.json, partial/<shard>/<stretch>.parquet,
 decoding/<process>.json, decoding/<shards>.lock, and for loose images units/<shard>.json.
@@ -9,7 +9,7 @@ from pathlib import Path
 
 _DATA, _RECORDS, _UNITS, _PARTIAL = "data", "manifests", "units", "partial"
 DATA_FILES, PARTIAL_FILES = f"{_DATA}/**/*.parquet", f"{_PARTIAL}/**/*.parquet"
-"""Globs of the captions: of finished shards, and of those that are not finished."""
+"""Globs of the captions of finished shards, and of unfinished ones."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +25,7 @@ class OutputFolder:
 
     @property
     def local_file(self) -> Path:
-        """What of that belongs to this machine, and is not to be published."""
+        """What belongs to this machine, and is not to be published."""
         return self.root / "local.json"
 
     @property
@@ -35,12 +35,12 @@ class OutputFolder:
 
     @property
     def folders(self) -> tuple[Path, ...]:
-        """All of them, in the order in which to remove them."""
+        """All folders, in the order in which to remove them."""
         return *self.work_folders, self.decoding, self.units_folder
 
     @property
     def work_folders(self) -> tuple[Path, ...]:
-        """Of done-records, captions and stretches."""
+        """The folders of done-records, captions and stretches."""
         return self.root / _RECORDS, self.root / _DATA, self.root / _PARTIAL
 
     @property
@@ -50,7 +50,7 @@ class OutputFolder:
 
     @property
     def units_folder(self) -> Path:
-        """Of the files that say which loose images a shard has."""
+        """The folder of the files that say which loose images a shard has."""
         return self.root / _UNITS
 
     def data(self, name: str) -> Path:
@@ -62,11 +62,11 @@ class OutputFolder:
         return self.root / _RECORDS / f"{name}.json"
 
     def unit(self, name: str) -> Path:
-        """Which loose images a shard has; of other shards there is no such file."""
+        """The file that says which loose images a shard has; other shards have none."""
         return self.units_folder / f"{name}.json"
 
     def name_of(self, path: Path) -> str:
-        """The shard that a file of captions or a done-record is of."""
+        """The shard that a file of captions or a done-record belongs to."""
         place = path.relative_to(self.root)
         return place.relative_to(place.parts[0]).with_suffix("").as_posix()
 
@@ -75,11 +75,11 @@ class OutputFolder:
         return self.root / _PARTIAL / name
 
     def data_files(self) -> list[Path]:
-        """The captions of all shards that are there, sorted."""
+        """All files of captions that are there, sorted."""
         return sorted(self.root.glob(DATA_FILES))
 
     def partial_files(self) -> list[Path]:
-        """The stretches of all shards that are there, sorted."""
+        """All stretches that are there, sorted."""
         return sorted(self.root.glob(PARTIAL_FILES))
 
     @property
@@ -89,9 +89,9 @@ class OutputFolder:
 
     @property
     def has_partial(self) -> bool:
-        """Whether there are rows of a shard that is not."""
+        """Whether there are rows of an unfinished shard."""
         return next(self.root.glob(PARTIAL_FILES), None) is not None
 
     def record_files(self) -> list[Path]:
-        """The done-records of all shards that are there, sorted."""
+        """All done-records that are there, sorted."""
         return sorted((self.root / _RECORDS).rglob("*.json"))

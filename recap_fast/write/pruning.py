@@ -1,4 +1,4 @@
-"""Removes the rows of images that were pruned from their units; no image is read for it, and no engine opened."""
+"""Removes the rows of images that were pruned from their units, without reading an image or opening an engine."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -9,7 +9,7 @@ from recap_fast.write.shard_writer import ShardWriter
 
 
 def prune(ledger: Ledger, pending: Sequence[Pending]) -> tuple[int, list[Pending]]:
-    """Writes pruned shards anew without the rows that are to go; how many those were, and what is left to do."""
+    """Rewrites pruned shards without these rows; returns the number of rows removed, and what is left to do."""
     num_removed, rest = 0, []
     for each in pending:
         record = ledger.record(each.shard.name) if each.reason == "pruned" else None
@@ -22,7 +22,7 @@ def prune(ledger: Ledger, pending: Sequence[Pending]) -> tuple[int, list[Pending
 
 
 def _rewrite(ledger: Ledger, shard: Shard, record: ShardReport) -> int | None:
-    """How many rows were removed; None where rows are missing, so that the shard is to be done."""
+    """The number of rows removed; None if other rows are missing, so that the shard is to be done."""
     kept = ledger.state(shard, Identity(0, ""))
     if len(kept.done) != sum(file is not None for file in shard.files):
         return None

@@ -1,6 +1,6 @@
-"""Which input is which shard of an output folder: known inputs keep their names, new ones get one, for good.
+"""Says which input is which shard of an output folder: known inputs keep their names, new ones get one, for good.
 
-In go what the folder has recorded and the inputs of a run; out come the run's shards, and the register with the new
+What the folder has recorded and the inputs of a run go in. The run's shards come out, and the register with the new
 ones. Nothing is read or written here.
 """
 
@@ -18,7 +18,7 @@ from recap_fast.write.names import folded, safe_name, unused
 from recap_fast.write.units import Unit, make_units
 
 VersionsOf = Callable[[str, Sequence[str]], Sequence[str | None]]
-"""`Identity.text` of the images at some paths below a folder, as they are now; None for one that is not there."""
+"""Gives `Identity.text` of the images at some paths below a folder, as they are now; None for one that is gone."""
 
 
 @dataclass(slots=True, frozen=True)
@@ -28,14 +28,14 @@ class Register:
     root: str
     """The inputs' common parent in the first run; file names are paths below it."""
     shards: Mapping[str, str] = field(default_factory=dict)
-    """Name to URL; of a unit that of its folder."""
+    """Name to URL; for a unit, that of its folder."""
     units: Mapping[str, Unit] = field(default_factory=dict)
-    """Those among the shards that are units of loose images, by name."""
+    """The shards that are units of loose images, by name."""
 
     def relocated(self, old: str, new: str) -> "Register":
-        """The same where what lay in the folder `old` lies in `new`; what lies there already stays.
+        """The register after inputs have moved from folder `old` to folder `new`; inputs already there stay.
 
-        Raises ConfigError where nothing lay in either of them, and where that would make two inputs one.
+        Raises ConfigError if no input lay in either folder, or if two inputs would become one.
         """
 
         def move(url: str) -> str:
@@ -52,7 +52,7 @@ class Register:
         return moved
 
     def first_repeated(self) -> str | None:
-        """The URL of an input that is there twice."""
+        """The URL of an input that is there twice, or None."""
         seen: set[str] = set()
         for name, url in self.shards.items():
             unit = self.units.get(name)
@@ -70,16 +70,16 @@ class Registration:
     register: Register
     versions_of: VersionsOf
     prune: bool = False
-    """Whether images that are gone leave their units."""
+    """Whether to prune images that are gone from their units."""
     changed_units: dict[str, Unit] = field(default_factory=dict)
-    """Units that are new, or have lost files: what is to be written."""
+    """Units that are new, or have lost files: these are to be written."""
 
     def __post_init__(self) -> None:
         self._names = dict(self.register.shards)
         self._units = dict(self.register.units)
 
     def add(self, inputs: Inputs) -> tuple[Shard, ...]:
-        """The shards of a run. Raises ConfigError for addresses that differ in what is not recorded."""
+        """The shards of a run. Raises ConfigError for addresses that differ only in secret parts."""
         _refuse_equal_addresses(inputs)
         listed: dict[str, str] = {}
         for source in inputs.sources:
@@ -97,7 +97,7 @@ class Registration:
         for url in dict.fromkeys(folders):
             for name in self._bereft(url, listed):
                 shards.setdefault(name, self._unit_shard(name, url, listed))
-        # in the order in which they came: processes that list the inputs at other moments share out the same parts
+        # in order of registration, so that processes which list the inputs at different moments agree on their parts
         return tuple(shards[name] for name in self._names if name in shards)
 
     @property
@@ -148,9 +148,9 @@ class Registration:
         return names
 
     def _bereft(self, url: str, listed: Mapping[str, str]) -> Iterator[str]:
-        """Units with images below a folder none of which is listed, and some are gone; those of none at all too.
+        """Units with images below a folder of which none is listed and some are gone, and units without any image.
 
-        What a killed run has pruned without removing the rows is found so.
+        This finds units that a killed run has pruned without removing their rows.
         """
         url = public_url(url)
         for name, unit in self._units.items():
@@ -162,14 +162,14 @@ class Registration:
                 yield name
 
     def _unit_name(self, prefix: str) -> str:
-        """The number after that of the folder's last unit; where a tar is called so, one that no tar has."""
+        """The number after that of the folder's last unit, or a name like it if a tar has that one."""
         number = self._next_numbers[prefix]
         self._next_numbers[prefix] += 1
         name = f"{prefix}{number:05d}"
         return self._unused(f"{prefix}images-{number:05d}" if folded(name) in self._folded else name)
 
     def _unused(self, name: str) -> str:
-        """The name, or one like it that no other shard has on any disk."""
+        """The name, or one like it that collides with no other shard on any disk."""
         found = unused(name, self._folded, folded)
         self._folded.add(folded(found))
         return found
@@ -180,7 +180,7 @@ class Registration:
 
     @cached_property
     def _next_numbers(self) -> dict[str, int]:
-        """By what stands before the number in the names of units."""
+        """The next number of a unit, by the prefix of its name."""
         numbers: dict[str, int] = defaultdict(int)
         for name in self._units:
             prefix, _, last = name.rpartition("/")
@@ -190,13 +190,13 @@ class Registration:
         return numbers
 
     def _path(self, url: str) -> str:
-        """Below the recorded root where it lies there, else below what the two have in common."""
+        """The path below the recorded root, or below what the two have in common."""
         parts = path_parts(url)
         return "/".join(parts[len(common_parts([parts, path_parts(self.register.root)])) :])
 
     def _unit_shard(self, name: str, url: str, listed: Mapping[str, str]) -> Shard:
         folder, unit = self._names[name], self._units[name]
-        # where it is read by another URL than the recorded one, that is of this very folder
+        # the URL of this run may have a login or a query, which the recorded one lacks
         url = url if public_url(url) == folder else folder
         versions: dict[int, str | None] = {place: listed.get(_join(folder, unit.files[place])) for place in unit.places}
         unlisted = [place for place, version in versions.items() if version is None]

@@ -1,7 +1,7 @@
-"""Finds inputs that were moved: same paths below another folder, and the same versions there.
+"""Finds inputs that were moved: they have the same paths below another folder, and the same versions.
 
-In go a register and the inputs of a run; out comes the register as of now. A sibling of known inputs, or a folder
-above them, is no move: it is added.
+A register and the inputs of a run go in, the register as of now comes out. A sibling of known inputs, or a folder above
+them, is not a move: it is added.
 """
 
 import os
@@ -17,7 +17,7 @@ from recap_fast.records import Identity, Shard, ShardKind, ShardReport
 from recap_fast.write.register import Register
 
 MAX_PROBES = 256
-"""Of the inputs whose names agree, so many are compared."""
+"""How many of the inputs whose names agree are compared."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,12 +26,12 @@ class _File:
 
     url: str
     shard: str = ""
-    """Where it is known: of which shard."""
+    """Name of its shard, if it is known."""
     path: str = ""
-    """Where it is a known loose image: below its unit's folder."""
+    """Path below its unit's folder, if it is a known loose image."""
     kind: ShardKind = "tar"
     version: str | None = None
-    """Of a loose image, as it was listed."""
+    """Version of a loose image, as it was listed."""
 
 
 def follow_move(
@@ -42,8 +42,7 @@ def follow_move(
 ) -> Register:
     """The register, with its inputs where they are now.
 
-    Raises ConfigError where inputs of the same names lie elsewhere, those that are known are not there any more, and
-    what is there has other versions.
+    Raises ConfigError if inputs of the same names lie elsewhere in other versions, and the known ones are gone.
     """
     root = public_url(inputs.root)
     if not register.shards or is_below(root, register.root):
@@ -63,10 +62,10 @@ def follow_move(
         return register
     if other := _other_version(probes, record_of, version_of):
         if 2 * len(agreeing) < len(given):
-            return register  # some names are the same, no more
+            return register  # only some names are the same
         raise ConfigError(
-            f"the inputs in {now} have the names of those in {before}, which are not there any more, but other sizes "
-            f"or times: {other}. If they were moved, give --relocate {before}={now}; else give another --output."
+            f"the inputs in {now} have the names of those in {before}, which are gone, but other sizes or times: "
+            f"{other}. If they were moved, give --relocate {before}={now}; otherwise give another --output."
         )
     return moved
 
@@ -74,7 +73,7 @@ def follow_move(
 def _agreeing(
     known: Mapping[str, _File], given: Sequence[_File], before: str, now: str
 ) -> Iterator[tuple[_File, _File]]:
-    """The files that would have been moved, as they are known and as they are given."""
+    """The files that would have been moved: as they are known, and as they are given."""
     for new in given:
         old = known.get(f"{before}{new.url.removeprefix(now)}") if is_below(new.url, now) else None
         if old is not None:
@@ -86,7 +85,7 @@ def _other_version(
     record_of: Callable[[str], ShardReport | None],
     version_of: Callable[[Shard], Identity],
 ) -> str | None:
-    """What is not as it was captioned; None where all is, as far as is known."""
+    """A sentence about a file that has changed since it was captioned; None if none is known to have."""
     for old, new in probes:
         then, now = _recorded(old, record_of), new.version or _version(new, version_of)
         if then and now and then != now:
@@ -97,7 +96,7 @@ def _other_version(
 
 
 def _find_move(known: Sequence[str], given: Sequence[_File]) -> tuple[str, str] | None:
-    """From which folder to which one most of the given files may have been moved; None where no name agrees."""
+    """The two folders between which most of the given files may have been moved; None if no name agrees."""
     by_name: dict[str, list[str]] = defaultdict(list)
     for url in known:
         by_name[url.rpartition("/")[2]].append(url)
@@ -112,13 +111,13 @@ def _find_move(known: Sequence[str], given: Sequence[_File]) -> tuple[str, str] 
 
 
 def _shared_end(one: str, other: str) -> int:
-    """With how many parts both addresses end; the first parts are not counted, those of URLs with their scheme."""
+    """How many parts both addresses have in common at their ends, except a path's first part or a URL's host."""
     ends = [path_parts(url)[2 if is_remote(url) else 1 :][::-1] for url in (one, other)]
     return len(common_parts(ends))
 
 
 def _is_sibling(probes: Sequence[tuple[_File, _File]], version_of: Callable[[Shard], Identity]) -> bool:
-    """Whether known inputs are where they were, and those of the same names are others."""
+    """Whether known inputs are still where they were, and the given ones of the same names are other files."""
     are_there = any(_exists(old, version_of) for old, _ in probes)
     return are_there and not all(_is_same_file(old.url, new.url) for old, new in probes)
 
@@ -153,7 +152,7 @@ def _is_same_file(old: str, new: str) -> bool:
 
 
 def _recorded(file: _File, record_of: Callable[[str], ShardReport | None]) -> str | None:
-    """The version that was captioned; None where that is not known."""
+    """The version that was captioned, or None if that is not known."""
     record = record_of(file.shard)
     if record is None:
         return None

@@ -1,8 +1,7 @@
-"""The run file: what every output of a folder has in common, and the shards of all runs into it.
+"""The run file: what all outputs in a folder have in common, and the shards of all runs into it.
 
-In go the content and come out as it was; a file of another format, or that cannot be read, is refused in a sentence.
-The run file may be published. What belongs to this machine, the paths of inputs and the command, stands beside it in
-the local file.
+Writes it and reads it back; a file that has another format or cannot be read is refused in a sentence. The run file may
+be published. What belongs to this machine, the paths of inputs and the command, is beside it in the local file.
 """
 
 import json
@@ -18,9 +17,9 @@ from recap_fast.write.typed_json import read_json, typed
 
 FORMAT = 3
 ELSEWHERE = "/elsewhere"
-"""Stands for the folder of the inputs where there is no local file."""
+"""Stands for the folder of the inputs if there is no local file."""
 MAX_BYTES = 1 << 30
-"""Of a run file that is read: some millions of shards."""
+"""Largest run file that is read: it has some millions of shards."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,24 +28,24 @@ class RunFile:
 
     fingerprint: Mapping[str, Any]
     root: str
-    """The folder or URL from which the shards are named; that of the first run into the folder."""
+    """The folder or URL below which shards are named: that of the first run into the folder."""
     shards: Mapping[str, str]
     """Name to URL."""
     command: str | None = None
-    """Which command has made the folder with --overwrite: the same one goes on in it."""
+    """The command that has made the folder with --overwrite: typed again, it goes on in it."""
     accepted: tuple[Mapping[str, Any], ...] = ()
     """Fields of the fingerprint that were changed on request: name, and values before and after."""
     units: tuple[str, ...] = ()
-    """Those of the shards that are units of loose images: each has a file that lists them."""
+    """Names of the shards that are units of loose images: each has a file that lists them."""
 
     def __post_init__(self) -> None:
         """Raises ValueError for a name that would lead out of the output folder."""
         for name in self.shards:
             if {"", ".", ".."}.intersection(name.split("/")):
-                raise ValueError(f"{name!r:.60} is no name of a shard")
+                raise ValueError(f"{name!r:.60} is not a shard's name")
 
     def accepting(self, fingerprint: Mapping[str, Any], accepted: Sequence[str]) -> "RunFile":
-        """With another fingerprint, which differs in fields that were accepted by name."""
+        """The same with another fingerprint, which differs only in fields that were accepted by name."""
         changes = [
             {"field": name, "from": self.fingerprint.get(name), "to": fingerprint.get(name)}
             for name in accepted
@@ -62,13 +61,13 @@ class _Local:
     root: str = ELSEWHERE
     command: str | None = None
     shards: Mapping[str, str] = field(default_factory=dict)
-    """Name to URL of those that do not lie below the root."""
+    """Name to URL of the shards that do not lie below the root."""
 
 
 def read_run_file(output: OutputFolder) -> RunFile | None:
-    """The folder's run file; None where there is none. Raises ConfigError for one that cannot be read.
+    """The folder's run file, or None. Raises ConfigError for one that cannot be read.
 
-    Without the local file, as in a copy from the Hub, the inputs lie in `ELSEWHERE`: as if they had been moved.
+    Without the local file, as in a copy from the Hub, the inputs count as moved: they lie in `ELSEWHERE`.
     """
     path = output.run_file
     try:
@@ -88,7 +87,7 @@ def read_run_file(output: OutputFolder) -> RunFile | None:
 
 
 def read_run(output: OutputFolder) -> RunFile:
-    """The run file. Raises ConfigError where the folder is not the output of a run."""
+    """The run file. Raises ConfigError if the folder is not the output of a run."""
     run = read_run_file(output)
     if run is None:
         raise ConfigError(f"{output.root} has no {output.run_file.name}: it is not the --output of a run.")
@@ -96,7 +95,7 @@ def read_run(output: OutputFolder) -> RunFile:
 
 
 def write_run_file(output: OutputFolder, run: RunFile) -> None:
-    """Writes both files, each whole or not at all. Raises RecapError where one cannot be written."""
+    """Writes both files, each whole or not at all. Raises RecapError if one cannot be written."""
     paths = {name: _below(run.root, url) for name, url in run.shards.items()}
     elsewhere = {name: run.shards[name] for name, path in paths.items() if path is None}
     local = _Local(run.root, run.command, elsewhere)
@@ -113,7 +112,7 @@ def write_run_file(output: OutputFolder, run: RunFile) -> None:
 
 
 def _below(root: str, url: str) -> str | None:
-    """The path that leads from the root to an address, '.' for the root itself; None where it does not lie there."""
+    """The path from the root to an address, '.' for the root itself; None if it does not lie below the root."""
     if url == root:
         return "."
     folder = root if root.endswith("/") else f"{root}/"
@@ -126,7 +125,7 @@ def _join(root: str, path: str) -> str:
 
 
 def as_json(fingerprint: Mapping[str, Any]) -> dict[str, Any]:
-    """As it reads back: tuples become lists."""
+    """The fingerprint as it is read back: tuples become lists."""
     fields: dict[str, Any] = json.loads(json.dumps(dict(fingerprint)))
     return fields
 
@@ -134,7 +133,7 @@ def as_json(fingerprint: Mapping[str, Any]) -> dict[str, Any]:
 def refuse_other_fingerprint(
     output: OutputFolder, old: Mapping[str, Any], new: Mapping[str, Any], accepted: Sequence[str] = ()
 ) -> None:
-    """Raises ConfigError, naming what differs, where two fingerprints differ in a field that is not accepted."""
+    """Raises ConfigError, naming what differs, if two fingerprints differ in a field that is not accepted."""
     fields = as_json(new)
     differing = [name for name in sorted({*old, *fields}) if old.get(name) != fields.get(name) and name not in accepted]
     if not differing:

@@ -1,7 +1,7 @@
 """The output columns, once: Recap-DataComp-1B's first, in its order and types, then ours.
 
-https://huggingface.co/datasets/UCSC-VLAA/Recap-DataComp-1B has the first eleven; its scores are nullable here, as
-nothing in this program computes them.
+https://huggingface.co/datasets/UCSC-VLAA/Recap-DataComp-1B has the first eleven columns. Its scores may be null here:
+this program does not compute them.
 """
 
 import pyarrow as pa

@@ -1,9 +1,8 @@
 """Finished samples of one shard in, in any order; one Parquet file with its rows in input order out.
 
-Every `STRETCH_ROWS` of them, or `STRETCH_BYTES`, or after `STRETCH_SECONDS`, go to disk as a stretch: a small Parquet
-file of their own, so that a crash costs no more than that, whichever rows are still to come before them. `finish`
-merges the stretches, what was kept of earlier runs and the last rows into the shard's file; a shard of one stretch is
-written once.
+After `STRETCH_ROWS`, `STRETCH_BYTES` or `STRETCH_SECONDS`, rows go to disk as a stretch, a small Parquet file of their
+own, even if rows before them are still to come. So a crash costs no more than that. `finish` merges the stretches, the
+rows kept from earlier runs and the last rows into the shard's file. A shard of one stretch is written once.
 """
 
 import contextlib
@@ -27,10 +26,10 @@ from recap_fast.write.schema import SCHEMA
 from recap_fast.write.stretches import SHARD_KEY, Kept, announce_output, count_statuses, stretch_name
 
 STRETCH_ROWS = 800
-"""A crash costs at most 1,000 captions of a shard: these, and those that wait for the writing thread (pipeline.py)."""
+"""A crash costs at most 1,000 captions of a shard: these, and those waiting for the writing thread (pipeline.py)."""
 STRETCH_SECONDS = 300.0
 STRETCH_BYTES = 64 << 20
-"""Of the memory that the texts of a shard's unwritten rows take."""
+"""Most memory that the texts of a shard's unwritten rows may take."""
 
 
 class ShardWriter:
@@ -47,10 +46,10 @@ class ShardWriter:
         made_with: Mapping[str, Any] | None = None,
         check_output: Callable[[], None] = lambda: None,
     ):
-        """`version` is that of the input, `kept` are rows of earlier runs.
+        """`version` is the input's, `kept` are rows of earlier runs.
 
-        `made_with` is written to each file, with that of the files that were kept. `check_output` is called before each
-        file: it raises where the output folder is no longer there.
+        `made_with` is written to each file, together with that of the kept files. `check_output` is called before each
+        file is written; it raises if the output folder is gone.
         """
         self._output = output
         self._shard, self._version = shard, version
@@ -59,13 +58,13 @@ class ShardWriter:
         self._files: list[Path] = []
         self._early: dict[int, int] = {}
         self.num_in_order = 0
-        """How many rows are in order: those with the orders 0 to this number less one."""
+        """How many rows are in order: all with a `Row.order` below this number are there."""
         self._unwritten: dict[int, Row] = {}
         self._unwritten_bytes = 0
         self._oldest = 0.0
 
     def add(self, row: Row) -> tuple[int, int]:
-        """Takes a finished row; returns how many rows have come into order by it, and their `text_bytes`."""
+        """Takes a finished row; returns how many rows have come into order with it, and their `text_bytes`."""
         self._early[row.order] = row.text_bytes
         if len(self._unwritten) >= STRETCH_ROWS or self._unwritten_bytes >= STRETCH_BYTES:
             self.flush()
@@ -80,19 +79,19 @@ class ShardWriter:
         return self.num_in_order - before, num_bytes
 
     def give_up(self) -> tuple[int, int]:
-        """Lets go of all rows; returns how many of them have not come into order, and their `text_bytes`."""
+        """Drops all rows; returns how many of them have not come into order, and their `text_bytes`."""
         waiting = len(self._early), sum(self._early.values())
         self._early.clear()
         self._take_unwritten()
         return waiting
 
     def flush_if_old(self) -> None:
-        """Brings rows to disk that have waited for `STRETCH_SECONDS`; call it every now and then."""
+        """Writes rows that have waited for `STRETCH_SECONDS` to disk; call it every now and then."""
         if self._unwritten and time.monotonic() - self._oldest > STRETCH_SECONDS:
             self.flush()
 
     def flush(self) -> None:
-        """Brings all rows that are there to disk, as a stretch."""
+        """Writes all rows that are there to disk, as a stretch."""
         rows = self._take_unwritten()
         if not rows:
             return
@@ -104,9 +103,9 @@ class ShardWriter:
         self._files.append(path)
 
     def finish(self) -> ShardReport:
-        """Writes the shard's file, and reports on all its rows, those kept of earlier runs included.
+        """Writes the shard's file, and reports on all its rows, including those kept from earlier runs.
 
-        FileNotFoundError means that another process finished the shard and cleaned up. Raises ShardError where rows of
+        FileNotFoundError means that another process finished the shard and cleaned up. Raises ShardError if rows of
         earlier runs cannot be read.
         """
         rows = self._take_unwritten()
@@ -139,14 +138,14 @@ class ShardWriter:
         return report.with_rows(statuses)
 
     def _versions(self, batch: pa.RecordBatch) -> Iterator[tuple[str, str]]:
-        """Path and version of each loose image that has a row."""
+        """The path and the version of each loose image that has a row."""
         for index, version in zip(batch["index"].to_pylist(), batch["input_version"].to_pylist(), strict=True):
             file = self._shard.files[index]
             assert file is not None, "a pruned file has no row"
             yield file.path, version or ""
 
     def _take_unwritten(self) -> list[Row]:
-        """Hands out the rows that are in no file yet, in order of their index."""
+        """Takes the rows that are in no file yet, in the order of their indices."""
         rows = [self._unwritten[order] for order in sorted(self._unwritten)]
         self._unwritten.clear()
         self._unwritten_bytes = 0
@@ -156,7 +155,7 @@ class ShardWriter:
     def _written(
         self, path: Path, batches: Iterable[pa.RecordBatch], kept: Kept | None = None
     ) -> Iterator[tuple[Path, OutputFile]]:
-        """Writes a whole Parquet file beside `path`, to be published; removes it otherwise."""
+        """Writes a whole Parquet file beside `path`, for the caller to publish; removes it otherwise."""
         self._check_output()
         made_with = [self._made_with, *(each for file in (kept or Kept()).files for each in read_made_with(file))]
         distinct = list({json.dumps(each, sort_keys=True): each for each in made_with}.values())

@@ -1,9 +1,8 @@
-"""Finished stretches of shards in work: files `<first>-<last>.<time>.<owner>.<digest>.parquet`.
+"""Stretches, finished rows of an unfinished shard: files `<first>-<last>.<time>.<owner>.<digest>.parquet`.
 
-In goes the folder of one shard, out come its stretches in the order of their making. Others write the files.
-`<digest>` is the start of the file's SHA-256: a stretch that is not as it was written is renamed to `*.damaged`, and
-its rows are done again. A file `<SHA-256>.<owner>.output` says how the shard's output was written until the done-record
-does.
+The folder of one shard goes in, its stretches come out, oldest first. Others write the files. `<digest>` is the start
+of the file's SHA-256: a stretch that is not as it was written is renamed to `*.damaged`, and its rows are done again.
+Until there is a done-record, a file `<SHA-256>.<owner>.output` tells how the shard's output was written.
 """
 
 import contextlib
@@ -39,7 +38,7 @@ _NAME = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class Stretch:
-    """Rows of a shard that are on disk."""
+    """A file with finished rows of a shard."""
 
     path: Path
     first: int
@@ -55,18 +54,18 @@ class Kept:
     """Rows of earlier runs that need not be done again."""
 
     files: tuple[Path, ...] = ()
-    """Parquet files that have them. Where two have the same index, the row of the later file counts."""
+    """Parquet files with these rows. If two have the same index, the row of the later file counts."""
     done: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))
-    """Their indices, ascending; other rows of the files do not count."""
+    """The rows' indices, ascending; other rows of the files do not count."""
 
 
 def stretch_name(first: int, last: int, sha256: str) -> str:
-    """A file name for rows `first` to `last` that no other process gives, nor this one twice."""
+    """A file name for rows `first` to `last` that is given only once, by all processes together."""
     return f"{first:09d}-{last:09d}.{time.time_ns()}.{owner()}.{sha256[:_DIGITS]}.parquet"
 
 
 def stretches(folder: Path) -> list[Stretch]:
-    """The stretches in a shard's folder, oldest first; those of shards further down are not among them."""
+    """The stretches in a shard's folder, oldest first, without those in folders below it."""
     found = [
         Stretch(path, int(match["first"]), int(match["last"]), int(match["made_ns"]), match["owner"], match["digest"])
         for path in folder.glob("*.parquet")
@@ -86,19 +85,19 @@ def whole_stretches(output: OutputFolder, name: str, since_ns: int = 0) -> list[
             continue
         try:
             fault = _fault(stretch, name)
-        except FileNotFoundError:  # another process has finished the shard
+        except FileNotFoundError:  # another process has finished the shard since
             continue
         if fault is None:
             found.append(stretch)
         else:
-            logger.warning("%s cannot be used (%s): its rows are done again", stretch.path, fault)
+            logger.warning("%s cannot be used (%s): its images are captioned again", stretch.path, fault)
             with contextlib.suppress(OSError):
                 stretch.path.rename(stretch.path.with_suffix(".damaged"))
     return found
 
 
 def _fault(stretch: Stretch, name: str) -> str | None:
-    """What is wrong with a stretch of this shard. Raises FileNotFoundError where it is gone."""
+    """What is wrong with a stretch of this shard, or None. Raises FileNotFoundError if it is gone."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -106,7 +105,7 @@ def _fault(stretch: Stretch, name: str) -> str | None:
 
     try:
         if not stat.S_ISREG(stretch.path.stat().st_mode):
-            return "it is no regular file"
+            return "it is not a regular file"
         if not sha256_of(stretch.path).startswith(stretch.digest):
             return "it is not as it was written"
         with pq.ParquetFile(stretch.path) as file:
@@ -119,24 +118,24 @@ def _fault(stretch: Stretch, name: str) -> str | None:
     except (OSError, ValueError, pa.ArrowException) as error:
         return str(error)
     if shard != name:
-        return f"it is of shard {shard}"
+        return f"it belongs to shard {shard}"
     indices = column.to_numpy()
     ends = [*indices[:1], *indices[-1:]]
     if column.null_count or ends != [stretch.first, stretch.last] or (np.diff(indices) < 1).any():
-        return "its indices are not those of its name, ascending"
+        return "its rows are not those of its name, in order"
     return None
 
 
 def announce_output(output: OutputFolder, name: str, sha256: str) -> None:
-    """Says before a shard's output is put in its place that it is this one."""
+    """Records, before a shard's output is put in its place, that it has this SHA-256."""
     make_folder(output.partial(name), output.root)
     (output.partial(name) / f"{sha256}.{owner()}.output").touch()
 
 
 def whole_output(output: OutputFolder, name: str, record: ShardReport | None) -> Path | None:
-    """The shard's output where it is as it was written, by its done-record or as it was announced; else None.
+    """The shard's output if it is as it was written, by its done-record or as announced; otherwise None.
 
-    Reads all of it. A damaged one is named in a warning.
+    Reads all of it. A warning names a damaged one.
     """
     path = output.data(name)
     if not path.is_file():
@@ -144,19 +143,19 @@ def whole_output(output: OutputFolder, name: str, record: ShardReport | None) ->
     try:
         sha256 = sha256_of(path)
     except OSError as error:
-        logger.warning("%s cannot be read (%s): its rows are done again", path, error)
+        logger.warning("%s cannot be read (%s): its images are captioned again", path, error)
         return None
     recorded = record is not None and record.output is not None and record.output.sha256 == sha256
     if recorded or any(output.partial(name).glob(f"{sha256}.*.output")):
         return path
-    logger.warning("%s is not as it was written: its rows are done again", path)
+    logger.warning("%s is not as it was written: its images are captioned again", path)
     return None
 
 
 def remove_stretches(output: OutputFolder, name: str, before_ns: int | None = None) -> None:
-    """Removes a shard's stretches of this process and of dead ones, and the folders that are empty then.
+    """Removes a shard's stretches of this process and of dead ones, and folders that are empty then.
 
-    `before_ns`: only those made before. What another process is still at work on stays; it removes that itself.
+    `before_ns`: only those made before that. What another process is still at work on stays, and is its to remove.
     """
     folder = output.partial(name)
     for stretch in stretches(folder):
@@ -179,29 +178,29 @@ def _is_over(process: str) -> bool:
 
 
 def _remove(path: Path) -> None:
-    with contextlib.suppress(FileNotFoundError, IsADirectoryError):  # such a folder is not ours
+    with contextlib.suppress(FileNotFoundError, IsADirectoryError):  # a folder of that name is not ours
         path.unlink()
 
 
 def recount(file: BinaryIO, report: ShardReport) -> ShardReport:
-    """The report with the rows, captions and failures that the open Parquet file has."""
+    """The report with the counts of the open Parquet file's rows."""
     import pyarrow.parquet as pq
 
     return report.with_rows(count_statuses(pq.ParquetFile(file).read(columns=["status"])))
 
 
 def count_statuses(rows: "pa.RecordBatch | pa.Table") -> Counter[str]:
-    """How many of the rows have which status."""
+    """The number of rows by status."""
     return Counter({entry["values"]: entry["counts"] for entry in rows.column("status").value_counts().to_pylist()})
 
 
 def done_rows(
     paths: Sequence[Path], versions: str | Mapping[int, str | None] | None, *, retry: Collection[str]
 ) -> NDArray[np.int64]:
-    """Ascending indices of the rows that are captioned or, unless their status is to be retried, were read.
+    """Ascending indices of the rows that need not be done again: captioned, or failed with a status not to be retried.
 
-    `versions` are those of the inputs that rows must have been made from, by index where they differ; None: any. A row
-    whose index has none does not count. Where several files have a row, that of the last one does.
+    `versions` are those that the rows' inputs must have had, by index if they differ; None means any. A row whose index
+    has none does not count. If several files have a row, that of the last one counts.
     """
     import pyarrow as pa
     import pyarrow.compute as pc
@@ -224,7 +223,7 @@ def done_rows(
 
 
 def _is_finished(rows: "pa.Table", retry: Collection[str]) -> NDArray[np.bool_]:
-    """Whether each row need not be done again for what it says itself."""
+    """Whether each row need not be done again, as far as its own columns tell."""
     import pyarrow as pa
     import pyarrow.compute as pc
 

@@ -1,4 +1,4 @@
-"""JSON files as dataclasses: what is damaged, or was written by something else, is an error here and nowhere else.
+"""JSON files as dataclasses: a file that is damaged, or was written by something else, is an error here.
 
 The fields of such a dataclass are str, int, float, bool, None, Any, literals, dataclasses, and mappings, tuples and
 unions of these.
@@ -17,36 +17,37 @@ T = TypeVar("T")
 
 
 def read_json(path: Path, form: int, max_bytes: int) -> Mapping[str, Any]:
-    """The fields of a regular file of `max_bytes` at most, of which "format" is `form`.
+    """The fields of a regular file of at most `max_bytes`, whose "format" is `form`.
 
     Raises OSError, and ValueError for anything else.
     """
     status = path.stat()
     if not stat.S_ISREG(status.st_mode):
-        raise ValueError("it is no regular file")
+        raise ValueError("it is not a regular file")
     if status.st_size > max_bytes:
-        raise ValueError(f"it has {status.st_size:,} bytes, and {max_bytes:,} at most make sense")
+        raise ValueError(f"it has {status.st_size:,} bytes, more than the {max_bytes:,} that make sense")
     try:
         content = json.loads(path.read_bytes(), parse_constant=_refuse_constant)
     except RecursionError as error:
         raise ValueError("it is nested too deeply") from error
     if not isinstance(content, dict) or content.get("format") != form:
         found = content.get("format") if isinstance(content, dict) else None
-        raise ValueError(f"it has format {found!r:.60}, and this version reads {form}")
+        raise ValueError(f"it has format {found!r:.60}, but this version reads {form}")
     return content
 
 
 def typed(kind: type[T], content: object) -> T:
-    """The content as an instance of the dataclass; fields that it does not know are left out.
+    """The content as an instance of the dataclass; unknown fields are left out.
 
-    Numbers are finite, whole ones from 0 to 2^63 - 1. Raises ValueError for a field that is missing or of another type.
+    Numbers must be finite, whole ones from 0 to 2^63 - 1. Raises ValueError for a field that is missing or has another
+    type.
     """
     made: T = _typed(kind, content, "it")
     return made
 
 
 def _refuse_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is no number")
+    raise ValueError(f"{name} is not a number")
 
 
 def _typed(kind: Any, value: object, place: str) -> Any:
@@ -80,7 +81,7 @@ def _one_of(kinds: tuple[Any, ...], value: object, place: str) -> Any:
 
 
 def _many(kinds: tuple[Any, ...], value: dict[str, object] | list[object], place: str) -> Any:
-    """The items of a mapping or a tuple. Texts are looked at together: a record may have the names of 1,000 files."""
+    """The items of a mapping or a tuple. Texts are checked all at once: a record may have the names of 1,000 files."""
     if isinstance(value, dict):
         if kinds[1] is str and all(type(each) is str for each in value.values()):
             return value

@@ -1,7 +1,7 @@
-"""Units of loose images: which files each one has, written down once, so that files that come later change no other.
+"""Units of loose images: the files of each are recorded once, so that files that come later change no other unit.
 
-In go the images of a folder, out come units of up to 1,000; a unit is never given other files, and only loses those
-that are pruned. A file per unit, `{"format": 1, "base": "photos", "files": [...], "keys": {...}, "pruned": [...]}`.
+The images of a folder go in, units of up to 1,000 come out. A unit never gets other files, and only loses those that
+are pruned. Each unit has a file, `{"format": 1, "base": "photos", "files": [...], "keys": {...}, "pruned": [...]}`.
 """
 
 import json
@@ -18,19 +18,19 @@ from recap_fast.write.typed_json import read_json, typed
 FORMAT = 1
 UNIT_IMAGES = 1000
 MAX_BYTES = 64 << 20
-"""Of a unit's file that is read; a usual one has 50 kB."""
+"""Largest file of a unit that is read; a usual one has 50 kB."""
 
 
 @dataclass(frozen=True, slots=True)
 class Unit:
-    """Some images of a folder, each at its place for good."""
+    """Some images of a folder, each at a fixed place."""
 
     base: str
-    """The folder's path from the inputs' common parent; '' where it is that."""
+    """The folder's path from the inputs' common parent; '' if it is that parent."""
     files: tuple[str, ...]
     """Paths below the folder."""
     keys: Mapping[int, str]
-    """By place, the keys that are not just the file's name without its suffix."""
+    """Keys by place, for files whose key is not just their name without its suffix."""
     pruned: frozenset[int] = frozenset()
     """The places of files that are gone, and whose rows are."""
 
@@ -44,7 +44,7 @@ class Unit:
 
     @property
     def places(self) -> Iterator[int]:
-        """Of the files that were not pruned."""
+        """The places of the files that were not pruned."""
         return (place for place in range(len(self.files)) if place not in self.pruned)
 
     def without(self, places: Iterable[int]) -> "Unit":
@@ -52,7 +52,7 @@ class Unit:
         return replace(self, pruned=self.pruned.union(places))
 
     def image_files(self, versions: Mapping[int, str | None]) -> tuple[ImageFile | None, ...]:
-        """What a shard reads; `versions` has each file's as it is now."""
+        """The images as a shard has them; `versions` are the files' as they are now."""
         return tuple(
             None if place in self.pruned else ImageFile(path, self.file_name(place), self.key(place), versions[place])
             for place, path in enumerate(self.files)
@@ -60,7 +60,7 @@ class Unit:
 
 
 def make_units(base: str, paths: Sequence[str], used_keys: set[str]) -> list[Unit]:
-    """Units for images that have none yet; their keys are added to `used_keys`, in which each is there once."""
+    """Units for images that have none yet; adds their keys, each of which is unique, to `used_keys`."""
     units = []
     for first in range(0, len(paths), UNIT_IMAGES):
         unit = Unit(base, tuple(paths[first : first + UNIT_IMAGES]), {})
@@ -76,7 +76,7 @@ def make_units(base: str, paths: Sequence[str], used_keys: set[str]) -> list[Uni
 
 
 def read_units(output: OutputFolder, names: Sequence[str]) -> dict[str, Unit]:
-    """The units of these names. Raises ConfigError for a file that is not there or cannot be read."""
+    """The units of these names. Raises ConfigError for a file that is missing or cannot be read."""
     units = {}
     for name in names:
         path = output.unit(name)
@@ -104,7 +104,7 @@ def write_unit(output: OutputFolder, name: str, unit: Unit) -> None:
 
 @dataclass(frozen=True, slots=True)
 class _Content:
-    """Of a unit's file: json has no integers for names."""
+    """The content of a unit's file, where keys are strings: JSON has no others."""
 
     base: str
     files: tuple[str, ...]

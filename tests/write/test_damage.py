@@ -115,7 +115,7 @@ def test_the_rows_of_a_damaged_stretch_are_done_again(begun, damage, caplog):
     assert run.engine.submitted <= (24 if damage == "all" else 20), "whole stretches are not done again"
     if damage not in ("gone", "loop of links"):
         assert "cannot be used" in caplog.text
-        assert "its rows are done again" in caplog.text
+        assert "its images are captioned again" in caplog.text
     assert not list((begun / "out").glob("partial/**/*.parquet"))
 
 

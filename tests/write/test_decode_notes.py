@@ -89,7 +89,7 @@ def test_what_is_damaged_is_a_warning(output, caplog, content):
     path = leave(output, DEAD, content)
     assert notes(output).tries("a", 5) == 0
     assert not path.exists()
-    assert ("is damaged and passed over" in caplog.text) == bool(content)
+    assert ("is damaged and ignored" in caplog.text) == bool(content)
 
 
 def test_what_is_no_file_is_passed_over(output):
@@ -102,7 +102,7 @@ def test_without_a_folder_to_write_to_the_run_goes_on(output, caplog):
     output.decoding.write_bytes(b"")
     found = notes(output)
     with found.decoding([("a", 1)]):
-        assert "should a decoder crash, it will crash again" in caplog.text
+        assert "if a decoder crashes, it will crash again" in caplog.text
     found.close()
 
 

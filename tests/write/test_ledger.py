@@ -156,7 +156,7 @@ def test_stretches_of_another_version_or_cut_ones_do_not_count(ledger, shard, ca
     state = ledger.state(shard, identity(shard))
     assert (state.files, state.done.tolist()) == ((old, good), [4])
     assert state.done.dtype == np.int64
-    assert f"{cut} cannot be used (it is not as it was written): its rows are done again" in caplog.text
+    assert f"{cut} cannot be used (it is not as it was written): its images are captioned again" in caplog.text
 
 
 def test_a_kill_between_output_and_record_costs_nothing(ledger, shard, output):

@@ -169,7 +169,7 @@ def test_that_no_name_of_a_shard_leads_out_of_the_folder(output, photos, name):
     folder_runs.run(output, photos)
     rewritten(output / "run.json", lambda run: run["shards"].update({name: "/in/a.tar"}))
     for use in (lambda: folder_runs.run(output, photos), lambda: verify(output)):
-        with pytest.raises(ConfigError, match=r"is no name of a shard.*put back the file"):
+        with pytest.raises(ConfigError, match=r"is not a shard.s name.*put back the file"):
             use()
 
 

@@ -69,13 +69,13 @@ def make_a_file(root):
 
 
 GONE = {
-    "deleted": (delete, "has no run.json any more"),
-    "moved": (lambda root: root.rename(root.with_name("moved")), "has no run.json any more"),
-    "without its run file": (lambda root: (root / "run.json").unlink(), "has no run.json any more"),
-    "unmounted": (unmount, "has no run.json any more"),
-    "a file": (make_a_file, "has no run.json any more"),
-    "of another engine": (lambda root: replace(root, engine="big"), "is another folder now, of another run"),
-    "of other inputs": (lambda root: replace(root, inputs="/other"), "is another folder now, of another run"),
+    "deleted": (delete, "no longer has run.json"),
+    "moved": (lambda root: root.rename(root.with_name("moved")), "no longer has run.json"),
+    "without its run file": (lambda root: (root / "run.json").unlink(), "no longer has run.json"),
+    "unmounted": (unmount, "no longer has run.json"),
+    "a file": (make_a_file, "no longer has run.json"),
+    "of another engine": (lambda root: replace(root, engine="big"), "is now another folder, with another run"),
+    "of other inputs": (lambda root: replace(root, inputs="/other"), "is now another folder, with another run"),
 }
 
 
@@ -107,7 +107,7 @@ def test_a_run_whose_output_folder_goes_ends_with_an_error_and_does_not_make_it_
         return step(**told)
 
     happened, run.engine.step = [], step_without_output
-    with pytest.raises(OutputGoneError, match=r"has no run\.json any more"):
+    with pytest.raises(OutputGoneError, match=r"no longer has run\.json"):
         guarded(run.run)
     assert happened
     assert root.exists() == (happening != "deleted")

@@ -175,7 +175,7 @@ class TestRefused:
             os.utime(path, (999, 999))
         change = r"has (another time|\d+ bytes, and had \d+)\. If they were moved"
         match = (
-            f"not there any more, but other sizes or times: {new}.* {change}, give --relocate {old}={new}; else give"
+            f"which are gone, but other sizes or times: {new}.* {change}, give --relocate {old}={new}; otherwise give"
         )
         for use in (lambda: decoded(output, new), lambda: verify(output, new)):
             with pytest.raises(ConfigError, match=match):
