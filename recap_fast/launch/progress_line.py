@@ -1,6 +1,6 @@
 """The progress of a run in one line: what people look for first comes first, and what does not fit is left out."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from recap_fast.pipeline.counters import Snapshot
@@ -9,35 +9,38 @@ from recap_fast.pipeline.counters import Snapshot
 def progress_line(s: Snapshot, width: int | None = None) -> str:
     """'1,566 of about 20,000 (8%)  61.3 images/s  ETA 5 min  shards 1/3  ...', of at most `width` characters.
 
-    The failures stand last, without their statuses where those do not fit.
+    With 40 columns the time to go is there in any case.
     """
-    done = f"{s.kept + s.rows:,}"
-    if s.total is not None and s.share is not None:
-        done += f" of {'about ' * s.is_estimate}{s.total:,} ({int(100 * s.share)}%)"
-    first, more = [done], [f"shards {s.shards_done}/{s.shards_total}"]
+    line: dict[int, str] = {}
+    for place, text in _parts(s):
+        tried = {**line, place: text}
+        if text and (width is None or not line or len(_join(tried)) <= width):
+            line = tried
+    return _join(line)[:width]
+
+
+def _parts(s: Snapshot) -> Iterator[tuple[int, str]]:
+    """Places in the line and what stands there, the most important first; a later text takes the place of a shorter."""
+    done, failed = f"{s.kept + s.rows:,}", failures(s.failed).removeprefix(", ")
+    if s.total is None or s.share is None:
+        yield 0, f"{done} done"
+    else:
+        share = f"({int(100 * s.share)}%)"
+        yield 0, f"{done} {share}"
+        yield 2, "" if s.eta_s is None else f"ETA {duration(s.eta_s)}"
+        yield 0, f"{done} of {'about ' * s.is_estimate}{s.total:,} {share}"
     if s.captioned:
-        first.append(f"{s.images_per_s:.1f} images/s")
-        more.append(f"{s.tokens_per_caption:.0f} tokens a caption")
-        more.append(f"slowest stage: {s.limiting_stage} ({min(1.0, s.busy[s.limiting_stage]):.0%} busy)")
-    if s.eta_s is not None:
-        first.append(f"ETA {duration(s.eta_s)}")
-    failed = failures(s.failed).removeprefix(", ")
-    short = failed.partition(" (")[0]
-    if width is None:
-        return "  ".join([*first, *more, *([failed] if failed else [])])
-    line = _join(first, width)
-    line = _join([line, *more], width - len(f"  {short}") * bool(short))
-    whole = _join([line, failed], width)
-    return (whole if whole != line else _join([line, short], width))[:width]
+        yield 1, f"{s.images_per_s:.1f} images/s"
+    yield 6, failed.partition(" (")[0]
+    yield 3, f"shards {s.shards_done}/{s.shards_total}"
+    if s.captioned:
+        yield 4, f"{s.tokens_per_caption:.0f} tokens a caption"
+        yield 5, f"slowest stage: {s.limiting_stage} ({min(1.0, s.busy[s.limiting_stage]):.0%} busy)"
+    yield 6, failed
 
 
-def _join(parts: Sequence[str], width: int) -> str:
-    """As many of the parts as fit; the first one in any case."""
-    line = parts[0]
-    for part in parts[1:]:
-        if part and len(line) + 2 + len(part) <= width:
-            line += f"  {part}"
-    return line
+def _join(line: Mapping[int, str]) -> str:
+    return "  ".join(line[place] for place in sorted(line))
 
 
 def progress_fields(s: Snapshot) -> Mapping[str, Any]:

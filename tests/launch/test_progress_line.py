@@ -43,7 +43,9 @@ def test_the_progress_line():
         (120, "2,000 of about 20,000 (10%)  61.3 images/s  ETA 2 min  shards 1/3  57 tokens a caption  34 failed"),
         (80, "2,000 of about 20,000 (10%)  61.3 images/s  ETA 2 min  shards 1/3  34 failed"),
         (66, "2,000 of about 20,000 (10%)  61.3 images/s  ETA 2 min  34 failed"),
-        (20, "2,000 of about 20,00"),
+        (40, "2,000 of about 20,000 (10%)  ETA 2 min"),
+        (30, "2,000 (10%)  ETA 2 min"),
+        (10, "2,000 (10%"),
     ],
 )
 def test_what_does_not_fit_is_left_out_from_the_end(width, line):
@@ -51,19 +53,21 @@ def test_what_does_not_fit_is_left_out_from_the_end(width, line):
 
 
 @pytest.mark.parametrize("failed", [{}, {"truncated": 1}, {f"status_{i}": 1000 for i in range(12)}])
-@pytest.mark.parametrize("width", range(64, 220))
-def test_with_64_columns_rate_and_time_to_go_are_there_and_nothing_is_longer(width, failed):
-    line = progress_line(snapshot(failed=failed), width)
-    assert len(line) <= width
-    assert line.startswith("2,000 of about 20,000 (10%)  61.3 images/s  ETA 2 min")
-    assert bool(failed) == (" failed" in line) or width < 68
+@pytest.mark.parametrize(("kept", "total", "eta_s"), [(0, 2000, 130.0), (99_999_999, 1_000_000_000, 86_399 * 99.0)])
+def test_with_40_columns_the_time_to_go_is_there_and_nothing_is_longer(kept, total, eta_s, failed):
+    for width in range(40, 220):
+        line = progress_line(snapshot(kept=kept, total=total, eta_s=eta_s, failed=failed), width)
+        assert len(line) <= width
+        assert f"  ETA {duration(eta_s)}" in line
+        assert " images/s  ETA " in line or width < 80
+        assert bool(failed) == (" failed" in line) or width < 100
 
 
 def test_the_progress_line_before_there_is_anything_to_say():
     empty = snapshot(
         rows=0, captioned=0, failed={}, num_tokens=0, eta_s=None, shards_done=0, kept=0, total=None, is_estimate=False
     )
-    assert progress_line(empty) == progress_line(empty, 80) == "0  shards 0/3"
+    assert progress_line(empty) == progress_line(empty, 80) == "0 done  shards 0/3"
 
 
 def test_the_progress_for_machines_is_json_and_says_the_same():

@@ -46,7 +46,7 @@ def test_off_a_terminal_progress_comes_in_lines(monkeypatch, log_format):
     assert "\x1b" not in stream.getvalue()
     for line in lines:
         text = json.loads(line)["message"] if log_format == "json" else line[21:]
-        assert text == "0  shards 0/7"
+        assert text == "0 done  shards 0/7"
         assert log_format == "json" or re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d  ", line[:21])
     assert "recap-report" not in {thread.name for thread in threading.enumerate()}, "it goes on after its end"
 
@@ -82,7 +82,7 @@ def draw(monkeypatch, counters, columns, act=lambda reporter: None):
 
 def test_on_a_terminal_one_line_is_drawn_again_and_again(monkeypatch):
     lines = draw(monkeypatch, WatchedCounters(7), 80, lambda reporter: reporter.event("note", "[b]happened[/b] :cat:"))
-    live = [i for i, line in enumerate(lines) if line == "0  shards 0/7"]
+    live = [i for i, line in enumerate(lines) if line == "0 done  shards 0/7"]
     assert live[0] < lines.index("[b]happened[/b] :cat:") < live[-1], "an event stands above the live line"
     assert [line for line in lines if line][-1] == "the end"
 
@@ -90,7 +90,7 @@ def test_on_a_terminal_one_line_is_drawn_again_and_again(monkeypatch):
 @pytest.mark.parametrize("columns", [16, 40, 80, 120])
 def test_the_live_line_never_wraps(monkeypatch, columns):
     lines = draw(monkeypatch, WatchedCounters(1234567), columns)
-    assert ("0" if columns == 16 else "0  shards 0/1234567") in lines
+    assert ("0 done" if columns == 16 else "0 done  shards 0/1234567") in lines
     assert max(map(len, lines)) < columns
 
 
@@ -101,7 +101,7 @@ def test_a_dumb_terminal_gets_plain_lines(monkeypatch):
     with os.fdopen(os.dup(terminal.slave), "w") as stream, Reporter("text", stream).progress(counters):
         counters.wait_for(2)
     text = terminal.close()
-    assert text.count("  0  shards 0/1\r\n") >= 2
+    assert text.count("  0 done  shards 0/1\r\n") >= 2
     assert "\x1b" not in text
 
 
