@@ -53,7 +53,8 @@ def test_that_one_more_image_is_one_more_caption(run, photos, output):
     write(photos, 0)
     launch = run()
     assert launch.outcome is ExitCode.COMPLETE
-    assert launch.result.snapshot.captioned == 1
+    assert (launch.begun.total, launch.begun.is_estimate) == (6, False)
+    assert (launch.result.snapshot.kept, launch.result.snapshot.captioned) == (5, 1)
     after = {row["file_name"]: row for row in read_rows(output)}
     assert after.items() > before.items()
     assert after["0.png"]["re_caption"]

@@ -33,7 +33,6 @@ def run(config: RunConfig, reporter: Reporter, signals: Signals | None = None) -
 
 def execute(plan: Plan, reporter: Reporter, signals: Signals | None = None) -> RunResult:
     """Does what was planned; see `run`."""
-    config = plan.config
     with without_collections():
         ledger = plan.ledger.open()
     mine = plan.mine(ledger.shards)
@@ -45,23 +44,29 @@ def execute(plan: Plan, reporter: Reporter, signals: Signals | None = None) -> R
         outcome = conclude(ledger, plan, (), reporter, nothing_to_do=True)
         return _result(plan, outcome, (), RunCounters(0, kept=_count_kept(ledger, mine, ())), reporter)
     with ledger.at_work(mine):
-        announce(reporter, plan.captioner, pending, len(ledger.shards))
-        counters = RunCounters(len(pending), kept=_count_kept(ledger, mine, pending), limit=config.limit)
-        _start(plan.captioner, ledger, reporter)
-        pipeline = _make_pipeline(plan, ledger, counters)
-        describe(ledger.output, plan.captioner)
-        if signals is not None:
-            signals.drain_with(pipeline.drain)
-        with reporter.progress(counters):
-            reports = pipeline.run([p.shard for p in pending])
-        describe(ledger.output, plan.captioner)  # once more: other shards are finished now
-        summarize(reporter, counters.snapshot(), plan.captioner, ledger.output)
-        if pipeline.drained:
-            reporter.event("drained", STOPPED)
-            return _result(plan, ExitCode.DRAINED, reports, counters, reporter)
-        return _result(
-            plan, conclude(ledger, plan, reports, reporter, nothing_to_do=False), reports, counters, reporter
-        )
+        return _caption(plan, ledger, pending, reporter, signals)
+
+
+def _caption(
+    plan: Plan, ledger: Ledger, pending: list[Pending], reporter: Reporter, signals: Signals | None
+) -> RunResult:
+    """Captions these shards."""
+    announce(reporter, plan.captioner, pending, len(ledger.shards))
+    kept = _count_kept(ledger, plan.mine(ledger.shards), pending)
+    counters = RunCounters(len(pending), num_rows=_count_images(pending), kept=kept, limit=plan.config.limit)
+    _start(plan.captioner, ledger, reporter)
+    pipeline = _make_pipeline(plan, ledger, counters)
+    describe(ledger.output, plan.captioner)
+    if signals is not None:
+        signals.drain_with(pipeline.drain)
+    with reporter.progress(counters):
+        reports = pipeline.run([p.shard for p in pending])
+    describe(ledger.output, plan.captioner)  # once more: other shards are finished now
+    summarize(reporter, counters.snapshot(), plan.captioner, ledger.output)
+    if pipeline.drained:
+        reporter.event("drained", STOPPED)
+        return _result(plan, ExitCode.DRAINED, reports, counters, reporter)
+    return _result(plan, conclude(ledger, plan, reports, reporter, nothing_to_do=False), reports, counters, reporter)
 
 
 def _result(
@@ -76,6 +81,13 @@ def _result(
         snapshot=snapshot,
         statistics=plan.captioner.statistics,
     )
+
+
+def _count_images(pending: Sequence[Pending]) -> int | None:
+    """Images of folders; how many other shards hold is seen when they are opened."""
+    if any(each.shard.kind != "folder" for each in pending):
+        return None
+    return sum(file is not None for each in pending for file in each.shard.files)
 
 
 def _count_kept(ledger: Ledger, mine: Sequence[Shard], pending: Sequence[Pending]) -> int:

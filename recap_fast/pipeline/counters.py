@@ -41,7 +41,7 @@ class Snapshot:
     kept: int
     """Rows that earlier runs have done, of the shards that were opened and of those that were finished before."""
     total: int | None
-    """Rows of all shards, those that are kept with them; None before the first shard was opened."""
+    """Rows of all shards, those that are kept with them; None where a shard has to be opened first."""
     is_estimate: bool
     """Whether `total` supposes that shards which were not opened are like those that were."""
     shards_done: int
@@ -74,9 +74,10 @@ class Snapshot:
 class RunCounters:
     """The counters of one run."""
 
-    def __init__(self, num_shards: int, *, kept: int = 0, limit: int | None = None):
-        """`kept` are the rows of shards that were finished before; `limit` is the most images of the run."""
-        self._num_shards, self._kept, self._limit = num_shards, kept, limit
+    def __init__(self, num_shards: int, *, num_rows: int | None = None, kept: int = 0, limit: int | None = None):
+        """`num_rows` of the shards, where that is known before they are opened; `kept` are the rows of others, which
+        were finished before; `limit` is the most images of the run."""
+        self._num_shards, self._num_rows, self._kept, self._limit = num_shards, num_rows, kept, limit
         self._started: float | None = None
         self._captioned = self._num_tokens = self._cut = self._shards_done = 0
         self._failed: Counter[str] = Counter()
@@ -141,7 +142,7 @@ class RunCounters:
             cut=self._cut,
             kept=self._kept + self._resumed_rows,
             total=None if left is None else self._kept + self._resumed_rows + left,
-            is_estimate=self._opened_shards < self._num_shards and left != self._limit,
+            is_estimate=self._num_rows is None and self._opened_shards < self._num_shards and left != self._limit,
             shards_done=self._shards_done,
             shards_total=self._num_shards,
             busy={stage: spent / seconds if seconds else 0.0 for stage, spent in self._busy.items()},
@@ -149,8 +150,11 @@ class RunCounters:
         )
 
     def _expected(self) -> int | None:
-        """Rows of this run, if the shards not yet opened are like those that are."""
-        if not self._opened_shards:
-            return None
-        rows = round(self._opened_rows / self._opened_shards * self._num_shards) - self._resumed_rows
-        return rows if self._limit is None else min(rows, self._limit)
+        """Rows of this run; if it is not known, as if the shards not yet opened were like those that are."""
+        rows = self._num_rows
+        if rows is None:
+            if not self._opened_shards:
+                return None
+            rows = round(self._opened_rows / self._opened_shards * self._num_shards)
+        left = rows - self._resumed_rows
+        return left if self._limit is None else min(left, self._limit)

@@ -35,6 +35,7 @@ def test_a_run_says_what_it_does_and_what_it_did_it_with(start, tmp_path):
     assert outcome["done"] == "All 2 shards are done."
     snapshot = outcome.result.snapshot
     assert (snapshot.captioned, snapshot.rows, snapshot.shards_done) == (12, 12, 2)
+    assert (outcome.begun.total, snapshot.total) == (None, 12), "what a tar holds is known when it is opened"
     assert [report.shard for report in outcome.result.reports] == ["00000", "00001"]
     assert outcome.result.statistics.images == 12
     assert "| prompt | Describe the image. |" in (tmp_path / "out" / "README.md").read_text()

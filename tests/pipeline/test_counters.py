@@ -92,6 +92,18 @@ def test_rows_in_all_are_an_estimate_until_every_shard_is_opened():
     assert (s.total, s.is_estimate, s.share) == (1400, False, (1040 + 180) / 1400)
 
 
+def test_rows_in_all_may_be_known_before_a_shard_is_opened(clock):
+    counters = RunCounters(3, num_rows=2300, kept=500)
+    s = counters.snapshot()
+    assert (s.total, s.is_estimate, s.share) == (2800, False, 500 / 2800)
+    counters.start_shard(1000, 800)
+    counters.count("ok", completion(1))
+    clock[0] += 2
+    s = counters.snapshot()
+    assert (s.kept, s.total, s.is_estimate, s.eta_s) == (1300, 2800, False, (2300 - 801) * 2)
+    assert RunCounters(3, num_rows=2300, limit=10).snapshot().total == 10
+
+
 def test_a_limit_is_all_there_is_to_do():
     counters = RunCounters(50, limit=10)
     counters.start_shard(100, 20)

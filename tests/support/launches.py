@@ -1,5 +1,6 @@
 """A run in this process: its config, what it said and what it came to."""
 
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ from recap_fast.launch.config import RunConfig
 from recap_fast.launch.execute import run
 from recap_fast.launch.reporter import Reporter
 from recap_fast.launch.result import RunResult
+from recap_fast.pipeline.counters import RunCounters, Snapshot
 
 
 class Recorder(Reporter):
@@ -20,6 +22,10 @@ class Recorder(Reporter):
     def event(self, name: str, text: str, **_: Any) -> None:
         self.said.append((name, text))
 
+    def progress(self, counters: RunCounters) -> AbstractContextManager[None]:
+        self.begun = counters.snapshot()
+        return super().progress(counters)
+
 
 class Launch:
     """A run that has ended."""
@@ -28,6 +34,11 @@ class Launch:
         self._recorder = Recorder()
         self.result: RunResult = run(config, self._recorder)
         self.outcome = self.result.outcome
+
+    @property
+    def begun(self) -> Snapshot:
+        """How far the run was before its first shard was opened."""
+        return self._recorder.begun
 
     def __getitem__(self, name: str) -> str:
         """What was said under this name."""
