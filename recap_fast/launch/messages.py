@@ -17,6 +17,7 @@ from recap_fast.records import Shard, ShardReport, show_left_out
 from recap_fast.text import counted
 from recap_fast.write.card import write_card
 from recap_fast.write.ledger import Ledger, Pending
+from recap_fast.write.names import some
 from recap_fast.write.output_folder import OutputFolder
 
 _BROKEN = ("failed", "truncated")
@@ -38,18 +39,17 @@ def announce(reporter: Reporter, captioner: Captioner, pending: Sequence[Pending
 def summarize(reporter: Reporter, s: Snapshot, captioner: Captioner, output: OutputFolder) -> None:
     """Says what the run did, where its captions are, and which command lists the images that have none."""
     spec, decoder = captioner.prepared.spec, captioner.decoder
-    with_what = f"decoder {decoder.name}, backend {spec.backend}, {spec.precision}"
     fallbacks = f" ({decoder.num_fallbacks:,} by Pillow)" if decoder.num_fallbacks else ""
-    text = (
-        f"{counted(s.captioned, 'caption')}{failures(s.failed)} in {duration(s.seconds)}: {s.images_per_s:.1f} "
-        f"images/s, {s.tokens_per_caption:.1f} tokens a caption; {with_what}{fallbacks}"
-    )
+    with_what = f"decoder {decoder.name}, backend {spec.backend}, {spec.precision}{fallbacks}"
+    speed = f": {s.images_per_s:.1f} images/s, {s.tokens_per_caption:.1f} tokens a caption" if s.captioned else ""
+    text = f"{counted(s.captioned, 'caption')}{failures(s.failed)} in {duration(s.seconds)}{speed}; {with_what}"
     parts = {"decoder": decoder.name, "backend": spec.backend, "precision": spec.precision}
-    reporter.event("summary", text, **parts, **progress_fields(s), engine=dataclasses.asdict(captioner.statistics))
+    engine = dataclasses.asdict(captioner.statistics)
+    reporter.event("summary", text, **parts, **progress_fields(s), engine=engine)
     if s.kept:
-        reporter.event("kept", f"{counted(s.kept, 'row')} of earlier runs kept.", rows=s.kept)
+        reporter.event("kept", f"The output keeps {counted(s.kept, 'row')} of earlier runs.", rows=s.kept)
     if s.cut:
-        limit = captioner.config.options.max_new_tokens or spec.limits.max_new_tokens
+        limit = captioner.prepared.max_new_tokens(captioner.config.options)
         were = "was" if s.cut == 1 else "were"
         text = f"{counted(s.cut, 'caption')} {were} cut at {limit} tokens (--max-new-tokens)."
         reporter.event("cut", text, captions=s.cut, max_new_tokens=limit)
@@ -95,8 +95,6 @@ def report_result(reporter: Reporter, outcome: ExitCode, output: Path, s: Snapsh
 def _say_what_failed(
     reporter: Reporter, done: Sequence[ShardReport], broken: Sequence[ShardReport], num_shards: int, max_rate: float
 ) -> ExitCode:
-    for report in broken:
-        reporter.event("shard", f"shard {report.shard} is {report.status}: {report.error}", status=report.status)
     rows, failed = sum(report.rows for report in done), sum(sum(report.failed.values()) for report in done)
     is_too_many = failed > max_rate * rows
     if is_too_many:
@@ -104,8 +102,10 @@ def _say_what_failed(
         share = f"({failed / rows:.1%}), more than --max-error-rate {max_rate:g}"
         reporter.event("error_rate", f"{failed:,} of {counted(rows, 'image')} {have} no caption {share}.")
     if broken:
-        text = f"{len(broken):,} of {counted(num_shards, 'shard')} could not be read whole; the next run tries again."
-        reporter.event("failure", text)
+        names = some([report.shard for report in broken])
+        text = f"{len(broken):,} of {counted(num_shards, 'shard')} could not be read whole: {names}."
+        shards = {report.shard: {"status": report.status, "error": report.error} for report in broken}
+        reporter.event("failure", f"{text} The next run tries again.", shards=shards)
         return ExitCode.FAILURE
     return ExitCode.ERROR_RATE if is_too_many else ExitCode.COMPLETE
 

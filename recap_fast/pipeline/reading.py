@@ -95,7 +95,7 @@ class Reading:
             turn.error = error
 
     def _read(self, shard: Shard, turn: Turn) -> None:
-        whole, problem = True, None
+        whole, problem, unexpected = True, None, None
         left_out: Mapping[str, int] = {}
         try:
             with self.open_shard(shard, lambda: self.channels.samples.is_cancelled) as reader:
@@ -114,12 +114,12 @@ class Reading:
                 problem, left_out = reader.problem and scrub(reader.problem), reader.left_out
         except StoppedError:
             return  # before it was opened: as if not begun
-        except Exception as error:  # the shard boundary: no shard, however broken, ends the run
-            known = isinstance(error, RecapError | OSError)
-            problem = scrub(str(error) if known else f"{type(error).__name__}: {error}")
-            with turn.watch.paused():
-                logger.warning("shard %s: %s", shard.name, problem, exc_info=not known)
+        except Exception as error:  # noqa: BLE001 - the shard boundary: no shard, however broken, ends the run
+            unexpected = None if isinstance(error, RecapError | OSError) else error
+            problem = scrub(f"{type(error).__name__}: {error}" if unexpected else str(error))
         with turn.watch.paused():
+            if problem:
+                logger.warning("shard %s: %s", shard.name, problem, exc_info=unexpected)
             self.channels.rows.put(EndOfShard(shard, turn.total, whole, problem, left_out))
 
     def _send(self, row: Row) -> bool:

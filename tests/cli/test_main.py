@@ -221,7 +221,7 @@ def test_json_lines_and_nothing_else(server, tiny_engine, inputs, tmp_path):
     command = server.run(*arguments(tiny_engine, tmp_path / "in", tmp_path / "out", "--log-format", "json"))
     assert command.code == 1
     events = [json.loads(line) for line in command.stderr.splitlines()]
-    assert {"shards", "decoder", "engine", "summary", "shard", "failure"} <= {event["event"] for event in events}
+    assert {"shards", "decoder", "engine", "warning", "summary", "failure"} <= {event["event"] for event in events}
     assert all({"event", "time", "message"} <= event.keys() for event in events)
     refused = server.run(*arguments("/nowhere", inputs, tmp_path / "other", "--log-format", "json"))
     assert refused.code == 2

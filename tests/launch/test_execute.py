@@ -58,7 +58,7 @@ def test_a_limit_says_where_its_rows_are_and_that_more_is_to_do(start, tmp_path)
     assert first["output"] == f"Captions are in {tmp_path}/out/partial (shards that are not finished)."
     assert first["done"] == "2 shards are not finished: run without --limit to go on."
     second = start(limit=6)
-    assert second["kept"] == "1 row of earlier runs kept."
+    assert second["kept"] == "The output keeps 1 row of earlier runs."
     assert second["output"] == (
         f"Captions are in {tmp_path}/out/data and {tmp_path}/out/partial (shards that are not finished)."
     )
@@ -101,16 +101,17 @@ def test_the_notice_of_an_engine_is_shown(start, tiny_engine, tmp_path):
     ("damage", "status", "num_ok"),
     [(lambda whole: whole[:9000], "truncated", range(1, 6)), (lambda whole: b"x" * 2000, "failed", [0])],
 )
-def test_a_shard_that_cannot_be_read_whole_makes_it_1_until_it_is_mended(
-    start, small_inputs, tmp_path, damage, status, num_ok
+def test_a_shard_that_cannot_be_read_whole_is_named_and_makes_it_1_until_it_is_mended(
+    start, small_inputs, tmp_path, caplog, damage, status, num_ok
 ):
     tar = small_inputs / "00001.tar"
     whole = tar.read_bytes()
     tar.write_bytes(damage(whole))
     outcome = start()
     assert outcome.outcome == 1
-    assert f"shard 00001 is {status}: " in outcome["shard"]
-    assert outcome["failure"] == "1 of 2 shards could not be read whole; the next run tries again."
+    assert caplog.text.count("shard 00001: ") == 1, "it is said when it happens"
+    assert outcome["failure"] == "1 of 2 shards could not be read whole: 00001. The next run tries again."
+    assert "done" not in outcome.names
     rows = runs.read_rows(tmp_path / "out")
     assert sum(row["shard"] == "00001" and row["status"] == "ok" for row in rows) in num_ok
     assert start().outcome == 1
@@ -121,7 +122,7 @@ def test_a_shard_that_cannot_be_read_whole_makes_it_1_until_it_is_mended(
     assert len(runs.read_rows(tmp_path / "out")) == 12
 
 
-def test_too_many_failures_make_it_3(start, small_inputs):
+def test_too_many_failures_make_it_3(start, small_inputs, tmp_path):
     runs.write_pictures(small_inputs, 2, 6, bad=[0])
     outcome = start()
     assert outcome.outcome == 3
@@ -129,6 +130,9 @@ def test_too_many_failures_make_it_3(start, small_inputs):
     assert outcome["failures"].startswith("Which images have no caption, and why: recap-fast failures ")
     assert ", 2 failed (2 not_an_image)" in outcome["summary"]
     assert start(overwrite=True, max_error_rate=0.2).outcome == 0
+    (small_inputs / "00001.tar").write_bytes(b"x" * 2000)
+    outcome = start(output=tmp_path / "other")
+    assert (outcome.outcome, outcome.names[-2:]) == (1, ["error_rate", "failure"]), "both are said"
 
 
 def test_engine_and_decoder_are_closed_whatever_happens(start, monkeypatch):
