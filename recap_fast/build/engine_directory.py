@@ -16,6 +16,7 @@ import sysconfig
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import safetensors
 import torch
@@ -31,8 +32,10 @@ from recap_fast.errors import ConfigError
 from recap_fast.generate.replacement import BUILDING, beside, remove_leftovers, replace_folder, restore
 from recap_fast.generate.spec import SPEC_FILE, WEIGHTS_FILE, Backend, EngineSpec
 from recap_fast.generate.tokenizer import TOKENIZER_FILES, find_tokenizer, load_tokenizer
-from recap_fast.progress import OnProgress, unwatched
 from recap_fast.version import __version__
+
+if TYPE_CHECKING:
+    from recap_fast.progress import OnProgress
 
 LLAMA3_VOCABULARIES = range(128_000, 129_000)
 """Rows of the embedding in models that take Llama 3's tokenizer, of 128,256 tokens and some of their own."""
@@ -46,7 +49,7 @@ def build_engine(
     tokenizer: str | Path | None = None,
     precision: str | None = None,
     overwrite: bool = False,
-    progress: OnProgress = unwatched,
+    progress: "OnProgress" = lambda done, total: None,
     backend: Backend = "torch",
     calibration: str | Path | None = None,
 ) -> EngineSpec:

@@ -7,6 +7,7 @@ import logging
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from recap_fast.atomic import sha256_of
 from recap_fast.build import calibration as texts
@@ -20,7 +21,9 @@ from recap_fast.generate.spec import WEIGHTS_FILE, EngineSpec
 from recap_fast.generate.tensorrt_backend import compatibility
 from recap_fast.generate.tensorrt_backend.compatibility import CONFIG_FILE, MODEL_FOLDER, BuiltLimits, Manifest
 from recap_fast.generate.tokenizer import Tokenizer, load_tokenizer
-from recap_fast.progress import OnProgress
+
+if TYPE_CHECKING:
+    from recap_fast.progress import OnProgress
 
 logger = logging.getLogger(__name__)
 
@@ -51,7 +54,7 @@ class TensorRTBuild:
         _check_precision(spec, tokenizer_file, calibration)
         self._captions = [] if calibration is None else texts.read_captions(calibration)
 
-    def write(self, folder: Path, output: Path, progress: OnProgress) -> EngineSpec:
+    def write(self, folder: Path, output: Path, progress: "OnProgress") -> EngineSpec:
         """Writes weights and model into the folder, which will be called `output`, and returns the engine's spec.
 
         `progress` is about the language model's weights on their way to TensorRT-LLM. Raises EngineError where the
@@ -74,7 +77,7 @@ class TensorRTBuild:
             checksums=vision.checksums,
         )
 
-    def _compile(self, staging: Path, model: Path, limits: BuiltLimits, progress: OnProgress) -> None:
+    def _compile(self, staging: Path, model: Path, limits: BuiltLimits, progress: "OnProgress") -> None:
         with compatibility.importing():
             from recap_fast.build.tensorrt_compile import compile_model, load_model, quantize_model
 
