@@ -11,6 +11,7 @@ from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from recap_fast import machine
 from recap_fast.bench import synthetic
@@ -22,8 +23,10 @@ from recap_fast.captioner.captioner import Captioner
 from recap_fast.captioner.config import CaptionConfig
 from recap_fast.errors import ConfigError
 from recap_fast.launch.config import RunConfig
-from recap_fast.progress import OnProgress, unwatched
 from recap_fast.shards.expand import expand
+
+if TYPE_CHECKING:
+    from recap_fast.progress import OnProgress
 
 STAGES = ("read", "decode", "generate", "write", "end-to-end")
 
@@ -57,7 +60,7 @@ class BenchConfig(CaptionConfig):
         return RunConfig(**shared, shards=self.shards, output=output, limit=self.limit, max_error_rate=1.0)
 
 
-def bench(config: BenchConfig, progress: OnProgress = unwatched) -> Report:
+def bench(config: BenchConfig, progress: "OnProgress" = lambda done, total: None) -> Report:
     """Measures the stages of `config`; `progress` is told how many passes are done.
 
     Raises what a run does for what cannot be used, and EngineError.
@@ -77,7 +80,7 @@ def bench(config: BenchConfig, progress: OnProgress = unwatched) -> Report:
 class _Bench:
     """Measures stages with one captioner, whose engine each of them opens for itself."""
 
-    def __init__(self, config: BenchConfig, folder: Path, progress: OnProgress):
+    def __init__(self, config: BenchConfig, folder: Path, progress: "OnProgress"):
         self._config, self._folder, self._progress = config, folder, progress
         each = 1 + config.repeat
         self._done, self._total = 0, each * (len(config.stages) + ("generate" in config.stages))
