@@ -7,7 +7,8 @@ from pathlib import Path
 from recap_fast.errors import ConfigError
 from recap_fast.generate.json_file import read_json
 
-_HUB_NAME = re.compile(r"(?:(?:https?:/+)?(?:huggingface\.co|hf\.co)/)?([A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)")
+_HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+_HUB_PAGE = re.compile(r"(?:https?:/+)?(?:huggingface\.co|hf\.co)/([^/]+/[^/]+)(?:/.*)?")
 _LLAVA_REST = "non_lora_trainables.bin"
 """What the original LLaVA's training writes beside an adapter: the projector."""
 _BELOW = ("*/config.json", "snapshots/*/config.json", "models--*/snapshots/*/config.json")
@@ -43,14 +44,16 @@ def _check_content(folder: Path, names: set[str]) -> None:
 
 
 def _download(path: Path) -> str:
-    match = _HUB_NAME.fullmatch(path.as_posix())
-    if match is None:
-        return ""
-    folder = match[1].rsplit("/", 1)[-1]
+    given = path.as_posix()
+    page = _HUB_PAGE.fullmatch(given)
+    name = page[1] if page else given
+    if not _HUB_NAME.fullmatch(name):
+        return " Copy the files of a URL to a folder first." if re.match(r"\w+:/", given) else ""
+    folder = name.rsplit("/", 1)[-1]
     return (
-        f" If {match[1]} is a model of the Hugging Face Hub, download it first:\n"
+        f" If {name} is a model of the Hugging Face Hub, download it first:\n"
         "  pip install huggingface_hub\n"
-        f"  hf download {match[1]} --local-dir {folder}\n"
+        f"  hf download {name} --local-dir {folder}\n"
         f"and give --checkpoint {folder}."
     )
 

@@ -8,7 +8,7 @@ from click.shell_completion import CompletionItem
 
 from recap_fast.cli.command import Command, group, option
 from recap_fast.cli.messages import writing
-from recap_fast.cli.options import ANY_PATH, FOLDER
+from recap_fast.cli.options import ANY_PATH, FOLDER, InputPath
 from recap_fast.cli.progress import bar
 
 
@@ -24,7 +24,12 @@ def _complete_recipe(ctx: click.Context, param: click.Parameter, incomplete: str
 @click.argument("recipe", shell_complete=_complete_recipe)
 @group(
     "Input",
-    option("--checkpoint", type=ANY_PATH, required=True, help="LLaVA checkpoint: safetensors and config.json."),
+    option(
+        "--checkpoint",
+        type=InputPath(path_type=Path),
+        required=True,
+        help="LLaVA checkpoint: safetensors and config.json.",
+    ),
     option("--tokenizer", type=ANY_PATH, help="Tokenizer file or folder.  [default: the checkpoint's]"),
     option("--calibration", type=ANY_PATH, help="Captions to calibrate FP8 of tensorrt-llm with."),
 )

@@ -23,7 +23,10 @@ def refusal(path: Path) -> str:
     return str(caught.value)
 
 
-@pytest.mark.parametrize("given", ["org/name-1.5", "https://huggingface.co/org/name-1.5", "hf.co/org/name-1.5"])
+PAGE = "https://huggingface.co/org/name-1.5"
+
+
+@pytest.mark.parametrize("given", ["org/name-1.5", PAGE, f"{PAGE}/tree/main", "hf.co/org/name-1.5"])
 def test_a_name_on_the_hub_is_answered_with_its_download(tmp_path, monkeypatch, given):
     monkeypatch.chdir(tmp_path)
     text = refusal(Path(given))
@@ -35,6 +38,10 @@ def test_a_name_on_the_hub_is_answered_with_its_download(tmp_path, monkeypatch, 
 def test_a_path_that_is_not_there_is_no_name_on_the_hub(tmp_path, monkeypatch, given):
     monkeypatch.chdir(tmp_path)
     assert refusal(Path(given)) == f"There is no folder {given}: --checkpoint takes the folder of a model."
+
+
+def test_a_url_of_elsewhere_is_to_be_copied():
+    assert refusal(Path("s3://bucket/model")).endswith(" Copy the files of a URL to a folder first.")
 
 
 def test_a_file_of_weights_is_answered_with_its_folder(tmp_path):
