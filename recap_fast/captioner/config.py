@@ -1,5 +1,6 @@
 """How images are captioned: one frozen record, checked when it is made, and the flat options that it is made from."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -66,6 +67,8 @@ class CaptionConfig:
     def __post_init__(self) -> None:
         if self.decode_threads < 1:
             raise ConfigError(f"--decode-threads {self.decode_threads}: give a count of at least 1.")
+        if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", self.options.device):
+            raise ConfigError(f"--device {self.options.device}: give auto, cpu, cuda or cuda:N.")
 
     @classmethod
     def of(cls, given: Mapping[str, Any]) -> Self:

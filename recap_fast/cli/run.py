@@ -13,10 +13,8 @@ from recap_fast.cli import options
 from recap_fast.cli.command import Command, group, option
 from recap_fast.cli.messages import outcome_with_sentence
 from recap_fast.errors import ConfigError, ExitCode
-from recap_fast.text import counted
 
 if TYPE_CHECKING:
-    from recap_fast.launch.plan import Plan
     from recap_fast.launch.reporter import Reporter
     from recap_fast.launch.signals import Signals
 
@@ -143,17 +141,16 @@ def _flush() -> None:
 
 def _run(given: dict[str, Any], reporter: "Reporter", signals: "Signals") -> ExitCode:
     from recap_fast.launch.config import RunConfig
+    from recap_fast.launch.dry_run import dry_run
     from recap_fast.launch.execute import run as launch
-    from recap_fast.launch.plan import plan
     from recap_fast.shards.patience import patience
 
-    dry_run, prompt = given.pop("dry_run"), _prompt(given.pop("prompt"), given.pop("prompt_file"))
+    is_dry, prompt = given.pop("dry_run"), _prompt(given.pop("prompt"), given.pop("prompt_file"))
     config = RunConfig.of({**given, "prompt": prompt})
     with patience(config.read_timeout):
-        if not dry_run:
+        if not is_dry:
             return launch(config, reporter, signals).outcome
-        with contextlib.closing(plan(config)) as made:
-            _show(made, reporter)
+        dry_run(config, reporter)
     return ExitCode.COMPLETE
 
 
@@ -166,18 +163,3 @@ def _prompt(prompt: str | None, file: Path | None) -> str | None:
         return file.read_text(encoding="utf-8-sig").strip()
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"--prompt-file {file} cannot be read: {error}") from error
-
-
-def _show(made: "Plan", reporter: "Reporter") -> None:
-    """Lists what `run` would do; nothing was loaded or written for it."""
-    from recap_fast.launch.messages import show_shard
-
-    pending, total, output = made.pending(), len(made.ledger.shards), made.ledger.output
-    if made.ledger.is_fresh and (num := len(output.data_files())):
-        text = f"--overwrite would delete the captions of {counted(num, 'shard')} in {output.root}."
-        reporter.event("overwrite", text, shards=num)
-    for shard, reason in ((p.shard, p.reason) for p in pending):
-        found = f"{show_shard(shard)} -> {output.data(shard.name)} ({reason}{made.problem(shard)})"
-        reporter.event("plan", found, shard=shard.name, reason=reason)
-    text = f"{len(pending):,} of {counted(total, 'shard')} to do; nothing was written."
-    reporter.event("dry_run", text, pending=len(pending), total=total)

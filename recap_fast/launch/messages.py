@@ -6,14 +6,13 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from recap_fast.addresses import public_url
 from recap_fast.captioner.captioner import Captioner
 from recap_fast.errors import ExitCode
 from recap_fast.launch.plan import Plan
 from recap_fast.launch.progress_line import duration, failures, progress_fields
 from recap_fast.launch.reporter import Reporter
 from recap_fast.pipeline.counters import Snapshot
-from recap_fast.records import Shard, ShardReport, show_left_out
+from recap_fast.records import ShardReport, show_left_out
 from recap_fast.text import counted
 from recap_fast.write.card import write_card
 from recap_fast.write.ledger import Ledger, Pending
@@ -129,14 +128,6 @@ def _say_what_is_left_out(reporter: Reporter, reports: Sequence[ShardReport]) ->
     left_out = sum((Counter(report.left_out) for report in reports), Counter[str]())
     if left_out:
         reporter.event("left_out", f"Some of the input has no row: {show_left_out(left_out)}.", left_out=dict(left_out))
-
-
-def show_shard(shard: Shard) -> str:
-    """An input as the user knows it."""
-    url, files = public_url(shard.url), [file.path for file in shard.files if file is not None]
-    if len(files) < 2:
-        return f"{url}/{files[0]}" if files else url
-    return f"{url} ({files[0]} and {len(files) - 1:,} more)"
 
 
 def describe(output: OutputFolder, captioner: Captioner) -> None:

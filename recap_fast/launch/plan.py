@@ -8,7 +8,6 @@ from dataclasses import dataclass
 
 from recap_fast.captioner.captioner import Captioner
 from recap_fast.errors import ConfigError, ShardError
-from recap_fast.generate.device import resolve_device
 from recap_fast.launch.config import RunConfig, command_name, fingerprint
 from recap_fast.records import Shard
 from recap_fast.shards.expand import expand
@@ -91,7 +90,6 @@ def plan(config: RunConfig) -> Plan:
         )
     captioner = Captioner(config)
     try:
-        resolve_device(config.options.device)
         wanted = Wanted(
             fingerprint=(marks := fingerprint(config, captioner.prepared.spec, captioner.decoder.name)),
             inputs=expand(config.shards, config.selection),

@@ -48,7 +48,7 @@ OPTIONS = {
         ),
         *("--device", "--num-slots", "--prefill-images", "--max-new-tokens", "--json"),
     },
-    "verify": {"output", "--shards", "--input", "--relocate", "--read-timeout"},
+    "verify": {"output", "--shards", "--input", "--relocate", "--read-timeout", "--json"},
 }
 
 
@@ -240,6 +240,62 @@ def test_a_live_line_on_a_terminal(server, tiny_engine, inputs, tmp_path):
     assert "\x1b[2K8 captions, 2 failed" in text, "the live line is gone at the end"
 
 
+# -- failures ----------------------------------------------------------------------------------------------------------
+
+
+def test_failures_are_listed_for_people_and_for_machines(server, tiny_engine, inputs, tmp_path):
+    out = tmp_path / "out"
+    assert server.run(*arguments(tiny_engine, inputs, out)).code == 0
+    command = server.run("failures", out)
+    assert command.code == 0
+    lines = command.stdout.splitlines()
+    assert [line.partition("/")[0] for line in lines[:2]] == ["00000", "00001"]
+    assert all("  not_an_image: " in line for line in lines[:2])
+    assert lines[2:] == ["", "2 images failed. Run again with --retry-failed to retry the images."]
+    found = [json.loads(line) for line in server.run("failures", out, "--json").stdout.splitlines()]
+    assert [(entry["shard"], entry["status"]) for entry in found] == [
+        ("00000", "not_an_image"),
+        ("00001", "not_an_image"),
+    ]
+    command = server.run("failures", out, "--status", "corrupt")
+    assert command.stdout == "No image has failed with corrupt.\n"
+    command = server.run("failures", out, "--status", "corupt")
+    assert command.code == 2
+    assert "--status corupt: give one of " in command.stderr
+    assert command.stderr.endswith("Did you mean corrupt?\n")
+
+
+# -- words that the shell made -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("words", "advice"),
+    [
+        (["photos"], "Inputs are given with --shards: --shards photos."),
+        (["--engine", "e", "--output", "o", "--shards", "a.jpg", "b.jpg", "c.jpg"], "Unexpected: 'b.jpg' 'c.jpg'."),
+        (["--engine", "", "--shards", "x", "--output", "o"], "it is empty. Is a variable of your shell not set?"),
+        (["--engine", "e", "--shards", "x", "--output", ""], "it is empty. Is a variable of your shell not set?"),
+        (["--engine", "e", "--shards", "x", "--output", "s3://b/o"], "s3://b/o is a URL. Give a local path"),
+        (["--engne", "e"], "Did you mean"),
+    ],
+)
+def test_usage_errors_say_what_to_type(words, advice):
+    done = CliRunner().invoke(cli, ["run", *words])
+    assert done.exit_code == 2
+    assert advice in " ".join(done.output.split())
+
+
+def test_a_glob_that_the_shell_expanded_is_given_back_in_quotes(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "my photos").mkdir()
+    names = [f"my photos/{i}.jpg" for i in range(5)]
+    for name in names:
+        (tmp_path / name).touch()
+    done = CliRunner().invoke(cli, ["run", "--engine", "e", "--output", "o", "--shards", *names])
+    assert done.exit_code == 2
+    assert "put it in quotes, and recap-fast expands it: --shards 'my photos/*.jpg'." in " ".join(done.output.split())
+
+
 # -- verify ------------------------------------------------------------------------------------------------------------
 
 
@@ -260,6 +316,11 @@ def test_verify_proves_a_whole_output_and_names_each_gap(server, tiny_engine, in
     assert command.code == 4
     assert "\nfault: 00001 has no done-record: it is not finished\n" in command.stdout
     assert "Not proven: 1 fault. Follow the advice above" in command.stdout
+    command = server.run("verify", out, "--json")
+    assert command.code == 4
+    found = json.loads(command.stdout)
+    assert (found["proven"], found["num_shards"], found["failed"]) == (False, 2, {"not_an_image": 1})
+    assert [(fault["shard"], fault["kind"]) for fault in found["faults"]] == [("00001", "no record")]
 
 
 def test_verify_of_no_output_is_a_usage_error(server, tmp_path):
