@@ -1,20 +1,19 @@
 """Executes a plan: opens the engine, runs the pipeline, says how it went and gives the result."""
 
 import time
-from collections.abc import Sequence
 from contextlib import closing
 
 from recap_fast.captioner.captioner import Captioner
-from recap_fast.errors import ConfigError, ExitCode
+from recap_fast.errors import ConfigError
+from recap_fast.launch.conclusion import conclude, conclude_drained
 from recap_fast.launch.config import RunConfig
-from recap_fast.launch.messages import announce, conclude, describe, report_result, summarize
+from recap_fast.launch.messages import announce, describe, summarize
 from recap_fast.launch.plan import Plan, plan, without_collections
 from recap_fast.launch.reporter import Reporter
 from recap_fast.launch.result import RunResult
-from recap_fast.launch.signals import STOPPED, Signals
+from recap_fast.launch.signals import Signals
 from recap_fast.pipeline.counters import RunCounters
 from recap_fast.pipeline.pipeline import Pipeline
-from recap_fast.records import Shard, ShardReport
 from recap_fast.write.ledger import Ledger, Pending
 
 WINDOW_SLOTS = 4
@@ -35,15 +34,14 @@ def execute(plan: Plan, reporter: Reporter, signals: Signals | None = None) -> R
     """Does what was planned; see `run`."""
     with without_collections():
         ledger = plan.ledger.open()
-    mine = plan.mine(ledger.shards)
-    num_pruned, pending = plan.prune(ledger, ledger.pending(mine))
+    num_pruned, pending = plan.prune(ledger, ledger.pending(plan.mine(ledger.shards)))
     if num_pruned:
         rows = "1 row of an image that is gone" if num_pruned == 1 else f"{num_pruned:,} rows of images that are gone"
         reporter.event("pruned", f"pruned   {rows}", rows=num_pruned)
     if not pending:
-        outcome = conclude(ledger, plan, (), reporter, nothing_to_do=True)
-        return _result(plan, outcome, (), RunCounters(0, kept=_count_kept(ledger, mine, ())), reporter)
-    with ledger.at_work(mine):
+        counters = RunCounters(0, kept=plan.count_kept(ledger, ()))
+        return conclude(plan, ledger, (), counters, reporter, nothing_to_do=True)
+    with ledger.at_work(plan.mine(ledger.shards)):
         return _caption(plan, ledger, pending, reporter, signals)
 
 
@@ -52,8 +50,8 @@ def _caption(
 ) -> RunResult:
     """Captions these shards."""
     announce(reporter, plan.captioner, pending, len(ledger.shards))
-    kept = _count_kept(ledger, plan.mine(ledger.shards), pending)
-    counters = RunCounters(len(pending), num_rows=_count_images(pending), kept=kept, limit=plan.config.limit)
+    num_rows, kept = plan.count_images(pending), plan.count_kept(ledger, pending)
+    counters = RunCounters(len(pending), num_rows=num_rows, kept=kept, limit=plan.config.limit)
     _start(plan.captioner, ledger, reporter)
     pipeline = _make_pipeline(plan, ledger, counters)
     describe(ledger.output, plan.captioner)
@@ -64,37 +62,8 @@ def _caption(
     describe(ledger.output, plan.captioner)  # once more: other shards are finished now
     summarize(reporter, counters.snapshot(), plan.captioner, ledger.output)
     if pipeline.drained:
-        reporter.event("drained", STOPPED)
-        return _result(plan, ExitCode.DRAINED, reports, counters, reporter)
-    return _result(plan, conclude(ledger, plan, reports, reporter, nothing_to_do=False), reports, counters, reporter)
-
-
-def _result(
-    plan: Plan, outcome: ExitCode, reports: Sequence[ShardReport], counters: RunCounters, reporter: Reporter
-) -> RunResult:
-    snapshot = counters.snapshot()
-    report_result(reporter, outcome, plan.config.output, snapshot)
-    return RunResult(
-        outcome=outcome,
-        output=plan.config.output,
-        reports=tuple(reports),
-        snapshot=snapshot,
-        statistics=plan.captioner.statistics,
-    )
-
-
-def _count_images(pending: Sequence[Pending]) -> int | None:
-    """Images of folders; how many other shards hold is seen when they are opened."""
-    if any(each.shard.kind != "folder" for each in pending):
-        return None
-    return sum(file is not None for each in pending for file in each.shard.files)
-
-
-def _count_kept(ledger: Ledger, mine: Sequence[Shard], pending: Sequence[Pending]) -> int:
-    """Rows of the shards that are done already."""
-    names = {each.shard.name for each in pending}
-    records = (ledger.record(shard.name) for shard in mine if shard.name not in names)
-    return sum(record.rows for record in records if record is not None)
+        return conclude_drained(plan, reports, counters, reporter)
+    return conclude(plan, ledger, reports, counters, reporter)
 
 
 def _start(captioner: Captioner, ledger: Ledger, reporter: Reporter) -> None:

@@ -2,7 +2,7 @@
 
 import gc
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 
@@ -45,6 +45,19 @@ class Plan:
         from recap_fast.write.pruning import prune  # pyarrow: only where something is pruned
 
         return prune(ledger, pending) if any(each.reason == "pruned" for each in pending) else (0, pending)
+
+    @staticmethod
+    def count_images(pending: Sequence[Pending]) -> int | None:
+        """Images of folders; how many other shards hold is seen when they are opened."""
+        if any(each.shard.kind != "folder" for each in pending):
+            return None
+        return sum(file is not None for each in pending for file in each.shard.files)
+
+    def count_kept(self, ledger: Ledger, pending: Sequence[Pending]) -> int:
+        """Rows of this process's shards that are done already."""
+        names = {each.shard.name for each in pending}
+        records = (ledger.record(shard.name) for shard in self.mine(ledger.shards) if shard.name not in names)
+        return sum(record.rows for record in records if record is not None)
 
     def open_shard(self, shard: Shard, should_stop: Callable[[], bool]) -> AbstractContextManager[ShardReader]:
         """Opens an input; see `shards.reader.open_shard`."""

@@ -2,9 +2,11 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from recap_fast.errors import ExitCode
 from recap_fast.generate.engine import Statistics
+from recap_fast.launch.progress_line import progress_fields
 from recap_fast.pipeline.counters import Snapshot
 from recap_fast.records import ShardReport
 
@@ -14,12 +16,28 @@ class RunResult:
     """What a run did and how it ended."""
 
     outcome: ExitCode
-    """COMPLETE; FAILURE where a shard could not be read whole; ERROR_RATE where too many images have no caption;
-    DRAINED where a signal stopped it: the same call goes on from there."""
+    """COMPLETE where all is done that the run was to do; FAILURE where a shard could not be read whole; ERROR_RATE
+    where too many images have no caption; DRAINED where a signal stopped it: the same call goes on from there."""
+    shards_left: int | None
+    """Shards of the whole output that are not done, such as those of other parts and those behind a limit. None where
+    a signal stopped the run: they were not counted."""
     output: Path
+    captions: tuple[Path, ...]
+    """The folders with rows, as Parquet files: data/ of finished shards, partial/ of others."""
     reports: tuple[ShardReport, ...]
     """One for each shard that ended in this run, and for each that was begun and not finished."""
     snapshot: Snapshot
-    """Counts and rates of this run; earlier runs into the same folder are not in it."""
+    """Counts and rates of this run; of earlier runs into the same folder it has `kept` alone."""
     statistics: Statistics
     """What the engine did."""
+
+    def as_json(self) -> dict[str, Any]:
+        """What a program wants to know of it, for JSON."""
+        return {
+            "outcome": self.outcome.name.lower(),
+            "exit_code": int(self.outcome),
+            "shards_left": self.shards_left,
+            "output": str(self.output),
+            "captions": [str(folder) for folder in self.captions],
+            **progress_fields(self.snapshot),
+        }

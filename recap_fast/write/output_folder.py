@@ -88,9 +88,10 @@ class OutputFolder:
         return next(self.root.glob(DATA_FILES), None) is not None
 
     @property
-    def has_partial(self) -> bool:
-        """Whether there are rows of an unfinished shard."""
-        return next(self.root.glob(PARTIAL_FILES), None) is not None
+    def filled(self) -> list[Path]:
+        """The folders with rows: of finished shards, and of unfinished ones."""
+        has_partial = next(self.root.glob(PARTIAL_FILES), None) is not None
+        return [self.root / _DATA] * self.has_data + [self.root / _PARTIAL] * has_partial
 
     def record_files(self) -> list[Path]:
         """All done-records that are there, sorted."""

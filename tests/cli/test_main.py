@@ -223,6 +223,10 @@ def test_json_lines_and_nothing_else(server, tiny_engine, inputs, tmp_path):
     events = [json.loads(line) for line in command.stderr.splitlines()]
     assert {"shards", "decoder", "engine", "warning", "summary", "failure"} <= {event["event"] for event in events}
     assert all({"event", "time", "message"} <= event.keys() for event in events)
+    result = {"event": "result", "outcome": "failure", "exit_code": 1, "shards_left": 2, "kept": 0}
+    result |= {"output": f"{tmp_path}/out", "captions": [f"{tmp_path}/out/data"]}
+    assert {"rows", "captioned", "failed", "cut"} <= events[-1].keys()
+    assert result.items() <= events[-1].items()
     refused = server.run(*arguments("/nowhere", inputs, tmp_path / "other", "--log-format", "json"))
     assert refused.code == 2
     (event,) = [json.loads(line) for line in refused.stderr.splitlines()]

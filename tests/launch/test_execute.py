@@ -57,7 +57,9 @@ def test_a_limit_says_where_its_rows_are_and_that_more_is_to_do(start, tmp_path)
     assert first.outcome == 0
     assert first["output"] == f"Captions are in {tmp_path}/out/partial (shards that are not finished)."
     assert first["done"] == "2 shards are not finished: run without --limit to go on."
+    assert (first.result.shards_left, first.result.captions) == (2, (tmp_path / "out" / "partial",))
     second = start(limit=6)
+    assert (second.result.shards_left, second.result.snapshot.kept, len(second.result.captions)) == (1, 1, 2)
     assert second["kept"] == "The output keeps 1 row of earlier runs."
     assert second["output"] == (
         f"Captions are in {tmp_path}/out/data and {tmp_path}/out/partial (shards that are not finished)."
@@ -69,6 +71,7 @@ def test_a_limit_says_where_its_rows_are_and_that_more_is_to_do(start, tmp_path)
 def test_a_part_that_is_done_is_not_all(start):
     first = start(shard_index=1, num_shards=2)
     assert first["done"] == "Part 2 of 2 is done. In all, 1 of 2 shards are done."
+    assert (first.outcome, first.result.shards_left) == (0, 1)
     again = start(shard_index=1, num_shards=2)
     assert (again.names, again["done"]) == (
         ["done"],
