@@ -79,13 +79,15 @@ def _precisions() -> Iterator[Finding]:
 
 
 def _kernels() -> Iterator[Finding]:
+    import torch
+
     for module in ("recap_fast.arrow_core", "recap_fast.generate.ops.cpp"):
         if error := _failure(importlib.import_module, module):
             yield Finding("C++", f"does not load: {error}", is_fatal=True)
             return
-    parts = ["C++"]
-    if _failure(importlib.import_module, "recap_fast._cuda_ops") is None:
-        parts.append("CUDA C++")
+    parts = ["C++ for the CPU"]
+    if torch.cuda.is_available() and _failure(importlib.import_module, "recap_fast._cuda_ops") is None:
+        parts.append("CUDA C++ for GPUs")
     if version := _version("triton"):
         parts.append(f"Triton {version}")
     yield Finding("kernels", ", ".join(parts))
@@ -104,7 +106,7 @@ def _decoders() -> Iterator[Finding]:
 
 def _formats() -> Iterator[Finding]:
     lacking = {name: plugin.package for name, plugin in EXTRA_PLUGINS.items() if _failure(plugin.load)}
-    found = ", ".join(["JPEG, PNG, WebP, AVIF, TIFF, GIF, ...", *(n for n in EXTRA_PLUGINS if n not in lacking)])
+    found = ", ".join(["JPEG, PNG, WebP, AVIF, GIF, TIFF, BMP", *(n for n in EXTRA_PLUGINS if n not in lacking)])
     yield Finding("images", found + _without(lacking), tuple(lacking.values()))
 
 

@@ -24,7 +24,7 @@ def doctor(as_json: bool) -> None:
         for finding in findings:
             click.echo(f"{finding.name:<12}{finding.text}")
         if missing := sorted({package for finding in findings for package in finding.install}):
-            click.echo("\nTo add what is missing, run what you need of:")
+            click.echo("\nTo add what is missing, run those of these lines that you need:")
             for package in missing:
                 click.echo(f"  pip install {package}")
     if any(finding.is_fatal for finding in findings):

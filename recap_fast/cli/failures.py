@@ -56,7 +56,12 @@ def _json(failure: "Failure") -> str:
 def _summary(num_images: int, num_shards: int, status: str | None) -> str:
     """What is to be done."""
     if not num_images and not num_shards:
-        return "Every image has a caption." if status is None else f"No image has failed with {status}."
+        return "Every image that is done has a caption." if status is None else f"No image has failed with {status}."
     found = [counted(num, what) for num, what in ((num_images, "image"), (num_shards, "shard")) if num]
-    retried = "Run again with --retry-failed to retry the images." if num_images else "The next run retries them."
-    return f"\n{' and '.join(found)} failed. {retried}"
+    lines = ["", f"{' and '.join(found)} failed."]
+    if num_images:
+        lines.append("Replace the files that are damaged, and run again with --redo-changed.")
+        lines.append("To retry the images as they are, run again with --retry-failed.")
+    if num_shards:
+        lines.append("The next run retries the shards.")
+    return "\n".join(lines)

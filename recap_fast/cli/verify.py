@@ -64,7 +64,7 @@ def _describe(verdict: "Verdict", is_compared: bool) -> str:
     lines += [f"note: {note}" for note in verdict.notes]
     lines += [f"fault: {fault.shard} {fault.sentence}" for fault in verdict.faults]
     if num := len(verdict.faults):
-        remedy = "Follow the advice above, if there is any, and run again: unfinished shards are redone."
+        remedy = "The same `recap-fast run` again redoes shards that are damaged or not finished."
         return "\n".join([*lines, f"Not proven: {counted(num, 'fault')}. {remedy}"])
     some = f"in {verdict.num_compared:,} of {verdict.num_shards:,} shards "
     some = some if verdict.num_compared < verdict.num_shards else ""

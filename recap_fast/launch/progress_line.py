@@ -72,8 +72,10 @@ def failures(failed: Mapping[str, int]) -> str:
 
 
 def duration(seconds: float) -> str:
-    """'45 s', '3 min', '2 h 05 min', '3 d 4 h'."""
+    """'0.4 s', '45 s', '3 min', '2 h 05 min', '3 d 4 h'."""
     minutes = round(seconds / 60)
+    if 0 < seconds < 0.95:
+        return f"{seconds:.1f} s"
     if seconds < 90:
         return f"{seconds:.0f} s"
     if minutes < 60:

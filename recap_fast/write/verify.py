@@ -117,7 +117,7 @@ def verify(output: OutputFolder, inputs: InputsToCompare | None = None, progress
     for number, (name, record) in enumerate(records.items()):
         progress(number, total)
         if record is None:
-            verdict.faults.append(Fault("no record", name, "has no done-record: it is not finished"))
+            verdict.faults.append(Fault("no record", name, "is not finished: run its command again"))
             continue
         if record.files and name not in register.units:
             raise not_as_written(output, f"{name} is a unit of images in its done-record, but not in {output.run_file}")

@@ -255,7 +255,8 @@ def test_failures_are_listed_for_people_and_for_machines(server, tiny_engine, in
     lines = command.stdout.splitlines()
     assert [line.partition("/")[0] for line in lines[:2]] == ["00000", "00001"]
     assert all("  not_an_image: " in line for line in lines[:2])
-    assert lines[2:] == ["", "2 images failed. Run again with --retry-failed to retry the images."]
+    assert lines[2:4] == ["", "2 images failed."]
+    assert lines[-1] == "To retry the images as they are, run again with --retry-failed."
     found = [json.loads(line) for line in server.run("failures", out, "--json").stdout.splitlines()]
     assert [(entry["shard"], entry["status"]) for entry in found] == [
         ("00000", "not_an_image"),
@@ -287,8 +288,8 @@ def test_verify_proves_a_whole_output_and_names_each_gap(server, tiny_engine, in
     (out / "manifests" / "00001.json").unlink()
     command = server.run("verify", out)
     assert command.code == 4
-    assert "\nfault: 00001 has no done-record: it is not finished\n" in command.stdout
-    assert "Not proven: 1 fault. Follow the advice above" in command.stdout
+    assert "\nfault: 00001 is not finished: run its command again\n" in command.stdout
+    assert "Not proven: 1 fault." in command.stdout
     command = server.run("verify", out, "--json")
     assert command.code == 4
     found = json.loads(command.stdout)

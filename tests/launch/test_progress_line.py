@@ -81,6 +81,8 @@ def test_the_progress_for_machines_is_json_and_says_the_same():
     ("seconds", "text"),
     [
         (0, "0 s"),
+        (0.42, "0.4 s"),
+        (0.95, "1 s"),
         (89.4, "89 s"),
         (90, "2 min"),
         (3569, "59 min"),

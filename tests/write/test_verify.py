@@ -218,7 +218,7 @@ def test_what_another_run_redoes_by_itself_has_no_other_remedy(output, inputs):
     edit_record(output, "2", status="failed", error="is no tar")
     assert sentences(output) == [
         "0 has no output: the file is gone",
-        "1 has no done-record: it is not finished",
+        "1 is not finished: run its command again",
         "2 is recorded as failed: is no tar",
     ]
     assert len(open_ledger(output, inputs).pending()) == 3

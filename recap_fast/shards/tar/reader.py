@@ -48,7 +48,8 @@ class TarReader:
         shown = public_url(shard.url)
         if self._members.repeated:
             count = len(self._members.repeated)
-            logger.warning("%s: samples that repeat the key of another, as their rows say: %d", shown, count)
+            repeat = "1 sample repeats" if count == 1 else f"{count:,} samples repeat"
+            logger.warning("%s: %s the key of another; the column `warning` says which", shown, repeat)
         if indexer.remark is not None:
             logger.warning("%s: %s", shown, indexer.remark)
 

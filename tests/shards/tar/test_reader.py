@@ -53,7 +53,7 @@ def test_a_repeated_key_starts_a_new_sample_and_is_reported(tmp_path, caplog):
         ("a", b"2", "two"),
     ]
     assert [s.warning for s in samples] == [None, None, "an earlier sample of this shard has the same key"]
-    assert "samples that repeat the key of another, as their rows say: 1" in caplog.text
+    assert "1 sample repeats the key of another; the column `warning` says which" in caplog.text
 
 
 def test_more_extensions_than_a_mask_holds(tmp_path):
