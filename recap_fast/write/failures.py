@@ -1,11 +1,13 @@
 """The images of an output that have no caption, and the shards that could not be read whole.
 
-An output folder goes in, finished or not. Its rows whose status is not 'ok' come out, file by file.
+An output folder goes in, finished or not. Its rows whose status is not 'ok' come out, shard by shard.
 """
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -15,6 +17,7 @@ from recap_fast.records import OK, ShardReport
 from recap_fast.write.done_record import read_record
 from recap_fast.write.output_folder import OutputFolder
 from recap_fast.write.run_file import read_run
+from recap_fast.write.stretches import stretches
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,24 +36,47 @@ COLUMNS = list(Failure.__dataclass_fields__)
 
 
 def failures(output: OutputFolder, statuses: Collection[str] = ()) -> Iterator[Failure]:
-    """The rows without a caption, of these statuses or of all: those of finished shards, then those of others.
+    """The rows without a caption, of these statuses or of all, shard by shard.
 
-    Only one batch of rows is in memory. Raises ConfigError if the folder is not the output of a run, and RecapError
-    for a file that cannot be read.
+    If an image was done again, only its last row counts. Only one batch of rows is in memory. Raises ConfigError if the
+    folder is not the output of a run, and RecapError for a file that cannot be read.
     """
-    read_run(output)
-    for path in (*output.data_files(), *output.partial_files()):
+    for name in read_run(output).shards:
+        paths = _files(output, name)
         try:
-            with pq.ParquetFile(path) as file:
-                for batch in file.iter_batches(columns=COLUMNS):
-                    failed = pc.not_equal(batch["status"], OK)
-                    if statuses:
-                        failed = pc.and_(failed, pc.is_in(batch["status"], pa.array(statuses, pa.string())))
-                    yield from (Failure(**row) for row in batch.filter(failed).to_pylist())
-        except FileNotFoundError:  # a run has finished its shard since
+            for path, indices in zip(paths, _last_rows(paths), strict=True):
+                with pq.ParquetFile(path) as file:
+                    for batch in file.iter_batches(columns=COLUMNS):
+                        failed = pc.not_equal(batch["status"], OK)
+                        if statuses:
+                            failed = pc.and_(failed, pc.is_in(batch["status"], pa.array(statuses, pa.string())))
+                        if indices is not None:
+                            failed = pc.and_(failed, pc.is_in(batch["index"], indices))
+                        yield from (Failure(**row) for row in batch.filter(failed).to_pylist())
+        except FileNotFoundError:  # a run has finished the shard since
             continue
         except (OSError, pa.ArrowException) as error:
-            raise RecapError(f"{path} cannot be read ({error}): `recap-fast verify` says what to do.") from error
+            raise RecapError(
+                f"the rows of shard {name} cannot be read ({error}): `recap-fast verify` says what to do."
+            ) from error
+
+
+def _files(output: OutputFolder, name: str) -> list[Path]:
+    """The files with rows of a shard, oldest first, without stretches whose rows are in its output already."""
+    record, path = read_record(output.record(name)), output.data(name)
+    since_ns = 0 if record is None or not path.exists() else record.finished_ns
+    later = [stretch.path for stretch in stretches(output.partial(name)) if stretch.made_ns > since_ns]
+    return [path, *later] if path.exists() else later
+
+
+def _last_rows(paths: Sequence[Path]) -> Sequence[pa.Array | None]:
+    """For each file, the indices that no later file has; None for a single file, where all rows count."""
+    if len(paths) < 2:
+        return [None] * len(paths)
+    columns = [pq.read_table(path, columns=["index"], partitioning=None)["index"].to_numpy() for path in paths]
+    indices, first = np.unique(np.concatenate(columns)[::-1], return_index=True)
+    last = np.repeat(np.arange(len(paths)), [len(column) for column in columns])[::-1][first]
+    return [pa.array(indices[last == number]) for number in range(len(paths))]
 
 
 def failed_shards(output: OutputFolder) -> list[ShardReport]:

@@ -3,10 +3,12 @@ from support.finished_rows import finish
 from support.ledgers import open_ledger
 from support.shard_files import webdataset_members, write_rows, write_tar
 
+from recap_fast.atomic import sha256_of
 from recap_fast.errors import ConfigError, RecapError
 from recap_fast.records import ShardReport
 from recap_fast.write.failures import Failure, failed_shards, failures
 from recap_fast.write.output_folder import OutputFolder
+from recap_fast.write.stretches import stretch_name
 
 
 @pytest.fixture
@@ -16,8 +18,14 @@ def ledger(tmp_path):
         write_tar(tmp_path / f"in/{name}.tar", webdataset_members(5))
     ledger = open_ledger(tmp_path / "out", tmp_path / "in")
     finish(ledger, ledger.shards[0], failed=[1, 3])
-    write_rows(tmp_path / "out/partial/b/x.parquet", "b", range(2), failed=[0])
+    write_stretch(ledger, "b", [0, 1], failed=[0])
     return ledger
+
+
+def write_stretch(ledger, name, indices, failed):
+    folder = ledger.output.partial(name)
+    path = write_rows(folder / "new.parquet", name, indices, failed=failed)
+    return path.rename(folder / stretch_name(indices[0], indices[-1], sha256_of(path)))
 
 
 def test_rows_without_a_caption_of_finished_shards_and_of_others(ledger):
@@ -27,6 +35,24 @@ def test_rows_without_a_caption_of_finished_shards_and_of_others(ledger):
     ]
     assert isinstance(found[0], Failure)
     assert found[0].key == "000000001"
+
+
+def found(ledger):
+    return [(failure.shard, failure.index) for failure in failures(ledger.output)]
+
+
+def test_of_images_that_were_done_again_the_last_row_counts(ledger):
+    write_stretch(ledger, "b", [0, 2, 3], failed=[2, 3])
+    write_stretch(ledger, "b", [3], failed=[3])
+    write_stretch(ledger, "a", [1], failed=[])
+    assert found(ledger) == [("a", 3), ("b", 2), ("b", 3)]
+
+
+def test_stretches_from_before_the_output_do_not_count(ledger, monkeypatch):
+    monkeypatch.setattr("recap_fast.write.ledger.remove_stretches", lambda *_: None)  # killed before
+    finish(ledger, ledger.shards[1])
+    assert list(ledger.output.partial("b").iterdir())
+    assert found(ledger) == [("a", 1), ("a", 3)]
 
 
 @pytest.mark.parametrize(("statuses", "num"), [((), 3), (("truncated", "corrupt"), 3), (("corrupt",), 0)])
@@ -44,5 +70,5 @@ def test_what_is_no_output_and_what_is_damaged_is_said(tmp_path, ledger):
     with pytest.raises(ConfigError, match=r"has no run\.json: it is not the --output of a run"):
         next(failures(OutputFolder(tmp_path)))
     ledger.output.data("a").write_bytes(b"PAR1")
-    with pytest.raises(RecapError, match=r"a\.parquet cannot be read .*: `recap-fast verify` says what to do"):
+    with pytest.raises(RecapError, match=r"the rows of shard a cannot be read .*: `recap-fast verify` says what to do"):
         list(failures(ledger.output))
