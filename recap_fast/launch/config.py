@@ -88,9 +88,10 @@ class RunConfig(CaptionConfig):
         CaptionConfig.__post_init__(self)
         if not self.shards:
             raise ConfigError("--shards is missing: give a tar, a pattern such as '{00000..00099}.tar', or a folder.")
-        if re.match(r"[a-z][a-z0-9+.-]+:/", str(self.output)):  # a Path has one slash where the URL has two
+        if match := re.match(r"([a-z][a-z0-9+.-]+):/", str(self.output)):  # a Path has one slash where the URL has two
+            url = f"{match[1]}://{str(self.output)[match.end() :]}"
             raise ConfigError(
-                f"--output {self.output}: captions go to a local folder; copy it to an object store when it is done."
+                f"--output {url}: captions go to a local folder; copy it to an object store when it is done."
             )
         if self.images != "first" and self.image_key is not None:
             raise ConfigError("--images all and --image-key: give one of them.")
