@@ -7,8 +7,8 @@ import importlib
 import importlib.metadata
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -30,8 +30,8 @@ class Finding:
 
     name: str
     text: str
-    install: tuple[str, ...] = ()
-    """What `pip install` would add to it."""
+    install: Mapping[str, str] = field(default_factory=dict)
+    """What `pip install` would add to it: packages, and what for."""
     is_fatal: bool = False
     """Whether no engine can run because of it."""
 
@@ -59,7 +59,7 @@ def _gpus() -> Iterator[Finding]:
         if not NVIDIA_DRIVER.is_file():
             yield Finding("GPU", "none: engines run on the CPU")
         elif torch.version.cuda is None:
-            yield Finding("GPU", f"not used: torch {torch.__version__} is built for CPUs", (CUDA_TORCH,))
+            yield Finding("GPU", f"not used: torch {torch.__version__} is built for CPUs", {CUDA_TORCH: "the GPU"})
         else:
             yield Finding("GPU", f"not used: its driver is too old for torch's CUDA {torch.version.cuda}")
         return
@@ -101,20 +101,20 @@ def _decoders() -> Iterator[Finding]:
     elif _version(DALI_PACKAGE):
         yield Finding("decoders", f"{pillow}; DALI does not load: {error}")
     else:
-        yield Finding("decoders", f"{pillow}; no DALI, which decodes on GPUs", (DALI_PACKAGE,))
+        yield Finding("decoders", f"{pillow}; no DALI, which decodes on GPUs", {DALI_PACKAGE: "decoding on GPUs"})
 
 
 def _formats() -> Iterator[Finding]:
     lacking = {name: plugin.package for name, plugin in EXTRA_PLUGINS.items() if _failure(plugin.load)}
     found = ", ".join(["JPEG, PNG, WebP, AVIF, GIF, TIFF, BMP", *(n for n in EXTRA_PLUGINS if n not in lacking)])
-    yield Finding("images", found + _without(lacking), tuple(lacking.values()))
+    yield Finding("images", found + _without(lacking), _by_package(lacking))
 
 
 def _addresses() -> Iterator[Finding]:
     schemes = ("s3", "gs", "az", "https", "hf")
     lacking = {f"{s}://": PACKAGES[s] for s in schemes if _failure(importlib.import_module, PACKAGES[s])}
     found = ", ".join(["local files", *(url for s in schemes if (url := f"{s}://") not in lacking)])
-    yield Finding("inputs", found + _without(lacking), tuple(lacking.values()))
+    yield Finding("inputs", found + _without(lacking), _by_package(lacking))
 
 
 def _room() -> Iterator[Finding]:
@@ -133,6 +133,11 @@ LOOKS: tuple[Callable[[], Iterator[Finding]], ...] = (
     _addresses,
     _room,
 )
+
+
+def _by_package(lacking: Mapping[str, str]) -> dict[str, str]:
+    """What each package is for."""
+    return {package: what for what, package in lacking.items()}
 
 
 def _without(lacking: dict[str, str]) -> str:

@@ -35,17 +35,17 @@ def test_it_fits_a_screen_and_says_what_is_there():
 
 def test_json_has_the_same():
     done = CliRunner().invoke(cli, ["doctor", "--json"])
-    found = [(entry["name"], tuple(entry["install"])) for entry in json.loads(done.output)]
+    found = [(entry["name"], entry["install"]) for entry in json.loads(done.output)]
     assert found == [(finding.name, finding.install) for finding in doctor.examine()]
 
 
 def test_it_names_what_to_install(monkeypatch):
     lose(monkeypatch, "pillow_heif", "pillow_jxl", "aiohttp", "s3fs")
-    assert find("images").install == ("pillow-heif", "pillow-jxl-plugin")
+    assert find("images").install == {"pillow-heif": "HEIC", "pillow-jxl-plugin": "JPEG XL"}
     assert find("images").text.endswith("; not HEIC, JPEG XL")
     assert {"aiohttp", "s3fs"} <= set(find("inputs").install)
     output = CliRunner().invoke(cli, ["doctor"]).output
-    assert "  pip install pillow-heif\n" in output
+    assert "  pip install pillow-heif           # HEIC\n" in output
 
 
 def test_a_broken_package_is_a_finding(monkeypatch):
@@ -72,9 +72,9 @@ def test_without_native_modules_nothing_runs(monkeypatch):
 @pytest.mark.parametrize(
     ("driver", "cuda", "text", "install"),
     [
-        (False, None, "none: engines run on the CPU", ()),
-        (True, None, "not used: torch 2.x is built for CPUs", (doctor.CUDA_TORCH,)),
-        (True, "13.0", "not used: its driver is too old for torch's CUDA 13.0", ()),
+        (False, None, "none: engines run on the CPU", {}),
+        (True, None, "not used: torch 2.x is built for CPUs", {doctor.CUDA_TORCH: "the GPU"}),
+        (True, "13.0", "not used: its driver is too old for torch's CUDA 13.0", {}),
     ],
 )
 def test_a_gpu_that_is_not_used(monkeypatch, tmp_path, driver, cuda, text, install):

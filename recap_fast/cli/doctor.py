@@ -23,9 +23,9 @@ def doctor(as_json: bool) -> None:
     else:
         for finding in findings:
             click.echo(f"{finding.name:<12}{finding.text}")
-        if missing := sorted({package for finding in findings for package in finding.install}):
+        if missing := sorted(item for finding in findings for item in finding.install.items()):
             click.echo("\nTo add what is missing, run those of these lines that you need:")
-            for package in missing:
-                click.echo(f"  pip install {package}")
+            for package, what in missing:
+                click.echo(f"  pip install {package:<20}  # {what}")
     if any(finding.is_fatal for finding in findings):
         raise SystemExit(1)

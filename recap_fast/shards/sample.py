@@ -83,7 +83,7 @@ def to_sample(shard: str, index: int, raw: RawSample) -> Sample:
     metadata = _metadata(read, raw, unused, warnings)
     status, error = raw.status, raw.error
     if status == OK and not raw.image:
-        status, error = "empty_image", "the image has no bytes"
+        status, error = "empty_image", "The image has no bytes."
     digest = hashlib.sha256(raw.image).hexdigest() if raw.image else None
     return Sample(
         shard=shard,

@@ -171,7 +171,7 @@ def test_sparse_files_are_read_with_their_holes(tmp_path_factory, write, gaps, e
     for start, data in pieces:
         whole[start : start + len(data)] = data
     rows, reader = read(tmp_path_factory.mktemp("tar"), content)
-    assert rows[0] == ("x.jpg", bytes(whole) or "the image has no bytes")
+    assert rows[0] == ("x.jpg", bytes(whole) or "The image has no bytes.")
     assert (rows[1:], reader.problem) == ([("x.jpg", b"xyz")], None)
 
 

@@ -68,7 +68,7 @@ def test_missing_and_empty_images_are_rows(tmp_path):
     )
     assert [(s.key, s.status, s.error) for s in samples] == [
         ("a", "missing_image", "no image among its files: json, txt"),
-        ("b", "empty_image", "the image has no bytes"),
+        ("b", "empty_image", "The image has no bytes."),
     ]
     assert [s.org_caption for s in samples] == ["t", "u"]
     assert [s.file_name for s in samples] == [None, "b.jpg"]
