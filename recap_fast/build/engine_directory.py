@@ -9,10 +9,11 @@ The folder gets its name when it is complete; whatever interrupts the build leav
 """
 
 import contextlib
+import importlib.util
+import logging
 import os
 import platform
 import shutil
-import sysconfig
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -39,6 +40,10 @@ if TYPE_CHECKING:
 
 LLAMA3_VOCABULARIES = range(128_000, 129_000)
 """Rows of the embedding in models that take Llama 3's tokenizer, of 128,256 tokens and some of their own."""
+LLAMA3_PACKAGE = "llama-models==0.3.0"
+LLAMA3_SHA256 = "82e9d31979e92ab929cd544440f129d9ecd797b69e327f80f17e1c50d5551b55"
+"""Of the tokenizer.model in that package, which is Meta's."""
+logger = logging.getLogger(__name__)
 
 
 def build_engine(
@@ -125,12 +130,23 @@ def _find_tokenizer(checkpoint: Path, given: str | Path | None, vocab_size: int)
     lacks = f"{checkpoint} has no {names}" if given is None else f"--tokenizer {given}: there is no {names}"
     if vocab_size not in LLAMA3_VOCABULARIES:
         raise ConfigError(f"{lacks}. Give the language model's with --tokenizer, a file or a folder.")
-    package = Path(sysconfig.get_path("purelib"), "llama_models/llama3/tokenizer.model")
-    raise ConfigError(
-        f"{lacks}. Llama 3's is in a package of PyPI:\n"
-        "  pip install --no-deps llama-models==0.3.0\n"
-        f"Type the same command again with\n  --tokenizer {package}"
-    )
+    file = _packaged_llama3()
+    if file is None or given is not None:
+        raise ConfigError(
+            f"{lacks}. Llama 3's is in a package of PyPI:\n"
+            f"  pip install --no-deps {LLAMA3_PACKAGE}\n"
+            f"Then the same command{' without --tokenizer' * (given is not None)} finds it there."
+        )
+    logger.warning("%s: using Llama 3's, of the package llama-models.", lacks)
+    return file
+
+
+def _packaged_llama3() -> Path | None:
+    """Meta's tokenizer of Llama 3 in the package `llama-models`, which is not imported; None where it is not there."""
+    package = importlib.util.find_spec("llama_models")
+    folders = package.submodule_search_locations if package is not None else None
+    files = (Path(folder) / "llama3" / "tokenizer.model" for folder in folders or ())
+    return next((file for file in files if file.is_file() and sha256_of(file) == LLAMA3_SHA256), None)
 
 
 def _sources(recipe: Path, checkpoint: Checkpoint, tokenizer_file: Path) -> dict[str, object]:

@@ -1,6 +1,5 @@
 import dataclasses
 import hashlib
-import json
 import os
 import subprocess
 import sys
@@ -13,6 +12,7 @@ from safetensors.torch import load_file
 
 from inputs import checkpoints, vocabularies
 from inputs.shapes import SHAPES
+from recap_fast.build import engine_directory
 from recap_fast.build.engine_directory import build_engine
 from recap_fast.errors import ConfigError
 from recap_fast.generate.spec import EngineSpec
@@ -93,19 +93,37 @@ def test_original_llava_takes_its_tokenizer_from_elsewhere(tmp_path):
     assert load_tokenizer(tmp_path / "1").encode("red").tolist() == load_tokenizer(tmp_path).encode("red").tolist()
 
 
-@pytest.mark.parametrize("given", [None, "nowhere/tokenizer.model"])
-def test_llama_3_without_a_tokenizer_is_told_where_to_get_it(tmp_path, given):
-    checkpoints.make_checkpoint(tmp_path / "c", "original", tokenizer=None)
-    config = json.loads((tmp_path / "c/config.json").read_text())
-    (tmp_path / "c/config.json").write_text(json.dumps({**config, "vocab_size": 128256}))
+@pytest.fixture
+def original(tmp_path, monkeypatch):
+    """A checkpoint that passes for one of Llama 3, its tokenizer beside its folder."""
+    monkeypatch.setattr(engine_directory, "LLAMA3_VOCABULARIES", range(129_000))
+    checkpoints.make_checkpoint(tmp_path / "c", "original", tokenizer="tiktoken")
+    (tmp_path / "c/tokenizer.model").rename(tmp_path / "tokenizer.model")
+    return tmp_path / "c"
+
+
+@pytest.mark.parametrize(("given", "without"), [(None, ""), ("nowhere/tokenizer.model", " without --tokenizer")])
+def test_llama_3_without_a_tokenizer_is_told_where_to_get_it(tmp_path, monkeypatch, original, given, without):
+    monkeypatch.setattr(engine_directory, "LLAMA3_SHA256", "of another file")
     with pytest.raises(ConfigError, match=r"there is no|has no") as caught:
-        build_engine("llava_llama3_8b", tmp_path / "c", tmp_path / "engine", tokenizer=given)
-    what, install, again, option = str(caught.value).splitlines()
+        build_engine("llava_llama3_8b", original, tmp_path / "engine", tokenizer=given)
+    what, install, again = str(caught.value).splitlines()
     assert what.endswith("o tokenizer.json or tokenizer.model. Llama 3's is in a package of PyPI:")
     assert install == "  pip install --no-deps llama-models==0.3.0"
-    assert again == "Type the same command again with"
-    assert option.startswith("  --tokenizer /")
-    assert option.endswith("/site-packages/llama_models/llama3/tokenizer.model")
+    assert again == f"Then the same command{without} finds it there."
+
+
+def test_llama_3_finds_its_tokenizer_in_the_package(tmp_path, monkeypatch, caplog, original):
+    package = tmp_path / "site/llama_models"
+    (package / "llama3").mkdir(parents=True)
+    (tmp_path / "tokenizer.model").rename(package / "llama3/tokenizer.model")
+    (package / "__init__.py").write_text("raise ImportError('its dependencies are not there')")
+    monkeypatch.delitem(sys.modules, "llama_models", raising=False)
+    monkeypatch.syspath_prepend(package.parent)
+    monkeypatch.setattr(engine_directory, "LLAMA3_SHA256", sha256(package / "llama3/tokenizer.model"))
+    spec = build_engine("llava", original, tmp_path / "engine")
+    assert spec.files["tokenizer.model"] == sha256(package / "llama3/tokenizer.model")
+    assert "has no tokenizer.json or tokenizer.model: using Llama 3's, of the package llama-models." in caplog.text
 
 
 def test_a_tied_head_in_the_file_must_be_the_embedding(tmp_path, change):
