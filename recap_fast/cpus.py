@@ -1,5 +1,6 @@
-"""How many processors this process may use, those that it may run on or its control group's quota, and how it waits."""
+"""How many processors and how much memory this process may use, of the machine's or its control group's; its waits."""
 
+import contextlib
 import os
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
@@ -15,6 +16,11 @@ def usable_cpus(root: Path = Path("/")) -> float:
     return min([float(len(os.sched_getaffinity(0))), *_quotas(root)])
 
 
+def usable_memory(root: Path = Path("/")) -> int:
+    """Bytes. A container may be given less memory than it sees. `root` has `proc` and `sys`."""
+    return min([os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"), *_memory_limits(root)])
+
+
 def shorten_waits() -> None:
     """Lets OpenMP's threads sleep after some tens of microseconds of waiting, unless the environment says how to wait.
 
@@ -27,7 +33,21 @@ def shorten_waits() -> None:
 
 
 def _quotas(root: Path) -> Iterator[float]:
-    """The processors that each control group around this process may use, of version 2 or 1, where there is a limit.
+    """The processors that each control group around this process may use, where there is a limit."""
+    for folder in _control_groups(root, "cpu"):
+        yield from _read_quota(folder)
+
+
+def _memory_limits(root: Path) -> Iterator[int]:
+    """The bytes that each control group around this process may use, where there is a limit."""
+    for folder in _control_groups(root, "memory"):
+        for name in ("memory.max", "memory.limit_in_bytes"):
+            with contextlib.suppress(OSError, ValueError):  # no such group, or "max"
+                yield int((folder / name).read_text(encoding="ascii"))
+
+
+def _control_groups(root: Path, controller: str) -> Iterator[Path]:
+    """The folders of the control groups around this process, of version 2 or 1.
 
     A container often sees its own group as the root, under the path that the group has outside: so every folder from
     that path up to the root counts where it is there.
@@ -38,11 +58,11 @@ def _quotas(root: Path) -> Iterator[float]:
         return
     for line in lines:  # 0::/PATH, or NUMBER:cpu,cpuacct:/PATH
         _, controllers, path = line.split(":", 2)
-        if controllers and "cpu" not in controllers.split(","):
+        if controllers and controller not in controllers.split(","):
             continue
         groups = PurePosixPath(path.lstrip("/"))
         for folder in (groups, *groups.parents):
-            yield from _read_quota(root / "sys/fs/cgroup" / controllers / folder)
+            yield root / "sys/fs/cgroup" / controllers / folder
 
 
 def _read_quota(folder: Path) -> Iterator[float]:

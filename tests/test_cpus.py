@@ -55,6 +55,21 @@ def test_the_least_quota_of_all_groups_counts(tmp_path, groups, files, expected)
     assert cpus.usable_cpus(make_root(tmp_path, groups, files)) == expected
 
 
+@pytest.mark.parametrize(
+    ("groups", "files", "expected"),
+    [
+        ("0::/\n", {"memory.max": "max\n"}, 1 << 36),
+        ("0::/a/b\n", {"a/b/memory.max": "max\n", "a/memory.max": f"{1 << 33}\n"}, 1 << 33),
+        ("5:memory:/a\n0::/\n", {"memory/memory.limit_in_bytes": f"{1 << 32}\n"}, 1 << 32),
+        ("5:memory:/a\n0::/\n", {"memory/memory.limit_in_bytes": "9223372036854771712\n"}, 1 << 36),
+        ("4:cpu:/\n", {"cpu/memory.max": "7\n"}, 1 << 36),
+    ],
+)
+def test_the_least_memory_of_all_groups_counts(tmp_path, monkeypatch, groups, files, expected):
+    monkeypatch.setattr(os, "sysconf", {"SC_PAGE_SIZE": 1 << 12, "SC_PHYS_PAGES": 1 << 24}.get)
+    assert cpus.usable_memory(make_root(tmp_path, groups, files)) == expected
+
+
 @pytest.mark.usefixtures("sixteen_cpus")
 def test_without_control_groups_the_processors_count(tmp_path):
     assert cpus.usable_cpus(tmp_path) == 16

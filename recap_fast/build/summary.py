@@ -3,12 +3,12 @@
 import shlex
 from pathlib import Path
 
+from recap_fast.cpus import usable_memory
 from recap_fast.generate.device import device_name, free_memory, resolve_device
 from recap_fast.generate.prepared import PreparedEngine
 from recap_fast.generate.spec import EngineSpec, Sizes, SlotShape
-from recap_fast.generate.torch_backend.memory import GIB, MemoryPlan, fit_slots, plan_memory
+from recap_fast.generate.torch_backend.memory import GIB, MemoryPlan, fit_cpu_slots, fit_slots, plan_memory
 from recap_fast.generate.torch_backend.sizes import default_sizes
-from recap_fast.machine import describe_machine
 from recap_fast.text import counted
 
 
@@ -26,7 +26,7 @@ def summarize(engine: Path) -> str:
         if device.type == "cuda":
             lines.append(f"Memory: {memory_on_gpu(spec, shape, device_name(device), free_memory(device))}.")
         else:
-            lines.append(f"Memory on this CPU: {memory_on_cpu(spec, shape, describe_machine()['memory_bytes'])}.")
+            lines.append(f"Memory on this CPU: {memory_on_cpu(spec, shape, usable_memory())}.")
             lines.append(f"Memory on a GPU: {memory_on_gpu(spec, shape)}.")
     lines.append(f"Next: recap-fast run --engine {shlex.quote(str(engine))} --shards IMAGES --output captions")
     return "\n".join(lines)
@@ -37,11 +37,11 @@ def memory_on_cpu(spec: EngineSpec, shape: SlotShape, memory_bytes: int) -> str:
     sizes = default_sizes(spec, "", is_cpu=True)
     plan = plan_memory(spec, shape, sizes)
     text = f"{_size(plan.weights + plan.cache)} ({_parts(plan, sizes)})"
-    if plan.weights + plan.cache <= memory_bytes:
-        return text
-    slots = (memory_bytes - plan.weights) * sizes.num_slots // plan.cache
-    advice = f"run it with --num-slots {slots} or less" if slots > 0 else "which is too little"
-    return f"{text}; this machine has {_size(memory_bytes)}, {advice}"
+    text = f"{text}; this process may use {_size(memory_bytes)}"
+    if plan.weights > memory_bytes * 7 // 8:
+        return f"{text}, which is too little for the weights: it will be very slow"
+    fitting = fit_cpu_slots(spec, shape, sizes, memory_bytes)
+    return text if fitting == sizes.num_slots else f"{text}, so it makes {counted(fitting, 'caption')} at once"
 
 
 def memory_on_gpu(spec: EngineSpec, shape: SlotShape, name: str = "", free_bytes: int | None = None) -> str:

@@ -40,16 +40,16 @@ def test_the_memory_on_a_card(spec, card, free_gib, expected):
     text = memory_on_gpu(spec, shape, card, free_bytes)
     assert re.match(expected, text)
     if free_bytes is not None and "too little" not in text:
-        sizes = choose_sizes(spec, shape, EngineOptions(), None, device=card, free_bytes=free_bytes)
+        sizes = choose_sizes(spec, shape, EngineOptions(), None, device=card, memory_bytes=free_bytes, is_cpu=False)
         assert f"{sizes.num_slots} captions" in text
 
 
 @pytest.mark.parametrize(
     ("memory_gib", "expected"),
     [
-        (32, ""),
-        (20, "; this machine has 20.0 GiB, run it with --num-slots 49 or less"),
-        (8, "; this machine has 8.0 GiB, which is too little"),
+        (32, "; this process may use 32.0 GiB"),
+        (24, "; this process may use 24.0 GiB, so it makes 48 captions at once"),
+        (8, "; this process may use 8.0 GiB, which is too little for the weights: it will be very slow"),
     ],
 )
 def test_the_memory_on_a_cpu(spec, memory_gib, expected):

@@ -1,4 +1,4 @@
-"""What an engine takes of a GPU's memory, and how many slots fit. Arithmetic on shapes: needs no device.
+"""How much of a device's memory an engine takes, and how many slots fit. Arithmetic on shapes: needs no device.
 
 Weights, keys and values, and pixels are exact. Activations are those of the largest moment of a step, by the formulas
 below, and what the graphs, the libraries' workspaces and the allocator's gaps add is one constant: both are estimates.
@@ -92,7 +92,21 @@ def fit_slots(spec: EngineSpec, shape: SlotShape, wanted: Sizes, free_bytes: int
     )
     if fits == 0:
         check_fit(spec, shape, with_slots(1), free_bytes, device)
-    return fits if fits == most or fits < SLOTS_MULTIPLE else fits - fits % SLOTS_MULTIPLE
+    return fits if fits == most else _round_slots(fits)
+
+
+def fit_cpu_slots(spec: EngineSpec, shape: SlotShape, wanted: Sizes, memory_bytes: int) -> int:
+    """The same on a CPU, for a process that may use `memory_bytes`, an eighth of which is left for all but the engine.
+
+    At least one slot: weights that do not fit are read from the disk again and again, which is slow and works.
+    """
+    plan = plan_memory(spec, shape, wanted)
+    fits = max(1, (memory_bytes * 7 // 8 - plan.weights) * wanted.num_slots // plan.cache)
+    return wanted.num_slots if fits >= wanted.num_slots else _round_slots(fits)
+
+
+def _round_slots(num_slots: int) -> int:
+    return num_slots - num_slots % SLOTS_MULTIPLE if num_slots > SLOTS_MULTIPLE else num_slots
 
 
 def check_fit(spec: EngineSpec, shape: SlotShape, sizes: Sizes, free_bytes: int, device: str = "the device") -> None:

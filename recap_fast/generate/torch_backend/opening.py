@@ -7,6 +7,7 @@ from pathlib import Path
 
 import torch
 
+from recap_fast.cpus import usable_memory
 from recap_fast.errors import ConfigError
 from recap_fast.generate.device import (
     check_precision,
@@ -61,8 +62,10 @@ def open_device(
         )
     check_precision(spec.precision, find_hardware(device), spec.kv_precision)
     name = device_name(device)
-    free_bytes = free_memory(device) if device.type == "cuda" else None
-    sizes = choose_sizes(spec, shape, options, read_tuning(folder, name), device=name, free_bytes=free_bytes)
+    is_cpu = device.type == "cpu"
+    memory_bytes = usable_memory() if is_cpu else free_memory(device)
+    tuned = read_tuning(folder, name)
+    sizes = choose_sizes(spec, shape, options, tuned, device=name, memory_bytes=memory_bytes, is_cpu=is_cpu)
     times = [time.perf_counter()]
     try:
         weights = load_weights(folder / WEIGHTS_FILE, spec, device, verify=options.verify)

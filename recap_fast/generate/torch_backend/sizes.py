@@ -19,7 +19,7 @@ from recap_fast.generate.engine import EngineOptions
 from recap_fast.generate.fields import Source, read_table, read_value
 from recap_fast.generate.json_file import read_json
 from recap_fast.generate.spec import EngineSpec, Sizes, SlotShape
-from recap_fast.generate.torch_backend.memory import check_fit, fit_slots
+from recap_fast.generate.torch_backend.memory import check_fit, fit_cpu_slots, fit_slots
 
 TUNING_FILE, FORMAT = "tuning.json", 1
 AGAIN = "Delete it, or tune the engine again."
@@ -34,22 +34,22 @@ def choose_sizes(
     tuned: Sizes | None,
     *,
     device: str,
-    free_bytes: int | None,
+    memory_bytes: int,
+    is_cpu: bool,
 ) -> Sizes:
     """The sizes to open an engine with.
 
-    `tuned` is what `read_tuning` has for the device, `device` its name, `free_bytes` its free memory, or None for a
-    CPU, whose weights are mapped into memory and count for nothing. Raises ConfigError where what is asked for does not
-    fit, or nothing fits.
+    `tuned` is what `read_tuning` has for the device, `device` its name, and `memory_bytes` a GPU's free memory, or all
+    that this process may use on a CPU. Raises ConfigError where what is asked for does not fit a GPU, or nothing does.
     """
-    wanted = tuned or default_sizes(spec, device, is_cpu=free_bytes is None)
+    wanted = tuned or default_sizes(spec, device, is_cpu=is_cpu)
     if options.prefill_images is not None:
         wanted = replace(wanted, prefill_images=options.prefill_images)
-    if free_bytes is None:
-        return _with_slots(wanted, options.num_slots or wanted.num_slots, options)
-    num_slots = options.num_slots or fit_slots(spec, shape, wanted, free_bytes, device)
+    if is_cpu:
+        return _with_slots(wanted, options.num_slots or fit_cpu_slots(spec, shape, wanted, memory_bytes), options)
+    num_slots = options.num_slots or fit_slots(spec, shape, wanted, memory_bytes, device)
     sizes = _with_slots(wanted, num_slots, options)
-    check_fit(spec, shape, sizes, free_bytes, device)
+    check_fit(spec, shape, sizes, memory_bytes, device)
     return sizes
 
 

@@ -1,3 +1,5 @@
+import functools
+
 import pytest
 
 from inputs import shapes
@@ -15,7 +17,7 @@ CARDS = {
 TUNED = Sizes(num_slots=200, prefill_images=6)
 
 
-def choose(tuned=None, *, device="NVIDIA H200", free_gib=139, limits=None, **options):
+def choose(tuned=None, *, device="NVIDIA H200", free_gib=139, is_cpu=False, limits=None, **options):
     changed = {"cards": CARDS} if limits is None else {"cards": CARDS, "limits": limits}
     spec = shapes.llava_llama3_8b(**changed)
     return choose_sizes(
@@ -24,7 +26,8 @@ def choose(tuned=None, *, device="NVIDIA H200", free_gib=139, limits=None, **opt
         EngineOptions(**options),
         tuned,
         device=device,
-        free_bytes=None if free_gib is None else int(free_gib * GIB),
+        memory_bytes=int(free_gib * GIB),
+        is_cpu=is_cpu,
     )
 
 
@@ -75,10 +78,14 @@ def test_fewer_slots_than_planned_have_smaller_prefills():
     assert choose(device="NVIDIA L40S", limits=tiny) == sizes(8, 4)
 
 
-def test_a_cpu_has_no_memory_to_count():
-    assert choose(device="cpu (2 threads)", free_gib=None) == sizes(96, 8)
-    assert choose(device="cpu (2 threads)", free_gib=None, num_slots=1000) == sizes(1000, 8)
-    assert choose(TUNED, device="cpu (2 threads)", free_gib=None) == TUNED
+def test_a_cpu_has_fewer_slots_as_many_as_fit_and_at_least_one():
+    on_cpu = functools.partial(choose, device="cpu (2 threads)", is_cpu=True)
+    assert on_cpu() == sizes(96, 8)
+    assert on_cpu(TUNED) == TUNED
+    assert on_cpu(free_gib=24) == on_cpu(TUNED, free_gib=24, prefill_images=8) == sizes(48, 8)
+    assert on_cpu(free_gib=18.5) == sizes(7, 1)
+    assert on_cpu(free_gib=8) == sizes(1, 1)
+    assert on_cpu(free_gib=8, num_slots=1000) == sizes(1000, 8)
 
 
 @pytest.mark.parametrize(
