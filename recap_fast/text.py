@@ -27,3 +27,8 @@ def message_of(error: BaseException) -> str:
 def counted(number: int, noun: str) -> str:
     """A number of things, for people: '1 shard', '1,000 shards'."""
     return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
+
+
+def sized(num_bytes: int) -> str:
+    """An amount of memory, for people: '15.5 GiB', '52 MiB'."""
+    return f"{num_bytes / 2**30:,.1f} GiB" if num_bytes >= 1 << 30 else f"{num_bytes / 2**20:.0f} MiB"

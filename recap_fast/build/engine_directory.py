@@ -14,7 +14,7 @@ import logging
 import os
 import platform
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -32,7 +32,7 @@ from recap_fast.build.weights import CHUNK_BYTES, check_sides, expected_shapes, 
 from recap_fast.errors import ConfigError
 from recap_fast.generate.replacement import BUILDING, beside, remove_leftovers, replace_folder, restore
 from recap_fast.generate.spec import SPEC_FILE, WEIGHTS_FILE, Backend, EngineSpec
-from recap_fast.generate.tokenizer import TOKENIZER_FILES, find_tokenizer, load_tokenizer
+from recap_fast.generate.tokenizer import TOKENIZER_FILES, Tokenizer, find_tokenizer, load_tokenizer
 from recap_fast.version import __version__
 
 if TYPE_CHECKING:
@@ -57,13 +57,14 @@ def build_engine(
     progress: "OnProgress" = lambda done, total: None,
     backend: Backend = "torch",
     calibration: str | Path | None = None,
+    announce: Callable[[EngineSpec, Tokenizer], None] = lambda spec, tokenizer: None,
 ) -> EngineSpec:
     """Builds an engine directory and returns what its engine.json says.
 
     `recipe` is a path or the name of a recipe that ships; `tokenizer` a folder or file to use instead of the
     checkpoint's; `precision` replaces the recipe's; `progress` is called with bytes written and bytes in all;
-    `calibration` has captions, for FP8 of the backend tensorrt-llm. Raises ConfigError for anything that cannot be
-    used, before any weight is read where that can be known.
+    `calibration` has captions, for FP8 of the backend tensorrt-llm; `announce` is called with what will be built, when
+    all is checked that can be checked before a weight is read. Raises ConfigError for anything that cannot be used.
     """
     checkpoint, output = Path(checkpoint), Path(output)
     if output.is_symlink():
@@ -79,7 +80,8 @@ def build_engine(
     architecture = read_architecture(checkpoint)
     tokenizer_file = _find_tokenizer(checkpoint, tokenizer, architecture.text.vocab_size)
     architecture = _check_tensors(source, architecture)
-    spec = make_spec(choices, source, architecture, load_tokenizer(tokenizer_file))
+    vocabulary = load_tokenizer(tokenizer_file)
+    spec = make_spec(choices, source, architecture, vocabulary)
     plan = architecture.plan()
     check_sides(plan, spec.precision)
     check_device(spec)
@@ -87,6 +89,7 @@ def build_engine(
     if backend == "tensorrt-llm":
         captions = None if calibration is None else Path(calibration)
         tensorrt = TensorRTBuild(spec, source, plan, tokenizer_file, captions)
+    announce(replace(spec, backend=backend), vocabulary)
     with _new_folder(output, overwrite) as folder:
         if tensorrt is not None:
             spec = tensorrt.write(folder, output, progress)

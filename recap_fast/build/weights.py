@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +25,7 @@ from recap_fast.generate.layout import (
 from recap_fast.generate.ops.linear import quantize_channels
 from recap_fast.generate.spec import Precision
 from recap_fast.progress import OnProgress, unwatched
+from recap_fast.text import sized
 
 CHUNK_BYTES = 16 << 20
 
@@ -64,11 +66,12 @@ def write_weights(
 ) -> WrittenWeights:
     """Writes the file.
 
-    Memory is bounded by a few pieces of 16 MiB, whatever the checkpoint's size. Raises ConfigError for a weight that is
-    not finite, or too large for the precision.
+    Memory is bounded by a few pieces of 16 MiB, whatever the checkpoint's size. Raises ConfigError where the disk has
+    no room for it, and for a weight that is not finite, or too large for the precision.
     """
     entries = file_order(plan, precision)
     total, done, digest = sum(e.num_bytes for e in entries), 0, hashlib.sha256()
+    _check_room(path.parent, total)
     checksums = dict.fromkeys((entry.name for entry in entries), "")
     with path.open("xb") as file:
         header = _header(entries)
@@ -84,6 +87,15 @@ def write_weights(
                 progress(done, total)
     _check(path, entries)
     return WrittenWeights(digest.hexdigest(), checksums)
+
+
+def _check_room(folder: Path, num_bytes: int) -> None:
+    disk = shutil.disk_usage(folder)
+    if disk.total and disk.free < num_bytes:  # some file systems of networks tell nothing, and say 0
+        raise ConfigError(
+            f"The weights take {sized(num_bytes)}, and {folder.parent} has {sized(disk.free)} free: "
+            "make room there, or give another --output."
+        )
 
 
 def _check(path: Path, entries: list[StoredTensor]) -> None:

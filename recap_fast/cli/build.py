@@ -1,7 +1,8 @@
 """`recap-fast build-engine`."""
 
+import shlex
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 from click.shell_completion import CompletionItem
@@ -10,6 +11,10 @@ from recap_fast.cli.command import Command, group, option
 from recap_fast.cli.messages import writing
 from recap_fast.cli.options import ANY_PATH, FOLDER, InputPath
 from recap_fast.cli.progress import bar
+
+if TYPE_CHECKING:
+    from recap_fast.generate.spec import EngineSpec
+    from recap_fast.generate.tokenizer import Tokenizer
 
 
 def _complete_recipe(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
@@ -48,11 +53,14 @@ def build_engine(recipe: str, checkpoint: Path, output: Path, is_tuned: bool, **
     from recap_fast.build.engine_directory import build_engine as build
     from recap_fast.build.summary import summarize
 
+    def announce(spec: "EngineSpec", tokenizer: "Tokenizer") -> None:
+        click.echo(summarize(spec, tokenizer))
+
     if is_tuned and choices["backend"] != "torch":
         raise click.UsageError("--tune is for --backend torch: the recipe's limits size an engine of tensorrt-llm.")
     with bar("writing weights", is_bytes=True) as shown, writing("--output", output):
-        build(recipe, checkpoint, output, progress=shown.show, **choices)
-    click.echo(summarize(output))
+        build(recipe, checkpoint, output, progress=shown.show, announce=announce, **choices)
+    click.echo(f"Next: recap-fast run --engine {shlex.quote(str(output))} --shards IMAGES --output captions")
     if is_tuned:
         from recap_fast.bench.tune import tune
 

@@ -130,3 +130,14 @@ def test_weights_that_cannot_be_kept_are_refused(tmp_path, change, value, precis
     change(tmp_path, {"language_model.model.norm.weight": torch.ones(64).index_fill(0, torch.tensor(3), value)})
     with pytest.raises(ConfigError, match=f"tensor language_model.model.norm.weight in .*: {message}"):
         convert(tmp_path, precision)
+
+
+def test_a_disk_without_room_is_refused_before_a_weight_is_read(tmp_path, checkpoint, monkeypatch):
+    plan, source = read_architecture(checkpoint).plan(), open_checkpoint(checkpoint)
+    disk = SimpleNamespace(total=1 << 40, free=100 << 10)
+    monkeypatch.setattr(weights.shutil, "disk_usage", lambda folder: disk)
+    with pytest.raises(ConfigError, match=r"The weights take 1 MiB, and \S+ has 0 MiB free: make room there"):
+        write_weights(tmp_path / "w", plan, source, "float32")
+    assert not (tmp_path / "w").exists()
+    disk.total = disk.free = 0
+    write_weights(tmp_path / "w", plan, source, "float32")
