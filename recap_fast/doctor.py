@@ -5,6 +5,7 @@ Nothing here fails because of what it looks at: a package that does not load is 
 
 import importlib
 import importlib.metadata
+import re
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
@@ -12,13 +13,21 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from recap_fast import machine
-from recap_fast.decode.codecs import EXTRA_PLUGINS
-from recap_fast.decode.decoder import DALI_PACKAGE
-from recap_fast.shards.remote.access import PACKAGES
+from recap_fast.cpus import usable_cpus, usable_memory
+from recap_fast.machine import cpu_model, describe_versions
 from recap_fast.text import counted, message_of
 
 GIB = 1 << 30
+REQUIRED = {
+    "numpy": "numpy",
+    "torch": "torch",
+    "pyarrow": "pyarrow",
+    "PIL": "pillow",
+    "safetensors": "safetensors",
+    "tokenizers": "tokenizers",
+    "fsspec": "fsspec",
+}
+"""What nothing runs without: modules, and what pip calls them."""
 NVIDIA_DRIVER = Path("/proc/driver/nvidia/version")
 """There where an NVIDIA driver is loaded."""
 CUDA_TORCH = "torch --index-url https://download.pytorch.org/whl/cu130"
@@ -38,18 +47,33 @@ class Finding:
 
 def examine() -> list[Finding]:
     """All findings, in the order of the report. Takes a few seconds: it imports torch and, if it is there, DALI."""
-    return [finding for look in LOOKS for finding in look()]
+    return [finding for look in LOOKS for finding in _found(look)]
+
+
+def _found(look: Callable[[], Iterator[Finding]]) -> list[Finding]:
+    try:
+        return list(look())
+    except Exception as error:  # noqa: BLE001 - a broken package raises anything, and that is what is reported
+        return [Finding(look.__name__.removeprefix("_"), f"not known: {message_of(error)}")]
 
 
 def _versions() -> Iterator[Finding]:
-    found = machine.describe_versions()
-    yield Finding("versions", ", ".join(f"{name} {found[name]}" for name in ("recap-fast", "python", "torch")))
+    found = describe_versions()
+    names = ("recap-fast", "python", "torch")
+    yield Finding("versions", ", ".join(f"{name} {found[name]}" for name in names if name in found))
+
+
+def _packages() -> Iterator[Finding]:
+    for module, package in REQUIRED.items():
+        if error := _failure(importlib.import_module, module):
+            missing = () if _version(package) else (package,)
+            yield Finding(package, f"does not load: {error}", missing, is_fatal=True)
 
 
 def _processor() -> Iterator[Finding]:
-    about = machine.describe_machine()
-    memory = f"{about['memory_bytes'] / GIB:.0f} GiB of memory"
-    yield Finding("processor", f"{about['cpu']}, {counted(about['cores'], 'core')}, {memory}")
+    name, cores = re.sub(r"\((R|TM)\)| CPU| @ .*", "", cpu_model()), usable_cpus()
+    usable = counted(int(cores), "core") if cores == int(cores) else f"{cores:.1f} cores"
+    yield Finding("processor", f"{name}, {usable}, {usable_memory() / GIB:.0f} GiB of memory")
 
 
 def _gpus() -> Iterator[Finding]:
@@ -61,12 +85,20 @@ def _gpus() -> Iterator[Finding]:
         elif torch.version.cuda is None:
             yield Finding("GPU", f"not used: torch {torch.__version__} is built for CPUs", {CUDA_TORCH: "the GPU"})
         else:
-            yield Finding("GPU", f"not used: its driver is too old for torch's CUDA {torch.version.cuda}")
+            yield Finding("GPU", f"not used: its driver{_driver()} is too old for torch's CUDA {torch.version.cuda}")
         return
     for i in range(torch.cuda.device_count()):
         about = torch.cuda.get_device_properties(i)
-        memory = f"{about.total_memory / GIB:.0f} GiB, compute capability {about.major}.{about.minor}"
-        yield Finding(f"GPU {i}", f"{about.name}, {memory}, CUDA {torch.version.cuda}")
+        memory = f"{about.total_memory / GIB:.0f} GiB"
+        driver = f", driver{_driver()}" if _driver() else ""
+        yield Finding(f"GPU {i}", f"{about.name}, {memory}, capability {about.major}.{about.minor}{driver}")
+
+
+def _driver() -> str:
+    """The version of NVIDIA's driver, with a space before it; nothing where it cannot be told."""
+    text = NVIDIA_DRIVER.read_text(encoding="utf-8") if NVIDIA_DRIVER.is_file() else ""
+    version = re.search(r"Module.*?(\s\d+\.[\d.]+)", text)
+    return version[1] if version else ""
 
 
 def _precisions() -> Iterator[Finding]:
@@ -94,6 +126,8 @@ def _kernels() -> Iterator[Finding]:
 
 
 def _decoders() -> Iterator[Finding]:
+    from recap_fast.decode.decoder import DALI_PACKAGE
+
     pillow = f"Pillow {_version('pillow')}"
     error = _failure(importlib.import_module, "nvidia.dali")
     if error is None:
@@ -105,12 +139,16 @@ def _decoders() -> Iterator[Finding]:
 
 
 def _formats() -> Iterator[Finding]:
+    from recap_fast.decode.codecs import EXTRA_PLUGINS
+
     lacking = {name: plugin.package for name, plugin in EXTRA_PLUGINS.items() if _failure(plugin.load)}
     found = ", ".join(["JPEG, PNG, WebP, AVIF, GIF, TIFF, BMP", *(n for n in EXTRA_PLUGINS if n not in lacking)])
     yield Finding("images", found + _without(lacking), _by_package(lacking))
 
 
 def _addresses() -> Iterator[Finding]:
+    from recap_fast.shards.remote.access import PACKAGES
+
     schemes = ("s3", "gs", "az", "https", "hf")
     lacking = {f"{s}://": PACKAGES[s] for s in schemes if _failure(importlib.import_module, PACKAGES[s])}
     found = ", ".join(["local files", *(url for s in schemes if (url := f"{s}://") not in lacking)])
@@ -124,6 +162,7 @@ def _room() -> Iterator[Finding]:
 
 LOOKS: tuple[Callable[[], Iterator[Finding]], ...] = (
     _versions,
+    _packages,
     _processor,
     _gpus,
     _precisions,

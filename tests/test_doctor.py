@@ -1,6 +1,8 @@
 """`doctor`: what it says of a machine, of missing packages and of broken ones."""
 
 import json
+import os
+import subprocess
 import sys
 from types import SimpleNamespace
 
@@ -88,11 +90,46 @@ def test_a_gpu_that_is_not_used(monkeypatch, tmp_path, driver, cuda, text, insta
     assert (find("GPU").text, find("GPU").install) == (text, install)
 
 
-def test_gpus_by_name(monkeypatch):
+VERSION = (
+    "NVRM version: NVIDIA UNIX Open Kernel Module for x86_64  580.95.05  Release Build  (root@host)\nGCC version: 12.2"
+)
+
+
+def test_gpus_by_name(monkeypatch, tmp_path):
+    (tmp_path / "version").write_text(VERSION)
+    monkeypatch.setattr(doctor, "NVIDIA_DRIVER", tmp_path / "version")
     about = SimpleNamespace(name="NVIDIA H200", total_memory=140 << 30, major=9, minor=0)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda i: about)
-    monkeypatch.setattr(torch.version, "cuda", "13.0")
     (finding,) = doctor._gpus()
-    assert finding == doctor.Finding("GPU 0", "NVIDIA H200, 140 GiB, compute capability 9.0, CUDA 13.0")
+    assert finding == doctor.Finding("GPU 0", "NVIDIA H200, 140 GiB, capability 9.0, driver 580.95.05")
+
+
+@pytest.mark.parametrize("package", ["torch", "PIL", "pyarrow", "fsspec"])
+def test_a_broken_package_that_everything_needs_ends_with_1(tmp_path, package):
+    """In a process of its own: here they are loaded."""
+    (tmp_path / package).mkdir()
+    (tmp_path / package / "__init__.py").write_text("raise OSError('it is of another world')")
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), *sys.path])}
+    command = [sys.executable, "-m", "recap_fast", "doctor"]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (1, "")
+    name = doctor.REQUIRED[package]
+    assert f"{name:<12}does not load: it is of another world\n" in done.stdout
+    assert "\nroom " in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("model", "cpus", "text"),
+    [
+        ("Intel(R) Xeon(R) Platinum 8480CL CPU @ 2.00GHz", 224.0, "Intel Xeon Platinum 8480CL, 224 cores, 2000 GiB"),
+        ("AMD EPYC 9654 96-Core Processor", 1.0, "AMD EPYC 9654 96-Core Processor, 1 core, 2000 GiB"),
+        ("AMD EPYC", 2.5, "AMD EPYC, 2.5 cores, 2000 GiB"),
+    ],
+)
+def test_the_processor_as_far_as_this_process_may_use_it(monkeypatch, model, cpus, text):
+    monkeypatch.setattr(doctor, "cpu_model", lambda: model)
+    monkeypatch.setattr(doctor, "usable_cpus", lambda: cpus)
+    monkeypatch.setattr(doctor, "usable_memory", lambda: 2000 << 30)
+    assert find("processor").text == f"{text} of memory"
