@@ -112,7 +112,11 @@ def _resolve_precision(recipe: Recipe, checkpoint: Checkpoint) -> Precision:
     if recipe.precision != "auto":
         return recipe.precision
     dtype = checkpoint.tensors["text.layers.0.self_attn.q_proj.weight"].dtype
-    return "float32" if dtype == "float64" else parse_precision(dtype)
+    if dtype in ("float16", "bfloat16"):
+        return parse_precision(dtype)
+    if torch.cuda.is_available():
+        logger.warning("The checkpoint is in %s, so the engine is in float32; --precision bfloat16 is faster.", dtype)
+    return "float32"
 
 
 def _stop_ids(

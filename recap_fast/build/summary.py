@@ -1,8 +1,10 @@
 """What `build-engine` says of an engine that it is about to make: what it is, and what memory it takes."""
 
+import dataclasses
+
 from recap_fast.cpus import usable_memory
 from recap_fast.generate.device import device_name, free_memory, resolve_device
-from recap_fast.generate.layout import weight_bytes
+from recap_fast.generate.layout import EIGHT_BITS, weight_bytes
 from recap_fast.generate.prompt import PromptEncoder
 from recap_fast.generate.spec import EngineSpec, Sizes, SlotShape
 from recap_fast.generate.tokenizer import Tokenizer
@@ -35,9 +37,9 @@ def memory_on_cpu(spec: EngineSpec, shape: SlotShape, memory_bytes: int) -> str:
     text = f"{sized(plan.weights + plan.cache)} ({_parts(plan, sizes)})"
     text = f"{text}; this process may use {sized(memory_bytes)}"
     if plan.weights > memory_bytes * 7 // 8:
-        return f"{text}, which is too little for the weights: it will be very slow"
+        return f"{text}, which is too little for the weights: it will be very slow{_smaller(spec, 'int8')}"
     fitting = fit_cpu_slots(spec, shape, sizes, memory_bytes)
-    return text if fitting == sizes.num_slots else f"{text}, so it makes {counted(fitting, 'caption')} at once"
+    return text if fitting == sizes.num_slots else f"{text}, so it makes {_at_once(fitting)}{_smaller(spec, 'int8')}"
 
 
 def memory_on_gpu(spec: EngineSpec, shape: SlotShape, name: str = "", free_bytes: int | None = None) -> str:
@@ -48,16 +50,27 @@ def memory_on_gpu(spec: EngineSpec, shape: SlotShape, name: str = "", free_bytes
     rest = sized(plan.activations + plan.pixels + plan.overhead)
     text = f"{sized(plan.total)} ({_parts(plan, sizes)}, the rest {rest})"
     least = plan_memory(spec, shape, Sizes(num_slots=1, prefill_images=1)).total
+    has = f"{text}; {name} has {sized(free_bytes or 0)} free"
     if free_bytes is None:
         return f"{text}; at least {sized(least)}, with fewer captions at once"
     if plan.total <= free_bytes:
         return f"{text} of {name}"
     if least > free_bytes:
-        return f"{text}; {name} has {sized(free_bytes)} free, which is too little: it takes at least {sized(least)}"
-    fitting = counted(fit_slots(spec, shape, sizes, free_bytes), "caption")
-    return f"{text}; {name} has {sized(free_bytes)} free, so it makes {fitting} at once"
+        return f"{has}, which is too little: it takes at least {sized(least)}{_smaller(spec)}"
+    return f"{has}, so it makes {_at_once(fit_slots(spec, shape, sizes, free_bytes))}{_smaller(spec)}"
 
 
 def _parts(plan: MemoryPlan, sizes: Sizes) -> str:
-    captions = counted(sizes.num_slots, "caption")
-    return f"weights {sized(plan.weights)}, keys and values of {captions} at once {sized(plan.cache)}"
+    return f"weights {sized(plan.weights)}, keys and values of {_at_once(sizes.num_slots)} {sized(plan.cache)}"
+
+
+def _at_once(num_slots: int) -> str:
+    return f"{counted(num_slots, 'caption')} at once"
+
+
+def _smaller(spec: EngineSpec, precisions: str = "fp8 or int8") -> str:
+    """What may be done about an engine that does not fit; nothing where its weights are in 8 bits already."""
+    if spec.precision in EIGHT_BITS:
+        return ""
+    weights = weight_bytes(dataclasses.replace(spec, precision="int8"))
+    return f". With --precision {precisions} the weights take {sized(weights)}"

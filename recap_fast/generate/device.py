@@ -134,9 +134,11 @@ def check_precision(precision: Precision, hardware: Hardware, kv_precision: KVPr
     if hardware.capability is None:
         if precision not in hardware.slow:
             return None
+        faster = " or ".join(p for p in ("int8", "bfloat16", "float32") if p not in hardware.slow)
+        why = f"{hardware.name} has no instructions for {precision}"
         if precision == "fp8":
-            return "fp8 is emulated in float32 on a CPU; take int8 there."
-        return f"{hardware.name} has no instructions for {precision}; take float32 here."
+            why = "fp8 is emulated in float32 on a CPU"
+        return f"{why}; --precision {faster} is faster."
     has = hardware.precisions()
     for key, wanted in (("precision", precision), ("kv_precision", kv_precision)):
         if wanted != "auto" and wanted not in has:

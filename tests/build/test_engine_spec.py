@@ -75,12 +75,25 @@ def test_a_precision_that_is_slow_here_is_said_to_be(tmp_path, checkpoint, monke
     build_engine("llava", checkpoint, tmp_path / "1", precision="int8")
     assert caplog.text == ""
     build_engine("llava", checkpoint, tmp_path / "2", precision="fp8")
-    assert "the engine will be slow: fp8 is emulated in float32 on a CPU; take int8 there." in caplog.text
+    assert (
+        "the engine will be slow: fp8 is emulated in float32 on a CPU; --precision int8 or bfloat16 or" in caplog.text
+    )
 
 
 def test_auto_precision_is_that_of_the_language_model(tmp_path):
     checkpoints.make_checkpoint(tmp_path / "c", "original", dtype=(torch.float16, torch.float32))
     assert build_engine("llava", tmp_path / "c", tmp_path / "engine").precision == "float16"
+
+
+def test_a_checkpoint_in_float32_is_slow_on_a_gpu(tmp_path, checkpoint, monkeypatch, caplog):
+    card = Hardware(device=torch.device("cpu"), name="NVIDIA H100", capability=(9, 0))
+    monkeypatch.setattr(engine_spec, "find_hardware", lambda device: card)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert build_engine("llava", checkpoint, tmp_path / "1").precision == "float32"
+    assert "The checkpoint is in float32, so the engine is in float32; --precision bfloat16 is faster." in caplog.text
+    caplog.clear()
+    build_engine("recap_tiny", checkpoint, tmp_path / "2")
+    assert not caplog.text
 
 
 def test_generation_config_comes_before_config_for_stop_ids(tmp_path, checkpoint, caplog):

@@ -14,6 +14,8 @@ from recap_fast.generate.spec import Limits
 from recap_fast.generate.torch_backend.memory import GIB
 from recap_fast.generate.torch_backend.sizes import choose_sizes
 
+SMALLER = ". With --precision int8 the weights take 9.0 GiB"
+
 
 @pytest.fixture
 def spec():
@@ -31,8 +33,16 @@ def spec():
             139,
             r"58.3 GiB \(weights 15.5 GiB, .* of 448 captions .* 40.2 GiB, the rest .*\) of NVIDIA H200",
         ),
-        ("RTX 4090", 23, r"41.1 GiB .*; RTX 4090 has 23.0 GiB free, so it makes 48 captions at once"),
-        ("RTX 4080", 15.5, r"41.1 GiB .*; RTX 4080 has 15.5 GiB free, which is too little: it takes at least 17.8 GiB"),
+        (
+            "RTX 4090",
+            23,
+            r"41.1 GiB .*; RTX 4090 has 23.0 GiB free, so it makes 48 captions at once. With --pre.* 9.0 GiB",
+        ),
+        (
+            "RTX 4080",
+            15.5,
+            r"41.1 GiB .*; RTX 4080 has 15.5 GiB free, which is too little: it takes at least 17.8 GiB. With --precis",
+        ),
     ],
 )
 def test_the_memory_on_a_card(spec, card, free_gib, expected):
@@ -48,8 +58,8 @@ def test_the_memory_on_a_card(spec, card, free_gib, expected):
     ("memory_gib", "expected"),
     [
         (32, "; this process may use 32.0 GiB"),
-        (24, "; this process may use 24.0 GiB, so it makes 48 captions at once"),
-        (8, "; this process may use 8.0 GiB, which is too little for the weights: it will be very slow"),
+        (24, "; this process may use 24.0 GiB, so it makes 48 captions at once" + SMALLER),
+        (8, "; this process may use 8.0 GiB, which is too little for the weights: it will be very slow" + SMALLER),
     ],
 )
 def test_the_memory_on_a_cpu(spec, memory_gib, expected):

@@ -110,8 +110,11 @@ def test_a_cpu_takes_all_and_says_which_are_slow():
     slow = frozenset({"bfloat16", "fp8"})
     cpu = Hardware(device=torch.device("cpu"), name="this CPU", capability=None, slow=slow)
     assert cpu.precisions() == PRECISIONS
-    assert check_precision("fp8", cpu) == "fp8 is emulated in float32 on a CPU; take int8 there."
-    assert check_precision("bfloat16", cpu) == "this CPU has no instructions for bfloat16; take float32 here."
+    assert check_precision("fp8", cpu) == "fp8 is emulated in float32 on a CPU; --precision int8 or float32 is faster."
+    assert (
+        check_precision("bfloat16", cpu)
+        == "this CPU has no instructions for bfloat16; --precision int8 or float32 is faster."
+    )
     assert check_precision("float32", cpu) is check_precision("int8", cpu) is None
 
 
