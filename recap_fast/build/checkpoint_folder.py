@@ -8,7 +8,7 @@ from recap_fast.errors import ConfigError
 from recap_fast.generate.json_file import read_json
 
 _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
-_HUB_PAGE = re.compile(r"(?:https?:/+)?(?:huggingface\.co|hf\.co)/([^/]+/[^/]+)(?:/.*)?")
+_HUB_PAGE = re.compile(r"(?:(?:https?:/+)?(?:huggingface\.co|hf\.co)/|hf:/+)([^/]+/[^/]+)(?:/.*)?")
 _LLAVA_REST = "non_lora_trainables.bin"
 """What the original LLaVA's training writes beside an adapter: the projector."""
 _BELOW = ("*/config.json", "snapshots/*/config.json", "models--*/snapshots/*/config.json")

@@ -42,7 +42,7 @@ LLAMA3_VOCABULARIES = range(128_000, 129_000)
 """Rows of the embedding in models that take Llama 3's tokenizer, of 128,256 tokens and some of their own."""
 LLAMA3_PACKAGE = "llama-models==0.3.0"
 LLAMA3_SHA256 = "82e9d31979e92ab929cd544440f129d9ecd797b69e327f80f17e1c50d5551b55"
-"""Of the tokenizer.model in that package, which is Meta's."""
+"""Checksum of the tokenizer.model in that package, which is Meta's."""
 logger = logging.getLogger(__name__)
 
 

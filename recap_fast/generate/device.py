@@ -134,7 +134,8 @@ def check_precision(precision: Precision, hardware: Hardware, kv_precision: KVPr
     if hardware.capability is None:
         if precision not in hardware.slow:
             return None
-        faster = " or ".join(p for p in ("int8", "bfloat16", "float32") if p not in hardware.slow)
+        *others, last = (p for p in ("int8", "bfloat16", "float32") if p not in hardware.slow)
+        faster = f"{', '.join(others)} or {last}" if others else last
         why = f"{hardware.name} has no instructions for {precision}"
         if precision == "fp8":
             why = "fp8 is emulated in float32 on a CPU"

@@ -25,11 +25,11 @@ Precision = Literal[ComputePrecision, "fp8", "int8"]
 """In fp8 and int8 the language model's linear layers have 8 bits a weight, all else is bfloat16."""
 Backend = Literal["torch", "tensorrt-llm"]
 KVPrecision = Literal["auto", "fp8"]
-"""Of keys and values: 'auto' is that of activations; 'fp8' is float8_e4m3fn without scales, half as much memory."""
+"""Precision of keys and values: 'auto' is that of activations, 'fp8' float8_e4m3fn without scales, of half the size."""
 Width = Annotated[int, Range(1, 1 << 20)]
-"""Of a layer; beyond it, as beyond the ranges below, a number is a mistake, which would ask for memory without end."""
+"""Width of a layer. Numbers outside of this range, and of those below, are mistakes: they would take endless memory."""
 Number = Annotated[int, Range(1, 1024)]
-"""Of layers or heads."""
+"""Number of layers or heads."""
 Side = Annotated[int, Range(1, 1 << 14)]
 """In pixels."""
 Positions = Annotated[int, Range(1, 1 << 30)]
@@ -136,7 +136,7 @@ class SlotShape:
 
     @property
     def num_positions(self) -> int:
-        """Of all four."""
+        """Positions of all four parts."""
         return self.text_start + self.max_text_tokens + self.max_new_tokens
 
 
@@ -165,17 +165,17 @@ class EngineSpec:
     files: dict[str, str] = field(default_factory=dict)
     """SHA-256 of the directory's other files, by name."""
     checksums: dict[str, str] = field(default_factory=dict)
-    """Of the tensors in weights.safetensors, by name: see layout.checksum. Without any nothing is verified."""
+    """Checksums of the tensors in weights.safetensors, by name: see layout.checksum. Without any, none is verified."""
 
     @property
     def compute_precision(self) -> ComputePrecision:
-        """Of activations, and of all weights that are not in 8 bits."""
+        """Precision of activations, and of all weights that are not in 8 bits."""
         return "bfloat16" if self.precision == "fp8" or self.precision == "int8" else self.precision
 
     def slot_shape(
         self, num_prefix: int, *, max_text_tokens: int | None = None, max_new_tokens: int | None = None
     ) -> SlotShape:
-        """Of slots that begin with `num_prefix` tokens; None is the engine's own limit."""
+        """The shape of slots that begin with `num_prefix` tokens; None is the engine's own limit."""
         return SlotShape(
             num_prefix=num_prefix,
             num_image_tokens=self.vision.num_image_tokens,

@@ -26,7 +26,9 @@ def refusal(path: Path) -> str:
 PAGE = "https://huggingface.co/org/name-1.5"
 
 
-@pytest.mark.parametrize("given", ["org/name-1.5", PAGE, f"{PAGE}/tree/main", "hf.co/org/name-1.5"])
+@pytest.mark.parametrize(
+    "given", ["org/name-1.5", PAGE, f"{PAGE}/tree/main", "hf.co/org/name-1.5", "hf://org/name-1.5"]
+)
 def test_a_name_on_the_hub_is_answered_with_its_download(tmp_path, monkeypatch, given):
     monkeypatch.chdir(tmp_path)
     text = refusal(Path(given))

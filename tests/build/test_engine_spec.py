@@ -76,7 +76,8 @@ def test_a_precision_that_is_slow_here_is_said_to_be(tmp_path, checkpoint, monke
     assert caplog.text == ""
     build_engine("llava", checkpoint, tmp_path / "2", precision="fp8")
     assert (
-        "the engine will be slow: fp8 is emulated in float32 on a CPU; --precision int8 or bfloat16 or" in caplog.text
+        "the engine will be slow: fp8 is emulated in float32 on a CPU; --precision int8, bfloat16 or float32"
+        in caplog.text
     )
 
 
