@@ -196,6 +196,13 @@ class Roofline:
             startup_s=dict(done.startup_s),
         )
 
+    def least_seconds(self, num_text: int, num_tokens: int) -> float:
+        """The time of one image with so many tokens of text after it, and a caption of so many tokens."""
+        prompt, rows = self._spec.vision.num_image_tokens + num_text, num_tokens - 1
+        positions = rows * (self._prefix_tokens + prompt) + rows * num_tokens // 2
+        work = Statistics(images=1, prompt_tokens=prompt, decode_rows=rows, kv_positions=positions)
+        return self.figures(work, seconds=1.0).share
+
 
 def snapshot(statistics: Statistics) -> Statistics:
     """A copy that stays as it is while the engine goes on counting."""

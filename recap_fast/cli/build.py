@@ -49,12 +49,23 @@ def _complete_recipe(ctx: click.Context, param: click.Parameter, incomplete: str
     option("--tune", "is_tuned", is_flag=True, help="Find the fastest sizes for this machine, as tune does."),
 )
 def build_engine(recipe: str, checkpoint: Path, output: Path, is_tuned: bool, **choices: Any) -> None:
-    """Makes an engine directory from a checkpoint and RECIPE: a .toml file, or the name of one that ships."""
+    """Makes an engine directory from a checkpoint and RECIPE: a .toml file, or one of these names.
+
+    \b
+    llava                 any LLaVA-1.5 on Llama, in the checkpoint's precision
+    llava_llama3_8b       the paper's model in bfloat16, for 24 GB or more
+    llava_llama3_8b_fp8   the same in FP8, for H100, H200, L40S, L4, RTX 4090
+    llava_llama3_8b_int8  the same in int8, for A100, A10, RTX 3090 and CPUs
+    recap_tiny            the demo, which knows drawn shapes only
+    """
+    from recap_fast.bench.speed import speed_on_cpu
     from recap_fast.build.engine_directory import build_engine as build
     from recap_fast.build.summary import summarize
 
     def announce(spec: "EngineSpec", tokenizer: "Tokenizer") -> None:
         click.echo(summarize(spec, tokenizer))
+        if speed := speed_on_cpu(spec, tokenizer):
+            click.echo(speed)
 
     if is_tuned and choices["backend"] != "torch":
         raise click.UsageError("--tune is for --backend torch: the recipe's limits size an engine of tensorrt-llm.")

@@ -76,6 +76,13 @@ def test_a_perfect_serial_engine_has_the_whole_roofline(monkeypatch, precision, 
         assert perfect.figures(image(num_tokens), 2 / images_per_s).share == pytest.approx(0.5, rel=0.01)
 
 
+def test_the_least_time_of_an_image_is_that_of_its_work(monkeypatch):
+    monkeypatch.setattr(roofline, "measure_rates", lambda *_: RATES)
+    perfect = Roofline(LLAVA_LLAMA3_8B, torch.device("cpu"), PREFIX)
+    num_text = NEW - LLAVA_LLAMA3_8B.vision.num_image_tokens
+    assert perfect.least_seconds(num_text, 65) == pytest.approx(perfect.figures(image(65), 1.0).share)
+
+
 def test_only_the_linear_layers_of_the_decoder_run_at_the_rate_of_fp8(monkeypatch):
     fast = dataclasses.replace(RATES, linear=2 * RATES.linear)
     monkeypatch.setattr(roofline, "measure_rates", lambda *_: fast)
