@@ -36,7 +36,7 @@ class BenchConfig(CaptionConfig):
     """`recap-fast bench`, as typed."""
 
     shards: tuple[str, ...] = ()
-    """As `run` takes them; none: made-up photographs."""
+    """As `run` takes them; if empty, made-up photographs are used."""
     stages: tuple[str, ...] = STAGES
     limit: int = 256
     """Images to measure with; they are held in memory."""
@@ -95,7 +95,7 @@ class _Bench:
 
     @functools.cached_property
     def roofline(self) -> Roofline:
-        """What the engine is measured against; its rates are taken once, while no engine is open."""
+        """What the engine is measured against; its rates are measured once, while no engine is open."""
         from recap_fast.generate.device import resolve_device
 
         prepared = self.captioner.prepared
@@ -103,7 +103,7 @@ class _Bench:
         return Roofline(prepared.spec, device, prefix_tokens=len(prepared.prompts.prefix_ids))
 
     def measure(self, stage: str) -> list[Measurement]:
-        """What there is to say of a stage: of `generate` for captions as they come and for the longest ones."""
+        """The measurements of a stage: `generate` has two, of captions as they come and of the longest ones."""
         if stage == "generate":
             return self._generate()
         return [self._repeat(stage, self._make(stage))]

@@ -20,7 +20,7 @@ from recap_fast.records import OK, Request
 
 
 def make_requests(images: Images, captioner: Captioner) -> Iterator[Request]:
-    """A request of each image that can be decoded."""
+    """A request for each image that can be decoded."""
     samples = (sample for sample in images if sample.status == OK)
     while batch := list(itertools.islice(samples, DECODE_BATCH)):
         decoded = captioner.decoder.decode([sample.image for sample in batch])
@@ -43,7 +43,7 @@ def make_generate(engine: Engine, requests: list[Request], roofline: Roofline) -
 
 
 def make_end_to_end(config: RunConfig, roofline: Roofline) -> Callable[[], Pass]:
-    """A real run, which begins anew; timed by itself, from the first shard's opening to the last done-record."""
+    """A real run from the start, as timed by itself: from the opening of the first shard to the last done-record."""
 
     def end_to_end() -> Pass:
         shutil.rmtree(config.output, ignore_errors=True)

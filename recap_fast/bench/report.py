@@ -24,12 +24,12 @@ class Measurement:
     stage: str
     images: int
     tokens: int
-    """Generated ones; 0 where the stage has to do with none."""
+    """Generated tokens; 0 for a stage that has none."""
     seconds: tuple[float, ...]
     peak_memory: dict[str, int]
     """Bytes: 'rss' of the process, inputs held in memory included; 'cuda' where there is a GPU."""
     figures: "Figures | None" = None
-    """Of the engine, in the median repeat; None where it took no part."""
+    """The engine's figures in the median repeat; None if it took no part."""
     details: dict[str, Any] = field(default_factory=dict)
 
     @property
@@ -62,11 +62,11 @@ class Report:
 
     @property
     def limit(self) -> str:
-        """What keeps the rate from being higher, in words."""
+        """The stage that keeps the rate from being higher, in words."""
         last = self.measurements[-1]
         if stage := last.details.get("limiting_stage"):
             return f"{stage}, busy {min(1.0, last.details['busy'][stage]):.0%} of the time end to end"
-        return f"{min(self.measurements, key=lambda m: m.images_per_s).stage}, the slowest stage alone"
+        return f"{min(self.measurements, key=lambda m: m.images_per_s).stage}, measured alone"
 
     def table(self) -> str:
         found, rows = describe_machine(), self.measurements
@@ -83,7 +83,7 @@ class Report:
             tokens = f"{m.tokens_per_s:>11,.0f}{m.tokens_per_caption:>16.1f}" if m.tokens else " " * 27
             memory = " + ".join(f"{size / 1e9:.2f} GB {where}" for where, size in m.peak_memory.items())
             lines.append(f"{m.stage:<20}{m.images_per_s:>10,.1f}{tokens}  {memory}")
-        return "\n".join([*lines, "", *self._engine_lines(), f"limit     {self.limit}"])
+        return "\n".join([*lines, "", *self._engine_lines(), f"slowest   {self.limit}"])
 
     def _engine_lines(self) -> list[str]:
         """How the engine did in the stages that it took part in, and what the machine could do."""

@@ -25,7 +25,7 @@ from recap_fast.write.shard_writer import ShardWriter
 
 @dataclass(frozen=True, slots=True)
 class Pass:
-    """A stage has gone once over its input."""
+    """What a stage did that went once over its input."""
 
     images: int
     seconds: float

@@ -24,12 +24,13 @@ from recap_fast.generate.torch_backend.memory import fit_slots
 from recap_fast.generate.torch_backend.sizes import default_sizes, write_tuning
 from recap_fast.progress import OnProgress, unwatched
 from recap_fast.records import Request
+from recap_fast.text import counted
 from recap_fast.version import __version__
 
 logger = logging.getLogger(__name__)
 
 CPU_SLOTS, CPU_SHARES = (8, 16, 32, 64, 128), (4, 8, 16)
-"""On a CPU one of so many slots is filled in a prefill."""
+"""Tried on a CPU: numbers of slots, and of slots for each image of a prefill."""
 GPU_IMAGES, GPU_CANDIDATES = range(4, 17), 8
 """Images of a prefill that are considered on a GPU, and how many of these numbers are tried."""
 MIN_GPU_SLOTS, MAX_GPU_SLOTS = 128, 640
@@ -47,7 +48,7 @@ NUM_IMAGES, NUM_LENGTHS = 32, 1000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Trial:
-    """What a pair of sizes came to."""
+    """What was measured with a pair of sizes."""
 
     num_slots: int
     prefill_images: int
@@ -104,7 +105,7 @@ def tune(
     tuner = _Tuner(folder, where, verify)
     points = tuner.candidates() if candidates is None else candidates
     trials: list[Trial] = []
-    say(f"tuning on {name}: {len(points)} pairs of sizes, at least {seconds:g} s each")
+    say(f"tuning on {name}: {counted(len(points), 'pair')} of sizes, at least {seconds:g} s each")
     begun, num = itertools.count(), len(points) + min(len(points), FINALISTS)
     for span, kept in ((seconds, FINALISTS), (2 * seconds, 1)):
         tried = tuner.try_all(points, span, say, lambda: progress(next(begun), num))
@@ -204,8 +205,10 @@ class _Tuner:
         say: Callable[[str], None],
         begin: Callable[[], None] = lambda: None,
     ) -> list[Trial]:
-        """The trials, the fastest first; `begin` is called before each. Raises the last refusal where no engine can be
-        opened or run."""
+        """The trials, the fastest first; `begin` is called before each.
+
+        Raises the last refusal if no engine can be opened or run.
+        """
         trials: list[Trial] = []
         refusal: RecapError | None = None
         for sizes in points:
@@ -245,7 +248,7 @@ class _Tuner:
         return len(engine.step())
 
     def _requests(self, lengths: Iterable[int]) -> Iterator[Request]:
-        """One for each length."""
+        """A request for each length."""
         text_ids = self._prompts.text_ids({})[0]
         for number, length in enumerate(lengths):
             yield Request(number, self._pixels[number % NUM_IMAGES], text_ids, length)

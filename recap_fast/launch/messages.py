@@ -19,9 +19,9 @@ def announce(reporter: Reporter, captioner: Captioner, pending: Sequence[Pending
     """Says what will be done, and with what."""
     spec, decoder = captioner.prepared.spec, captioner.decoder
     reasons = Counter(p.reason for p in pending)
-    listed = ", ".join(f"{count} {reason}" for reason, count in reasons.items())
+    listed = ", ".join(f"{count:,} {reason}" for reason, count in reasons.items())
     detail = "" if reasons.keys() <= {"new"} else f" ({listed})"
-    reporter.event("shards", f"shards   {len(pending)} of {total} to do{detail}", pending=len(pending), total=total)
+    reporter.event("shards", f"shards   {len(pending):,} of {total:,} to do{detail}", pending=len(pending), total=total)
     reporter.event("decoder", f"decoder  {decoder.name}" + (f" ({decoder.note})" if decoder.note else ""))
     if spec.notice:
         reporter.event("notice", f"notice   {spec.notice}")

@@ -22,7 +22,7 @@ from recap_fast.pipeline.counters import RunCounters
 PER_SECOND = 4
 """How often a live line is drawn."""
 PLAIN_S = (60.0, 10.0), (3600.0, 60.0), (float("inf"), 600.0)
-"""Until so many seconds have passed, a plain line comes every so many seconds."""
+"""Until the first number of seconds has passed, plain lines are the second number of seconds apart."""
 
 
 class Reporter:
@@ -36,7 +36,7 @@ class Reporter:
         self._live = not self._json and self._stream.isatty() and os.environ.get("TERM") != "dumb"
         self._lock = threading.RLock()  # a signal handler may report while its thread does
         self._console: Any = None
-        """rich's, while a live line is drawn."""
+        """A rich.console.Console while a live line is drawn."""
 
     def event(self, name: str, text: str, **fields: Any) -> None:
         """One line that stays: `text` for people, name and fields for machines."""
@@ -113,7 +113,7 @@ class Reporter:
             thread.join()
 
     def _columns(self) -> int:
-        """Of the terminal: a line that wraps could not be drawn over. Some terminals say 0, and mean unknown."""
+        """Width of the terminal: a line that wraps could not be drawn over. Some terminals say 0 for unknown."""
         try:
             return os.get_terminal_size(self._stream.fileno()).columns or 80
         except OSError:  # it is gone
@@ -164,7 +164,7 @@ class _PatientStream(io.TextIOBase):
 
 
 def _to_nowhere(descriptor: int) -> None:
-    """What is written to it from now on, and what is in buffers, is dropped."""
+    """Drops what is buffered for a file descriptor, and what is written to it from now on."""
     null = os.open(os.devnull, os.O_WRONLY)
     os.dup2(null, descriptor)
     os.close(null)

@@ -1,4 +1,4 @@
-"""SIGTERM, SIGINT and SIGUSR1 end a run in good order, whatever it does: from its first moment, and within a time.
+"""SIGTERM, SIGINT and SIGUSR1 end a run in good order, at any moment and within a bounded time.
 
 Before the engine runs, a signal ends it at once; while it runs, what is in flight may be finished. A second signal
 stops at once. Where the process hangs in what no exception can end, such as a dead mount or a driver, a thread ends it.
@@ -17,11 +17,11 @@ from recap_fast.errors import ExitCode
 HANDLED = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
 STOPPED = "Stopped by a signal; the same command goes on from here."
 GRACE_S = 10.0
-"""After --drain-seconds, what is finished has so long to be written."""
+"""Seconds beyond --drain-seconds in which what is finished may still be written."""
 
 
 class Stopped(BaseException):
-    """A signal came before there was anything to finish. No Exception: no handler of a library may take it for its."""
+    """A signal came before there was anything to finish. Not an Exception, so that no library catches it."""
 
 
 class Signals:
@@ -29,21 +29,21 @@ class Signals:
 
     def __init__(self, drain_seconds: float):
         self.number: int | None = None
-        """Of the first signal that came."""
+        """The first signal that came; None before."""
         self.say: Callable[..., None] = lambda event, text, **fields: None
-        """Told of it, as a Reporter is of an event."""
+        """Called to report a signal, as `Reporter.event` is."""
         self._drain_seconds = drain_seconds
         self._drain: Callable[[float], None] | None = None
 
     def drain_with(self, drain: Callable[[float], None]) -> None:
-        """From now on a signal calls this with --drain-seconds, and does not raise. Raises Stopped if one has come."""
+        """From now on a signal calls this with --drain-seconds and raises nothing. Raises Stopped if one has come."""
         self.check()
         self._drain = drain
         if self.number is not None:  # in between
             drain(self._drain_seconds)
 
     def check(self) -> None:
-        """Raises Stopped where a signal has come, and the Stopped that it raised was lost in a callback."""
+        """Raises Stopped if a signal has come: the one that its handler raised may be lost in a callback."""
         if self.number is not None:
             raise Stopped
 
@@ -74,7 +74,7 @@ class Signals:
         self.say("drain", text, signal=name)
 
     def _end_in_time(self) -> None:
-        """Ends the process where the main thread does not: it may hang where it sees no signal."""
+        """Ends the process if the main thread does not: it may hang where no signal reaches it."""
         try:
             first = self._next_signal(None)
             second = self._next_signal(self._drain_seconds + GRACE_S) if first else b""
@@ -89,6 +89,6 @@ class Signals:
             os._exit(128 + second[0])
 
     def _next_signal(self, timeout_s: float | None) -> bytes | None:
-        """Its number as a byte; none at the end of this, None where none came in time."""
+        """The number of the next signal as a byte; b'' at the end of the block, None if no signal came in time."""
         ready = select.select([self._reader], [], [], timeout_s)[0]
         return os.read(self._reader, 1) if ready else None

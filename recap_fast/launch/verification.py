@@ -56,7 +56,7 @@ def verify(
 
 
 class _Watched:
-    """A reader whose every sample is progress."""
+    """A reader that reports each sample as progress, so that its reads are not given up."""
 
     def __init__(self, reader: ShardReader) -> None:
         self._reader = reader

@@ -56,7 +56,7 @@ class Channel(Generic[T]):
             self._changed.notify_all()
 
     def cancel(self) -> None:
-        """Drops all items; whoever waits at either end goes on."""
+        """Drops all items and wakes whoever waits at either end."""
         with self._changed:
             self._cancelled = True
             self._items.clear()
@@ -105,7 +105,7 @@ class Window:
             return self._num_samples, self._num_bytes
 
     def cancel(self) -> None:
-        """Whoever waits goes on, and nothing enters any more."""
+        """Wakes whoever waits; nothing enters any more."""
         with self._changed:
             self._cancelled = True
             self._changed.notify_all()
@@ -118,7 +118,7 @@ class Window:
 
 @dataclass(frozen=True, slots=True)
 class Channels:
-    """Those of one run."""
+    """The channels of one run."""
 
     window: Window
     samples: Channel[Row]
@@ -127,7 +127,7 @@ class Channels:
 
     @classmethod
     def make(cls, window: Window) -> "Channels":
-        """With the capacities that suit the decoder's batches."""
+        """Channels with capacities that suit the decoder's batches."""
         return cls(window, Channel(4 * DECODE_BATCH), Channel(2 * DECODE_BATCH), Channel(4 * DECODE_BATCH))
 
     def stop(self) -> None:

@@ -23,7 +23,7 @@ class Lap:
     """A piece of work of a stage."""
 
     seconds: float = 0.0
-    """What it took, once it is over."""
+    """How long it took; 0 until it is over."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

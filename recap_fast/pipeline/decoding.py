@@ -57,7 +57,7 @@ class Decoding:
             self.channels.ready.put((row, request))
 
     def _decode(self, samples: list[Sample]) -> dict[tuple[str, int], Decoded]:
-        """By (shard, index). What was being decoded when a process died is decoded alone and by Pillow, once."""
+        """Results by (shard, index). An image that a process died with is decoded once more, alone and by Pillow."""
         found: dict[tuple[str, int], Decoded] = {}
         usual, decode = [], self.captioner.decoder.decode
         for sample in samples:
@@ -80,6 +80,6 @@ class Decoding:
 
 
 def noise_key(sample: Sample) -> int:
-    """What names a sample's random numbers: 64 bits of (shard, index)."""
+    """Key of a sample's random numbers: 64 bits made of (shard, index)."""
     digest = hashlib.blake2b(f"{sample.shard}\0{sample.index}".encode("utf-8", "backslashreplace"), digest_size=8)
     return int.from_bytes(digest.digest(), "little")

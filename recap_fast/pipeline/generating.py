@@ -10,7 +10,7 @@ from recap_fast.records import Row
 from recap_fast.write.assembly import Assembly
 
 POLL_S = 0.05
-"""How soon an idle engine notices a drain."""
+"""Seconds until an idle engine notices a drain."""
 
 
 @dataclass
@@ -37,7 +37,7 @@ class Generating:
         self.drained = True
 
     def abandon(self) -> None:
-        """Ends the loop after the step that runs now: another stage is broken."""
+        """Ends the loop after the current step, because another stage failed."""
         self.deadline = float("-inf")
 
     def run(self) -> None:

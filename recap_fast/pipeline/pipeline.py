@@ -1,4 +1,4 @@
-"""Joins the four stages: shards -> decode -> generate -> write. The only package that knows them all.
+"""Joins the four stages: shards -> decode -> generate -> write. No other package knows them all.
 
 Three threads read, decode and write; the caller's thread runs the engine. The channels between them are bounded, and so
 is what has been read but not yet written in order, so memory does not depend on the size of a shard or their number.
@@ -116,7 +116,7 @@ class _Stage(threading.Thread):
         super().__init__(name=name, daemon=True)
         self._action, self._context = action, contextvars.copy_context()
         self.error: BaseException | None = None
-        """What it broke with."""
+        """The error that ended it."""
         self.start()
 
     def run(self) -> None:

@@ -24,7 +24,7 @@ logger = logging.getLogger(__name__)
 OpenShard = Callable[[Shard, Callable[[], bool]], AbstractContextManager[ShardReader]]
 """Opens a shard; the second argument is asked again and again meanwhile whether to stop, with a StoppedError."""
 END_S = 1.0
-"""What is being read when the run stops may end by itself for so long."""
+"""Seconds in which what is being read when the run stops may end by itself."""
 
 
 @dataclass
@@ -33,11 +33,11 @@ class Turn:
 
     watch: Watch = field(default_factory=lambda: Watch(read_timeout()))
     shard: Shard | None = None
-    """The one that it is at."""
+    """The shard being read."""
     total: int = 0
-    """Its samples that were sent."""
+    """Samples of this shard that were sent on."""
     error: BaseException | None = None
-    """What it broke with."""
+    """The error that ended it."""
 
 
 @dataclass

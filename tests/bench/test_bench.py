@@ -90,7 +90,7 @@ def test_table_and_json_agree(report):
         line = next(line for line in table.splitlines() if line.startswith(f"{m['stage']:<20}"))
         # the JSON has three decimals, the table one of all of them: they may round to either side of a half
         assert float(line[20:30].replace(",", "")) == pytest.approx(m["images_per_s"], abs=0.0506)
-    assert f"limit     {content['limit']}" in table
+    assert f"slowest   {content['limit']}" in table
 
 
 def test_shards_of_the_user_are_used_and_bad_images_do_not_matter(pair, tmp_path):
@@ -141,7 +141,7 @@ def test_the_command_prints_the_table_and_writes_json(pair, tmp_path):
     content = json.loads(file.read_text())
     assert [m["stage"] for m in content["measurements"]] == ["write"]
     assert content["rates"] is None
-    assert "limit     write, the slowest stage alone" in result.output
+    assert "slowest   write, measured alone" in result.output
 
 
 def test_the_command_refuses_a_size_that_is_none(pair):

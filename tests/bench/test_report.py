@@ -22,7 +22,7 @@ def test_json_has_token_rates_only_where_there_are_tokens():
 
 def test_the_table_shows_both_memories():
     table = Report("tiny", "pillow", {}, (READ, GENERATE)).table()
-    assert table.splitlines()[-1] == "limit     generate, the slowest stage alone"
+    assert table.splitlines()[-1] == "slowest   generate, measured alone"
     line = next(line for line in table.splitlines() if line.startswith("generate"))
     assert line.split() == ["generate", "50.0", "2,500", "50.0", "1.00", "GB", "rss", "+", "3.00", "GB", "cuda"]
 
