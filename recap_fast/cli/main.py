@@ -13,7 +13,7 @@ from recap_fast.cli.bench import bench, tune
 from recap_fast.cli.build import build_engine
 from recap_fast.cli.doctor import doctor
 from recap_fast.cli.failures import failures
-from recap_fast.cli.messages import LevelFormatter, exit_with_sentence, open_standard_streams, show_without_secrets
+from recap_fast.cli.messages import StderrHandler, exit_with_sentence, open_standard_streams, show_without_secrets
 from recap_fast.cli.run import run
 from recap_fast.cli.verify import verify
 from recap_fast.version import __version__
@@ -53,7 +53,5 @@ def main() -> None:
     """The entry point."""
     open_standard_streams()
     sys.excepthook = show_without_secrets
-    handler = logging.StreamHandler()
-    handler.setFormatter(LevelFormatter())
-    logging.getLogger("recap_fast").addHandler(handler)
+    logging.getLogger("recap_fast").addHandler(StderrHandler())
     exit_with_sentence(cli, lambda text: click.echo(text, err=True))

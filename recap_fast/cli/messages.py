@@ -69,12 +69,13 @@ def writing(option: str, path: Path) -> Iterator[None]:
         raise RecapError(sentence) from error
 
 
-class LevelFormatter(logging.Formatter):
-    """Log records as `run` shows them: 'warning: ...'."""
+class StderrHandler(logging.Handler):
+    """Shows log records as `run` does, 'warning: ...': above a progress bar, which takes over sys.stderr meanwhile."""
 
-    def format(self, record: logging.LogRecord) -> str:
-        """The record's level and text."""
-        return f"{record.levelname.lower()}: {super().format(record)}"
+    def emit(self, record: logging.LogRecord) -> None:
+        """Writes the record's level and text."""
+        with contextlib.suppress(OSError, ValueError, AttributeError):  # closed, or not there
+            sys.stderr.write(f"{record.levelname.lower()}: {self.format(record)}\n")
 
 
 @contextlib.contextmanager

@@ -30,7 +30,7 @@ class Bar:
         if self._bar is None:
             click.echo(line, err=True)
         else:
-            self._bar.console.print(line, markup=False, highlight=False, soft_wrap=True)
+            self._bar.console.print(line, markup=False, emoji=False, highlight=False, soft_wrap=True)
 
     def close(self) -> None:
         """Removes the bar."""

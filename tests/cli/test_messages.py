@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from recap_fast.cli.messages import LevelFormatter, check_writable, writing
+from recap_fast.cli.messages import StderrHandler, check_writable, writing
 from recap_fast.errors import ConfigError, RecapError
 
 
@@ -40,6 +40,8 @@ def test_an_error_about_another_file_stays_as_it_is(tmp_path):
         raise OSError(errno.EIO, os.strerror(errno.EIO), "/in/config.json")
 
 
-def test_a_log_record_begins_with_its_level(caplog):
-    logging.getLogger("recap_fast").warning("%s stops at token %d", "CK", 2)
-    assert LevelFormatter().format(caplog.records[0]) == "warning: CK stops at token 2"
+def test_a_log_record_begins_with_its_level(capsys):
+    logger = logging.Logger("recap_fast.test")  # noqa: LOG001 - one that nobody else gets
+    logger.addHandler(StderrHandler())
+    logger.warning("%s stops at token %d", "CK", 2)
+    assert capsys.readouterr() == ("", "warning: CK stops at token 2\n")

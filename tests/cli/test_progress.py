@@ -1,4 +1,5 @@
 import io
+import logging
 import os
 import re
 import sys
@@ -6,6 +7,7 @@ import sys
 import pytest
 from support.terminal import Terminal
 
+from recap_fast.cli.messages import StderrHandler
 from recap_fast.cli.progress import bar
 
 
@@ -31,6 +33,18 @@ def test_a_bar_shows_how_far_a_command_is(monkeypatch):
     assert re.search(r"checking shards \S+ +100% 4/4", text)
     assert "[b]above[/b] it\r\n" in text
     assert max(map(len, re.split(r"[\r\n]+", text))) <= 80
+
+
+def test_a_warning_does_not_tear_the_bar(monkeypatch):
+    logger = logging.Logger("recap_fast.test")  # noqa: LOG001 - one that nobody else gets
+
+    def act():
+        logger.addHandler(StderrHandler())
+        with bar("trying sizes") as shown:
+            shown.show(1, 4)
+            logger.warning("[b]slow[/b]")
+
+    assert re.search(r"trying sizes .*\rwarning: \[b]slow\[/b] *\r\n", on_a_terminal(monkeypatch, act))
 
 
 def test_bytes_are_shown_as_such(monkeypatch):
