@@ -100,7 +100,7 @@ def _state(plan: Plan, mine: set[str], whole: set[str], total: int, num_broken: 
     if num_broken:
         return None
     if len(whole) == total:
-        return f"all {counted(total, 'shard')} are done." if total > 1 else "the shard is done."
+        return f"all {counted(total, 'shard')} are done." if total > 1 else "everything is done."
     if not mine:
         return f"part {index + 1} of {num} has no shards: there are {total:,}."
     return f"part {index + 1} of {num} is done. In all, {len(whole):,} of {counted(total, 'shard')} are done."

@@ -116,6 +116,10 @@ class RunCounters:
         self._opened_rows += num_samples
         self._resumed_rows += num_done
 
+    def skip_shard(self) -> None:
+        """A shard cannot be opened: none of its samples will come."""
+        self._opened_shards += 1
+
     def count(self, status: str, completion: Completion | None) -> None:
         """A sample is finished, with a caption or without one."""
         if completion is None:

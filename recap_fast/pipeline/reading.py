@@ -34,8 +34,10 @@ class Turn:
     watch: Watch = field(default_factory=lambda: Watch(read_timeout()))
     shard: Shard | None = None
     """The shard being read."""
+    is_open: bool = False
+    """Whether the shard was opened."""
     total: int = 0
-    """Samples of this shard that were sent on."""
+    """Samples of the shard that were sent on."""
     error: BaseException | None = None
     """The error that ended it."""
 
@@ -81,13 +83,13 @@ class Reading:
         if turn.shard is not None:
             problem = f"nothing came from it for {read_timeout():g} s (--read-timeout)"
             logger.warning("shard %s: %s", turn.shard.name, problem)
-            self.channels.rows.put(EndOfShard(turn.shard, turn.total, True, problem))
+            self._end(turn, EndOfShard(turn.shard, turn.total, True, problem))
 
     def _read_all(self, left: deque[Shard], turn: Turn) -> None:
         try:
             while left and not self._is_over():
                 with turn.watch.paused():
-                    turn.shard, turn.total = left.popleft(), 0
+                    turn.shard, turn.is_open, turn.total = left.popleft(), False, 0
                 self._read(turn.shard, turn)
         except StoppedError:
             return  # given up
@@ -102,6 +104,7 @@ class Reading:
                 with turn.watch.paused():
                     done = self.assembly.begin(shard, reader.identity)
                     self.counters.start_shard(reader.num_samples, len(done))
+                    turn.is_open = True
                 samples = self.counters.timed(
                     "read", reader.samples(done), lambda seconds: self.assembly.spend(shard.name, "read", seconds)
                 )
@@ -120,7 +123,12 @@ class Reading:
         with turn.watch.paused():
             if problem:
                 logger.warning("shard %s: %s", shard.name, problem, exc_info=unexpected)
-            self.channels.rows.put(EndOfShard(shard, turn.total, whole, problem, left_out))
+            self._end(turn, EndOfShard(shard, turn.total, whole, problem, left_out))
+
+    def _end(self, turn: Turn, end: EndOfShard) -> None:
+        if not turn.is_open:
+            self.counters.skip_shard()
+        self.channels.rows.put(end)
 
     def _send(self, row: Row) -> bool:
         """Sends a row on its way; False where the run is stopping."""

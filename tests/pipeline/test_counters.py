@@ -92,6 +92,17 @@ def test_rows_in_all_are_an_estimate_until_every_shard_is_opened():
     assert (s.total, s.is_estimate, s.share) == (1400, False, (1040 + 180) / 1400)
 
 
+def test_no_rows_are_expected_of_shards_that_cannot_be_opened():
+    counters = RunCounters(4)
+    counters.skip_shard()
+    assert counters.snapshot().total == 0
+    counters.start_shard(100, 0)
+    assert (counters.snapshot().total, counters.snapshot().is_estimate) == (200, True)
+    counters.skip_shard()
+    counters.start_shard(80, 0)
+    assert (counters.snapshot().total, counters.snapshot().is_estimate) == (180, False)
+
+
 def test_rows_in_all_may_be_known_before_a_shard_is_opened(clock):
     counters = RunCounters(3, num_rows=2300, kept=500)
     s = counters.snapshot()

@@ -26,6 +26,7 @@ def test_a_shard_that_cannot_be_opened_is_recorded_and_the_run_goes_on(tmp_path)
         "00002": "complete",
     }
     assert "00001.tar" in str(reports["00001"].error)
+    assert (run.counters.snapshot().total, run.counters.snapshot().is_estimate) == (8, False)
     assert runs.read_done(tmp_path / "out", "00001")["status"] == "failed"
     assert [(p.shard.name, p.reason) for p in run.ledger.pending()] == [("00001", "failed")]
 
