@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 import click
 
 F = TypeVar("F", bound=Callable[..., Any])
+_INPUTS = ("--shards", "--input")
 
 
 class Option(click.Option):
@@ -51,20 +52,26 @@ class Command(click.Command):
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """As click does it. Words that no option takes are explained: most are paths that the shell made of a glob."""
-        given = list(args)
+        given = tuple(args)
         try:
             return super().parse_args(ctx, args)
-        except (click.NoSuchOption, click.BadOptionUsage):
+        except click.NoSuchOption as error:
+            self._leave_out_hidden(error)
             raise
         except click.UsageError as error:
             is_missing = isinstance(error, click.MissingParameter)
-            if not is_missing and isinstance(error, click.BadParameter):
+            if not is_missing and type(error) is not click.UsageError:  # what an option was given is wrong
                 raise
-            extra = self.make_parser(ctx).parse_args(given)[1]
+            extra = self.make_parser(ctx).parse_args(list(given))[1]
             if not extra or not any("--shards" in param.opts for param in self.params):
                 raise
             text = error.format_message() if is_missing else f"Unexpected: {_listed(extra)}."
-            raise click.UsageError(f"{text} {_advice(extra)}", ctx) from error
+            raise click.UsageError(f"{text} {_advice(extra, given)}", ctx) from error
+
+    def _leave_out_hidden(self, error: click.NoSuchOption) -> None:
+        hidden = {name for param in self.params if getattr(param, "hidden", False) for name in param.opts}
+        if error.possibilities:
+            error.possibilities[:] = [name for name in error.possibilities if name not in hidden]
 
 
 def _listed(words: Sequence[str]) -> str:
@@ -72,16 +79,22 @@ def _listed(words: Sequence[str]) -> str:
     return f"{shown} and {len(words) - 3:,} more" if len(words) > 3 else shown
 
 
-def _advice(words: Sequence[str]) -> str:
-    first = Path(words[0])
-    if len(words) == 1 or not os.path.lexists(first):
-        return f"Inputs are given with --shards: --shards {_quoted(words[0])}."
-    same = all(Path(word).suffix == first.suffix for word in words)
-    pattern = str(first.with_name(f"*{first.suffix}" if same else "*"))
-    return (
-        "If the shell made them of a pattern, put it in quotes, and recap-fast expands it: "
-        f"--shards {_quoted(pattern)}. Each further input has a --shards of its own."
-    )
+def _advice(words: Sequence[str], given: Sequence[str]) -> str:
+    """What to type instead of words that no option takes, which are among the words that were given."""
+    before = given[: given.index(words[0])]
+    option = next((word for word in reversed(before) if word.startswith("-")), "")
+    own = "Give each further input a --shards of its own."
+    if os.path.lexists(words[0]) and (len(words) > 1 or option in _INPUTS):
+        first = Path(words[0])
+        same = all(Path(word).suffix == first.suffix for word in words)
+        pattern = _quoted(str(first.with_name(f"*{first.suffix}" if same else "*")))
+        return f"If your shell expanded a pattern, put the pattern in quotes: --shards {pattern}. {own}"
+    if option in _INPUTS:
+        return f"If your shell expanded a pattern, put the pattern in quotes: --shards '{{00000..00099}}.tar'. {own}"
+    if option == "--prompt":
+        text = " ".join([before[-1], *words])
+        return f"Put a prompt of several words in quotes: --prompt {_quoted(text)}."
+    return f"Inputs are given with --shards: --shards {_quoted(words[0])}."
 
 
 def _quoted(word: str) -> str:

@@ -15,6 +15,12 @@ from recap_fast.cli.main import cli
         (["--engine", "e", "--shards", "x", "--output", ""], "it is empty. Is a variable of your shell not set?"),
         (["--engine", "e", "--shards", "x", "--output", "s3://b/o"], "s3://b/o is a URL. Give a local path"),
         (["--engne", "e"], "Did you mean"),
+        (["--shard", "e"], "No such option '--shard'. Did you mean '--shards'?"),
+        (["--shards", "{0..1}.tar", "1.tar"], "put the pattern in quotes: --shards '{00000..00099}.tar'."),
+        (
+            ["--prompt", "What", "is", "it?", "--seed", "1"],
+            "Put a prompt of several words in quotes: --prompt 'What is it?'.",
+        ),
     ],
 )
 def test_usage_errors_say_what_to_type(words, advice):
@@ -23,12 +29,13 @@ def test_usage_errors_say_what_to_type(words, advice):
     assert advice in " ".join(done.output.split())
 
 
-def test_a_glob_that_the_shell_expanded_is_given_back_in_quotes(tmp_path, monkeypatch):
+@pytest.mark.parametrize("num", [2, 5])
+def test_a_glob_that_the_shell_expanded_is_given_back_in_quotes(tmp_path, monkeypatch, num):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "my photos").mkdir()
-    names = [f"my photos/{i}.jpg" for i in range(5)]
+    names = [f"my photos/{i}.jpg" for i in range(num)]
     for name in names:
         (tmp_path / name).touch()
     done = CliRunner().invoke(cli, ["run", "--engine", "e", "--output", "o", "--shards", *names])
     assert done.exit_code == 2
-    assert "put it in quotes, and recap-fast expands it: --shards 'my photos/*.jpg'." in " ".join(done.output.split())
+    assert "put the pattern in quotes: --shards 'my photos/*.jpg'." in " ".join(done.output.split())
