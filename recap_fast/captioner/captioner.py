@@ -87,6 +87,10 @@ class Captioner:
             captioner.close()
             raise
 
+    def check(self) -> None:
+        """Raises ConfigError where the device or the weights are not there, before `start` takes its time."""
+        self.prepared.check(self.config.options)
+
     def start(self) -> Self:
         """Loads the weights. Raises ConfigError where the backend, the device or the weights cannot be had."""
         self._shared = SharedEngine(self.prepared.open(self.config.options))

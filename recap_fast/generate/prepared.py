@@ -10,10 +10,11 @@ from typing import Any, Self, get_args
 from recap_fast.atomic import sha256_of
 from recap_fast.defaults import MAX_FIELD_TOKENS
 from recap_fast.errors import ConfigError
+from recap_fast.generate.device import resolve_device
 from recap_fast.generate.engine import Engine, EngineOptions
 from recap_fast.generate.json_file import check_readable
 from recap_fast.generate.prompt import PromptEncoder
-from recap_fast.generate.spec import Backend, EngineSpec
+from recap_fast.generate.spec import WEIGHTS_FILE, Backend, EngineSpec
 from recap_fast.generate.tokenizer import TOKENIZER_FILES, Tokenizer, find_tokenizer, load_tokenizer
 from recap_fast.records import Completion, Request
 
@@ -63,6 +64,14 @@ class PreparedEngine:
     def max_new_tokens(self, options: EngineOptions) -> int:
         """The longest caption, in tokens."""
         return options.max_new_tokens or self.spec.limits.max_new_tokens
+
+    def check(self, options: EngineOptions) -> None:
+        """Raises ConfigError where the device or the file of weights is not there; loads nothing."""
+        resolve_device(options.device)
+        weights = self.folder / WEIGHTS_FILE
+        check_readable(weights)
+        if not weights.is_file():
+            raise ConfigError(f"{weights} is not there: copy the engine directory whole, or build it again.")
 
     def open(self, options: EngineOptions | None = None) -> Engine:
         """Loads the weights, with the backend that the engine was built for: each is imported here, when it is needed.

@@ -49,10 +49,9 @@ def _caption(
     plan: Plan, ledger: Ledger, pending: list[Pending], reporter: Reporter, signals: Signals | None
 ) -> RunResult:
     """Captions these shards."""
-    announce(reporter, plan.captioner, pending, len(ledger.shards))
     num_rows, kept = plan.count_images(pending), plan.count_kept(ledger, pending)
     counters = RunCounters(len(pending), num_rows=num_rows, kept=kept, limit=plan.config.limit)
-    _start(plan.captioner, ledger, reporter)
+    _start(plan.captioner, ledger, pending, reporter)
     pipeline = _make_pipeline(plan, ledger, counters)
     describe(ledger.output, plan.captioner)
     if signals is not None:
@@ -66,9 +65,11 @@ def _caption(
     return conclude(plan, ledger, reports, counters, reporter)
 
 
-def _start(captioner: Captioner, ledger: Ledger, reporter: Reporter) -> None:
+def _start(captioner: Captioner, ledger: Ledger, pending: list[Pending], reporter: Reporter) -> None:
     started = time.monotonic()
     try:
+        captioner.check()
+        announce(reporter, captioner, pending, len(ledger.shards))
         captioner.start()
     except ConfigError:
         ledger.forget_unused()

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from support import runs
-from support.launches import files, make_config
+from support.launches import Recorder, files, make_config
 
 from recap_fast.captioner import captioner
 from recap_fast.decode.pillow import PillowDecoder
@@ -215,3 +215,15 @@ def test_a_run_that_could_not_begin_does_not_bind_the_next_one(start, tmp_path):
 def test_a_device_that_is_none_is_refused_before_anything_is_said(start, device):
     with pytest.raises(ConfigError, match=f"--device {device}: give auto, cpu, cuda or cuda:N"):
         start(options=EngineOptions(device=device))
+
+
+@pytest.mark.parametrize(("device", "missing"), [("cuda:7", ""), ("cpu", "weights.safetensors")])
+def test_a_device_or_weights_that_are_not_there_are_refused_before_anything_is_said(
+    start, tiny_engine, tmp_path, monkeypatch, device, missing
+):
+    engine = shutil.copytree(tiny_engine, tmp_path / "engine", ignore=shutil.ignore_patterns(missing))
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    monkeypatch.setattr(Recorder, "event", None)
+    with pytest.raises(ConfigError, match="CUDA devices" if device == "cuda:7" else f"{missing} is not there: copy"):
+        start(engine=engine, options=EngineOptions(device=device))
+    assert not (tmp_path / "out" / "run.json").exists()
