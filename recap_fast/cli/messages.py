@@ -1,6 +1,7 @@
 """Errors that the user can fix become one sentence and an exit code, not a traceback."""
 
 import contextlib
+import errno
 import logging
 import os
 import sys
@@ -63,10 +64,17 @@ def writing(option: str, path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         name = error.filename
-        if isinstance(name, str | bytes) and path.absolute().parent not in Path(os.fsdecode(name)).absolute().parents:
+        if isinstance(name, str | bytes) and not _is_of(Path(os.fsdecode(name)).absolute(), path.absolute()):
             raise
-        sentence = f"{option} {path} cannot be written ({error}): make room there, or give another path."
-        raise RecapError(sentence) from error
+        is_full = error.errno in (errno.ENOSPC, errno.EDQUOT) or os.strerror(errno.ENOSPC) in str(error)
+        advice = "make room there" if is_full else "mend that"
+        raise RecapError(f"{option} {path} cannot be written ({error}): {advice}, or give another path.") from error
+
+
+def _is_of(file: Path, path: Path) -> bool:
+    """Whether a file is this path, in it or above it, or one that is written beside it and then takes its name."""
+    is_beside = path.parent in file.parents and file.relative_to(path.parent).parts[0].startswith(".")
+    return path in (file, *file.parents) or file in path.parents or is_beside
 
 
 class StderrHandler(logging.Handler):

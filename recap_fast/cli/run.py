@@ -11,7 +11,7 @@ import click
 
 from recap_fast.cli import options
 from recap_fast.cli.command import Command, group, option
-from recap_fast.cli.messages import outcome_with_sentence
+from recap_fast.cli.messages import outcome_with_sentence, writing
 from recap_fast.errors import ConfigError, ExitCode
 
 if TYPE_CHECKING:
@@ -149,7 +149,8 @@ def _run(given: dict[str, Any], reporter: "Reporter", signals: "Signals") -> Exi
     config = RunConfig.of({**given, "prompt": prompt})
     with patience(config.read_timeout):
         if not is_dry:
-            return launch(config, reporter, signals).outcome
+            with writing("--output", config.output):
+                return launch(config, reporter, signals).outcome
         dry_run(config, reporter)
     return ExitCode.COMPLETE
 

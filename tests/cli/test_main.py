@@ -117,7 +117,7 @@ def test_an_output_that_cannot_be_written_is_a_sentence_and_1(server, tiny_engin
     (out / "data").write_text("in the way")
     command = server.run(*arguments(tiny_engine, inputs, out))
     assert command.code == 1
-    assert command.stderr.splitlines()[-1].startswith("recap-fast: [Errno ")
+    assert command.stderr.splitlines()[-1].startswith(f"recap-fast: --output {out} cannot be written ([Errno ")
     assert f"{out}/data" in command.stderr
     assert "Traceback" not in command.stderr
 
@@ -136,7 +136,7 @@ def test_build_engine_names_an_output_that_cannot_be_written(server, tmp_path):
     command = server.run("build-engine", "llava", "--checkpoint", tmp_path / "checkpoint", "--output", "/proc/x")
     assert command.code == 1
     assert command.stderr.startswith("recap-fast: --output /proc/x cannot be written ([Errno ")
-    assert command.stderr.endswith("): make room there, or give another path.\n")
+    assert command.stderr.endswith("): mend that, or give another path.\n")
 
 
 def test_build_engine_reports_and_refuses(server, tmp_path):

@@ -27,7 +27,7 @@ def test_a_file_that_cannot_be_written_is_named_with_its_option(tmp_path, place)
         check_writable("--json", tmp_path / place)
 
 
-@pytest.mark.parametrize("name", [None, "out/weights", "out"])
+@pytest.mark.parametrize("name", [None, "out/weights", "out", ".out.7.building/weights", "."])
 def test_a_full_disk_is_named_with_the_option(tmp_path, name):
     names = () if name is None else (str(tmp_path / name),)
     sentence = r"--output .*/out cannot be written \(.*No space left on device.*make room there"
@@ -35,9 +35,11 @@ def test_a_full_disk_is_named_with_the_option(tmp_path, name):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), *names)
 
 
-def test_an_error_about_another_file_stays_as_it_is(tmp_path):
-    with pytest.raises(OSError, match=r"Input/output error: '/in/config\.json'"), writing("--output", tmp_path / "out"):
-        raise OSError(errno.EIO, os.strerror(errno.EIO), "/in/config.json")
+@pytest.mark.parametrize("folder", ["in", "out2"])
+def test_an_error_about_another_file_stays_as_it_is(tmp_path, folder):
+    file = str(tmp_path / folder / "config.json")
+    with pytest.raises(OSError, match=r"Input/output error: '.*/config\.json'"), writing("--output", tmp_path / "out"):
+        raise OSError(errno.EIO, os.strerror(errno.EIO), file)
 
 
 def test_a_log_record_begins_with_its_level(capsys):
