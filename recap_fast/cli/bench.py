@@ -16,9 +16,9 @@ from recap_fast.errors import ConfigError
 @click.command(cls=Command, short_help="Find the fastest sizes for this device.")
 @group("Input", options.engine, options.verify, options.device)
 def tune(engine: Path, device: str, verify: bool) -> None:
-    """Finds the fastest --num-slots and --prefill-images for this device. Later runs use them.
+    """Finds the fastest --num-slots and --prefill-images for this device. Later runs on it use them.
 
-    They are kept in the engine directory, by the name of the device. In float32 they change no caption.
+    The engine directory keeps them. In float32 they change no caption.
     """
     from recap_fast.bench.tune import tune as search
 
@@ -39,9 +39,9 @@ def tune(engine: Path, device: str, verify: bool) -> None:
         "--input",
         multiple=True,
         type=options.INPUT,
-        help="Images to measure with, given as for run.  [default: drawn ones]",
+        help="Inputs to measure with, given as for run.  [default: drawn images]",
     ),
-    option("--limit", type=int, default=256, metavar="N", help="Use N images. They are held in memory."),
+    option("--limit", type=int, default=256, metavar="N", help="Measure with N images. They are held in memory."),
     option("--image-size", default="512x384", metavar="WxH", help="Width and height of the drawn images."),
 )
 @group(
@@ -50,11 +50,11 @@ def tune(engine: Path, device: str, verify: bool) -> None:
         "--stage",
         type=click.Choice(["all", "read", "decode", "generate", "write", "end-to-end"]),
         default="all",
-        help="One stage alone, or whole runs.",
+        help="Measure one stage alone, or whole runs.",
     ),
-    option("--repeat", type=int, default=3, metavar="N", help="Timed passes after a warm-up. Figures are medians."),
+    option("--repeat", type=int, default=3, metavar="N", help="Measure N times after a warm-up. Figures are medians."),
     options.max_new_tokens,
-    option("--json", "json_file", type=options.FILE, help="Write the figures to this file as well."),
+    option("--json", "json_file", type=options.FILE, help="Also write the figures to this file."),
 )
 @group("Speed", *options.speed)
 def bench(**given: Any) -> None:

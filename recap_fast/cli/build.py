@@ -33,20 +33,24 @@ def _complete_recipe(ctx: click.Context, param: click.Parameter, incomplete: str
         "--checkpoint",
         type=InputPath(path_type=Path),
         required=True,
-        help="LLaVA checkpoint: safetensors and config.json.",
+        help="LLaVA checkpoint: a folder with safetensors and config.json.",
     ),
     option("--tokenizer", type=ANY_PATH, help="Tokenizer file or folder.  [default: the checkpoint's]"),
-    option("--calibration", type=ANY_PATH, help="Captions to calibrate FP8 of tensorrt-llm with."),
+    option("--calibration", type=ANY_PATH, help="Captions for the FP8 calibration of tensorrt-llm."),
 )
 @group(
     "Output",
-    option("--output", type=FOLDER, required=True, help="Engine directory to make."),
+    option("--output", type=FOLDER, required=True, metavar="DIR", help="Engine directory to make."),
     option("--overwrite", is_flag=True, help="Replace an engine that is already there."),
-    option("--precision", help="One of float32, bfloat16, float16, fp8, int8.  [default: the recipe's]"),
+    option(
+        "--precision",
+        metavar="NAME",
+        help="Number format: float32, bfloat16, float16, fp8 or int8.  [default: the recipe's]",
+    ),
     option(
         "--backend", type=click.Choice(["torch", "tensorrt-llm"]), default="torch", help="Library that runs the engine."
     ),
-    option("--tune", "is_tuned", is_flag=True, help="Find the fastest sizes for this machine, as tune does."),
+    option("--tune", "is_tuned", is_flag=True, help="Find the fastest sizes for this machine, as `tune` does."),
 )
 def build_engine(recipe: str, checkpoint: Path, output: Path, is_tuned: bool, **choices: Any) -> None:
     """Makes an engine directory from a checkpoint and RECIPE: a .toml file, or one of these names.

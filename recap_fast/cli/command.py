@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import click
+from click import types
 
 F = TypeVar("F", bound=Callable[..., Any])
 _INPUTS = ("--shards", "--input")
@@ -18,6 +19,13 @@ class Option(click.Option):
 
     group = "Other"
     """The heading above it in the help."""
+
+    def get_help_extra(self, ctx: click.Context) -> types.OptionHelpExtra:
+        """As click does it, but 60 instead of 60.0."""
+        extra = super().get_help_extra(ctx)
+        if isinstance(self.default, float):
+            extra["default"] = f"{self.default:g}"
+        return extra
 
 
 option = functools.partial(click.option, cls=Option)

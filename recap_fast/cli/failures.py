@@ -19,14 +19,13 @@ if TYPE_CHECKING:
 @click.argument("output", type=options.FOLDER)
 @group(
     "Output",
-    option("--status", metavar="STATUS,...", help="List images of these statuses only: truncated,corrupt."),
+    option("--status", metavar="STATUS,...", help="List only images of these statuses, such as truncated,corrupt."),
     option("--json", "as_json", is_flag=True, help="Print one JSON object a line."),
 )
 def failures(output: Path, status: str | None, as_json: bool) -> None:
     """Lists the images in the folder OUTPUT that have no caption, and why.
 
-    Then come the shards that could not be read whole. Both are retried: shards by the next run, images by `run` with
-    --retry-failed.
+    Shards that could not be read whole come last. The next run retries them, and with --retry-failed the images too.
     """
     from recap_fast.launch.config import parse_statuses
     from recap_fast.write.failures import Failure, failed_shards

@@ -35,37 +35,43 @@ FOLDER = LocalPath(path_type=Path, file_okay=False)
 FILE = LocalPath(path_type=Path, dir_okay=False)
 ANY_PATH = LocalPath(path_type=Path)
 
-engine = option("--engine", type=FOLDER, required=True, help="Engine directory that build-engine made.")
-device = option("--device", default="auto", help="Device to run on: auto, cpu, cuda or cuda:N.")
+engine = option("--engine", type=FOLDER, required=True, metavar="DIR", help="Engine directory that build-engine made.")
+device = option("--device", default="auto", metavar="NAME", help="Device to run on: auto, cpu, cuda or cuda:N.")
 image_column = option(
     "--image-column", metavar="NAME", help="Parquet column with the images.  [default: found by its type]"
 )
 relocate = option(
-    "--relocate", multiple=True, metavar="OLD=NEW", help="Inputs moved from one folder to another. Repeatable."
+    "--relocate", multiple=True, metavar="OLD=NEW", help="The inputs have moved from folder OLD to NEW. Repeatable."
 )
 read_timeout = option(
     "--read-timeout",
     type=float,
     default=30.0,
     metavar="SECONDS",
-    help="Give up a read that brings no data for so long.",
+    help="Give up a read that brings no data for this long.",
 )
 max_image_pixels = option(
-    "--max-image-pixels", type=int, help=f"Refuse larger images.  [default: {MAX_IMAGE_PIXELS:,}]"
+    "--max-image-pixels", type=int, metavar="N", help=f"Refuse images of more pixels.  [default: {MAX_IMAGE_PIXELS:,}]"
 )
 max_field_tokens = option(
-    "--max-field-tokens", type=int, default=MAX_FIELD_TOKENS, help="Cut the fields of a prompt to this many tokens."
+    "--max-field-tokens",
+    type=int,
+    default=MAX_FIELD_TOKENS,
+    metavar="N",
+    help="Cut each field of a prompt to N tokens.",
 )
-max_new_tokens = option("--max-new-tokens", type=int, help="Longest caption in tokens.  [default: the engine's]")
-verify = option("--verify/--no-verify", default=True, help="Check the engine's files against their checksums.")
+max_new_tokens = option(
+    "--max-new-tokens", type=int, metavar="N", help="Cut captions at N tokens.  [default: the engine's]"
+)
+verify = option("--verify/--no-verify", default=True, help="Compare the engine's files with their checksums.")
 decoder = option(
     "--decoder", type=click.Choice(["auto", "dali", "pillow"]), default="auto", help="Library that decodes images."
 )
 speed = (
     device,
-    option("--num-slots", type=int, help="Captions generated at once.  [default: the engine's]"),
-    option("--prefill-images", type=int, help="Images that start in one step.  [default: the engine's]"),
-    option("--decode-threads", type=int, help="Threads that decode images.  [default: half the CPUs]"),
+    option("--num-slots", type=int, metavar="N", help="Generate N captions at once.  [default: the engine's]"),
+    option("--prefill-images", type=int, metavar="N", help="Prefill up to N images at once.  [default: the engine's]"),
+    option("--decode-threads", type=int, metavar="N", help="Decode images with N threads.  [default: half the CPUs]"),
     decoder,
     verify,
 )

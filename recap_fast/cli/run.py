@@ -45,17 +45,28 @@ Examples:
         "--images",
         type=click.Choice(["first", "all"]),
         default="first",
-        help="Images to caption in samples that have several.",
+        help="Which images to caption if a sample has several.",
     ),
     option("--image-key", metavar="NAME", help="Caption only the image with this extension or column."),
     options.max_image_pixels,
-    option("--background", metavar="COLOR", help="Color behind transparency: white, '#rrggbb'.  [default: none]"),
+    option(
+        "--background",
+        metavar="COLOR",
+        help="Color behind transparent parts, such as white or '#808080'.  [default: none]",
+    ),
     options.relocate,
     options.read_timeout,
 )
 @group(
     "Output",
-    option("--output", "--output-folder", type=options.FOLDER, required=True, help="Folder for the captions."),
+    option(
+        "--output",
+        "--output-folder",
+        type=options.FOLDER,
+        required=True,
+        metavar="DIR",
+        help="Folder for the captions.",
+    ),
     option("--limit", type=int, metavar="N", help="Stop after N images. The next run goes on from there."),
     option("--dry-run", is_flag=True, help="Show what would be done, and write nothing."),
     option("--overwrite", is_flag=True, help="Delete captions that another command wrote to the output folder."),
@@ -64,35 +75,59 @@ Examples:
         is_flag=False,
         flag_value="all",
         metavar="[STATUS,...]",
-        help="Retry images that failed: all, or those of some statuses.",
+        help="Retry images that failed: all, or those of these statuses.",
     ),
     option("--redo-changed", is_flag=True, help="Caption again what has changed in the inputs."),
     option("--prune", is_flag=True, help="Remove rows of images that are gone from their folder."),
-    option("--accept-changed", metavar="NAME,...", help="Go on though these have changed: decoder, versions."),
+    option("--accept-changed", metavar="NAME,...", help="Continue although these have changed: decoder, versions."),
 )
 @group(
     "Prompt",
-    option("--prompt", help="Question to ask. May hold fields such as {org_caption}.  [default: the engine's]"),
+    option(
+        "--prompt",
+        metavar="TEXT",
+        help="Question to ask. It may have fields such as {org_caption}.  [default: the engine's]",
+    ),
     option("--prompt-file", type=options.FILE, help="Text file with the question."),
     options.max_field_tokens,
     options.max_new_tokens,
-    option("--temperature", type=float, default=0.0, help="Randomness of the captions. 0 means none."),
-    option("--top-k", type=int, default=0, help="Sample from the k most likely tokens. 0 means all."),
-    option("--top-p", type=float, default=1.0, help="Sample from the likeliest tokens of this total probability."),
-    option("--seed", type=int, default=0, help="Random seed for sampling."),
+    option(
+        "--temperature", type=float, default=0.0, metavar="X", help="Sampling temperature. 0 means greedy decoding."
+    ),
+    option("--top-k", type=int, default=0, metavar="K", help="Sample from the K most likely tokens. 0 means all."),
+    option(
+        "--top-p",
+        type=float,
+        default=1.0,
+        metavar="P",
+        help="Sample from the most likely tokens that add up to probability P.",
+    ),
+    option("--seed", type=int, default=0, metavar="N", help="Random seed for sampling."),
     option("--loop-stop/--no-loop-stop", default=True, help="End captions that repeat themselves."),
 )
 @group("Speed", *options.speed)
 @group(
     "Cluster",
-    option("--part", metavar="I/N", help="Do part I of N of the shards.  [default: the SLURM array task's]"),
+    option(
+        "--part",
+        metavar="I/N",
+        help="Caption only part I of N of the shards, such as 3/8.  [default: the SLURM array task's]",
+    ),
     option("--shard-index", type=int, hidden=True, help="As --part, but counted from 0."),
     option("--num-shards", type=int, hidden=True, help="Number of parts, with --shard-index."),
-    option("--drain-seconds", type=float, default=60.0, help="Time to finish open captions after a signal."),
+    option(
+        "--drain-seconds", type=float, default=60.0, metavar="SECONDS", help="Time to finish captions after a signal."
+    ),
 )
 @group(
     "Other",
-    option("--max-error-rate", type=float, default=0.1, help="Exit with 3 if a larger share of images failed."),
+    option(
+        "--max-error-rate",
+        type=float,
+        default=0.1,
+        metavar="SHARE",
+        help="Exit with code 3 if a larger share of images failed.",
+    ),
     option("--log-format", type=click.Choice(["text", "json"]), default="text", help="Format of messages on stderr."),
 )
 def run(**given: Any) -> None:

@@ -33,13 +33,13 @@ class RunOptions(CaptionOptions, total=False):
     overwrite: bool
     """Delete what other commands have written; the same command goes on where it was stopped."""
     images: Literal["first", "all"]
-    """Of samples with several images: the first has a row, or each one."""
+    """Which images have a row if a sample has several: the first, or all."""
     image_key: str | None
-    """Of samples with several images the one that has a row: its extension in a tar, its column in a Parquet file."""
+    """The image that has a row if a sample has several: its extension in a tar, its column in a Parquet file."""
     retry_failed: str | Sequence[str]
-    """Do rows again that have one of these statuses, 'truncated,corrupt'; 'all': those with any error."""
+    """Retry the images whose rows have one of these statuses, 'truncated,corrupt'; 'all' stands for every error."""
     redo_changed: bool
-    """Do shards again whose input has changed; of folders the images that have."""
+    """Caption shards again whose input has changed; in folders only the images that have changed."""
     prune: bool
     """Remove the rows of images that are gone from their folder."""
     relocate: Sequence[str]
@@ -47,17 +47,17 @@ class RunOptions(CaptionOptions, total=False):
     accept_changed: str | Sequence[str]
     """Settings that may differ from those of the rows that are there: 'decoder', 'versions'."""
     part: str | None
-    """This process's part and the number of parts, '3/8'; None: that of the SLURM array task, else all."""
+    """Which part to caption, '3/8' for part 3 of 8; None: the part of this SLURM array task, or all."""
     shard_index: int | None
-    """Instead of `part`: this process's part, from 0, with `num_shards`."""
+    """Instead of `part`: the part, counted from 0; together with `num_shards`."""
     num_shards: int | None
-    """The number of parts, with `shard_index`."""
+    """Instead of `part`: the number of parts."""
     drain_seconds: float
     """Time to finish captions in flight after a signal."""
     read_timeout: float
-    """Seconds that a read may bring nothing before it is given up."""
+    """A read that brings no data for so many seconds is given up."""
     max_error_rate: float
-    """The outcome says so where a larger share of the images has no caption."""
+    """If a larger share of the images has no caption, the outcome is ERROR_RATE."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -129,7 +129,7 @@ def _words(given: str | Sequence[str]) -> tuple[str, ...]:
 def relocation(text: str) -> tuple[str, str]:
     """Both folders of an 'OLD=NEW'. Raises ConfigError where it is none.
 
-    A folder such as `date=2026` has a '=' of its own: NEW begins where a path or a URL does, else behind the first one.
+    A folder such as `date=2026` has a '=' of its own: NEW begins where a path or a URL does, else after the first '='.
     """
     match = _RELOCATION.fullmatch(text) or re.fullmatch(r"([^=]+)=(.+)", text)
     if match is None:

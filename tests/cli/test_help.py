@@ -46,6 +46,7 @@ def test_every_option_says_what_it_is_in_one_short_sentence_or_two(name):
 def test_no_line_of_help_is_longer_than_a_terminal_or_cut(names):
     text = help_of(*names)
     assert max(map(len, text.splitlines())) <= MAX_LETTERS
+    assert ".0]" not in text, "a default of 60 is not shown as 60.0"
     assert "..." not in text.replace("ARGS]...", "").replace(",...", "")
 
 
