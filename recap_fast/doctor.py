@@ -66,7 +66,7 @@ def _versions() -> Iterator[Finding]:
 def _packages() -> Iterator[Finding]:
     for module, package in REQUIRED.items():
         if error := _failure(importlib.import_module, module):
-            missing = () if _version(package) else (package,)
+            missing = {} if _version(package) else {package: "all of recap-fast"}
             yield Finding(package, f"does not load: {error}", missing, is_fatal=True)
 
 

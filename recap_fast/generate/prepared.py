@@ -10,7 +10,6 @@ from typing import Any, Self, get_args
 from recap_fast.atomic import sha256_of
 from recap_fast.defaults import MAX_FIELD_TOKENS
 from recap_fast.errors import ConfigError
-from recap_fast.generate.device import resolve_device
 from recap_fast.generate.engine import Engine, EngineOptions
 from recap_fast.generate.json_file import check_readable
 from recap_fast.generate.prompt import PromptEncoder
@@ -67,6 +66,8 @@ class PreparedEngine:
 
     def check(self, options: EngineOptions) -> None:
         """Raises ConfigError where the device or the file of weights is not there; loads nothing."""
+        from recap_fast.generate.device import resolve_device  # torch: not for an engine that is only looked at
+
         resolve_device(options.device)
         weights = self.folder / WEIGHTS_FILE
         check_readable(weights)
