@@ -22,24 +22,23 @@ def conclude(
     plan: Plan,
     ledger: Ledger,
     reports: Sequence[ShardReport],
-    counters: RunCounters,
+    counters: RunCounters | None,
     reporter: Reporter,
-    *,
-    nothing_to_do: bool = False,
 ) -> RunResult:
-    """Says what failed, over all shards that are done, and what is left to do."""
+    """Says what failed, over all shards that are done, and what is left to do. No `counters`: nothing was to do."""
     mine = {shard.name for shard in plan.mine(ledger.shards)}
     _say_what_is_left_out(reporter, reports)
-    records = {shard.name: ledger.record(shard.name) for shard in ledger.shards}
-    done = [record for record in records.values() if record is not None]
+    records = ledger.records(ledger.shards)
+    done = [record for record in records if record is not None]
     own = [record for record in done if record.shard in mine]
     broken = [record for record in own if record.status in _BROKEN]
     outcome = _say_what_failed(reporter, own, broken, len(mine), plan.config.max_error_rate)
     whole = {record.shard for record in done if record.status == "complete"}
     state = _state(plan, mine, whole, len(records), len(broken))
     if state is not None:
-        text = f"Nothing to do: {state}" if nothing_to_do else f"{state[0].upper()}{state[1:]}"
+        text = f"Nothing to do: {state}" if counters is None else f"{state[0].upper()}{state[1:]}"
         reporter.event("done", text, shards_done=len(whole), shards_total=len(records))
+    counters = counters or RunCounters(0, kept=sum(record.rows for record in own))
     return _result(plan, reports, counters, reporter, outcome, len(records) - len(whole))
 
 

@@ -39,8 +39,7 @@ def execute(plan: Plan, reporter: Reporter, signals: Signals | None = None) -> R
         rows = "1 row of an image that is gone" if num_pruned == 1 else f"{num_pruned:,} rows of images that are gone"
         reporter.event("pruned", f"pruned   {rows}", rows=num_pruned)
     if not pending:
-        counters = RunCounters(0, kept=plan.count_kept(ledger, ()))
-        return conclude(plan, ledger, (), counters, reporter, nothing_to_do=True)
+        return conclude(plan, ledger, (), None, reporter)
     with ledger.at_work(plan.mine(ledger.shards)):
         return _caption(plan, ledger, pending, reporter, signals)
 

@@ -56,7 +56,7 @@ class Plan:
     def count_kept(self, ledger: Ledger, pending: Sequence[Pending]) -> int:
         """Rows of this process's shards that are done already."""
         names = {each.shard.name for each in pending}
-        records = (ledger.record(shard.name) for shard in self.mine(ledger.shards) if shard.name not in names)
+        records = ledger.records([shard for shard in self.mine(ledger.shards) if shard.name not in names])
         return sum(record.rows for record in records if record is not None)
 
     def open_shard(self, shard: Shard, should_stop: Callable[[], bool]) -> AbstractContextManager[ShardReader]:

@@ -120,6 +120,11 @@ class Ledger:
         """The done-record of a shard, or None. Another process may have written it since."""
         return read_record(self.output.record(name))
 
+    def records(self, shards: Sequence[Shard]) -> list[ShardReport | None]:
+        """The done-records of many shards, read side by side: over a network each takes its time."""
+        with ThreadPoolExecutor(NUM_THREADS) as pool:
+            return list(pool.map(self.record, [shard.name for shard in shards]))
+
     def is_complete(self, name: str) -> bool:
         """Whether a shard has a done-record that says 'complete'."""
         record = self.record(name)
