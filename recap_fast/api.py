@@ -59,7 +59,8 @@ def verify(
 
     `shards` are as they were given to `run`, and are read again; `relocate` names folders of them that were moved,
     each as 'OLD=NEW'. A read that brings nothing for `read_timeout` seconds is given up. `progress` is called with
-    shards that are checked and shards in all. The output is proven where the verdict has no faults.
+    checks done and checks in all: one of each shard, and a second one with its input. The output is proven where the
+    verdict has no faults.
     """
     return check(OutputFolder(Path(output)), _patterns(shards), relocate, read_timeout, progress)
 

@@ -42,7 +42,7 @@ def verify(
     """
     from recap_fast.api import verify as check
 
-    with quiet(), bar("checking shards") as shown:  # `run` gave its warnings when it read the same inputs
+    with quiet(), bar("verifying") as shown:  # `run` gave its warnings when it read the same inputs
         verdict = check(output, shards, relocate=relocate, read_timeout=read_timeout, progress=shown.show)
     click.echo(json.dumps(verdict.as_json(), indent=2) if as_json else _describe(verdict, bool(shards)))
     sys.exit(ExitCode.GAP if verdict.faults else ExitCode.COMPLETE)
