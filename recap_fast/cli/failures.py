@@ -30,6 +30,7 @@ def failures(output: Path, status: str | None, as_json: bool) -> None:
     from recap_fast.launch.config import parse_statuses
     from recap_fast.write.failures import Failure, failed_shards
     from recap_fast.write.failures import failures as find
+    from recap_fast.write.names import some
     from recap_fast.write.output_folder import OutputFolder
     from recap_fast.write.run_file import read_run
 
@@ -37,7 +38,7 @@ def failures(output: Path, status: str | None, as_json: bool) -> None:
     units = read_run(folder).units
     for failure in find(folder, parse_statuses("--status", status or "")):
         num_images += 1
-        name = failure.file_name or failure.key
+        name = some([failure.file_name or failure.key or ""])
         name = name if failure.shard in units else f"{failure.shard}/{name}"
         click.echo(_json(failure) if as_json else f"{name}  {failure.status}: {failure.error}")
     shards = [] if status else failed_shards(folder)
@@ -60,7 +61,7 @@ def _summary(num_images: int, num_shards: int, status: str | None) -> str:
     lines = ["", f"{' and '.join(found)} failed."]
     if num_images:
         lines.append("Replace the files that are damaged, and run again with --redo-changed.")
-        lines.append("To retry the images as they are, run again with --retry-failed.")
+        lines.append(f"To retry the images as they are, run again with --retry-failed{f' {status}' if status else ''}.")
     if num_shards:
         lines.append("The next run retries the shards.")
     return "\n".join(lines)

@@ -244,32 +244,6 @@ def test_a_live_line_on_a_terminal(server, tiny_engine, inputs, tmp_path):
     assert "\x1b[2K8 captions, 2 failed" in text, "the live line is gone at the end"
 
 
-# -- failures ----------------------------------------------------------------------------------------------------------
-
-
-def test_failures_are_listed_for_people_and_for_machines(server, tiny_engine, inputs, tmp_path):
-    out = tmp_path / "out"
-    assert server.run(*arguments(tiny_engine, inputs, out)).code == 0
-    command = server.run("failures", out)
-    assert command.code == 0
-    lines = command.stdout.splitlines()
-    assert [line.partition("/")[0] for line in lines[:2]] == ["00000", "00001"]
-    assert all("  not_an_image: " in line for line in lines[:2])
-    assert lines[2:4] == ["", "2 images failed."]
-    assert lines[-1] == "To retry the images as they are, run again with --retry-failed."
-    found = [json.loads(line) for line in server.run("failures", out, "--json").stdout.splitlines()]
-    assert [(entry["shard"], entry["status"]) for entry in found] == [
-        ("00000", "not_an_image"),
-        ("00001", "not_an_image"),
-    ]
-    command = server.run("failures", out, "--status", "corrupt")
-    assert command.stdout == "No image has failed with corrupt.\n"
-    command = server.run("failures", out, "--status", "corupt")
-    assert command.code == 2
-    assert "--status corupt: give one of " in command.stderr
-    assert command.stderr.endswith("Did you mean corrupt?\n")
-
-
 # -- verify ------------------------------------------------------------------------------------------------------------
 
 
