@@ -98,8 +98,8 @@ def plan(config: RunConfig) -> Plan:
     index, num = resolve_part(config.part, config.shard_index, config.num_shards, os.environ)
     if config.overwrite and num > 1:
         raise ConfigError(
-            f"--overwrite with {num} processes: one would delete what the others have begun. Delete {config.output} "
-            "first, then start them without it."
+            f"--overwrite with part {index + 1} of {num}: one part would delete what the others have begun. Delete "
+            f"{config.output} first, then start the parts without --overwrite."
         )
     captioner = Captioner(config)
     try:

@@ -105,7 +105,7 @@ def local_files(folder: str) -> list[str]:
     def tell(error: OSError) -> None:
         if error.filename == folder:
             raise ConfigError(f"--shards: a folder cannot be read: {error}") from error
-        logger.warning("%s is passed over: it cannot be read: %s", error.filename, error.strerror)
+        logger.warning("%s is skipped: it cannot be read: %s", error.filename, error.strerror)
 
     for parent, folders, names in os.walk(folder, followlinks=True, onerror=tell):
         progress()
@@ -118,7 +118,7 @@ def local_files(folder: str) -> list[str]:
         folders[:] = [] if real in seen else shown
         seen.add(real)
     if num_hidden:
-        logger.warning("%s: hidden files and folders are passed over: %d", folder, num_hidden)
+        logger.warning("%s: hidden files and folders are skipped: %d", folder, num_hidden)
     return sorted(files)
 
 
@@ -141,7 +141,7 @@ def read_list(address: str) -> list[str]:
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{shown}: the list cannot be read: {scrub(str(error))}") from error
     if "\0" in text:
-        raise ConfigError(f"{shown}: the list cannot be read: it is no text in UTF-8.")
+        raise ConfigError(f"{shown}: the list cannot be read: it is not UTF-8 text.")
     lines = (raw.strip().strip("\ufeff").strip() for raw in text.split("\n"))
     return [line for line in lines if line and not line.startswith("#")]
 

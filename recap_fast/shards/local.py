@@ -52,7 +52,7 @@ def is_absent(error: Exception) -> bool:
 
 
 def _kind(mode: int) -> str | None:
-    """What it is where it is no regular file."""
+    """What it is where it is not a regular file."""
     return None if stat.S_ISREG(mode) else _KINDS.get(stat.S_IFMT(mode), "of an unknown kind")
 
 

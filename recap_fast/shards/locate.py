@@ -75,7 +75,7 @@ def locate(values: Sequence[str]) -> list[InputFile]:
                 raise InputError(f"--shards {shown}: {error}") from error
             raise ConfigError(f"--shards {shown}: cannot be listed: {scrub(str(error))}") from error
         if not files:
-            raise ConfigError(f"--shards {shown}: nothing matches it: no tar, Parquet file, image or folder of these.")
+            raise ConfigError(f"--shards {shown}: nothing matches it: no tar, Parquet file or image is there.")
         for file in files:
             found.setdefault(_place(file, places), file)
     return list(found.values())
@@ -217,7 +217,7 @@ class _Value:
                 raise ConfigError(f"--shards {self._shown}: {text}")
             if file_kind(name) is None:
                 there = exists(name) if is_remote(name) else Path(name).exists()
-                what = "is no tar, Parquet file, image or folder" if there else "does not exist"
+                what = "is not a tar, Parquet file, image or folder" if there else "does not exist"
                 raise ConfigError(f"--shards {self._shown}: {shown} {what}.")
 
     def _warn_of_compressed(self, urls: Sequence[str]) -> None:
@@ -265,9 +265,9 @@ def _warn_of_others(folder: str, files: Sequence[str]) -> None:
     if total := suffixes.total():
         listed = [f"{count:,} {suffix}" for suffix, count in suffixes.most_common(MAX_SUFFIXES)]
         rest = total - sum(count for _, count in suffixes.most_common(MAX_SUFFIXES))
-        are = "files are passed over, they have" if total > 1 else "file is passed over, it has"
+        are = "files are skipped because of their suffixes" if total > 1 else "file is skipped because of its suffix"
         text = ", ".join([*listed, f"{rest:,} others"] if rest else listed)
-        logger.warning("%s: %s %s no suffix of an image: %s", public_url(folder), f"{total:,}", are, text)
+        logger.warning("%s: %s %s: %s", public_url(folder), f"{total:,}", are, text)
 
 
 def _suffix(name: str) -> str:

@@ -45,8 +45,8 @@ def _slurm_part(environ: Mapping[str, str]) -> tuple[int, int]:
     index, rest = divmod(_integer(environ, _ID) - first, step)
     if rest or not 0 <= index < count or last != first + step * (count - 1):
         raise ConfigError(
-            f"{_ID}={environ[_ID]} of {_COUNT}={count} tasks from {first} to {last} in steps of {step} is no place "
-            "in an array without gaps: give --part."
+            f"{_ID}={environ[_ID]} does not fit an array without gaps: {_COUNT}={count} tasks from {first} to {last} "
+            f"in steps of {step}. Give --part."
         )
     if count == 1 and first > 1:
         logger.warning(
@@ -64,4 +64,4 @@ def _integer(environ: Mapping[str, str], name: str, default: int | None = None) 
     try:
         return int(text or "")
     except ValueError:
-        raise ConfigError(f"{name}={text!r} is no number: give --part.") from None
+        raise ConfigError(f"{name}={text!r} is not a number: give --part.") from None

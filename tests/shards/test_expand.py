@@ -97,7 +97,7 @@ def test_missing_shards_among_others_stay_to_be_recorded_as_failed(data):
     [
         ("{}/x.tar.gz", "x.tar.gz is compressed"),
         ("{}/x.tgz", "compressed"),
-        ("{}/notes.md", "notes.md is no tar, Parquet file"),
+        ("{}/notes.md", "notes.md is not a tar, Parquet file"),
         ("@{}/gone.txt", r"@.*gone\.txt: the list cannot be read"),
     ],
 )
@@ -176,7 +176,7 @@ def test_images_by_glob_are_one_folder_with_those_that_were_asked_for(tmp_path):
 def test_hidden_images_and_folders_are_counted(tmp_path, caplog):
     touch(tmp_path, "a.jpg", ".b.jpg", ".DS_Store", ".git/c.jpg", "d/.e.png", "d/.f/.g.png")
     assert [path for path, _ in expand([str(tmp_path)]).sources[0].images] == ["a.jpg"]
-    assert "hidden files and folders are passed over: 4" in caplog.text
+    assert "hidden files and folders are skipped: 4" in caplog.text
 
 
 def test_of_two_links_to_a_folder_the_first_by_name_is_followed(tmp_path):
@@ -216,7 +216,7 @@ def test_urls(memory):
     memory.pipe("/b/list.txt", b"memory://b/a/0.tar\n")
     assert names("@memory://b/list.txt") == ["0"]
     for value in ("memory://b/gone.tar", "memory://b/gone/*.tar", "memory://gone"):
-        with pytest.raises(ConfigError, match=r"--shards memory://.*(nothing matches it|does not exist|is no tar)"):
+        with pytest.raises(ConfigError, match=r"--shards memory://.*(nothing matches it|does not exist|is not a tar)"):
             names(value)
 
 

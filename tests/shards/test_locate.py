@@ -145,15 +145,15 @@ def test_a_list_may_come_through_a_pipe(tmp_path):
     [
         (
             ["a.svg", "b.SVG", "c.mp4", "d"],
-            "4 files are passed over, they have no suffix of an image: 2 .svg, 1 .mp4, 1 wi",
+            "4 files are skipped because of their suffixes: 2 .svg, 1 .mp4, 1 wi",
         ),
-        (["x/a.svg"], "1 file is passed over, it has no suffix of an image: 1 .svg"),
+        (["x/a.svg"], "1 file is skipped because of its suffix: 1 .svg"),
         ([f"{i}.s{i}" for i in range(10)], "1 .s7, 2 others"),
         (["a.long-long-long-suffix", "ends."], "2 without suffix"),
         (["a.txt", "a.json", "README.md", "license", "Thumbs.db", "desktop.ini", "metadata.jsonl", ".b.svg"], None),
         (
             ["metadata.csv", "x/metadata.CSV", "README", "labels.csv"],
-            "1 file is passed over, it has no suffix of an image: 1 .c",
+            "1 file is skipped because of its suffix: 1 .c",
         ),
     ],
 )
@@ -185,7 +185,7 @@ def test_a_folder_that_cannot_be_read_costs_itself_only(tmp_path, monkeypatch, c
     with monkeypatch.context() as patch:
         fail_scandir(patch, tmp_path / "bad", error)
         assert found(tmp_path) == [f"{tmp_path}/a.jpg", f"{tmp_path}/c/d.jpg"]
-        assert f"{tmp_path}/bad is passed over: it cannot be read: {os.strerror(error)}" in caplog.text
+        assert f"{tmp_path}/bad is skipped: it cannot be read: {os.strerror(error)}" in caplog.text
     fail_scandir(monkeypatch, tmp_path, error)
     with pytest.raises(ConfigError, match="a folder cannot be read"):
         found(tmp_path)

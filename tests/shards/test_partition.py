@@ -34,7 +34,7 @@ def test_resolve_part(index, num, environ, expected):
         (-1, 4, {}, "counts from 0"),
         (None, None, {"SLURM_ARRAY_TASK_ID": "1"}, "SLURM_ARRAY_TASK_COUNT is not"),
         (None, None, {"SLURM_ARRAY_TASK_COUNT": "1"}, "SLURM_ARRAY_TASK_ID is not"),
-        (None, None, slurm("x", 4), "SLURM_ARRAY_TASK_ID='x' is no number"),
+        (None, None, slurm("x", 4), "SLURM_ARRAY_TASK_ID='x' is not a number"),
         (None, None, slurm(8, 8), "array without gaps"),
         (None, None, slurm(0, 2, 0, 2, 1), "array without gaps"),  # --array=0,2: task 0 must not do half of it
         (None, None, slurm(5, 4, 0, 30, 10), "array without gaps"),

@@ -174,8 +174,8 @@ def test_inputs_that_have_changed(output, inputs):
         ("0", f"lacks rows of {inputs}/0.tar: 000000006.jpg; run again with --redo-changed"),
         (
             "1",
-            f"cannot be compared with its input: {inputs}/1.tar is no tar: a number that is none (b'arbagega') at "
-            "byte 0; mend it, then verify again",
+            f"cannot be compared with its input: {inputs}/1.tar is not a tar: a field that is not a number "
+            "(b'arbagega') at byte 0; mend it, then verify again",
         ),
         (
             "2",

@@ -151,7 +151,7 @@ def _version(url: str) -> Identity:
         return remote_identity(url)
     status = Path(url).stat()
     if not stat.S_ISREG(status.st_mode):
-        raise OSError("it is no regular file")  # a pipe would be waited for
+        raise OSError("it is not a regular file")  # a pipe would be waited for
     return of_stat(status)
 
 

@@ -192,7 +192,7 @@ def shard_errors() -> Iterator[None]:
     except UnicodeDecodeError as error:
         raise ShardError(f"has a column whose name is not UTF-8: {error}") from error
     except Exception as error:
-        raise ShardError(f"is no Parquet file that can be read: {message_of(error)}") from error
+        raise ShardError(f"is not a readable Parquet file: {message_of(error)}") from error
 
 
 def storage(kind: pa.DataType) -> pa.DataType:

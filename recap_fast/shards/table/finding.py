@@ -38,7 +38,7 @@ def without_tables_of_metadata(files: list[InputFile], selection: Selection) -> 
     _refuse_lone_tables(passed_over, kept, refused)
     for file in passed_over:
         if _stem(file) not in tars and base_name(file.url) not in METADATA_FILES:
-            logger.warning("%s is passed over: it %s", public_url(file.url), refused[file.url])
+            logger.warning("%s is skipped: it %s", public_url(file.url), refused[file.url])
     return kept
 
 

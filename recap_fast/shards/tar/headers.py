@@ -83,14 +83,14 @@ def number(text: bytes) -> int:
         return value
     digits = until_nul(text).strip()
     if digits.strip(b"01234567"):
-        raise DamagedHeaderError(f"a number that is none ({text!r})")
+        raise DamagedHeaderError(f"a field that is not a number ({text!r})")
     return int(digits or b"0", 8)
 
 
 def decimal(text: bytes) -> int:
-    """Raises DamagedHeaderError where the text is no number of a file's size."""
+    """Raises DamagedHeaderError where the text is not a number of a file's size."""
     if not text.isdigit() or len(text) > _MAX_DIGITS:
-        raise DamagedHeaderError(f"a size that is none ({text[:40]!r})")
+        raise DamagedHeaderError(f"a size that is not a number ({text[:40]!r})")
     return int(text)
 
 
@@ -107,7 +107,7 @@ def name_of(block: bytes) -> bytes:
 
 
 def extend(kind: bytes, read: Read, offset: int, size: int, overrides: Overrides) -> None:
-    """Takes the content of an extended header. What of it is damaged is passed over: it decides about no member."""
+    """Takes the content of an extended header. What of it is damaged is skipped: it decides about no member."""
     if kind in b"LK":
         name = until_nul(read(offset, min(size, MAX_EXTENDED_BYTES)))
         overrides.values[b"path" if kind == b"L" else b"linkpath"] = name

@@ -112,12 +112,12 @@ class TarIndexer:
             if start.startswith(magic):
                 raise ShardError(f"is compressed with {name}: members of a tar are read by offset, so unpack it first")
         if len(start) < BLOCK:
-            raise ShardError(f"is no tar: it has {len(start)} bytes")
+            raise ShardError(f"is not a tar: it has {len(start)} bytes")
         if start != _ZEROS:
             try:
                 check_sum(start)
             except DamagedHeaderError as error:
-                raise ShardError(f"is no tar: {error} at byte 0") from error
+                raise ShardError(f"is not a tar: {error} at byte 0") from error
 
     def _header(self, block: bytes, offset: int, overrides: Overrides) -> tuple[Member | None, int | None]:
         """The member if it is one, and where the next header is: None where the file ends before."""

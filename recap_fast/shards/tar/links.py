@@ -69,7 +69,7 @@ def _follow(link: Link, targets: dict[int, bytes | None], found: dict[bytes, lis
             return Target(reason=f"{kind} out of the tar, to {shown}")
         next_one = _choose(at, found.get(name, []))
         if next_one is None:
-            return Target(reason=f"{kind} to {shown}, which is no file in the tar")
+            return Target(reason=f"{kind} to {shown}, which is not a file in the tar")
         if next_one.member.link is None:
             special = next_one.member.special
             if special is not None:

@@ -168,7 +168,7 @@ def test_warnings_and_problems_show_no_secrets(monkeypatch, caplog):
 
 def test_a_pipe_is_not_waited_for(tmp_path):
     os.mkfifo(tmp_path / "metadata.csv")
-    assert "it is no regular file" in find(tmp_path, "a.jpg")[2]
+    assert "it is not a regular file" in find(tmp_path, "a.jpg")[2]
 
 
 def images(*paths):

@@ -39,7 +39,7 @@ def test_all_texts_beside_an_image_come_with_it(tmp_path, caplog):
     assert json.loads(samples[1].metadata) == {"caption.txt": "c", "cls": 7, "meta.json": {"x": [1, None]}}
     assert json.loads(samples[2].metadata) == {"caption": "second"}
     shards_of(tmp_path)
-    assert "2 files are passed over, they have no suffix of an image: 1 .cr2, 1 .cls" in caplog.text
+    assert "2 files are skipped because of their suffixes: 1 .cr2, 1 .cls" in caplog.text
 
 
 def test_files_that_are_gone_empty_or_share_a_key(tmp_path, monkeypatch):

@@ -136,7 +136,7 @@ def test_a_name_that_is_not_utf8_is_a_sentence(tmp_path):
 )
 def test_what_is_no_parquet_file_is_a_sentence(tmp_path, content):
     (tmp_path / "p.parquet").write_bytes(content)
-    with pytest.raises(ShardError, match=r"p\.parquet is no Parquet file that can be read: "):
+    with pytest.raises(ShardError, match=r"p\.parquet is not a readable Parquet file: "):
         read_samples(shard(tmp_path / "p.parquet"))
 
 

@@ -34,7 +34,7 @@ def test_a_table_of_metadata_beside_images_is_passed_over_with_a_word(tmp_path, 
     write_table(tmp_path / "other.parquet", {"picture": [b"\0" * 99], "mask": [b"\1" * 99]})
     with caplog.at_level(logging.WARNING):
         assert kept(tmp_path) == ["0.tar"]
-    assert "other.parquet is passed over: it has no column that is known to hold images; name one with" in caplog.text
+    assert "other.parquet is skipped: it has no column that is known to hold images; name one with" in caplog.text
 
 
 def test_the_metadata_of_a_folder_of_images_is_no_shard_whatever_its_columns(tmp_path):

@@ -159,7 +159,7 @@ def test_rows_without_an_image_say_what_is_there(tmp_path):
 
 def test_what_is_no_table_of_images_is_a_shard_error(tmp_path):
     (tmp_path / "p.parquet").write_bytes(b"PAR1 garbage")
-    with pytest.raises(ShardError, match=r"p\.parquet is no Parquet file that can be read"):
+    with pytest.raises(ShardError, match=r"p\.parquet is not a readable Parquet file"):
         read(tmp_path / "p.parquet")
     with pytest.raises(ShardError, match="has no column with image bytes; its columns are: url"):
         read(write_table(tmp_path / "q.parquet", {"url": ["x"]}))

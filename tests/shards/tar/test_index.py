@@ -107,8 +107,8 @@ def test_a_damaged_header_ends_the_reading_and_is_reported():
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"", "is no tar: it has 0 bytes"),
-        (b"<html>not found</html>" * 100, "is no tar: a number that is none"),
+        (b"", "is not a tar: it has 0 bytes"),
+        (b"<html>not found</html>" * 100, "is not a tar: a field that is not a number"),
         (b"\x1f\x8b" + b"x" * 600, "is compressed with gzip"),
         (b"\x28\xb5\x2f\xfd" + b"x" * 600, "is compressed with zstd"),
     ],

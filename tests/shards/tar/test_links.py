@@ -74,7 +74,7 @@ def test_the_reason_is_true_where_there_is_no_content(tmp_path):
         ("j.jpg", SYMBOLIC, "folder"),
     )
     assert found == {
-        "a.jpg": "the .jpg is a link to gone.jpg, which is no file in the tar",
+        "a.jpg": "the .jpg is a link to gone.jpg, which is not a file in the tar",
         "b.jpg": "the .jpg is a link in a circle of links",
         "c.jpg": "the .jpg is a link in a circle of links",
         "d.jpg": "the .jpg is a link in a circle of links",
@@ -84,7 +84,7 @@ def test_the_reason_is_true_where_there_is_no_content(tmp_path):
         "h.jpg": "the .jpg is a link to a pipe",
         "i.jpg": "the .jpg is a pipe",
         "k.jpg": "the .jpg is a device",
-        "j.jpg": "the .jpg is a symbolic link to folder, which is no file in the tar",
+        "j.jpg": "the .jpg is a symbolic link to folder, which is not a file in the tar",
     }
 
 
@@ -102,5 +102,5 @@ def test_texts_may_be_links(tmp_path):
     assert [(s.org_caption, s.warning) for s in samples] == [
         ("a cat", None),
         ("a cat", None),
-        (None, "the .txt is a symbolic link to gone.txt, which is no file in the tar"),
+        (None, "the .txt is a symbolic link to gone.txt, which is not a file in the tar"),
     ]

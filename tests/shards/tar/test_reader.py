@@ -206,7 +206,7 @@ def test_cut_anywhere_yields_exactly_the_whole_samples(tmp_path, form):
     for size in sorted((size for size in near if 0 <= size <= len(content)), reverse=True):
         os.truncate(path, size)
         if size < 512:
-            with pytest.raises(ShardError, match=f"is no tar: it has {size} bytes"):
+            with pytest.raises(ShardError, match=f"is not a tar: it has {size} bytes"):
                 read(path)
             continue
         samples, reader = read(path)
@@ -255,7 +255,7 @@ def test_large_members_are_not_read(tmp_path, monkeypatch):
 def test_garbage_is_a_shard_error_and_its_file_is_closed(tmp_path):
     """One that stays open is a ResourceWarning, which fails the tests."""
     (tmp_path / "s.tar").write_bytes(b"garbage " * 1000)
-    with pytest.raises(ShardError, match=r"s\.tar is no tar"):
+    with pytest.raises(ShardError, match=r"s\.tar is not a tar"):
         read(tmp_path / "s.tar")
 
 
