@@ -54,7 +54,9 @@ def check_writable(option: str, path: Path) -> None:
         else:
             tempfile.TemporaryFile(dir=path.absolute().parent).close()
     except OSError as error:
-        raise ConfigError(f"{option} {path} cannot be written ({error}): give another path.") from error
+        raise ConfigError(
+            f"{option} {path} cannot be written ({error.strerror or error}): give another path."
+        ) from error
 
 
 @contextlib.contextmanager

@@ -63,13 +63,13 @@ class Plan:
         """Opens an input; see `shards.reader.open_shard`."""
         return open_shard(shard, self.ledger.wanted.inputs.selection, should_stop)
 
-    def problem(self, shard: Shard) -> str:
-        """', ' and why an input cannot be read, as far as a look at it tells; nothing where it can."""
+    def problem(self, shard: Shard) -> str | None:
+        """Why an input cannot be read, as far as a look at it tells; None if it can."""
         try:
             self.ledger.wanted.version_of(shard)
         except ShardError as error:
-            return f", but it {error}"
-        return ""
+            return str(error)
+        return None
 
     def close(self) -> None:
         """Frees the decoder, and the engine where it was opened."""
