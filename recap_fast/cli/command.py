@@ -21,7 +21,7 @@ class Option(click.Option):
     """The heading above it in the help."""
 
     def get_help_extra(self, ctx: click.Context) -> types.OptionHelpExtra:
-        """As click does it, but 60 instead of 60.0."""
+        """Shows a default of 60.0 as 60."""
         extra = super().get_help_extra(ctx)
         if isinstance(self.default, float):
             extra["default"] = f"{self.default:g}"
@@ -59,7 +59,7 @@ class Command(click.Command):
                 formatter.write_dl(records)
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """As click does it. Words that no option takes are explained: most are paths that the shell made of a glob."""
+        """Explains words that no option takes. Most are paths that the shell made of a glob."""
         given = tuple(args)
         try:
             return super().parse_args(ctx, args)

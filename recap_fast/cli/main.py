@@ -1,7 +1,7 @@
-"""The command line: one group, a file for each family of commands. Parses, calls, and ends with an exit code.
+"""The command line: one group, and a file for each family of commands.
 
-0 complete; 1 failure; 2 usage; 3 complete, but more errors than --max-error-rate; 4 `verify` found a gap; 75 drained on
-a signal, start again to go on; 128 + n killed by signal n.
+Exit codes: 0 complete; 1 failure; 2 usage; 3 complete, but more errors than --max-error-rate; 4 `verify` found a gap;
+75 stopped by a signal, the same command goes on; 128 + n killed by signal n.
 """
 
 import logging

@@ -17,7 +17,7 @@ from recap_fast.errors import ConfigError, ExitCode, RecapError
 
 
 def outcome_with_sentence(command: Callable[[], ExitCode], say: Callable[[str], None]) -> ExitCode:
-    """What a command comes to; where it fails, `say` is told of it, without secrets: 2 for usage, 1 for the rest."""
+    """The exit code of a command. If it fails, `say` gets the error without secrets: 2 for usage, 1 for the rest."""
     try:
         return command()
     except (RecapError, OSError) as error:
@@ -26,7 +26,7 @@ def outcome_with_sentence(command: Callable[[], ExitCode], say: Callable[[str], 
 
 
 def exit_with_sentence(command: Callable[[], Any], say: Callable[[str], None]) -> None:
-    """Calls a command, which may exit by itself, and exits with what it comes to."""
+    """Calls a command, which may exit by itself, and exits with its exit code."""
     sys.exit(outcome_with_sentence(lambda: command() or ExitCode.COMPLETE, say))
 
 
@@ -37,8 +37,10 @@ def show_without_secrets(kind: type[BaseException], error: BaseException, trace:
 
 
 def open_standard_streams() -> None:
-    """Where a standard stream is closed, nothing takes its place: the next file that is opened would get its number,
-    and what libraries write to standard error with it."""
+    """Opens /dev/null in place of closed standard streams.
+
+    Otherwise the next file that is opened would get the number of standard error, and what libraries write there.
+    """
     for number in range(3):
         try:
             os.fstat(number)
@@ -47,7 +49,7 @@ def open_standard_streams() -> None:
 
 
 def check_writable(option: str, path: Path) -> None:
-    """Raises ConfigError where a file of that name cannot be written, before any work is done for it."""
+    """Raises ConfigError if a file of that name cannot be written, before any work is done for it."""
     try:
         if path.exists():
             path.open("ab").close()
@@ -61,7 +63,7 @@ def check_writable(option: str, path: Path) -> None:
 
 @contextlib.contextmanager
 def writing(option: str, path: Path) -> Iterator[None]:
-    """Names the option and the path in an OSError about what the block writes; those about other files stay."""
+    """Names the option and the path in an OSError about what the block writes. Errors about other files stay."""
     try:
         yield
     except OSError as error:
@@ -90,7 +92,7 @@ class StderrHandler(logging.Handler):
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Leaves out the package's warnings meanwhile: another command or pass has given them."""
+    """Suppresses the package's warnings in its block, because another command or pass has given them."""
     logger = logging.getLogger("recap_fast")
     before = logger.level
     logger.setLevel(logging.ERROR)

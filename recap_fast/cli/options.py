@@ -14,7 +14,7 @@ class InputPath(click.Path):
     """A path, a URL or a pattern that is not empty."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """As click does it. An empty value is most often a variable of the shell that is not set."""
+        """Refuses an empty value, which is most often a variable of the shell that is not set."""
         if not str(value).strip():
             self.fail("it is empty. Is a variable of your shell not set?", param, ctx)
         return super().convert(value, param, ctx)
@@ -24,7 +24,7 @@ class LocalPath(InputPath):
     """A path on this machine."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """As click does it, for what is no URL."""
+        """Refuses URLs."""
         if re.match(r"[a-zA-Z][a-zA-Z0-9+.-]+://", str(value)):
             self.fail(f"{value} is a URL. Give a local path, and copy the files from or to it.", param, ctx)
         return super().convert(value, param, ctx)
@@ -75,4 +75,4 @@ speed = (
     decoder,
     verify,
 )
-"""What decides how fast `run` and `bench` are."""
+"""Options that decide how fast `run` and `bench` are."""

@@ -1,4 +1,4 @@
-"""What a run was asked to do: one frozen record, checked when it is made; and what of it decides what rows say."""
+"""What a run is asked to do: one frozen record, checked when it is made. Which of its settings decide the rows."""
 
 import hashlib
 import json
@@ -22,7 +22,7 @@ _SELECTION = tuple(field.name for field in fields(Selection))
 
 
 class RunOptions(CaptionOptions, total=False):
-    """The options of `recap-fast run` besides its engine, shards and output, by the same names. None: the default."""
+    """The options of `recap-fast run` apart from engine, shards and output, by the same names. None is the default."""
 
     image_column: str | None
     """Column of Parquet inputs with the image bytes; None: found by type."""
@@ -62,7 +62,7 @@ class RunOptions(CaptionOptions, total=False):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunConfig(CaptionConfig):
-    """`recap-fast run`, as typed. Paths are as given; patterns are not expanded."""
+    """The options of `recap-fast run` as they were typed. Patterns are not expanded."""
 
     shards: tuple[str, ...]
     output: Path
@@ -108,7 +108,7 @@ class RunConfig(CaptionConfig):
 
     @classmethod
     def of(cls, given: Mapping[str, Any]) -> Self:
-        """As `CaptionConfig.of`; lists may also be words with commas between them."""
+        """As `CaptionConfig.of`. A list may also be a text with commas."""
         flat = dict(given)
         for name in ("retry_failed", "accept_changed"):
             flat[name] = _words(flat.get(name) or ())
@@ -117,7 +117,7 @@ class RunConfig(CaptionConfig):
 
     @property
     def selection(self) -> Selection:
-        """What of a shard is captioned."""
+        """Which images of a shard are captioned."""
         return Selection(self.image_column, self.caption_column, self.images, self.image_key)
 
 
@@ -127,7 +127,7 @@ def _words(given: str | Sequence[str]) -> tuple[str, ...]:
 
 
 def relocation(text: str) -> tuple[str, str]:
-    """Both folders of an 'OLD=NEW'. Raises ConfigError where it is none.
+    """The two folders of 'OLD=NEW'. Raises ConfigError for other texts.
 
     A folder such as `date=2026` has a '=' of its own: NEW begins where a path or a URL does, else after the first '='.
     """
@@ -139,7 +139,7 @@ def relocation(text: str) -> tuple[str, str]:
 
 
 def parse_statuses(option: str, text: str) -> tuple[str, ...]:
-    """Statuses of rows without a caption, from words with commas between them. Raises ConfigError for others."""
+    """Statuses of rows without a caption, from a text with commas. Raises ConfigError for unknown ones."""
     statuses = _words(text)
     _check_names(option, statuses, FAILURES)
     return statuses
@@ -154,11 +154,11 @@ def _check_names(option: str, given: Sequence[str], known: Sequence[str]) -> Non
 
 
 def fingerprint(config: RunConfig, spec: EngineSpec, decoder: str) -> Mapping[str, str | int | bool | None]:
-    """All that decides what the rows of a run say, by name.
+    """All settings that decide what the rows of a run say, by name. Runs may share an output folder if these are equal.
 
-    `spec` is the engine's, with the run's question; `decoder` is the name of the one that is used. Two runs may share
-    an output folder only where these are equal. What merely decides how fast rows are made (slots, threads, the device)
-    is left out, and so is the pixel limit: with another one, `--retry-failed` may rescue rows.
+    `spec` is the engine's, with the run's question. `decoder` is the name of the decoder in use. Settings that only
+    decide how fast rows are made (slots, threads, the device) are left out. So is the pixel limit: with another one,
+    `--retry-failed` may rescue rows.
     """
     from recap_fast.write.schema import SCHEMA_VERSION  # pyarrow: not for a config that is refused
 
@@ -186,14 +186,14 @@ def fingerprint(config: RunConfig, spec: EngineSpec, decoder: str) -> Mapping[st
 
 
 def selection_of(marks: Mapping[str, Any]) -> Selection:
-    """What of a shard the run with this fingerprint captioned."""
+    """Which images of a shard the run with this fingerprint captioned."""
     return Selection(**{name: marks[name] for name in _SELECTION})
 
 
 def command_name(config: RunConfig, marks: Mapping[str, Any]) -> str:
-    """What tells one command from another that writes to the same folder: its settings and what it captions.
+    """A name for a command that writes to a folder, made from its settings and its inputs.
 
-    It is the same command after an upgrade of libraries, or on a machine with another decoder.
+    It stays the same after an upgrade of libraries, and on a machine with another decoder.
     """
     patterns = [public_url(pattern) for pattern in config.shards]
     settings = {**{name: value for name, value in marks.items() if name not in ACCEPTABLE}, "decoder": config.decoder}

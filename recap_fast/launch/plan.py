@@ -1,4 +1,4 @@
-"""From what was asked to what will be done: checks everything that can be checked, loads nothing, writes nothing."""
+"""Plans a run: checks everything that can be checked, loads nothing and writes nothing."""
 
 import gc
 import os
@@ -21,7 +21,7 @@ from recap_fast.write.output_folder import OutputFolder
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """A run that can be begun. `close` frees what it holds where it is not."""
+    """A run that can begin. Whoever does not begin it calls `close`."""
 
     config: RunConfig
     captioner: Captioner
@@ -32,23 +32,23 @@ class Plan:
     """This process's part and the number of parts."""
 
     def mine(self, shards: tuple[Shard, ...]) -> list[Shard]:
-        """Those of some shards that are this process's."""
+        """The shards, out of these, that belong to this process."""
         index, num = self.part
         return list(shards[index::num])
 
     def pending(self) -> list[Pending]:
-        """The shards that are to be done, and why, as the output folder is now."""
+        """The shards that this process has to do, and why, as the output folder is now."""
         return self.ledger.pending(self.mine(self.ledger.shards))
 
     def prune(self, ledger: Ledger, pending: list[Pending]) -> tuple[int, list[Pending]]:
-        """Removes the rows of pruned images; how many those were, and the shards that are still to be done."""
+        """Removes the rows of pruned images. Returns how many, and the shards that are still to be done."""
         from recap_fast.write.pruning import prune  # pyarrow: only where something is pruned
 
         return prune(ledger, pending) if any(each.reason == "pruned" for each in pending) else (0, pending)
 
     @staticmethod
     def count_images(pending: Sequence[Pending]) -> int | None:
-        """Images of folders; how many other shards hold is seen when they are opened."""
+        """The number of images, if all shards are folders. Others must be opened to know it: None."""
         if any(each.shard.kind != "folder" for each in pending):
             return None
         return sum(file is not None for each in pending for file in each.shard.files)
@@ -72,16 +72,16 @@ class Plan:
         return None
 
     def close(self) -> None:
-        """Frees the decoder, and the engine where it was opened."""
+        """Frees the decoder, and the engine if it is open."""
         self.captioner.close()
 
 
 @contextmanager
 def without_collections() -> Iterator[None]:
-    """Keeps Python's garbage collector away meanwhile.
+    """Switches Python's garbage collector off in its block.
 
-    The names of a large folder are hundreds of thousands of objects that all stay, and it would go through them again
-    and again: for 100,000 images that took 0.7 s of 4.3.
+    The names of a large folder are hundreds of thousands of objects that all stay, and the collector would go through
+    them again and again: for 100,000 images that took 0.7 s of 4.3.
     """
     was_enabled = gc.isenabled()
     gc.disable()

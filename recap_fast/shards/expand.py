@@ -1,4 +1,4 @@
-"""`--shards` in, the run's inputs out: tars, Parquet files, and folders with the images in them."""
+"""Makes the run's inputs from the values of `--shards`: tars, Parquet files, and folders with their images."""
 
 import os
 from collections.abc import Iterable, Sequence
@@ -12,10 +12,10 @@ from recap_fast.shards.table.finding import without_tables_of_metadata
 
 
 def expand(values: Sequence[str], selection: Selection | None = None) -> Inputs:
-    """What the values of `--shards` stand for.
+    """The inputs that the values of `--shards` stand for.
 
-    Raises ConfigError, naming the value, where one stands for nothing, and where a Parquet file has no images and
-    nothing beside it has.
+    Raises ConfigError, with the value, if it stands for nothing, or if neither a Parquet file nor anything beside it
+    has images.
     """
     selection = selection or Selection()
     files = without_tables_of_metadata(locate(values), selection)

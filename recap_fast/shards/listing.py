@@ -1,7 +1,4 @@
-"""What stands in a folder, or in a text file that lists inputs, local or remote.
-
-In goes an address, out come the files' addresses, or the lines.
-"""
+"""Lists the files in a folder, and the lines of a text file with inputs, local or remote."""
 
 import contextlib
 import logging
@@ -94,9 +91,8 @@ def _told() -> Iterator[None]:
 def local_files(folder: str) -> list[str]:
     """All files below a folder, hidden ones apart, sorted by path.
 
-    Links to folders are followed, but not in circles; a folder that cannot be read is passed over
-    with a warning, as are hidden folders, and hidden files with the suffix of an image. Raises ConfigError where
-    the first cannot be read.
+    Links to folders are followed, but not in circles. Hidden folders, hidden images and folders that cannot be read
+    are skipped with a warning. Raises ConfigError if the given folder cannot be read.
     """
     files = []
     num_hidden = 0
@@ -104,7 +100,7 @@ def local_files(folder: str) -> list[str]:
 
     def tell(error: OSError) -> None:
         if error.filename == folder:
-            raise ConfigError(f"--shards: a folder cannot be read: {error}") from error
+            raise ConfigError(f"--shards {folder}: the folder cannot be read: {error.strerror}") from error
         logger.warning("%s is skipped: it cannot be read: %s", error.filename, error.strerror)
 
     for parent, folders, names in os.walk(folder, followlinks=True, onerror=tell):

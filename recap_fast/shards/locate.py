@@ -1,4 +1,4 @@
-"""What the user writes after `--shards`, in; the files that it stands for, out, in order and each once.
+"""Finds the files that the values of `--shards` stand for, in order and each once.
 
 A value is a path, a URL, a folder, a glob, a brace pattern, or `@list.txt` with one of these a line.
 """
@@ -27,16 +27,16 @@ logger = logging.getLogger(__name__)
 
 FileKind = Literal["tar", "parquet", "image"]
 MAX_PROBES = 16
-"""Of many remote names, so many are asked for before it is said that none exists."""
+"""So many of many remote names are looked for before they all count as missing."""
 MAX_SUFFIXES, MAX_SUFFIX = 8, 12
-"""So many suffixes are listed, and longer ones are none."""
+"""How many suffixes are listed, and how long a suffix may be."""
 _COMPRESSED = re.compile(r"\.(tgz|tar\.\w+)$", re.IGNORECASE)
 _MAGIC, _WEB_MAGIC = re.compile(r"[*?[]"), re.compile(r"[*[]")
 _BESIDE = re.compile(
     r"(readme|license)(\..*)?|thumbs\.db|desktop\.ini|metadata\.(jsonl|csv)|.*\.(txt|json|tgz|tar\.\w+)",
     re.DOTALL,
 )
-"""Lower case; what lies beside images and is none of them."""
+"""Names, in lower case, of files that often lie beside images."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,19 +48,19 @@ class InputFile:
     value: str
     """What the user wrote."""
     folder: str | None = None
-    """The folder that the user gave; None where it was the file."""
+    """The folder that the user gave; None if the user gave the file."""
 
     @property
     def base(self) -> str:
-        """The folder that the user gave, else the one that the file is in."""
+        """The folder that the user gave, or the one that the file is in."""
         return self.folder or parent(self.url)
 
 
 def locate(values: Sequence[str]) -> list[InputFile]:
-    """The files of all values. One that is seen twice, as by way of a link to its folder, is there as it was first.
+    """The files of all values. A file that is found twice, for example by a link to its folder, is there once.
 
-    Raises ConfigError for a value that stands for none, or for files of other kinds, and InputError where what would
-    say so cannot be reached.
+    Raises ConfigError for a value that stands for no file, or for files of other kinds, and InputError if a server
+    cannot be reached.
     """
     found: dict[str, InputFile] = {}
     places: dict[str, str] = {}
@@ -82,7 +82,7 @@ def locate(values: Sequence[str]) -> list[InputFile]:
 
 
 def file_kind(url: str) -> FileKind | None:
-    """By suffix, in any case of letters; None for every other file."""
+    """The kind by suffix, in upper or lower case; None for every other file."""
     name = base_name(url).lower()
     if name.endswith((".tar", ".parquet")):
         return "tar" if name.endswith(".tar") else "parquet"
@@ -100,7 +100,7 @@ def parent(url: str) -> str:
 
 
 def _place(file: InputFile, places: dict[str, str]) -> str:
-    """Where a file is, whichever links lead to the folder that the user gave; `places` remembers those of folders."""
+    """Where a file is, with links in the user's folder resolved; `places` remembers folders."""
     base = file.base
     if is_remote(base):
         return file.url
@@ -116,7 +116,7 @@ class _Value:
         """`shown`: the value without secrets."""
         self._value, self._shown = value, shown
         self._literal: dict[str, bool] = {}
-        """Folders with letters of patterns in their names, and whether they exist."""
+        """Folders whose names have characters of patterns, and whether they exist."""
 
     def files(self) -> list[InputFile]:
         """In the order of the lines of a list, of the braces, and of the names that a pattern matches."""
@@ -142,7 +142,7 @@ class _Value:
         return [InputFile(url, kind, self._shown, folder) for url, folder, _ in found if (kind := file_kind(url))]
 
     def _addresses(self) -> Iterator[str]:
-        """Those that the braces, or the lines of the list, stand for."""
+        """The addresses that the braces, or the lines of the list, stand for."""
         if self._value.startswith("@"):
             lines = read_list(self._value[1:])
         else:
@@ -241,7 +241,7 @@ def _magic(address: str) -> re.Pattern[str]:
 
 
 def _any_exists(names: Sequence[str]) -> bool:
-    """Whether one of many names exists, or of the remote ones some. Raises as `exists` does where none can be seen."""
+    """Whether one of many names exists; of remote names some are tried. Raises as `exists` does if none can be seen."""
     remote = [name for name in names if is_remote(name)]
     if any(Path(name).exists() for name in names if not is_remote(name)):
         return True
@@ -258,7 +258,7 @@ def _any_exists(names: Sequence[str]) -> bool:
 
 
 def _warn_of_others(folder: str, files: Sequence[str]) -> None:
-    """Says of files that are not taken how many there are of which suffix; not of what belongs to images or tars."""
+    """Warns of skipped files, with their suffixes; not of files that belong to images or tars."""
     stems = frozenset() if is_remote(folder) else frozenset(f.rpartition(".")[0] for f in files if is_image_name(f))
     others = (base_name(file).lower() for file in files if owner(file, stems) is None and file_kind(file) is None)
     suffixes = Counter(_suffix(name) for name in others if not _BESIDE.fullmatch(name))

@@ -1,4 +1,4 @@
-"""Which part of a run's shards is this process's: by option, else by the variables of a SLURM array."""
+"""Which part of a run's shards this process does: by option, or by the variables of a SLURM array."""
 
 import logging
 import re
@@ -12,10 +12,10 @@ _ID, _COUNT = "SLURM_ARRAY_TASK_ID", "SLURM_ARRAY_TASK_COUNT"
 
 
 def resolve_part(part: str | None, index: int | None, num: int | None, environ: Mapping[str, str]) -> tuple[int, int]:
-    """Index, from 0, and number of this process's part, which is every `num`-th shard from `index` on.
+    """This process's part, counted from 0, and the number of parts. Part `index` is every `num`-th shard from there.
 
-    As given, '3/8' or an index and a number, else of the SLURM array task, else (0, 1). Raises ConfigError for a part
-    that is none, where only one of a pair is there, where index >= num, and for an array with gaps.
+    `part` is such as '3/8'. Without it, `index` and `num` decide, or the SLURM array task; the default is (0, 1).
+    Raises ConfigError for a part that does not exist, for `index` without `num`, and for an array with gaps.
     """
     if part is not None:
         match = re.fullmatch(r"(\d{1,9})/(\d{1,9})", part)
