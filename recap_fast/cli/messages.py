@@ -15,6 +15,8 @@ from typing import Any
 from recap_fast.addresses import scrub
 from recap_fast.errors import ConfigError, ExitCode, RecapError
 
+_DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG, errno.EIO)
+
 
 def outcome_with_sentence(command: Callable[[], ExitCode], say: Callable[[str], None]) -> ExitCode:
     """The exit code of a command. If it fails, `say` gets the error without secrets: 2 for usage, 1 for the rest."""
@@ -67,16 +69,18 @@ def writing(option: str, path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        name = error.filename
-        if isinstance(name, str | bytes) and not _is_of(Path(os.fsdecode(name)).absolute(), path.absolute()):
+        if not _is_about(error, path):
             raise
         is_full = error.errno in (errno.ENOSPC, errno.EDQUOT) or os.strerror(errno.ENOSPC) in str(error)
         advice = "make room there" if is_full else "mend that"
         raise RecapError(f"{option} {path} cannot be written ({error}): {advice}, or give another path.") from error
 
 
-def _is_of(file: Path, path: Path) -> bool:
-    """Whether a file is this path, in it or above it, or one that is written beside it and then takes its name."""
+def _is_about(error: OSError, path: Path) -> bool:
+    """Whether an error is about writing to a path. Without a file name it must be a disk error, or name the path."""
+    if not isinstance(error.filename, str | bytes):
+        return error.errno in _DISK_ERRORS or str(path) in str(error)
+    file, path = Path(os.fsdecode(error.filename)).absolute(), path.absolute()
     is_beside = path.parent in file.parents and file.relative_to(path.parent).parts[0].startswith(".")
     return path in (file, *file.parents) or file in path.parents or is_beside
 

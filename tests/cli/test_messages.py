@@ -42,6 +42,16 @@ def test_an_error_about_another_file_stays_as_it_is(tmp_path, folder):
         raise OSError(errno.EIO, os.strerror(errno.EIO), file)
 
 
+def test_an_error_of_a_network_is_not_about_the_output(tmp_path):
+    with pytest.raises(ConnectionResetError), writing("--output", tmp_path / "out"):
+        raise ConnectionResetError(errno.ECONNRESET, os.strerror(errno.ECONNRESET))
+
+
+def test_an_error_that_names_the_output_in_its_text_is_about_it(tmp_path):
+    with pytest.raises(RecapError, match=r"^--output .*: mend that"), writing("--output", tmp_path / "out"):
+        raise OSError(f"cannot write {tmp_path}/out/x: the device is gone")
+
+
 def test_a_log_record_begins_with_its_level(capsys):
     logger = logging.Logger("recap_fast.test")  # noqa: LOG001 - one that nobody else gets
     logger.addHandler(StderrHandler())
