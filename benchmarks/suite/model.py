@@ -28,7 +28,7 @@ from recap_fast.generate.layout import EIGHT_BITS, plan_weights
 from recap_fast.generate.ops.linear import quantize_channels
 from recap_fast.generate.prepared import PreparedEngine
 from recap_fast.generate.prompt import PromptEncoder
-from recap_fast.generate.spec import EngineSpec, KVPrecision, Limits, Precision, PromptSpec, Sizes
+from recap_fast.generate.spec import WEIGHTS_FILE, EngineSpec, KVPrecision, Limits, Precision, PromptSpec, Sizes
 from recap_fast.generate.tokenizer import load_tokenizer
 from recap_fast.generate.torch_backend import opening
 from recap_fast.generate.torch_backend.sizes import default_sizes
@@ -46,6 +46,7 @@ def make(setting: Setting, precision: Precision, kv_precision: KVPrecision | Non
         word_vocabulary(texts, setting.shape.text.vocab_size).save(str(folder / "tokenizer.json"))
         prompts = PromptEncoder(load_tokenizer(folder), PromptSpec(template="llama3", text=PROMPT), MAX_FIELD_TOKENS)
         make_spec(setting, precision, prompts.max_text_tokens).save(folder)
+        (folder / WEIGHTS_FILE).touch()  # `drawn_weights` stands for it
     made = PreparedEngine.read(folder)
     return made if kv_precision is None else made.with_spec(kv_precision=kv_precision)
 
