@@ -35,7 +35,7 @@ def run(
     shown on standard error; None shows nothing. Raises ConfigError, EngineError, and OSError where output cannot be
     written; what is finished by then stays.
     """
-    given = {"engine": Path(engine), "shards": _patterns(shards), "output": Path(output), **options}
+    given = {"engine": Path(engine), "shards": _patterns(shards), "output": str(output), **options}
     reporter, logger = Reporter(log_format), logging.getLogger("recap_fast")
     handler = ReporterHandler(reporter) if log_format else logging.NullHandler()
     logger.addHandler(handler)
@@ -62,7 +62,7 @@ def verify(
     checks done and checks in all: one of each shard, and a second one with its input. The output is proven where the
     verdict has no faults.
     """
-    return check(OutputFolder(Path(output)), _patterns(shards), relocate, read_timeout, progress)
+    return check(OutputFolder.at(output), _patterns(shards), relocate, read_timeout, progress)
 
 
 def _patterns(shards: Patterns) -> tuple[str, ...]:

@@ -42,11 +42,11 @@ def owner() -> str:
     return f"{_machine()}~{os.getpid()}"
 
 
-def is_alive(name: str) -> bool:
-    """Whether the process that `owner` named may still run: unknown of another machine, so True there."""
+def is_alive(name: str, elsewhere: bool = True) -> bool:
+    """Whether the process that `owner` named may still run; `elsewhere` is the answer for one of another machine."""
     machine, _, process = name.rpartition("~")
     if machine != _machine():
-        return True
+        return elsewhere
     try:
         os.kill(int(process), 0)
     except (ProcessLookupError, OverflowError):

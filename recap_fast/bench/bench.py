@@ -57,7 +57,7 @@ class BenchConfig(CaptionConfig):
     def run_config(self, output: Path) -> RunConfig:
         """A run with these images."""
         shared = {f.name: getattr(self, f.name) for f in dataclasses.fields(CaptionConfig)}
-        return RunConfig(**shared, shards=self.shards, output=output, limit=self.limit, max_error_rate=1.0)
+        return RunConfig(**shared, shards=self.shards, output=str(output), limit=self.limit, max_error_rate=1.0)
 
 
 def bench(config: BenchConfig, progress: "OnProgress" = lambda done, total: None) -> Report:

@@ -91,7 +91,7 @@ def make_write(images: Images, captioner: Captioner, folder: Path) -> Callable[[
         with tempfile.TemporaryDirectory(dir=folder) as name:
             start = time.perf_counter()
             shard, version = Shard("rows", "", "tar"), Identity(0, "")
-            writer = ShardWriter(OutputFolder(Path(name)), shard, version, tokenizer.detokenize)
+            writer = ShardWriter(OutputFolder.at(name), shard, version, tokenizer.detokenize)
             for row in rows:
                 writer.add(row)
             report = writer.finish()

@@ -71,8 +71,8 @@ def _captions(path: Path) -> Iterator[str | None]:
     if not path.exists():
         raise ConfigError(f"--calibration {path} does not exist: give {FORMS}.")
     if path.is_dir():
-        for file in OutputFolder(path).data_files():
-            yield from _parquet(file)
+        for file in OutputFolder.at(path).data_files():
+            yield from _parquet(path / file.name)
     elif path.suffix == ".parquet":
         yield from _parquet(path)
     elif path.suffix in (".txt", ".jsonl"):

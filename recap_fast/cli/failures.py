@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -16,13 +15,13 @@ if TYPE_CHECKING:
 
 
 @click.command(cls=Command, short_help="List the images that have no caption, and why.")
-@click.argument("output", type=options.FOLDER)
+@click.argument("output", type=options.OUTPUT)
 @group(
     "Output",
     option("--status", metavar="STATUS,...", help="List only images of these statuses, such as truncated,corrupt."),
     option("--json", "as_json", is_flag=True, help="Print one JSON object a line."),
 )
-def failures(output: Path, status: str | None, as_json: bool) -> None:
+def failures(output: str, status: str | None, as_json: bool) -> None:
     """Lists the images in the folder OUTPUT that have no caption, and why.
 
     Shards that could not be read whole come last. The next run retries them, and with --retry-failed the images too.
@@ -34,7 +33,7 @@ def failures(output: Path, status: str | None, as_json: bool) -> None:
     from recap_fast.write.output_folder import OutputFolder
     from recap_fast.write.run_file import read_run
 
-    folder, num_images = OutputFolder(output), 0
+    folder, num_images = OutputFolder.at(output), 0
     units = read_run(folder).units
     for failure in find(folder, parse_statuses("--status", status or "")):
         num_images += 1

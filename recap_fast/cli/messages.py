@@ -12,7 +12,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from recap_fast.addresses import scrub
+from recap_fast.addresses import is_remote, scrub
 from recap_fast.errors import ConfigError, ExitCode, RecapError
 
 _DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG, errno.EIO)
@@ -64,12 +64,13 @@ def check_writable(option: str, path: Path) -> None:
 
 
 @contextlib.contextmanager
-def writing(option: str, path: Path) -> Iterator[None]:
-    """Names the option and the path in an OSError about what the block writes. Errors about other files stay."""
+def writing(option: str, path: str | Path) -> Iterator[None]:
+    """Names the option and the path in an OSError about what the block writes. Errors about other files, and those of
+    object stores, which name what they are about, stay."""
     try:
         yield
     except OSError as error:
-        if not _is_about(error, path):
+        if is_remote(str(path)) or not _is_about(error, Path(path)):
             raise
         is_full = error.errno in (errno.ENOSPC, errno.EDQUOT) or os.strerror(errno.ENOSPC) in str(error)
         advice = "make room there" if is_full else "mend that"

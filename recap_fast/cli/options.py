@@ -9,6 +9,8 @@ import click
 from recap_fast.cli.command import option
 from recap_fast.defaults import MAX_FIELD_TOKENS, MAX_IMAGE_PIXELS
 
+_URL = r"[a-zA-Z][a-zA-Z0-9+.-]+://"
+
 
 class InputPath(click.Path):
     """A path, a URL or a pattern that is not empty."""
@@ -25,12 +27,23 @@ class LocalPath(InputPath):
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         """Refuses URLs."""
-        if re.match(r"[a-zA-Z][a-zA-Z0-9+.-]+://", str(value)):
+        if re.match(_URL, str(value)):
             self.fail(f"{value} is a URL. Give a local path, and copy the files from or to it.", param, ctx)
         return super().convert(value, param, ctx)
 
 
+class OutputPath(InputPath):
+    """A local folder, or the URL of one on an object store."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Checks a local path; whether a URL can be used is for the store to say."""
+        if re.match(_URL, str(value)):
+            return value
+        return super().convert(value, param, ctx)
+
+
 INPUT = InputPath(readable=False)
+OUTPUT = OutputPath(file_okay=False)
 FOLDER = LocalPath(path_type=Path, file_okay=False)
 FILE = LocalPath(path_type=Path, dir_okay=False)
 ANY_PATH = LocalPath(path_type=Path)

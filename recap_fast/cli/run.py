@@ -62,10 +62,10 @@ Examples:
     option(
         "--output",
         "--output-folder",
-        type=options.FOLDER,
+        type=options.OUTPUT,
         required=True,
         metavar="DIR",
-        help="Folder for the captions.",
+        help="Folder for the captions, or its URL: s3://, gs:// or az://.",
     ),
     option("--limit", type=int, metavar="N", help="Stop after N images. The next run goes on from there."),
     option("--dry-run", is_flag=True, help="Show what would be done, and write nothing."),

@@ -2,7 +2,6 @@
 
 import json
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -19,7 +18,7 @@ if TYPE_CHECKING:
 
 
 @click.command(cls=Command, short_help="Prove that an output folder is whole.")
-@click.argument("output", type=options.FOLDER)
+@click.argument("output", type=options.OUTPUT)
 @group(
     "Input",
     option(
@@ -33,9 +32,7 @@ if TYPE_CHECKING:
     options.read_timeout,
 )
 @group("Output", option("--json", "as_json", is_flag=True, help="Print one JSON object instead of lines."))
-def verify(
-    output: Path, shards: tuple[str, ...], relocate: tuple[str, ...], read_timeout: float, as_json: bool
-) -> None:
+def verify(output: str, shards: tuple[str, ...], relocate: tuple[str, ...], read_timeout: float, as_json: bool) -> None:
     """Proves that the folder OUTPUT is whole: every image has one row, and every file is as it was written.
 
     Exit codes: 0 proven; 1 an input cannot be reached; 2 usage; 4 a gap was found: each is named.

@@ -62,7 +62,7 @@ def _result(
     result = RunResult(
         outcome=outcome,
         shards_left=shards_left,
-        output=output.root,
+        output=output.address,
         captions=tuple(output.filled),
         reports=tuple(reports),
         snapshot=counters.snapshot(),

@@ -6,7 +6,6 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from difflib import get_close_matches
-from pathlib import Path
 from typing import Any, Literal, Self
 
 from recap_fast.addresses import public_url, scrub
@@ -65,7 +64,8 @@ class RunConfig(CaptionConfig):
     """The options of `recap-fast run` as they were typed. Patterns are not expanded."""
 
     shards: tuple[str, ...]
-    output: Path
+    output: str
+    """A local folder, or a URL of an object store."""
     image_column: str | None = None
     caption_column: str | None = None
     limit: int | None = None
@@ -88,11 +88,6 @@ class RunConfig(CaptionConfig):
         CaptionConfig.__post_init__(self)
         if not self.shards:
             raise ConfigError("--shards is missing: give a tar, a pattern such as '{00000..00099}.tar', or a folder.")
-        if match := re.match(r"([a-z][a-z0-9+.-]+):/", str(self.output)):  # a Path has one slash where the URL has two
-            url = f"{match[1]}://{str(self.output)[match.end() :]}"
-            raise ConfigError(
-                f"--output {url}: captions go to a local folder; copy it to an object store when it is done."
-            )
         if self.images != "first" and self.image_key is not None:
             raise ConfigError("--images all and --image-key: give one of them.")
         _check_names("--retry-failed", self.retry_failed, ("all", *FAILURES))

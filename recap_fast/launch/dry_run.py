@@ -18,13 +18,13 @@ def dry_run(config: RunConfig, reporter: Reporter) -> None:
     """Lists the shards that a run would do, and what --overwrite would delete. Raises ConfigError as `plan` does."""
     with closing(plan(config)) as made:
         pending, total, output = made.pending(), len(made.ledger.shards), made.ledger.output
-        if made.ledger.is_fresh and (num := len(output.data_files())):
-            text = f"--overwrite would delete the captions of {counted(num, 'shard')} in {output.root}."
+        if made.ledger.is_fresh and (num := sum(1 for _ in output.data_files())):
+            text = f"--overwrite would delete the captions of {counted(num, 'shard')} in {output.address}."
             reporter.event("overwrite", text, shards=num)
         problems = side_by_side(lambda each: made.problem(each.shard), pending, NUM_THREADS)
         for each, problem in zip(pending, problems, strict=True):
             why = each.reason if problem is None else f"{each.reason}, but it {problem}"
-            text = f"{show_shard(each.shard)} -> {output.data(each.shard.name)} ({why})"
+            text = f"{show_shard(each.shard)} -> {output.store.shown(output.data(each.shard.name))} ({why})"
             reporter.event("plan", text, shard=each.shard.name, reason=each.reason, problem=problem)
         num_bad = len(problems) - problems.count(None)
         bad = f", {num_bad:,} of which cannot be read" if num_bad else ""

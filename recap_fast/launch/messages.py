@@ -45,11 +45,11 @@ def summarize(reporter: Reporter, s: Snapshot, captioner: Captioner, output: Out
         text = f"{counted(s.cut, 'caption')} {were} cut at {limit} tokens (--max-new-tokens)."
         reporter.event("cut", text, captions=s.cut, max_new_tokens=limit)
     if s.failed:
-        command = f"recap-fast failures {shlex.quote(str(output.root))}"
+        command = f"recap-fast failures {shlex.quote(output.address)}"
         reporter.event("failures", f"Which images have no caption, and why: {command}", command=command)
-    places = [f"{folder}{' (shards that are not finished)' * (folder.name == 'partial')}" for folder in output.filled]
+    places = [f"{folder}{' (shards that are not finished)' * folder.endswith('partial')}" for folder in output.filled]
     if places:
-        reporter.event("output", f"Captions are in {' and '.join(places)}.", output=str(output.root))
+        reporter.event("output", f"Captions are in {' and '.join(places)}.", output=output.address)
 
 
 def describe(output: OutputFolder, captioner: Captioner) -> None:

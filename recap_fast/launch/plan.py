@@ -113,7 +113,7 @@ def plan(config: RunConfig) -> Plan:
             accept_changed=config.accept_changed,
             overwrite=command_name(config, marks) if config.overwrite else None,
         )
-        ledger = Ledger(OutputFolder(config.output), wanted, config.retry_failed, config.redo_changed).find()
+        ledger = Ledger(OutputFolder.at(config.output), wanted, config.retry_failed, config.redo_changed).find()
     except BaseException:
         captioner.close()
         raise

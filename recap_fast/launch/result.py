@@ -1,7 +1,6 @@
 """What a run came to."""
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from recap_fast.errors import ExitCode
@@ -21,8 +20,9 @@ class RunResult:
     shards_left: int | None
     """Shards of the whole output that are not done, such as those of other parts and those behind a limit. None where
     a signal stopped the run: they were not counted."""
-    output: Path
-    captions: tuple[Path, ...]
+    output: str
+    """Its path or URL."""
+    captions: tuple[str, ...]
     """The folders with rows, as Parquet files: data/ of finished shards, partial/ of others."""
     reports: tuple[ShardReport, ...]
     """One for each shard that ended in this run, and for each that was begun and not finished."""
@@ -37,7 +37,7 @@ class RunResult:
             "outcome": self.outcome.name.lower(),
             "exit_code": int(self.outcome),
             "shards_left": self.shards_left,
-            "output": str(self.output),
-            "captions": [str(folder) for folder in self.captions],
+            "output": self.output,
+            "captions": list(self.captions),
             **progress_fields(self.snapshot),
         }

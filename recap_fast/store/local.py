@@ -1,6 +1,7 @@
 """A local folder as a store: temporary file, fsync, rename. Once its root is gone, nothing makes it again."""
 
 import contextlib
+import errno
 import fcntl
 import os
 import stat
@@ -39,6 +40,10 @@ class LocalStore:
             status = (self.root / name).stat()
         except (FileNotFoundError, NotADirectoryError):
             return None
+        except OSError as error:
+            if error.errno == errno.ELOOP:
+                return None
+            raise
         return _stored(name, status) if stat.S_ISREG(status.st_mode) else None
 
     def read(self, name: str, max_bytes: int) -> tuple[bytes, str]:
@@ -109,8 +114,12 @@ class LocalStore:
             if _is_folder(entry):
                 yield from self._below(Path(entry.path), f"{prefix}{entry.name}/")
             elif not atomic.is_temporary(entry.name):
-                with contextlib.suppress(FileNotFoundError):  # gone since, or a link that leads nowhere
-                    yield _stored(f"{prefix}{entry.name}", entry.stat())
+                try:
+                    status = entry.stat()
+                except OSError:  # gone since, or a link that leads nowhere
+                    continue
+                if stat.S_ISREG(status.st_mode):
+                    yield _stored(f"{prefix}{entry.name}", status)
 
     @contextlib.contextmanager
     def _locked(self) -> Iterator[None]:

@@ -135,6 +135,7 @@ class Assembly:
         for opened in list(self._opened.values()):
             with self._boundary(opened):
                 opened.writer.flush()
+                opened.writer.close()
                 self.reports.append(_report(opened.shard, "interrupted"))
         self._opened.clear()
 
@@ -171,6 +172,7 @@ class Assembly:
             report = opened.writer.finish()
         except FileNotFoundError as error:
             name = opened.shard.name
+            opened.writer.close()
             record = self._ledger.record(name)
             if record is None or not self._ledger.is_done(opened.shard, opened.identity):
                 self._watch.check()

@@ -24,7 +24,7 @@ def at_work(output: OutputFolder, shards: Sequence[Shard]) -> Iterator[None]:
     names = "\n".join(shard.name for shard in shards).encode("utf-8", "surrogatepass")
     path = output.decoding / f"{hashlib.sha256(names).hexdigest()[:16]}.lock"
     try:
-        make_folder(output.decoding, output.root)
+        make_folder(output.decoding, output.store.scratch)
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
     except OSError:  # what cannot be written is for the rows to find out
         yield
@@ -34,7 +34,7 @@ def at_work(output: OutputFolder, shards: Sequence[Shard]) -> Iterator[None]:
             logger.warning(
                 "another process is at work on the same shards of %s, so images are captioned twice: stop one of the "
                 "two, or give each its own --part.",
-                output.root,
+                output.address,
             )
         with contextlib.suppress(OSError):
             fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)

@@ -4,14 +4,14 @@ A run writes two marked pieces of it: the configurations in the YAML header, and
 runs replace only what is between the marks. Users may change everything else.
 """
 
-import os
 import re
 from collections.abc import Mapping
 
-from recap_fast import atomic
-from recap_fast.write.output_folder import DATA_FILES, PARTIAL_FILES, OutputFolder
+from recap_fast.write.output_folder import CARD, DATA_FILES, PARTIAL_FILES, OutputFolder
 
 _CONFIGS = "# recap-fast writes the lines from here\n{}# to here\n"
+MAX_BYTES = 16 << 20
+"""Largest card that is read."""
 _FACTS = "<!-- recap-fast writes the lines from here -->\n{}<!-- to here -->\n"
 _CARD = """---
 {configs}tags:
@@ -40,22 +40,23 @@ has paths of the machine.
 
 def write_card(output: OutputFolder, facts: Mapping[str, str]) -> None:
     """Writes the card; if it is there already, only its marked pieces. A card without marks is the user's own."""
-    path = output.card
     rows = "".join(f"| {name} | {_cell(value)} |\n" for name, value in facts.items())
     pieces = (_CONFIGS, _configs(output)), (_FACTS, f"\n| what | value |\n|---|---|\n{rows}\n")
     configs, table = (marks.format(content) for marks, content in pieces)
-    text = _CARD.format(configs=configs, facts=table)
-    if os.path.lexists(path):
-        if not path.is_file():
-            return
-        old = text = path.read_bytes().decode("utf-8", "surrogateescape")
-        for marks, content in pieces:
-            begin, end = marks.split("{}")
-            if (found := re.search(f"(?<={re.escape(begin)}).*?(?={re.escape(end)})", text, re.S)) is not None:
-                text = text[: found.start()] + content + text[found.end() :]
-        if text == old:
-            return
-    atomic.atomic_write(path, text.encode("utf-8", "surrogateescape"))
+    try:
+        content, _ = output.store.read(CARD, MAX_BYTES)
+    except FileNotFoundError:
+        output.store.create(CARD, _CARD.format(configs=configs, facts=table).encode("utf-8", "surrogateescape"))
+        return
+    except ValueError:  # something else has its name
+        return
+    old = text = content.decode("utf-8", "surrogateescape")
+    for marks, piece in pieces:
+        begin, end = marks.split("{}")
+        if (found := re.search(f"(?<={re.escape(begin)}).*?(?={re.escape(end)})", text, re.S)) is not None:
+            text = text[: found.start()] + piece + text[found.end() :]
+    if text != old:
+        output.store.put(CARD, text.encode("utf-8", "surrogateescape"))
 
 
 def _configs(output: OutputFolder) -> str:

@@ -4,6 +4,7 @@ The output and the input go in, differences come out. Both are read side by side
 time.
 """
 
+import contextlib
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -74,7 +75,7 @@ def find_shards(output: OutputFolder, register: Register, inputs: InputsToCompar
     """The shards of the inputs, as the output names them or, if they are new to it, would name them."""
     for old, new in inputs.relocate:
         register = register.relocated(old, new)
-    register = follow_move(register, inputs.inputs, lambda name: read_record(output.record(name)), inputs.version_of)
+    register = follow_move(register, inputs.inputs, lambda name: read_record(output, name), inputs.version_of)
     return Registration(register, inputs.versions_of).add(inputs.inputs)
 
 
@@ -93,12 +94,12 @@ def compare(output: OutputFolder, inputs: InputsToCompare, shard: Shard) -> list
 
 
 def _compare(output: OutputFolder, inputs: InputsToCompare, shard: Shard) -> list[Difference]:
-    where, record = public_url(shard.url), read_record(output.record(shard.name))
+    where, record = public_url(shard.url), read_record(output, shard.name)
     found: dict[tuple[str, bool], list[str]] = defaultdict(list)
     try:
-        with inputs.open_shard(shard) as reader:
+        with inputs.open_shard(shard) as reader, _output(output, shard) as path:
             changed = shard.kind != "folder" and record is not None and record.input != reader.identity
-            rows = _rows(output.data(shard.name))
+            rows = _rows(path)
             for what, has_changed, image in _differences(rows, reader.samples(_NOTHING), changed):
                 found[what, has_changed].append(image)
             problem = reader.problem
@@ -121,6 +122,17 @@ def _kind(what: str, has_changed: bool) -> Literal["lost input", "gone image", "
     if what in (_GONE, _UNREADABLE):
         return "gone image" if what == _GONE else "lost input"
     return "changed input" if has_changed else "wrong rows"
+
+
+@contextlib.contextmanager
+def _output(output: OutputFolder, shard: Shard) -> Iterator[Path]:
+    """A local file with the rows of a shard. Raises _OutputError."""
+    with contextlib.ExitStack() as files:
+        try:
+            path = files.enter_context(output.store.local(output.data(shard.name)))
+        except OSError as error:
+            raise _OutputError from error
+        yield path
 
 
 def _rows(path: Path) -> Iterator[Mapping[str, Any]]:

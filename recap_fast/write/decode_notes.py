@@ -32,7 +32,7 @@ class DecodeNotes:
 
     def __init__(self, output: OutputFolder, is_done: Callable[[str], bool]) -> None:
         """`is_done` says whether a shard is finished: notes about it are then useless."""
-        self._root, self._folder, self._is_done = output.root, output.decoding, is_done
+        self._root, self._folder, self._is_done = output.store.scratch, output.decoding, is_done
         self._path = self._folder / f"{owner()}~{secrets.token_hex(4)}.json"
         self._descriptor: int | None = None
         self._tries: dict[tuple[str, int], int] = {}

@@ -4,6 +4,7 @@ An output folder goes in, finished or not. Its rows whose status is not 'ok' com
 """
 
 from collections.abc import Collection, Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -42,17 +43,11 @@ def failures(output: OutputFolder, statuses: Collection[str] = ()) -> Iterator[F
     folder is not the output of a run, and RecapError for a file that cannot be read.
     """
     for name in read_run(output).shards:
-        paths = _files(output, name)
         try:
-            for path, indices in zip(paths, _last_rows(paths), strict=True):
-                with pq.ParquetFile(path) as file:
-                    for batch in file.iter_batches(columns=COLUMNS):
-                        failed = pc.not_equal(batch["status"], OK)
-                        if statuses:
-                            failed = pc.and_(failed, pc.is_in(batch["status"], pa.array(statuses, pa.string())))
-                        if indices is not None:
-                            failed = pc.and_(failed, pc.is_in(batch["index"], indices))
-                        yield from (Failure(**row) for row in batch.filter(failed).to_pylist())
+            with ExitStack() as files:
+                paths = [files.enter_context(output.store.local(file)) for file in _files(output, name)]
+                for path, indices in zip(paths, _last_rows(paths), strict=True):
+                    yield from _failures(path, indices, statuses)
         except FileNotFoundError:  # a run has finished the shard since
             continue
         except (OSError, pa.ArrowException) as error:
@@ -61,12 +56,25 @@ def failures(output: OutputFolder, statuses: Collection[str] = ()) -> Iterator[F
             ) from error
 
 
-def _files(output: OutputFolder, name: str) -> list[Path]:
+def _failures(path: Path, indices: pa.Array | None, statuses: Collection[str]) -> Iterator[Failure]:
+    """Those of one file; `indices`: the rows that count, None for all."""
+    with pq.ParquetFile(path) as file:
+        for batch in file.iter_batches(columns=COLUMNS):
+            failed = pc.not_equal(batch["status"], OK)
+            if statuses:
+                failed = pc.and_(failed, pc.is_in(batch["status"], pa.array(statuses, pa.string())))
+            if indices is not None:
+                failed = pc.and_(failed, pc.is_in(batch["index"], indices))
+            yield from (Failure(**row) for row in batch.filter(failed).to_pylist())
+
+
+def _files(output: OutputFolder, name: str) -> list[str]:
     """The files with rows of a shard, oldest first, without stretches whose rows are in its output already."""
-    record, path = read_record(output.record(name)), output.data(name)
-    since_ns = 0 if record is None or not path.exists() else record.finished_ns
-    later = [stretch.path for stretch in stretches(output.partial(name)) if stretch.made_ns > since_ns]
-    return [path, *later] if path.exists() else later
+    record, data = read_record(output, name), output.data(name)
+    is_there = output.store.stat(data) is not None
+    since_ns = 0 if record is None or not is_there else record.finished_ns
+    later = [stretch.name for stretch in stretches(output, name) if stretch.made_ns > since_ns]
+    return [data, *later] if is_there else later
 
 
 def _last_rows(paths: Sequence[Path]) -> Sequence[pa.Array | None]:
@@ -81,5 +89,5 @@ def _last_rows(paths: Sequence[Path]) -> Sequence[pa.Array | None]:
 
 def failed_shards(output: OutputFolder) -> list[ShardReport]:
     """The records of the shards that could not be read, or not to their end. Raises ConfigError as `failures` does."""
-    records = (read_record(output.record(name)) for name in read_run(output).shards)
+    records = (read_record(output, name) for name in read_run(output).shards)
     return [record for record in records if record is not None and record.status != "complete"]

@@ -8,13 +8,14 @@ import re
 import time
 from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager
-from dataclasses import dataclass, replace
-from functools import cached_property
+from contextlib import AbstractContextManager, ExitStack
+from dataclasses import dataclass, field, replace
+from functools import cached_property, partial
+from pathlib import Path
 from typing import Any, Literal
 
-from recap_fast.addresses import public_url, scrub
-from recap_fast.atomic import remove_leftovers, sha256_of
+from recap_fast.addresses import is_remote, public_url, scrub
+from recap_fast.atomic import sha256_of
 from recap_fast.errors import ShardError
 from recap_fast.records import ACCEPTABLE, Identity, OutputFile, Shard, ShardReport
 from recap_fast.text import counted
@@ -65,6 +66,8 @@ class Ledger:
     """All shards of the run, once the folder is opened or found."""
     is_fresh: bool = False
     """Whether nothing in the folder counts: it is new, or is to be overwritten."""
+    _read_records: dict[str, tuple[str, ShardReport | None]] = field(default_factory=dict, compare=False)
+    """Done-records that were read, with the versions of their files: over a network each takes its time."""
 
     @property
     def made_with(self) -> Mapping[str, Any]:
@@ -73,9 +76,7 @@ class Ledger:
 
     def open(self) -> "Ledger":
         """Makes the folder or goes on in it. Raises ConfigError; see `opening.open_output`."""
-        shards = open_output(self.output, self.wanted)
-        remove_leftovers(self.output.root)
-        return replace(self, shards=shards)
+        return replace(self, shards=open_output(self.output, self.wanted))
 
     def find(self) -> "Ledger":
         """Like `open`, but leaves the folder as it is."""
@@ -88,7 +89,7 @@ class Ledger:
 
     def forget_unused(self) -> None:
         """Removes the run file if nothing else was made: a run that could not begin must not bind the next one."""
-        if not any(folder.exists() for folder in self.output.work_folders):
+        if not self.output.has_work:
             forget(self.output)
 
     def pending(self, shards: Sequence[Shard] | None = None) -> list[Pending]:
@@ -99,31 +100,51 @@ class Ledger:
         shards = self.shards if shards is None else shards
         if self.is_fresh:
             return [Pending(shard, "new") for shard in shards]
+        data = {file.name: file.size_bytes for file in self.output.data_files()}
+        unfinished = {file.name.rpartition("/")[0] for file in self.output.partial_files()}
+        records = self.records(shards)
+        find = partial(self._find, data=data, unfinished=unfinished)
         with ThreadPoolExecutor(NUM_THREADS) as pool:
-            findings = list(pool.map(self._find, shards))
+            findings = list(pool.map(find, shards, records))
         self._warn(shards, findings)
         pairs = zip(shards, findings, strict=True)
         return [Pending(shard, finding.reason) for shard, finding in pairs if finding.reason]
 
     def state(self, shard: Shard, version: Identity) -> Kept:
-        """What is on disk of a shard whose input now has this version; rows made from another one do not count."""
+        """What is there of a shard whose input now has this version; rows made from another one do not count.
+
+        Whoever gets it closes it.
+        """
         record = self.record(shard.name)
-        output = whole_output(self.output, shard.name, record)
-        kept = [] if output is None else [output]
-        # a stretch from before the done-record is in the output already
-        since = record.finished_ns if record and kept else 0
-        kept += [stretch.path for stretch in whole_stretches(self.output, shard.name, since)]
-        done = done_rows(kept, self._versions(shard, version, record), retry=self.retry)
-        return Kept(tuple(kept), done)
+        with ExitStack() as files:
+            output = whole_output(self.output, shard.name, record, files)
+            kept = [] if output is None else [output]
+            # a stretch from before the done-record is in the output already
+            since = record.finished_ns if record and kept else 0
+            kept += whole_stretches(self.output, shard.name, files, since)
+            done = done_rows(kept, self._versions(shard, version, record), retry=self.retry)
+            return Kept(tuple(kept), done, files.pop_all().close)
 
     def record(self, name: str) -> ShardReport | None:
         """The done-record of a shard, or None. Another process may have written it since."""
-        return read_record(self.output.record(name))
+        return read_record(self.output, name)
 
     def records(self, shards: Sequence[Shard]) -> list[ShardReport | None]:
-        """The done-records of many shards, read side by side: over a network each takes its time."""
+        """The done-records of many shards, read side by side; those that have not changed are not read again."""
+        versions = {self.output.shard_of(file.name): file.version for file in self.output.record_files()}
+
+        def record(name: str) -> ShardReport | None:
+            if name not in versions:
+                return None
+            version, known = self._read_records.get(name, ("", None))
+            if version != versions[name]:
+                known = self.record(name)
+                if known is None or not known.files:  # the names of loose images would take much memory
+                    self._read_records[name] = versions[name], known
+            return known
+
         with ThreadPoolExecutor(NUM_THREADS) as pool:
-            return list(pool.map(self.record, [shard.name for shard in shards]))
+            return list(pool.map(record, [shard.name for shard in shards]))
 
     def is_complete(self, name: str) -> bool:
         """Whether a shard has a done-record that says 'complete'."""
@@ -142,7 +163,7 @@ class Ledger:
         Two processes may commit the same shard: both have all rows, and the record will fit the file that stays.
         """
         report = replace(report, error=self.publishable(report.error), finished_ns=time.time_ns())
-        write_record(self.output.record(report.shard), report, self.output.root)
+        write_record(self.output, report)
         if report.output is not None:
             self._settle(report)
         if report.status in _ENDED:
@@ -157,9 +178,15 @@ class Ledger:
     @cached_property
     def _folders(self) -> re.Pattern[str]:
         """The two folders, wherever a message names them; inputs that have no common folder are named in full."""
-        folders = public_url(self.wanted.inputs.root).rstrip("/"), str(self.output.root.absolute())
+        folders = public_url(self.wanted.inputs.root).rstrip("/"), self._root
         either = "|".join(re.escape(folder) for folder in folders if folder)
         return re.compile(rf"(?<![\w.~/-])(?:{either})(?:/|(?![\w.~-]))")
+
+    @property
+    def _root(self) -> str:
+        """The output folder as errors of the system name it."""
+        address = self.output.address
+        return address if is_remote(address) else str(Path(address).absolute())
 
     def _settle(self, mine: ShardReport) -> None:
         """Makes the record fit the output, in case another process has replaced one of the two.
@@ -167,13 +194,13 @@ class Ledger:
         Every process looks after it has written a record, so the last one to write finds out.
         """
         while True:
-            with self.output.data(mine.shard).open("rb") as file:  # the same file throughout, even if it is replaced
+            with self.output.store.local(self.output.data(mine.shard)) as path, path.open("rb") as file:
                 output, record = OutputFile(sha256_of(file), file.tell()), self.record(mine.shard)
                 if record is not None and record.output == output:
                     return
                 logger.warning("shard %s: another process has finished it too", mine.shard)
                 mine = replace(recount(file, mine), output=output)
-            write_record(self.output.record(mine.shard), mine, self.output.root)
+            write_record(self.output, mine)
 
     def _versions(
         self, shard: Shard, version: Identity, record: ShardReport | None
@@ -185,21 +212,23 @@ class Ledger:
         alive = {i: file for i, file in enumerate(shard.files) if file is not None}
         return {i: None if keep or not is_known(file.version) else file.version for i, file in alive.items()}
 
-    def _find(self, shard: Shard) -> _Finding:
-        record = self.record(shard.name)
+    def _find(
+        self, shard: Shard, record: ShardReport | None, data: Mapping[str, int], unfinished: Collection[str]
+    ) -> _Finding:
+        """`data`: the sizes of the files of captions by name; `unfinished`: the folders that have stretches."""
         if record is None:
             return _Finding("new")
         if record.status != "complete":
             return _Finding(record.status)
-        path = self.output.data(shard.name)
-        if record.output is None or not path.exists() or path.stat().st_size != record.output.size_bytes:
+        if record.output is None or data.get(self.output.data(shard.name)) != record.output.size_bytes:
             return _Finding("output missing")
         finding = _compare(shard, record) if shard.kind == "folder" else self._compare_file(shard, record)
         if finding.changed and self.redo_changed:
             return replace(finding, reason="changed")
         if finding.reason is None:
             # a run was killed after it wrote the done-record and before it removed the stretches
-            remove_stretches(self.output, shard.name, before_ns=record.finished_ns)
+            if self.output.partial(shard.name) in unfinished:
+                remove_stretches(self.output, shard.name, before_ns=record.finished_ns)
             if any(status in self.retry or "all" in self.retry for status in record.failed):
                 # no row counts if the tar or Parquet file is another one now
                 return replace(finding, reason="changed" if finding.changed and shard.kind != "folder" else "retry")

@@ -4,25 +4,30 @@ The folder and what a run wants of it go in. The run's shards come out, or a ref
 """
 
 import contextlib
-import fcntl
-import os
-import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
+from itertools import islice
 from typing import Any
 
 from recap_fast.addresses import public_url
-from recap_fast.atomic import is_temporary, make_folder
 from recap_fast.errors import ConfigError
 from recap_fast.inputs import Inputs
 from recap_fast.records import Identity, Shard
 from recap_fast.write.done_record import read_record
-from recap_fast.write.output_folder import OutputFolder
+from recap_fast.write.output_folder import FOLDERS, LOCAL_FILE, RUN_FILE, OutputFolder
 from recap_fast.write.register import Register, Registration, VersionsOf
 from recap_fast.write.relocation import follow_move
-from recap_fast.write.run_file import RunFile, as_json, read_run_file, refuse_other_fingerprint, write_run_file
-from recap_fast.write.units import read_units, write_unit
+from recap_fast.write.run_file import (
+    RunFile,
+    Versions,
+    as_json,
+    find_versions,
+    read_run_file,
+    refuse_other_fingerprint,
+    retry_until,
+    write_run_file,
+)
+from recap_fast.write.units import read_units, write_units
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,7 +53,7 @@ class Wanted:
 @dataclass(frozen=True, slots=True)
 class _Merged:
     run: RunFile
-    is_new: bool
+    """Without the digests of units that are new or have changed."""
     registration: Registration
     shards: tuple[Shard, ...]
 
@@ -56,28 +61,55 @@ class _Merged:
 def open_output(output: OutputFolder, wanted: Wanted) -> tuple[Shard, ...]:
     """Makes the folder or goes on in it; returns the run's shards, as the folder names them.
 
-    Raises ConfigError for a folder with another fingerprint or other files, and for inputs that take the place of known
-    ones.
+    Processes that open it at the same moment find each other's shards: the run file is only written in place of the
+    version that was read. Raises ConfigError for a folder with another fingerprint or other files, and for inputs that
+    take the place of known ones.
     """
     try:
-        make_folder(output.root)
+        output.store.make_root()
     except OSError as error:
-        raise ConfigError(f"--output {output.root} cannot be made: {error}.") from error
-    with _locked(output.root):
-        old = _read(output, wanted)
-        if old is None:
-            if output.run_file.exists():
-                _clear(output)
-            else:
-                _refuse_foreign_files(output)
+        raise ConfigError(f"--output {output.address} cannot be made: {error}.") from error
+    return retry_until(lambda: _try_open(output, wanted), output)
+
+
+def _try_open(output: OutputFolder, wanted: Wanted) -> tuple[Shard, ...] | None:
+    """The run's shards; None if the folder has to be looked at again."""
+    versions = find_versions(output)
+    old = _read(output, wanted)
+    if old is None and not _begin(output, wanted, versions):
+        return None
+    try:
         merged = _merge(output, old, wanted)
-        if old is None:  # before the units' files: in a folder without a run file they would be foreign
-            write_run_file(output, replace(merged.run, shards={}, units=()))
-        for name, unit in merged.registration.changed_units.items():
-            write_unit(output, name, unit)
-        if merged.is_new:
-            write_run_file(output, merged.run)
+    except ConfigError:
+        if find_versions(output) != versions:  # another process has replaced a unit's file meanwhile
+            return None
+        raise
+    changed = write_units(output, merged.registration.changed_units)
+    run = replace(merged.run, units={**merged.run.units, **changed})
+    if run != old and not write_run_file(output, run, versions):
+        return None
+    replaced = {} if old is None else {name: old.units[name] for name in changed if name in old.units}
+    output.store.delete(output.unit(name, digest) for name, digest in replaced.items() if digest != changed[name])
     return merged.shards
+
+
+def _begin(output: OutputFolder, wanted: Wanted, versions: Versions) -> bool:
+    """Makes a folder ours whose content does not count. True once it has a run file without shards, and nothing else.
+
+    Without that file what is written next would be foreign if this process were killed.
+    """
+    if versions.run is not None:
+        with contextlib.suppress(ConfigError):
+            begun = read_run_file(output)
+            if begun is not None and not begun.shards and wanted.overwrite in (None, begun.command):
+                if wanted.overwrite is not None:
+                    _clear(output)
+                return True
+    else:
+        _refuse_foreign_files(output)
+    empty = RunFile(as_json(wanted.fingerprint), public_url(wanted.inputs.root), {}, wanted.overwrite)
+    write_run_file(output, empty, versions)
+    return False
 
 
 def find_output(output: OutputFolder, wanted: Wanted) -> tuple[tuple[Shard, ...], bool]:
@@ -88,11 +120,12 @@ def find_output(output: OutputFolder, wanted: Wanted) -> tuple[tuple[Shard, ...]
 
 def forget(output: OutputFolder) -> None:
     """Undoes `open_output`, if nothing else was made yet."""
-    if (run := read_run_file(output)) is not None:
-        write_run_file(output, replace(run, shards={}, units=()))  # if this is killed now, the next run can still begin
-    shutil.rmtree(output.units_folder, ignore_errors=True)
-    output.run_file.unlink(missing_ok=True)
-    output.local_file.unlink(missing_ok=True)
+    versions = find_versions(output)
+    run = read_run_file(output)
+    # if this is killed now, the next run can still begin
+    if run is not None and write_run_file(output, replace(run, shards={}, units={}), versions):
+        _clear(output)
+        output.store.delete([RUN_FILE, LOCAL_FILE])
 
 
 def read_register(output: OutputFolder, run: RunFile) -> Register:
@@ -106,8 +139,8 @@ def read_register(output: OutputFolder, run: RunFile) -> Register:
 def not_as_written(output: OutputFolder, problem: str) -> ConfigError:
     """The error to raise if the run file and the units' files do not agree."""
     return ConfigError(
-        f"{output.run_file} or a file in {output.units_folder} is not as a run wrote it: {problem}. Put both back from "
-        "a copy, or give another --output."
+        f"{output.store.shown(RUN_FILE)} or a file that lists images is not as a run wrote it: {problem}. Put both "
+        "back from a copy, or give another --output."
     )
 
 
@@ -132,7 +165,7 @@ def _merge(output: OutputFolder, old: RunFile | None, wanted: Wanted) -> _Merged
     register = read_register(output, run)
     for from_, to in wanted.relocate:
         register = register.relocated(from_, to)
-    register = follow_move(register, wanted.inputs, lambda name: read_record(output.record(name)), wanted.version_of)
+    register = follow_move(register, wanted.inputs, lambda name: read_record(output, name), wanted.version_of)
     registration = Registration(register, wanted.versions_of, wanted.prune)
     shards = registration.add(wanted.inputs)
     register = registration.result
@@ -140,46 +173,23 @@ def _merge(output: OutputFolder, old: RunFile | None, wanted: Wanted) -> _Merged
         run.accepting(fingerprint, wanted.accept_changed),
         root=register.root,
         shards=dict(register.shards),
-        units=tuple(name for name in register.shards if name in register.units),
+        units={name: run.units.get(name, "") for name in register.units},
     )
-    return _Merged(merged, merged != old, registration, shards)
+    return _Merged(merged, registration, shards)
 
 
 def _refuse_foreign_files(output: OutputFolder) -> None:
-    paths = (path for path in output.root.iterdir() if path != output.local_file)
-    names = sorted(path.name for path in paths if not is_temporary(path.name))
-    if names:
-        shown = ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
+    names = (file.name for file in output.store.list() if file.name != LOCAL_FILE)
+    first = list(islice(dict.fromkeys(name.partition("/")[0] for name in islice(names, 1000)), 6))
+    if first:
+        shown = ", ".join(first[:5]) + (", ..." if len(first) > 5 else "")
         raise ConfigError(
-            f"{output.root} is not empty and no run made it (it has {shown}): give a new or empty --output."
+            f"{output.address} is not empty and no run made it (it has {shown}): give a new or empty --output."
         )
 
 
 def _clear(output: OutputFolder) -> None:
     """The run file stays until there is another: without it the rest would be foreign. So does the card, whose marked
     pieces are written anew."""
-    for folder in output.folders:
-        if folder.is_symlink() and folder.is_dir():  # perhaps to another disk: only the content goes
-            for path in folder.iterdir():
-                _remove(path)
-        else:
-            _remove(folder)
-
-
-def _remove(path: Path) -> None:
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)
-
-
-@contextlib.contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """Keeps other processes of an array, started at the same moment, from writing the run file over ours."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        with contextlib.suppress(OSError):  # some network file systems cannot lock a folder
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)
+    for folder in FOLDERS:
+        output.store.delete(file.name for file in output.store.list(folder))

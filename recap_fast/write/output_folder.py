@@ -1,98 +1,96 @@
-"""Names and places of everything in an output folder; no other file spells these names.
+"""Names of everything in an output folder, local or on an object store; no other file spells these names.
 
 run.json, local.json, README.md, data/<shard>.parquet, manifests/<shard>.json, partial/<shard>/<stretch>.parquet,
-decoding/<process>.json, decoding/<shards>.lock, and for loose images units/<shard>.json.
+decoding/<process>.json, decoding/<shards>.lock, and for loose images units/<shard>.<digest>.json.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-_DATA, _RECORDS, _UNITS, _PARTIAL = "data", "manifests", "units", "partial"
+from recap_fast.store.local import LocalStore
+from recap_fast.store.store import Store, StoredFile, has_any
+
+RUN_FILE = "run.json"
+"""What the runs into a folder have in common, and their shards."""
+LOCAL_FILE = "local.json"
+"""What belongs to this machine, and is not to be published."""
+CARD = "README.md"
+"""The dataset card."""
+_DATA, _RECORDS, _UNITS, _PARTIAL, _DECODING = "data", "manifests", "units", "partial", "decoding"
 DATA_FILES, PARTIAL_FILES = f"{_DATA}/**/*.parquet", f"{_PARTIAL}/**/*.parquet"
 """Globs of the captions of finished shards, and of unfinished ones."""
+WORK_FOLDERS = _RECORDS, _DATA, _PARTIAL
+"""The folders of done-records, captions and stretches."""
+FOLDERS = *WORK_FOLDERS, _DECODING, _UNITS
+"""All folders, in the order in which to remove them."""
 
 
 @dataclass(frozen=True, slots=True)
 class OutputFolder:
     """What all runs with one `--output` write."""
 
-    root: Path
+    store: Store
+
+    @classmethod
+    def at(cls, address: str | Path) -> "OutputFolder":
+        """The output folder at a local path or a URL. Raises ConfigError for a URL where captions cannot go."""
+        return cls(LocalStore(Path(address)))
 
     @property
-    def run_file(self) -> Path:
-        """What the runs have in common, and their shards."""
-        return self.root / "run.json"
-
-    @property
-    def local_file(self) -> Path:
-        """What belongs to this machine, and is not to be published."""
-        return self.root / "local.json"
-
-    @property
-    def card(self) -> Path:
-        """The dataset card."""
-        return self.root / "README.md"
-
-    @property
-    def folders(self) -> tuple[Path, ...]:
-        """All folders, in the order in which to remove them."""
-        return *self.work_folders, self.decoding, self.units_folder
-
-    @property
-    def work_folders(self) -> tuple[Path, ...]:
-        """The folders of done-records, captions and stretches."""
-        return self.root / _RECORDS, self.root / _DATA, self.root / _PARTIAL
+    def address(self) -> str:
+        """The folder's path or URL, as people know it."""
+        return self.store.address
 
     @property
     def decoding(self) -> Path:
-        """The folder of what processes are working on."""
-        return self.root / "decoding"
+        """The local folder of what processes are decoding."""
+        return self.store.scratch / _DECODING
 
-    @property
-    def units_folder(self) -> Path:
-        """The folder of the files that say which loose images a shard has."""
-        return self.root / _UNITS
-
-    def data(self, name: str) -> Path:
+    def data(self, shard: str) -> str:
         """The captions of a shard."""
-        return self.root / _DATA / f"{name}.parquet"
+        return f"{_DATA}/{shard}.parquet"
 
-    def record(self, name: str) -> Path:
+    def record(self, shard: str) -> str:
         """The done-record of a shard."""
-        return self.root / _RECORDS / f"{name}.json"
+        return f"{_RECORDS}/{shard}.json"
 
-    def unit(self, name: str) -> Path:
+    def unit(self, shard: str, digest: str) -> str:
         """The file that says which loose images a shard has; other shards have none."""
-        return self.units_folder / f"{name}.json"
+        return f"{_UNITS}/{shard}.{digest}.json"
 
-    def name_of(self, path: Path) -> str:
-        """The shard that a file of captions or a done-record belongs to."""
-        place = path.relative_to(self.root)
-        return place.relative_to(place.parts[0]).with_suffix("").as_posix()
-
-    def partial(self, name: str) -> Path:
+    def partial(self, shard: str) -> str:
         """The folder of a shard's stretches."""
-        return self.root / _PARTIAL / name
+        return f"{_PARTIAL}/{shard}"
 
-    def data_files(self) -> list[Path]:
+    def shard_of(self, name: str) -> str:
+        """The shard that a file of captions or a done-record belongs to."""
+        return name.partition("/")[2].rpartition(".")[0]
+
+    def data_files(self) -> Iterator[StoredFile]:
         """All files of captions that are there, sorted."""
-        return sorted(self.root.glob(DATA_FILES))
+        return (file for file in self.store.list(_DATA) if file.name.endswith(".parquet"))
 
-    def partial_files(self) -> list[Path]:
+    def record_files(self) -> Iterator[StoredFile]:
+        """All done-records that are there, sorted."""
+        return (file for file in self.store.list(_RECORDS) if file.name.endswith(".json"))
+
+    def partial_files(self) -> Iterator[StoredFile]:
         """All stretches that are there, sorted."""
-        return sorted(self.root.glob(PARTIAL_FILES))
+        return (file for file in self.store.list(_PARTIAL) if file.name.endswith(".parquet"))
 
     @property
     def has_data(self) -> bool:
         """Whether a shard is finished."""
-        return next(self.root.glob(DATA_FILES), None) is not None
+        return next(self.data_files(), None) is not None
 
     @property
-    def filled(self) -> list[Path]:
-        """The folders with rows: of finished shards, and of unfinished ones."""
-        has_partial = next(self.root.glob(PARTIAL_FILES), None) is not None
-        return [self.root / _DATA] * self.has_data + [self.root / _PARTIAL] * has_partial
+    def has_work(self) -> bool:
+        """Whether anything was made of a shard."""
+        return any(has_any(self.store, folder) for folder in WORK_FOLDERS)
 
-    def record_files(self) -> list[Path]:
-        """All done-records that are there, sorted."""
-        return sorted((self.root / _RECORDS).rglob("*.json"))
+    @property
+    def filled(self) -> list[str]:
+        """The addresses of the folders with rows: of finished shards, and of unfinished ones."""
+        found = [_DATA] * self.has_data + [_PARTIAL] * (next(self.partial_files(), None) is not None)
+        return [self.store.shown(folder) for folder in found]

@@ -25,6 +25,7 @@ def _rewrite(ledger: Ledger, shard: Shard, record: ShardReport) -> int | None:
     """The number of rows removed; None if other rows are missing, so that the shard is to be done."""
     kept = ledger.state(shard, Identity(0, ""))
     if len(kept.done) != sum(file is not None for file in shard.files):
+        kept.close()
         return None
     writer = ShardWriter(
         ledger.output, shard, record.input or Identity(0, ""), lambda _: [], kept=kept, made_with=ledger.made_with

@@ -10,14 +10,15 @@ import json
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from recap_fast import atomic
 from recap_fast.arrow_core import core
+from recap_fast.atomic import sha256_of
 from recap_fast.records import Identity, OutputFile, Row, Shard, ShardReport
 from recap_fast.write.captions import Detokenize, make_batches
 from recap_fast.write.merge import MADE_WITH_KEY, merge_rows, read_made_with
@@ -56,6 +57,8 @@ class ShardWriter:
         self._detokenize, self._check_output = detokenize, check_output
         self._kept, self._made_with = kept or Kept(), dict(made_with or {})
         self._files: list[Path] = []
+        self._open = ExitStack()
+        self._open.callback(self._kept.close)
         self._early: dict[int, int] = {}
         self.num_in_order = 0
         """How many rows are in order: all with a `Row.order` below this number are there."""
@@ -78,8 +81,13 @@ class ShardWriter:
             self.num_in_order += 1
         return self.num_in_order - before, num_bytes
 
+    def close(self) -> None:
+        """Gives up the local files; nothing can be written any more."""
+        self._open.close()
+
     def give_up(self) -> tuple[int, int]:
         """Drops all rows; returns how many of them have not come into order, and their `text_bytes`."""
+        self.close()
         waiting = len(self._early), sum(self._early.values())
         self._early.clear()
         self._take_unwritten()
@@ -97,10 +105,9 @@ class ShardWriter:
             return
         folder = self._output.partial(self._shard.name)
         first, last = rows[0].sample.index, rows[-1].sample.index
-        with self._written(folder / "stretch", make_batches(rows, self._detokenize)) as (temporary, file):
-            path = folder / stretch_name(first, last, file.sha256)
-            atomic.publish(temporary, path)
-        self._files.append(path)
+        draft, file = self._open.enter_context(self._written(f"{folder}/stretch", make_batches(rows, self._detokenize)))
+        name = f"{folder}/{stretch_name(first, last, file.sha256)}"
+        self._files.append(self._output.store.publish(draft, name))
 
     def finish(self) -> ShardReport:
         """Writes the shard's file, and reports on all its rows, including those kept from earlier runs.
@@ -123,10 +130,10 @@ class ShardWriter:
                 yield batch
 
         files: dict[str, str] = {}
-        path = self._output.data(self._shard.name)
-        with self._written(path, counted(), self._kept) as (temporary, output):
+        name = self._output.data(self._shard.name)
+        with self._open, self._written(name, counted(), self._kept) as (draft, output):
             announce_output(self._output, self._shard.name, output.sha256)
-            atomic.publish(temporary, path)
+            self._output.store.publish(draft, name)
         report = ShardReport(
             shard=self._shard.name,
             status="complete",
@@ -153,17 +160,17 @@ class ShardWriter:
 
     @contextlib.contextmanager
     def _written(
-        self, path: Path, batches: Iterable[pa.RecordBatch], kept: Kept | None = None
+        self, name: str, batches: Iterable[pa.RecordBatch], kept: Kept | None = None
     ) -> Iterator[tuple[Path, OutputFile]]:
-        """Writes a whole Parquet file beside `path`, for the caller to publish; removes it otherwise."""
+        """Writes a whole Parquet file as the draft of one, for the caller to publish."""
         self._check_output()
         made_with = [self._made_with, *(each for file in (kept or Kept()).files for each in read_made_with(file))]
         distinct = list({json.dumps(each, sort_keys=True): each for each in made_with}.values())
         metadata = {MADE_WITH_KEY: json.dumps(distinct), SHARD_KEY: self._shard.name}
-        with atomic.temporary_file(path, self._output.root) as temporary:
+        with self._output.store.draft(name) as draft:
             with core.ParquetWriter(
-                temporary, SCHEMA, max_row_group_rows=STRETCH_ROWS, key_value_metadata=metadata
+                draft, SCHEMA, max_row_group_rows=STRETCH_ROWS, key_value_metadata=metadata
             ) as writer:
                 for batch in batches:
                     writer.write(batch)
-            yield temporary, OutputFile(atomic.sha256_of(temporary), temporary.stat().st_size)
+            yield draft, OutputFile(sha256_of(draft), draft.stat().st_size)

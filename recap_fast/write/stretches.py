@@ -1,17 +1,16 @@
 """Stretches, finished rows of an unfinished shard: files `<first>-<last>.<time>.<owner>.<digest>.parquet`.
 
 The folder of one shard goes in, its stretches come out, oldest first. Others write the files. `<digest>` is the start
-of the file's SHA-256: a stretch that is not as it was written is renamed to `*.damaged`, and its rows are done again.
+of the file's SHA-256: a stretch that is not as it was written is removed, and its rows are done again.
 Until there is a done-record, a file `<SHA-256>.<owner>.output` tells how the shard's output was written.
 """
 
-import contextlib
 import logging
 import re
-import stat
 import time
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
@@ -19,7 +18,7 @@ from typing import TYPE_CHECKING, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from recap_fast.atomic import is_alive, make_folder, owner, sha256_of
+from recap_fast.atomic import is_alive, owner, sha256_of
 from recap_fast.records import OK, READ_AGAIN, UNREADABLE, ShardReport
 from recap_fast.write.output_folder import OutputFolder
 
@@ -30,6 +29,7 @@ logger = logging.getLogger(__name__)
 
 SHARD_KEY = "recap_fast.shard"
 """Parquet metadata of stretches and outputs: the name of the shard."""
+_UNUSABLE = "%s cannot be used (%s): its images are captioned again"
 _DIGITS = 32
 _NAME = re.compile(
     rf"(?P<first>\d+)-(?P<last>\d+)\.(?P<made_ns>\d+)\.(?P<owner>.+)\.(?P<digest>[0-9a-f]{{{_DIGITS}}})\.parquet"
@@ -40,7 +40,8 @@ _NAME = re.compile(
 class Stretch:
     """A file with finished rows of a shard."""
 
-    path: Path
+    name: str
+    """In the output."""
     first: int
     last: int
     """Indices of the first and the last row."""
@@ -57,6 +58,8 @@ class Kept:
     """Parquet files with these rows. If two have the same index, the row of the later file counts."""
     done: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))
     """The rows' indices, ascending; other rows of the files do not count."""
+    close: Callable[[], None] = lambda: None
+    """Gives the files up: of an object store they are local copies."""
 
 
 def stretch_name(first: int, last: int, sha256: str) -> str:
@@ -64,61 +67,68 @@ def stretch_name(first: int, last: int, sha256: str) -> str:
     return f"{first:09d}-{last:09d}.{time.time_ns()}.{owner()}.{sha256[:_DIGITS]}.parquet"
 
 
-def stretches(folder: Path) -> list[Stretch]:
-    """The stretches in a shard's folder, oldest first, without those in folders below it."""
+def stretches(output: OutputFolder, shard: str) -> list[Stretch]:
+    """The stretches of a shard, oldest first."""
     found = [
-        Stretch(path, int(match["first"]), int(match["last"]), int(match["made_ns"]), match["owner"], match["digest"])
-        for path in folder.glob("*.parquet")
-        if (match := _NAME.fullmatch(path.name))
+        Stretch(name, int(match["first"]), int(match["last"]), int(match["made_ns"]), match["owner"], match["digest"])
+        for name in _files(output, shard)
+        if (match := _NAME.fullmatch(name.rpartition("/")[2]))
     ]
-    return sorted(found, key=lambda stretch: (stretch.made_ns, stretch.path.name))
+    return sorted(found, key=lambda stretch: (stretch.made_ns, stretch.name))
 
 
-def whole_stretches(output: OutputFolder, name: str, since_ns: int = 0) -> list[Stretch]:
-    """The shard's stretches made after `since_ns` that are as they were written, oldest first.
+def _files(output: OutputFolder, shard: str) -> Iterator[str]:
+    """The names of the files in a shard's folder, without those in folders below it, which belong to other shards."""
+    folder = output.partial(shard)
+    names = (file.name for file in output.store.list(folder))
+    return (name for name in names if "/" not in name[len(folder) + 1 :])
 
-    Reads all of them. A damaged one is set aside with a warning.
+
+def whole_stretches(output: OutputFolder, shard: str, files: ExitStack, since_ns: int = 0) -> list[Path]:
+    """The shard's stretches made after `since_ns` that are as they were written, oldest first, for as long as `files`
+    is open.
+
+    Reads all of them. A damaged one is removed with a warning.
     """
     found = []
-    for stretch in stretches(output.partial(name)):
+    for stretch in stretches(output, shard):
         if stretch.made_ns <= since_ns:
             continue
         try:
-            fault = _fault(stretch, name)
+            path = files.enter_context(output.store.local(stretch.name))
+            fault = _fault(path, stretch, shard)
         except FileNotFoundError:  # another process has finished the shard since
             continue
+        except OSError as error:
+            logger.warning(_UNUSABLE, output.store.shown(stretch.name), error)
+            continue
         if fault is None:
-            found.append(stretch)
+            found.append(path)
         else:
-            logger.warning("%s cannot be used (%s): its images are captioned again", stretch.path, fault)
-            with contextlib.suppress(OSError):
-                stretch.path.rename(stretch.path.with_suffix(".damaged"))
+            logger.warning(_UNUSABLE, output.store.shown(stretch.name), fault)
+            output.store.delete([stretch.name])
     return found
 
 
-def _fault(stretch: Stretch, name: str) -> str | None:
-    """What is wrong with a stretch of this shard, or None. Raises FileNotFoundError if it is gone."""
+def _fault(path: Path, stretch: Stretch, shard: str) -> str | None:
+    """What is wrong with a stretch of this shard, or None. Raises OSError if it is gone or cannot be read."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     from recap_fast.write.schema import SCHEMA
 
+    if not sha256_of(path).startswith(stretch.digest):
+        return "it is not as it was written"
     try:
-        if not stat.S_ISREG(stretch.path.stat().st_mode):
-            return "it is not a regular file"
-        if not sha256_of(stretch.path).startswith(stretch.digest):
-            return "it is not as it was written"
-        with pq.ParquetFile(stretch.path) as file:
+        with pq.ParquetFile(path) as file:
             if file.schema_arrow.remove_metadata() != SCHEMA:
                 return "it has other columns"
-            shard = (file.metadata.metadata or {}).get(SHARD_KEY.encode(), b"").decode()
+            found = (file.metadata.metadata or {}).get(SHARD_KEY.encode(), b"").decode()
             column = file.read(columns=["index"])["index"]
-    except FileNotFoundError:
-        raise
-    except (OSError, ValueError, pa.ArrowException) as error:
+    except (ValueError, pa.ArrowException) as error:
         return str(error)
-    if shard != name:
-        return f"it belongs to shard {shard}"
+    if found != shard:
+        return f"it belongs to shard {found}"
     indices = column.to_numpy()
     ends = [*indices[:1], *indices[-1:]]
     if column.null_count or ends != [stretch.first, stretch.last] or (np.diff(indices) < 1).any():
@@ -126,60 +136,54 @@ def _fault(stretch: Stretch, name: str) -> str | None:
     return None
 
 
-def announce_output(output: OutputFolder, name: str, sha256: str) -> None:
+def announce_output(output: OutputFolder, shard: str, sha256: str) -> None:
     """Records, before a shard's output is put in its place, that it has this SHA-256."""
-    make_folder(output.partial(name), output.root)
-    (output.partial(name) / f"{sha256}.{owner()}.output").touch()
+    output.store.put(f"{output.partial(shard)}/{sha256}.{owner()}.output", b"")
 
 
-def whole_output(output: OutputFolder, name: str, record: ShardReport | None) -> Path | None:
+def whole_output(output: OutputFolder, shard: str, record: ShardReport | None, files: ExitStack) -> Path | None:
     """The shard's output if it is as it was written, by its done-record or as announced; otherwise None.
 
-    Reads all of it. A warning names a damaged one.
+    It is there for as long as `files` is open. Reads all of it. A warning names a damaged one.
     """
-    path = output.data(name)
-    if not path.is_file():
+    name = output.data(shard)
+    if output.store.stat(name) is None:
         return None
     try:
+        path = files.enter_context(output.store.local(name))
         sha256 = sha256_of(path)
     except OSError as error:
-        logger.warning("%s cannot be read (%s): its images are captioned again", path, error)
+        logger.warning("%s cannot be read (%s): its images are captioned again", output.store.shown(name), error)
         return None
     recorded = record is not None and record.output is not None and record.output.sha256 == sha256
-    if recorded or any(output.partial(name).glob(f"{sha256}.*.output")):
+    announced = (file for file in _files(output, shard) if _announced(file).partition(".")[0] == sha256)
+    if recorded or next(announced, None) is not None:
         return path
-    logger.warning("%s is not as it was written: its images are captioned again", path)
+    logger.warning("%s is not as it was written: its images are captioned again", output.store.shown(name))
     return None
 
 
-def remove_stretches(output: OutputFolder, name: str, before_ns: int | None = None) -> None:
-    """Removes a shard's stretches of this process and of dead ones, and folders that are empty then.
+def remove_stretches(output: OutputFolder, shard: str, before_ns: int | None = None) -> None:
+    """Removes a finished shard's stretches.
 
-    `before_ns`: only those made before that. What another process is still at work on stays, and is its to remove.
+    `before_ns`: only those made before that. What another living process of this machine is at work on is its to
+    remove. One of another machine finds out, if it has not ended, that the shard is finished.
     """
-    folder = output.partial(name)
-    for stretch in stretches(folder):
-        if _is_over(stretch.owner) and (not before_ns or stretch.made_ns < before_ns):
-            _remove(stretch.path)
-    for path in folder.glob("*.output"):
-        if _is_over(path.name.partition(".")[2].removesuffix(".output")):
-            _remove(path)
-    for path in folder.glob("*.damaged"):
-        _remove(path)
-    for parent in (folder, *folder.parents):
-        if parent == output.root:
-            return
-        with contextlib.suppress(OSError):  # not empty, or gone
-            parent.rmdir()
+    found = stretches(output, shard)
+    names = [each.name for each in found if _is_over(each.owner) and (not before_ns or each.made_ns < before_ns)]
+    announcements = ((name, _announced(name).partition(".")[2]) for name in _files(output, shard))
+    names += [name for name, process in announcements if process and _is_over(process)]
+    output.store.delete(names)
+
+
+def _announced(name: str) -> str:
+    """`<SHA-256>.<owner>` of a file that announces an output; '' of any other."""
+    stem, _, suffix = name.rpartition("/")[2].rpartition(".")
+    return stem if suffix == "output" else ""
 
 
 def _is_over(process: str) -> bool:
-    return process == owner() or not is_alive(process)
-
-
-def _remove(path: Path) -> None:
-    with contextlib.suppress(FileNotFoundError, IsADirectoryError):  # a folder of that name is not ours
-        path.unlink()
+    return process == owner() or not is_alive(process, elsewhere=False)
 
 
 def recount(file: BinaryIO, report: ShardReport) -> ShardReport:

@@ -6,28 +6,24 @@ unions of these.
 
 import json
 import math
-import stat
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
-from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, Literal, NoReturn, TypeVar, Union, get_args, get_origin, get_type_hints
+
+from recap_fast.store.store import Store
 
 T = TypeVar("T")
 
 
-def read_json(path: Path, form: int, max_bytes: int) -> Mapping[str, Any]:
-    """The fields of a regular file of at most `max_bytes`, whose "format" is `form`.
+def read_json(store: Store, name: str, form: int, max_bytes: int) -> Mapping[str, Any]:
+    """The fields of a file of at most `max_bytes`, whose "format" is `form`.
 
     Raises OSError, and ValueError for anything else.
     """
-    status = path.stat()
-    if not stat.S_ISREG(status.st_mode):
-        raise ValueError("it is not a regular file")
-    if status.st_size > max_bytes:
-        raise ValueError(f"it has {status.st_size:,} bytes, more than the {max_bytes:,} that make sense")
+    data, _ = store.read(name, max_bytes)
     try:
-        content = json.loads(path.read_bytes(), parse_constant=_refuse_constant)
+        content = json.loads(data, parse_constant=_refuse_constant)
     except RecursionError as error:
         raise ValueError("it is nested too deeply") from error
     if not isinstance(content, dict) or content.get("format") != form:

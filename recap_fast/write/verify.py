@@ -19,12 +19,12 @@ from numpy.typing import NDArray
 
 from recap_fast.atomic import sha256_of
 from recap_fast.progress import OnProgress, unwatched
-from recap_fast.records import OK, Shard, ShardReport
+from recap_fast.records import OK, OutputFile, Shard, ShardReport
 from recap_fast.text import counted, unicode
 from recap_fast.write.compare import InputsToCompare, compare, find_shards, missing_shard
 from recap_fast.write.done_record import read_record
 from recap_fast.write.opening import not_as_written, read_register
-from recap_fast.write.output_folder import OutputFolder
+from recap_fast.write.output_folder import RUN_FILE, OutputFolder
 from recap_fast.write.run_file import read_run
 from recap_fast.write.stretches import count_statuses
 from recap_fast.write.units import Unit
@@ -48,7 +48,7 @@ FaultKind = Literal[
     "gone image",
     "changed input",
 ]
-_HERE = OutputFolder(Path())
+_HERE = OutputFolder.at("")
 _REDO = f"delete {_HERE.data('{0}')} and {_HERE.record('{0}')}, then run again"
 _REMEDIES: Mapping[FaultKind, str] = {
     **dict.fromkeys(("wrong record", "wrong hash", "unreadable", "wrong rows", "wrong counts"), _REDO),
@@ -112,7 +112,7 @@ def verify(output: OutputFolder, inputs: InputsToCompare | None = None, progress
     run = read_run(output)
     register = read_register(output, run)
     verdict = Verdict(num_shards=len(run.shards))
-    records = {name: read_record(output.record(name)) for name in run.shards}
+    records = {name: read_record(output, name) for name in run.shards}
     total = len(records) * (1 if inputs is None else 2)
     for number, (name, record) in enumerate(records.items()):
         progress(number, total)
@@ -120,10 +120,10 @@ def verify(output: OutputFolder, inputs: InputsToCompare | None = None, progress
             verdict.faults.append(Fault("no record", name, "is not finished: run its command again"))
             continue
         if record.files and name not in register.units:
-            raise not_as_written(output, f"{name} is a unit of images in its done-record, but not in {output.run_file}")
+            raise not_as_written(output, f"{name} is a unit of images in its done-record, but not in {RUN_FILE}")
         _count(verdict, name, record)
         verdict.faults += _check_record(name, record)
-        verdict.faults += _check_output(output.data(name), name, record, register.units.get(name))
+        verdict.faults += _check_output(output, name, record, register.units.get(name))
     if inputs is not None:
         _compare_all(verdict, output, inputs, find_shards(output, register, inputs), records, progress)
     verdict.faults += _strangers(output, run.shards.keys())
@@ -175,22 +175,26 @@ def _check_record(name: str, record: ShardReport) -> Iterator[Fault]:
         yield Fault("wrong counts", name, sentence)
 
 
-def _check_output(path: Path, name: str, record: ShardReport, unit: Unit | None) -> Iterator[Fault]:
+def _check_output(output: OutputFolder, name: str, record: ShardReport, unit: Unit | None) -> Iterator[Fault]:
+    file = output.data(name)
     if record.output is None:
-        if record.rows or path.exists() or record.status != "failed":
+        if record.rows or record.status != "failed" or output.store.stat(file) is not None:
             yield Fault("no output", name, "has no output by its record")
         return
     try:
-        size, digest = path.stat().st_size, sha256_of(path)
+        with output.store.local(file) as path:
+            yield from _check_file(path, name, record, record.output, unit)
     except FileNotFoundError:
         yield Fault("no output", name, "has no output: the file is gone")
-        return
     except OSError as error:
         yield Fault("unreadable", name, f"has no output that can be read: {error}")
-        return
-    if size != record.output.size_bytes:
-        yield Fault("wrong hash", name, f"has {counted(size, 'byte')}, but {record.output.size_bytes:,} were written")
-    elif digest != record.output.sha256:
+
+
+def _check_file(path: Path, name: str, record: ShardReport, written: OutputFile, unit: Unit | None) -> Iterator[Fault]:
+    size, digest = path.stat().st_size, sha256_of(path)
+    if size != written.size_bytes:
+        yield Fault("wrong hash", name, f"has {counted(size, 'byte')}, but {written.size_bytes:,} were written")
+    elif digest != written.sha256:
         yield Fault("wrong hash", name, "is not as it was written: its SHA-256 differs from the record's")
     yield from _check_rows(path, name, record, unit)
 
@@ -266,7 +270,7 @@ def _shown(statuses: Counter[str]) -> str:
 
 def _strangers(output: OutputFolder, names: Collection[str]) -> Iterator[Fault]:
     """Files that look like captions or done-records of the run, and are not."""
-    for path in (*output.data_files(), *output.record_files()):
-        name = output.name_of(path)
+    for file in (*output.data_files(), *output.record_files()):
+        name = output.shard_of(file.name)
         if name not in names:
-            yield Fault("stranger", name, f"is not a shard of the run, but {path.relative_to(output.root)} is there")
+            yield Fault("stranger", name, f"is not a shard of the run, but {file.name} is there")

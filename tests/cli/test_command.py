@@ -13,7 +13,7 @@ from recap_fast.cli.main import cli
         (["--engine", "e", "--output", "o", "--shards", "a.jpg", "b.jpg", "c.jpg"], "Unexpected: 'b.jpg' 'c.jpg'."),
         (["--engine", "", "--shards", "x", "--output", "o"], "it is empty. Is a variable of your shell not set?"),
         (["--engine", "e", "--shards", "x", "--output", ""], "it is empty. Is a variable of your shell not set?"),
-        (["--engine", "e", "--shards", "x", "--output", "s3://b/o"], "s3://b/o is a URL. Give a local path"),
+        (["--engine", "s3://b/e", "--shards", "x", "--output", "o"], "s3://b/e is a URL. Give a local path"),
         (["--engne", "e"], "Did you mean"),
         (["--shard", "e"], "No such option '--shard'. Did you mean '--shards'?"),
         (["--shards", "{0..1}.tar", "1.tar"], "put the pattern in quotes: --shards '{00000..00099}.tar'."),

@@ -37,7 +37,6 @@ def spec() -> EngineSpec:
     ("changed", "message"),
     [
         ({"shards": ()}, "--shards is missing"),
-        ({"output": Path("s3://bucket/out")}, "--output s3://bucket/out: captions go to a local folder"),
         ({"limit": 0}, "--limit 0: give a count of at least 1"),
         ({"decode_threads": 0}, "--decode-threads 0: give a count of at least 1"),
         ({"drain_seconds": -1}, "--drain-seconds -1: give 0 or more"),

@@ -57,7 +57,7 @@ def test_a_limit_says_where_its_rows_are_and_that_more_is_to_do(start, tmp_path)
     assert first.outcome == 0
     assert first["output"] == f"Captions are in {tmp_path}/out/partial (shards that are not finished)."
     assert first["done"] == "2 shards are not finished: run without --limit to go on."
-    assert (first.result.shards_left, first.result.captions) == (2, (tmp_path / "out" / "partial",))
+    assert (first.result.shards_left, first.result.captions) == (2, (f"{tmp_path}/out/partial",))
     second = start(limit=6)
     assert (second.result.shards_left, second.result.snapshot.kept, len(second.result.captions)) == (1, 1, 2)
     assert second["kept"] == "The output keeps 1 row of earlier runs."
@@ -83,7 +83,7 @@ def test_a_part_that_is_done_is_not_all(start):
 
 def test_a_run_beside_one_of_the_same_shards_says_so(start, tmp_path, caplog):
     start(limit=1)
-    with at_work(OutputFolder(tmp_path / "out"), [Shard(name, "", "tar") for name in ("00000", "00001")]):
+    with at_work(OutputFolder.at(tmp_path / "out"), [Shard(name, "", "tar") for name in ("00000", "00001")]):
         start(shard_index=0, num_shards=2, limit=1)
         assert "another process" not in caplog.text
         start(limit=1)

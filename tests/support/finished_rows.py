@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+from support.ledgers import path_of
 from support.shard_files import read_samples, write_rows
 
 from recap_fast.atomic import replacing, sha256_of
@@ -47,7 +48,7 @@ def finish(
     """What the pipeline does at the end of a shard, whose rows are those of all its samples unless given."""
     samples, reader = read_samples(shard)
     indices = [sample.index for sample in samples] if indices is None else indices
-    with replacing(ledger.output.data(shard.name)) as path:
+    with replacing(path_of(ledger.output, ledger.output.data(shard.name))) as path:
         write_rows(path, shard.name, indices, samples, failed=failed, tag=tag)
         output = output_file(path)
     files = {file.path: file.version or "" for file in shard.files if file is not None}

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -83,7 +84,7 @@ def run(
     **wishes: Any,
 ) -> list[bytes]:
     """Captions into `output` as `launch.execute` does; the images that were decoded. Raises BrokenError where asked."""
-    ledger = Ledger(OutputFolder(output), want(*patterns, **wishes), retry, redo_changed).find().open()
+    ledger = Ledger(OutputFolder.at(output), want(*patterns, **wishes), retry, redo_changed).find().open()
     _, pending = prune_rows(ledger, ledger.pending(ledger.shards[part[0] :: part[1]]))
     captioner: Any = FakeCaptioner(BreakingEngine(break_after))
     captioner.decoder = decoder = CountingDecoder()
@@ -124,9 +125,10 @@ def versions_on_disk(output: Path) -> dict[str, str]:
 
 
 def units(output: Path) -> dict[str, dict[str, Any]]:
-    """The content of all units' files, by name."""
+    """The content of all units' files, by name; their digests are left out."""
     folder = output / "units"
-    return {str(p.relative_to(folder)): json.loads(p.read_text()) for p in sorted(folder.rglob("*.json"))}
+    paths = {re.sub(r"\.[0-9a-f]{16}(?=\.json$)", "", str(p.relative_to(folder))): p for p in folder.rglob("*.json")}
+    return {name: json.loads(path.read_text()) for name, path in sorted(paths.items())}
 
 
 def sha256(content: bytes) -> str:

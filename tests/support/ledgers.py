@@ -18,6 +18,11 @@ from recap_fast.write.units import make_units
 MARKS = {"engine": "tiny"}
 
 
+def path_of(output: OutputFolder, name: str) -> Path:
+    """Where a local output folder has a file."""
+    return Path(output.store.shown(name))
+
+
 def shards_of(*patterns: str | Path, selection: Selection | None = None) -> tuple[Shard, ...]:
     """What these inputs are in a new output folder."""
     inputs = expand([str(pattern) for pattern in patterns], selection)
@@ -40,7 +45,7 @@ def open_ledger(
     output: Path, *patterns: str | Path, retry: tuple[str, ...] = (), redo: bool = False, **more: Any
 ) -> Ledger:
     """The ledger of a run, opened; `more` are options of `wanted`."""
-    return Ledger(OutputFolder(output), wanted(*patterns, **more), retry, redo).open()
+    return Ledger(OutputFolder.at(output), wanted(*patterns, **more), retry, redo).open()
 
 
 def to_compare(*patterns: str | Path, **changes: Any) -> InputsToCompare:

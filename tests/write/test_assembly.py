@@ -6,6 +6,7 @@ import pyarrow.parquet as pq
 import pytest
 from support.fake_runs import detokenize
 from support.finished_rows import finished, output_file
+from support.ledgers import path_of
 from support.runs import indices
 
 from recap_fast.inputs import Inputs, Source
@@ -23,7 +24,7 @@ class Job:
     """An assembly over a ledger, as a process has them, with shards begun and rows added by hand."""
 
     def __init__(self, folder: Path, root: str = "/in"):
-        self.output = OutputFolder(folder)
+        self.output = OutputFolder.at(folder)
         inputs = Inputs(root, tuple(Source(f"/in/{name}.tar", "tar") for name in ("a", "b")))
         wanted = Wanted(fingerprint={}, inputs=inputs, version_of=lambda _: VERSION, versions_of=lambda *_: ())
         self.ledger = Ledger(self.output, wanted).open()
@@ -49,7 +50,7 @@ class Job:
 
     def lose_rows(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """From now on the ledger knows of a file with rows that is not there."""
-        gone = self.output.partial("a") / "gone.parquet"
+        gone = path_of(self.output, self.output.partial("a")) / "gone.parquet"
         monkeypatch.setattr(Ledger, "state", lambda *_: Kept((gone,)))
 
 
@@ -72,7 +73,7 @@ def test_a_shard_is_finished_when_its_end_and_its_last_row_are_there_whichever_i
     assert [r.shard for r in job.assembly.reports] == ["b"]
     job.add(a, 0)
     assert [(r.shard, r.status, r.rows) for r in job.assembly.reports] == [("b", "complete", 1), ("a", "complete", 2)]
-    assert indices(job.output.data("a")) == [0, 1]
+    assert indices(path_of(job.output, job.output.data("a"))) == [0, 1]
     assert job.released == [1, 2], "a released row frees its place in the window, no other does"
     assert job.on_report.call_count == 2
 
@@ -84,7 +85,7 @@ def test_the_done_record_has_the_output_and_the_input(a, job, num_rows):
     job.end(a, num_rows)
     record = job.ledger.record("a")
     assert (record.status, record.captioned, record.input) == ("complete", num_rows, VERSION)
-    assert record.output == output_file(job.output.data("a"))
+    assert record.output == output_file(path_of(job.output, job.output.data("a")))
     assert "wall" in record.seconds
 
 
@@ -98,13 +99,13 @@ def test_a_shard_that_could_not_be_opened_has_a_record_of_why(job):
 
 def test_rows_and_records_name_files_below_the_folders_of_inputs_and_output(job):
     job.begin(job.shards[0])
-    error = f"/in/x.jpg, /in: '/in' /inner /x/in {job.output.root}/data"
+    error = f"/in/x.jpg, /in: '/in' /inner /x/in {job.output.address}/data"
     job.assembly.add(finished(0, None, shard="a", status="unreadable", error=error, warning="/in/y"))
     job.assembly.close()
-    (path,) = job.output.partial_files()
+    (path,) = Path(job.output.address).glob("partial/**/*.parquet")
     (written,) = pq.read_table(path, columns=["error", "warning"], partitioning=None).to_pylist()
     assert written == {"error": "x.jpg, .: '.' /inner /x/in data", "warning": "y"}
-    job.assembly.end(EndOfShard(job.shards[1], 0, True, f"/in/b.tar is no tar; {job.output.root}"))
+    job.assembly.end(EndOfShard(job.shards[1], 0, True, f"/in/b.tar is no tar; {job.output.address}"))
     assert job.ledger.record("b").error == "b.tar is no tar; ."
 
 
@@ -115,7 +116,7 @@ def test_inputs_without_a_common_folder_are_named_in_full(tmp_path, root):
 
 
 def test_a_shard_that_another_process_finished_and_cleaned_up_is_as_good_as_ours(job, caplog, monkeypatch):
-    other = Job(job.output.root)
+    other = Job(Path(job.output.address))
     a = other.begin(job.shards[0])
     job.lose_rows(monkeypatch)
     job.begin(a)

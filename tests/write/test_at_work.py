@@ -15,7 +15,7 @@ SHARDS = [Shard(name, f"/in/{name}.tar", "tar") for name in ("a", "b/猫")]
 
 @pytest.fixture
 def output(tmp_path):
-    return OutputFolder(tmp_path)
+    return OutputFolder.at(tmp_path)
 
 
 def test_a_second_process_is_told_and_the_first_is_not(output, caplog):

@@ -236,7 +236,7 @@ def test_that_an_input_which_breaks_while_it_is_compared_proves_nothing(tmp_path
             raise OSError(errno.EIO, "Input/output error")
 
     inputs = changed(to_compare(path), open_shard=lambda _: contextlib.nullcontext(Breaking()))
-    found = check(OutputFolder(tmp_path / "out"), inputs).faults
+    found = check(OutputFolder.at(tmp_path / "out"), inputs).faults
     assert [(fault.kind, "Input/output error" in fault.finding) for fault in found] == [("lost input", True)]
 
 

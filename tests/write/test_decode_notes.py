@@ -1,6 +1,7 @@
 import os
 import shutil
 import time
+from pathlib import Path
 
 import pytest
 
@@ -15,7 +16,7 @@ ELSEWHERE = "another-machine~7~00000000.json"
 
 @pytest.fixture
 def output(tmp_path):
-    return OutputFolder(tmp_path)
+    return OutputFolder.at(tmp_path)
 
 
 def notes(output, done=()):
@@ -108,10 +109,10 @@ def test_without_a_folder_to_write_to_the_run_goes_on(output, caplog):
 
 @pytest.mark.parametrize("kind", ["gone", "file"])
 def test_that_another_thing_is_in_the_place_of_the_folder_is_no_error(tmp_path, kind):
-    output = OutputFolder(tmp_path / "output")
-    output.root.mkdir()
+    output = OutputFolder.at(tmp_path / "output")
+    Path(output.address).mkdir()
     found = notes(output)
-    shutil.rmtree(output.root)
+    shutil.rmtree(Path(output.address))
     if kind == "file":
-        output.root.write_text("x")
+        Path(output.address).write_text("x")
     found.close()

@@ -3,9 +3,11 @@ import json
 
 import pytest
 from support.damage import DAMAGES
+from support.ledgers import path_of
 
 from recap_fast.records import Identity, OutputFile, ShardReport
 from recap_fast.write.done_record import FORMAT, read_record, write_record
+from recap_fast.write.output_folder import OutputFolder
 
 REPORT = ShardReport(
     shard="a/0",
@@ -23,30 +25,35 @@ REPORT = ShardReport(
 
 
 @pytest.fixture
-def path(tmp_path):
-    write_record(tmp_path / "manifests" / "0.json", REPORT)
-    return tmp_path / "manifests" / "0.json"
+def output(tmp_path):
+    return OutputFolder.at(tmp_path)
+
+
+@pytest.fixture
+def path(output):
+    write_record(output, REPORT)
+    return path_of(output, output.record(REPORT.shard))
 
 
 @pytest.mark.parametrize("report", [REPORT, ShardReport(shard="b", status="failed", error="is no tar")])
-def test_what_is_written_is_read(path, report):
-    write_record(path, report)
-    assert read_record(path) == report
+def test_what_is_written_is_read(output, report):
+    write_record(output, report)
+    assert read_record(output, report.shard) == report
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
-def test_a_damaged_record_is_none_with_a_warning_and_is_written_anew(path, damage, caplog):
+def test_a_damaged_record_is_none_with_a_warning_and_is_written_anew(output, path, damage, caplog):
     DAMAGES[damage](path)
-    assert read_record(path) is None
+    assert read_record(output, REPORT.shard) is None
     assert f"{path} cannot be read" in caplog.text
     assert "its shard counts as not done" in caplog.text
-    write_record(path, REPORT)
-    assert read_record(path) == REPORT
+    write_record(output, REPORT)
+    assert read_record(output, REPORT.shard) == REPORT
 
 
-def test_a_record_that_is_not_there_is_none_without_a_word(path, caplog):
+def test_a_record_that_is_not_there_is_none_without_a_word(output, path, caplog):
     path.unlink()
-    assert read_record(path) is None
+    assert read_record(output, REPORT.shard) is None
     assert caplog.text == ""
 
 
@@ -73,16 +80,16 @@ def test_a_record_that_is_not_there_is_none_without_a_word(path, caplog):
         ("finished_ns", None),
     ],
 )
-def test_a_field_of_another_type_is_named(path, field, value, caplog):
+def test_a_field_of_another_type_is_named(output, path, field, value, caplog):
     path.write_text(json.dumps({"format": FORMAT, **dataclasses.asdict(REPORT), field: value}))
-    assert read_record(path) is None
+    assert read_record(output, REPORT.shard) is None
     assert f"it.{field}" in caplog.text
 
 
 @pytest.mark.parametrize("field", [field.name for field in dataclasses.fields(ShardReport)])
-def test_a_field_that_is_missing_is_named(path, field, caplog):
+def test_a_field_that_is_missing_is_named(output, path, field, caplog):
     content = {"format": FORMAT, **dataclasses.asdict(REPORT)}
     del content[field]
     path.write_text(json.dumps(content))
-    assert read_record(path) is None
+    assert read_record(output, REPORT.shard) is None
     assert f"it has no {field}" in caplog.text

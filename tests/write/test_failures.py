@@ -1,6 +1,6 @@
 import pytest
 from support.finished_rows import finish
-from support.ledgers import open_ledger
+from support.ledgers import open_ledger, path_of
 from support.shard_files import webdataset_members, write_rows, write_tar
 
 from recap_fast.atomic import sha256_of
@@ -23,7 +23,7 @@ def ledger(tmp_path):
 
 
 def write_stretch(ledger, name, indices, failed):
-    folder = ledger.output.partial(name)
+    folder = path_of(ledger.output, ledger.output.partial(name))
     path = write_rows(folder / "new.parquet", name, indices, failed=failed)
     return path.rename(folder / stretch_name(indices[0], indices[-1], sha256_of(path)))
 
@@ -51,7 +51,7 @@ def test_of_images_that_were_done_again_the_last_row_counts(ledger):
 def test_stretches_from_before_the_output_do_not_count(ledger, monkeypatch):
     monkeypatch.setattr("recap_fast.write.ledger.remove_stretches", lambda *_: None)  # killed before
     finish(ledger, ledger.shards[1])
-    assert list(ledger.output.partial("b").iterdir())
+    assert list(path_of(ledger.output, ledger.output.partial("b")).iterdir())
     assert found(ledger) == [("a", 1), ("a", 3)]
 
 
@@ -68,7 +68,7 @@ def test_shards_that_could_not_be_read_whole(ledger):
 
 def test_what_is_no_output_and_what_is_damaged_is_said(tmp_path, ledger):
     with pytest.raises(ConfigError, match=r"has no run\.json: it is not the --output of a run"):
-        next(failures(OutputFolder(tmp_path)))
-    ledger.output.data("a").write_bytes(b"PAR1")
+        next(failures(OutputFolder.at(tmp_path)))
+    path_of(ledger.output, ledger.output.data("a")).write_bytes(b"PAR1")
     with pytest.raises(RecapError, match=r"the rows of shard a cannot be read .*: `recap-fast verify` says what to do"):
         list(failures(ledger.output))

@@ -1,10 +1,12 @@
-"""Format 3 of run.json and local.json, 2 of done-records, 1 of units, byte for byte: later runs go on with them."""
+"""Format 4 of run.json and local.json, 2 of done-records, 1 of units, byte for byte: later runs go on with them."""
 
+import hashlib
 import os
+from pathlib import Path
 
 import pytest
 from support.finished_rows import output_file
-from support.ledgers import open_ledger, to_compare, unit_of
+from support.ledgers import open_ledger, path_of, to_compare, unit_of
 from support.shard_files import read_samples, webdataset_members, write_rows, write_tar
 
 from recap_fast.atomic import sha256_of
@@ -16,7 +18,7 @@ from recap_fast.write.verify import verify
 
 FINGERPRINT = {"versions": "recap-fast 0.1.0, torch 2.13.0", "schema": 2, "image_column": None, "loop_stop": True}
 RUN_FILE = """{
- "format": 3,
+ "format": 4,
  "fingerprint": {
   "versions": "recap-fast 0.1.0, torch 2.13.0",
   "schema": 2,
@@ -29,13 +31,13 @@ RUN_FILE = """{
   "images-00000": "."
  },
  "accepted": [],
- "units": [
-  "images-00000"
- ]
+ "units": {
+  "images-00000": "UNIT_DIGEST"
+ }
 }
 """
 LOCAL_FILE = """{
- "format": 3,
+ "format": 4,
  "root": "INPUTS",
  "command": null,
  "shards": {}
@@ -138,7 +140,7 @@ def inputs(tmp_path):
 @pytest.fixture
 def output(tmp_path, inputs):
     """A run's folder: a tar and a unit of loose images are done, another tar was begun again after it had failed."""
-    output = OutputFolder(tmp_path / "out")
+    output = OutputFolder.at(tmp_path / "out")
     size_bytes = (inputs / "00000.tar").stat().st_size
     made_from = f"{size_bytes}:1795711746748400805"
     samples, _ = read_samples(Shard("00000", f"{inputs}/00000.tar", "tar"))
@@ -146,19 +148,20 @@ def output(tmp_path, inputs):
     samples, _ = read_samples(unit_of(inputs, "photos/cat.jpg", "photos/cat.png"))
     unit_rows = write_rows(tmp_path / "out/data/images-00000.parquet", "images-00000", range(2), samples)
     stretch = write_rows(tmp_path / "stretch", "a/00001", range(3), made_from=made_from)
-    place = output.partial("a/00001") / STRETCH.format(sha256_of(stretch)[:32])
+    place = path_of(output, output.partial("a/00001")) / STRETCH.format(sha256_of(stretch)[:32])
     place.parent.mkdir(parents=True)
     stretch.rename(place)
     written, unit = output_file(rows), output_file(unit_rows)
     given = {"INPUTS": inputs, "OUTPUT_BYTES": written.size_bytes, "UNIT_BYTES": unit.size_bytes, "SIZE": size_bytes}
-    given |= {"UNIT_SHA256": unit.sha256, "SHA256": written.sha256}
+    digest = hashlib.sha256(UNIT_FILES.encode()).hexdigest()[:16]
+    given |= {"UNIT_SHA256": unit.sha256, "SHA256": written.sha256, "UNIT_DIGEST": digest}
     texts = {
         "run.json": RUN_FILE,
         "local.json": LOCAL_FILE,
         "manifests/00000.json": COMPLETE,
         "manifests/a/00001.json": FAILED,
         "manifests/images-00000.json": UNIT,
-        "units/images-00000.json": UNIT_FILES,
+        f"units/images-00000.{digest}.json": UNIT_FILES,
     }
     for name, text in texts.items():
         for word, value in given.items():
@@ -169,9 +172,8 @@ def output(tmp_path, inputs):
 
 
 def test_a_record_is_read_whole_and_written_as_it_was(output, inputs):
-    path = output.record("00000")
-    rows = output.data("00000")
-    report = read_record(path)
+    rows = path_of(output, output.data("00000"))
+    report = read_record(output, "00000")
     assert report == ShardReport(
         shard="00000",
         status="complete",
@@ -186,34 +188,39 @@ def test_a_record_is_read_whole_and_written_as_it_was(output, inputs):
         finished_ns=1795711754594618673,
     )
     for name in ("00000", "a/00001", "images-00000"):
-        before, report = output.record(name).read_bytes(), read_record(output.record(name))
+        path, report = path_of(output, output.record(name)), read_record(output, name)
         assert report is not None
-        write_record(output.record(name), report)
-        assert output.record(name).read_bytes() == before
+        before = path.read_bytes()
+        write_record(output, report)
+        assert path.read_bytes() == before
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b'{"format": 2}', b'{"format": 1}', b"\xff", b"null"])
 def test_a_record_that_cannot_be_read_is_none_with_a_warning(tmp_path, caplog, content):
-    assert read_record(tmp_path / "x.json") is None
+    output = OutputFolder.at(tmp_path)
+    assert read_record(output, "x") is None
     assert caplog.text == ""
-    (tmp_path / "x.json").write_bytes(content)
-    assert read_record(tmp_path / "x.json") is None
+    path = path_of(output, output.record("x"))
+    path.parent.mkdir()
+    path.write_bytes(content)
+    assert read_record(output, "x") is None
     assert "its shard counts as not done" in caplog.text
 
 
 def test_the_run_goes_on_and_its_files_are_written_as_they_were(output, inputs):
-    files = (output.run_file, output.local_file, output.unit("images-00000"))
-    before = [path.read_bytes() for path in files]
-    ledger = open_ledger(output.root, inputs, marks=FINGERPRINT)
+    root = Path(output.address)
+    files = ("run.json", "local.json", next(file.name for file in output.store.list("units")))
+    before = [(root / name).read_bytes() for name in files]
+    ledger = open_ledger(root, inputs, marks=FINGERPRINT)
     assert [(pending.shard.name, pending.reason) for pending in ledger.pending()] == [("a/00001", "failed")]
     shard = ledger.shards[1]
     state = ledger.state(shard, identity(shard))
-    assert [path.parent for path in state.files] == [output.partial("a/00001")]
+    assert [path.parent for path in state.files] == [path_of(output, output.partial("a/00001"))]
     assert state.done.tolist() == [0, 1, 2]
-    assert [path.read_bytes() for path in files] == before
-    again = OutputFolder(output.root.parent / "again")
-    open_ledger(again.root, inputs, marks=FINGERPRINT)
-    assert [path.read_bytes() for path in (again.run_file, again.local_file, again.unit("images-00000"))] == before
+    assert [(root / name).read_bytes() for name in files] == before
+    again = root.parent / "again"
+    open_ledger(again, inputs, marks=FINGERPRINT)
+    assert [(again / name).read_bytes() for name in files] == before
 
 
 def test_it_is_verified(output, inputs):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from support.finished_rows import finish, output_file
 from support.guard import in_processes
-from support.ledgers import open_ledger, to_compare
+from support.ledgers import open_ledger, path_of, to_compare
 from support.shard_files import webdataset_members, write_rows, write_tar
 
 from recap_fast.atomic import sha256_of, temporary_file, temporary_path
@@ -52,7 +52,7 @@ def done(ledger):
 def stretch(ledger, shard, indices, *, version=None, failed=(), tag=""):
     """What the pipeline does after every 1,000 captions."""
     indices = list(indices)
-    folder, text = ledger.output.partial(shard.name), (version or identity(shard)).text
+    folder, text = path_of(ledger.output, ledger.output.partial(shard.name)), (version or identity(shard)).text
     with temporary_file(folder / "stretch") as path:
         write_rows(path, shard.name, indices, failed=failed, made_from=text, tag=tag)
         return path.rename(folder / stretches.stretch_name(indices[0], indices[-1], sha256_of(path)))
@@ -82,7 +82,7 @@ def test_shards_that_are_not_complete_are_tried_again(ledger, status):
 def test_a_truncated_shard_keeps_its_rows(ledger, shard, output):
     finish(ledger, shard, status="truncated", indices=range(7), failed=[6])
     state = ledger.state(shard, identity(shard))
-    assert state.files == (ledger.output.data(shard.name),)
+    assert state.files == (path_of(ledger.output, ledger.output.data(shard.name)),)
     assert state.done.tolist() == list(range(7))
     touch(shard)
     assert ledger.state(shard, identity(shard)).done.tolist() == []
@@ -98,7 +98,7 @@ def test_retry_failed(inputs, output):
     assert retrying.state(shard, identity(shard)).done.tolist() == [0, 1, 3, 4, 6, 7, 8, 9]
     later = stretch(ledger, shard, [2], tag=" again")
     state = retrying.state(shard, identity(shard))
-    assert state.files == (ledger.output.data(shard.name), later)
+    assert state.files == (path_of(ledger.output, ledger.output.data(shard.name)), later)
     assert 2 in state.done
     assert 5 not in state.done
     assert ledger.state(shard, identity(shard)).done.tolist() == list(range(N))
@@ -128,8 +128,8 @@ def test_inputs_that_are_gone_after_they_were_done_are_no_trouble(done, inputs, 
 
 
 def test_an_output_that_is_gone_or_cut_is_made_again(done, output):
-    done.output.data("0").unlink()
-    cut = done.output.data("1")
+    path_of(done.output, done.output.data("0")).unlink()
+    cut = path_of(done.output, done.output.data("1"))
     cut.write_bytes(cut.read_bytes()[:-10])
     assert reasons(done) == {"0": "output missing", "1": "output missing"}
     assert done.state(done.shards[1], identity(done.shards[1])).files == ()
@@ -160,7 +160,9 @@ def test_stretches_of_another_version_or_cut_ones_do_not_count(ledger, shard, ca
 
 
 def test_a_kill_between_output_and_record_costs_nothing(ledger, shard, output):
-    path = write_rows(ledger.output.data(shard.name), shard.name, range(N), made_from=identity(shard).text)
+    path = write_rows(
+        path_of(ledger.output, ledger.output.data(shard.name)), shard.name, range(N), made_from=identity(shard).text
+    )
     stretches.announce_output(ledger.output, shard.name, sha256_of(path))
     stretch(ledger, shard, [0, 1])
     assert reasons(ledger)["0"] == "new"
@@ -174,7 +176,7 @@ def test_a_kill_between_record_and_removal_of_stretches_leaves_none(ledger, shar
         finish(ledger, shard)
         assert left.exists()
         # what the record covers is not taken for newer than the output
-        assert ledger.state(shard, identity(shard)).files == (ledger.output.data(shard.name),)
+        assert ledger.state(shard, identity(shard)).files == (path_of(ledger.output, ledger.output.data(shard.name)),)
     assert "0" not in reasons(open_ledger(output, inputs))
     assert not (output / "partial").exists()
 
@@ -218,7 +220,7 @@ def test_a_record_fits_the_file_that_another_process_put_in_the_place_of_ours(le
     ledger.commit(ours)
     record = ledger.record("0")
     assert record is not None
-    assert record.output == output_file(ledger.output.data(shard.name)) != ours.output
+    assert record.output == output_file(path_of(ledger.output, ledger.output.data(shard.name))) != ours.output
     assert (record.captioned, record.failed) == (N, {})
 
 
@@ -240,7 +242,7 @@ def test_what_is_counted_again_is_one_file(ledger, shard, inputs, output, monkey
     record = ledger.record("0")
     assert record is not None
     assert replaced
-    assert record.output == output_file(ledger.output.data(shard.name))
+    assert record.output == output_file(path_of(ledger.output, ledger.output.data(shard.name)))
     assert (record.captioned, record.failed) == (N - 2, {"truncated": 2})
 
 
@@ -261,13 +263,13 @@ def test_processes_that_commit_the_same_shards_do_no_harm(inputs, output):
     in_processes(*[lambda: _work_and_commit(output, inputs)] * 4)
     ledger = open_ledger(output, inputs)
     assert reasons(ledger) == {}
-    assert verify(OutputFolder(output), to_compare(inputs)).faults == []
+    assert verify(OutputFolder.at(output), to_compare(inputs)).faults == []
     assert not (output / "partial").exists()
     assert not [path for path in output.rglob("*") if path.name.endswith(".tmp")]
 
 
 def test_leftovers_of_a_killed_process_go_at_the_next_start(ledger, inputs, output):
-    in_processes(lambda: temporary_path(ledger.output.data("0")).write_bytes(b"PAR1"))
+    in_processes(lambda: temporary_path(path_of(ledger.output, ledger.output.data("0"))).write_bytes(b"PAR1"))
     assert len(list((output / "data").iterdir())) == 1
     open_ledger(output, inputs)
     assert list((output / "data").iterdir()) == []

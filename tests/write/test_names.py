@@ -101,7 +101,7 @@ def hard_output(tmp_path_factory) -> tuple[Path, Path, int]:
     loose = sorted((base / "loose").iterdir())
     folder_runs.run(output, inputs, *loose)
     assert not faults_of(output, inputs, *loose)
-    write_card(OutputFolder(output), dict.fromkeys(("engine", "precision", "prompt", "template", "decoder"), "x"))
+    write_card(OutputFolder.at(output), dict.fromkeys(("engine", "precision", "prompt", "template", "decoder"), "x"))
     return base, output, sum(path.is_file() for path in [*inputs.rglob("*"), *(base / "loose").rglob("*")])
 
 
@@ -126,7 +126,7 @@ class TestHardOutput:
 
     def test_that_the_run_file_has_what_they_were_called(self, hard_output):
         base, output, num = hard_output
-        run = read_run(OutputFolder(output))
+        run = read_run(OutputFolder.at(output))
         assert len(run.shards) == num
         units = set(run.units)
         assert {url for name, url in run.shards.items() if name not in units} == {

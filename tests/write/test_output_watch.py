@@ -8,12 +8,13 @@ from recap_fast.errors import OutputGoneError
 from recap_fast.write import shard_writer
 from recap_fast.write.output_folder import OutputFolder
 from recap_fast.write.output_watch import OutputWatch
-from recap_fast.write.run_file import RunFile, write_run_file
+from recap_fast.write.run_file import RunFile, find_versions, write_run_file
 
 
 def make(root, engine="tiny", inputs="/in"):
     root.mkdir(exist_ok=True)
-    write_run_file(OutputFolder(root), RunFile({"engine": engine}, inputs, {"a": f"{inputs}/a.tar"}))
+    output = OutputFolder.at(root)
+    assert write_run_file(output, RunFile({"engine": engine}, inputs, {"a": f"{inputs}/a.tar"}), find_versions(output))
 
 
 @pytest.fixture
@@ -24,7 +25,7 @@ def root(tmp_path):
 
 @pytest.fixture
 def watch(root):
-    return OutputWatch(OutputFolder(root))
+    return OutputWatch(OutputFolder.at(root))
 
 
 def rewrite(root):

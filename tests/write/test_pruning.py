@@ -112,7 +112,7 @@ def test_that_failed_rows_of_a_pruned_unit_stay_or_are_retried(tmp_path):
 @pytest.mark.parametrize("gone", ["0", "012"])
 def test_that_a_run_killed_after_it_wrote_the_unit_is_made_good_by_the_next(output, photos, gone):
     delete(photos, gone)
-    opening.open_output(folder_runs.OutputFolder(output), folder_runs.want(photos, prune=True))
+    opening.open_output(folder_runs.OutputFolder.at(output), folder_runs.want(photos, prune=True))
     assert "wrong rows" in [kind for kind, _ in faults_of(output)]
     assert folder_runs.run(output, photos) == []
     assert not faults_of(output)

@@ -219,7 +219,7 @@ class TestRelocate:
         decoded(output, make(old, "both"))
         old.rename(new)
         before = (output / "run.json").read_bytes()
-        assert len(find_output(OutputFolder(output), want(new))[0]) == 3
+        assert len(find_output(OutputFolder.at(output), want(new))[0]) == 3
         assert (output / "run.json").read_bytes() == before
 
 

@@ -25,11 +25,11 @@ def shards(*names, root="/in"):
 
 def merge(output, inputs, marks=MARKS, *, overwrite=None):
     given = {"inputs": inputs, "marks": marks, "version_of": lambda _: Identity(1, "2"), "overwrite": overwrite}
-    return open_output(OutputFolder(output), wanted(**given))
+    return open_output(OutputFolder.at(output), wanted(**given))
 
 
 def read(output):
-    run = read_run_file(OutputFolder(output))
+    run = read_run_file(OutputFolder.at(output))
     assert run is not None
     return run
 
@@ -84,7 +84,7 @@ def test_overwrite_removes_what_runs_wrote_and_nothing_else(tmp_path):
     for name in ("data/a.parquet", "manifests/a.json", "partial/b/x.parquet", "units/u.json", "mine.txt"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text("x")
-    write_card(OutputFolder(tmp_path), {})
+    write_card(OutputFolder.at(tmp_path), {})
     merge(tmp_path, shards("b"), {"engine": "other"}, overwrite="this command")
     assert read(tmp_path).shards == {"b": "/in/b.tar"}
     assert sorted(path.name for path in tmp_path.iterdir()) == ["README.md", "local.json", "mine.txt", "run.json"]

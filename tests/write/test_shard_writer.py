@@ -29,7 +29,7 @@ def stretch(monkeypatch):
 
 
 def make_writer(folder, **options) -> ShardWriter:
-    return ShardWriter(OutputFolder(folder), SHARD, Identity(12, "34"), detokenize, **options)
+    return ShardWriter(OutputFolder.at(folder), SHARD, Identity(12, "34"), detokenize, **options)
 
 
 @pytest.fixture
@@ -43,11 +43,11 @@ def add(writer, orders):
 
 
 def stretches(folder) -> list[list[int]]:
-    return [indices(stretch.path) for stretch in list_stretches(OutputFolder(folder).partial("a/0"))]
+    return [indices(folder / stretch.name) for stretch in list_stretches(OutputFolder.at(folder), "a/0")]
 
 
 def output(folder) -> Path:
-    return OutputFolder(folder).data("a/0")
+    return folder / "data" / "a" / "0.parquet"
 
 
 @share(0.3)
@@ -101,10 +101,11 @@ def test_a_stretch_is_written_as_it_gets_large(writer, tmp_path, monkeypatch):
 
 def test_a_file_is_named_by_its_checksum(writer, tmp_path, stretch):
     add(writer, range(11))
-    for each in list_stretches(OutputFolder(tmp_path).partial("a/0")):
-        assert output_file(each.path).sha256.startswith(each.digest)
+    for each in list_stretches(OutputFolder.at(tmp_path), "a/0"):
+        path = tmp_path / each.name
+        assert output_file(path).sha256.startswith(each.digest)
         assert len(each.digest) == 32
-        assert indices(each.path) == list(range(each.first, each.last + 1))
+        assert indices(path) == list(range(each.first, each.last + 1))
 
 
 def test_rows_that_are_given_up_are_released(writer):

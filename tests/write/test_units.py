@@ -4,27 +4,30 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from recap_fast.atomic import sha256_of
 from recap_fast.errors import ConfigError
 from recap_fast.records import ImageFile
 from recap_fast.write import units
 from recap_fast.write.output_folder import OutputFolder
-from recap_fast.write.units import Unit, make_units, read_units, write_unit
+from recap_fast.write.units import Unit, make_units, read_units, write_units
 
 names = st.lists(st.text(min_size=1), unique=True, max_size=8)
 
 
 @given(names, st.sampled_from(["", "a", "../b"]), st.sets(st.integers(0, 7)))
 def test_that_a_unit_reads_back_as_it_was_written(tmp_path_factory, files, base, pruned):
-    output = OutputFolder(tmp_path_factory.mktemp("out"))
+    output = OutputFolder.at(tmp_path_factory.mktemp("out"))
     keys = {0: "key"} if files else {}
     unit = Unit(base, tuple(files), keys, frozenset(place for place in pruned if place < len(files)))
-    write_unit(output, "x/00000", unit)
-    assert read_units(output, ["x/00000"]) == {"x/00000": unit}
+    assert read_units(output, write_units(output, {"x/00000": unit})) == {"x/00000": unit}
 
 
 def test_the_file_of_a_unit(tmp_path):
-    write_unit(OutputFolder(tmp_path), "x/00000", Unit("x", ("a.jpg", "a.png"), {1: "x/a.png"}, frozenset([0])))
-    assert json.loads((tmp_path / "units" / "x" / "00000.json").read_text()) == {
+    unit = Unit("x", ("a.jpg", "a.png"), {1: "x/a.png"}, frozenset([0]))
+    digest = write_units(OutputFolder.at(tmp_path), {"x/00000": unit})["x/00000"]
+    path = tmp_path / "units" / "x" / f"00000.{digest}.json"
+    assert sha256_of(path).startswith(digest)
+    assert json.loads(path.read_text()) == {
         "format": 1,
         "base": "x",
         "files": ["a.jpg", "a.png"],
@@ -35,19 +38,19 @@ def test_the_file_of_a_unit(tmp_path):
 
 def test_that_a_name_that_is_not_utf8_reads_back(tmp_path):
     unit = Unit("", ("a\udcff.jpg",), {})
-    write_unit(OutputFolder(tmp_path), "00000", unit)
-    assert read_units(OutputFolder(tmp_path), ["00000"]) == {"00000": unit}
+    output = OutputFolder.at(tmp_path)
+    assert read_units(output, write_units(output, {"00000": unit})) == {"00000": unit}
 
 
 @pytest.mark.parametrize(
     "content", ["", "[]", "1", '{"format": 2}', '{"format": 1, "base": "", "files": 1, "keys": {}, "pruned": []}']
 )
 def test_that_a_damaged_one_is_refused_by_name(tmp_path, content):
-    path = tmp_path / "units" / "a.json"
+    path = tmp_path / "units" / "a.0123.json"
     path.parent.mkdir()
     path.write_text(content)
-    with pytest.raises(ConfigError, match=r"units/a\.json cannot be read .*put it back from a copy"):
-        read_units(OutputFolder(tmp_path), ["a"])
+    with pytest.raises(ConfigError, match=r"units/a\.0123\.json cannot be read .*put it back from a copy"):
+        read_units(OutputFolder.at(tmp_path), {"a": "0123"})
 
 
 def test_that_units_hold_a_thousand():

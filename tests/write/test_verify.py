@@ -34,7 +34,7 @@ def output(tmp_path, inputs):
 
 
 def verdict(output, inputs=None):
-    return verify(OutputFolder(output), inputs and to_compare(inputs))
+    return verify(OutputFolder.at(output), inputs and to_compare(inputs))
 
 
 def faults(output, inputs=None):
@@ -189,7 +189,7 @@ def test_inputs_that_have_changed(output, inputs):
 
 def test_a_folder_that_is_no_output_is_refused(tmp_path):
     with pytest.raises(ConfigError, match=r"has no run\.json"):
-        verify(OutputFolder(tmp_path))
+        verify(OutputFolder.at(tmp_path))
 
 
 def test_the_remedy_of_changed_bytes_and_doubled_rows_is_named_and_helps(output, inputs):
