@@ -29,29 +29,35 @@ def settings(container: str, host: str, environment: Mapping[str, str]) -> dict[
     `host` is what follows the '@' in abfss://container@account.dfs.core.windows.net/path. Without any credentials in
     the environment the login of `az login` is used, or else the machine's managed identity. Raises ConfigError.
     """
-    found: dict[str, Any] = _of_connection_string(environment.get("AZURE_STORAGE_CONNECTION_STRING", ""))
+    found = _of_connection_string(environment.get("AZURE_STORAGE_CONNECTION_STRING", ""))
+    emulated = bool(environment.get("AZURE_STORAGE_USE_EMULATOR"))
     account, _, domain = host.partition(".")
     named = environment.get("AZURE_STORAGE_ACCOUNT_NAME") or environment.get("AZURE_STORAGE_ACCOUNT")
     if account := account or found.get("account_name") or named or "":
         found["account_name"] = account
-    elif not environment.get("AZURE_STORAGE_USE_EMULATOR"):
+    elif not emulated:
         raise ConfigError(
             f"az://{container} names no storage account: set AZURE_STORAGE_ACCOUNT_NAME, or write "
             f"abfss://{container}@ACCOUNT.dfs.core.windows.net/PATH."
         )
-    if domain == "dfs.fabric.microsoft.com":
-        found["use_fabric_endpoint"] = True
-    elif domain and not domain.endswith("core.windows.net"):  # a cloud of its own, such as China's
-        found["endpoint"] = f"https://{account}.{domain.replace('dfs.', 'blob.', 1)}"
+    found |= _of_domain(account, domain)
     if key := environment.get("AZURE_STORAGE_KEY"):  # as the az command line calls it
         found.setdefault("account_key", key)
-    endpoint = environment.get("AZURE_STORAGE_ENDPOINT") or environment.get("AZURE_ENDPOINT")
-    endpoint = found.get("endpoint") or endpoint or ""
-    found["allow_http"] = endpoint.startswith("http://") or bool(environment.get("AZURE_STORAGE_USE_EMULATOR"))
+    endpoints = (found.get("endpoint"), environment.get("AZURE_STORAGE_ENDPOINT"), environment.get("AZURE_ENDPOINT"))
+    found["allow_http"] = emulated or any((endpoint or "").startswith("http://") for endpoint in endpoints)
     has_credentials = any(environment.get(name) for name in _CREDENTIALS) or {"account_key", "sas_key"} & found.keys()
     if not has_credentials and _logged_in(environment):
         found["use_azure_cli"] = True
     return found
+
+
+def _of_domain(account: str, domain: str) -> dict[str, Any]:
+    """Of an account that is not in Azure's public cloud."""
+    if domain == "dfs.fabric.microsoft.com":
+        return {"use_fabric_endpoint": True}
+    if domain and not domain.endswith("core.windows.net"):  # a cloud of its own, such as China's
+        return {"endpoint": f"https://{account}.{domain.replace('dfs.', 'blob.', 1)}"}
+    return {}
 
 
 def _of_connection_string(text: str) -> dict[str, Any]:

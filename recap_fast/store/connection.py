@@ -13,6 +13,7 @@ from typing import Any
 from recap_fast.addresses import public_url, scrub
 from recap_fast.errors import ConfigError
 from recap_fast.store import aws, azure, google
+from recap_fast.store.failures import CREDENTIALS
 
 S3, GCS, AZURE = "s3", "gs", "az"
 SCHEMES = {
@@ -21,6 +22,8 @@ SCHEMES = {
     **dict.fromkeys(("az", "abfs", "abfss"), AZURE),
 }
 """The schemes of object stores, and which store each means."""
+_NAMES = {S3: "S3", GCS: "GCS", AZURE: "MicrosoftAzure"}
+"""As obstore's errors call them."""
 CONNECT_TIMEOUT_S = 10.0
 READ_TIMEOUT_S = 30.0
 RETRIES = {
@@ -97,19 +100,14 @@ def place_of(url: str) -> Place:
     if kind == AZURE and "@" in bucket and ":" not in bucket:
         bucket, _, host = bucket.partition("@")
     if "@" in bucket or ":" in bucket:
-        raise ConfigError(f"{shown} has a login: remove it, and set {_VARIABLES[kind]}.")
+        raise ConfigError(f"{shown} has a login: remove it, and set {CREDENTIALS[_NAMES[kind]]}.")
     if _SIGNED.search(rest):
-        raise ConfigError(f"{shown} is signed: remove the '?' and what follows it, and set {_VARIABLES[kind]}.")
+        raise ConfigError(
+            f"{shown} is signed: remove the '?' and what follows it, and set {CREDENTIALS[_NAMES[kind]]}."
+        )
     if not bucket:
         raise ConfigError(f"{shown} names no bucket: write {scheme}://BUCKET/PATH.")
     return Place(kind, bucket, host, path.strip("/"))
-
-
-_VARIABLES = {
-    S3: "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE",
-    GCS: "GOOGLE_APPLICATION_CREDENTIALS",
-    AZURE: "AZURE_STORAGE_ACCOUNT_NAME, and AZURE_STORAGE_ACCOUNT_KEY or AZURE_STORAGE_SAS_TOKEN",
-}
 
 
 def _open(place: Place, url: str, read_timeout_s: float) -> Any:
