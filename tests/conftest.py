@@ -100,3 +100,32 @@ def start(tiny_engine: Path, small_inputs: Path) -> Any:
         return launches.Launch(launches.make_config(tiny_engine, small_inputs, **changed))
 
     return run
+
+
+@pytest.fixture(scope="session")
+def s3_server() -> Iterator[Any]:
+    """A real S3 server on loopback, in a process of its own; see s3_server.S3Server."""
+    from support import s3_server
+
+    with s3_server.S3Server() as started:
+        yield started
+
+
+@pytest.fixture
+def s3_bucket(s3_server: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The URL of a new bucket, `s3://...`; the environment names the server, for the processes of the test, too."""
+    from support.s3_server import changed_environment
+
+    for name, value in changed_environment(s3_server.endpoint, tmp_path).items():
+        monkeypatch.delenv(name) if value is None else monkeypatch.setenv(name, value)
+    return f"s3://{s3_server.make_bucket()}"
+
+
+@pytest.fixture
+def s3_faults(s3_server: Any, s3_bucket: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """A proxy in front of the server of `s3_bucket`, in the environment instead of it; see fault_proxy.FaultProxy."""
+    from support import fault_proxy
+
+    with fault_proxy.FaultProxy(s3_server.endpoint) as proxy:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.endpoint)
+        yield proxy

@@ -1,0 +1,80 @@
+"""A real S3 server on this machine, in a process of its own: moto's. It ends with the process that started it.
+
+Run as a program it is that server: its first line says where it listens, and it ends when its standard input does.
+"""
+
+import itertools
+import os
+import subprocess
+import sys
+import threading
+import urllib.request
+from pathlib import Path
+from typing import Self
+
+KEY, SECRET = "test-access-key", "s3cr3t-access-key"
+"""Credentials; the server takes any. Neither may show up anywhere."""
+
+
+class S3Server:
+    """The server; use it as a context."""
+
+    def __init__(self) -> None:
+        self._numbers = itertools.count()
+
+    def __enter__(self) -> Self:
+        environment = {name: value for name, value in os.environ.items() if not name.startswith("AWS_")}
+        self._process = subprocess.Popen(
+            [sys.executable, __file__], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
+        )
+        assert self._process.stdout is not None
+        self.endpoint = self._process.stdout.readline().strip()
+        assert self.endpoint.startswith("http://127.0.0.1:")
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        with self._process:  # which closes its standard input, and waits
+            pass
+
+    def make_bucket(self) -> str:
+        """A new bucket's name."""
+        name = f"bucket-{os.getpid()}-{next(self._numbers)}"
+        with urllib.request.urlopen(urllib.request.Request(f"{self.endpoint}/{name}", method="PUT")):
+            return name
+
+
+def changed_environment(endpoint: str, home: Path) -> dict[str, str | None]:
+    """The changes to the environment, None for what is removed, by which AWS's variables name this server and nothing
+    else, whatever they and the home folder's files said."""
+    return dict.fromkeys(name for name in os.environ if name.startswith("AWS_")) | {
+        "AWS_ACCESS_KEY_ID": KEY,
+        "AWS_SECRET_ACCESS_KEY": SECRET,
+        "AWS_ENDPOINT_URL": endpoint,
+        "AWS_REGION": "us-east-1",
+        "AWS_CONFIG_FILE": str(home / "aws-config"),
+        "AWS_SHARED_CREDENTIALS_FILE": str(home / "aws-credentials"),
+    }
+
+
+def _serve() -> None:
+    from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
+    from werkzeug.serving import WSGIRequestHandler, make_server
+
+    class Handler(WSGIRequestHandler):
+        """Keeps connections, as S3 does, and says nothing."""
+
+        protocol_version = "HTTP/1.1"
+
+        def log(self, *_: object) -> None:
+            """Nothing."""
+
+    application = DomainDispatcherApplication(create_backend_app)
+    server = make_server("127.0.0.1", 0, application, threaded=True, request_handler=Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    sys.stdout.write(f"http://127.0.0.1:{server.server_port}\n")
+    sys.stdout.flush()
+    sys.stdin.read()
+
+
+if __name__ == "__main__":
+    _serve()
