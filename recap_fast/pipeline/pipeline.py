@@ -10,7 +10,7 @@ import contextvars
 import logging
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import closing
 
 from recap_fast.captioner.captioner import Captioner
@@ -63,13 +63,18 @@ class Pipeline:
         """Whether `drain` was called."""
         return self.generating.drained
 
-    def run(self, shards: Sequence[Shard]) -> list[ShardReport]:
-        """Captions the shards and reports on each. Raises EngineError, and OSError where output cannot be written."""
+    def run(self, shards: Iterable[Shard]) -> list[ShardReport]:
+        """Captions the shards and reports on each. Raises EngineError, OSError where output cannot be written, and what
+        the shards' iterator raises.
+
+        Each shard is asked for when the one before it was read, by one thread at a time but not always the same one. It
+        may come late: captions go on meanwhile. Where the run is to end, it is asked for no more and not waited for.
+        """
         with closing(self.decoding.notes.open()):
             self._run(shards)
         return self._assembly.reports
 
-    def _run(self, shards: Sequence[Shard]) -> None:
+    def _run(self, shards: Iterable[Shard]) -> None:
         writing = _Stage("recap-write", lambda: self._guard(self.writing.run, self._channels.rows.cancel))
         feeding: list[_Stage] = []
         try:

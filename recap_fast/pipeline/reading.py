@@ -5,8 +5,7 @@ is left alone, its shard has failed, and another one goes on with the next.
 """
 
 import logging
-from collections import deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 
@@ -52,18 +51,24 @@ class Reading:
     assembly: Assembly
     limit: int | None
     num_read: int = 0
+    was_last: bool = False
+    """Whether no shard is left."""
 
     def run(self, shards: Iterable[Shard]) -> None:
-        """Reads until all is read, the limit is reached or the run stops."""
-        left = deque(shards)
-        while left and not self._is_over():
+        """Reads until all is read, the limit is reached or the run stops.
+
+        A shard is asked for when it is to be read, by one thread at a time but not always the same one, and no more
+        when the run is to end. It may come late: where the run stops meanwhile, nobody waits for it.
+        """
+        left = iter(shards)
+        while not self._is_over():
             self._take_turn(left)
         self.channels.samples.close()
 
     def _is_over(self) -> bool:
-        return self.channels.samples.is_cancelled or self.num_read == self.limit
+        return self.was_last or self.channels.samples.is_cancelled or self.num_read == self.limit
 
-    def _take_turn(self, left: deque[Shard]) -> None:
+    def _take_turn(self, left: Iterator[Shard]) -> None:
         """Has a thread read until it ends or is given up."""
         turn = Turn()
         with patience(should_stop=lambda: self.channels.samples.is_cancelled):
@@ -85,12 +90,17 @@ class Reading:
             logger.warning("shard %s: %s", turn.shard.name, problem)
             self._end(turn, EndOfShard(turn.shard, turn.total, True, problem))
 
-    def _read_all(self, left: deque[Shard], turn: Turn) -> None:
+    def _read_all(self, left: Iterator[Shard], turn: Turn) -> None:
         try:
-            while left and not self._is_over():
+            while not self._is_over():
                 with turn.watch.paused():
-                    turn.shard, turn.is_open, turn.total = left.popleft(), False, 0
-                self._read(turn.shard, turn)
+                    shard = next(left, None)
+                    if shard is None:
+                        self.was_last = True
+                    if shard is None or self._is_over():  # it may have come after the end of the run
+                        return
+                    turn.shard, turn.is_open, turn.total = shard, False, 0
+                self._read(shard, turn)
         except StoppedError:
             return  # given up
         except BaseException as error:  # noqa: BLE001 - the thread that waits for this one raises it
