@@ -18,9 +18,10 @@ from recap_fast.pipeline.channel import Channels, Window
 from recap_fast.pipeline.counters import RunCounters
 from recap_fast.pipeline.decoding import Decoding
 from recap_fast.pipeline.generating import POLL_S, Generating
-from recap_fast.pipeline.reading import OpenShard, Reading
+from recap_fast.pipeline.reading import Reading
 from recap_fast.pipeline.writing import Writing
 from recap_fast.records import Shard, ShardReport
+from recap_fast.shards.ahead import OpenShard
 from recap_fast.write.assembly import Assembly
 from recap_fast.write.decode_notes import DecodeNotes
 from recap_fast.write.ledger import Ledger
@@ -67,8 +68,8 @@ class Pipeline:
         """Captions the shards and reports on each. Raises EngineError, OSError where output cannot be written, and what
         the shards' iterator raises.
 
-        Each shard is asked for when the one before it was read, by one thread at a time but not always the same one. It
-        may come late: captions go on meanwhile. Where the run is to end, it is asked for no more and not waited for.
+        Each shard is asked for when the one before it was read; a few remote tars earlier, to be fetched ahead. It may
+        come late: captions go on meanwhile. One thread asks, and where the run is to end, nobody waits for its answer.
         """
         with closing(self.decoding.notes.open()):
             self._run(shards)

@@ -5,8 +5,8 @@ is left alone, its shard has failed, and another one goes on with the next.
 """
 
 import logging
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import AbstractContextManager
+from collections.abc import Iterable, Mapping
+from contextlib import closing
 from dataclasses import dataclass, field
 
 from recap_fast.addresses import scrub
@@ -14,14 +14,12 @@ from recap_fast.errors import RecapError, StoppedError
 from recap_fast.pipeline.channel import Channels
 from recap_fast.pipeline.counters import RunCounters
 from recap_fast.records import Row, Shard
+from recap_fast.shards.ahead import OpenShard, ReadAhead, Upcoming
 from recap_fast.shards.patience import POLL_S, Watch, patience, read_timeout, start
-from recap_fast.shards.reader import ShardReader
 from recap_fast.write.assembly import Assembly, EndOfShard
 
 logger = logging.getLogger(__name__)
 
-OpenShard = Callable[[Shard, Callable[[], bool]], AbstractContextManager[ShardReader]]
-"""Opens a shard; the second argument is asked again and again meanwhile whether to stop, with a StoppedError."""
 END_S = 1.0
 """Seconds in which what is being read when the run stops may end by itself."""
 
@@ -57,24 +55,27 @@ class Reading:
     def run(self, shards: Iterable[Shard]) -> None:
         """Reads until all is read, the limit is reached or the run stops.
 
-        A shard is asked for when it is to be read, by one thread at a time but not always the same one, and no more
-        when the run is to end. It may come late: where the run stops meanwhile, nobody waits for it.
+        A shard is asked for when it is to be read, or to be fetched ahead, and no more when the run is to end. It may
+        come late: where the run stops meanwhile, nobody waits for it.
         """
-        left = iter(shards)
-        while not self._is_over():
-            self._take_turn(left)
+        with closing(ReadAhead(shards, self.open_shard, self._is_stopping)) as ahead:
+            while not self._is_over():
+                self._take_turn(ahead)
         self.channels.samples.close()
 
-    def _is_over(self) -> bool:
-        return self.was_last or self.channels.samples.is_cancelled or self.num_read == self.limit
+    def _is_stopping(self) -> bool:
+        return self.channels.samples.is_cancelled
 
-    def _take_turn(self, left: Iterator[Shard]) -> None:
+    def _is_over(self) -> bool:
+        return self.was_last or self._is_stopping() or self.num_read == self.limit
+
+    def _take_turn(self, ahead: ReadAhead) -> None:
         """Has a thread read until it ends or is given up."""
         turn = Turn()
-        with patience(should_stop=lambda: self.channels.samples.is_cancelled):
-            thread = start(lambda: self._read_all(left, turn), turn.watch, "recap-read")
+        with patience(should_stop=self._is_stopping):
+            thread = start(lambda: self._read_all(ahead, turn), turn.watch, "recap-read")
         while thread.is_alive():
-            if self.channels.samples.is_cancelled:
+            if self._is_stopping():
                 thread.join(END_S)
                 return
             if turn.watch.give_up_if_stalled():
@@ -90,27 +91,26 @@ class Reading:
             logger.warning("shard %s: %s", turn.shard.name, problem)
             self._end(turn, EndOfShard(turn.shard, turn.total, True, problem))
 
-    def _read_all(self, left: Iterator[Shard], turn: Turn) -> None:
+    def _read_all(self, ahead: ReadAhead, turn: Turn) -> None:
         try:
             while not self._is_over():
                 with turn.watch.paused():
-                    shard = next(left, None)
-                    if shard is None:
+                    upcoming = ahead.take()
+                    if upcoming is None:
                         self.was_last = True
-                    if shard is None or self._is_over():  # it may have come after the end of the run
                         return
-                    turn.shard, turn.is_open, turn.total = shard, False, 0
-                self._read(shard, turn)
+                    turn.shard, turn.is_open, turn.total = upcoming.shard, False, 0
+                self._read(upcoming, turn)
         except StoppedError:
-            return  # given up
+            return  # given up, or the run is stopping
         except BaseException as error:  # noqa: BLE001 - the thread that waits for this one raises it
             turn.error = error
 
-    def _read(self, shard: Shard, turn: Turn) -> None:
-        whole, problem, unexpected = True, None, None
+    def _read(self, upcoming: Upcoming, turn: Turn) -> None:
+        shard, whole, problem, unexpected = upcoming.shard, True, None, None
         left_out: Mapping[str, int] = {}
         try:
-            with self.open_shard(shard, lambda: self.channels.samples.is_cancelled) as reader:
+            with upcoming.open() as reader:
                 with turn.watch.paused():
                     done = self.assembly.begin(shard, reader.identity)
                     self.counters.start_shard(reader.num_samples, len(done))

@@ -11,7 +11,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from typing import TypeVar
+from typing import Generic, TypeVar
 
 from recap_fast.errors import StoppedError
 
@@ -116,35 +116,48 @@ def start(action: Callable[[], object], watch: Watch, name: str) -> threading.Th
     return thread
 
 
+class Attempt(Generic[T]):
+    """An action on a thread of its own, which is left behind where it hangs."""
+
+    def __init__(self, action: Callable[[], T]):
+        self._results: list[T] = []
+        self._errors: list[BaseException] = []
+        self._ended = threading.Event()
+        self._watch = Watch(read_timeout())
+        start(lambda: self._run(action), self._watch, "recap-wait")
+
+    def result(self) -> T:
+        """What the action returns or raises.
+
+        Raises TimeoutError where it shows no `progress` for the read timeout, and StoppedError where the run is
+        stopping: then its thread is left behind.
+        """
+        with unwatched():
+            while not self._ended.wait(POLL_S):
+                check_stop()
+                if self._watch.give_up_if_stalled():
+                    raise TimeoutError(f"nothing came for {read_timeout():g} s")
+        if self._errors:
+            raise self._errors[0]
+        return self._results[0]
+
+    def _run(self, action: Callable[[], T]) -> None:
+        try:
+            self._results.append(action())
+        except BaseException as error:  # noqa: BLE001 - `result` raises it
+            self._errors.append(error)
+        finally:
+            self._ended.set()
+
+
 def patiently(action: Callable[[], T]) -> T:
     """What an action returns or raises.
 
     Raises TimeoutError where it shows no `progress` for the read timeout, and StoppedError where the run is stopping:
     its thread is left behind, and what it returns one day is dropped.
     """
-    results: list[T] = []
-    errors: list[BaseException] = []
-    ended = threading.Event()
-
-    def run() -> None:
-        try:
-            results.append(action())
-        except BaseException as error:  # noqa: BLE001 - it is raised below
-            errors.append(error)
-        finally:
-            ended.set()
-
     check_stop()
-    watch = Watch(read_timeout())
-    start(run, watch, "recap-wait")
-    with unwatched():
-        while not ended.wait(POLL_S):
-            check_stop()
-            if watch.give_up_if_stalled():
-                raise TimeoutError(f"nothing came for {read_timeout():g} s")
-    if errors:
-        raise errors[0]
-    return results[0]
+    return Attempt(action).result()
 
 
 def side_by_side(action: Callable[[S], T], items: Iterable[S], num_threads: int) -> list[T]:

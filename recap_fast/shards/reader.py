@@ -5,7 +5,7 @@ In goes a shard, out comes a reader that knows how many samples there are before
 
 import io
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, closing
+from contextlib import AbstractContextManager, closing, contextmanager
 from typing import IO, Protocol
 
 import numpy as np
@@ -50,11 +50,17 @@ def open_shard(
     `should_stop` is asked again and again meanwhile. Raises StoppedError once it says so, and ShardError, naming the
     input, where it cannot be read at all.
     """
+    with naming(shard), patience(should_stop=should_stop):
+        return closing(_open(shard, selection or Selection(), should_stop))
+
+
+@contextmanager
+def naming(shard: Shard) -> Iterator[None]:
+    """Within this, a ShardError names the input."""
     try:
-        with patience(should_stop=should_stop):
-            return closing(_open(shard, selection or Selection(), should_stop))
+        yield
     except ShardError as error:
-        raise ShardError(f"{public_url(shard.url)} {scrub(str(error))}") from error
+        raise type(error)(f"{public_url(shard.url)} {scrub(str(error))}") from error
 
 
 def _open(shard: Shard, selection: Selection, should_stop: Callable[[], bool]) -> ShardReader:

@@ -84,7 +84,7 @@ def test_waiting_for_a_shard_is_no_read_that_hangs(tmp_path, monkeypatch):
     assert paused
 
 
-def test_after_a_read_that_hung_another_thread_asks(tmp_path, monkeypatch, hang):
+def test_a_read_that_hangs_keeps_no_shard_back(tmp_path, monkeypatch, hang):
     write_shards(tmp_path / "in", [4, 4, 4])
     run = FakeRun(tmp_path / "in", tmp_path / "out")
     open_shard = run.open_shard
@@ -95,8 +95,7 @@ def test_after_a_read_that_hung_another_thread_asks(tmp_path, monkeypatch, hang)
     shards = Handed(run.pending)
     reports = {r.shard: r.status for r in guarded(lambda: run.pipeline().run(shards))}
     assert reports == {"00000": "complete", "00001": "failed", "00002": "complete"}
-    assert len(shards.asked_by) == 4
-    assert [thread is shards.asked_by[0] for thread in shards.asked_by] == [True, True, False, False]
+    assert len(set(shards.asked_by)) == 1
 
 
 def test_a_limit_asks_for_no_shard_in_vain(tmp_path):

@@ -26,12 +26,28 @@ RESERVED_BYTES = 1 << 30
 """Of the disk that remote files are spooled to, so much stays free, or a twentieth where that is less."""
 
 
+class NoRoomError(ShardError):
+    """The disk has too little room."""
+
+
+def has_room(num_bytes: float) -> bool:
+    """Whether the disk has room for so many bytes more."""
+    free, reserved = _disk()
+    return num_bytes <= free - reserved
+
+
+def _disk() -> tuple[int, int]:
+    """Bytes that are free where remote files are spooled to, and how many of them stay so."""
+    disk = shutil.disk_usage(tempfile.gettempdir())
+    return disk.free, min(RESERVED_BYTES, disk.total // 20)
+
+
 def spool(url: str, should_stop: Callable[[], bool] = lambda: False) -> IO[bytes]:
     """The content of a remote file as a local one; close it to free the space.
 
     A dropped connection goes on from where it broke; where the file was replaced meanwhile, from its start.
-    Raises ShardError when that fails and where the disk has too little room, before the download if the size is known;
-    StoppedError soon after `should_stop` says so.
+    Raises ShardError when that fails; NoRoomError where the disk is too small, before the download if the size is
+    known; StoppedError soon after `should_stop` says so.
     """
     local = tempfile.TemporaryFile(prefix="recap-fast-")  # noqa: SIM115 - the caller closes it
     try:
@@ -139,22 +155,20 @@ class _Spool:
         self._file.truncate()
 
     def reserve(self, num_bytes: int) -> None:
-        """Raises ShardError where so many bytes more would take what is to stay free."""
-        where = tempfile.gettempdir()
-        disk = shutil.disk_usage(where)
-        reserved = min(RESERVED_BYTES, disk.total // 20)
-        if num_bytes > disk.free - reserved:
-            raise ShardError(
-                f"does not fit into {where}: it takes {num_bytes:,} bytes more, {disk.free:,} are free and "
+        """Raises NoRoomError where so many bytes more would take what is to stay free."""
+        free, reserved = _disk()
+        if num_bytes > free - reserved:
+            raise NoRoomError(
+                f"does not fit into {tempfile.gettempdir()}: it takes {num_bytes:,} bytes more, {free:,} are free and "
                 f"{reserved:,} of them stay so: set TMPDIR to a larger disk"
             )
 
     def write(self, chunk: bytes) -> None:
-        """Appends. Raises ShardError where the disk is full."""
+        """Appends. Raises NoRoomError where the disk is full."""
         self.reserve(len(chunk))
         try:
             self._file.write(chunk)
             self._file.flush()
         except OSError as error:
             where = tempfile.gettempdir()
-            raise ShardError(f"does not fit into {where} ({error}): set TMPDIR to a larger disk") from error
+            raise NoRoomError(f"does not fit into {where} ({error}): set TMPDIR to a larger disk") from error
