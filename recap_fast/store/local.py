@@ -79,7 +79,6 @@ class LocalStore:
 
     def publish(self, draft: Path, name: str) -> Path:
         path = self.root / name
-        atomic.make_folder(path.parent, self.root)
         atomic.publish(draft, path)
         return path
 

@@ -61,7 +61,7 @@ class Store(Protocol):
         """Writes a file if the one that is there still has this version; False, if not."""
 
     def draft(self, name: str) -> AbstractContextManager[Path]:
-        """A new local path, to write the content of such a file to; what is there at the end is removed."""
+        """A new local path, to write the content of a file of that folder to; what is there at the end is removed."""
 
     def publish(self, draft: Path, name: str) -> Path:
         """Makes a draft the file of that name, replacing what was there. Returns where its content can be read locally
