@@ -3,6 +3,7 @@
 Run as a program it is that server: its first line says where it listens, and it ends when its standard input does.
 """
 
+import contextlib
 import itertools
 import os
 import subprocess
@@ -10,7 +11,7 @@ import sys
 import threading
 import urllib.request
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 KEY, SECRET = "test-access-key", "s3cr3t-access-key"
 """Credentials; the server takes any. Neither may show up anywhere."""
@@ -68,8 +69,14 @@ def _serve() -> None:
         def log(self, *_: object) -> None:
             """Nothing."""
 
-    application = DomainDispatcherApplication(create_backend_app)
-    server = make_server("127.0.0.1", 0, application, threaded=True, request_handler=Handler)
+    application, one_writes = DomainDispatcherApplication(create_backend_app), threading.Lock()
+
+    def serve(environment: Any, start: Any) -> Any:
+        """As S3, but unlike moto alone, one at a time checks the condition of a PUT and writes."""
+        with one_writes if environment["REQUEST_METHOD"] == "PUT" else contextlib.nullcontext():
+            return application(environment, start)
+
+    server = make_server("127.0.0.1", 0, serve, threaded=True, request_handler=Handler)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     sys.stdout.write(f"http://127.0.0.1:{server.server_port}\n")
     sys.stdout.flush()
