@@ -121,7 +121,7 @@ def test_overwrite_is_refused_to_one_of_several_processes(start, tmp_path):
     start()
     before = files(tmp_path / "out")
     with pytest.raises(
-        ConfigError, match="--overwrite with part 1 of 2: one part would delete what the others have begun"
+        ConfigError, match="--overwrite with part 1 of 2: one process would delete what the others have begun"
     ):
         start(overwrite=True, shard_index=0, num_shards=2)
     assert files(tmp_path / "out") == before

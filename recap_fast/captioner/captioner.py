@@ -87,9 +87,10 @@ class Captioner:
             captioner.close()
             raise
 
-    def check(self) -> None:
-        """Raises ConfigError where the device or the weights are not there, before `start` takes its time."""
-        self.prepared.check(self.config.options)
+    def check(self) -> str:
+        """The device that it will run on. Raises ConfigError where that or the weights are not there, before `start`
+        takes its time."""
+        return self.prepared.check(self.config.options)
 
     def start(self) -> Self:
         """Loads the weights. Raises ConfigError where the backend, the device or the weights cannot be had."""

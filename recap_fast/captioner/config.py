@@ -1,5 +1,6 @@
 """How images are captioned: one frozen record, checked when it is made, and the flat options that it is made from."""
 
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
@@ -10,13 +11,14 @@ from recap_fast.cpus import default_decode_threads
 from recap_fast.defaults import MAX_FIELD_TOKENS, MAX_IMAGE_PIXELS
 from recap_fast.errors import ConfigError
 from recap_fast.generate.engine import EngineOptions, Sampling
+from recap_fast.ranks import local_count
 
 
 class CaptionOptions(TypedDict, total=False):
     """The options of `recap-fast run` that decide how images are captioned, by the same names. None: the default."""
 
     device: str
-    """auto, cpu, cuda or cuda:N."""
+    """auto, cpu, cuda or cuda:N. auto and cuda take this process's GPU where torchrun or srun started several."""
     num_slots: int | None
     """Captions generated at once; None: what is fastest on the device."""
     prefill_images: int | None
@@ -41,11 +43,15 @@ class CaptionOptions(TypedDict, total=False):
     """Compare the engine's files with their checksums while they are loaded."""
     decoder: Literal["auto", "dali", "pillow"]
     decode_threads: int | None
-    """Threads that decode images; None: half of the processors."""
+    """Threads that decode images; None: half of the processors, or of this process's share of them under torchrun."""
     max_image_pixels: int | None
     """Larger images are refused."""
     background: str | None
     """Color behind what is transparent, a name or '#rrggbb'; None: alpha is dropped, as LLaVA drops it."""
+
+
+def _own_decode_threads() -> int:
+    return max(1, default_decode_threads() // local_count(os.environ))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,7 +61,7 @@ class CaptionConfig:
     engine: Path
     options: EngineOptions = field(default_factory=EngineOptions)
     decoder: str = "auto"
-    decode_threads: int = field(default_factory=default_decode_threads)
+    decode_threads: int = field(default_factory=_own_decode_threads)
     max_image_pixels: int = MAX_IMAGE_PIXELS
     """Images of more pixels are not decoded."""
     background: str | None = None

@@ -111,7 +111,7 @@ Examples:
     option(
         "--part",
         metavar="I/N",
-        help="Caption only part I of N of the shards, such as 3/8.  [default: the SLURM array task's]",
+        help="Caption only part I of N of the shards, such as 3/8.  [default: torchrun's or Slurm's]",
     ),
     option("--shard-index", type=int, hidden=True, help="As --part, but counted from 0."),
     option("--num-shards", type=int, hidden=True, help="Number of parts, with --shard-index."),
@@ -178,6 +178,7 @@ def _run(given: dict[str, Any], reporter: "Reporter", signals: "Signals") -> Exi
     from recap_fast.launch.config import RunConfig
     from recap_fast.launch.dry_run import dry_run
     from recap_fast.launch.execute import run as launch
+    from recap_fast.launch.torchrun import exit_code
     from recap_fast.shards.patience import patience
 
     is_dry, prompt = given.pop("dry_run"), _prompt(given.pop("prompt"), given.pop("prompt_file"))
@@ -185,7 +186,7 @@ def _run(given: dict[str, Any], reporter: "Reporter", signals: "Signals") -> Exi
     with patience(config.read_timeout):
         if not is_dry:
             with writing("--output", config.output):
-                return launch(config, reporter, signals).outcome
+                return exit_code(launch(config, reporter, signals).outcome, config.output, reporter)
         dry_run(config, reporter)
     return ExitCode.COMPLETE
 

@@ -16,6 +16,7 @@ from recap_fast.cpus import usable_cpus
 from recap_fast.errors import ConfigError
 from recap_fast.generate.spec import KVPrecision, Precision
 from recap_fast.machine import cpu_model
+from recap_fast.ranks import local_index
 
 MIN_CAPABILITY: dict[Precision, tuple[int, int]] = {
     "bfloat16": (8, 0),  # matrix units of Ampere
@@ -32,9 +33,11 @@ own), and FP8 products with a scale for each row (by products without, and scale
 
 
 def resolve_device(name: str) -> torch.device:
-    """`auto` is the first CUDA device where there is one. Raises ConfigError for a device that is not there.
+    """`auto` is `cuda` where there is a GPU, and `cuda` is this process's GPU: the first one, or where torchrun or srun
+    started several processes that see several GPUs, the one of this process's position among those of the machine.
 
-    A CUDA device has its index: `torch.cuda.set_device` takes none without.
+    Raises ConfigError for a device that is not there. A CUDA device has its index: `torch.cuda.set_device` takes none
+    without.
     """
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
@@ -46,10 +49,23 @@ def resolve_device(name: str) -> torch.device:
         raise ConfigError(f"--device {name}: recap-fast runs on cpu and cuda.")
     if device.type == "cpu":
         return device
-    index = device.index or 0
+    index = device.index if ":" in name else _own_gpu(torch.cuda.device_count())
     if index >= torch.cuda.device_count():
         raise ConfigError(f"--device {name}: torch {torch.__version__} sees {torch.cuda.device_count()} CUDA devices.")
     return torch.device("cuda", index)
+
+
+def _own_gpu(num_gpus: int) -> int:
+    """The GPU of this process. Where it sees one only, such as by CUDA_VISIBLE_DEVICES, that is the one."""
+    if num_gpus < 2:
+        return 0
+    name, index = local_index(os.environ)
+    if index >= num_gpus:
+        raise ConfigError(
+            f"{name} is {index}, and torch sees {num_gpus} GPUs: start at most {num_gpus} processes on this machine, "
+            "or give --device cuda:N."
+        )
+    return index
 
 
 def disabled_kernels() -> frozenset[str]:

@@ -64,15 +64,16 @@ class PreparedEngine:
         """The longest caption, in tokens."""
         return options.max_new_tokens or self.spec.limits.max_new_tokens
 
-    def check(self, options: EngineOptions) -> None:
-        """Raises ConfigError where the device or the file of weights is not there; loads nothing."""
+    def check(self, options: EngineOptions) -> str:
+        """The device, such as 'cuda:0'; loads nothing. Raises ConfigError where it or the weights are not there."""
         from recap_fast.generate.device import resolve_device  # torch: not for an engine that is only looked at
 
-        resolve_device(options.device)
+        device = resolve_device(options.device)
         weights = self.folder / WEIGHTS_FILE
         check_readable(weights)
         if not weights.is_file():
             raise ConfigError(f"{weights} is not there: copy the engine directory whole, or build it again.")
+        return str(device)
 
     def open(self, options: EngineOptions | None = None) -> Engine:
         """Loads the weights, with the backend that the engine was built for: each is imported here, when it is needed.

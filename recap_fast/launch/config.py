@@ -46,7 +46,7 @@ class RunOptions(CaptionOptions, total=False):
     accept_changed: str | Sequence[str]
     """Settings that may differ from those of the rows that are there: 'decoder', 'versions'."""
     part: str | None
-    """Which part to caption, '3/8' for part 3 of 8; None: the part of this SLURM array task, or all."""
+    """Which part to caption, '3/8' for part 3 of 8; None: what torchrun or Slurm give this process, or all."""
     shard_index: int | None
     """Instead of `part`: the part, counted from 0; together with `num_shards`."""
     num_shards: int | None

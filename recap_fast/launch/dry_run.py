@@ -4,6 +4,7 @@ from contextlib import closing
 
 from recap_fast.addresses import public_url
 from recap_fast.launch.config import RunConfig
+from recap_fast.launch.messages import say_part
 from recap_fast.launch.plan import plan
 from recap_fast.launch.reporter import Reporter
 from recap_fast.records import Shard
@@ -17,6 +18,7 @@ NUM_THREADS = 16
 def dry_run(config: RunConfig, reporter: Reporter) -> None:
     """Lists the shards that a run would do, and what --overwrite would delete. Raises ConfigError as `plan` does."""
     with closing(plan(config)) as made:
+        say_part(reporter, made.part)
         pending, total, output = made.pending(), len(made.ledger.shards), made.ledger.output
         if made.ledger.is_fresh and (num := sum(1 for _ in output.data_files())):
             text = f"--overwrite would delete the captions of {counted(num, 'shard')} in {output.address}."

@@ -3,11 +3,10 @@
 import time
 from contextlib import closing
 
-from recap_fast.captioner.captioner import Captioner
 from recap_fast.errors import ConfigError
 from recap_fast.launch.conclusion import conclude, conclude_drained
 from recap_fast.launch.config import RunConfig
-from recap_fast.launch.messages import announce, describe, summarize
+from recap_fast.launch.messages import announce, describe, say_part, summarize
 from recap_fast.launch.plan import Plan, plan, without_collections
 from recap_fast.launch.reporter import Reporter
 from recap_fast.launch.result import RunResult
@@ -50,7 +49,7 @@ def _caption(
     """Captions these shards."""
     num_rows, kept = plan.count_images(pending), plan.count_kept(ledger, pending)
     counters = RunCounters(len(pending), num_rows=num_rows, kept=kept, limit=plan.config.limit)
-    _start(plan.captioner, ledger, pending, reporter)
+    _start(plan, ledger, pending, reporter)
     pipeline = _make_pipeline(plan, ledger, counters)
     describe(ledger.output, plan.captioner)
     if signals is not None:
@@ -64,10 +63,10 @@ def _caption(
     return conclude(plan, ledger, reports, counters, reporter)
 
 
-def _start(captioner: Captioner, ledger: Ledger, pending: list[Pending], reporter: Reporter) -> None:
-    started = time.monotonic()
+def _start(plan: Plan, ledger: Ledger, pending: list[Pending], reporter: Reporter) -> None:
+    started, captioner = time.monotonic(), plan.captioner
     try:
-        captioner.check()
+        say_part(reporter, plan.part, captioner.check())
         announce(reporter, captioner, pending, len(ledger.shards))
         captioner.start()
     except ConfigError:

@@ -15,6 +15,14 @@ from recap_fast.write.ledger import Pending
 from recap_fast.write.output_folder import OutputFolder
 
 
+def say_part(reporter: Reporter, part: tuple[int, int], device: str | None = None) -> None:
+    """Says which part of the shards this process does, and on which device, where it does not do all."""
+    index, num = part
+    if num > 1:
+        where = f" on {device}" if device else ""
+        reporter.event("part", f"part     {index + 1} of {num}{where}", part=index + 1, of=num, device=device)
+
+
 def announce(reporter: Reporter, captioner: Captioner, pending: Sequence[Pending], total: int) -> None:
     """Says what will be done, and with what."""
     spec, decoder = captioner.prepared.spec, captioner.decoder

@@ -98,8 +98,8 @@ def plan(config: RunConfig) -> Plan:
     index, num = resolve_part(config.part, config.shard_index, config.num_shards, os.environ)
     if config.overwrite and num > 1:
         raise ConfigError(
-            f"--overwrite with part {index + 1} of {num}: one part would delete what the others have begun. Delete "
-            f"{config.output} first, then start the parts without --overwrite."
+            f"--overwrite with part {index + 1} of {num}: one process would delete what the others have begun. Delete "
+            f"{config.output} first, then start all {num} without --overwrite."
         )
     captioner = Captioner(config)
     try:

@@ -34,6 +34,43 @@ def test_a_cuda_device_has_its_index(name: str, index: int, monkeypatch: pytest.
     assert gpu_number(name) == index
 
 
+RANK_2 = {"RANK": "10", "WORLD_SIZE": "16", "LOCAL_RANK": "2"}
+
+
+@pytest.mark.parametrize(
+    ("name", "num_gpus", "environ", "expected"),
+    [
+        ("auto", 8, RANK_2, "cuda:2"),
+        ("cuda", 8, RANK_2, "cuda:2"),
+        ("cuda:0", 8, RANK_2, "cuda:0"),
+        ("cpu", 8, RANK_2, "cpu"),
+        ("auto", 1, RANK_2, "cuda:0"),  # each has a CUDA_VISIBLE_DEVICES of its own
+        ("auto", 0, RANK_2, "cpu"),
+        ("auto", 8, {"SLURM_LOCALID": "3"}, "cuda:3"),
+        ("auto", 1, {"SLURM_LOCALID": "3"}, "cuda:0"),
+        ("auto", 8, {**RANK_2, "SLURM_LOCALID": "0"}, "cuda:2"),
+        ("auto", 8, {"LOCAL_RANK": "2"}, "cuda:0"),
+    ],
+)
+def test_processes_that_were_started_together_take_a_gpu_each(name, num_gpus, environ, expected, monkeypatch):
+    for variable in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "SLURM_LOCALID"):
+        monkeypatch.delenv(variable, raising=False)
+    for variable, value in environ.items():
+        monkeypatch.setenv(variable, value)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: num_gpus > 0)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: num_gpus)
+    assert str(resolve_device(name)) == expected
+
+
+def test_more_processes_than_gpus_are_refused(monkeypatch):
+    for variable, value in RANK_2.items():
+        monkeypatch.setenv(variable, value)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    with pytest.raises(ConfigError, match="LOCAL_RANK is 2, and torch sees 2 GPUs: start at most 2 processes"):
+        resolve_device("auto")
+
+
 @pytest.mark.parametrize("name", ["cpu", "tpu", "cuda:99"])
 def test_a_cpu_and_what_is_refused_have_no_gpu_number(name: str) -> None:
     assert gpu_number(name) is None

@@ -41,6 +41,13 @@ def test_a_run_says_what_it_does_and_what_it_did_it_with(start, tmp_path):
     assert "| prompt | Describe the image. |" in (tmp_path / "out" / "README.md").read_text()
 
 
+def test_a_part_says_so_and_where_it_runs(start):
+    outcome = start(part="2/2")
+    assert outcome.names[:2] == ["part", "shards"]
+    assert outcome["part"] == "part     2 of 2 on cpu"
+    assert outcome["shards"] == "shards   1 of 2 to do"
+
+
 def test_a_second_run_has_nothing_to_do_and_loads_no_engine(start, tmp_path, monkeypatch):
     start()
     before = files(tmp_path / "out")
