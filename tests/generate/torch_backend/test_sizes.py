@@ -7,7 +7,7 @@ from recap_fast.errors import ConfigError
 from recap_fast.generate.engine import EngineOptions
 from recap_fast.generate.spec import Limits, Sizes
 from recap_fast.generate.torch_backend.memory import GIB
-from recap_fast.generate.torch_backend.sizes import choose_sizes, default_sizes, read_tuning
+from recap_fast.generate.torch_backend.sizes import choose_sizes, default_sizes
 
 CARDS = {
     "H200": Sizes(num_slots=400, prefill_images=7),
@@ -86,23 +86,3 @@ def test_a_cpu_has_fewer_slots_as_many_as_fit_and_at_least_one():
     assert on_cpu(free_gib=18.5) == sizes(7, 1)
     assert on_cpu(free_gib=8) == sizes(1, 1)
     assert on_cpu(free_gib=8, num_slots=1000) == sizes(1000, 8)
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        "{",
-        "[]",
-        '{"devices": []}',
-        '{"devices": {"a": {}}}',
-        '{"devices": {"a": {"num_slots": 0, "prefill_images": 1}}}',
-        '{"devices": {"a": {"num_slots": 1.5, "prefill_images": 1}}}',
-        '{"devices": {"a": {"num_slots": 1000000000, "prefill_images": 1}}}',
-        '{"devices": {"a": 7}}',
-        "[" * 100_000,
-    ],
-)
-def test_a_broken_file_is_refused(tmp_path, text):
-    (tmp_path / "tuning.json").write_text(text)
-    with pytest.raises(ConfigError, match=r"tuning\.json.*\. Delete it, or tune the engine again\."):
-        read_tuning(tmp_path, "a")
