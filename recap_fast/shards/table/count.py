@@ -4,10 +4,12 @@ The footer says it where it counts the nulls of the columns and a row without an
 the images are read once to count them.
 """
 
+from contextlib import closing
 from dataclasses import dataclass
 
-from recap_fast.shards.table.file import TableFile
-from recap_fast.shards.table.layout import Layout
+from recap_fast.records import Selection
+from recap_fast.shards.table.file import TableFile, shard_errors
+from recap_fast.shards.table.layout import Layout, find_layout
 from recap_fast.shards.table.rows import ImageRows
 
 
@@ -20,14 +22,41 @@ class ImageCount:
     """Images of its rows that are none of the samples."""
 
 
+def count_in_footers(url: str, selection: Selection) -> tuple[int, bool]:
+    """The samples of a file, and whether that is all: a row whose images the footer does not count is one sample here.
+
+    Raises ShardError, and ConfigError where a column that the user names is not there.
+    """
+    with closing(TableFile(url)) as table, shard_errors():
+        rows = [table.group_rows(group) for group in range(table.num_groups)]
+        if selection.images == "first" or selection.image_key is not None:
+            return sum(rows), True
+        layout = find_layout(table, selection)
+        told = [_in_footer(table, layout, group, takes_all=True) for group in range(table.num_groups)]
+    samples = [num if count is None else count.num_samples for num, count in zip(rows, told, strict=True)]
+    return sum(samples), None not in told
+
+
 def count_images(table: TableFile, layout: Layout, group: int, *, takes_all: bool) -> ImageCount:
     """Counts samples: one a row, or `takes_all`, one an image and one for a row without any."""
+    told = _in_footer(table, layout, group, takes_all=takes_all)
+    return told or _counted(table, group, _of_images(table, layout, group), takes_all=takes_all)
+
+
+def _in_footer(table: TableFile, layout: Layout, group: int, *, takes_all: bool) -> ImageCount | None:
+    """The same without reading an image; None where the footer does not say it."""
     num_rows = table.group_rows(group)
     if not layout.further and len(layout.images) == 1 and not layout.images[0].is_list:
         return ImageCount(num_rows, 0)
-    chosen, others, num_without = _of_footer(table, layout, group, num_rows) or _of_images(table, layout, group)
+    found = _of_footer(table, layout, group, num_rows)
+    return None if found is None else _counted(table, group, found, takes_all=takes_all)
+
+
+def _counted(table: TableFile, group: int, found: tuple[int, int, int], *, takes_all: bool) -> ImageCount:
+    chosen, others, num_without = found
     if takes_all:
         return ImageCount(chosen + num_without, 0)
+    num_rows = table.group_rows(group)
     return ImageCount(num_rows, chosen + others - (num_rows - num_without))
 
 
