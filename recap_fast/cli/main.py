@@ -14,6 +14,7 @@ from recap_fast.cli.build import build_engine
 from recap_fast.cli.doctor import doctor
 from recap_fast.cli.failures import failures
 from recap_fast.cli.messages import StderrHandler, exit_with_sentence, open_standard_streams, show_without_secrets
+from recap_fast.cli.plan import plan
 from recap_fast.cli.run import run
 from recap_fast.cli.verify import verify
 from recap_fast.version import __version__
@@ -45,7 +46,7 @@ def cli() -> None:
     """
 
 
-for command in (build_engine, tune, run, failures, verify, bench, doctor):
+for command in (build_engine, tune, plan, run, failures, verify, bench, doctor):
     cli.add_command(command)
 
 

@@ -96,9 +96,9 @@ class StderrHandler(logging.Handler):
 
 
 @contextlib.contextmanager
-def quiet() -> Iterator[None]:
-    """Suppresses the package's warnings in its block, because another command or pass has given them."""
-    logger = logging.getLogger("recap_fast")
+def quiet(name: str = "recap_fast") -> Iterator[None]:
+    """Suppresses warnings of the package, or of a part of it, in its block: another command or pass gives them."""
+    logger = logging.getLogger(name)
     before = logger.level
     logger.setLevel(logging.ERROR)
     try:

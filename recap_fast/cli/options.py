@@ -53,6 +53,13 @@ device = option("--device", default="auto", metavar="NAME", help="Device to run 
 image_column = option(
     "--image-column", metavar="NAME", help="Parquet column with the images.  [default: found by its type]"
 )
+images = option(
+    "--images",
+    type=click.Choice(["first", "all"]),
+    default="first",
+    help="Which images to caption if a sample has several.",
+)
+image_key = option("--image-key", metavar="NAME", help="Caption only the image with this extension or column.")
 relocate = option(
     "--relocate", multiple=True, metavar="OLD=NEW", help="The inputs have moved from folder OLD to NEW. Repeatable."
 )

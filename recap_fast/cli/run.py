@@ -41,13 +41,8 @@ Examples:
     ),
     options.image_column,
     option("--caption-column", metavar="NAME", help="Parquet column with the original captions."),
-    option(
-        "--images",
-        type=click.Choice(["first", "all"]),
-        default="first",
-        help="Which images to caption if a sample has several.",
-    ),
-    option("--image-key", metavar="NAME", help="Caption only the image with this extension or column."),
+    options.images,
+    options.image_key,
     options.max_image_pixels,
     option(
         "--background",

@@ -22,6 +22,11 @@ OPTIONS = {
         *("--tune", "--overwrite"),
     },
     "tune": {"--engine", "--device", "--verify", "--no-verify"},
+    "plan": {
+        *("--shards", "--input", "--image-column", "--images", "--image-key", "--read-timeout"),
+        *("--images-per-second", "--bench", "--engine", "--workers", "--price-per-hour"),
+        *("--output", "--output-folder", "--json"),
+    },
     "run": {
         *("--verify", "--no-verify"),
         *("--engine", "--shards", "--input", "--output", "--output-folder", "--decoder", "--decode-threads"),
