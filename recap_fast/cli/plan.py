@@ -60,7 +60,7 @@ FARTHEST_S = 100 * 365 * 86400.0
     option(
         "--output",
         "--output-folder",
-        type=options.FOLDER,
+        type=options.OUTPUT,
         metavar="DIR",
         help="Leave out the shards that are done in this folder.",
     ),

@@ -6,7 +6,6 @@ In go inputs and an output folder; out comes an `Estimate`, which knows of each 
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 from recap_fast.errors import ConfigError
@@ -97,7 +96,7 @@ def estimate(
     shards: Sequence[str],
     selection: Selection,
     *,
-    output: Path | None = None,
+    output: str | None = None,
     speed: Speed | None = None,
     workers: int = 1,
     price_per_hour: float | None = None,

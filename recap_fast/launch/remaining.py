@@ -5,7 +5,6 @@ In go inputs and a folder, out come the shards as a run would name them.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from recap_fast.addresses import public_url
 from recap_fast.inputs import Inputs
@@ -28,16 +27,16 @@ class Done:
     """Of the files with their captions."""
 
 
-def find_remaining(inputs: Inputs, output: Path | None) -> tuple[Sequence[Shard], Done]:
+def find_remaining(inputs: Inputs, output: str | None) -> tuple[Sequence[Shard], Done]:
     """The shards that a run into a folder would do, and what it would find done.
 
     It would do all where there is no folder. Raises ConfigError where the folder is not as a run wrote it.
     """
-    run = None if output is None else read_run_file(OutputFolder(output))
+    run = None if output is None else read_run_file(OutputFolder.at(output))
     if run is None or output is None:
         return Registration(Register(public_url(inputs.root)), image_versions).add(inputs), Done()
     wanted = Wanted(fingerprint=run.fingerprint, inputs=inputs, version_of=identity, versions_of=image_versions)
-    ledger = Ledger(OutputFolder(output), wanted).find()
+    ledger = Ledger(OutputFolder.at(output), wanted).find()
     pending = [each.shard for each in ledger.pending()]
     names = {shard.name for shard in pending}
     found = ledger.records([shard for shard in ledger.shards if shard.name not in names])

@@ -8,7 +8,6 @@ import datetime
 import hashlib
 import os
 from collections.abc import Mapping
-from pathlib import Path
 
 from recap_fast.errors import ExitCode
 from recap_fast.launch.reporter import Reporter
@@ -19,7 +18,7 @@ TIMEOUT_S = 30.0
 """For the store to answer: it is in the same machine or cluster."""
 
 
-def exit_code(outcome: ExitCode, output: Path, reporter: Reporter, environ: Mapping[str, str] = os.environ) -> ExitCode:
+def exit_code(outcome: ExitCode, output: str, reporter: Reporter, environ: Mapping[str, str] = os.environ) -> ExitCode:
     """The code to end with after a run into `output` with this outcome.
 
     It is the outcome itself unless torchrun started this process; then 0 while others are at work, and for the last one
@@ -47,7 +46,7 @@ def exit_code(outcome: ExitCode, output: Path, reporter: Reporter, environ: Mapp
     return code
 
 
-def _count(outcome: ExitCode, output: Path, num: int, environ: Mapping[str, str]) -> tuple[bool, ExitCode]:
+def _count(outcome: ExitCode, output: str, num: int, environ: Mapping[str, str]) -> tuple[bool, ExitCode]:
     """Whether all have ended now, and the worst of what they came to."""
     from torch.distributed import PrefixStore, TCPStore  # type: ignore[attr-defined]
 

@@ -59,6 +59,7 @@ class CloudStore:
 
     def make_root(self) -> None:
         """Checks that the bucket is there and can be listed; a folder needs no making."""
+        self.scratch.mkdir(exist_ok=True)
         atomic.remove_leftovers(self.scratch)
         self._try("", lambda bucket, path: next(iter(bucket.list(path)), None))
 

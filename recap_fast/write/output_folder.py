@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from recap_fast.store.local import LocalStore
+from recap_fast.store.opening import open_store
 from recap_fast.store.store import Store, StoredFile, has_any
 
 RUN_FILE = "run.json"
@@ -35,7 +35,7 @@ class OutputFolder:
     @classmethod
     def at(cls, address: str | Path) -> "OutputFolder":
         """The output folder at a local path or a URL. Raises ConfigError for a URL where captions cannot go."""
-        return cls(LocalStore(Path(address)))
+        return cls(open_store(address))
 
     @property
     def address(self) -> str:
