@@ -20,6 +20,7 @@ from recap_fast import atomic
 from recap_fast.addresses import public_url
 from recap_fast.errors import ConfigError
 from recap_fast.store.connection import AZURE, READ_TIMEOUT_S, connect, place_of
+from recap_fast.store.failures import is_without_bucket
 from recap_fast.store.persistence import persistently
 from recap_fast.store.store import StoredFile
 from recap_fast.store.transfer import Download, checked_upload
@@ -86,7 +87,7 @@ class CloudStore:
             try:
                 return _put_if(bucket, path, content, "create")
             except FileNotFoundError as error:
-                if "NoSuchBucket" in str(error):
+                if is_without_bucket(error):
                     raise
                 raise ConnectionError("it is there and is not there") from None  # somebody writes it just now
 
@@ -186,7 +187,9 @@ def _is_there(bucket: Any, path: str, content: bytes) -> bool:
 def _delete(bucket: Any, _: str, paths: Sequence[str]) -> None:
     try:
         bucket.delete(paths)
-    except FileNotFoundError:  # Google and Azure say so of one of them, and may stop there
+    except FileNotFoundError as error:  # Google and Azure say so of one of them, and may stop there
+        if is_without_bucket(error):
+            raise
         for path in paths:
             with contextlib.suppress(FileNotFoundError):
                 bucket.delete(path)

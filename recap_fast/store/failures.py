@@ -20,7 +20,7 @@ CREDENTIALS = {
 _ANONYMOUS = {"S3": "AWS_SKIP_SIGNATURE", "GCS": "GOOGLE_SKIP_SIGNATURE", "MicrosoftAzure": "AZURE_SKIP_SIGNATURE"}
 _STORE, _STATUS = re.compile(r"Generic (\w+) error"), re.compile(r"status code: (\d{3})")
 _CODE, _REQUEST = re.compile(r"<Code>(\w+)</Code>"), re.compile(r"performing \w+ (https?://\S+)")
-_MACHINE = re.compile(r"https?://(169\.254\.|metadata\.google|\[?fd00:ec2)")
+_MACHINE = re.compile(r"https?://(169\.254\.|metadata\.google|\[?fd00:ec2|[^/\s]+/latest/(api/token|meta-data))")
 """The server that gives a machine's own credentials."""
 _REASON = re.compile(r'message: "([^"]+)"')
 _REASONS = (
@@ -91,6 +91,11 @@ def _of_kind(name: str, code: str, status: int) -> Failure | None:
         skewed = "; set the clock of this machine" if code == "RequestTimeTooSkewed" else ""
         return Failure("denied", f"access is denied, {_answer(status, code)}{skewed}")
     return None
+
+
+def is_without_bucket(error: FileNotFoundError) -> bool:
+    """Whether the server says that not even the bucket is there; of some requests it says only that the file is not."""
+    return _found(_CODE, str(error)) in _NO_BUCKET
 
 
 def as_os_error(error: BaseException, shown: str, num_tries: int = 1) -> OSError:

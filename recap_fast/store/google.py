@@ -20,8 +20,9 @@ def settings(_bucket: str, _host: str, environment: Mapping[str, str]) -> dict[s
     found: dict[str, Any] = {}
     emulator = environment.get("STORAGE_EMULATOR_HOST")
     if emulator:
-        found["base_url"] = (emulator if "://" in emulator else f"http://{emulator}").rstrip("/")
-        found["skip_signature"] = True
+        url = (emulator if "://" in emulator else f"http://{emulator}").rstrip("/")
+        account = dict.fromkeys(("client_email", "private_key", "private_key_id"), "") | {"disable_oauth": True}
+        found |= {"base_url": url, "service_account_key": json.dumps(account | {"gcs_base_url": url})}
     base_url = environment.get("GOOGLE_BASE_URL") or found.get("base_url", "")
     found["allow_http"] = base_url.startswith("http://")
     own = ("GOOGLE_SERVICE_ACCOUNT", "GOOGLE_SERVICE_ACCOUNT_PATH", "GOOGLE_SERVICE_ACCOUNT_KEY")

@@ -80,7 +80,9 @@ class Download:
             self._restart()
         if (start := self.tell()) == self._size_bytes:
             return
-        options = {"if_match": self._e_tag, "range": {"offset": start}} if start else None
+        options: dict[str, Any] = {"if_match": self._e_tag} if self._e_tag else {}
+        if start:
+            options["range"] = {"offset": start}
         result = bucket.get(path, options=options)
         self._e_tag, self._size_bytes = result.meta["e_tag"], result.meta["size"]
         for chunk in result.stream(CHUNK_BYTES):

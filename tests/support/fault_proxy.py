@@ -30,8 +30,10 @@ class Request:
 class Fault:
     """What goes wrong with one request."""
 
-    kind: Literal["reset", "status", "stall", "truncate", "lose"]
-    """reset: before it is forwarded. truncate: after half of the answer. lose: it is carried out, and then reset."""
+    kind: Literal["reset", "status", "stall", "truncate", "lose", "damage"]
+    """reset: before it is forwarded. lose: it is carried out, and then reset. truncate: the connection ends after half
+    of the answer's body; one without a body is lost, and an error arrives. damage: the first byte that is sent is
+    another one."""
     status: int = 503
     code: str = "SlowDown"
     """The word for it in S3's answers."""
@@ -158,9 +160,12 @@ class _Handler(BaseHTTPRequestHandler):
         elif fault.kind == "stall":
             self.proxy.stall()
             self.close_connection = True
+        elif fault.kind == "damage":
+            self._answer(*self._forward(bytes([body[0] ^ 1]) + body[1:]))
+        elif fault.kind == "truncate" and (content or status >= 400):
+            self._answer(status, headers, content, after=len(content) // 2 if status < 400 else None)
+            self.close_connection = True
         else:
-            if fault.kind == "truncate":
-                self._answer(status, headers, content, after=len(content) // 2)
             self._reset()
 
     do_GET = do_HEAD = do_PUT = do_POST = do_DELETE = handle_any  # noqa: N815 - the names that the server calls
