@@ -6,7 +6,7 @@ from collections.abc import Sequence
 _NAMES_BEFORE_AT = ("abfs", "abfss", "wasb", "wasbs", "oci", "github", "git")
 """Schemes where what stands before the '@' is no login but part of the address: abfs://container@account/path."""
 _LOGIN = re.compile(r"[^/@:\[?#]*:(?!:|\d*(?:[/?#]|$))[^@]*@|[^/@?#]*@")
-_QUERY, _WEB_QUERY = re.compile(r"\?\w+="), re.compile(r"[?#]")
+_QUERY, _WEB_QUERY = re.compile(r"\?[\w.-]+="), re.compile(r"[?#]")
 _LINKS = re.compile(r"::(?=[a-zA-Z][a-zA-Z0-9+.-]*://)")
 _URL_IN_TEXT = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]*://[^\s'\"<>]+")
 _AUTHORIZATION = re.compile(r"\b(Basic|Bearer) [A-Za-z0-9+/=._~-]{4,}")

@@ -150,7 +150,7 @@ def _addresses() -> Iterator[Finding]:
     from recap_fast.shards.remote.access import PACKAGES
 
     schemes = ("s3", "gs", "az", "https", "hf")
-    lacking = {f"{s}://": PACKAGES[s] for s in schemes if _failure(importlib.import_module, PACKAGES[s])}
+    lacking = {f"{s}://": PACKAGES[s][1] for s in schemes if _failure(importlib.import_module, PACKAGES[s][0])}
     found = ", ".join(["local files", *(url for s in schemes if (url := f"{s}://") not in lacking)])
     yield Finding("inputs", found + _without(lacking), _by_package(lacking))
 
@@ -176,7 +176,7 @@ LOOKS: tuple[Callable[[], Iterator[Finding]], ...] = (
 
 def _by_package(lacking: Mapping[str, str]) -> dict[str, str]:
     """What each package is for."""
-    return {package: what for what, package in lacking.items()}
+    return {package: ", ".join(what for what in lacking if lacking[what] == package) for package in lacking.values()}
 
 
 def _without(lacking: dict[str, str]) -> str:

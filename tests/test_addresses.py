@@ -57,6 +57,7 @@ SECRET = "s3cr3t"
         ("https://host/a.tar?next=http://u:s3cr3t@x/", "https://host/a.tar"),
         ("ftp://u:s3cr3t@host/a.tar", "ftp://host/a.tar"),
         ("s3://bucket/a?.tar", "s3://bucket/a?.tar"),
+        ("s3://bucket/a?-.tar?X-Amz-Signature=s3cr3t", "s3://bucket/a?-.tar"),
         ("s3://bucket/a#1.tar", "s3://bucket/a#1.tar"),
         ("az://box/a.tar?sv=1&sig=s3cr3t", "az://box/a.tar"),
         ("abfs://box@account.dfs.core.windows.net/a.tar", "abfs://box@account.dfs.core.windows.net/a.tar"),

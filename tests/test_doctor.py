@@ -42,10 +42,10 @@ def test_json_has_the_same():
 
 
 def test_it_names_what_to_install(monkeypatch):
-    lose(monkeypatch, "pillow_heif", "pillow_jxl", "aiohttp", "s3fs")
+    lose(monkeypatch, "pillow_heif", "pillow_jxl", "aiohttp", "obstore")
     assert find("images").install == {"pillow-heif": "HEIC", "pillow-jxl-plugin": "JPEG XL"}
     assert find("images").text.endswith("; not HEIC, JPEG XL")
-    assert {"aiohttp", "s3fs"} <= set(find("inputs").install)
+    assert find("inputs").install == {"'recap-fast[cloud]'": "s3://, gs://, az://", "aiohttp": "https://"}
     output = CliRunner().invoke(cli, ["doctor"]).output
     assert "  pip install pillow-heif           # HEIC\n" in output
 

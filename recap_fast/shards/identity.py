@@ -14,6 +14,7 @@ from recap_fast.addresses import is_remote, scrub
 from recap_fast.errors import ShardError
 from recap_fast.records import Identity, Shard
 from recap_fast.shards.remote.access import file_system, network_errors, persistently, remote_identity, version_of
+from recap_fast.store.connection import is_cloud
 
 UNKNOWN = Identity(0, "unknown").text
 
@@ -62,7 +63,9 @@ def _remote_versions(folder: str, paths: Sequence[str]) -> list[str | None]:
     """From the listings of the images' folders: a request for each file would take minutes."""
     system, root = file_system(folder)
     infos: dict[str, Mapping[str, Any]] = {}
-    for below in sorted({path.rpartition("/")[0] for path in paths}):
+    if is_cloud(folder):  # one listing has all folders below
+        infos = persistently(partial(system.find, root, detail=True), folder)
+    for below in () if is_cloud(folder) else sorted({path.rpartition("/")[0] for path in paths}):
         try:
             listing = persistently(partial(system.ls, f"{root}/{below}".rstrip("/"), detail=True), folder)
             infos.update({info["name"]: info for info in listing})

@@ -1,4 +1,4 @@
-"""Where bytes lie: absolute local paths, and fsspec URLs (s3://, gs://, https://, memory://, hf://, ...).
+"""Where bytes lie: absolute local paths, object stores (s3://, gs://, az://), and fsspec's other URLs (https://, hf://).
 
 In go the addresses that users write; out come file systems, and what is read from them: tried again where that may
 help, and given up where nothing comes.
@@ -20,6 +20,7 @@ from recap_fast.records import Identity
 from recap_fast.shards.patience import patiently, pause, read_timeout, unwatched
 from recap_fast.shards.remote.failures import ReplacedError, failure_of
 from recap_fast.shards.remote.failures import network_errors as network_errors
+from recap_fast.store.connection import SCHEMES, connect, is_cloud
 
 T = TypeVar("T")
 logger = logging.getLogger(__name__)
@@ -27,13 +28,11 @@ logger = logging.getLogger(__name__)
 NUM_ATTEMPTS = 5
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.5, 10.0
 PACKAGES = {
-    **dict.fromkeys(("s3", "s3a"), "s3fs"),
-    **dict.fromkeys(("gs", "gcs"), "gcsfs"),
-    **dict.fromkeys(("az", "abfs"), "adlfs"),
-    **dict.fromkeys(("http", "https"), "aiohttp"),
-    "hf": "huggingface_hub",
+    **dict.fromkeys(SCHEMES, ("obstore", "'recap-fast[cloud]'")),
+    **dict.fromkeys(("http", "https"), ("aiohttp", "aiohttp")),
+    "hf": ("huggingface_hub", "huggingface_hub"),
 }
-"""What fsspec needs for each kind of URL, as pip installs it and as Python imports it."""
+"""What each kind of URL needs, as Python imports it and as pip installs it."""
 _VERSIONS = (
     *("ETag", "etag", "md5Hash", "Content-MD5", "Digest", "commit_hash", "LastModified", "last_modified"),
     *("Last-Modified", "updated", "mtime", "created"),
@@ -50,13 +49,19 @@ def absolute(address: str) -> str:
 
 
 def file_system(url: str) -> tuple[Any, str]:
-    """The fsspec file system of a URL and the path in it. Raises ConfigError where its package is not installed."""
+    """The file system of a URL and the path in it. Raises ConfigError where its package is not installed."""
+    if is_cloud(url):
+        connect(url, read_timeout())  # it may be refused
+        from recap_fast.shards.remote.bucket import ObjectFiles
+
+        scheme, _, path = url.partition("://")
+        return ObjectFiles(scheme), path.rstrip("/")
     protocol = url.split("://", 1)[0].rsplit("::", 1)[-1]
     try:
         with unwatched():  # imports may take long
             return _open_system(url)
     except ImportError as error:
-        package = PACKAGES.get(protocol)
+        package = PACKAGES.get(protocol, ("", ""))[1]
         hint = f"run `pip install {package}`" if package else f"install its package ({error})"
         needs = f"{public_url(url)} needs a package for {protocol}:// that is not installed"
         raise ConfigError(f"{needs}: {hint}.") from error
@@ -154,10 +159,13 @@ def read_file(url: str, limit: int) -> tuple[bytes | None, Identity]:
 
     Raises as `persistently` does.
     """
+    system, path = file_system(url)
+    if is_cloud(url):
+        head, info = persistently(lambda: system.read(path, limit), url)
+        return head, version_of(info)
     found = remote_identity(url)
     if found.size_bytes > limit:
         return None, found
-    system, path = file_system(url)
     content: bytes = persistently(lambda: system.cat_file(path), url)
     return content, found
 
@@ -211,6 +219,8 @@ class RemoteFile(io.RawIOBase):
         return content
 
     def _open(self) -> Any:
+        if is_cloud(self._url):
+            return self._system.open(self._path, info=self._info)
         now = self._system.info(self._path)
         if version_of(now) != version_of(self._info):
             raise ReplacedError

@@ -14,6 +14,7 @@ from recap_fast.records import Identity
 from recap_fast.shards.patience import patience, patiently
 from recap_fast.shards.remote.access import Retries, file_system, version_of
 from recap_fast.shards.remote.failures import ReplacedError, failure_of, network_errors
+from recap_fast.store.connection import is_cloud
 
 logger = logging.getLogger(__name__)
 
@@ -63,7 +64,11 @@ def spool(url: str, should_stop: Callable[[], bool] = lambda: False) -> IO[bytes
 def _download(url: str, sink: "_Spool") -> None:
     system, path = file_system(url)
     download: Any = _Download(system, path, url, sink)
-    if url.startswith(("http://", "https://")):
+    if is_cloud(url):
+        from recap_fast.shards.remote.bucket import ObjectDownload
+
+        download = ObjectDownload(system, path, sink)
+    elif url.startswith(("http://", "https://")):
         from recap_fast.shards.remote.http import HttpDownload
 
         download = HttpDownload(system, url, sink)

@@ -9,22 +9,19 @@ import importlib
 import sys
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
-from typing import Any, Literal
+from typing import Any
 
 from recap_fast.addresses import scrub
+from recap_fast.store import failures as of_stores
+from recap_fast.store.failures import Failure
 
 _CLIENT_ERRORS = (
     ("aiohttp", "ClientError"),
     ("httpx", "HTTPError"),
     ("httpx2", "HTTPError"),
     ("huggingface_hub.errors", "HfHubHTTPError"),
-    ("botocore.exceptions", "BotoCoreError"),
-    ("botocore.exceptions", "ClientError"),
-    ("gcsfs.retry", "HttpError"),
-    ("google.auth.exceptions", "GoogleAuthError"),
-    ("azure.core.exceptions", "AzureError"),
+    ("obstore.exceptions", "BaseError"),
     ("paramiko.ssh_exception", "SSHException"),
 )
 _NOT_FOR_NOW = (IsADirectoryError, NotADirectoryError, FileExistsError)
@@ -41,17 +38,6 @@ class ReplacedError(OSError):
     """As of servers that are asked for a part of a version that is gone."""
 
 
-@dataclass(frozen=True, slots=True)
-class Failure:
-    """Why something remote could not be read."""
-
-    kind: Literal["missing", "denied", "replaced", "passing", "other"]
-    """passing: another try may help. replaced: the file is not the one that was opened."""
-    text: str
-    retry_after_s: float = 0.0
-    """What the server asks for."""
-
-
 def network_errors() -> tuple[type[Exception], ...]:
     """What reading over a network raises, of the clients that are loaded: their errors are not all OSError."""
     kinds: list[type[Exception]] = [OSError, EOFError, http.client.HTTPException, ListingError]
@@ -65,6 +51,8 @@ def failure_of(error: BaseException) -> Failure:
     """What an error says, without secrets; the server's answer decides where one is in its causes."""
     causes = list(_causes(error))
     for cause in causes:
+        if type(cause).__module__ == "obstore.exceptions":
+            return of_stores.failure_of(cause)
         if (status := _status(cause)) is not None:
             return _of_status(status, _retry_after_s(cause))
     # what file systems make of an outage may be a FileNotFoundError
@@ -107,13 +95,9 @@ def _of_status(status: int, retry_after_s: float) -> Failure:
 
 def _status(error: BaseException) -> int | None:
     """Of the server's answer, where the error of an HTTP client has one."""
-    response: Any = getattr(error, "response", None)
-    if isinstance(response, Mapping):  # botocore
-        return _as_status((response.get("ResponseMetadata") or {}).get("HTTPStatusCode"))
-    if (status := _as_status(getattr(response, "status_code", None))) is not None:
+    if (status := _as_status(getattr(getattr(error, "response", None), "status_code", None))) is not None:
         return status
-    client = type(error).__module__.partition(".")[0]
-    names = ("status", "status_code", "code") if client in ("gcsfs", "google", "urllib") else ("status", "status_code")
+    names = ("status", "code") if type(error).__module__.startswith("urllib") else ("status", "status_code")
     return next((found for name in names if (found := _as_status(getattr(error, name, None))) is not None), None)
 
 
@@ -124,11 +108,7 @@ def _as_status(value: object) -> int | None:
 
 def _retry_after_s(error: BaseException) -> float:
     """Seconds, from the header Retry-After: a number, or a date."""
-    response: Any = getattr(error, "response", None)
-    if isinstance(response, Mapping):
-        headers: Any = (response.get("ResponseMetadata") or {}).get("HTTPHeaders")
-    else:
-        headers = getattr(error, "headers", None) or getattr(response, "headers", None)
+    headers: Any = getattr(error, "headers", None) or getattr(getattr(error, "response", None), "headers", None)
     if not isinstance(headers, Mapping):
         return 0.0
     value = str(next((headers[name] for name in headers if str(name).lower() == "retry-after"), "0"))

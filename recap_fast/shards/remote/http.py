@@ -7,7 +7,7 @@ import asyncio
 import concurrent.futures
 import re
 from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import Any
 
 import aiohttp
 from fsspec.config import conf
@@ -15,27 +15,13 @@ from fsspec.implementations.http import HTTPFileSystem
 
 from recap_fast.shards.patience import POLL_S, check_stop, progress
 from recap_fast.shards.remote.failures import ReplacedError
+from recap_fast.shards.remote.sink import Sink
 
 _RANGE = re.compile(r"bytes (\d+)-\d+/(\d+|\*)")
 
 
 _Version = tuple[str | None, str | None, str | None]
 """ETag, date of the last change, size."""
-
-
-class Sink(Protocol):
-    """Where a download goes."""
-
-    def tell(self) -> int:
-        """The bytes that it has."""
-
-    def restart(self) -> None:
-        """Drops them."""
-
-    def reserve(self, num_bytes: int) -> None:
-        """Raises ShardError where so many more have no room."""
-
-    def write(self, chunk: bytes) -> None: ...
 
 
 def http_file_system(timeout_s: float) -> HTTPFileSystem:

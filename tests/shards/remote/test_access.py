@@ -164,12 +164,15 @@ def test_a_missing_package_and_an_unknown_protocol_are_explained(monkeypatch):
     import fsspec
 
     def missing(*_, **__):
-        raise ImportError("Install s3fs to access S3")
+        raise ImportError("Install huggingface_hub to access the Hub")
 
     with pytest.raises(ConfigError, match="nosuch://x is of a kind that fsspec does not know"):
         file_system("nosuch://x")
     monkeypatch.setattr(fsspec.core, "url_to_fs", missing)
-    with pytest.raises(ConfigError, match=r"s3://b/x needs .* not installed: run `pip install s3fs`"):
+    with pytest.raises(ConfigError, match=r"hf://b/x needs .* not installed: run `pip install huggingface_hub`"):
+        file_system("hf://b/x")
+    monkeypatch.setitem(sys.modules, "obstore.store", None)
+    with pytest.raises(ConfigError, match=r"s3://b/x needs .* not installed: run `pip install 'recap-fast\[cloud\]'`"):
         file_system("s3://b/x")
     monkeypatch.setitem(sys.modules, "recap_fast.shards.remote.http", None)
     with pytest.raises(ConfigError, match=r"^https://b/x needs .*: run `pip install aiohttp`"):
