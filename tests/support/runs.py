@@ -83,7 +83,7 @@ class Server:
         send: tuple[int, str, int] | None = None,
         stderr: str | None = None,
     ) -> "Command":
-        """Starts a command; it runs on its own.
+        """Starts a command; it runs on its own, with the variables of AWS that are set here.
 
         `step_s` slows the engine down, its first step waits for the file `gate`, (number, event, count) of `send` is a
         signal that it sends itself; see run_server.Job. `stderr` may be a terminal.
@@ -92,6 +92,7 @@ class Server:
         base = f"{self._folder.name}/{self._count:04d}"
         paths = {"stdout": f"{base}.out", "stderr": stderr or f"{base}.err", "log": f"{base}.log"}
         job = {"arguments": [str(a) for a in arguments], "step_s": step_s, "gate": gate and str(gate), "signal": send}
+        job["environment"] = {name: value for name, value in os.environ.items() if name.startswith("AWS_")}
         process = self._ask(f"start {json.dumps({**job, **paths})}")
         return Command(self, process, *map(Path, paths.values()))
 
