@@ -55,7 +55,8 @@ class Download:
     """Copies a bucket's file to a local one, in as many steps as it takes."""
 
     def __init__(self, file: IO[bytes]):
-        self._file, self._e_tag = file, None
+        self._file = file
+        self._e_tag: str | None = None
         self._size_bytes, self._restarts = -1, 0
 
     def tell(self) -> int:
