@@ -54,6 +54,7 @@ def test_help_loads_nothing_heavy(arguments):
         ("recap_fast.write.shard_writer", ("torch", "PIL", "tokenizers")),
         ("recap_fast.pipeline.pipeline", ("torch", "PIL", "tokenizers", "nvidia.dali", "transformers")),
         ("recap_fast.launch.execute", ("torch", "PIL", "tokenizers", "nvidia.dali", "transformers")),
+        ("recap_fast.launch.estimate", ("torch", "pyarrow", "PIL", "tokenizers", "nvidia.dali", "transformers")),
         ("recap_fast.write.verify, recap_fast.write.ledger", ("torch", "pyarrow", "PIL", "fsspec", "aiohttp")),
     ],
 )

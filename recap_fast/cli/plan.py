@@ -169,7 +169,8 @@ def conclude(found: "Estimate") -> str:
     if "rows" in census.counted:
         parts.append(f"{counted(census.counted['rows'].images, 'row')} of Parquet files, as one image each")
     if found.speed is not None:
-        parts.append("hours and cost, from images/s and without the time to start")
+        what = "hours" if found.dollars is None else "hours and cost"
+        parts.append(f"{what}, from images/s and without the time to start")
     parts.append("the output, from the bytes of a row")
     is_exact = not census.estimated and "rows" not in census.counted
     start = "All images were counted. " if is_exact else ""

@@ -8,6 +8,7 @@ spread evenly over the others, and what these others have is estimated by their 
 
 import itertools
 import math
+import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -89,13 +90,14 @@ class Census:
 
 def take_census(shards: Sequence[Shard], selection: Selection, progress: OnProgress = unwatched) -> Census:
     """Counts the rows that shards will have; `progress` is told how many of the shards are looked at."""
-    done = itertools.count(1)
+    done, lock = itertools.count(1), threading.Lock()
 
     def look(by: Callable[[Count, Selection], Count], counts: Sequence[Count]) -> list[Count]:
         def one(count: Count) -> Count:
             found = by(count, selection)
             if found.is_settled:
-                progress(next(done), len(shards))
+                with lock:
+                    progress(next(done), len(shards))
             return found
 
         return side_by_side(one, counts, NUM_THREADS)
