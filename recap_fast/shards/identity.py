@@ -63,9 +63,10 @@ def _remote_versions(folder: str, paths: Sequence[str]) -> list[str | None]:
     """From the listings of the images' folders: a request for each file would take minutes."""
     system, root = file_system(folder)
     infos: dict[str, Mapping[str, Any]] = {}
-    if is_cloud(folder):  # one listing has all folders below
-        infos = persistently(partial(system.find, root, detail=True), folder)
-    for below in () if is_cloud(folder) else sorted({path.rpartition("/")[0] for path in paths}):
+    folders = {path.rpartition("/")[0] for path in paths}
+    if is_cloud(folder) and folders != {""}:  # one listing has all folders below
+        infos, folders = persistently(partial(system.find, root, detail=True), folder), set()
+    for below in sorted(folders):
         try:
             listing = persistently(partial(system.ls, f"{root}/{below}".rstrip("/"), detail=True), folder)
             infos.update({info["name"]: info for info in listing})

@@ -3,6 +3,7 @@
 import json
 from itertools import pairwise
 
+import obstore
 import pytest
 from support.shard_files import tar_bytes, webdataset_members, write_table, write_tar
 
@@ -12,6 +13,8 @@ from recap_fast.shards.census import Effort, Extrapolation, Tally, extrapolate, 
 from recap_fast.shards.counting import Count
 from recap_fast.shards.expand import expand
 from recap_fast.shards.reader import open_shard
+from recap_fast.shards.remote.bucket import ObjectFiles
+from recap_fast.store.connection import connect
 
 
 def counted(*values, selection=None, progress=lambda done, total: None):
@@ -215,3 +218,24 @@ def test_of_remote_tars_the_start_is_counted(memory, monkeypatch):
     assert tally.images == pytest.approx(3000, rel=0.03)
     assert (sample.shards, sample.size_bytes) == (2, 200_000)
     assert margin == 0.0
+
+
+def test_a_bucket_is_listed_and_of_a_large_tar_the_start_is_read(s3_bucket, tmp_path, monkeypatch):
+    from recap_fast.shards.tar import start
+
+    monkeypatch.setattr(start, "START_BYTES", 100_000)
+    monkeypatch.setattr(start, "FEW_ROWS", 10)
+    content = tar_bytes([*webdataset_members(300), ("last.jpg", bytes(24 << 20))])
+    write_table(tmp_path / "table.parquet", {"jpg": [b"image"] * 5})
+    files = {"a.tar": content, "b.tar": content, "b_stats.json": b'{"successes": 301}'}
+    files["c.parquet"] = (tmp_path / "table.parquet").read_bytes()
+    for name, body in files.items():
+        obstore.put(*connect(f"{s3_bucket}/web/{name}"), body, use_multipart=False)
+    ends, get_from = [], ObjectFiles.get_from
+    monkeypatch.setattr(ObjectFiles, "get_from", lambda self, *which: ends.append(which[2]) or get_from(self, *which))
+    found = counted(f"{s3_bucket}/web/{{a,b,d}}.tar", f"{s3_bucket}/web/c.parquet")
+    images = {origin: tally.images for origin, tally in found.counted.items()}
+    assert images == {"stats": 301, "footer": 5}
+    assert [(each.tally.shards, each.sample.size_bytes) for each in found.estimated] == [(1, 100_000)]
+    assert [problem.text for problem in found.problems] == ["is not there"]
+    assert 0 < max(ends) < len(content) // 2
