@@ -29,6 +29,15 @@ def test_finished_shards_are_done_and_a_shard_that_was_not_finished_is_not(start
     assert (left, done.shards, done.rows) == ([], 2, 12)
 
 
+def test_an_output_in_a_bucket(start, small_inputs, s3_bucket):
+    out = f"{s3_bucket}/out"
+    assert remaining(out, small_inputs) == (["00000", "00001"], Done())
+    start(output=out, limit=7)
+    left, done = remaining(out, small_inputs)
+    assert (left, done.shards, done.rows) == (["00001"], 1, 6)
+    assert done.size_bytes > 0
+
+
 def test_new_images_of_a_folder_are_a_unit_of_their_own(start, tmp_path):
     folder = tmp_path / "photos"
     folder.mkdir()
