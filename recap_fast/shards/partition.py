@@ -45,8 +45,8 @@ def _rank(environ: Mapping[str, str]) -> tuple[int, int]:
         tasks = srun_rank(environ)
         if tasks is not None and tasks.num > 1 and environ.get("GROUP_WORLD_SIZE") == "1":
             logger.warning(
-                "srun started %d torchruns, and each is alone, so all of them caption the same; give torchrun --nnodes "
-                "and --rdzv-endpoint, or start recap-fast by srun without torchrun",
+                "srun started %d torchruns, and each is alone, so all of them caption the same; write srun recap-fast "
+                "without torchrun, with a task for each GPU",
                 tasks.num,
             )
         return rank.index, rank.num

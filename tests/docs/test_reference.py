@@ -16,8 +16,12 @@ from recap_fast.write.schema import SCHEMA
 
 DOCS = ROOT / "docs"
 OPTIONS = {option for name in cli.commands for option in command_options(name)} | {"--help", "--version"}
-OF_OTHERS = {"--requeue", "--array", "--exclude", "--local-dir"}
-"""Options of sbatch and hf."""
+OF_OTHERS = {
+    *("--exclude", "--local-dir"),
+    *("--max-restarts", "--shutdown-timeout", "--tee", "--log-dir", "--redirects"),
+    "--array",
+}
+"""Options of hf, torchrun and sbatch."""
 
 
 def _flat(page, heading):
