@@ -1,6 +1,6 @@
-"""A remote file that is read in places, by few requests: a Parquet file is read in small pieces, column by column.
+"""A remote file that is read in places, several requests at a time: a Parquet file is read column by column.
 
-Where a read goes on from an earlier one, more is fetched than was asked for, and what follows is fetched meanwhile.
+A long read, and one that goes on from an earlier one, comes in blocks, and those that follow are fetched meanwhile.
 """
 
 from collections import OrderedDict
@@ -12,8 +12,8 @@ BLOCK_BYTES = 4 << 20
 """A request takes some 30 ms until bytes come, in which a connection could bring 2 to 3 MB."""
 MAX_BYTES = 32 << 20
 """What is kept: the columns of a table take turns."""
-MAX_AHEAD = 4
-"""Blocks that are fetched ahead at once."""
+NUM_AHEAD = 4
+"""Blocks that are fetched at once, beside the one that is waited for."""
 
 
 class Blocks:
@@ -31,13 +31,12 @@ class Blocks:
 
     def read(self, num_bytes: int) -> bytes:
         """So many bytes, or as many as there are."""
-        content, end = bytearray(), min(self._position + num_bytes, self._size)
+        pieces, end = [], min(self._position + num_bytes, self._size)
         while self._position < end:
             start, block = self._block(self._position, end)
-            piece = block[self._position - start : end - start]
-            content += piece
-            self._position += len(piece)
-        return bytes(content)
+            pieces.append(memoryview(block)[self._position - start : end - start])
+            self._position += len(pieces[-1])
+        return b"".join(pieces)
 
     def _block(self, position: int, end: int) -> tuple[int, bytes]:
         """What is kept from a position on, with its own first one; it is fetched where nothing is."""
@@ -45,26 +44,26 @@ class Blocks:
             if start <= position < start + len(block):
                 self._kept.move_to_end(start)
                 return start, block
+        fetched_end, attempt = end, self._ahead.pop(position, None)
         goes_on = any(start + len(block) == position for start, block in self._kept.items())
-        if (attempt := self._ahead.pop(position, None)) is not None:
-            block = attempt.result()
-        else:
-            block = self._fetch(position, min(max(end, position + BLOCK_BYTES) if goes_on else end, self._size))
+        if goes_on or end - position > BLOCK_BYTES:
+            fetched_end = min(position + BLOCK_BYTES, self._size)
+            if attempt is None and len(self._ahead) == NUM_AHEAD:  # nobody may want the oldest one any more
+                del self._ahead[next(iter(self._ahead))]
+            self._fetch_ahead(fetched_end)
+        block = self._fetch(position, fetched_end) if attempt is None else attempt.result()
         if not block:
             raise EOFError(f"nothing came from byte {position:,} on")
-        self._keep(position, block)
-        if goes_on:
-            self._fetch_ahead(position + len(block))
-        return position, block
-
-    def _keep(self, position: int, block: bytes) -> None:
         self._kept[position] = block
         while len(self._kept) > 1 and sum(map(len, self._kept.values())) > MAX_BYTES:
             self._kept.popitem(last=False)
+        return position, block
 
     def _fetch_ahead(self, position: int) -> None:
-        end = min(position + BLOCK_BYTES, self._size)
-        if position < end and position not in self._ahead:
-            while len(self._ahead) >= MAX_AHEAD:
-                del self._ahead[next(iter(self._ahead))]
-            self._ahead[position] = Attempt(lambda: self._fetch(position, end))
+        """Has the blocks from a position on fetched, as many as may be."""
+        for start in range(position, min(position + NUM_AHEAD * BLOCK_BYTES, self._size), BLOCK_BYTES):
+            if len(self._ahead) < NUM_AHEAD and start not in self._ahead and start not in self._kept:
+                self._ahead[start] = self._attempt(start, min(start + BLOCK_BYTES, self._size))
+
+    def _attempt(self, start: int, end: int) -> Attempt[bytes]:
+        return Attempt(lambda: self._fetch(start, end))

@@ -179,12 +179,12 @@ class ObjectDownload:
 
 
 def _content(answer: Any) -> bytes:
-    content = bytearray()
+    chunks = []
     for chunk in answer.stream(CHUNK_BYTES):
-        content += chunk
+        chunks.append(chunk)
         progress()
         check_stop()
-    return bytes(content)
+    return b"".join(chunks)
 
 
 def _entry(path: str, meta: Mapping[str, Any]) -> dict[str, Any]:
