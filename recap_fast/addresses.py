@@ -5,6 +5,8 @@ from collections.abc import Sequence
 
 _NAMES_BEFORE_AT = ("abfs", "abfss", "wasb", "wasbs", "oci", "github", "git")
 """Schemes where what stands before the '@' is no login but part of the address: abfs://container@account/path."""
+_AZURE = ("abfs", "abfss", "wasb", "wasbs")
+"""Of these, the schemes whose names have no ':', so that it tells a login."""
 _LOGIN = re.compile(r"[^/@:\[?#]*:(?!:|\d*(?:[/?#]|$))[^@]*@|[^/@?#]*@")
 _QUERY, _WEB_QUERY = re.compile(r"\?[\w.-]+="), re.compile(r"[?#]")
 _LINKS = re.compile(r"::(?=[a-zA-Z][a-zA-Z0-9+.-]*://)")
@@ -35,7 +37,8 @@ def _public_link(url: str) -> str:
     scheme, separator, rest = url.partition("://")
     if not separator:
         return url
-    login = None if scheme.lower() in _NAMES_BEFORE_AT else _LOGIN.match(rest)
+    is_name = scheme.lower() in _NAMES_BEFORE_AT and not (scheme.lower() in _AZURE and ":" in rest.partition("@")[0])
+    login = None if is_name else _LOGIN.match(rest)
     rest = rest[login.end() :] if login else rest
     secret = (_WEB_QUERY if scheme.lower() in ("http", "https") else _QUERY).search(rest)
     return f"{scheme}://{rest[: secret.start()] if secret else rest}"
