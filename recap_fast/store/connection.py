@@ -97,7 +97,7 @@ def place_of(url: str) -> Place:
         raise ConfigError(f"{shown} is not in an object store: write s3://, gs:// or az://.")
     bucket, _, path = rest.partition("/")
     host = ""
-    if kind == AZURE and "@" in bucket and ":" not in bucket:
+    if scheme.lower() in ("abfs", "abfss") and "@" in bucket and ":" not in bucket:
         bucket, _, host = bucket.partition("@")
     if "@" in bucket or ":" in bucket:
         raise ConfigError(f"{shown} has a login: remove it, and set {CREDENTIALS[_NAMES[kind]]}.")
