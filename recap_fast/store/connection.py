@@ -73,7 +73,7 @@ def connect(url: str, read_timeout_s: float = READ_TIMEOUT_S) -> tuple[Any, str]
 
     A request that brings nothing for `read_timeout_s` fails. The environment is read each time, so that changed
     credentials are used. Raises ConfigError where obstore is missing, the URL has a login or a signature, or the
-    configuration cannot be used; nothing is sent yet.
+    configuration cannot be used. Nothing is sent to the bucket yet; Amazon is asked for its region where none is set.
     """
     place = place_of(url)
     key = (place.kind, place.bucket, place.host, read_timeout_s, _environment())

@@ -170,6 +170,13 @@ def test_a_file_that_is_replaced_while_it_is_read_is_read_again(store, s3_faults
     assert "it was replaced 1 times while it was read" in caplog.text
 
 
+def test_a_small_file_that_is_replaced_while_it_is_read_is_read_again(store, s3_faults, beside):
+    beside("run.json", WHOLE)
+    new = WHOLE[::-1] + b"longer"
+    s3_faults.schedule = first(1, Fault("truncate", then=lambda: beside("run.json", new)))
+    assert store.read("run.json", 10**6) == (new, store.stat("run.json").version)
+
+
 def test_a_file_that_is_replaced_all_the_time_is_given_up(store, s3_faults, beside):
     beside("a.parquet", WHOLE)
     s3_faults.schedule = every(Fault("truncate", then=lambda: beside("a.parquet", os.urandom(10_000))))
