@@ -53,6 +53,7 @@ class CloudStore:
 
     @property
     def scratch(self) -> Path:
+        """In the folder for temporary files that TMPDIR names. Its parent is this user's alone, and is made here."""
         return _own_folder() / hashlib.sha256(self.url.encode()).hexdigest()[:16]
 
     def shown(self, name: str) -> str:

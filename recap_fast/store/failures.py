@@ -62,8 +62,7 @@ def failure_of(error: BaseException) -> Failure:
     if "redirect" in text:
         return Failure("other", _OTHER_REGION)
     if status:
-        passing = status in (408, 409, 425, 429) or status >= 500
-        return Failure("passing" if passing else "other", _answer(status, code))
+        return Failure("passing" if _may_pass(status) else "other", _answer(status, code))
     if name in ("GenericError", "JoinError") and ("HTTP error" in text or "kind: " in details):
         return _of_connection(text, details)
     kind: Literal["passing", "other"] = "passing" if isinstance(error, ConnectionError | TimeoutError) else "other"
@@ -111,6 +110,10 @@ def as_os_error(error: BaseException, shown: str, num_tries: int = 1) -> OSError
     if failure.kind == "passing":
         return TimeoutError(text) if "in time" in text else ConnectionError(text)
     return OSError(text)
+
+
+def _may_pass(status: int) -> bool:
+    return status in (408, 409, 425, 429) or (status >= 500 and status != 501)
 
 
 def _without_credentials(text: str) -> str:

@@ -98,6 +98,7 @@ def test_settings_that_cannot_be_used_are_said_without_their_values(s3_bucket, m
     assert "s3cr3t" not in str(caught.value)
 
 
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
 def test_a_forked_process_is_told_so_instead_of_hanging(s3_bucket):
     def child():
         with pytest.raises(ConfigError, match=r"cannot be reached from a forked process.* 'spawn'"):

@@ -17,6 +17,7 @@ TEXTS = {
     "region": (Fault("status", 301, "PermanentRedirect"), OSError, "another region: set AWS_REGION"),
     "malformed": (Fault("status", 400, "AuthorizationHeaderMalformed"), OSError, "another region: set AWS_REGION"),
     "too large": (Fault("status", 400, "EntityTooLarge"), OSError, "answered 400 Bad Request (EntityTooLarge)"),
+    "never": (Fault("status", 501, "NotImplemented"), OSError, "answered 501 Not Implemented (NotImplemented)"),
     "busy": (Fault("status", 503), ConnectionError, "answered 503 Service Unavailable (SlowDown)"),
     "reset": (Fault("reset"), ConnectionError, "Connection reset by peer"),
 }

@@ -87,6 +87,7 @@ def test_what_is_no_file_is_none(store):
     (store.root / "folder").mkdir()
     (store.root / "nowhere").symlink_to("none")
     assert store.stat("pipe") is store.stat("folder") is store.stat("nowhere") is None
+    assert names(store) == []
     for name in ("pipe", "folder"):
         with pytest.raises(ValueError, match="not a regular file"):
             store.read(name, 10)
@@ -99,6 +100,7 @@ def test_a_file_where_the_root_belongs(tmp_path):
         LocalStore(tmp_path / "out").make_root()
 
 
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
 def test_one_of_many_processes_creates_and_replaces(store):
     store.put("b.txt", b"start")
     version = store.stat("b.txt").version
