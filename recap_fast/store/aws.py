@@ -59,10 +59,7 @@ def read_profile(environment: Mapping[str, str]) -> Profile:
     """The profile that AWS_PROFILE names, or the default one. Raises ConfigError if the named one is not there."""
     named = environment.get("AWS_PROFILE") or environment.get("AWS_DEFAULT_PROFILE")
     name = named or "default"
-    files = [
-        Path(environment.get(variable) or f"~/.aws/{file}").expanduser()
-        for variable, file in (("AWS_CONFIG_FILE", "config"), ("AWS_SHARED_CREDENTIALS_FILE", "credentials"))
-    ]
+    files = _files(environment)
     config, credentials = (_parse(file) for file in files)
     sections = [config.get(name if name == "default" else f"profile {name}"), credentials.get(name)]
     if named and not any(section is not None for section in sections):
@@ -113,7 +110,10 @@ class _Keys:
     environment: Mapping[str, str]
 
     def __call__(self) -> dict[str, Any]:
-        options = read_profile(self.environment).options
+        profile = read_profile(self.environment)
+        options = profile.options
+        if not profile.has_keys:
+            raise ConfigError(f"{_files(self.environment)[1]} has no keys of the profile {profile.name!r} any more.")
         return {
             "access_key_id": options["aws_access_key_id"],
             "secret_access_key": options["aws_secret_access_key"],
@@ -137,6 +137,14 @@ def _boto3_provider(profile: Profile) -> Any:
         return Boto3CredentialProvider(boto3.Session(profile_name=profile.name))
     except (BotoCoreError, ValueError) as error:
         raise ConfigError(f"The AWS profile {profile.name!r} gives no credentials: {error}.") from error
+
+
+def _files(environment: Mapping[str, str]) -> list[Path]:
+    """Those of the configuration and of the keys."""
+    return [
+        Path(environment.get(variable) or f"~/.aws/{file}").expanduser()
+        for variable, file in (("AWS_CONFIG_FILE", "config"), ("AWS_SHARED_CREDENTIALS_FILE", "credentials"))
+    ]
 
 
 def _parse(file: Path) -> Mapping[str, Mapping[str, str]]:

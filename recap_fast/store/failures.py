@@ -22,6 +22,8 @@ _STORE, _STATUS = re.compile(r"Generic (\w+) error"), re.compile(r"status code: 
 _CODE, _REQUEST = re.compile(r"<Code>(\w+)</Code>"), re.compile(r"performing \w+ (https?://\S+)")
 _MACHINE = re.compile(r"https?://(169\.254\.|metadata\.google|\[?fd00:ec2|[^/\s]+/latest/(api/token|meta-data))")
 """The server that gives a machine's own credentials."""
+_PROVIDER = re.compile(r"External \w+ credential provider: ([^\n]+)")
+"""One of Python's, such as boto3."""
 _REASON = re.compile(r'message: "([^"]+)"')
 _REASONS = (
     ("TimedOut", "nothing came in time"),
@@ -55,8 +57,8 @@ def failure_of(error: BaseException) -> Failure:
     they are about a connection or a time that is over."""
     name, (text, _, details) = type(error).__name__, str(error).partition("\n\nDebug source:")
     status, code = int(_found(_STATUS, text) or 0), _found(_CODE, text)
-    if _MACHINE.search(text) and status < 500:
-        return Failure("denied", _without_credentials(text))
+    if denied := _of_credentials(text, status):
+        return denied
     if answered := _of_code(code, status) or _of_kind(name, code, status):
         return answered
     if "redirect" in text:
@@ -116,11 +118,16 @@ def _may_pass(status: int) -> bool:
     return status in (408, 409, 425, 429) or (status >= 500 and status != 501)
 
 
-def _without_credentials(text: str) -> str:
+def _of_credentials(text: str, status: int) -> Failure | None:
+    """Where what should give the credentials does not."""
+    if said := _found(_PROVIDER, text):
+        return Failure("denied", f"access is denied, no credentials came: {scrub(said)}")
+    if not _MACHINE.search(text) or status >= 500:
+        return None
     store = _found(_STORE, text)
     advice = f"set {CREDENTIALS[store]}" if store in CREDENTIALS else "set them in the environment"
     public = f"; for a public bucket set {_ANONYMOUS[store]}=true" if store in _ANONYMOUS else ""
-    return f"access is denied, no credentials were found: {advice}{public}"
+    return Failure("denied", f"access is denied, no credentials were found: {advice}{public}")
 
 
 def _answer(status: int, code: str) -> str:

@@ -139,6 +139,24 @@ def test_credential_process_goes_by_boto3(files, s3_bucket, s3_server, monkeypat
     CloudStore(s3_bucket).make_root()
 
 
+def test_keys_that_are_gone_from_the_file_are_said(files, s3_bucket, s3_server, monkeypatch):
+    files(f"[default]\n{PROFILE}")
+    monkeypatch.setenv("AWS_ENDPOINT_URL", s3_server.endpoint)
+    connect(s3_bucket)
+    files("[default]\n")
+    with pytest.raises(
+        PermissionError, match=r"no credentials came: .*aws-credentials has no keys of the profile 'default'"
+    ):
+        CloudStore(s3_bucket).make_root()
+
+
+def test_a_credential_process_that_fails(files, s3_bucket, monkeypatch):
+    files(config="[profile lab]\ncredential_process = false\n")
+    monkeypatch.setenv("AWS_PROFILE", "lab")
+    with pytest.raises(ConfigError, match=r"The AWS profile 'lab' gives no credentials: .*custom-process"):
+        CloudStore(s3_bucket).make_root()
+
+
 @pytest.mark.parametrize("option", ["sso_start_url", "sso_session", "role_arn", "credential_process"])
 def test_without_boto3_the_message_names_it(option, files, monkeypatch):
     files(config=f"[profile lab]\n{option} = x\n")
