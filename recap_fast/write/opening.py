@@ -106,7 +106,12 @@ def _begin(output: OutputFolder, wanted: Wanted, versions: Versions) -> bool:
                     _clear(output)
                 return True
     else:
-        _refuse_foreign_files(output)
+        try:
+            _refuse_foreign_files(output)
+        except ConfigError:
+            if find_versions(output) != versions:  # another process has begun it meanwhile
+                return False
+            raise
     empty = RunFile(as_json(wanted.fingerprint), public_url(wanted.inputs.root), {}, wanted.overwrite)
     write_run_file(output, empty, versions)
     return False

@@ -2,8 +2,12 @@
 
 Writes it and reads it back; a file that has another format or cannot be read is refused in a sentence. The run file may
 be published. What belongs to this machine, the paths of inputs and the command, is beside it in the local file.
+
+No store writes two files at once. So the run file names its part of the local file by a digest, and a process that is
+about to write a run file adds its part first, and leaves those that others may be about to name.
 """
 
+import hashlib
 import json
 import random
 import time
@@ -60,12 +64,34 @@ class RunFile:
 
 @dataclass(frozen=True, slots=True)
 class _Local:
-    """The content of the local file."""
+    """A part of the local file: what belongs to one run file."""
 
     root: str = ELSEWHERE
     command: str | None = None
     shards: Mapping[str, str] = field(default_factory=dict)
     """Name to URL of the shards that do not lie below the root."""
+
+    @property
+    def digest(self) -> str:
+        """By which the run file names it."""
+        text = json.dumps([self.root, self.command, self.shards], sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+@dataclass(frozen=True, slots=True)
+class _Other(_Local):
+    """A part that was there when another was added."""
+
+    over: str | None = None
+    """The version of the run file at that time: a run file that takes the place of a later one does not name it."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Others:
+    """What the local file has besides the part that was added last."""
+
+    others: tuple[_Other, ...]
+    """The last one first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,8 +103,8 @@ class Versions:
 
 
 def find_versions(output: OutputFolder) -> Versions:
-    """The versions as they are now. Files that are read later are of these or of newer ones."""
-    run, local = (output.store.stat(name) for name in (RUN_FILE, LOCAL_FILE))
+    """The versions as they are now, the local file's first. Files that are read later are of these or newer ones."""
+    local, run = (output.store.stat(name) for name in (LOCAL_FILE, RUN_FILE))
     return Versions(None if run is None else run.version, None if local is None else local.version)
 
 
@@ -91,7 +117,8 @@ def read_run_file(output: OutputFolder) -> RunFile | None:
     try:
         content = read_json(output.store, name, FORMAT, MAX_BYTES)
         name = LOCAL_FILE
-        local = _read_local(output)
+        if (local := _local_of(output, content)) is None:
+            return read_run_file(output)
         name = RUN_FILE
         run = typed(RunFile, {**content, "root": local.root, "command": local.command})
         shards = {name: local.shards.get(name) or _join(local.root, path) for name, path in run.shards.items()}
@@ -120,15 +147,11 @@ def write_run_file(output: OutputFolder, run: RunFile, over: Versions) -> bool:
     cannot be written.
     """
     paths = {name: _below(run.root, url) for name, url in run.shards.items()}
-    elsewhere = {name: run.shards[name] for name, path in paths.items() if path is None}
-    known = _read_local(output) if over.local else _Local()
-    # another process may be about to add these
-    others = {name: url for name, url in known.shards.items() if name not in run.shards and run.shards}
-    local = _Local(run.root, run.command, {**others, **elsewhere})
-    content = {name: value for name, value in asdict(run).items() if name not in ("root", "command")}
-    content["shards"] = {name: path or name for name, path in paths.items()}
-    if (over.local is None or local != known) and not _write(output, LOCAL_FILE, asdict(local), over.local):
+    local = _Local(run.root, run.command, {name: run.shards[name] for name, path in paths.items() if path is None})
+    if not _add_local(output, local, over):
         return False
+    content = {name: value for name, value in asdict(run).items() if name not in ("root", "command")}
+    content |= {"shards": {name: path or name for name, path in paths.items()}, "local": local.digest}
     return _write(output, RUN_FILE, content, over.run)
 
 
@@ -152,11 +175,42 @@ def retry_until(attempt: Callable[[], T | None], output: OutputFolder) -> T:
     raise RecapError(f"{output.address}: other processes write its {RUN_FILE} again and again: start fewer at once.")
 
 
-def _read_local(output: OutputFolder) -> _Local:
+def _local_of(output: OutputFolder, content: Mapping[str, Any]) -> _Local | None:
+    """The part of the local file that belongs to a run file with this content. None if another process has replaced
+    that run file since it was read."""
+    parts = _read_local(output)
+    if "local" not in content:  # an earlier version wrote it
+        return parts[-1]
+    named = next((part for part in parts if part.digest == content["local"]), None)
+    if named is None and read_json(output.store, RUN_FILE, FORMAT, MAX_BYTES) == content:  # it was changed by hand
+        return parts[0]
+    return named
+
+
+def _read_local(output: OutputFolder) -> tuple[_Local, *tuple[_Other, ...]]:
+    """The parts of the local file, the last one that was added first."""
     try:
-        return typed(_Local, read_json(output.store, LOCAL_FILE, FORMAT, MAX_BYTES))
+        content = read_json(output.store, LOCAL_FILE, FORMAT, MAX_BYTES)
     except FileNotFoundError:
-        return _Local()
+        return (_Local(),)
+    return typed(_Local, content), *typed(_Others, {"others": [], **content}).others
+
+
+def _add_local(output: OutputFolder, local: _Local, over: Versions) -> bool:
+    """Makes a part of the local file safe until a run file in place of that version names it. False if another process
+    has written since."""
+    if over.local is None:
+        return _write(output, LOCAL_FILE, asdict(local), None)
+    last, *others = _read_local(output)
+    try:
+        named = read_json(output.store, RUN_FILE, FORMAT, MAX_BYTES).get("local")
+    except (OSError, ValueError):
+        named = None
+    others = [part for part in others if part.digest == named or part.over == over.run]
+    if local.digest in (part.digest for part in (last, *others)):
+        return True
+    others.insert(0, _Other(last.root, last.command, last.shards, over.run))
+    return _write(output, LOCAL_FILE, {**asdict(local), "others": [asdict(part) for part in others]}, over.local)
 
 
 def _write(output: OutputFolder, name: str, fields: Mapping[str, Any], version: str | None) -> bool:

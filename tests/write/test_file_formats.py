@@ -1,6 +1,7 @@
 """Format 4 of run.json and local.json, 2 of done-records, 1 of units, byte for byte: later runs go on with them."""
 
 import hashlib
+import json
 import os
 from pathlib import Path
 
@@ -33,7 +34,8 @@ RUN_FILE = """{
  "accepted": [],
  "units": {
   "images-00000": "UNIT_DIGEST"
- }
+ },
+ "local": "LOCAL_DIGEST"
 }
 """
 LOCAL_FILE = """{
@@ -154,7 +156,8 @@ def output(tmp_path, inputs):
     written, unit = output_file(rows), output_file(unit_rows)
     given = {"INPUTS": inputs, "OUTPUT_BYTES": written.size_bytes, "UNIT_BYTES": unit.size_bytes, "SIZE": size_bytes}
     digest = hashlib.sha256(UNIT_FILES.encode()).hexdigest()[:16]
-    given |= {"UNIT_SHA256": unit.sha256, "SHA256": written.sha256, "UNIT_DIGEST": digest}
+    local = hashlib.sha256(json.dumps([str(inputs), None, {}]).encode()).hexdigest()[:16]
+    given |= {"LOCAL_DIGEST": local, "UNIT_SHA256": unit.sha256, "SHA256": written.sha256, "UNIT_DIGEST": digest}
     texts = {
         "run.json": RUN_FILE,
         "local.json": LOCAL_FILE,

@@ -11,10 +11,11 @@ from support.ledgers import wanted
 from recap_fast.errors import ConfigError, RecapError
 from recap_fast.inputs import Inputs, Source
 from recap_fast.records import Identity
+from recap_fast.write import opening, run_file
 from recap_fast.write.card import write_card
 from recap_fast.write.opening import open_output
 from recap_fast.write.output_folder import OutputFolder
-from recap_fast.write.run_file import read_run_file
+from recap_fast.write.run_file import RunFile, find_versions, read_run_file, write_run_file
 
 MARKS = {"engine": "tiny", "stop_ids": (1, 2), "max_new_tokens": 128}
 
@@ -150,3 +151,73 @@ def test_processes_that_start_together_lose_no_shards(tmp_path):
     names = [f"{i:02d}" for i in range(12)]
     in_processes(*(functools.partial(merge, tmp_path, shards(name)) for name in names))
     assert sorted(read(tmp_path).shards) == names
+
+
+def runs_of_two_roots():
+    return (RunFile({}, root, {"x": f"{root}/x.tar", "y": f"/elsewhere{root}/y.tar"}, root) for root in ("/a", "/b"))
+
+
+def test_processes_with_other_roots_that_open_at_once_do_not_mix(tmp_path, monkeypatch):
+    """The other one writes both files, or only the first, between this one's two writes."""
+    output, (a, b) = OutputFolder.at(tmp_path), runs_of_two_roots()
+    assert write_run_file(output, RunFile({}, "/b", {}), find_versions(output))
+    write, begun = run_file._write, find_versions(output)
+
+    def between(output, name, fields, version):
+        if name == "run.json":
+            monkeypatch.setattr(run_file, "_write", write)
+            assert run_file._add_local(output, run_file._Local(b.root, b.command, {"y": b.shards["y"]}), begun) is False
+            assert run_file._add_local(output, run_file._Local(b.root, b.command), find_versions(output))
+        return write(output, name, fields, version)
+
+    monkeypatch.setattr(run_file, "_write", between)
+    assert write_run_file(output, a, begun)
+    assert read(tmp_path) == a
+    assert write_run_file(output, b, begun) is False
+    assert read(tmp_path) == a
+    assert write_run_file(output, b, find_versions(output))
+    assert read(tmp_path) == b
+
+
+def test_a_process_that_is_killed_between_the_two_files_changes_nothing(tmp_path, monkeypatch):
+    output, (a, b) = OutputFolder.at(tmp_path), runs_of_two_roots()
+    assert write_run_file(output, a, find_versions(output))
+    write = run_file._write
+    for root in ("/b", "/c", "/d"):
+        monkeypatch.setattr(
+            run_file, "_write", lambda output, name, *more: name == "local.json" and write(output, name, *more)
+        )
+        assert write_run_file(output, RunFile({}, root, b.shards), find_versions(output)) is False
+        assert read(tmp_path) == a
+    monkeypatch.setattr(run_file, "_write", write)
+    assert write_run_file(output, b, find_versions(output))
+    assert read(tmp_path) == b
+    assert write_run_file(output, a, find_versions(output))
+    assert len(json.loads((tmp_path / "local.json").read_text())["others"]) == 1, "what nobody can name any more goes"
+
+
+def test_a_run_file_of_a_version_that_named_no_part_is_read(tmp_path):
+    output, (a, b) = OutputFolder.at(tmp_path), runs_of_two_roots()
+    assert write_run_file(output, a, find_versions(output))
+    content = json.loads((tmp_path / "run.json").read_text())
+    del content["local"]
+    (tmp_path / "run.json").write_text(json.dumps(content))
+    assert read(tmp_path) == a
+    assert run_file._add_local(output, run_file._Local("/b"), find_versions(output))
+    assert read(tmp_path) == a
+    assert write_run_file(output, b, find_versions(output))
+    assert read(tmp_path) == b
+
+
+def test_a_folder_that_another_process_begins_just_now_is_not_foreign(tmp_path, monkeypatch):
+    """Between the look for its run file and the look for other files."""
+    refuse = opening._refuse_foreign_files
+
+    def begin(output):
+        monkeypatch.setattr(opening, "_refuse_foreign_files", refuse)
+        merge(tmp_path, shards("b"))
+        refuse(output)
+
+    monkeypatch.setattr(opening, "_refuse_foreign_files", begin)
+    assert [shard.name for shard in merge(tmp_path, shards("a"))] == ["a"]
+    assert list(read(tmp_path).shards) == ["b", "a"]
