@@ -12,12 +12,14 @@ import json
 import os
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, NoReturn, TypedDict
 
 from recap_fast.cli.main import main as recap_fast
 from recap_fast.generate.torch_backend.engine import TorchEngine
+from recap_fast.store import cloud, connection, persistence
 from recap_fast.write import shard_writer
 
 CHANGES = {"os.mkdir", "os.remove", "os.rename", "os.rmdir"}
@@ -41,7 +43,12 @@ class Job(TypedDict):
     """The first step waits for this file."""
     signal: tuple[int, str, int] | None
     """(number, event, count): the process sends itself this signal as soon as so many events have happened: "row" and
-    "step" as in the log, or "change": a row, or a change of the file system that is about to happen."""
+    "step" as in the log, or "change": a row, or something that is about to happen, namely a change of the file system
+    or a request to an object store."""
+    environment: dict[str, str]
+    """The variables of AWS; others are those of the server."""
+    patience_s: float
+    """An object store that does not answer is given up after this time."""
 
 
 def become(job: Job) -> NoReturn:
@@ -78,6 +85,7 @@ def become(job: Job) -> NoReturn:
             happens("change")
 
     shard_writer.ShardWriter.add, TorchEngine.step = logged, slowly
+    reach_stores(job, happens)
     sys.addaudithook(audit)
     sys.argv = ["recap-fast", *job["arguments"]]
     try:
@@ -87,6 +95,25 @@ def become(job: Job) -> NoReturn:
         sys.stderr.flush()
         os._exit(int(end.code or 0))  # taking down all the modules that came by the fork takes a second
     os._exit(70)
+
+
+def reach_stores(job: Job, happens: Callable[[str], None]) -> None:
+    """Where object stores are, how long they are waited for, and that each request to an output is an event."""
+    for name in [name for name in os.environ if name.startswith("AWS_")]:
+        del os.environ[name]
+    os.environ.update(job["environment"])
+    persistence.FIRST_PAUSE_S, persistence.PATIENCE_S = 0.01, job["patience_s"]
+    connection.RETRIES["backoff"] = {**connection.RETRIES["backoff"], "init_backoff": timedelta(milliseconds=10)}
+    persistently = cloud.persistently
+
+    def noted(action, *more):
+        def act():
+            happens("change")
+            return action()
+
+        return persistently(act, *more)
+
+    cloud.persistently = noted
 
 
 def main() -> None:

@@ -82,17 +82,19 @@ class Server:
         gate: Path | None = None,
         send: tuple[int, str, int] | None = None,
         stderr: str | None = None,
+        patience_s: float = GUARD_S,
     ) -> "Command":
-        """Starts a command; it runs on its own, with the variables of AWS that are set here.
+        """Starts a command; it runs on its own, with AWS's variables as they are in this process.
 
         `step_s` slows the engine down, its first step waits for the file `gate`, (number, event, count) of `send` is a
-        signal that it sends itself; see run_server.Job. `stderr` may be a terminal.
+        signal that it sends itself; see run_server.Job. `stderr` may be a terminal. `patience_s` is for object stores.
         """
         self._count += 1
         base = f"{self._folder.name}/{self._count:04d}"
         paths = {"stdout": f"{base}.out", "stderr": stderr or f"{base}.err", "log": f"{base}.log"}
         job = {"arguments": [str(a) for a in arguments], "step_s": step_s, "gate": gate and str(gate), "signal": send}
-        job["environment"] = {name: value for name, value in os.environ.items() if name.startswith("AWS_")}
+        environment = {name: value for name, value in os.environ.items() if name.startswith("AWS_")}
+        job |= {"environment": environment, "patience_s": patience_s}
         process = self._ask(f"start {json.dumps({**job, **paths})}")
         return Command(self, process, *map(Path, paths.values()))
 
@@ -161,7 +163,7 @@ class Command:
         return self._log.read_text().splitlines() if self._log.exists() else []
 
 
-def run_arguments(engine: Path, inputs: Path, output: Path, *more: object) -> list[object]:
+def run_arguments(engine: Path, inputs: Path | str, output: Path | str, *more: object) -> list[object]:
     """Of a small real run."""
     shards = f"{inputs}/*.tar"
     return ["run", "--engine", engine, "--shards", shards, "--output", output, "--decoder", "pillow", *more]

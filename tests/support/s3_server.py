@@ -43,6 +43,23 @@ class S3Server:
         with urllib.request.urlopen(urllib.request.Request(f"{self.endpoint}/{name}", method="PUT")):
             return name
 
+    def files(self, address: str) -> dict[str, bytes]:
+        """The files below an s3:// address, as they lie in the server, by name."""
+        import obstore.store
+
+        bucket, _, prefix = address.removeprefix("s3://").partition("/")
+        config = {"endpoint": self.endpoint, "region": "us-east-1", "access_key_id": KEY, "secret_access_key": SECRET}
+        store = obstore.store.S3Store(bucket, config=config, client_options={"allow_http": True})
+        paths = [found["path"] for page in store.list(prefix or None) for found in page]
+        return {path.removeprefix(f"{prefix}/"): bytes(store.get(path).bytes()) for path in paths}
+
+    def copy(self, address: str, folder: Path) -> Path:
+        """A folder with the files below an s3:// address."""
+        for name, content in self.files(address).items():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            (folder / name).write_bytes(content)
+        return folder
+
 
 def changed_environment(endpoint: str, home: Path) -> dict[str, str | None]:
     """The changes to the environment, None for what is removed, by which AWS's variables name this server and nothing
