@@ -30,8 +30,6 @@ class Job(TypedDict):
     """A command and what is done to it."""
 
     arguments: list[str]
-    environment: dict[str, str]
-    """Added to that of the server."""
     stdout: str
     stderr: str
     log: str
@@ -55,7 +53,6 @@ def become(job: Job) -> NoReturn:
     """Runs the command in this process and exits with its code."""
     for number, name in ((1, job["stdout"]), (2, job["stderr"])):
         os.dup2(os.open(name, os.O_CREAT | os.O_WRONLY | os.O_TRUNC), number)
-    os.environ.update(job["environment"])
     faulthandler.dump_traceback_later(float(sys.argv[2]), exit=True)
     log = os.open(job["log"], os.O_CREAT | os.O_WRONLY | os.O_APPEND)
     add, step = shard_writer.ShardWriter.add, TorchEngine.step
