@@ -10,7 +10,7 @@ import pytest
 
 HEAVY = (
     *("torch", "pyarrow", "transformers", "tokenizers", "safetensors", "nvidia.dali", "fsspec", "datasets", "duckdb"),
-    *("PIL", "pandas", "hypothesis", "pytest"),
+    *("PIL", "pandas", "hypothesis", "pytest", "obstore"),
 )
 MOST_IMPORTS = 12
 """Of our own modules, by one module: more of them than a head holds."""
@@ -46,8 +46,8 @@ def test_help_loads_nothing_heavy(arguments):
     ("module", "without"),
     [
         ("recap_fast.records, recap_fast.errors", (*HEAVY, *OURS)),
-        ("recap_fast.shards.expand", ("torch", "pyarrow", "PIL", "fsspec", "aiohttp")),
-        ("recap_fast.shards.reader", ("torch", "pyarrow", "PIL", "fsspec", "aiohttp")),
+        ("recap_fast.shards.expand", ("torch", "pyarrow", "PIL", "fsspec", "aiohttp", "obstore")),
+        ("recap_fast.shards.reader", ("torch", "pyarrow", "PIL", "fsspec", "aiohttp", "obstore")),
         ("recap_fast.decode.decoder", ("torch", "pyarrow", "PIL", "nvidia.dali")),
         ("recap_fast.decode.pillow", ("torch", "pyarrow", "nvidia.dali")),
         ("recap_fast.generate.engine", ("torch", "pyarrow", "PIL", "transformers")),

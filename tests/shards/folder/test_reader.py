@@ -1,11 +1,16 @@
 import json
 import os
+import threading
 from pathlib import Path
 
 import pytest
+from support.guard import GUARD_S, guarded
 from support.ledgers import shards_of, unit_of
 from support.shard_files import read_samples, webdataset_members
 
+from recap_fast.records import ImageFile
+from recap_fast.shards.folder import reader as reader_module
+from recap_fast.shards.folder.reader import NUM_THREADS
 from recap_fast.shards.identity import identity
 
 
@@ -79,3 +84,28 @@ def test_remote_folders(memory):
     assert identity(again) != identity(shard)
     (_, changed), _ = read_samples(again)
     assert (changed.input_version, changed.image) == (again.files[1].version, b"another image")
+
+
+def test_images_of_a_remote_folder_are_read_side_by_side_and_come_in_their_order(memory, monkeypatch):
+    members = webdataset_members(NUM_THREADS + 3)
+    for name, content in members:
+        memory.pipe(f"/b/photos/{name}", content)
+    (shard,) = shards_of("memory://b/photos")
+    together = threading.Barrier(NUM_THREADS)
+    read, first = reader_module.read_file, [f"memory://b/photos/{i:09d}.jpg" for i in range(NUM_THREADS)]
+    monkeypatch.setattr(
+        reader_module, "read_file", lambda url, limit: (url in first and together.wait(GUARD_S), read(url, limit))[1]
+    )
+    samples, _ = guarded(lambda: read_samples(shard))
+    assert [s.image for s in samples] == [content for name, content in members if name.endswith("jpg")]
+    assert [s.org_caption for s in samples] == [f"alt {i}" for i in range(NUM_THREADS + 3)]
+
+
+def test_what_is_read_side_by_side_is_bounded_in_bytes(monkeypatch):
+    monkeypatch.setattr(reader_module, "BATCH_BYTES", 100)
+    sizes = [10, 60, 30, 1, 500, 40, 60, 0]
+    files = [(i, ImageFile(f"{i}.jpg", f"{i}", f"{i}.jpg", f"{size}:v")) for i, size in enumerate(sizes)]
+    files += [(i, ImageFile(f"{i}.jpg", f"{i}", f"{i}.jpg", None)) for i in range(8, 40)]
+    batches = list(reader_module._batches(files))
+    assert [file for batch in batches for file in batch] == files
+    assert [len(batch) for batch in batches] == [3, 1, 1, 16, 16, 3]
