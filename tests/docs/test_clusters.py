@@ -112,6 +112,23 @@ def test_the_array_that_fails_or_is_done_is_not_put_back(job, tmp_path):
     assert not any(call.startswith("scontrol") for call in calls(tmp_path))
 
 
+@pytest.mark.parametrize(("num", "others"), [(1, []), (4, ["--nodes=3"])])
+def test_a_job_of_ray_starts_it_on_all_machines_and_is_put_back_into_the_queue(num, others, job, tmp_path):
+    variables = {"SLURM_JOB_NUM_NODES": str(num), "SLURMD_NODENAME": "node-1"}
+    script = job(CLUSTERS / "ray.sbatch", {"recap-fast": UNTIL_A_SIGNAL}, "--engine", "e", **variables)
+    wait_until((tmp_path / "started-0").exists)
+    wait_until(lambda: num == 1 or any("--block" in call and call.startswith("ray ") for call in calls(tmp_path)))
+    script.send_signal(signal.SIGUSR1)
+    assert script.wait(GUARD_S) == 75
+    said = calls(tmp_path)
+    (command,) = (call for call in said if call.startswith("recap-fast"))
+    address = re.fullmatch(r"recap-fast run --ray (\S+:20007) --drain-seconds 60 --engine e", command)[1]
+    assert said[-2:] == ["scontrol requeue 7", "ray stop"]
+    assert said[0] == f"ray start --head --node-ip-address={address[:-6]} --port=20007 --num-cpus=1"
+    assert [call.split()[1] for call in said if call.startswith("srun ")] == others
+    assert sum(f"ray start --address={address} --num-cpus=1 --block" == call for call in said) == len(others)
+
+
 @pytest.mark.slow
 def test_the_tasks_of_the_array_share_all_shards(job, tiny_engine, tmp_path):
     shards = runs.write_pictures(tmp_path / "in", 8, 1)
