@@ -72,7 +72,12 @@ def _open(shard: Shard, selection: Selection, should_stop: Callable[[], bool]) -
 
         table = TableReader(shard, version, selection)
         return _OneVersion(table, shard) if is_remote(shard.url) else table
-    file = _open_file(shard.url, should_stop)
+    file: IO[bytes]
+    if is_remote(shard.url):
+        file, spooled = spool(shard.url, should_stop)
+        version = spooled or version  # it may have been replaced since
+    else:
+        file = _open_file(shard.url)
     try:
         return TarReader(shard, version, file, selection)
     except BaseException:
@@ -97,10 +102,8 @@ class _OneVersion:
             self.problem = "it was replaced while it was read: its rows may be of either version"
 
 
-def _open_file(url: str, should_stop: Callable[[], bool]) -> IO[bytes]:
-    if is_remote(url):
-        return spool(url, should_stop)
+def _open_file(path: str) -> IO[bytes]:
     try:
-        return io.BufferedReader(open_regular(url), BUFFER_BYTES)
+        return io.BufferedReader(open_regular(path), BUFFER_BYTES)
     except OSError as error:
         raise ShardError(f"cannot be read: {error}") from error

@@ -12,6 +12,7 @@ from fsspec import AbstractFileSystem
 
 from recap_fast.addresses import public_url
 from recap_fast.errors import ConfigError
+from recap_fast.records import Identity
 from recap_fast.shards.patience import check_stop, patiently, progress, read_timeout, unwatched
 from recap_fast.shards.remote.blocks import Blocks
 from recap_fast.shards.remote.failures import ReplacedError
@@ -157,6 +158,11 @@ class ObjectDownload:
         self._system, self._path, self._sink = system, path, sink
         self._e_tag: str | None = None
         self._size = 0
+
+    @property
+    def version(self) -> Identity | None:
+        """Of what the sink has."""
+        return Identity(self._size, self._e_tag) if self._e_tag else None
 
     def copy_rest(self) -> bool:
         """Appends what the sink lacks; whether it is complete then.

@@ -6,7 +6,7 @@ import logging
 import shutil
 import tempfile
 from collections.abc import Callable, Mapping
-from typing import IO, Any
+from typing import IO, Any, NamedTuple
 
 from recap_fast.addresses import public_url
 from recap_fast.errors import ShardError
@@ -43,8 +43,17 @@ def _disk() -> tuple[int, int]:
     return disk.free, min(RESERVED_BYTES, disk.total // 20)
 
 
-def spool(url: str, should_stop: Callable[[], bool] = lambda: False) -> IO[bytes]:
-    """The content of a remote file as a local one; close it to free the space.
+class Spooled(NamedTuple):
+    """A remote file that is a local one now."""
+
+    file: IO[bytes]
+    """Close it to free the space."""
+    version: Identity | None
+    """Of the content; None where the server does not tell."""
+
+
+def spool(url: str, should_stop: Callable[[], bool] = lambda: False) -> Spooled:
+    """The content of a remote file, of one version, as a local one.
 
     A dropped connection goes on from where it broke; where the file was replaced meanwhile, from its start.
     Raises ShardError when that fails; NoRoomError where the disk is too small, before the download if the size is
@@ -53,15 +62,15 @@ def spool(url: str, should_stop: Callable[[], bool] = lambda: False) -> IO[bytes
     local = tempfile.TemporaryFile(prefix="recap-fast-")  # noqa: SIM115 - the caller closes it
     try:
         with patience(should_stop=should_stop):
-            _download(url, _Spool(local))
+            version = _download(url, _Spool(local))
     except BaseException:
         local.close()
         raise
     local.seek(0)
-    return local
+    return Spooled(local, version)
 
 
-def _download(url: str, sink: "_Spool") -> None:
+def _download(url: str, sink: "_Spool") -> Identity | None:
     system, path = file_system(url)
     download: Any = _Download(system, path, url, sink)
     if is_cloud(url):
@@ -77,7 +86,8 @@ def _download(url: str, sink: "_Spool") -> None:
         before = sink.tell()
         try:
             if download.copy_rest():
-                return
+                version: Identity | None = download.version
+                return version
             error: Exception = EOFError(f"the connection ended after {sink.tell():,} bytes")
         except network_errors() as caught:
             error = caught
@@ -105,15 +115,15 @@ class _Download:
 
     def __init__(self, system: Any, path: str, url: str, sink: "_Spool"):
         self._system, self._path, self._url, self._sink = system, path, url, sink
-        self._version: Identity | None = None
+        self.version: Identity | None = None
         self._chunk_bytes = CHUNK_BYTES
 
     def copy_rest(self) -> bool:
         """Appends what the sink lacks; whether it is complete then. Raises ReplacedError and what reading raises."""
         info, start = self._info(), self._sink.tell()
-        if start and version_of(info) != self._version:
+        if start and version_of(info) != self.version:
             raise ReplacedError
-        self._version, size = version_of(info), info.get("size")
+        self.version, size = version_of(info), info.get("size")
         if size is not None:
             self._sink.reserve(size - start)
         try:
@@ -123,7 +133,7 @@ class _Download:
             raise
         if size is not None and self._sink.tell() < size:
             return False
-        if version_of(self._info()) != self._version:
+        if version_of(self._info()) != self.version:
             raise ReplacedError
         return True
 

@@ -45,6 +45,8 @@ class HttpDownload:
         self._version: _Version = (None, None, None)
         self._validator: str | None = None
         self._can_go_on = False
+        self.version = None
+        """Not told: fsspec, which says the input's, has other names for versions."""
 
     def copy_rest(self) -> bool:
         """Appends what the sink lacks; whether it is complete then.

@@ -11,7 +11,7 @@ from recap_fast.errors import ConfigError, InputError, ShardError, StoppedError
 from recap_fast.shards.locate import locate
 from recap_fast.shards.patience import patience
 from recap_fast.shards.remote import access
-from recap_fast.shards.remote.access import RemoteFile, read_file
+from recap_fast.shards.remote.access import RemoteFile, read_file, remote_identity
 from recap_fast.shards.remote.bucket import ObjectFiles
 from recap_fast.shards.remote.download import _Spool, spool
 from recap_fast.store import connection
@@ -53,7 +53,7 @@ def put(url, content):
 
 
 def content(url):
-    with spool(url) as file:
+    with spool(url).file as file:
         return file.read()
 
 
@@ -100,11 +100,16 @@ def test_a_server_that_errs_all_the_time_loses_nothing(server, seed):
     assert content(server.url) == CONTENT
 
 
-def test_a_file_that_is_replaced_while_it_is_downloaded_is_read_again_from_its_start(server, restarts, caplog):
-    server.schedule = first(1, Fault("truncate", then=server.replace), "GET")
-    assert content(server.url) == NEW
-    assert len(restarts) == 1
-    assert "it was replaced while it was read; reading it again from its start" in caplog.text
+@pytest.mark.parametrize("size", [len(CONTENT), 100_000], ids=["large", "nothing has come"])
+def test_a_file_that_is_replaced_while_it_is_downloaded_is_read_again_from_its_start(server, size, caplog):
+    server.replace(CONTENT[:size])
+    server.schedule = first(1, Fault("truncate", then=lambda: server.replace(NEW[-size:])), "GET")
+    spooled = spool(server.url)
+    with spooled.file as file:
+        assert file.read() == NEW[-size:]
+    assert spooled.version == remote_identity(server.url)
+    known = "it was replaced while it was read; reading it again from its start" in caplog.text
+    assert known == (size > 100_000), "of the small one nothing had come"
 
 
 def test_a_file_that_is_replaced_for_ever_is_given_up(server):

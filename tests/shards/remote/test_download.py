@@ -32,7 +32,7 @@ def memory(memory):
 
 
 def content():
-    with spool("memory://b/0.tar") as file:
+    with spool("memory://b/0.tar").file as file:
         return file.read()
 
 
@@ -175,7 +175,7 @@ def test_a_stop_ends_the_wait_for_another_attempt(memory, monkeypatch):
 def test_what_hangs_is_tried_again_and_its_thread_left_behind(hangs, when):
     hangs.files["b/0.tar"] = CONTENT
     hangs.block(when, times=1)
-    with spool("blocking://b/0.tar") as file:
+    with spool("blocking://b/0.tar").file as file:
         assert file.read() == CONTENT
 
 
@@ -200,7 +200,7 @@ def test_chunks_that_do_not_come_in_time_become_smaller(hangs, monkeypatch):
     monkeypatch.setattr(download, "SMALLEST_CHUNK_BYTES", 4000)
     content = hangs.files["b/0.tar"] = CONTENT * 20
     hangs.slow_above = 5000
-    with spool("blocking://b/0.tar") as file:
+    with spool("blocking://b/0.tar").file as file:
         assert file.read() == content
 
 
@@ -214,7 +214,7 @@ def test_a_file_that_is_replaced_between_two_tries_is_read_again_from_its_start(
             blocking.fail("read", ConnectionResetError("dropped"))
 
     blocking.after_read = replace
-    with spool("blocking://b/0.tar") as file:
+    with spool("blocking://b/0.tar").file as file:
         assert file.read() == new
     assert "blocking://b/0.tar: ConnectionResetError: dropped; trying again" in caplog.text
     assert "blocking://b/0.tar: it was replaced while it was read; reading it again from its start" in caplog.text
@@ -223,7 +223,7 @@ def test_a_file_that_is_replaced_between_two_tries_is_read_again_from_its_start(
 def test_a_file_that_is_replaced_during_the_last_try_is_read_again(blocking):
     blocking.files["b/0.tar"] = CONTENT
     blocking.after_read = lambda: blocking.files.update({"b/0.tar": CONTENT + b"new"})
-    with spool("blocking://b/0.tar") as file:
+    with spool("blocking://b/0.tar").file as file:
         assert file.read() == CONTENT + b"new"
 
 

@@ -37,7 +37,7 @@ def web():
 
 
 def download(web, path="b/0.tar", login=""):
-    with spool(web.url(path, login)) as file:
+    with spool(web.url(path, login)).file as file:
         return file.read()
 
 
