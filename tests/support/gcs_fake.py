@@ -81,7 +81,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _get(self, path: str, query: Mapping[str, str], _: bytes) -> tuple[int, Mapping[str, str], bytes]:
         if "list-type" in query:
-            return 200, {}, self._list(query.get("prefix", ""))
+            return 200, {}, self._list(query.get("prefix", ""), query.get("delimiter", ""))
         found = self.fake.objects.get(path)
         if found is None:
             return 404, {}, b"<Error><Code>NoSuchKey</Code></Error>"
@@ -95,14 +95,22 @@ class _Handler(BaseHTTPRequestHandler):
 
     _head = _get
 
-    def _list(self, prefix: str) -> bytes:
+    def _list(self, prefix: str, delimiter: str) -> bytes:
+        below = {path: path[len(prefix) :] for path in self.fake.objects if path.startswith(prefix)}
+        folders = {
+            path: rest.partition(delimiter)[0] for path, rest in below.items() if delimiter and delimiter in rest
+        }
+        prefixes = [
+            f"<CommonPrefixes><Prefix>{escape(prefix + name + delimiter)}</Prefix></CommonPrefixes>"
+            for name in sorted(set(folders.values()))
+        ]
         files = [
             f"<Contents><Key>{escape(path)}</Key><Size>{len(found.content)}</Size><ETag>{found.headers['ETag']}</ETag>"
             "<LastModified>2026-01-01T00:00:00.000Z</LastModified></Contents>"
             for path, found in sorted(self.fake.objects.items())
-            if path.startswith(prefix)
+            if path in below and path not in folders
         ]
-        return f"<ListBucketResult>{''.join(files)}</ListBucketResult>".encode()
+        return f"<ListBucketResult>{''.join(files + prefixes)}</ListBucketResult>".encode()
 
     def _put(self, path: str, query: Mapping[str, str], body: bytes) -> tuple[int, Mapping[str, str], bytes]:
         if "partNumber" in query:
