@@ -62,6 +62,9 @@ class Channel(Generic[T]):
             self._items.clear()
             self._changed.notify_all()
 
+    def __len__(self) -> int:
+        return len(self._items)
+
     @property
     def is_cancelled(self) -> bool:
         """Whether `cancel` was called."""

@@ -8,7 +8,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal, TypeVar
 
 from recap_fast.records import Completion
@@ -24,6 +24,24 @@ class Lap:
 
     seconds: float = 0.0
     """How long it took; 0 until it is over."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Gauges:
+    """What the stages hold at one moment, and how long the device has waited for them."""
+
+    queues: dict[str, int] = field(default_factory=dict)
+    """Items in each channel: 'samples' that were read, 'requests' that were decoded, 'rows' that are finished; and the
+    'window' of samples that were read and are not yet in order, which has the others in it."""
+    window_bytes: int = 0
+    """Memory that the samples in the window take."""
+    slots: int = 0
+    """Captions that the engine generates at once, at most."""
+    slots_in_use: int = 0
+    idle_s: dict[str, float] = field(default_factory=dict)
+    """Seconds in which the device had nothing to do, by reason; see `Statistics.idle_s`."""
+    open_shards: tuple[str, ...] = ()
+    """Names of the shards that are being captioned, in the order in which they were opened."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,11 +67,21 @@ class Snapshot:
     busy: dict[Stage, float]
     """Share of the time that each stage worked."""
     eta_s: float | None
+    stage_s: dict[Stage, float] = field(default_factory=lambda: dict.fromkeys(STAGES, 0.0))
+    """Seconds that each stage worked."""
+    held_s: float = 0.0
+    """Seconds that the devices were held for the run, summed over them, from the start of each one's process."""
+    gauges: Gauges = Gauges()
 
     @property
     def images_per_s(self) -> float:
         """Captions a second, from the first image on."""
         return self.captioned / self.seconds if self.seconds > 0 else 0.0
+
+    @property
+    def images_per_hour_held(self) -> float:
+        """Captions in an hour of one device, with all that is not captioning, such as loading the weights."""
+        return self.captioned / self.held_s * 3600 if self.held_s > 0 else 0.0
 
     @property
     def share(self) -> float | None:
@@ -74,15 +102,27 @@ class Snapshot:
 class RunCounters:
     """The counters of one run."""
 
-    def __init__(self, num_shards: int, *, num_rows: int | None = None, kept: int = 0, limit: int | None = None):
+    def __init__(
+        self,
+        num_shards: int,
+        *,
+        num_rows: int | None = None,
+        kept: int = 0,
+        limit: int | None = None,
+        held_since: float | None = None,
+    ):
         """`num_rows` of the shards, where that is known before they are opened; `kept` are the rows of others, which
-        were finished before; `limit` is the most images of the run."""
+        were finished before; `limit` is the most images of the run; the device is held since `held_since` by
+        time.monotonic(), by default since now."""
+        self._held_since = time.monotonic() if held_since is None else held_since
         self._num_shards, self._num_rows, self._kept, self._limit = num_shards, num_rows, kept, limit
         self._started: float | None = None
         self._captioned = self._num_tokens = self._cut = self._shards_done = 0
         self._failed: Counter[str] = Counter()
         self._busy = dict.fromkeys(STAGES, 0.0)
         self._opened_shards = self._opened_rows = self._resumed_rows = 0
+        self.read_gauges: Callable[[], Gauges] = Gauges
+        """Asked for the gauges of a snapshot, in the thread that takes it; the pipeline has its own."""
 
     @contextmanager
     def busy(self, stage: Stage) -> Iterator[Lap]:
@@ -136,12 +176,13 @@ class RunCounters:
     def snapshot(self) -> Snapshot:
         """The state now."""
         seconds = 0.0 if self._started is None else time.monotonic() - self._started
-        rows, left = self._captioned + sum(self._failed.values()), self._expected()
+        failed, stage_s = self._failed.copy(), self._busy.copy()  # other threads go on counting
+        rows, left = self._captioned + failed.total(), self._expected()
         return Snapshot(
             seconds=seconds,
             rows=rows,
             captioned=self._captioned,
-            failed=dict(self._failed),
+            failed=dict(failed),
             num_tokens=self._num_tokens,
             cut=self._cut,
             kept=self._kept + self._resumed_rows,
@@ -149,8 +190,11 @@ class RunCounters:
             is_estimate=self._num_rows is None and self._opened_shards < self._num_shards and left != self._limit,
             shards_done=self._shards_done,
             shards_total=self._num_shards,
-            busy={stage: spent / seconds if seconds else 0.0 for stage, spent in self._busy.items()},
+            busy={stage: spent / seconds if seconds else 0.0 for stage, spent in stage_s.items()},
             eta_s=max(0.0, left - rows) * seconds / rows if rows and left is not None else None,
+            stage_s=stage_s,
+            held_s=time.monotonic() - self._held_since,
+            gauges=self.read_gauges(),
         )
 
     def _expected(self) -> int | None:

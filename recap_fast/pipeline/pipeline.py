@@ -15,7 +15,7 @@ from contextlib import closing
 
 from recap_fast.captioner.captioner import Captioner
 from recap_fast.pipeline.channel import Channels, Window
-from recap_fast.pipeline.counters import RunCounters
+from recap_fast.pipeline.counters import Gauges, RunCounters
 from recap_fast.pipeline.decoding import Decoding
 from recap_fast.pipeline.generating import POLL_S, Generating
 from recap_fast.pipeline.reading import Reading
@@ -54,6 +54,8 @@ class Pipeline:
         self.decoding = Decoding(captioner, *shared, DecodeNotes(ledger.output, ledger.is_complete))
         self.generating = Generating(captioner.engine, *shared)
         self.writing = Writing(*shared)
+        self._num_slots = captioner.engine.free_slots
+        counters.read_gauges = self._gauges
 
     def drain(self, seconds: float) -> None:
         """Takes no new work; what is in flight may finish within so many seconds. Signal handlers may call it."""
@@ -74,6 +76,20 @@ class Pipeline:
         with closing(self.decoding.notes.open()):
             self._run(shards)
         return self._assembly.reports
+
+    def _gauges(self) -> Gauges:
+        """What the stages hold now. Any thread may ask: nothing is locked but the window."""
+        channels = self._channels
+        samples, num_bytes = channels.window.content
+        queues = {"samples": len(channels.samples), "requests": len(channels.ready), "rows": len(channels.rows)}
+        return Gauges(
+            queues={**queues, "window": samples},
+            window_bytes=num_bytes,
+            slots=self._num_slots,
+            slots_in_use=len(self.generating.in_flight),
+            idle_s=dict(self.generating.engine.statistics.idle_s),
+            open_shards=self._assembly.open_shards,
+        )
 
     def _run(self, shards: Iterable[Shard]) -> None:
         writing = _Stage("recap-write", lambda: self._guard(self.writing.run, self._channels.rows.cancel))

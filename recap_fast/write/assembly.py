@@ -56,7 +56,7 @@ class OpenShard:
 
 
 class Assembly:
-    """The shards being written. Any thread may call `begin` and `spend`; all else is for the writing thread."""
+    """The shards being written. `begin`, `spend` and `open_shards` are for any thread, all else for the writing one."""
 
     def __init__(
         self,
@@ -75,6 +75,11 @@ class Assembly:
         self._failed: set[str] = set()
         self.reports: list[ShardReport] = []
         """One for each shard that ended, including those that failed or were interrupted."""
+
+    @property
+    def open_shards(self) -> tuple[str, ...]:
+        """Names of the shards that are being written. Any thread may ask."""
+        return tuple(self._opened)
 
     def begin(self, shard: Shard, identity: Identity) -> NDArray[np.int64]:
         """Opens the output of a shard, whose input now has this identity; returns the indices that are done already."""

@@ -14,6 +14,7 @@ from support.examples import share
 from support.fake_runs import FakeRun, captions, expected_captions, write_shards
 from support.guard import guarded, wait_until
 
+from recap_fast.pipeline.counters import Gauges
 from recap_fast.records import ImageBatch
 
 
@@ -141,6 +142,33 @@ def test_a_limit_leaves_its_shard_undone_and_the_next_run_goes_on_in_it(tmp_path
     assert again.engine.submitted == 17
     assert captions(tmp_path / "out") == expected_captions(tmp_path / "in", [10, 10, 10])
     assert not (tmp_path / "out" / "partial" / "00001").exists()
+
+
+def test_a_snapshot_says_what_each_stage_holds(tmp_path):
+    write_shards(tmp_path / "in", [10, 30])
+    engine = FakeEngine(num_slots=4, length=lambda _: float("inf"))
+    run = FakeRun(tmp_path / "in", tmp_path / "out", engine, window=20)
+    assert run.counters.snapshot().gauges == Gauges()
+    pipeline, seen, step = run.pipeline(), [], engine.step
+
+    def watched_step(**told):
+        if not seen and not engine.free_slots:
+            wait_until(lambda: run.counters.snapshot().gauges.queues["window"] == 20)
+            wait_until(lambda: run.counters.snapshot().gauges.queues["requests"] == 16)
+            engine.statistics.idle_s["input"] = 1.5
+            seen.append(run.counters.snapshot())
+            engine.release()
+        return step(**told)
+
+    engine.step = watched_step
+    guarded(lambda: pipeline.run(run.pending))
+    (gauges,) = [snapshot.gauges for snapshot in seen]
+    assert gauges.queues == {"samples": 0, "requests": 16, "rows": 0, "window": 20}
+    assert (gauges.slots, gauges.slots_in_use, gauges.window_bytes > 0) == (4, 4, True)
+    assert (gauges.idle_s["input"], gauges.open_shards) == (1.5, ("00000", "00001"))
+    end = run.counters.snapshot()
+    assert (end.gauges.slots_in_use, set(end.gauges.queues.values()), end.gauges.open_shards) == (0, {0}, ())
+    assert min(end.stage_s.values()) > 0
 
 
 def test_a_limit_at_the_end_of_a_shard_finishes_it(tmp_path):

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from recap_fast.generate.engine import Statistics
 from recap_fast.generate.prepared import generate_all
 from recap_fast.records import Completion, Request
 
@@ -27,6 +28,7 @@ class FakeEngine:
         self.submitted = 0
         self.completed = 0
         self.occupied: list[int] = []
+        self.statistics = Statistics()
 
     @property
     def free_slots(self) -> int:
