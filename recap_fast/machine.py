@@ -10,6 +10,7 @@ import platform
 import resource
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +73,17 @@ def peak_memory() -> dict[str, int]:
     if (torch := _torch_with_cuda()) is not None:
         peak["cuda"] = torch.cuda.max_memory_allocated()
     return peak
+
+
+def process_started() -> float:
+    """When this process began, by time.monotonic(); now, where the system does not tell."""
+    try:
+        fields = Path("/proc/self/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
+        ticks = int(fields[19])  # proc_pid_stat(5): field 22, since the machine was started
+        age = time.clock_gettime(time.CLOCK_BOOTTIME) - ticks / os.sysconf("SC_CLK_TCK")
+    except (OSError, AttributeError, ValueError, IndexError):
+        age = 0.0
+    return time.monotonic() - max(0.0, age)
 
 
 def _peak_rss() -> int:

@@ -58,3 +58,9 @@ def test_the_commit_says_whether_files_differ(tmp_path, monkeypatch):
     assert len(commit) == 12
     (package / "new.py").write_text("")
     assert machine.find_commit() == commit + "+"
+
+
+def test_a_process_knows_when_it_began():
+    code = "import time; before = time.monotonic(); time.sleep(0.2)\nfrom recap_fast.machine import process_started\n"
+    code += "assert process_started() <= before, (process_started(), before)\nassert process_started() > before - 600"
+    subprocess.run([sys.executable, "-c", code], check=True)
