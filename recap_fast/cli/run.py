@@ -123,6 +123,7 @@ Examples:
         metavar="SHARE",
         help="Exit with code 3 if a larger share of images failed.",
     ),
+    option("--metrics-port", type=int, metavar="PORT", help="Serve metrics for Prometheus on this port."),
     option("--log-format", type=click.Choice(["text", "json"]), default="text", help="Format of messages on stderr."),
 )
 def run(**given: Any) -> None:

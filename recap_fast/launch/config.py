@@ -55,6 +55,8 @@ class RunOptions(CaptionOptions, total=False):
     """Time to finish captions in flight after a signal."""
     read_timeout: float
     """A read that brings no data for so many seconds is given up."""
+    metrics_port: int | None
+    """Port on which Prometheus reads the run's metrics; 0 takes a free one."""
     max_error_rate: float
     """If a larger share of the images has no caption, the outcome is ERROR_RATE."""
 
@@ -82,6 +84,7 @@ class RunConfig(CaptionConfig):
     num_shards: int | None = None
     drain_seconds: float = 60.0
     read_timeout: float = 30.0
+    metrics_port: int | None = None
     max_error_rate: float = 0.1
 
     def __post_init__(self) -> None:
@@ -98,6 +101,8 @@ class RunConfig(CaptionConfig):
             raise ConfigError(f"--drain-seconds {self.drain_seconds}: give 0 or more.")
         if not self.read_timeout > 0:
             raise ConfigError(f"--read-timeout {self.read_timeout}: give a number of seconds above 0.")
+        if self.metrics_port is not None and not 0 <= self.metrics_port < 1 << 16:
+            raise ConfigError(f"--metrics-port {self.metrics_port}: give a port up to 65535, or 0 for a free one.")
         if not 0.0 <= self.max_error_rate <= 1.0:
             raise ConfigError(f"--max-error-rate {self.max_error_rate}: give a share from 0 to 1.")
 

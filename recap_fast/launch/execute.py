@@ -6,7 +6,8 @@ from contextlib import closing
 from recap_fast.errors import ConfigError
 from recap_fast.launch.conclusion import conclude, conclude_drained
 from recap_fast.launch.config import RunConfig
-from recap_fast.launch.messages import announce, describe, say_part, summarize
+from recap_fast.launch.messages import announce, describe, say_held, say_part, summarize
+from recap_fast.launch.observers import Observers
 from recap_fast.launch.plan import Plan, plan, without_collections
 from recap_fast.launch.reporter import Reporter
 from recap_fast.launch.result import RunResult
@@ -23,7 +24,8 @@ while some three of mean length come and go in each of the others."""
 def run(config: RunConfig, reporter: Reporter, signals: Signals | None = None) -> RunResult:
     """Captions what is to be captioned. Raises ConfigError, InputError, EngineError and OSError.
 
-    `signals` that are handled drain the run; Stopped where one comes before there is anything to drain.
+    `signals` that are handled drain the run; Stopped where one comes before there is anything to drain. Where they are,
+    the process is the run's own, and its device counts as held since the process began.
     """
     with closing(plan(config)) as made:
         return execute(made, reporter, signals)
@@ -31,6 +33,11 @@ def run(config: RunConfig, reporter: Reporter, signals: Signals | None = None) -
 
 def execute(plan: Plan, reporter: Reporter, signals: Signals | None = None) -> RunResult:
     """Does what was planned; see `run`."""
+    with closing(Observers(plan, reporter, is_own_process=signals is not None)) as observers:
+        return _execute(plan, reporter, signals, observers)
+
+
+def _execute(plan: Plan, reporter: Reporter, signals: Signals | None, observers: Observers) -> RunResult:
     with without_collections():
         ledger = plan.ledger.open()
     num_pruned, pending = plan.prune(ledger, ledger.pending(plan.mine(ledger.shards)))
@@ -39,25 +46,35 @@ def execute(plan: Plan, reporter: Reporter, signals: Signals | None = None) -> R
         reporter.event("pruned", f"pruned   {rows}", rows=num_pruned)
     if not pending:
         return conclude(plan, ledger, (), None, reporter)
-    with ledger.at_work(plan.mine(ledger.shards)):
-        return _caption(plan, ledger, pending, reporter, signals)
+    num_rows, kept = plan.count_images(pending), plan.count_kept(ledger, pending)
+    counters = RunCounters(
+        len(pending), num_rows=num_rows, kept=kept, limit=plan.config.limit, held_since=observers.held_since
+    )
+    mine = [shard.name for shard in plan.mine(ledger.shards)]
+    with observers.informed(ledger.output, mine, counters.snapshot):
+        return _caption(plan, ledger, pending, counters, reporter, observers, signals)
 
 
 def _caption(
-    plan: Plan, ledger: Ledger, pending: list[Pending], reporter: Reporter, signals: Signals | None
+    plan: Plan,
+    ledger: Ledger,
+    pending: list[Pending],
+    counters: RunCounters,
+    reporter: Reporter,
+    observers: Observers,
+    signals: Signals | None,
 ) -> RunResult:
     """Captions these shards."""
-    num_rows, kept = plan.count_images(pending), plan.count_kept(ledger, pending)
-    counters = RunCounters(len(pending), num_rows=num_rows, kept=kept, limit=plan.config.limit)
     _start(plan, ledger, pending, reporter)
     pipeline = _make_pipeline(plan, ledger, counters)
     describe(ledger.output, plan.captioner)
     if signals is not None:
         signals.drain_with(pipeline.drain)
-    with reporter.progress(counters):
+    with reporter.progress(counters), observers.watching(pipeline):
         reports = pipeline.run([p.shard for p in pending])
     describe(ledger.output, plan.captioner)  # once more: other shards are finished now
     summarize(reporter, counters.snapshot(), plan.captioner, ledger.output)
+    say_held(reporter, observers.work())
     if pipeline.drained:
         return conclude_drained(plan, reports, counters, reporter)
     return conclude(plan, ledger, reports, counters, reporter)

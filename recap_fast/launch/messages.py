@@ -1,9 +1,9 @@
 """What a run says of itself, to people and to machines: what it does, and what it did; and what its card says."""
 
-import dataclasses
 import shlex
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import asdict
 
 from recap_fast.captioner.captioner import Captioner
 from recap_fast.launch.progress_line import duration, failures, progress_fields
@@ -13,6 +13,8 @@ from recap_fast.text import counted
 from recap_fast.write.card import write_card
 from recap_fast.write.ledger import Pending
 from recap_fast.write.output_folder import OutputFolder
+from recap_fast.write.usage import rates, usage_of
+from recap_fast.write.workers import Work
 
 
 def say_part(reporter: Reporter, part: tuple[int, int], device: str | None = None) -> None:
@@ -43,7 +45,7 @@ def summarize(reporter: Reporter, s: Snapshot, captioner: Captioner, output: Out
     speed = f": {s.images_per_s:.1f} images/s, {s.tokens_per_caption:.1f} tokens a caption" if s.captioned else ""
     text = f"{counted(s.captioned, 'caption')}{failures(s.failed)} in {duration(s.seconds)}{speed}; {with_what}"
     parts = {"decoder": decoder.name, "backend": spec.backend, "precision": spec.precision}
-    engine = dataclasses.asdict(captioner.statistics)
+    engine = asdict(captioner.statistics)
     reporter.event("summary", text, **parts, **progress_fields(s), engine=engine)
     if s.kept:
         reporter.event("kept", f"The output keeps {counted(s.kept, 'row')} of earlier runs.", rows=s.kept)
@@ -58,6 +60,18 @@ def summarize(reporter: Reporter, s: Snapshot, captioner: Captioner, output: Out
     places = [f"{folder}{' (shards that are not finished)' * folder.endswith('partial')}" for folder in output.filled]
     if places:
         reporter.event("output", f"Captions are in {' and '.join(places)}.", output=output.address)
+
+
+def say_held(reporter: Reporter, work: Work) -> None:
+    """Says what an hour of the device has brought, all told."""
+    usage = usage_of(work)
+    for rate in rates(usage):
+        held = " and ".join(f"{device} for {duration(used.seconds)}" for device, used in usage.items())
+        rounded = round(rate.images_per_hour, 1)
+        text = f"Held {held}, from the start of the process: {rate}."
+        reporter.event(
+            "held", text, usage={name: asdict(used) for name, used in usage.items()}, images_per_hour=rounded
+        )
 
 
 def describe(output: OutputFolder, captioner: Captioner) -> None:

@@ -54,6 +54,8 @@ def progress_fields(s: Snapshot) -> Mapping[str, Any]:
         "tokens_per_caption": round(s.tokens_per_caption, 2),
         "cut": s.cut,
         "kept": s.kept,
+        "held_s": round(s.held_s, 3),
+        "images_per_hour_held": round(s.images_per_hour_held, 1),
         "total": s.total,
         "shards_done": s.shards_done,
         "shards_total": s.shards_total,

@@ -1,58 +1,63 @@
-"""Notices another process that is at work on the same shards of an output folder.
+"""Lets others know that this process is at work on an output, and notices another one with the same shards.
 
-Each process has a lock on a file named after its shards, which the system takes back however the process ends. It keeps
-nobody out, and where the file system has no locks nothing is noticed.
+Each process has a note (`workers.py`), which it writes anew now and then and removes in the end. It keeps nobody out.
 """
 
 import contextlib
-import fcntl
-import hashlib
 import logging
-import os
-from collections.abc import Iterator, Sequence
+import secrets
+import time
+from collections.abc import Callable, Iterator, Sequence
 
-from recap_fast.atomic import make_folder
-from recap_fast.records import Shard
-from recap_fast.write.output_folder import OutputFolder
+from recap_fast.atomic import owner
+from recap_fast.beat import every
+from recap_fast.write.output_folder import WORKERS, OutputFolder
+from recap_fast.write.usage import record_usage, usage_of
+from recap_fast.write.workers import BEAT_S, OWN, Work, lives, note_name, of_same_shards, take_over, write_note
 
 logger = logging.getLogger(__name__)
 
 
 @contextlib.contextmanager
-def at_work(output: OutputFolder, shards: Sequence[Shard]) -> Iterator[None]:
-    """Lets other processes know that this one is at work on these shards; warns if another one is already."""
-    names = "\n".join(shard.name for shard in shards).encode("utf-8", "surrogatepass")
-    path = output.decoding / f"{hashlib.sha256(names).hexdigest()[:16]}.lock"
-    try:
-        make_folder(output.decoding, output.store.scratch)
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
-    except OSError:  # what cannot be written is for the rows to find out
-        yield
-        return
-    try:
-        if not _is_alone(descriptor):
-            logger.warning(
-                "another process is at work on the same shards of %s, so images are captioned twice: stop one of the "
-                "two, or give each its own --part.",
-                output.address,
-            )
-        with contextlib.suppress(OSError):
-            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        yield
-    finally:
-        if _is_alone(descriptor):
-            with contextlib.suppress(OSError):  # gone with its folder, or notes of others are there
-                path.unlink()
-                output.decoding.rmdir()
-        os.close(descriptor)
+def at_work(output: OutputFolder, shards: Sequence[str], work: Callable[[], Work]) -> Iterator[None]:
+    """Notes meanwhile what `work` says; in the end the run file is told what was used, if the work has begun.
+
+    Warns if another process that lives has the same shards, whose names these are. A note that cannot be written ends
+    nothing.
+    """
+    store = output.store
+    name = note_name(shards, secrets.token_hex(4), owner())
+    OWN.add(name)
+
+    def write() -> None:
+        write_note(store, name, work())
+
+    def remove() -> None:
+        store.delete([name])
+        OWN.discard(name)
+
+    with contextlib.suppress(OSError):  # the thread says so if it lasts
+        write()
+        _look_around(output, name)
+    with every(BEAT_S, write, remove, f"{store.shown(name)} cannot be written, so `recap-fast status` is out of date"):
+        try:
+            yield
+        finally:
+            if (last := work()).state != "starting":
+                record_usage(output, usage_of(last))
 
 
-def _is_alone(descriptor: int) -> bool:
-    """Whether no other process is known to have a lock on the file; this one then has it."""
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    except OSError:  # some network file systems have no locks
-        pass
-    return True
+def _look_around(output: OutputFolder, name: str) -> None:
+    """Warns of another process with the same shards. Records what those that have died had used; their notes go."""
+    files = list(output.store.list(WORKERS))
+    now_s = next((file.modified_s for file in files if file.name == name), time.time())
+    others = {file.name: lives(file, now_s) for file in of_same_shards(files, name)}
+    if any(others.values()):
+        logger.warning(
+            "another process is at work on the same shards of %s, so images are captioned twice: stop one of the two, "
+            "or give each its own --part.",
+            output.address,
+        )
+    for other, is_alive in others.items():
+        if not is_alive and (work := take_over(output.store, other)) is not None:
+            record_usage(output, usage_of(work))

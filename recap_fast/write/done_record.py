@@ -5,12 +5,15 @@ Writes the report on a shard to a file that is whole or not there, and reads it 
 
 import json
 import logging
-from dataclasses import asdict
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import TypeVar
 
-from recap_fast.records import ShardReport
+from recap_fast.records import ShardReport, ShardStatus
 from recap_fast.write.output_folder import OutputFolder
 from recap_fast.write.typed_json import read_json, typed
 
+T = TypeVar("T")
 logger = logging.getLogger(__name__)
 
 FORMAT = 2
@@ -24,11 +27,30 @@ def write_record(output: OutputFolder, report: ShardReport) -> None:
     output.store.put(output.record(report.shard), content.encode())
 
 
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """What of a record says how far an output is: without the names of up to 1,000 files."""
+
+    status: ShardStatus
+    rows: int
+    captioned: int
+    failed: Mapping[str, int]
+
+
 def read_record(output: OutputFolder, shard: str) -> ShardReport | None:
     """The record, or None. For one that cannot be read it is None, with a warning: the shard counts as not done."""
+    return _read(ShardReport, output, shard)
+
+
+def read_counts(output: OutputFolder, shard: str) -> Counts | None:
+    """The counts of a record, or None; see `read_record`."""
+    return _read(Counts, output, shard)
+
+
+def _read(kind: type[T], output: OutputFolder, shard: str) -> T | None:
     name = output.record(shard)
     try:
-        return typed(ShardReport, read_json(output.store, name, FORMAT, MAX_BYTES))
+        return typed(kind, read_json(output.store, name, FORMAT, MAX_BYTES))
     except FileNotFoundError:
         return None
     except (OSError, ValueError) as error:

@@ -8,7 +8,7 @@ import re
 import time
 from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, ExitStack
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -19,7 +19,6 @@ from recap_fast.atomic import sha256_of
 from recap_fast.errors import ShardError
 from recap_fast.records import ACCEPTABLE, Identity, OutputFile, Shard, ShardReport
 from recap_fast.text import counted
-from recap_fast.write.at_work import at_work
 from recap_fast.write.done_record import read_record, write_record
 from recap_fast.write.names import some
 from recap_fast.write.opening import Wanted, find_output, forget, open_output
@@ -82,10 +81,6 @@ class Ledger:
         """Like `open`, but leaves the folder as it is."""
         shards, is_fresh = find_output(self.output, self.wanted)
         return replace(self, shards=shards, is_fresh=is_fresh)
-
-    def at_work(self, shards: Sequence[Shard]) -> AbstractContextManager[None]:
-        """Lets other processes know meanwhile that this one is at work on these shards; see `at_work.at_work`."""
-        return at_work(self.output, shards)
 
     def forget_unused(self) -> None:
         """Removes the run file if nothing else was made: a run that could not begin must not bind the next one."""

@@ -198,3 +198,4 @@ def _clear(output: OutputFolder) -> None:
     pieces are written anew."""
     for folder in FOLDERS:
         output.store.delete(file.name for file in output.store.list(folder))
+    output.store.delete(file.name for file in output.store.list() if output.is_metrics(file.name))

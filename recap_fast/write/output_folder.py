@@ -1,7 +1,7 @@
 """Names of everything in an output folder, local or on an object store; no other file spells these names.
 
 run.json, local.json, README.md, data/<shard>.parquet, manifests/<shard>.json, partial/<shard>/<stretch>.parquet,
-decoding/<process>.json, decoding/<shards>.lock, and for loose images units/<shard>.<digest>.json.
+decoding/<process>.json, workers/<process>.json, metrics.jsonl, and for loose images units/<shard>.<digest>.json.
 """
 
 from collections.abc import Iterator
@@ -22,7 +22,9 @@ DATA_FILES, PARTIAL_FILES = f"{_DATA}/**/*.parquet", f"{_PARTIAL}/**/*.parquet"
 """Globs of the captions of finished shards, and of unfinished ones."""
 WORK_FOLDERS = _RECORDS, _DATA, _PARTIAL
 """The folders of done-records, captions and stretches."""
-FOLDERS = *WORK_FOLDERS, _DECODING, _UNITS
+WORKERS = "workers"
+"""The folder of notes about the processes at work. They name hosts, and are not to be published."""
+FOLDERS = *WORK_FOLDERS, _DECODING, WORKERS, _UNITS
 """All folders, in the order in which to remove them."""
 
 
@@ -78,6 +80,15 @@ class OutputFolder:
     def partial_files(self) -> Iterator[StoredFile]:
         """All stretches that are there, sorted."""
         return (file for file in self.store.list(_PARTIAL) if file.name.endswith(".parquet"))
+
+    def metrics(self, part: tuple[int, int]) -> str:
+        """The figures over time of the process that does this part, counted from 0."""
+        index, num = part
+        return "metrics.jsonl" if num == 1 else f"metrics-{index + 1}-of-{num}.jsonl"
+
+    def is_metrics(self, name: str) -> bool:
+        """Whether a file has the figures of any part."""
+        return name.startswith("metrics") and name.endswith(".jsonl")
 
     @property
     def has_data(self) -> bool:

@@ -31,6 +31,22 @@ NUM_ATTEMPTS, LONGEST_PAUSE_S = 100, 2.0
 
 
 @dataclass(frozen=True, slots=True)
+class Usage:
+    """What processes on devices of one name have done, those that have ended."""
+
+    processes: int
+    images: int
+    """That got a caption."""
+    seconds: float
+    """For which they held their devices, from the start of each process to its end."""
+    is_gpu: bool
+
+    def __add__(self, other: "Usage") -> "Usage":
+        seconds = round(self.seconds + other.seconds, 1)
+        return Usage(self.processes + other.processes, self.images + other.images, seconds, self.is_gpu)
+
+
+@dataclass(frozen=True, slots=True)
 class RunFile:
     """The content of the run file."""
 
@@ -45,6 +61,8 @@ class RunFile:
     """Fields of the fingerprint that were changed on request: name, and values before and after."""
     units: Mapping[str, str] = field(default_factory=dict)
     """The shards that are units of loose images: their names, and the digests of the files that list the images."""
+    usage: Mapping[str, Usage] = field(default_factory=dict)
+    """By name of the device."""
 
     def __post_init__(self) -> None:
         """Raises ValueError for a name that would lead out of the output folder."""
@@ -120,7 +138,7 @@ def read_run_file(output: OutputFolder) -> RunFile | None:
         if (local := _local_of(output, content)) is None:
             return read_run_file(output)
         name = RUN_FILE
-        run = typed(RunFile, {**content, "root": local.root, "command": local.command})
+        run = typed(RunFile, {"usage": {}, **content, "root": local.root, "command": local.command})
         shards = {name: local.shards.get(name) or _join(local.root, path) for name, path in run.shards.items()}
         return replace(run, shards=shards)
     except (FileNotFoundError, NotADirectoryError):

@@ -1,7 +1,10 @@
 """A run from its config to its exit code, in this process, with a real engine and the Pillow decoder."""
 
+import contextlib
 import json
+import re
 import shutil
+import urllib.request
 from pathlib import Path
 
 import pytest
@@ -14,9 +17,14 @@ from recap_fast.errors import ConfigError, EngineError
 from recap_fast.generate.engine import EngineOptions
 from recap_fast.generate.prepared import PreparedEngine
 from recap_fast.generate.torch_backend.engine import TorchEngine
-from recap_fast.records import Shard
+from recap_fast.launch.metrics_server import MetricsServer
+from recap_fast.launch.observers import Observers
+from recap_fast.launch.work_log import WorkLog
+from recap_fast.pipeline.counters import RunCounters
 from recap_fast.write.at_work import at_work
 from recap_fast.write.output_folder import OutputFolder
+from recap_fast.write.status import find_status
+from recap_fast.write.workers import read_note
 
 # -- what is said ------------------------------------------------------------------------------------------------------
 
@@ -24,7 +32,7 @@ from recap_fast.write.output_folder import OutputFolder
 def test_a_run_says_what_it_does_and_what_it_did_it_with(start, tmp_path):
     outcome = start()
     assert outcome.outcome == 0
-    assert outcome.names == ["shards", "decoder", "engine", "summary", "cut", "output", "done"]
+    assert outcome.names == ["shards", "decoder", "engine", "summary", "cut", "output", "held", "done"]
     assert outcome["shards"] == "shards   2 of 2 to do"
     assert outcome["decoder"] == "decoder  pillow"
     assert outcome["engine"].startswith("engine   torch 2.")
@@ -32,6 +40,9 @@ def test_a_run_says_what_it_does_and_what_it_did_it_with(start, tmp_path):
     assert outcome["summary"].endswith("4.0 tokens a caption; decoder pillow, backend torch, float32")
     assert outcome["cut"] == "12 captions were cut at 4 tokens (--max-new-tokens)."
     assert outcome["output"] == f"Captions are in {tmp_path}/out/data."
+    assert re.fullmatch(
+        r"Held .+ threads? for .+, from the start of the process: [\d,]+ images per hour\.", outcome["held"]
+    )
     assert outcome["done"] == "All 2 shards are done."
     snapshot = outcome.result.snapshot
     assert (snapshot.captioned, snapshot.rows, snapshot.shards_done) == (12, 12, 2)
@@ -90,11 +101,65 @@ def test_a_part_that_is_done_is_not_all(start):
 
 def test_a_run_beside_one_of_the_same_shards_says_so(start, tmp_path, caplog):
     start(limit=1)
-    with at_work(OutputFolder.at(tmp_path / "out"), [Shard(name, "", "tar") for name in ("00000", "00001")]):
+    log = WorkLog(RunCounters(2).snapshot, (0, 1))
+    with at_work(OutputFolder.at(tmp_path / "out"), ["00000", "00001"], log.work):
         start(shard_index=0, num_shards=2, limit=1)
         assert "another process" not in caplog.text
         start(limit=1)
         assert f"another process is at work on the same shards of {tmp_path}/out" in caplog.text
+
+
+def test_others_see_a_run_while_it_lasts_and_what_it_used_in_the_end(start, tmp_path, monkeypatch):
+    output, seen = OutputFolder.at(tmp_path / "out"), []
+    watching = Observers.watching
+
+    @contextlib.contextmanager
+    def look(observers, pipeline):
+        before = find_status(output)
+        with watching(observers, pipeline):
+            (worker,) = find_status(output).at_work
+            assert read_note(output.store, next(output.store.list("workers")).name) == worker.work
+            url = f"http://127.0.0.1:{observers._server.port}/metrics"
+            with urllib.request.urlopen(url, timeout=30) as answer:
+                seen.append((before, worker.work, observers.work(), answer.read().decode()))
+            yield
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Observers, "watching", look)
+        outcome = start(metrics_port=0)
+    ((before, written, work, metrics),) = seen
+    assert (before.state, before.num_shards, before.unclaimed) == ("running", 2, 0)
+    assert (written.state, written.device, written.part) == ("starting", "", "1/1")
+    assert (work.state, work.is_gpu, work.shards_total) == ("running", False, 2)
+    assert 'engine="tiny"' in metrics
+    assert 'part="1/1"' in metrics
+    assert re.fullmatch(r"metrics  http://.+:\d+/metrics", outcome["metrics"])
+    status = find_status(output)
+    assert (status.state, status.at_work, status.silent) == ("finished", (), ())
+    ((device, used),) = status.usage.items()
+    assert (used.processes, used.images, used.is_gpu, device == work.device) == (1, 12, False, True)
+    assert 0 < used.seconds <= round(outcome.result.snapshot.held_s, 1) + 60
+    (line,) = (tmp_path / "out/metrics.jsonl").read_text().splitlines()
+    assert (json.loads(line)["images"], json.loads(line)["shards_done"]) == (12, 2)
+    start(overwrite=True, shards=(f"{tmp_path}/in/00000.tar",))
+    assert len((tmp_path / "out/metrics.jsonl").read_text().splitlines()) == 1, "that of another command is gone"
+    assert find_status(output).usage[device].processes == 1
+
+
+def test_a_port_that_is_taken_is_refused_before_anything_is_written(start, tmp_path):
+    taken = MetricsServer(0)
+    with pytest.raises(ConfigError, match=f"--metrics-port {taken.port} cannot be used"):
+        start(metrics_port=taken.port)
+    taken.close()
+    assert not (tmp_path / "out").exists()
+    with pytest.raises(ConfigError, match=r"--metrics-port 65536: give a port"):
+        start(metrics_port=1 << 16)
+
+
+def test_a_run_that_is_refused_leaves_nothing_of_itself(start, tmp_path):
+    with pytest.raises(ConfigError):
+        start(options=EngineOptions(device="cuda:99", max_new_tokens=4))
+    assert list((tmp_path / "out").rglob("*")) == []
 
 
 def test_the_notice_of_an_engine_is_shown(start, tiny_engine, tmp_path):

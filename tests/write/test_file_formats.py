@@ -35,6 +35,7 @@ RUN_FILE = """{
  "units": {
   "images-00000": "UNIT_DIGEST"
  },
+ "usage": {},
  "local": "LOCAL_DIGEST"
 }
 """
