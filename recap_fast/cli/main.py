@@ -16,6 +16,7 @@ from recap_fast.cli.failures import failures
 from recap_fast.cli.messages import StderrHandler, exit_with_sentence, open_standard_streams, show_without_secrets
 from recap_fast.cli.plan import plan
 from recap_fast.cli.run import run
+from recap_fast.cli.status import status
 from recap_fast.cli.verify import verify
 from recap_fast.version import __version__
 
@@ -46,7 +47,7 @@ def cli() -> None:
     """
 
 
-for command in (build_engine, tune, plan, run, failures, verify, bench, doctor):
+for command in (build_engine, tune, plan, run, status, failures, verify, bench, doctor):
     cli.add_command(command)
 
 

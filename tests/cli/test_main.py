@@ -36,7 +36,7 @@ OPTIONS = {
         *("--loop-stop", "--no-loop-stop", "--image-column", "--caption-column", "--limit", "--dry-run"),
         *("--images", "--image-key", "--overwrite", "--retry-failed", "--redo-changed", "--prune", "--relocate"),
         *("--accept-changed", "--part", "--shard-index", "--num-shards"),
-        *("--drain-seconds", "--read-timeout", "--max-error-rate", "--log-format"),
+        *("--drain-seconds", "--read-timeout", "--max-error-rate", "--metrics-port", "--log-format"),
     },
     "bench": {
         *("--verify", "--no-verify"),
@@ -53,6 +53,7 @@ OPTIONS = {
         ),
         *("--device", "--num-slots", "--prefill-images", "--max-new-tokens", "--json"),
     },
+    "status": {"output", "--json"},
     "verify": {"output", "--shards", "--input", "--relocate", "--read-timeout", "--json"},
 }
 
