@@ -43,7 +43,7 @@ class StoppedError(RecapError):
 
 
 class OutputGoneError(RecapError, OSError):
-    """The output folder was removed, replaced or unmounted while a run wrote to it. The run stops at once."""
+    """The output was removed, replaced, unmounted or out of reach while a run wrote to it. The run stops at once."""
 
 
 class EngineError(RecapError, RuntimeError):

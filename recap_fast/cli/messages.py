@@ -65,11 +65,15 @@ def check_writable(option: str, path: Path) -> None:
 
 @contextlib.contextmanager
 def writing(option: str, path: str | Path) -> Iterator[None]:
-    """Names the option and the path in an OSError about what the block writes. Errors about other files, and those of
-    object stores, which name what they are about, stay."""
+    """Names the option and the path in an OSError about what the block writes. Errors about other files stay; those of
+    object stores name what they are about."""
     try:
         yield
     except OSError as error:
+        cause = error.__cause__ if isinstance(error, RecapError) else error
+        is_of_store = isinstance(cause, OSError) and not isinstance(cause, FileNotFoundError)
+        if is_of_store and is_remote(str(path)) and str(path) in str(error):
+            raise RecapError(f"{error}. Mend that, and run the same command again: it goes on from there.") from error
         if is_remote(str(path)) or not _is_about(error, Path(path)):
             raise
         is_full = error.errno in (errno.ENOSPC, errno.EDQUOT) or os.strerror(errno.ENOSPC) in str(error)

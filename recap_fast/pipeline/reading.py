@@ -10,7 +10,7 @@ from contextlib import closing
 from dataclasses import dataclass, field
 
 from recap_fast.addresses import scrub
-from recap_fast.errors import RecapError, StoppedError
+from recap_fast.errors import OutputGoneError, RecapError, StoppedError
 from recap_fast.pipeline.channel import Channels
 from recap_fast.pipeline.counters import RunCounters
 from recap_fast.records import Row, Shard
@@ -127,6 +127,8 @@ class Reading:
                 problem, left_out = reader.problem and scrub(reader.problem), reader.left_out
         except StoppedError:
             return  # before it was opened: as if not begun
+        except OutputGoneError:
+            raise
         except Exception as error:  # noqa: BLE001 - the shard boundary: no shard, however broken, ends the run
             unexpected = None if isinstance(error, RecapError | OSError) else error
             problem = scrub(f"{type(error).__name__}: {error}" if unexpected else str(error))

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from recap_fast.errors import RecapError, ShardError
+from recap_fast.errors import OutputGoneError, RecapError, ShardError
 from recap_fast.records import Identity, Row, Shard, ShardReport, ShardStatus
 from recap_fast.write.captions import Detokenize
 from recap_fast.write.ledger import Ledger
@@ -82,8 +82,16 @@ class Assembly:
         return tuple(self._opened)
 
     def begin(self, shard: Shard, identity: Identity) -> NDArray[np.int64]:
-        """Opens the output of a shard, whose input now has this identity; returns the indices that are done already."""
-        found = self._ledger.state(shard, identity)
+        """Opens the output of a shard, whose input now has this identity; returns the indices that are done already.
+
+        Raises OutputGoneError where the object store that has the output cannot be reached.
+        """
+        try:
+            found = self._ledger.state(shard, identity)
+        except OSError as error:
+            if self._ledger.output.is_out_of_reach(error):
+                raise OutputGoneError(str(error)) from error
+            raise
         writer = ShardWriter(
             self._ledger.output,
             shard,
@@ -149,8 +157,9 @@ class Assembly:
         """Wraps work on one shard: an error fails this shard alone. OSError ends the run."""
         try:
             yield
-        except OSError:
-            self._watch.check()  # a better error if the whole folder is gone
+        except OSError as error:
+            if not self._ledger.output.is_out_of_reach(error):
+                self._watch.check()  # a better error if the whole folder is gone
             raise
         except Exception as error:
             known = isinstance(error, RecapError)

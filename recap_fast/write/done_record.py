@@ -54,5 +54,7 @@ def _read(kind: type[T], output: OutputFolder, shard: str) -> T | None:
     except FileNotFoundError:
         return None
     except (OSError, ValueError) as error:
+        if output.is_out_of_reach(error):
+            raise
         logger.warning("%s cannot be read (%s): its shard counts as not done", output.store.shown(name), error)
         return None

@@ -68,6 +68,8 @@ def open_output(output: OutputFolder, wanted: Wanted) -> tuple[Shard, ...]:
     try:
         output.store.make_root()
     except OSError as error:
+        if output.is_out_of_reach(error):
+            raise
         raise ConfigError(f"--output {output.address} cannot be made: {error}.") from error
     return retry_until(lambda: _try_open(output, wanted), output)
 

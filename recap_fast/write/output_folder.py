@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from recap_fast.addresses import is_remote
 from recap_fast.store.opening import open_store
 from recap_fast.store.store import Store, StoredFile, has_any
 
@@ -48,6 +49,13 @@ class OutputFolder:
     def decoding(self) -> Path:
         """The local folder of what processes are decoding."""
         return self.store.scratch / _DECODING
+
+    def is_out_of_reach(self, error: Exception) -> bool:
+        """Whether an error says of an object store that it does not answer, denies access, or the like.
+
+        That is no fault of the file that was asked for. It ends a run, or whatever else is done.
+        """
+        return is_remote(self.address) and isinstance(error, OSError) and not isinstance(error, FileNotFoundError)
 
     def data(self, shard: str) -> str:
         """The captions of a shard."""

@@ -28,6 +28,8 @@ class OutputWatch:
         try:
             file = self._output.store.stat(RUN_FILE)
         except OSError as error:
+            if self._output.is_out_of_reach(error):
+                raise
             raise self._gone(f"cannot be read ({error})") from error
         if file is None:
             raise self._gone(f"no longer has {RUN_FILE}")

@@ -127,7 +127,8 @@ def find_versions(output: OutputFolder) -> Versions:
 
 
 def read_run_file(output: OutputFolder) -> RunFile | None:
-    """The folder's run file, or None. Raises ConfigError for one that cannot be read.
+    """The folder's run file, or None. Raises ConfigError for one that cannot be read, and OSError where an object store
+    cannot be reached.
 
     Without the local file, as in a copy from the Hub, the inputs count as moved: they lie in `ELSEWHERE`.
     """
@@ -144,6 +145,8 @@ def read_run_file(output: OutputFolder) -> RunFile | None:
     except (FileNotFoundError, NotADirectoryError):
         return None
     except (OSError, ValueError) as error:
+        if output.is_out_of_reach(error):
+            raise
         raise ConfigError(
             f"{output.store.shown(name)} cannot be read ({error}): put back the file as it was, or use another "
             "--output."
@@ -238,6 +241,8 @@ def _write(output: OutputFolder, name: str, fields: Mapping[str, Any], version: 
             return output.store.create(name, data)
         return output.store.replace(name, data, version)
     except OSError as error:
+        if output.is_out_of_reach(error):
+            raise
         raise RecapError(
             f"{output.store.shown(name)} cannot be written ({error}): make room there, or give another --output."
         ) from error

@@ -100,6 +100,8 @@ def whole_stretches(output: OutputFolder, shard: str, files: ExitStack, since_ns
         except FileNotFoundError:  # another process has finished the shard since
             continue
         except OSError as error:
+            if output.is_out_of_reach(error):
+                raise
             logger.warning(_UNUSABLE, output.store.shown(stretch.name), error)
             continue
         if fault is None:
@@ -153,6 +155,8 @@ def whole_output(output: OutputFolder, shard: str, record: ShardReport | None, f
         path = files.enter_context(output.store.local(name))
         sha256 = sha256_of(path)
     except OSError as error:
+        if output.is_out_of_reach(error):
+            raise
         logger.warning("%s cannot be read (%s): its images are captioned again", output.store.shown(name), error)
         return None
     recorded = record is not None and record.output is not None and record.output.sha256 == sha256

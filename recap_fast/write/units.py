@@ -87,6 +87,8 @@ def read_units(output: OutputFolder, digests: Mapping[str, str]) -> dict[str, Un
         try:
             return _unit(typed(_Content, read_json(output.store, file, FORMAT, MAX_BYTES)))
         except (OSError, ValueError) as error:
+            if output.is_out_of_reach(error):
+                raise
             raise ConfigError(
                 f"{output.store.shown(file)} cannot be read ({error!r}), so the images of unit {name} are not known: "
                 "put it back from a copy, or give another --output."

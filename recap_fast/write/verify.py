@@ -187,6 +187,8 @@ def _check_output(output: OutputFolder, name: str, record: ShardReport, unit: Un
     except FileNotFoundError:
         yield Fault("no output", name, "has no output: the file is gone")
     except OSError as error:
+        if output.is_out_of_reach(error):
+            raise
         yield Fault("unreadable", name, f"has no output that can be read: {error}")
 
 

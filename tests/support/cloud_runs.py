@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 from support.runs import Command, Server, read_rows
 from support.s3_server import S3Server
 
@@ -26,6 +27,11 @@ class CloudOutput:
 
     def rows(self) -> list[dict[str, Any]]:
         return read_rows(self.store.copy(self.address, self.folder / str(next(self._numbers))))
+
+    def written_rows(self) -> list[dict[str, Any]]:
+        """All rows of finished and of unfinished shards."""
+        copy = self.store.copy(self.address, self.folder / str(next(self._numbers)))
+        return [row for file in sorted(copy.rglob("*.parquet")) for row in pq.ParquetFile(file).read().to_pylist()]
 
     def assert_whole(self, rows: list[dict[str, Any]], *shards: object) -> None:
         """The rows are these, nothing is left over, and `verify` agrees; with inputs, also about each image."""

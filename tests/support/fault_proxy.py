@@ -4,6 +4,7 @@ import http.client
 import socket
 import struct
 import threading
+import time
 import zlib
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -13,6 +14,8 @@ from typing import Any, Literal, Self
 from urllib.parse import urlsplit
 
 from support.guard import GUARD_S
+
+DELAY_S = 0.1
 
 
 @dataclass(frozen=True)
@@ -30,10 +33,10 @@ class Request:
 class Fault:
     """What goes wrong with one request."""
 
-    kind: Literal["reset", "status", "stall", "truncate", "lose", "damage"]
-    """reset: before it is forwarded. lose: it is carried out, and then reset. truncate: the connection ends after half
-    of the answer's body; one without a body is lost, and an error arrives. damage: the first byte that is sent is
-    another one."""
+    kind: Literal["reset", "status", "stall", "delay", "truncate", "lose", "damage"]
+    """reset: before it is forwarded. lose: it is carried out, and then reset. delay: it is forwarded after `DELAY_S`.
+    truncate: the connection ends after half of the answer's body; one without a body is lost, and an error arrives.
+    damage: the first byte that is sent is another one."""
     status: int = 503
     code: str = "SlowDown"
     """The word for it in S3's answers."""
@@ -80,6 +83,8 @@ class FaultProxy:
         self.upstream = urlsplit(upstream).netloc
         self.requests: list[Request] = []
         """Those that came since the schedule was set."""
+        self.faults: Counter[str] = Counter()
+        """What went wrong, of all schedules: kinds, and statuses."""
         self.stalled = threading.Event()
         """Some request has stalled."""
         self._schedule: Schedule = lambda _: None
@@ -123,7 +128,10 @@ class FaultProxy:
             request = Request(method, path, self._counts[method, path])
             self._counts[method, path] += 1
             self.requests.append(request)
-            return self._schedule(request)
+            fault = self._schedule(request)
+            if fault is not None:
+                self.faults[f"{fault.status}" if fault.kind == "status" else fault.kind] += 1
+            return fault
 
     def stall(self) -> None:
         """Waits until the end of the proxy."""
@@ -148,7 +156,8 @@ class _Handler(BaseHTTPRequestHandler):
     def handle_any(self) -> None:
         body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
         fault = self.proxy.fault_of(self.command, self.path)
-        if fault is None:
+        if fault is None or fault.kind == "delay":
+            time.sleep(0 if fault is None else DELAY_S)
             self._answer(*self._forward(body))
             return
         if fault.kind in ("lose", "truncate"):

@@ -19,6 +19,7 @@ from typing import Any, NoReturn, TypedDict
 
 from recap_fast.cli.main import main as recap_fast
 from recap_fast.generate.torch_backend.engine import TorchEngine
+from recap_fast.shards.remote import access
 from recap_fast.store import cloud, connection, persistence
 from recap_fast.write import shard_writer
 
@@ -95,11 +96,13 @@ def become(job: Job) -> NoReturn:
 
 
 def reach_stores(job: Job, happens: Callable[[str], None]) -> None:
-    """Where object stores are, how long they are waited for, and that each request to an output is an event."""
+    """Where object stores are, how long they are waited for, short pauses, and that each request to an output is an
+    event."""
     for name in [name for name in os.environ if name.startswith("AWS_")]:
         del os.environ[name]
     os.environ.update(job["environment"])
-    persistence.FIRST_PAUSE_S, persistence.PATIENCE_S = 0.01, job["patience_s"]
+    persistence.FIRST_PAUSE_S = access.FIRST_PAUSE_S = 0.01
+    persistence.PATIENCE_S = job["patience_s"]
     connection.RETRIES["backoff"] = {**connection.RETRIES["backoff"], "init_backoff": timedelta(milliseconds=10)}
     persistently = cloud.persistently
 

@@ -37,21 +37,40 @@ class S3Server:
         with self._process:  # which closes its standard input, and waits
             pass
 
-    def make_bucket(self) -> str:
+    def make_bucket(self, name: str | None = None) -> str:
         """A new bucket's name."""
-        name = f"bucket-{os.getpid()}-{next(self._numbers)}"
+        name = name or f"bucket-{os.getpid()}-{next(self._numbers)}"
         with urllib.request.urlopen(urllib.request.Request(f"{self.endpoint}/{name}", method="PUT")):
             return name
 
-    def files(self, address: str) -> dict[str, bytes]:
-        """The files below an s3:// address, as they lie in the server, by name."""
+    def remove_bucket(self, address: str) -> None:
+        """Removes the bucket of an s3:// address, and all in it."""
+        bucket, _ = self.open(address)
+        bucket.delete([found["path"] for page in bucket.list() for found in page])
+        name = address.split("/")[2]
+        with urllib.request.urlopen(urllib.request.Request(f"{self.endpoint}/{name}", method="DELETE")):
+            pass
+
+    def open(self, address: str) -> tuple[Any, str]:
+        """The bucket of an s3:// address, as obstore opens it without the environment, and the path in it."""
         import obstore.store
 
-        bucket, _, prefix = address.removeprefix("s3://").partition("/")
+        bucket, _, path = address.removeprefix("s3://").partition("/")
         config = {"endpoint": self.endpoint, "region": "us-east-1", "access_key_id": KEY, "secret_access_key": SECRET}
-        store = obstore.store.S3Store(bucket, config=config, client_options={"allow_http": True})
+        return obstore.store.S3Store(bucket, config=config, client_options={"allow_http": True}), path
+
+    def files(self, address: str) -> dict[str, bytes]:
+        """The files below an s3:// address, as they lie in the server, by name."""
+        store, prefix = self.open(address)
         paths = [found["path"] for page in store.list(prefix or None) for found in page]
         return {path.removeprefix(f"{prefix}/"): bytes(store.get(path).bytes()) for path in paths}
+
+    def upload(self, folder: Path, address: str) -> None:
+        """Copies the files of a folder below an s3:// address."""
+        store, prefix = self.open(address)
+        for file in sorted(folder.rglob("*")):
+            if file.is_file():
+                store.put(f"{prefix}/{file.relative_to(folder)}", file.read_bytes())
 
     def copy(self, address: str, folder: Path) -> Path:
         """A folder with the files below an s3:// address."""
