@@ -8,7 +8,7 @@ SHARDS := demo/out/shards/{00000..00001}.tar
 
 MINUTES := 10
 
-.PHONY: demo test lint unit docs manual fuzz asan bench format clean
+.PHONY: demo test lint unit docs manual fuzz chaos asan bench format clean
 
 demo: .venv/installed  ## caption demo shards with the demo engine, through every stage, and check the captions
 	$(BIN)/recap-fast build-engine recap_tiny --checkpoint demo/recap-tiny --output demo/out/engine --overwrite
@@ -42,6 +42,10 @@ fuzz: .venv/developing  ## the property tests and 100,000 damaged images with ev
 	  seed=$$(od -An -N4 -tu4 /dev/urandom | tr -d ' '); echo "seed $$seed"; \
 	  $(BIN)/pytest -x -m 'hypothesis or fuzz' --hypothesis-profile=fuzz --hypothesis-seed=$$seed || exit 1; \
 	done
+
+chaos: .venv/developing  ## over 200 real runs whose processes are killed and whose network errs, with an ever new seed, then how to replay it
+	@seed=$$(od -An -N4 -tu4 /dev/urandom | tr -d ' '); echo "seed $$seed"; \
+	  $(BIN)/pytest -x -m chaos --hypothesis-profile=fuzz --hypothesis-seed=$$seed
 
 asan: .venv/developing  ## the tests of the native modules under AddressSanitizer and UBSan
 	PATH=$(CURDIR)/$(BIN):$$PATH cmake --workflow --preset asan

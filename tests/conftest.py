@@ -21,12 +21,12 @@ examples.register_profiles()
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Tests marked `fuzz` run in the profile `fuzz` alone.
+    """Tests marked `fuzz` or `chaos` run in the profile `fuzz` alone.
 
     Tests that need CUDA are skipped without it; where RECAP_FAST_REQUIRE_CUDA=1 says that it is there, they fail.
     """
     if settings.get_current_profile_name() != "fuzz":
-        long = [item for item in items if item.get_closest_marker("fuzz")]
+        long = [item for item in items if item.get_closest_marker("fuzz") or item.get_closest_marker("chaos")]
         items[:] = [item for item in items if item not in long]
         config.hook.pytest_deselected(items=long)
     wanting = [item for item in items if item.get_closest_marker("needs_cuda")]
