@@ -60,7 +60,7 @@ def test_a_run_into_a_bucket_is_one_into_a_folder(server, output, inputs, argume
     assert f"Captions are in {output.address}/data." in command.stderr
     output.assert_whole(rows, f"{inputs}/*.tar")
     files = {each for name in NAMES for each in (f"data/{name}.parquet", f"manifests/{name}.json")}
-    assert set(output.files()) == files | {"run.json", "local.json", "README.md"}
+    assert set(output.files()) == files | {"run.json", "local.json", "README.md", "metrics.jsonl"}
     command = succeed(server.run("failures", output.address))
     assert command.stdout.count("not_an_image") == NUM_SHARDS
     assert "Nothing to do" in succeed(server.run(*arguments)).stderr

@@ -104,7 +104,7 @@ def test_outputs_mirror_the_inputs_and_nothing_else_lies_there(output):
     names = {str(path.relative_to(output)) for path in output.rglob("*") if path.is_file()}
     stretches = {name for name in names if name.startswith("partial/deeper/still/00001/")}
     assert names - stretches == {
-        *("README.md", "run.json", "local.json", "data/00000.parquet", "data/00001.parquet"),
+        *("README.md", "run.json", "local.json", "metrics.jsonl", "data/00000.parquet", "data/00001.parquet"),
         *("manifests/00000.json", "manifests/00001.json"),
         *("data/deeper/still/00000.parquet", "manifests/deeper/still/00000.json"),
     }

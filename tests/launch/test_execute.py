@@ -109,8 +109,10 @@ def test_a_run_beside_one_of_the_same_shards_says_so(start, tmp_path, caplog):
         assert f"another process is at work on the same shards of {tmp_path}/out" in caplog.text
 
 
-def test_others_see_a_run_while_it_lasts_and_what_it_used_in_the_end(start, tmp_path, monkeypatch):
-    output, seen = OutputFolder.at(tmp_path / "out"), []
+@pytest.mark.parametrize("place", ["tmp_path", "s3_bucket"])
+def test_others_see_a_run_while_it_lasts_and_what_it_used_in_the_end(start, tmp_path, monkeypatch, request, place):
+    address = f"{request.getfixturevalue(place)}/out"
+    output, seen = OutputFolder.at(address), []
     watching = Observers.watching
 
     @contextlib.contextmanager
@@ -126,7 +128,7 @@ def test_others_see_a_run_while_it_lasts_and_what_it_used_in_the_end(start, tmp_
 
     with monkeypatch.context() as patched:
         patched.setattr(Observers, "watching", look)
-        outcome = start(metrics_port=0)
+        outcome = start(output=address, metrics_port=0)
     ((before, written, work, metrics),) = seen
     assert (before.state, before.num_shards, before.unclaimed) == ("running", 2, 0)
     assert (written.state, written.device, written.part) == ("starting", "", "1/1")
@@ -139,10 +141,10 @@ def test_others_see_a_run_while_it_lasts_and_what_it_used_in_the_end(start, tmp_
     ((device, used),) = status.usage.items()
     assert (used.processes, used.images, used.is_gpu, device == work.device) == (1, 12, False, True)
     assert 0 < used.seconds <= round(outcome.result.snapshot.held_s, 1) + 60
-    (line,) = (tmp_path / "out/metrics.jsonl").read_text().splitlines()
+    (line,) = output.store.read("metrics.jsonl", 9999)[0].splitlines()
     assert (json.loads(line)["images"], json.loads(line)["shards_done"]) == (12, 2)
-    start(overwrite=True, shards=(f"{tmp_path}/in/00000.tar",))
-    assert len((tmp_path / "out/metrics.jsonl").read_text().splitlines()) == 1, "that of another command is gone"
+    start(output=address, overwrite=True, shards=(f"{tmp_path}/in/00000.tar",))
+    assert output.store.read("metrics.jsonl", 9999)[0].count(b"\n") == 1, "that of another command is gone"
     assert find_status(output).usage[device].processes == 1
 
 
