@@ -13,7 +13,9 @@ logger = logging.getLogger(__name__)
 
 
 def usage_of(work: Work) -> Mapping[str, Usage]:
-    """What one process has used, as far as its work says."""
+    """What one process has used, as far as its work says; nothing before its device is known."""
+    if not work.device:
+        return {}
     return {work.device: Usage(1, work.captioned, round(work.held_s, 1), work.is_gpu)}
 
 

@@ -6,7 +6,8 @@ from support.runs import write_pictures
 from recap_fast.write import run_file
 from recap_fast.write.output_folder import RUN_FILE, OutputFolder
 from recap_fast.write.run_file import Usage, read_run
-from recap_fast.write.usage import add_usage, rates, record_usage
+from recap_fast.write.usage import add_usage, rates, record_usage, usage_of
+from recap_fast.write.workers import Work
 
 H100, CPU = Usage(1, 900, 1800.0, is_gpu=True), Usage(1, 30, 60.0, is_gpu=False)
 
@@ -33,6 +34,15 @@ def test_later_runs_keep_it(output, tmp_path):
     open_ledger(tmp_path / "out", tmp_path / "in/*.tar")
     run = read_run(output)
     assert (len(run.shards), run.usage) == (3, {"H100": H100})
+
+
+@pytest.mark.parametrize(("device", "used"), [("", {}), ("H100", {"H100": Usage(1, 5, 2.0, is_gpu=True)})])
+def test_a_process_has_used_a_device_once_it_is_known(device, used):
+    state = "running" if device else "starting"
+    work = Work(
+        host="h", pid=1, part="1/1", device=device, is_gpu=True, started_s=0.0, state=state, held_s=2.0, captioned=5
+    )
+    assert usage_of(work) == used
 
 
 def test_usage_is_added_by_device_and_rates_are_told_for_gpus_and_cpus():
