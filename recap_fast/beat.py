@@ -14,13 +14,14 @@ END_S = 10.0
 @contextlib.contextmanager
 def every(
     seconds: float, action: Callable[[], object], last: Callable[[], object], what: str, end_s: float = END_S
-) -> Iterator[None]:
-    """Calls `action` every so many seconds meanwhile, and `last` at the end, all in one thread.
+) -> Iterator[Callable[[], None]]:
+    """Calls `action` every so many seconds meanwhile, and `last` at the end, all in one thread. Gives a function that
+    has the thread call `action` at once.
 
     An OSError is a warning that names `what` cannot be done, given once. `last` is left behind after `end_s`.
     """
-    done = threading.Event()
-    warned = False
+    woken = threading.Event()
+    ended = warned = False
 
     def attempt(once: Callable[[], object]) -> None:
         nonlocal warned
@@ -32,14 +33,19 @@ def every(
             warned = True
 
     def work() -> None:
-        while not done.wait(seconds):
+        while True:
+            woken.wait(seconds)
+            woken.clear()
+            if ended:
+                break
             attempt(action)
         attempt(last)
 
     thread = threading.Thread(target=work, name="recap-beat", daemon=True)
     thread.start()
     try:
-        yield
+        yield woken.set
     finally:
-        done.set()
+        ended = True
+        woken.set()
         thread.join(end_s)

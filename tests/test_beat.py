@@ -22,6 +22,15 @@ def test_a_short_block_is_done_at_last_alone():
     assert done == ["last"]
 
 
+def test_it_is_done_at_once_on_request():
+    done = []
+    with every(1e6, lambda: done.append(1), lambda: done.append("last"), "x") as now:
+        for number in (1, 2):
+            now()
+            wait_until(lambda number=number: len(done) == number)
+    assert done == [1, 1, "last"]
+
+
 def test_an_error_of_the_system_is_one_warning_and_does_not_end_it(caplog):
     tried = []
 

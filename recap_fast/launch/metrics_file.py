@@ -23,7 +23,7 @@ MAX_BYTES = 64 << 20
 
 def metrics_file(
     store: Store, name: str, read: Callable[[], Snapshot], part: tuple[int, int]
-) -> AbstractContextManager[None]:
+) -> AbstractContextManager[object]:
     """Writes a line to the file of this name every minute meanwhile, and one at the end.
 
     The file goes on where an earlier process left it. Each process has an id of its own, and its counters begin at 0.

@@ -4,13 +4,14 @@ import contextlib
 import socket
 import time
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 
 from recap_fast.launch.metrics_file import metrics_file
 from recap_fast.launch.metrics_server import MetricsServer
 from recap_fast.launch.plan import Plan
 from recap_fast.launch.reporter import Reporter
 from recap_fast.launch.what_runs import build_info, find_device
-from recap_fast.launch.work_log import WorkLog
+from recap_fast.launch.work_log import Device, WorkLog
 from recap_fast.machine import process_started
 from recap_fast.pipeline.counters import Snapshot
 from recap_fast.pipeline.pipeline import Pipeline
@@ -43,14 +44,19 @@ class Observers:
         self._log = WorkLog(read, self._plan.part)
         if self._server is not None:
             self._server.serve(read, build_info(self._plan))
-        with at_work(output, shards, self._log.work):
+        with at_work(output, shards, self._log.work) as self._write_note:
             yield
 
-    @contextlib.contextmanager
-    def watching(self, pipeline: Pipeline) -> Iterator[None]:
+    def watching(self, pipeline: Pipeline) -> AbstractContextManager[None]:
         """Shows meanwhile what the pipeline does; only within `informed`, once the engine is open."""
-        self._log.device = find_device(self._plan.captioner)
-        self._log.find_state = lambda: "stopping" if pipeline.drained else "running"
+        return self.recording(find_device(self._plan.captioner), lambda: pipeline.drained)
+
+    @contextlib.contextmanager
+    def recording(self, device: Device, is_stopping: Callable[[], bool]) -> Iterator[None]:
+        """Shows meanwhile what is done on a device, here or elsewhere; only within `informed`."""
+        self._log.device = device
+        self._log.find_state = lambda: "stopping" if is_stopping() else "running"
+        self._write_note()
         part = self._plan.part
         with metrics_file(self._output.store, self._output.metrics(part), self._read, part):
             yield

@@ -19,8 +19,9 @@ logger = logging.getLogger(__name__)
 
 
 @contextlib.contextmanager
-def at_work(output: OutputFolder, shards: Sequence[str], work: Callable[[], Work]) -> Iterator[None]:
-    """Notes meanwhile what `work` says; in the end the run file is told what was used, if the work has begun.
+def at_work(output: OutputFolder, shards: Sequence[str], work: Callable[[], Work]) -> Iterator[Callable[[], None]]:
+    """Notes meanwhile what `work` says; in the end the run file is told what was used. Gives a function that has the
+    note written at once.
 
     Warns if another process that lives has the same shards, whose names these are. A note that cannot be written ends
     nothing.
@@ -39,12 +40,12 @@ def at_work(output: OutputFolder, shards: Sequence[str], work: Callable[[], Work
     with contextlib.suppress(OSError):  # the thread says so if it lasts
         write()
         _look_around(output, name)
-    with every(BEAT_S, write, remove, f"{store.shown(name)} cannot be written, so `recap-fast status` is out of date"):
+    problem = f"{store.shown(name)} cannot be written, so `recap-fast status` is out of date"
+    with every(BEAT_S, write, remove, problem) as write_now:
         try:
-            yield
+            yield write_now
         finally:
-            if (last := work()).state != "starting":
-                record_usage(output, usage_of(last))
+            record_usage(output, usage_of(work()))
 
 
 def _look_around(output: OutputFolder, name: str) -> None:

@@ -46,6 +46,7 @@ class Work:
     part: str
     """Such as '3/8'; '1/1' where the process does it all."""
     device: str
+    """'' before the engine is open."""
     is_gpu: bool
     started_s: float
     """When the process began, by its machine's clock, since 1970."""

@@ -1,10 +1,8 @@
 """A run from its config to its exit code, in this process, with a real engine and the Pillow decoder."""
 
-import contextlib
 import json
 import re
 import shutil
-import urllib.request
 from pathlib import Path
 
 import pytest
@@ -17,14 +15,10 @@ from recap_fast.errors import ConfigError, EngineError
 from recap_fast.generate.engine import EngineOptions
 from recap_fast.generate.prepared import PreparedEngine
 from recap_fast.generate.torch_backend.engine import TorchEngine
-from recap_fast.launch.metrics_server import MetricsServer
-from recap_fast.launch.observers import Observers
 from recap_fast.launch.work_log import WorkLog
 from recap_fast.pipeline.counters import RunCounters
 from recap_fast.write.at_work import at_work
 from recap_fast.write.output_folder import OutputFolder
-from recap_fast.write.status import find_status
-from recap_fast.write.workers import read_note
 
 # -- what is said ------------------------------------------------------------------------------------------------------
 
@@ -107,61 +101,6 @@ def test_a_run_beside_one_of_the_same_shards_says_so(start, tmp_path, caplog):
         assert "another process" not in caplog.text
         start(limit=1)
         assert f"another process is at work on the same shards of {tmp_path}/out" in caplog.text
-
-
-@pytest.mark.parametrize("place", ["tmp_path", "s3_bucket"])
-def test_others_see_a_run_while_it_lasts_and_what_it_used_in_the_end(start, tmp_path, monkeypatch, request, place):
-    address = f"{request.getfixturevalue(place)}/out"
-    output, seen = OutputFolder.at(address), []
-    watching = Observers.watching
-
-    @contextlib.contextmanager
-    def look(observers, pipeline):
-        before = find_status(output)
-        with watching(observers, pipeline):
-            (worker,) = find_status(output).at_work
-            assert read_note(output.store, next(output.store.list("workers")).name) == worker.work
-            url = f"http://127.0.0.1:{observers._server.port}/metrics"
-            with urllib.request.urlopen(url, timeout=30) as answer:
-                seen.append((before, worker.work, observers.work(), answer.read().decode()))
-            yield
-
-    with monkeypatch.context() as patched:
-        patched.setattr(Observers, "watching", look)
-        outcome = start(output=address, metrics_port=0)
-    ((before, written, work, metrics),) = seen
-    assert (before.state, before.num_shards, before.unclaimed) == ("running", 2, 0)
-    assert (written.state, written.device, written.part) == ("starting", "", "1/1")
-    assert (work.state, work.is_gpu, work.shards_total) == ("running", False, 2)
-    assert 'engine="tiny"' in metrics
-    assert 'part="1/1"' in metrics
-    assert re.fullmatch(r"metrics  http://.+:\d+/metrics", outcome["metrics"])
-    status = find_status(output)
-    assert (status.state, status.at_work, status.silent) == ("finished", (), ())
-    ((device, used),) = status.usage.items()
-    assert (used.processes, used.images, used.is_gpu, device == work.device) == (1, 12, False, True)
-    assert 0 < used.seconds <= round(outcome.result.snapshot.held_s, 1) + 60
-    (line,) = output.store.read("metrics.jsonl", 9999)[0].splitlines()
-    assert (json.loads(line)["images"], json.loads(line)["shards_done"]) == (12, 2)
-    start(output=address, overwrite=True, shards=(f"{tmp_path}/in/00000.tar",))
-    assert output.store.read("metrics.jsonl", 9999)[0].count(b"\n") == 1, "that of another command is gone"
-    assert find_status(output).usage[device].processes == 1
-
-
-def test_a_port_that_is_taken_is_refused_before_anything_is_written(start, tmp_path):
-    taken = MetricsServer(0)
-    with pytest.raises(ConfigError, match=f"--metrics-port {taken.port} cannot be used"):
-        start(metrics_port=taken.port)
-    taken.close()
-    assert not (tmp_path / "out").exists()
-    with pytest.raises(ConfigError, match=r"--metrics-port 65536: give a port"):
-        start(metrics_port=1 << 16)
-
-
-def test_a_run_that_is_refused_leaves_nothing_of_itself(start, tmp_path):
-    with pytest.raises(ConfigError):
-        start(options=EngineOptions(device="cuda:99", max_new_tokens=4))
-    assert list((tmp_path / "out").rglob("*")) == []
 
 
 def test_the_notice_of_an_engine_is_shown(start, tiny_engine, tmp_path):

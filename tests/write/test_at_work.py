@@ -25,7 +25,7 @@ def store(tmp_path):
 
 
 def work():
-    return make_work(state="starting")
+    return make_work(state="starting", device="")
 
 
 def notes(store):
@@ -129,6 +129,14 @@ def test_a_note_is_written_again_and_again(store, monkeypatch):
         (name,) = notes(store)
         assert read_note(store, name) == work()
     assert not notes(store)
+
+
+def test_a_note_is_written_at_once_on_request(store):
+    told = [work(), make_work(captioned=7)]
+    with at_work(OutputFolder(store), SHARDS, lambda: told[0]) as write_now:
+        del told[0]
+        write_now()
+        wait_until(lambda: read_note(store, notes(store)[0]) == make_work(captioned=7))
 
 
 def test_where_no_note_can_be_written_the_work_goes_on_with_one_warning(store, caplog, monkeypatch):
