@@ -30,7 +30,7 @@ def add_usage(one: Mapping[str, Usage], other: Mapping[str, Usage]) -> Mapping[s
 def record_usage(output: OutputFolder, usage: Mapping[str, Usage]) -> None:
     """Adds to what the run file says, if it is there. Where that fails, a warning says so: no caption needs it."""
     try:
-        if output.store.stat(RUN_FILE) is None:
+        if not usage or output.store.stat(RUN_FILE) is None:
             return
         update_run_file(output, lambda run: replace(run, usage=add_usage(run.usage, usage)))
     except (RecapError, OSError) as error:

@@ -64,3 +64,9 @@ def test_an_output_that_is_gone_is_no_news(output, caplog):
     output.store.delete([RUN_FILE])
     record_usage(output, {"H100": H100})
     assert caplog.text == ""
+
+
+def test_nothing_used_writes_nothing(output):
+    before = output.store.stat(RUN_FILE)
+    record_usage(output, {})
+    assert output.store.stat(RUN_FILE) == before
