@@ -9,7 +9,7 @@ import logging
 import re
 import time
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -69,9 +69,13 @@ def stretch_name(first: int, last: int, sha256: str) -> str:
 
 def stretches(output: OutputFolder, shard: str) -> list[Stretch]:
     """The stretches of a shard, oldest first."""
+    return _among(_files(output, shard))
+
+
+def _among(names: Iterable[str]) -> list[Stretch]:
     found = [
         Stretch(name, int(match["first"]), int(match["last"]), int(match["made_ns"]), match["owner"], match["digest"])
-        for name in _files(output, shard)
+        for name in names
         if (match := _NAME.fullmatch(name.rpartition("/")[2]))
     ]
     return sorted(found, key=lambda stretch: (stretch.made_ns, stretch.name))
@@ -173,9 +177,10 @@ def remove_stretches(output: OutputFolder, shard: str, before_ns: int | None = N
     `before_ns`: only those made before that. What another living process of this machine is at work on is its to
     remove. One of another machine finds out, if it has not ended, that the shard is finished.
     """
-    found = stretches(output, shard)
+    files = list(_files(output, shard))
+    found = _among(files)
     names = [each.name for each in found if _is_over(each.owner) and (not before_ns or each.made_ns < before_ns)]
-    announcements = ((name, _announced(name).partition(".")[2]) for name in _files(output, shard))
+    announcements = ((name, _announced(name).partition(".")[2]) for name in files)
     names += [name for name, process in announcements if process and _is_over(process)]
     output.store.delete(names)
 
