@@ -9,6 +9,7 @@ from support.cloud_runs import CloudOutput, succeed
 from support.fault_proxy import Fault, every, first
 from support.runs import run_arguments
 from support.s3_server import KEY, SECRET
+from support.web import Web
 
 NUM_SHARDS, NUM_SAMPLES = 2, 20
 SHORT = ("--max-new-tokens", 4)
@@ -197,6 +198,40 @@ def test_keys_show_nowhere(server, output, s3_faults, arguments, log_format):
         assert KEY.encode() not in content
         assert SECRET.encode() not in content
         assert b"Signature=" not in content
+
+
+@pytest.mark.parametrize("log_format", ["text", "json"])
+def test_logins_and_signatures_of_inputs_show_nowhere(server, output, s3_faults, tiny_engine, inputs, log_format):
+    """One can be read, one is damaged, and one is not there; the bucket fails now and then, and at last for good."""
+    said = []
+
+    def say(code, schedule, *command):
+        s3_faults.schedule = schedule
+        ended = server.run(*command, patience_s=1)
+        assert ended.code == code, ended.stderr
+        said.append(ended.stdout + ended.stderr)
+
+    with Web() as web:
+        web.login = "user:s3cr3t"
+        content = (inputs / "00000.tar").read_bytes()
+        web.files = {"a.tar": content, "b.tar": content[:3000]}
+        a, b, c = (f"{web.url(name, 'user:s3cr3t@')}?X-Amz-Signature=s1gned" for name in ("a.tar", "b.tar", "c.tar"))
+        arguments = run_arguments(
+            tiny_engine, inputs, output.address, *SHORT, "--log-format", log_format, "--shards", b
+        )
+        arguments[arguments.index(f"{inputs}/*.tar")] = a
+        passing = first(2, Fault("status", 503))
+        say(1, passing, *arguments)
+        say(1, every(Fault("status", 500), "PUT", "/out/partial/"), *arguments, "--retry-failed")
+        say(2, passing, *arguments, "--shards", c)
+        say(0, passing, "verify", output.address)
+        say(0, passing, "verify", output.address, "--json", "--shards", a, "--shards", b)
+        say(0, passing, "failures", output.address)
+    assert "c.tar" in "".join(said)
+    assert b"a.tar" in output.files()["run.json"]
+    for content in (*(text.encode() for text in said), *output.files().values()):
+        for secret in (b"s3cr3t", b"s1gned", KEY.encode(), SECRET.encode()):
+            assert secret not in content
 
 
 @pytest.mark.parametrize("address", ["s3://user:s3cr3t@bucket/out", "s3://bucket/out?X-Amz-Signature=s3cr3t"])
