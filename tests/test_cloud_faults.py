@@ -2,17 +2,23 @@
 rows are those of an undisturbed run."""
 
 import random
+import threading
+from datetime import timedelta
 
 import pytest
-from support import runs
+from support import folder_runs, runs, shard_files
 from support.chaos import Tally, disturb
 from support.cloud_runs import CloudOutput, succeed
-from support.fault_proxy import Fault
+from support.fault_proxy import seeded
+from support.ledgers import wanted
 from support.runs import run_arguments
 
+from recap_fast.store import connection, persistence
+from recap_fast.write.opening import open_output
+from recap_fast.write.output_folder import OutputFolder
+from recap_fast.write.run_file import read_run
+
 SHORT = ("--max-new-tokens", 4)
-LOSE = Fault("lose")
-DENY = Fault("status", 403, "ExpiredToken")
 
 
 @pytest.fixture(scope="module")
@@ -42,6 +48,36 @@ def rows(server, tiny_engine, inputs, tmp_path):
     """Those of an undisturbed run into a local folder."""
     succeed(server.run(*run_arguments(tiny_engine, inputs, tmp_path / "undisturbed", *SHORT)))
     return runs.read_rows(tmp_path / "undisturbed")
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_what_registers_at_once_is_registered_once(seed, s3_faults, s3_bucket, tmp_path, monkeypatch):
+    """Tars below other folders and images of one folder, so that both files of a run are written over by everyone."""
+    monkeypatch.setattr(persistence, "FIRST_PAUSE_S", 0.01)
+    monkeypatch.setitem(connection.RETRIES, "backoff", {"init_backoff": timedelta(milliseconds=10)})
+    folder_runs.write_images(tmp_path / "photos", [f"{number}.jpg" for number in range(5)])
+    for number in range(5):
+        shard_files.write_tar(tmp_path / f"{number}" / "a.tar", [])
+    s3_faults.schedule = seeded(seed, 0.3)
+    output, barrier, opened = OutputFolder.at(f"{s3_bucket}/out"), threading.Barrier(5), {}
+
+    def register(number):
+        wishes = wanted(tmp_path / f"{number}" / "a.tar", tmp_path / "photos")
+        barrier.wait()
+        opened[number] = open_output(output, wishes)
+
+    threads = [threading.Thread(target=register, args=(number,)) for number in range(5)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    s3_faults.schedule = lambda _: None
+    tars = [str(tmp_path / f"{number}" / "a.tar") for number in range(5)]
+    assert sorted(read_run(output).shards.values()) == [*tars, str(tmp_path / "photos")]
+    for number in range(5):
+        assert sorted(shard.url for shard in opened[number]) == [tars[number], str(tmp_path / "photos")]
+        assert {file.path for shard in opened[number] for file in shard.files} >= {f"{n}.jpg" for n in range(5)}
+    assert s3_faults.faults.total() > 10
 
 
 @pytest.fixture(scope="module")
