@@ -122,6 +122,8 @@ def test_what_cannot_be_read_just_now_is_not_done_again(server, output, s3_fault
     assert "ExpiredToken" in command.stderr.splitlines()[-1]
     records = [json.loads(content) for name, content in output.files().items() if name.startswith("manifests/")]
     assert [record["status"] for record in records] == ["complete"]
+    proof = server.run("verify", output.address)
+    assert proof.code == (4 if path == "partial/" else 1), "what cannot be read is no gap"
     s3_faults.schedule = lambda _: None
     again = succeed(server.run(*arguments))
     assert not kept & {*command.finished, *again.finished}
