@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 from recap_fast.errors import ConfigError, RecapError
 from recap_fast.records import ACCEPTABLE
 from recap_fast.write.output_folder import LOCAL_FILE, RUN_FILE, OutputFolder
-from recap_fast.write.typed_json import read_json, typed
+from recap_fast.write.typed_json import OtherFormatError, read_json, typed
 
 T = TypeVar("T")
 FORMAT = 4
@@ -147,10 +147,10 @@ def read_run_file(output: OutputFolder) -> RunFile | None:
     except (OSError, ValueError) as error:
         if output.is_out_of_reach(error):
             raise
-        raise ConfigError(
-            f"{output.store.shown(name)} cannot be read ({error}): put back the file as it was, or use another "
-            "--output."
-        ) from error
+        is_other = isinstance(error, OtherFormatError)
+        way_out = "go on with the version of recap-fast that wrote it" if is_other else "put back the file as it was"
+        shown = output.store.shown(name)
+        raise ConfigError(f"{shown} cannot be read ({error}): {way_out}, or use another --output.") from error
 
 
 def read_run(output: OutputFolder) -> RunFile:
@@ -222,7 +222,10 @@ def _add_local(output: OutputFolder, local: _Local, over: Versions) -> bool:
     has written since."""
     if over.local is None:
         return _write(output, LOCAL_FILE, asdict(local), None)
-    last, *others = _read_local(output)
+    try:
+        last, *others = _read_local(output)
+    except ValueError:  # damaged, or of another version: who may overwrite the folder comes here
+        return _write(output, LOCAL_FILE, asdict(local), over.local)
     try:
         named = read_json(output.store, RUN_FILE, FORMAT, MAX_BYTES).get("local")
     except (OSError, ValueError):

@@ -16,10 +16,14 @@ from recap_fast.store.store import Store
 T = TypeVar("T")
 
 
+class OtherFormatError(ValueError):
+    """The file is of another version of recap-fast."""
+
+
 def read_json(store: Store, name: str, form: int, max_bytes: int) -> Mapping[str, Any]:
     """The fields of a file of at most `max_bytes`, whose "format" is `form`.
 
-    Raises OSError, and ValueError for anything else.
+    Raises OSError, OtherFormatError, and ValueError for anything else.
     """
     data, _ = store.read(name, max_bytes)
     try:
@@ -28,7 +32,8 @@ def read_json(store: Store, name: str, form: int, max_bytes: int) -> Mapping[str
         raise ValueError("it is nested too deeply") from error
     if not isinstance(content, dict) or content.get("format") != form:
         found = content.get("format") if isinstance(content, dict) else None
-        raise ValueError(f"it has format {found!r:.60}, but this version reads {form}")
+        kind = OtherFormatError if type(found) is int else ValueError
+        raise kind(f"it has format {found!r:.60}, but this version reads {form}")
     return content
 
 
