@@ -5,7 +5,9 @@ import secrets
 import time
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
+from os import SEEK_END
 from pathlib import Path
+from typing import IO
 
 from recap_fast.beat import every
 from recap_fast.launch.metrics import metric_fields
@@ -56,8 +58,18 @@ class _Lines:
 
 
 def _append(path: Path, line: bytes) -> None:
-    with path.open("ab", buffering=0) as file:  # one write, so that a line of another process is not cut in two
-        file.write(line)
+    with path.open("ab+", buffering=0) as file:  # one write, so that a line of another process is not cut in two
+        file.write(_start(_last_byte(file)) + line)
+
+
+def _last_byte(file: IO[bytes]) -> bytes:
+    file.seek(max(0, file.seek(0, SEEK_END) - 1))
+    return file.read(1)
+
+
+def _start(content: bytes | bytearray) -> bytes:
+    """What ends a line that was cut, by a full disk for example."""
+    return b"" if content.endswith(b"\n") or not content else b"\n"
 
 
 class _Upload:
@@ -82,6 +94,7 @@ class _Upload:
     def _take(self) -> None:
         if self._content is None:
             self._content = bytearray(self._read())
+            self._content += _start(self._content)
         self._content += self._lines.next()
         self._num_new += 1
 

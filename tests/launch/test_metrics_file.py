@@ -90,3 +90,15 @@ def test_what_cannot_be_written_ends_nothing(tmp_path, caplog, obstacle):
     write(LocalStore(root))
     assert caplog.text.count("cannot be written, so it lacks lines") == 1
     assert root.exists() == (obstacle == "folder")
+
+
+def test_a_line_that_was_cut_does_not_spoil_the_next_one(tmp_path):
+    (tmp_path / "metrics.jsonl").write_bytes(b'{"time": 1')
+    write(LocalStore(tmp_path))
+    cut = WholeFiles()
+    cut.files["metrics.jsonl"] = b'{"time": 1'
+    write(cut)
+    for content in ((tmp_path / "metrics.jsonl").read_bytes(), cut.files["metrics.jsonl"]):
+        first, *others = content.splitlines()
+        assert first == b'{"time": 1'
+        assert [json.loads(line)["part"] for line in others] == ["3/8"]
