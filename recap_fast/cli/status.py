@@ -53,8 +53,11 @@ def _describe(s: "Status", output: str) -> Iterator[str]:
         eta = "" if s.eta_s is None else f", ETA {duration(s.eta_s)}"
         yield f"rate       {s.images_per_s:.1f} images/s over the last minutes{eta}"
     if s.usage:
-        times = ", ".join(f"{device} for {duration(used.seconds)}" for device, used in s.usage.items())
-        yield f"held       {times}" + "".join(f": {rate}" for rate in rates(s.usage))
+        times = ", ".join(
+            f"{device or 'an unknown device'} for {duration(used.seconds)}" for device, used in s.usage.items()
+        )
+        found = ", ".join(map(str, rates(s.usage)))
+        yield f"held       {times}" + (f": {found}" if found else "")
     yield from _shown([_at_work(each) for each in s.at_work])
     yield from _shown([_silent(each) for each in s.silent])
     yield _advice(s, shlex.quote(output))
@@ -98,7 +101,8 @@ def _advice(s: "Status", output: str) -> str:
         missing = f" Nobody has the other {counted(s.unclaimed, 'shard')}: start the parts that are missing."
         return f"Running: {len(s.at_work):,} {verb} at work.{missing if s.unclaimed else ''}"
     if s.state == "finished":
-        return f"Finished: all {counted(s.num_shards, 'shard')} are done. Prove it with: recap-fast verify {output}"
+        what = "its 1 shard is" if s.num_shards == 1 else f"all {s.num_shards:,} shards are"
+        return f"Finished: {what} done. Prove it with: recap-fast verify {output}"
     if s.state == "failed":
         what = f"{counted(s.num_shards - s.ended['complete'], 'shard')} could not be read whole"
         return f"{what}: run the same command again. Why, says: recap-fast failures {output}"

@@ -1,6 +1,7 @@
 """`recap-fast status`: what it shows to people and to programs, and the last line, which says what to do."""
 
 import json
+import re
 
 import pytest
 from click.testing import CliRunner
@@ -48,6 +49,22 @@ def test_a_run_that_stopped_and_one_that_could_not_read_a_shard(start, output, s
     assert lines[0] == "shards     2: 1 done, 1 failed"
     why = f"Why, says: recap-fast failures {output.address}"
     assert lines[-1] == f"1 shard could not be read whole: run the same command again. {why}"
+
+
+def test_a_run_of_one_shard(start, output, small_inputs):
+    (small_inputs / "00001.tar").unlink()
+    start()
+    assert shown(output)[-1] == f"Finished: its 1 shard is done. Prove it with: recap-fast verify {output.address}"
+
+
+def test_what_devices_were_held(start, output):
+    start()
+    leave_note(output, make_work(device="", is_gpu=False, state="starting", captioned=0, held_s=3.0), ["00000"])
+    leave_note(output, make_work(device="NVIDIA H100", is_gpu=True, captioned=100, held_s=360.0), ["00001"])
+    held = next(line for line in shown(output) if line.startswith("held "))
+    assert ", an unknown device for 3 s" in held
+    assert ", NVIDIA H100 for 6 min" in held
+    assert re.fullmatch(r"1,000 images per GPU-hour, [\d,]+ images per hour", held.rpartition(": ")[2])
 
 
 def test_a_run_at_work(start, output):
