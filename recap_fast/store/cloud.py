@@ -34,17 +34,19 @@ LISTED_AT_ONCE = DELETED_AT_ONCE = 1000
 class CloudStore:
     """Files of an object store whose names begin with a prefix. `url` is an s3://, gs:// or az:// URL.
 
-    Raises ConfigError if it has a login, a signature or a query. What is not there any more, denied or unreachable
-    after two minutes of tries is an OSError.
+    Raises ConfigError if it has a login, a signature, a query, or a path that obstore cannot use. What is not there any
+    more, denied or unreachable after two minutes of tries is an OSError.
     """
 
     url: str
     read_timeout_s: float = READ_TIMEOUT_S
 
     def __post_init__(self) -> None:
-        place_of(self.url)
+        path = place_of(self.url).path
         if public_url(self.url) != self.url:
             raise ConfigError(f"{public_url(self.url)} has a query: remove the '?' and what follows it.")
+        if path and {"", ".", ".."}.intersection(path.split("/")):
+            raise ConfigError(f"{self.url} has '//', '.' or '..' in its path: write the path without them.")
         object.__setattr__(self, "url", self.url.rstrip("/"))
 
     @property
