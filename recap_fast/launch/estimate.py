@@ -16,6 +16,7 @@ from recap_fast.progress import OnProgress, unwatched
 from recap_fast.records import Selection
 from recap_fast.shards.census import Census, take_census
 from recap_fast.shards.expand import expand
+from recap_fast.write.output_folder import OutputFolder
 
 DEMO_ROW_BYTES = 215
 """Of a row in the output of the demo's shards (1,000 rows each, captions of 63 tokens, url, uid, sha256 and json)."""
@@ -111,7 +112,7 @@ def estimate(
         raise ConfigError(f"--workers {workers}: give a count of at least 1.")
     if price_per_hour is not None and not 0 <= price_per_hour < math.inf:
         raise ConfigError(f"--price-per-hour {price_per_hour:g}: give dollars, 0 or more.")
-    inputs = expand(shards, selection)
+    inputs = expand(shards, selection, () if output is None else OutputFolder.at(output).row_folders)
     to_do, done = find_remaining(inputs, output)
     census = take_census(to_do, selection, progress)
     return Estimate(census=census, done=done, speed=speed, workers=workers, price_per_hour=price_per_hour)

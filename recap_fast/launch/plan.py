@@ -101,11 +101,12 @@ def plan(config: RunConfig) -> Plan:
             f"--overwrite with part {index + 1} of {num}: one process would delete what the others have begun. Delete "
             f"{config.output} first, then start all {num} without --overwrite."
         )
+    output = OutputFolder.at(config.output)
     captioner = Captioner(config)
     try:
         wanted = Wanted(
             fingerprint=(marks := fingerprint(config, captioner.prepared.spec, captioner.decoder.name)),
-            inputs=expand(config.shards, config.selection),
+            inputs=expand(config.shards, config.selection, output.row_folders),
             version_of=identity,
             versions_of=image_versions,
             prune=config.prune,
@@ -113,7 +114,7 @@ def plan(config: RunConfig) -> Plan:
             accept_changed=config.accept_changed,
             overwrite=command_name(config, marks) if config.overwrite else None,
         )
-        ledger = Ledger(OutputFolder.at(config.output), wanted, config.retry_failed, config.redo_changed).find()
+        ledger = Ledger(output, wanted, config.retry_failed, config.redo_changed).find()
     except BaseException:
         captioner.close()
         raise

@@ -45,7 +45,7 @@ def verify(
 
     with patience(read_timeout):
         inputs = InputsToCompare(
-            inputs=expand(shards, selection),
+            inputs=expand(shards, selection, output.row_folders),
             open_shard=open_watched,
             version_of=identity,
             versions_of=image_versions,

@@ -8,17 +8,24 @@ from recap_fast.inputs import Inputs, Source
 from recap_fast.records import Selection
 from recap_fast.shards.identity import UNKNOWN, image_versions
 from recap_fast.shards.locate import InputFile, locate
+from recap_fast.shards.remote.access import absolute
 from recap_fast.shards.table.finding import without_tables_of_metadata
 
 
-def expand(values: Sequence[str], selection: Selection | None = None) -> Inputs:
+def expand(values: Sequence[str], selection: Selection | None = None, outputs: Sequence[str] = ()) -> Inputs:
     """The inputs that the values of `--shards` stand for.
+
+    `outputs` are folders of captions. A folder of inputs may hold them, and other processes write there: their files
+    are passed over, unless there is nothing else.
 
     Raises ConfigError, with the value, if it stands for nothing, or if neither a Parquet file nor anything beside it
     has images.
     """
     selection = selection or Selection()
-    files = without_tables_of_metadata(locate(values), selection)
+    located = locate(values)
+    own = tuple(f"{absolute(folder)}/" for folder in outputs)
+    others = [file for file in located if not file.url.startswith(own)]
+    files = without_tables_of_metadata(others or located, selection)
     images = _by_folder(file for file in files if file.kind == "image")
     root = _common([*images, *(file.base for file in files if file.kind != "image")])
     sources = [Source(file.url, file.kind) for file in files if file.kind != "image"]

@@ -99,6 +99,11 @@ class OutputFolder:
         return name.startswith("metrics") and name.endswith(".jsonl")
 
     @property
+    def row_folders(self) -> tuple[str, str]:
+        """The addresses of the folders with rows, there or not."""
+        return self.store.shown(_DATA), self.store.shown(_PARTIAL)
+
+    @property
     def has_data(self) -> bool:
         """Whether a shard is finished."""
         return next(self.data_files(), None) is not None

@@ -226,3 +226,15 @@ def test_compressed_tars_beside_others_are_named_not_passed_over_in_silence(tmp_
         (tmp_path / name).write_bytes(b"")
     assert names(value.format(tmp_path)) == ["00000"]
     assert f"compressed tars are left out, unpack them first: {tmp_path}/00001.tar.gz and 1 more" in caplog.text
+
+
+def test_an_output_within_the_inputs_is_passed_over_unless_there_is_nothing_else(data, caplog, monkeypatch):
+    touch(data, "out/data/00000.parquet", "out/partial/00001/x.parquet")
+    folders = ("data/out/data", str(data / "out/partial"))
+    monkeypatch.chdir(data.parent)
+    assert [source.url for source in expand([str(data)], outputs=folders).sources] == [
+        f"{data}/0000{i}.tar" for i in range(3)
+    ]
+    assert caplog.text == ""
+    assert len(expand([str(data)]).sources) == 5, "a file that cannot be read is a shard otherwise"
+    assert len(expand([str(data / "out")], outputs=folders).sources) == 2
