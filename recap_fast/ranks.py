@@ -84,4 +84,5 @@ def _rank(environ: Mapping[str, str], index_name: str, num_name: str) -> Rank:
 
 def _listed(names: list[str]) -> str:
     """The names as the subject of a sentence."""
-    return f"{' and '.join(names)} {'are' if len(names) > 1 else 'is'}"
+    *first, last = names
+    return f"{', '.join(first)} and {last} are" if first else f"{last} is"

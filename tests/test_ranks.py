@@ -29,9 +29,9 @@ def test_torchrun(environ, expected):
 @pytest.mark.parametrize(
     ("environ", "message"),
     [
-        (without(TORCHRUN, "LOCAL_RANK"), "RANK and WORLD_SIZE and TORCHELASTIC_RUN_ID are set and LOCAL_RANK is not"),
+        (without(TORCHRUN, "LOCAL_RANK"), "RANK, WORLD_SIZE and TORCHELASTIC_RUN_ID are set and LOCAL_RANK is not"),
         ({"WORLD_SIZE": "1"}, "^WORLD_SIZE is set and RANK and LOCAL_RANK are not, so .* or give --part, such as"),
-        ({"TORCHELASTIC_RUN_ID": "a"}, "TORCHELASTIC_RUN_ID is set and RANK and WORLD_SIZE and LOCAL_RANK are not"),
+        ({"TORCHELASTIC_RUN_ID": "a"}, "TORCHELASTIC_RUN_ID is set and RANK, WORLD_SIZE and LOCAL_RANK are not"),
         ({**TORCHRUN, "RANK": "x"}, "RANK='x' is not a number: give --part"),
         ({**TORCHRUN, "RANK": "16"}, "RANK=16 and WORLD_SIZE=16: RANK counts from 0 to WORLD_SIZE - 1. Give --part"),
     ],
