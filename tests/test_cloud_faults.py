@@ -2,6 +2,7 @@
 rows are those of an undisturbed run."""
 
 import random
+import sys
 import threading
 from datetime import timedelta
 
@@ -85,7 +86,8 @@ def tally(request):
     """Of all disturbed runs; it is said at the end."""
     counted = Tally()
     yield counted
-    request.config.get_terminal_writer().line(f"\n{counted}")
+    with request.config.pluginmanager.getplugin("capturemanager").global_and_fixture_disabled():
+        sys.stdout.write(f"\n{counted}\n")
 
 
 @pytest.mark.chaos
