@@ -7,6 +7,7 @@ process that ends has the exit code for all of them. They count themselves in th
 import datetime
 import hashlib
 import os
+import socket
 from collections.abc import Mapping
 
 from recap_fast.errors import ExitCode
@@ -31,7 +32,7 @@ def exit_code(outcome: ExitCode, output: str, reporter: Reporter, environ: Mappi
         return outcome
     try:
         is_last, worst = _count(outcome, output, rank.num, environ)
-    except (KeyError, ValueError, RuntimeError) as error:
+    except (KeyError, ValueError, OSError, RuntimeError) as error:
         reporter.event("warning", f"torchrun's store does not answer, so this process ends with its own code: {error}")
         return outcome
     code = worst if is_last else ExitCode.COMPLETE
@@ -50,9 +51,11 @@ def _count(outcome: ExitCode, output: str, num: int, environ: Mapping[str, str])
     """Whether all have ended now, and the worst of what they came to."""
     from torch.distributed import PrefixStore, TCPStore  # type: ignore[attr-defined]
 
+    host, port = environ["MASTER_ADDR"], int(environ["MASTER_PORT"])
+    socket.create_connection((host, port), TIMEOUT_S).close()  # TCPStore tries twice as long, and shows where in C++
     store = TCPStore(
-        environ["MASTER_ADDR"],
-        int(environ["MASTER_PORT"]),
+        host,
+        port,
         is_master=False,
         timeout=datetime.timedelta(seconds=TIMEOUT_S),
         wait_for_workers=False,

@@ -14,7 +14,6 @@ from torch.distributed import TCPStore
 
 import recap_fast
 from recap_fast.errors import ExitCode
-from recap_fast.launch import torchrun as torchrun_end
 from recap_fast.launch.torchrun import exit_code
 
 COMPLETE, FAILURE, ERROR_RATE = ExitCode.COMPLETE, ExitCode.FAILURE, ExitCode.ERROR_RATE
@@ -59,12 +58,12 @@ def test_a_process_alone_or_without_a_store_keeps_its_code(changed, environ, tmp
     assert exit_code(FAILURE, tmp_path, Recorder(), {**environ, **changed}) == FAILURE
 
 
-def test_a_store_that_does_not_answer_is_a_warning(environ, tmp_path, monkeypatch):
-    monkeypatch.setattr(torchrun_end, "TIMEOUT_S", 0.1)
+def test_a_store_that_does_not_answer_is_a_warning(environ, tmp_path, capfd):
     with socket.socket() as unused:
         unused.bind(("localhost", 0))
         recorder, port = Recorder(), str(unused.getsockname()[1])
         assert exit_code(ERROR_RATE, tmp_path, recorder, {**environ, "MASTER_PORT": port}) == ERROR_RATE
+    assert capfd.readouterr().err == "", "torch shows some 40 lines of C++"
     assert recorder.said[0][1].startswith("torchrun's store does not answer, so this process ends with its own code: ")
 
 
