@@ -65,8 +65,8 @@ def check_writable(option: str, path: Path) -> None:
 
 @contextlib.contextmanager
 def writing(option: str, path: str | Path) -> Iterator[None]:
-    """Names the option and the path in an OSError about what the block writes. Errors about other files stay; those of
-    object stores name what they are about."""
+    """Names the option and the path in an OSError about what the block writes. Errors about other files stay, and
+    those that say themselves what to do; those of object stores name what they are about."""
     try:
         yield
     except OSError as error:
@@ -74,7 +74,7 @@ def writing(option: str, path: str | Path) -> Iterator[None]:
         is_of_store = isinstance(cause, OSError) and not isinstance(cause, FileNotFoundError)
         if is_of_store and is_remote(str(path)) and str(path) in str(error):
             raise RecapError(f"{error}. Mend that, and run the same command again: it goes on from there.") from error
-        if is_remote(str(path)) or not _is_about(error, Path(path)):
+        if is_remote(str(path)) or isinstance(error, RecapError) or not _is_about(error, Path(path)):
             raise
         is_full = error.errno in (errno.ENOSPC, errno.EDQUOT) or os.strerror(errno.ENOSPC) in str(error)
         advice = "make room there" if is_full else "mend that"

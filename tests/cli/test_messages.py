@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from recap_fast.cli.messages import StderrHandler, check_writable, writing
-from recap_fast.errors import ConfigError, RecapError
+from recap_fast.errors import ConfigError, OutputGoneError, RecapError
 
 
 def test_a_file_that_can_be_written_is_neither_made_nor_changed(tmp_path, monkeypatch):
@@ -50,6 +50,13 @@ def test_an_error_of_a_network_is_not_about_the_output(tmp_path):
 def test_an_error_that_names_the_output_in_its_text_is_about_it(tmp_path):
     with pytest.raises(RecapError, match=r"^--output .*: mend that"), writing("--output", tmp_path / "out"):
         raise OSError(f"cannot write {tmp_path}/out/x: the device is gone")
+
+
+def test_an_error_that_says_what_to_do_says_it_once(tmp_path):
+    said = f"--output {tmp_path}/out is gone: put it back"
+    with pytest.raises(OutputGoneError) as caught, writing("--output", tmp_path / "out"):
+        raise OutputGoneError(said)
+    assert str(caught.value) == said
 
 
 def test_a_log_record_begins_with_its_level(capsys):
