@@ -49,13 +49,11 @@ def _describe(s: "Status", output: str) -> Iterator[str]:
     yield f"rows       {s.rows:,} in shards that ended"
     yield f"captioned  {s.captioned:,}"
     yield f"failed     {s.failed.total():,}" + (f"  ({failed})" if failed else "")
-    if s.at_work:
+    if any(each.work.images_per_s is not None for each in s.at_work):
         eta = "" if s.eta_s is None else f", ETA {duration(s.eta_s)}"
         yield f"rate       {s.images_per_s:.1f} images/s over the last minutes{eta}"
     if s.usage:
-        times = ", ".join(
-            f"{device or 'an unknown device'} for {duration(used.seconds)}" for device, used in s.usage.items()
-        )
+        times = ", ".join(f"{device} for {duration(used.seconds)}" for device, used in s.usage.items())
         found = ", ".join(map(str, rates(s.usage)))
         yield f"held       {times}" + (f": {found}" if found else "")
     yield from _shown([_at_work(each) for each in s.at_work])
