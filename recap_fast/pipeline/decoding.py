@@ -28,6 +28,8 @@ class Decoding:
     counters: RunCounters
     assembly: Assembly
     notes: DecodeNotes
+    shard: str = ""
+    """The one that the last sample was of."""
 
     def run(self) -> None:
         """Decodes until no sample is left or the run stops."""
@@ -39,6 +41,9 @@ class Decoding:
         self.channels.ready.close()
 
     def _take(self, batch: list[Row]) -> None:
+        if batch[-1].sample.shard != self.shard:
+            self.shard = batch[-1].sample.shard
+            self.notes.look_again()  # a process that had this shard may have died since the run began
         with self.counters.busy("decode") as lap:
             decoded = self._decode([row.sample for row in batch if row.sample.status == OK])
         self.channels.window.leave(0, sum(len(row.sample.image) for row in batch))

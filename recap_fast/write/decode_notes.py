@@ -11,7 +11,7 @@ import logging
 import os
 import secrets
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Self
 
@@ -36,10 +36,11 @@ class DecodeNotes:
         self._path = self._folder / f"{owner()}~{secrets.token_hex(4)}.json"
         self._descriptor: int | None = None
         self._tries: dict[tuple[str, int], int] = {}
+        self._dead_owners: set[str] = set()
 
     def open(self) -> Self:
         """Reads the notes of dead processes, and begins a file of its own."""
-        for path in self._dead():
+        for path in self._find(self._is_dead):
             self._read(path)
         try:
             make_folder(self._folder, self._root)
@@ -49,6 +50,15 @@ class DecodeNotes:
         else:
             _OWN.add(self._path)
         return self
+
+    def died(self, owners: Collection[str]) -> None:
+        """Says that these processes have died, as `atomic.owner` names them, wherever that was. Any thread may."""
+        self._dead_owners.update(owners)
+
+    def look_again(self) -> None:
+        """Reads the notes of processes that have died since: they may have had what this one has now."""
+        for path in self._find(self._is_surely_dead):
+            self._read(path)
 
     def tries(self, shard: str, index: int) -> int:
         """How often a process died while it was decoding this sample, alone or among others."""
@@ -64,7 +74,7 @@ class DecodeNotes:
 
     def close(self) -> None:
         """Removes the file, and those of dead processes whose shards are all finished."""
-        for path in self._dead():
+        for path in self._find(self._is_dead):
             self._read(path)
         if self._descriptor is not None:
             os.close(self._descriptor)
@@ -80,14 +90,23 @@ class DecodeNotes:
             with contextlib.suppress(OSError):  # a full disk is for the rows to find out
                 os.pwrite(self._descriptor, line, 0)
 
-    def _dead(self) -> list[Path]:
+    def _find(self, is_dead: Callable[[Path], bool]) -> list[Path]:
         """The notes of processes that have ended."""
         try:
-            return [
-                path for path in self._folder.iterdir() if path.suffix == ".json" and path.is_file() and _is_dead(path)
-            ]
+            paths = list(self._folder.iterdir())
+            return [path for path in paths if path.suffix == ".json" and path.is_file() and is_dead(path)]
         except OSError:
             return []
+
+    def _is_dead(self, path: Path) -> bool:
+        return self._is_surely_dead(path) or _is_abandoned(path)
+
+    def _is_surely_dead(self, path: Path) -> bool:
+        name = path.stem.rpartition("~")[0]
+        if path in _OWN:
+            return False
+        # of our own name was an earlier process
+        return name == owner() or name in self._dead_owners or not is_alive(name)
 
     def _read(self, path: Path) -> None:
         try:
@@ -106,12 +125,9 @@ class DecodeNotes:
                 path.unlink(missing_ok=True)
 
 
-def _is_dead(path: Path) -> bool:
-    if path in _OWN:
-        return False
+def _is_abandoned(path: Path) -> bool:
+    """Whether it is of another machine and so old that no process is still decoding what it names."""
     name = path.stem.rpartition("~")[0]
-    if name == owner() or not is_alive(name):  # an earlier process had our process id
-        return True
     is_elsewhere = name.rpartition("~")[0] != owner().rpartition("~")[0]
     try:
         return is_elsewhere and time.time() - path.stat().st_mtime > _ABANDONED_S

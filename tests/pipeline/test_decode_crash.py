@@ -84,3 +84,19 @@ def test_two_that_kill_twice_are_two_rows(folder):
     statuses = [row["status"] for row in read_rows(folder / "out")]
     assert [i for i, status in enumerate(statuses) if status == "crashed"] == [1, 4]
     assert statuses.count("ok") == sum(SIZES) - 2
+
+
+def test_a_process_that_dies_while_another_one_runs_is_noticed_by_it_with_the_next_shard(folder):
+    """As in a cluster, where a worker gets the shard of one that died."""
+    killer = [image(1, 2)]
+    run = FakeRun(folder / "in", folder / "out")
+    run.captioner.decoder = Deadly(killer, ())
+    first, second = run.pending
+
+    def shards():
+        yield first
+        assert start(folder, killer) == -signal.SIGKILL
+        yield second
+
+    run.pipeline().run(shards())
+    assert captions(folder / "out") == expected_captions(folder / "in", SIZES)

@@ -58,6 +58,34 @@ def test_a_process_of_the_same_number_that_is_another_is_dead(output):
     assert notes(output).tries("a", 5) == 1
 
 
+def test_those_that_die_meanwhile_are_found_when_it_looks_again(output):
+    found = notes(output)
+    leave(output, DEAD)
+    assert found.tries("a", 5) == 0
+    found.look_again()
+    assert found.tries("a", 5) == 1
+
+
+def test_one_on_another_machine_counts_at_once_where_it_is_known_to_be_dead(output):
+    path = leave(output, ELSEWHERE)
+    os.utime(path, (time.time() - 3600,) * 2)
+    found = notes(output)
+    leave(output, ELSEWHERE, b'[["a", 7, 1]]\n')
+    found.look_again()
+    assert found.tries("a", 7) == 0
+    found.died([ELSEWHERE.rpartition("~")[0]])
+    found.look_again()
+    assert found.tries("a", 7) == 1
+
+
+def test_looking_again_leaves_alone_what_may_be_idle_elsewhere(output):
+    found = notes(output)
+    path = leave(output, ELSEWHERE, b"\n")
+    os.utime(path, (time.time() - 3600,) * 2)
+    found.look_again()
+    assert path.exists()
+
+
 def test_each_try_counts_one_more(output):
     leave(output, DEAD)
     found = notes(output)
