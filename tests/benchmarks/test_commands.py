@@ -12,7 +12,14 @@ BENCHMARKS = Path(inputs.__file__).parents[1]
 
 
 @pytest.mark.parametrize(
-    ("name", "option"), [("contest", "--peers"), ("suite", "--only"), ("inputs", "--dtype"), ("launches", "--tokens")]
+    ("name", "option"),
+    [
+        ("contest", "--peers"),
+        ("suite", "--only"),
+        ("inputs", "--dtype"),
+        ("launches", "--tokens"),
+        ("cluster", "--num-workers"),
+    ],
 )
 def test_a_folder_is_a_command(name, option, tmp_path):
     command = [sys.executable, str(BENCHMARKS / name), "--help"]
