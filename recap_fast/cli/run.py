@@ -110,6 +110,11 @@ Examples:
     ),
     option("--shard-index", type=int, hidden=True, help="As --part, but counted from 0."),
     option("--num-shards", type=int, hidden=True, help="Number of parts, with --shard-index."),
+    option("--ray", metavar="ADDRESS", help="Run on a Ray cluster: its address, auto, or local to start one here."),
+    option("--min-workers", type=int, default=0, metavar="N", help="With --ray: ask for at least N workers."),
+    option("--max-workers", type=int, metavar="N", help="With --ray: at most N workers.  [default: all that fit]"),
+    option("--ray-worker-cpus", type=int, default=1, metavar="N", help="With --ray: CPUs of each worker."),
+    option("--runtime-env", type=options.FILE, help="With --ray: JSON file with the workers' runtime environment."),
     option(
         "--drain-seconds", type=float, default=60.0, metavar="SECONDS", help="Time to finish captions after a signal."
     ),

@@ -4,11 +4,12 @@ from collections import Counter
 from collections.abc import Sequence
 
 from recap_fast.errors import ExitCode
+from recap_fast.generate.engine import Statistics
 from recap_fast.launch.plan import Plan
 from recap_fast.launch.reporter import Reporter
 from recap_fast.launch.result import RunResult
 from recap_fast.launch.signals import STOPPED
-from recap_fast.pipeline.counters import RunCounters
+from recap_fast.pipeline.counters import Progress, RunCounters, Snapshot
 from recap_fast.records import ShardReport, show_left_out
 from recap_fast.text import counted
 from recap_fast.write.ledger import Ledger
@@ -22,10 +23,14 @@ def conclude(
     plan: Plan,
     ledger: Ledger,
     reports: Sequence[ShardReport],
-    counters: RunCounters | None,
+    counters: Progress | None,
     reporter: Reporter,
+    statistics: Statistics | None = None,
 ) -> RunResult:
-    """Says what failed, over all shards that are done, and what is left to do. No `counters`: nothing was to do."""
+    """Says what failed, over all shards that are done, and what is left to do. No `counters`: nothing was to do.
+
+    `statistics` are those of the workers' engines, where the plan's did nothing.
+    """
     mine = {shard.name for shard in plan.mine(ledger.shards)}
     _say_what_is_left_out(reporter, reports)
     records = ledger.records(ledger.shards)
@@ -39,21 +44,28 @@ def conclude(
         text = f"Nothing to do: {state}" if counters is None else f"{state[0].upper()}{state[1:]}"
         reporter.event("done", text, shards_done=len(whole), shards_total=len(records))
     counters = counters or RunCounters(0, kept=sum(record.rows for record in own))
-    return _result(plan, reports, counters, reporter, outcome, len(records) - len(whole))
+    engine = statistics or plan.captioner.statistics
+    return _result(plan, reports, counters.snapshot(), engine, reporter, outcome, len(records) - len(whole))
 
 
 def conclude_drained(
-    plan: Plan, reports: Sequence[ShardReport], counters: RunCounters, reporter: Reporter
+    plan: Plan,
+    reports: Sequence[ShardReport],
+    counters: Progress,
+    reporter: Reporter,
+    statistics: Statistics | None = None,
 ) -> RunResult:
     """Says that a signal stopped the run. What is left is not counted: that may take longer than there is time."""
     reporter.event("drained", STOPPED)
-    return _result(plan, reports, counters, reporter, ExitCode.DRAINED, None)
+    engine = statistics or plan.captioner.statistics
+    return _result(plan, reports, counters.snapshot(), engine, reporter, ExitCode.DRAINED, None)
 
 
 def _result(
     plan: Plan,
     reports: Sequence[ShardReport],
-    counters: RunCounters,
+    snapshot: Snapshot,
+    statistics: Statistics,
     reporter: Reporter,
     outcome: ExitCode,
     shards_left: int | None,
@@ -65,8 +77,8 @@ def _result(
         output=output.address,
         captions=tuple(output.filled),
         reports=tuple(reports),
-        snapshot=counters.snapshot(),
-        statistics=plan.captioner.statistics,
+        snapshot=snapshot,
+        statistics=statistics,
     )
     reporter.result(**result.as_json())
     return result

@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from difflib import get_close_matches
+from pathlib import Path
 from typing import Any, Literal, Self
 
 from recap_fast.addresses import public_url, scrub
@@ -51,6 +52,17 @@ class RunOptions(CaptionOptions, total=False):
     """Instead of `part`: the part, counted from 0; together with `num_shards`."""
     num_shards: int | None
     """Instead of `part`: the number of parts."""
+    ray: str | None
+    """Run on a Ray cluster: its address, 'auto' for the one of this machine, 'local' to start one here; None: in this
+    process. Once for all workers: not with `part`."""
+    min_workers: int
+    """Workers to ask the cluster for in any case, also where there is no room for them yet."""
+    max_workers: int | None
+    """Workers at most; None: as many as there is room for."""
+    ray_worker_cpus: int
+    """CPUs to ask for with each worker."""
+    runtime_env: Path | None
+    """JSON file with Ray's runtime environment for the workers."""
     drain_seconds: float
     """Time to finish captions in flight after a signal."""
     read_timeout: float
@@ -82,6 +94,11 @@ class RunConfig(CaptionConfig):
     part: str | None = None
     shard_index: int | None = None
     num_shards: int | None = None
+    ray: str | None = None
+    min_workers: int = 0
+    max_workers: int | None = None
+    ray_worker_cpus: int = 1
+    runtime_env: Path | None = None
     drain_seconds: float = 60.0
     read_timeout: float = 30.0
     metrics_port: int | None = None
@@ -97,6 +114,7 @@ class RunConfig(CaptionConfig):
         _check_names("--accept-changed", self.accept_changed, ACCEPTABLE)
         if self.limit is not None and self.limit < 1:
             raise ConfigError(f"--limit {self.limit}: give a count of at least 1.")
+        _check_cluster(self)
         if self.drain_seconds < 0:
             raise ConfigError(f"--drain-seconds {self.drain_seconds}: give 0 or more.")
         if not self.read_timeout > 0:
@@ -119,6 +137,31 @@ class RunConfig(CaptionConfig):
     def selection(self) -> Selection:
         """Which images of a shard are captioned."""
         return Selection(self.image_column, self.caption_column, self.images, self.image_key)
+
+
+def _check_cluster(config: RunConfig) -> None:
+    """Raises ConfigError where the options of a cluster contradict each other or others."""
+    least, most, device = config.min_workers, config.max_workers, config.options.device
+    if config.ray is None:
+        given = {"--min-workers": least, "--max-workers": most, "--runtime-env": config.runtime_env}
+        if names := [name for name, value in given.items() if value]:
+            raise ConfigError(f"{names[0]} is for Ray: give --ray ADDRESS, auto or local with it.")
+        return
+    if config.part is not None or config.shard_index is not None or config.num_shards is not None:
+        raise ConfigError("--part and --ray: the workers of a cluster share all shards, so leave --part out.")
+    if config.ray.startswith("ray://"):
+        raise ConfigError(
+            f"--ray {public_url(config.ray)}: Ray's client has no workers of ours. Start the command on a machine of "
+            "the cluster with --ray auto, or by `ray job submit`."
+        )
+    if ":" in device:
+        raise ConfigError(f"--device {device} and --ray: Ray gives each worker its GPU. Give --device cuda, or none.")
+    if least < 0 or (most is not None and most < max(1, least)):
+        raise ConfigError(
+            f"--min-workers {least} and --max-workers {most}: give counts of which the first is not the larger one."
+        )
+    if config.ray_worker_cpus < 1:
+        raise ConfigError(f"--ray-worker-cpus {config.ray_worker_cpus}: give a count of at least 1.")
 
 
 def _words(given: str | Sequence[str]) -> tuple[str, ...]:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 
 from recap_fast.captioner.captioner import Captioner
+from recap_fast.generate.engine import Statistics
 from recap_fast.launch.progress_line import duration, failures, progress_fields
 from recap_fast.launch.reporter import Reporter
 from recap_fast.pipeline.counters import Snapshot
@@ -37,15 +38,20 @@ def announce(reporter: Reporter, captioner: Captioner, pending: Sequence[Pending
         reporter.event("notice", f"notice   {spec.notice}")
 
 
-def summarize(reporter: Reporter, s: Snapshot, captioner: Captioner, output: OutputFolder) -> None:
-    """Says what the run did, where its captions are, and which command lists the images that have none."""
+def summarize(
+    reporter: Reporter, s: Snapshot, captioner: Captioner, output: OutputFolder, statistics: Statistics | None = None
+) -> None:
+    """Says what the run did, where its captions are, and which command lists the images that have none.
+
+    `statistics` are those of the workers' engines, where the captioner's did nothing.
+    """
     spec, decoder = captioner.prepared.spec, captioner.decoder
     fallbacks = f" ({decoder.num_fallbacks:,} by Pillow)" if decoder.num_fallbacks else ""
     with_what = f"decoder {decoder.name}, backend {spec.backend}, {spec.precision}{fallbacks}"
     speed = f": {s.images_per_s:.1f} images/s, {s.tokens_per_caption:.1f} tokens a caption" if s.captioned else ""
     text = f"{counted(s.captioned, 'caption')}{failures(s.failed)} in {duration(s.seconds)}{speed}; {with_what}"
     parts = {"decoder": decoder.name, "backend": spec.backend, "precision": spec.precision}
-    engine = asdict(captioner.statistics)
+    engine = asdict(statistics or captioner.statistics)
     reporter.event("summary", text, **parts, **progress_fields(s), engine=engine)
     if s.kept:
         reporter.event("kept", f"The output keeps {counted(s.kept, 'row')} of earlier runs.", rows=s.kept)

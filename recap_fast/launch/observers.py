@@ -52,14 +52,19 @@ class Observers:
         return self.recording(find_device(self._plan.captioner), lambda: pipeline.drained)
 
     @contextlib.contextmanager
-    def recording(self, device: Device, is_stopping: Callable[[], bool]) -> Iterator[None]:
-        """Shows meanwhile what is done on a device, here or elsewhere; only within `informed`."""
+    def recording(self, device: Device | None, is_stopping: Callable[[], bool]) -> Iterator[None]:
+        """Shows meanwhile what is done on a device, here or elsewhere, if it is known; only within `informed`."""
         self._log.device = device
         self._log.find_state = lambda: "stopping" if is_stopping() else "running"
         self._write_note()
         part = self._plan.part
         with metrics_file(self._output.store, self._output.metrics(part), self._read, part):
             yield
+
+    def found(self, device: Device) -> None:
+        """Says what the workers run on, once one of them has said so; only within `recording`."""
+        self._log.device = device
+        self._write_note()
 
     def work(self) -> Work:
         """What the process has done so far; only within `informed`, or behind it."""

@@ -2,8 +2,8 @@
 
 import gc
 import os
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from recap_fast.captioner.captioner import Captioner
@@ -13,7 +13,6 @@ from recap_fast.records import Shard
 from recap_fast.shards.expand import expand
 from recap_fast.shards.identity import identity, image_versions
 from recap_fast.shards.partition import resolve_part
-from recap_fast.shards.reader import ShardReader, open_shard
 from recap_fast.write.ledger import Ledger, Pending
 from recap_fast.write.opening import Wanted
 from recap_fast.write.output_folder import OutputFolder
@@ -59,10 +58,6 @@ class Plan:
         records = ledger.records([shard for shard in self.mine(ledger.shards) if shard.name not in names])
         return sum(record.rows for record in records if record is not None)
 
-    def open_shard(self, shard: Shard, should_stop: Callable[[], bool]) -> AbstractContextManager[ShardReader]:
-        """Opens an input; see `shards.reader.open_shard`."""
-        return open_shard(shard, self.ledger.wanted.inputs.selection, should_stop)
-
     def problem(self, shard: Shard) -> str | None:
         """Why an input cannot be read, as far as a look at it tells; None if it can."""
         try:
@@ -92,10 +87,17 @@ def without_collections() -> Iterator[None]:
             gc.enable()
 
 
+def _part(config: RunConfig) -> tuple[int, int]:
+    """A cluster's workers share all shards, wherever the driver was started."""
+    if config.ray is not None:
+        return 0, 1
+    return resolve_part(config.part, config.shard_index, config.num_shards, os.environ)
+
+
 @without_collections()
 def plan(config: RunConfig) -> Plan:
     """Checks the engine directory, the prompt, the inputs, the decoder and the output folder. Raises ConfigError."""
-    index, num = resolve_part(config.part, config.shard_index, config.num_shards, os.environ)
+    index, num = _part(config)
     if config.overwrite and num > 1:
         raise ConfigError(
             f"--overwrite with part {index + 1} of {num}: one process would delete what the others have begun. Delete "

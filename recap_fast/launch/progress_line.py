@@ -1,9 +1,11 @@
 """The progress of a run in one line: what people look for first comes first, and what does not fit is left out."""
 
 from collections.abc import Iterator, Mapping
+from dataclasses import asdict
 from typing import Any
 
-from recap_fast.pipeline.counters import Snapshot
+from recap_fast.pipeline.counters import Snapshot, Workers
+from recap_fast.text import counted
 
 
 def progress_line(s: Snapshot, width: int | None = None) -> str:
@@ -29,7 +31,9 @@ def _parts(s: Snapshot) -> Iterator[tuple[int, str]]:
         yield 0, f"{done} {share}"
         yield 2, "" if s.eta_s is None else f"ETA {duration(s.eta_s)}"
         yield 0, f"{done} of {'about ' * s.is_estimate}{s.total:,} {share}"
-    if s.captioned:
+    if s.workers is not None:
+        yield 1, _workers(s.workers)
+    elif s.captioned:
         yield 1, f"{s.images_per_s:.1f} images/s"
     yield 6, failed.partition(" (")[0]
     yield 3, f"shards {s.shards_done}/{s.shards_total}"
@@ -37,6 +41,14 @@ def _parts(s: Snapshot) -> Iterator[tuple[int, str]]:
         yield 4, f"{s.tokens_per_caption:.0f} tokens a caption"
         yield 5, f"slowest stage: {s.limiting_stage} ({min(1.0, s.busy[s.limiting_stage]):.0%} busy)"
     yield 6, failed
+
+
+def _workers(w: Workers) -> str:
+    """'61.3 images/s (8 workers, 7.7 each, 2 starting)'."""
+    others = ((w.starting, "starting"), (w.waiting, "waiting"))
+    parts = [counted(w.num, "worker"), f"{w.images_per_s / w.num:.1f} each" if w.num > 1 else ""]
+    parts += [f"{num:,} {what}" if num else "" for num, what in others]
+    return f"{w.images_per_s:.1f} images/s ({', '.join(filter(None, parts))})"
 
 
 def _join(line: Mapping[int, str]) -> str:
@@ -62,6 +74,7 @@ def progress_fields(s: Snapshot) -> Mapping[str, Any]:
         "busy": {stage: round(share, 4) for stage, share in s.busy.items()},
         "limiting_stage": s.limiting_stage,
         "eta_s": None if s.eta_s is None else round(s.eta_s, 1),
+        **({} if s.workers is None else {"workers": asdict(s.workers)}),
     }
 
 

@@ -17,7 +17,7 @@ from typing import Any, TextIO, cast
 
 from recap_fast.addresses import scrub
 from recap_fast.launch.progress_line import progress_fields, progress_line
-from recap_fast.pipeline.counters import RunCounters
+from recap_fast.pipeline.counters import Progress
 
 PER_SECOND = 4
 """How often a live line is drawn."""
@@ -55,7 +55,7 @@ class Reporter:
             self.event("result", f"The run ended: {fields['outcome']}.", **fields)
 
     @contextlib.contextmanager
-    def progress(self, counters: RunCounters) -> Iterator[None]:
+    def progress(self, counters: Progress) -> Iterator[None]:
         """Shows the progress of a run meanwhile, from a thread of its own."""
         if self._silent:
             yield
@@ -64,7 +64,7 @@ class Reporter:
             yield
 
     @contextlib.contextmanager
-    def _draw(self, counters: RunCounters) -> Iterator[None]:
+    def _draw(self, counters: Progress) -> Iterator[None]:
         """Has rich draw the line, and what is reported meanwhile above it."""
         from rich.console import Console
         from rich.live import Live
@@ -92,7 +92,7 @@ class Reporter:
                 self._console = None
 
     @contextlib.contextmanager
-    def _list(self, counters: RunCounters) -> Iterator[None]:
+    def _list(self, counters: Progress) -> Iterator[None]:
         """Writes a line now and then, from a thread of its own."""
         done = threading.Event()
 

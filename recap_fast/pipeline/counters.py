@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, Protocol, TypeVar
 
 from recap_fast.records import Completion
 
@@ -45,6 +45,20 @@ class Gauges:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Workers:
+    """The workers of a run on a cluster at one moment."""
+
+    num: int
+    """Those whose engine is open."""
+    starting: int
+    """Those that have a place in the cluster and open their engine."""
+    waiting: int
+    """Those that wait for a place."""
+    images_per_s: float
+    """Captions a second of them all, over the last minute."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Snapshot:
     """The state of a run at one moment."""
 
@@ -72,6 +86,8 @@ class Snapshot:
     held_s: float = 0.0
     """Seconds that the devices were held for the run, summed over them, from the start of each one's process."""
     gauges: Gauges = Gauges()
+    workers: Workers | None = None
+    """None where the run is one process."""
 
     @property
     def images_per_s(self) -> float:
@@ -97,6 +113,13 @@ class Snapshot:
     def limiting_stage(self) -> Stage:
         """The stage that worked most of the time."""
         return max(STAGES, key=self.busy.__getitem__)
+
+
+class Progress(Protocol):
+    """What a run has done so far: the counters of one process, or those of all workers of a cluster."""
+
+    def snapshot(self) -> Snapshot:
+        """The state now."""
 
 
 class RunCounters:

@@ -66,6 +66,11 @@ class Pipeline:
         """Whether `drain` was called."""
         return self.generating.drained
 
+    @property
+    def reports(self) -> list[ShardReport]:
+        """Those on the shards that have ended so far. Any thread may look at it."""
+        return self._assembly.reports
+
     def run(self, shards: Iterable[Shard]) -> list[ShardReport]:
         """Captions the shards and reports on each. Raises EngineError, OSError where output cannot be written, and what
         the shards' iterator raises.

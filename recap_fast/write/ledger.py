@@ -105,6 +105,12 @@ class Ledger:
         pairs = zip(shards, findings, strict=True)
         return [Pending(shard, finding.reason) for shard, finding in pairs if finding.reason]
 
+    def is_pending(self, shard: Shard) -> bool:
+        """Whether this one shard is not done, as `pending` has it; no files are listed for it."""
+        file = self.output.store.stat(self.output.data(shard.name))
+        data = {} if file is None else {file.name: file.size_bytes}
+        return self._find(shard, self.record(shard.name), data, ()).reason is not None
+
     def state(self, shard: Shard, version: Identity) -> Kept:
         """What is there of a shard whose input now has this version; rows made from another one do not count.
 

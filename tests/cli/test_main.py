@@ -36,6 +36,7 @@ OPTIONS = {
         *("--loop-stop", "--no-loop-stop", "--image-column", "--caption-column", "--limit", "--dry-run"),
         *("--images", "--image-key", "--overwrite", "--retry-failed", "--redo-changed", "--prune", "--relocate"),
         *("--accept-changed", "--part", "--shard-index", "--num-shards"),
+        *("--ray", "--min-workers", "--max-workers", "--ray-worker-cpus", "--runtime-env"),
         *("--drain-seconds", "--read-timeout", "--max-error-rate", "--metrics-port", "--log-format"),
     },
     "bench": {

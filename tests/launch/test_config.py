@@ -1,4 +1,5 @@
 import dataclasses
+import re
 from pathlib import Path
 
 import pytest
@@ -144,3 +145,27 @@ def test_flat_options_have_the_names_of_the_command_line_and_none_is_the_default
     assert (made.max_image_pixels, made.prompt) == (MAX_IMAGE_PIXELS, None)
     with pytest.raises(TypeError, match="temprature"):
         RunConfig.of({**GIVEN, "temprature": 1.0})
+
+
+@pytest.mark.parametrize(
+    ("changed", "refusal"),
+    [
+        ({"max_workers": 2}, "--max-workers is for Ray: give --ray ADDRESS"),
+        ({"min_workers": 2}, "--min-workers is for Ray"),
+        ({"runtime_env": Path("x.json")}, "--runtime-env is for Ray"),
+        ({"ray": "auto", "part": "1/2"}, "--part and --ray: the workers of a cluster share all shards"),
+        ({"ray": "auto", "shard_index": 0, "num_shards": 2}, "--part and --ray"),
+        ({"ray": "ray://head:10001"}, "--ray ray://head:10001: Ray's client has no workers of ours"),
+        (
+            {"ray": "auto", "options": EngineOptions(device="cuda:1")},
+            "--device cuda:1 and --ray: Ray gives each worker",
+        ),
+        ({"ray": "auto", "min_workers": 3, "max_workers": 2}, "--min-workers 3 and --max-workers 2"),
+        ({"ray": "auto", "min_workers": -1}, "--min-workers -1"),
+        ({"ray": "auto", "max_workers": 0}, "--max-workers 0"),
+        ({"ray": "auto", "ray_worker_cpus": 0}, "--ray-worker-cpus 0: give a count of at least 1"),
+    ],
+)
+def test_options_of_a_cluster_that_contradict_each_other_are_refused(changed, refusal):
+    with pytest.raises(ConfigError, match=re.escape(refusal)):
+        config(**changed)

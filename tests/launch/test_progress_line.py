@@ -3,7 +3,7 @@ import json
 import pytest
 
 from recap_fast.launch.progress_line import duration, failures, progress_fields, progress_line
-from recap_fast.pipeline.counters import STAGES, Snapshot
+from recap_fast.pipeline.counters import STAGES, Snapshot, Workers
 
 
 def snapshot(**changed) -> Snapshot:
@@ -68,6 +68,19 @@ def test_the_progress_line_before_there_is_anything_to_say():
         rows=0, captioned=0, failed={}, num_tokens=0, eta_s=None, shards_done=0, kept=0, total=None, is_estimate=False
     )
     assert progress_line(empty) == progress_line(empty, 80) == "0 done  shards 0/3"
+
+
+@pytest.mark.parametrize(
+    ("workers", "text"),
+    [
+        (Workers(num=8, starting=0, waiting=0, images_per_s=61.6), "61.6 images/s (8 workers, 7.7 each)"),
+        (Workers(num=1, starting=2, waiting=1, images_per_s=7.0), "7.0 images/s (1 worker, 2 starting, 1 waiting)"),
+        (Workers(num=0, starting=0, waiting=3, images_per_s=0.0), "0.0 images/s (0 workers, 3 waiting)"),
+    ],
+)
+def test_of_a_cluster_the_workers_are_named(workers, text):
+    assert progress_line(snapshot(workers=workers)) == WHOLE.replace("61.3 images/s", text)
+    assert progress_fields(snapshot(workers=workers))["workers"]["num"] == workers.num
 
 
 def test_the_progress_for_machines_is_json_and_says_the_same():

@@ -1,0 +1,24 @@
+"""Joins an open engine, an open output and inputs to a pipeline."""
+
+from recap_fast.captioner.captioner import Captioner
+from recap_fast.pipeline.counters import RunCounters
+from recap_fast.pipeline.pipeline import Pipeline
+from recap_fast.shards.reader import open_shard
+from recap_fast.write.ledger import Ledger
+
+WINDOW_SLOTS = 4
+"""Samples read and not yet written in order, in multiples of the slots: a caption of the longest kind sits in its slot
+while some three of mean length come and go in each of the others."""
+
+
+def make_pipeline(captioner: Captioner, ledger: Ledger, counters: RunCounters, limit: int | None) -> Pipeline:
+    """A pipeline that captions what the ledger's run selects of each shard, `limit` samples at most."""
+    selection = ledger.wanted.inputs.selection
+    return Pipeline(
+        lambda shard, should_stop: open_shard(shard, selection, should_stop),
+        captioner,
+        ledger,
+        counters,
+        limit=limit,
+        window=WINDOW_SLOTS * captioner.engine.free_slots + 512,
+    )
