@@ -22,10 +22,7 @@ def expand(values: Sequence[str], selection: Selection | None = None, outputs: S
     has images.
     """
     selection = selection or Selection()
-    located = locate(values)
-    own = tuple(f"{absolute(folder)}/" for folder in outputs)
-    others = [file for file in located if not file.url.startswith(own)]
-    files = without_tables_of_metadata(others or located, selection)
+    files = without_tables_of_metadata(_without(outputs, locate(values)), selection)
     images = _by_folder(file for file in files if file.kind == "image")
     root = _common([*images, *(file.base for file in files if file.kind != "image")])
     sources = [Source(file.url, file.kind) for file in files if file.kind != "image"]
@@ -35,6 +32,12 @@ def expand(values: Sequence[str], selection: Selection | None = None, outputs: S
         sources.append(Source(folder, "folder", tuple(zip(paths, versions, strict=True))))
     given = dict.fromkeys(file.folder for file in files if file.folder is not None)
     return Inputs(root, tuple(sources), selection, tuple(given))
+
+
+def _without(outputs: Sequence[str], files: Sequence[InputFile]) -> Sequence[InputFile]:
+    """The files that lie in none of the outputs; all, if there are no others."""
+    folders = tuple(f"{absolute(output)}/" for output in outputs)
+    return [file for file in files if not file.url.startswith(folders)] or files
 
 
 def _by_folder(images: Iterable[InputFile]) -> dict[str, list[str]]:
