@@ -21,7 +21,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--num-shards", type=int, default=20_000, help="that are pending")
     parser.add_argument("--num-workers", type=int, default=1000, help="simulated ones, which only sleep")
-    parser.add_argument("--num-clients", type=int, default=2, help="processes that simulate them")
+    parser.add_argument("--num-clients", type=int, default=1, help="processes that simulate them")
     parser.add_argument("--engine", type=Path, help="engine directory for real workers")
     parser.add_argument("--shards", help="their images")
     parser.add_argument("--repeat", type=int, default=3, help="passes of real workers and plain processes, in turn")

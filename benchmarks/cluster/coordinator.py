@@ -99,7 +99,7 @@ class Client:
         sleepers = [Sleeper(f"worker-{number}") for number in range(first, first + num)]
         on_way = {coordinator.take.remote(sleeper.message()): sleeper for sleeper in sleepers}
         while on_way:
-            ready, _ = ray.wait(list(on_way), num_returns=min(len(on_way), 64), timeout=0.05)
+            ready, _ = ray.wait(list(on_way), num_returns=min(len(on_way), 256), timeout=0.1)
             for ref, answer in zip(ready, ray.get(ready), strict=True):
                 sleeper = on_way.pop(ref)
                 if sleeper.hear(answer):
