@@ -34,7 +34,7 @@ def expand(values: Sequence[str], selection: Selection | None = None, outputs: S
     return Inputs(root, tuple(sources), selection, tuple(given))
 
 
-def _without(outputs: Sequence[str], files: Sequence[InputFile]) -> Sequence[InputFile]:
+def _without(outputs: Sequence[str], files: list[InputFile]) -> list[InputFile]:
     """The files that lie in none of the outputs; all, if there are no others."""
     folders = tuple(f"{absolute(output)}/" for output in outputs)
     return [file for file in files if not file.url.startswith(folders)] or files
