@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 from recap_fast.atomic import owner
 from recap_fast.beat import every
+from recap_fast.errors import OutputGoneError
 from recap_fast.write.output_folder import WORKERS, OutputFolder
 from recap_fast.write.usage import record_usage, usage_of
 from recap_fast.write.workers import BEAT_S, OWN, Work, lives, note_name, of_same_shards, take_over, write_note
@@ -42,10 +43,15 @@ def at_work(output: OutputFolder, shards: Sequence[str], work: Callable[[], Work
         _look_around(output, name)
     problem = f"{store.shown(name)} cannot be written, so `recap-fast status` is out of date"
     with every(BEAT_S, write, remove, problem) as write_now:
+        is_ours = True
         try:
             yield write_now
+        except OutputGoneError:  # if there is a run file, it is another run's
+            is_ours = False
+            raise
         finally:
-            record_usage(output, usage_of(work()))
+            if is_ours:
+                record_usage(output, usage_of(work()))
 
 
 def _look_around(output: OutputFolder, name: str) -> None:

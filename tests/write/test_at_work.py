@@ -8,6 +8,7 @@ from support.ledgers import open_ledger
 from support.runs import write_pictures
 from support.workers import ELSEWHERE, leave_note, make_work
 
+from recap_fast.errors import OutputGoneError
 from recap_fast.store.local import LocalStore
 from recap_fast.write import at_work as module
 from recap_fast.write.at_work import at_work
@@ -183,6 +184,12 @@ def test_what_was_used_is_recorded_in_the_end_if_the_work_had_begun(output, capl
         "cpu": Usage(1, 0, 1800.0, is_gpu=False),
     }
     assert caplog.text == ""
+
+
+def test_nothing_is_recorded_in_the_run_file_of_another_run(output):
+    with pytest.raises(OutputGoneError), at_work(output, SHARDS, make_work):
+        raise OutputGoneError
+    assert read_run(output).usage == {}
 
 
 def test_what_a_dead_process_had_used_is_recorded_once_by_its_successor(output):
