@@ -3,6 +3,7 @@
 import json
 from typing import Any
 
+import pytest
 from support import runs, worker_hook
 from support.guard import wait_until
 from support.runs import Command, run_arguments
@@ -30,7 +31,9 @@ class ClusterRun:
         path = self._folder / "environment.json"
         path.write_text(json.dumps(told))
         arguments = run_arguments(self._engine, self._inputs, self.output, *SHORT, "--log-format", "json", *more)
-        return self._server.start(*arguments, "--ray", self._cluster.address, "--runtime-env", path)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("RAY_AUTH_MODE", "disabled")
+            return self._server.start(*arguments, "--ray", self._cluster.address, "--runtime-env", path)
 
     @property
     def num_waiting(self):

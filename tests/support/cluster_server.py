@@ -13,6 +13,7 @@ import time
 from typing import Any
 
 os.environ.update(
+    RAY_AUTH_MODE="disabled",  # the test of a local cluster has a token, as it is by default
     RAY_USAGE_STATS_ENABLED="0",
     RAY_enable_metrics_collection="0",
     RAY_health_check_initial_delay_ms="1000",

@@ -45,7 +45,7 @@ class Job(TypedDict):
     "step" as in the log, or "change": a row, or something that is about to happen, namely a change of the file system
     or a request to an object store."""
     environment: dict[str, str]
-    """The variables of AWS; others are those of the server."""
+    """HOME and the variables of AWS; others are those of the server."""
     patience_s: float
     """An object store that does not answer is given up after this time."""
 

@@ -84,7 +84,8 @@ class Server:
         stderr: str | None = None,
         patience_s: float = GUARD_S,
     ) -> "Command":
-        """Starts a command; it runs on its own, with AWS's variables as they are in this process.
+        """Starts a command; it runs on its own, with HOME and AWS's variables as they are in this
+        process.
 
         `step_s` slows the engine down, its first step waits for the file `gate`, (number, event, count) of `send` is a
         signal that it sends itself; see run_server.Job. `stderr` may be a terminal. `patience_s` is for object stores.
@@ -93,7 +94,7 @@ class Server:
         base = f"{self._folder.name}/{self._count:04d}"
         paths = {"stdout": f"{base}.out", "stderr": stderr or f"{base}.err", "log": f"{base}.log"}
         job = {"arguments": [str(a) for a in arguments], "step_s": step_s, "gate": gate and str(gate), "signal": send}
-        environment = {name: value for name, value in os.environ.items() if name.startswith("AWS_")}
+        environment = {name: value for name, value in os.environ.items() if name.startswith(("AWS_", "RAY_", "HOME"))}
         job |= {"environment": environment, "patience_s": patience_s}
         process = self._ask(f"start {json.dumps({**job, **paths})}")
         return Command(self, process, *map(Path, paths.values()))
