@@ -30,6 +30,7 @@ logger = logging.getLogger(__name__)
 Reason = Literal["new", "failed", "truncated", "interrupted", "changed", "pruned", "output missing", "retry"]
 _ENDED = ("complete", "truncated")
 """Statuses of shards whose output has all the rows there are."""
+SWEEPS, SWEEP_S = 12, 0.25
 NUM_THREADS = 32
 """How many threads ask for the versions of inputs: each answer may come over a network."""
 
@@ -169,6 +170,20 @@ class Ledger:
             self._settle(report)
         if report.status in _ENDED:
             remove_stretches(self.output, report.shard)
+
+    def sweep(self, finished: Collection[str]) -> None:
+        """Removes what workers that have ended left of these shards, which others finished.
+
+        A process that is about to end may take a moment, and what a living one writes is its own.
+        """
+        for _ in range(SWEEPS):
+            folders = {file.name.rpartition("/")[0] for file in self.output.partial_files()}
+            left = [name for name in finished if self.output.partial(name) in folders]
+            for name in left:
+                remove_stretches(self.output, name)
+            if not left:
+                return
+            time.sleep(SWEEP_S)
 
     def publishable(self, message: str | None) -> str | None:
         """A message whose paths begin below the folder of the inputs or the output: rows and records are published."""

@@ -56,6 +56,7 @@ def caption(
         summarize(reporter, totals.snapshot(), plan.captioner, ledger.output, run.statistics)
         say_held(reporter, observers.work())
         reports = list(run.reports.values())
+        ledger.sweep([report.shard for report in reports if report.status == "complete"])
         if run.drained:
             return conclude_drained(plan, reports, totals, reporter, run.statistics)
         return conclude(plan, ledger, reports, totals, reporter, run.statistics)

@@ -16,7 +16,7 @@ from support.runs import run_arguments
 from recap_fast.records import Shard
 from recap_fast.shards.reader import open_shard
 
-NUM_SHARDS, NUM_SAMPLES = 12, 48  # every worker holds three shards at most, so that there is work for four
+NUM_SHARDS, NUM_SAMPLES = 24, 20  # two workers take eleven at most before the gate, so that some are left for others
 ENDS = (0, 1, 75, -signal.SIGKILL, -signal.SIGTERM, -signal.SIGABRT)
 """Of disturbed runs: 1 where a shard's worker was killed three times by chance; -SIGTERM where a second one came, and
 -SIGABRT where the first came in the millisecond in which Ray's own handler is there."""
