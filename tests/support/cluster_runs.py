@@ -45,6 +45,10 @@ class ClusterRun:
             lambda: self.num_waiting >= num, lambda: f"{self.num_waiting} of {num} workers came: {command.stderr}"
         )
 
+    def wait_for_drained(self, num, command):
+        """Workers at the gate that know that they are to end."""
+        wait_until(lambda: len(list(self._folder.glob("drained.*"))) >= num, lambda: command.stderr)
+
     def open_gate(self):
         self._gate.touch()
 

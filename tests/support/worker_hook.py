@@ -24,11 +24,12 @@ def setup() -> None:
     """
     from recap_fast.decode.pillow import PillowDecoder
     from recap_fast.generate.torch_backend.engine import TorchEngine
+    from recap_fast.pipeline.pipeline import Pipeline
     from recap_fast.write import shard_writer
     from recap_fast.write.assembly import Assembly
 
     shard_writer.STRETCH_ROWS = STRETCH_ROWS
-    step, decode, begin = TorchEngine.step, PillowDecoder.decode, Assembly.begin
+    step, decode, begin, drain = TorchEngine.step, PillowDecoder.decode, Assembly.begin, Pipeline.drain
     gate, gate_step = os.environ.get("GATE", ""), int(os.environ.get("GATE_STEP", "0"))
     killer, deadly_shard = bytes.fromhex(os.environ.get("KILLER", "")), os.environ.get("DEADLY_SHARD")
     num_steps = 0
@@ -53,4 +54,10 @@ def setup() -> None:
             os.kill(os.getpid(), signal.SIGKILL)
         return begin(self, shard, identity)
 
+    def told_drain(self, seconds):
+        drain(self, seconds)
+        if gate:
+            Path(gate).with_name(f"drained.{os.getpid()}").touch()
+
     TorchEngine.step, PillowDecoder.decode, Assembly.begin = gated_step, deadly_decode, deadly_begin
+    Pipeline.drain = told_drain

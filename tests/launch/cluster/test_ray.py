@@ -90,7 +90,7 @@ def test_the_driver_is_drained_then_killed_and_the_same_command_goes_on(run, clu
     run.wait_for_workers(2, command)
     command.send(signal.SIGTERM)
     command.wait_for("finishing the captions in flight")
-    time.sleep(5.0)  # workers learn of it within a second; at the gate they can do nothing meanwhile
+    run.wait_for_drained(2, command)
     run.open_gate()
     assert command.wait() == 75, command.stderr
     assert list(run.output.glob("partial/**/*.parquet"))
