@@ -6,9 +6,6 @@ import socket
 
 import pytest
 from support import runs
-
-pytest.importorskip("aiohttp")
-
 from support.web import Fault, Web
 
 

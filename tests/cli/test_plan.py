@@ -5,7 +5,6 @@ from datetime import UTC, datetime
 
 import make_shards
 import numpy as np
-import pytest
 from click.testing import CliRunner
 from support.runs import read_rows
 from support.shard_files import webdataset_members, write_table, write_tar
@@ -121,7 +120,6 @@ def test_its_counts_are_the_rows_of_a_run(start, tmp_path):
 
 
 def test_a_web_server_is_asked_for_its_tars_and_no_secret_is_shown(small_inputs):
-    pytest.importorskip("aiohttp")
     with Web() as web:
         web.files["in/a.tar"] = (small_inputs / "00000.tar").read_bytes()
         web.files["in/b.tar"] = b"<html>" * 200

@@ -240,7 +240,6 @@ def test_a_local_listing_that_hangs_ends(tmp_path, monkeypatch):
 
 
 def test_a_server_that_is_down(caplog):
-    pytest.importorskip("aiohttp")
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))  # and does not listen
         host = f"127.0.0.1:{unused.getsockname()[1]}"
@@ -256,7 +255,6 @@ def test_a_server_that_is_down(caplog):
 
 @pytest.fixture
 def web():
-    pytest.importorskip("aiohttp")
     from support.web import Web
 
     with Web() as web:

@@ -17,8 +17,6 @@ from recap_fast.shards.remote import access
 from recap_fast.shards.remote.access import RemoteFile, exists, file_system, persistently, read_file
 from recap_fast.shards.remote.download import spool
 
-pytest.importorskip("aiohttp")
-
 CONTENT = tar_bytes(webdataset_members(4))
 OTHER = bytes(reversed(CONTENT))
 """Of equal size."""

@@ -9,7 +9,6 @@ from recap_fast.records import Selection, Shard
 from recap_fast.shards.tar import start
 from recap_fast.shards.tar.start import Start, count_start
 
-pytest.importorskip("aiohttp")
 CONTENT = tar_bytes([*webdataset_members(300), ("last.jpg", bytes(12 << 20))])
 """Larger than what fsspec reads ahead: 5 MiB."""
 SAMPLE_BYTES = 3 * (512 + 512)
