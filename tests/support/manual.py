@@ -109,8 +109,10 @@ class Session:
 
 
 def _is_plain(command: str) -> bool:
-    """Whether it is a command of ours that needs no shell, and so no process of its own."""
-    return command.startswith("recap-fast ") and not _SHELL.search(re.sub(r"'[^']*'", "", command))
+    """Whether it is a command of ours that needs no shell, and so no process of its own; a driver of Ray changes its
+    process's environment for good."""
+    is_ours = command.startswith("recap-fast ") and "--ray" not in command
+    return is_ours and not _SHELL.search(re.sub(r"'[^']*'", "", command))
 
 
 def _run_here(command: str) -> tuple[int, str]:
