@@ -217,6 +217,8 @@ class Row:
     """What the user should know of the prompt: a field that was cut."""
     completion: Completion | None = None
     """Set by generating; None where there is no caption."""
+    duplicate_of: str | None = None
+    """'SHARD:INDEX' of the row of an identical image, whose caption this one shares."""
     text_bytes: int = field(init=False)
     """The memory that the sample's texts take."""
 

@@ -12,6 +12,7 @@ import logging
 import operator
 import re
 from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -26,7 +27,7 @@ logger = logging.getLogger(__name__)
 BATCH_BYTES = 16 << 20
 """Largest size of a batch's texts. Arrow's offsets end at 2 GiB per column."""
 Detokenize = Callable[[Sequence[NDArray[np.int32]]], list[str]]
-Content = dict[str, str | int | None]
+Content = dict[str, Any]
 """A row by column; columns that are missing are null."""
 _INTEGERS = {field.name: field.type.bit_width for field in SCHEMA if pa.types.is_integer(field.type)}
 _SENTENCE_END = re.compile(r"(?:[.!?](?=[\"'”’)\]]*(?:\s|$))|[。！？])[\"'”’」』)\]]*")  # noqa: RUF001 - they are meant
@@ -89,7 +90,7 @@ def _contents(rows: Sequence[Row], detokenize: Detokenize) -> Iterator[tuple[Con
 def _unwritable(row: Row, error: Exception) -> tuple[Content, int]:
     content: Content = {name: getattr(row.sample, name) for name in ("key", "shard", "index", "input_version")}
     reason = f"{type(error).__name__}: {error}"
-    return _fit({**content, "status": UNWRITABLE, "error": reason, "finish_reason": "error"})
+    return _fit({**content, "status": UNWRITABLE, "error": reason, "finish_reason": "error", "flags": []})
 
 
 def _fit(content: Content) -> tuple[Content, int]:
@@ -97,11 +98,11 @@ def _fit(content: Content) -> tuple[Content, int]:
     size = 0
     warnings: list[str] = []
     for name, value in content.items():
-        if value is None:
+        if value is None or name == "flags":
             continue
         width = _INTEGERS.get(name)
         if width is not None:
-            bits = operator.index(value).bit_length()  # type: ignore[arg-type]
+            bits = operator.index(value).bit_length()
             if bits >= width:
                 content[name] = None
                 shown = value if bits <= 64 else f"a number of {bits:,} bits"
@@ -153,4 +154,6 @@ def _content(row: Row, caption: str | None) -> Content:
         "finish_reason": "error" if completion is None else completion.finish_reason,
         "num_tokens": None if completion is None else completion.num_tokens,
         "metadata": sample.metadata,
+        "flags": [],
+        "duplicate_of": row.duplicate_of,
     }

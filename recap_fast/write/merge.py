@@ -36,13 +36,14 @@ def merge_rows(
     batch_rows: int = 1000,
     step_bytes: int = STEP_BYTES,
     kept: Kept | None = None,
+    columns: Sequence[str] | None = None,
 ) -> Iterator[pa.RecordBatch]:
     """Yields the kept rows, the files' rows and the new ones, sorted by index.
 
     If several have the same index, later files win over earlier ones and over kept rows, and new rows win over all.
     Each source must be sorted by index. A file is open from its first row to its last, and only one batch of it is in
-    memory: `batch_rows` rows or `step_bytes`. Raises FileNotFoundError if a file is gone, and ShardError if one cannot
-    be read.
+    memory: `batch_rows` rows or `step_bytes`. `columns` are those to read, 'index' among them; None for all. Raises
+    FileNotFoundError if a file is gone, and ShardError if one cannot be read.
     """
     kept = kept or Kept()
     files = [*kept.files, *files]
@@ -61,7 +62,7 @@ def merge_rows(
     while waiting or heads:
         while waiting and (not heads or waiting[-1][0] <= _boundary(heads.values())):
             _, rank = waiting.pop()
-            rows = _read(files[rank], batch_rows, step_bytes) if rank < len(files) else iter(new)
+            rows = _read(files[rank], batch_rows, step_bytes, columns) if rank < len(files) else iter(new)
             rows = _only(rows, kept.done) if rank < len(kept.files) else rows
             streams[rank] = (batch for batch in rows if batch.num_rows)
             advance(rank)
@@ -140,10 +141,14 @@ def _first_index(path: Path) -> int:
         return int(statistics.min) if statistics is not None and statistics.has_min_max else -1
 
 
-def _read(path: Path, batch_rows: int, step_bytes: int) -> Iterator[pa.RecordBatch]:
+def _read(
+    path: Path, batch_rows: int, step_bytes: int, columns: Sequence[str] | None = None
+) -> Iterator[pa.RecordBatch]:
+    schema = SCHEMA if columns is None else pa.schema([SCHEMA.field(name) for name in columns])
     with _opened(path) as file:
         for number in range(file.num_row_groups):
             group = file.metadata.row_group(number)
             rows = max(1, min(batch_rows, group.num_rows * step_bytes // max(1, group.total_byte_size)))
-            for batch in file.iter_batches(rows, row_groups=[number]):
-                yield batch.cast(SCHEMA) if batch.schema != SCHEMA else batch
+            for batch in file.iter_batches(rows, row_groups=[number], columns=columns):
+                batch = batch.select(schema.names)
+                yield batch.cast(schema) if batch.schema != schema else batch

@@ -1,7 +1,8 @@
 """Names of everything in an output folder, local or on an object store; no other file spells these names.
 
 run.json, local.json, README.md, data/<shard>.parquet, manifests/<shard>.json, partial/<shard>/<stretch>.parquet,
-decoding/<process>.json, workers/<process>.json, metrics.jsonl, and for loose images units/<shard>.<digest>.json.
+decoding/<process>.json, workers/<process>.json, metrics.jsonl, for loose images units/<shard>.<digest>.json, and from
+`recap-fast score` scores/<kind>/<shard>.parquet with the settings in scores/<kind>.json.
 """
 
 from collections.abc import Iterator
@@ -25,7 +26,8 @@ WORK_FOLDERS = _RECORDS, _DATA, _PARTIAL
 """The folders of done-records, captions and stretches."""
 WORKERS = "workers"
 """The folder of notes about the processes at work. They name hosts, and are not to be published."""
-FOLDERS = *WORK_FOLDERS, _DECODING, WORKERS, _UNITS
+_SCORES = "scores"
+FOLDERS = *WORK_FOLDERS, _DECODING, WORKERS, _UNITS, _SCORES
 """All folders, in the order in which to remove them."""
 
 
@@ -68,6 +70,18 @@ class OutputFolder:
     def unit(self, shard: str, digest: str) -> str:
         """The file that says which loose images a shard has; other shards have none."""
         return f"{_UNITS}/{shard}.{digest}.json"
+
+    def scores(self, kind: str, shard: str) -> str:
+        """The scores of one kind of a shard's captions."""
+        return f"{_SCORES}/{kind}/{shard}.parquet"
+
+    def score_settings(self, kind: str) -> str:
+        """What the scores of one kind were made with."""
+        return f"{_SCORES}/{kind}.json"
+
+    def score_files(self, kind: str) -> str:
+        """A glob of all files with scores of one kind."""
+        return f"{_SCORES}/{kind}/**/*.parquet"
 
     def partial(self, shard: str) -> str:
         """The folder of a shard's stretches."""

@@ -1,12 +1,12 @@
 """The output columns, once: Recap-DataComp-1B's first, in its order and types, then ours.
 
-https://huggingface.co/datasets/UCSC-VLAA/Recap-DataComp-1B has the first eleven columns. Its scores may be null here:
-this program does not compute them.
+https://huggingface.co/datasets/UCSC-VLAA/Recap-DataComp-1B has the first eleven columns. Its scores are null here:
+`recap-fast score` writes them to files beside the captions.
 """
 
 import pyarrow as pa
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 
 SCHEMA = pa.schema(
     [
@@ -35,5 +35,7 @@ SCHEMA = pa.schema(
         ("finish_reason", pa.string()),
         ("num_tokens", pa.int32()),
         ("metadata", pa.string()),
+        ("flags", pa.list_(pa.string())),
+        ("duplicate_of", pa.string()),
     ]
 )

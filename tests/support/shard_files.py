@@ -83,6 +83,7 @@ def write_rows(
                 "index": index,
                 "status": "truncated" if index in failed else "ok",
                 "input_version": made_from or sample.input_version,
+                "flags": [],
             }
         )
     path.parent.mkdir(parents=True, exist_ok=True)
