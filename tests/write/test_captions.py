@@ -81,6 +81,7 @@ def test_a_row_holds_all_that_is_known_of_its_sample():
         "image_sha256": "cd" * 32,
     }
     one = finished(7, " A black cat. ", **sample)
+    one.duplicate_of = "a:3"
     one.warning = "org_caption cut from 310 to 128 tokens"
     (row,) = written(one)
     assert row == {
@@ -102,6 +103,8 @@ def test_a_row_holds_all_that_is_known_of_its_sample():
         "warning": "the key is there twice; org_caption cut from 310 to 128 tokens",
         "finish_reason": "stop",
         "num_tokens": 15,
+        "flags": [],
+        "duplicate_of": "a:3",
     }
 
 
@@ -204,6 +207,7 @@ def test_a_row_that_cannot_be_written_says_why_and_the_others_are_as_they_were(c
         "status": "unwritable",
         "error": "TypeError: metadata is a int, not text",
         "finish_reason": "error",
+        "flags": [],
     }
     assert rows[2]["error"] == "ValueError: chr() arg not in range(0x110000)"
     assert "shard 00000: sample 1 cannot be written" in caplog.text

@@ -30,6 +30,8 @@ OURS = [
     ("finish_reason", "string"),
     ("num_tokens", "int32"),
     ("metadata", "string"),
+    ("flags", "list<item: string>"),
+    ("duplicate_of", "string"),
 ]
 
 
