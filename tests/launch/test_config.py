@@ -61,7 +61,7 @@ def test_a_config_does_not_change():
 def test_the_fingerprint_is_all_that_decides_what_rows_say():
     assert fingerprint(config(), spec(), "dali") == {
         "versions": list_versions("torch", "dali"),
-        "schema": 2,
+        "schema": 3,
         "engine": "tiny",
         "engine.tokenizer.json": "bb",
         "engine.weights.safetensors": "aa",
