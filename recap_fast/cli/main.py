@@ -12,6 +12,7 @@ import click
 from recap_fast.cli.bench import bench, tune
 from recap_fast.cli.build import build_engine
 from recap_fast.cli.doctor import doctor
+from recap_fast.cli.export import export
 from recap_fast.cli.failures import failures
 from recap_fast.cli.messages import StderrHandler, exit_with_sentence, open_standard_streams, show_without_secrets
 from recap_fast.cli.plan import plan
@@ -47,7 +48,7 @@ def cli() -> None:
     """
 
 
-for command in (build_engine, tune, plan, run, status, failures, verify, bench, doctor):
+for command in (build_engine, tune, plan, run, status, failures, verify, export, bench, doctor):
     cli.add_command(command)
 
 

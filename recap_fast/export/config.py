@@ -1,0 +1,134 @@
+"""What an export is asked to do: one frozen record, checked when it is made."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any, Literal, Self, get_args
+
+from recap_fast.addresses import is_remote, public_url
+from recap_fast.errors import ConfigError
+
+Kind = Literal["webdataset", "txt", "jsonl", "csv", "parquet", "coco", "hub"]
+KINDS: tuple[Kind, ...] = get_args(Kind)
+Sentence = Literal["first", "random"]
+Place = Literal["json", "txt"]
+FAILED = "failed"
+"""Stands in `skip` for rows without a caption."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExportConfig:
+    """The options of `recap-fast export` as they were typed. Patterns are not expanded."""
+
+    output: str
+    """The output of a run: a local folder, or a URL of an object store."""
+    to: Kind
+    target: Path
+    """The local folder to write to."""
+    shards: tuple[str, ...] = ()
+    """Values of `--shards`; none: the inputs are where the run found them."""
+    relocate: tuple[str, ...] = ()
+    """Folders of inputs that were moved, each as 'OLD=NEW'."""
+    skip: tuple[str, ...] = ()
+    """Flags of rows to leave out; FAILED stands for those without a caption."""
+    columns: tuple[str, ...] = ()
+    """Columns of the output to bring along besides the captions."""
+    caption_in: Place | None = None
+    """Of webdataset: where the captions go, fields of the json or a text. None: txt if one is drawn, else json."""
+    mix_p: float | None = None
+    """Write one caption, which is the original one with this probability; None: ours."""
+    seed: int = 0
+    """Of what is drawn."""
+    sub_caption: Sentence | None = None
+    """Of our caption write only one sentence."""
+    repo: str | None = None
+    """Of hub: the dataset to upload to, 'USER/NAME'."""
+    private: bool = False
+    """Of hub: whether a dataset that is made is private."""
+    overwrite: bool = False
+    """Replace files that this program did not write, and an export with other settings."""
+    verify: bool = True
+    """Read back and compare what was copied."""
+    read_timeout: float = 30.0
+    """A read of an input that brings nothing for so many seconds is given up."""
+
+    def __post_init__(self) -> None:
+        """Raises ConfigError."""
+        _check_name("--to", self.to, KINDS)
+        _check_columns(self.columns)
+        _check_skip(self.skip)
+        if self.mix_p is not None and not 0.0 <= self.mix_p <= 1.0:
+            raise ConfigError(f"--mix-p {self.mix_p:g}: give the probability of the original caption, from 0 to 1.")
+        if self.mix_p is not None and self.caption_in == "json":
+            raise ConfigError(
+                "--mix-p draws one caption, and the json gets both: give --caption-in txt, or no --mix-p."
+            )
+        if self.caption_in is not None and self.to != "webdataset":
+            raise ConfigError(f"--caption-in is for --to webdataset, not for {self.to}: leave it out.")
+        if self.repo is not None and self.to != "hub":
+            raise ConfigError(f"--repo is for --to hub, not for {self.to}: leave it out.")
+        if not self.read_timeout > 0 or math.isnan(self.read_timeout):
+            raise ConfigError(f"--read-timeout {self.read_timeout}: give a number of seconds above 0.")
+
+    @classmethod
+    def of(cls, given: Mapping[str, Any]) -> Self:
+        """From the values of options by their names; None is the default. A list may also be a text with commas.
+
+        Raises ConfigError.
+        """
+        flat = {name: value for name, value in given.items() if value is not None}
+        for name in ("skip", "columns"):
+            flat[name] = _words(flat.get(name, ()))
+        for name in ("shards", "relocate"):
+            flat[name] = tuple(map(str, flat.get(name, ())))
+        if is_remote(target := str(flat["target"])):
+            raise ConfigError(f"--target {public_url(target)}: give a local folder, and copy the files from there.")
+        flat["target"] = Path(target)
+        return cls(**flat)
+
+    @property
+    def place(self) -> Place:
+        """Of webdataset: where the captions go."""
+        return self.caption_in or ("json" if self.mix_p is None else "txt")
+
+    @property
+    def settings(self) -> Mapping[str, Any]:
+        """All that decides what is written, by the names of the options."""
+        names = ("to", "skip", "columns", "mix_p", "seed", "sub_caption")
+        drawn = {"caption_in": self.place} if self.to == "webdataset" else {}
+        return {**{name: _plain(getattr(self, name)) for name in names}, **drawn}
+
+
+def _plain(value: Any) -> Any:
+    """As json reads it back."""
+    return sorted(value) if isinstance(value, tuple) else value
+
+
+def _words(given: str | Sequence[str]) -> tuple[str, ...]:
+    words = given.split(",") if isinstance(given, str) else given
+    return tuple(dict.fromkeys(word.strip() for word in words if word.strip()))
+
+
+def _check_columns(columns: Sequence[str]) -> None:
+    from recap_fast.write.schema import SCHEMA  # pyarrow: not for the help
+
+    for name in columns:
+        _check_name("--columns", name, SCHEMA.names)
+
+
+def _check_skip(flags: Sequence[str]) -> None:
+    if set(flags) <= {FAILED}:
+        return
+    from recap_fast.write.flags import FLAGS
+
+    for name in flags:
+        _check_name("--skip", name, (*FLAGS, FAILED))
+
+
+def _check_name(option: str, name: str, known: Sequence[str]) -> None:
+    if name not in known:
+        near = get_close_matches(name, known, 1)
+        hint = f" Did you mean {near[0]}?" if near else ""
+        raise ConfigError(f"{option} {name}: give one of {', '.join(known)}.{hint}")

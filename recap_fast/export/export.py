@@ -1,0 +1,39 @@
+"""Brings the captions of an output to their use: opens what an export needs, and calls the kind that was asked for."""
+
+import importlib
+from collections.abc import Mapping
+
+from recap_fast.export.config import ExportConfig, Kind
+from recap_fast.export.job import ExportResult, Job
+from recap_fast.export.target import Target
+from recap_fast.joined import JoinedOutput
+from recap_fast.progress import OnProgress, unwatched
+from recap_fast.shards.patience import patience
+from recap_fast.write.output_folder import OutputFolder
+
+MODULES: Mapping[Kind, str] = {
+    "webdataset": "webdataset",
+    "txt": "sidecars",
+    "jsonl": "tables",
+    "csv": "tables",
+    "parquet": "tables",
+    "coco": "coco",
+    "hub": "hub",
+}
+"""The module of each kind. It has a function `export`, which takes a `Job`; it is loaded when it is asked for."""
+
+
+def export(config: ExportConfig, progress: OnProgress = unwatched) -> ExportResult:
+    """Exports the captions of an output. `progress` is told how many rows are done, and how many there are.
+
+    Raises ConfigError for what cannot be used, and RecapError or OSError where something cannot be read or written.
+    What is finished by then stays, and the same call goes on from there.
+    """
+    with patience(config.read_timeout):
+        joined = JoinedOutput.open(OutputFolder.at(config.output), config.shards, config.relocate)
+        target = Target(config.target, config.to, config.settings, config.overwrite)
+        job = Job(config, joined, target, progress)
+        kind = importlib.import_module(f"recap_fast.export.{MODULES[config.to]}")
+        target.open()
+        kind.export(job)
+    return job.result

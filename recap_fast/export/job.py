@@ -1,0 +1,127 @@
+"""One export: the output, what is chosen of it, where it goes, and what came of it. Every kind is written with this.
+
+A kind is a function of a `Job`. Most call `each_shard` with a function that writes one shard: what is done already is
+passed over, and a shard that cannot be exported is told of, while the others go on.
+"""
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+from recap_fast.errors import ExitCode, ShardError
+from recap_fast.export.choice import COLUMNS, Choice, Chosen
+from recap_fast.export.config import ExportConfig
+from recap_fast.export.target import Draft, Target
+from recap_fast.joined import JoinedOutput
+from recap_fast.progress import OnProgress, unwatched
+from recap_fast.records import Shard, ShardReport
+from recap_fast.write.done_record import read_record
+from recap_fast.write.rows import SCORES
+
+SAMPLES, CAPTIONS, SKIPPED = "samples", "captions", "skipped: "
+"""Names of counts: samples that were exported, those of them with a caption, and samples left out for each flag."""
+
+
+@dataclass(slots=True)
+class ExportResult:
+    """What came of an export."""
+
+    shards: int = 0
+    """That were exported now."""
+    already: int = 0
+    """That were there already."""
+    counts: Counter[str] = field(default_factory=Counter)
+    """Of all of these: SAMPLES, CAPTIONS, SKIPPED with the flag behind it, and what else a kind counts."""
+    unfinished: list[str] = field(default_factory=list)
+    """Shards that the run has not finished; they are not exported."""
+    problems: list[str] = field(default_factory=list)
+    """A sentence for each shard that could not be exported."""
+    verified: str | None = None
+    """What was compared in the end, in a sentence."""
+    advice: list[str] = field(default_factory=list)
+    """Lines on what to do with the export."""
+
+    @property
+    def exit_code(self) -> ExitCode:
+        """FAILURE where a shard is missing."""
+        return ExitCode.FAILURE if self.unfinished or self.problems else ExitCode.COMPLETE
+
+
+@dataclass(slots=True)
+class Job:
+    """An export while it goes on."""
+
+    config: ExportConfig
+    joined: JoinedOutput
+    target: Target
+    progress: OnProgress = unwatched
+    """Told how many rows are done, and how many there are."""
+    result: ExportResult = field(default_factory=ExportResult)
+    choice: Choice = field(init=False)
+    _rows: int = 0
+    _total: int = 0
+
+    def __post_init__(self) -> None:
+        self.choice = Choice.of(self.config)
+
+    def each_shard(self, write: Callable[[Shard, Draft], None]) -> None:
+        """Calls `write` for each finished shard that is not there yet. It writes the files of the draft, counts in it,
+        and raises ShardError where the shard cannot be exported.
+        """
+        shards, reports = self.joined.shards, {}
+        for shard in shards:
+            report = read_record(self.joined.output, shard.name)
+            if report is None or report.output is None or report.status not in ("complete", "truncated"):
+                self.result.unfinished.append(shard.name)
+            else:
+                reports[shard.name] = report
+        self._total = sum(report.rows for report in reports.values())
+        for shard in shards:
+            if shard.name in reports:
+                self._one(shard, reports[shard.name], write)
+
+    def rows(self, shard: Shard, draft: Draft, columns: Sequence[str] = ()) -> Iterator[Chosen]:
+        """The rows of a shard in order, skipped ones too, with `COLUMNS`, those of `--columns` and `columns`.
+
+        They are counted as what the draft has.
+        """
+        wanted = tuple(dict.fromkeys((*COLUMNS, *self.config.columns, *columns)))
+        for batch in self.joined.rows(shard.name, wanted):
+            for row in batch.to_pylist():
+                chosen = self.choice.choose(row)
+                if chosen.skipped is not None:
+                    draft.counts[SKIPPED + chosen.skipped] += 1
+                else:
+                    draft.counts[SAMPLES] += 1
+                    draft.counts[CAPTIONS] += chosen.caption is not None
+                yield chosen
+            self._rows += batch.num_rows
+            self.progress(self._rows, max(self._rows, self._total))
+
+    def _one(self, shard: Shard, report: ShardReport, write: Callable[[Shard, Draft], None]) -> None:
+        version, result = self._version(report), self.result
+        if (done := self.target.done(shard.name, version)) is not None:
+            result.already += 1
+            result.counts.update(done.counts)
+            self._rows += report.rows
+            self.progress(self._rows, max(self._rows, self._total))
+            return
+        try:
+            with self.target.draft(shard.name, version) as draft:
+                write(shard, draft)
+        except ShardError as error:
+            result.problems.append(str(error))
+            return
+        result.shards += 1
+        result.counts.update(draft.counts)
+
+    def _version(self, report: ShardReport) -> str:
+        """Of all that decides what a shard's export says: captions, scores if they are brought along, settings."""
+        output = self.joined.output
+        scores = [kind for kind, names in SCORES.items() if {*names}.intersection(self.config.columns)]
+        found = (output.store.stat(output.scores(kind, report.shard)) for kind in scores)
+        captions = "" if report.output is None else report.output.sha256
+        parts = [captions, *(file.version if file else None for file in found), dict(self.config.settings)]
+        return hashlib.sha256(json.dumps(parts).encode()).hexdigest()

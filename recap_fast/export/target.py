@@ -1,0 +1,183 @@
+"""The folder that an export writes to: which of its files are ours, and which shards are done.
+
+Beside what was asked for, it has a hidden folder: `.recap-fast/<kind>/settings.json`, and for each shard a record of
+the files that were made of it. A record is written before its files get their names: so a file that is as a record says
+is ours, whenever the program was killed. All other files are left alone, unless the user lets us overwrite them.
+"""
+
+import contextlib
+import json
+import os
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from recap_fast.atomic import atomic_write, publish, remove_leftovers, sync_folder, temporary_path
+from recap_fast.errors import ConfigError, RecapError
+
+FOLDER = ".recap-fast"
+FORMAT = 1
+_FEW_FILES = 64
+"""So many are synced one by one; more of them all at once."""
+
+
+@dataclass(frozen=True, slots=True)
+class ShardRecord:
+    """What was made of a shard."""
+
+    version: str
+    """Of its captions, and of the settings."""
+    counts: Mapping[str, int]
+    files: Mapping[str, str]
+    """Size and mtime of each file, by its name below the target."""
+    before: Mapping[str, str] = field(default_factory=dict)
+    """The same of an earlier version, whose files may still be there."""
+    format: int = FORMAT
+
+    def has(self, name: str, version: str | None) -> bool:
+        """Whether a file of this size and mtime is one that was made of the shard."""
+        return version is not None and version in (self.files.get(name), self.before.get(name))
+
+
+@dataclass(slots=True)
+class Draft:
+    """The files of a shard while they are made."""
+
+    target: "Target"
+    shard: str
+    version: str
+    counts: Counter[str] = field(default_factory=Counter)
+    """What the files have; told at the end of the export."""
+    _paths: dict[str, Path] = field(default_factory=dict)
+
+    def file(self, name: str) -> Path:
+        """A path to write the content of a file to, which gets its name when all are written.
+
+        Raises RecapError where the name leads out of the target, and where a file has it that we did not write.
+        """
+        path = self.target.place(name)
+        if name in self._paths:
+            raise RecapError(f"{path} would be written twice: two samples of {self.shard} have its name.")
+        self.target.check_free(name, self.target.record(self.shard))
+        self._paths[name] = temporary_path(path)
+        return self._paths[name]
+
+
+class Target:
+    """A local folder with the exports of one kind."""
+
+    def __init__(self, folder: Path, kind: str, settings: Mapping[str, Any], overwrite: bool = False):
+        self.folder, self._kind, self._settings, self._overwrite = folder, kind, settings, overwrite
+        self._own = folder / FOLDER / kind
+
+    def open(self) -> None:
+        """Makes the folder. Raises ConfigError if it has an export of this kind with other settings."""
+        path = self._own / "settings.json"
+        there = _read_json(path)
+        wanted = {"format": FORMAT, **self._settings}
+        if there is not None and there != wanted and not self._overwrite:
+            names = sorted(name for name in {*there, *wanted} if there.get(name) != wanted.get(name))
+            lines = (f"  {name}: {there.get(name)!r} there, {wanted.get(name)!r} now" for name in names)
+            raise ConfigError(
+                f"{self.folder} holds an export with other settings, and mixing both would be a mistake:\n"
+                + "\n".join(lines)
+                + "\nGive another --target, the settings of that export, or --overwrite to write it anew."
+            )
+        remove_leftovers(self.folder)
+        if there != wanted:
+            atomic_write(path, (json.dumps(wanted, indent=1) + "\n").encode())
+
+    def record(self, shard: str) -> ShardRecord | None:
+        """What was made of a shard so far; None if nothing was, or if its record is damaged."""
+        content = _read_json(self._record_path(shard))
+        try:
+            return None if content is None else ShardRecord(**content)
+        except TypeError:
+            return None
+
+    def done(self, shard: str, version: str) -> ShardRecord | None:
+        """The record of a shard of which this version is there, whole; else None."""
+        record = self.record(shard)
+        if record is None or record.version != version:
+            return None
+        return record if all(_version(self.folder / name) == made for name, made in record.files.items()) else None
+
+    @contextlib.contextmanager
+    def draft(self, shard: str, version: str) -> Iterator[Draft]:
+        """The files of a shard: at the end of the block they are all there, or, if it raises, none of them."""
+        draft = Draft(self, shard, version)
+        try:
+            yield draft
+            self._commit(draft)
+        finally:
+            for path in draft._paths.values():
+                path.unlink(missing_ok=True)
+
+    def place(self, name: str) -> Path:
+        """Where a file lies, by its '/'-separated name. Raises RecapError for a name that leads out of the target."""
+        parts = name.split("/")
+        if {"", ".", ".."}.intersection(parts) or "\0" in name or parts[0] == FOLDER:
+            raise RecapError(f"{name!r:.200} is no name of a file below --target {self.folder}.")
+        path = self.folder
+        for part in parts[:-1]:
+            path /= part
+            if path.is_symlink():
+                raise RecapError(
+                    f"{path} is a symbolic link, and nothing is written through it: give another --target."
+                )
+        return path / parts[-1]
+
+    def check_free(self, name: str, record: ShardRecord | None) -> None:
+        """Raises ConfigError where a file has this name that we did not write, and may not overwrite."""
+        path = self.folder / name
+        if self._overwrite or not os.path.lexists(path):
+            return
+        if record is None or not record.has(name, _version(path)):
+            raise ConfigError(
+                f"{path} is there already, and this export did not write it: move it away, give another --target, or "
+                "--overwrite to replace it."
+            )
+
+    def _record_path(self, shard: str) -> Path:
+        return self._own / "shards" / f"{shard}.json"
+
+    def _commit(self, draft: Draft) -> None:
+        earlier = self.record(draft.shard)
+        before = {} if earlier is None else {**earlier.before, **earlier.files}
+        files = {name: _version(path) or "" for name, path in draft._paths.items()}
+        record = ShardRecord(draft.version, dict(draft.counts), files, before)
+        many = len(files) > _FEW_FILES
+        if many:
+            os.sync()
+        atomic_write(self._record_path(draft.shard), json.dumps(asdict(record)).encode())
+        for name, path in draft._paths.items():
+            if many:
+                path.replace(self.folder / name)
+            else:
+                publish(path, self.folder / name)
+        if many:
+            for folder in {(self.folder / name).parent for name in files}:
+                sync_folder(folder)
+        for name, version in before.items():
+            if name not in files and _version(self.folder / name) == version:
+                (self.folder / name).unlink()
+
+
+def _version(path: Path) -> str | None:
+    """Size and mtime (ns since 1970) of a file; None where none is."""
+    try:
+        found = path.lstat()
+    except OSError:
+        return None
+    return f"{found.st_size}:{found.st_mtime_ns}"
+
+
+def _read_json(path: Path) -> dict[str, Any] | None:
+    """None where there is no file, or a damaged one."""
+    try:
+        content = json.loads(path.read_bytes())
+    except (OSError, ValueError):
+        return None
+    return content if isinstance(content, dict) else None
