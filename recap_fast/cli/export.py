@@ -33,10 +33,12 @@ Examples:
     option("--target", type=options.FOLDER, required=True, metavar="DIR", help="Local folder to write to."),
     option("--columns", metavar="NAME,...", help="Bring these columns of the output along."),
     option(
-        "--caption-in", type=click.Choice(["json", "txt"]), help="webdataset: write captions to the json or as .txt."
+        "--caption-in",
+        type=click.Choice(["json", "txt"]),
+        help="For webdataset: write captions to the json or as .txt.",
     ),
-    option("--repo", metavar="USER/NAME", help="hub: the dataset to upload to."),
-    option("--private", is_flag=True, help="hub: make the dataset private."),
+    option("--repo", metavar="USER/NAME", help="For hub: the dataset to upload to."),
+    option("--private", is_flag=True, help="For hub: make the dataset private."),
     option("--overwrite", is_flag=True, help="Replace files that this export did not write."),
     option("--verify/--no-verify", default=True, help="Read back what was copied, and compare it with the input."),
 )

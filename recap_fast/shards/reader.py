@@ -72,17 +72,20 @@ def _open(shard: Shard, selection: Selection, should_stop: Callable[[], bool]) -
 
         table = TableReader(shard, version, selection)
         return _OneVersion(table, shard) if is_remote(shard.url) else table
-    file: IO[bytes]
-    if is_remote(shard.url):
-        file, spooled = spool(shard.url, should_stop)
-        version = spooled or version  # it may have been replaced since
-    else:
-        file = _open_file(shard.url)
+    file, spooled = open_tar(shard, should_stop)
     try:
-        return TarReader(shard, version, file, selection)
+        return TarReader(shard, spooled or version, file, selection)  # it may have been replaced since
     except BaseException:
         file.close()
         raise
+
+
+def open_tar(shard: Shard, should_stop: Callable[[], bool] = lambda: False) -> tuple[IO[bytes], Identity | None]:
+    """A tar as a local file, and of a remote one, which is a copy, which version that is if the server says it.
+
+    Raises as `open_shard` does.
+    """
+    return spool(shard.url, should_stop) if is_remote(shard.url) else (_open_file(shard.url), None)
 
 
 class _OneVersion:

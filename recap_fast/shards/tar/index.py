@@ -77,15 +77,18 @@ class TarIndexer:
         """What was passed over that need not be a problem."""
         self.ended = False
         """Whether the mark at the end of the archive was there."""
+        self.span = (0, 0, 0)
+        """Of the member that came last: where its extended headers begin, its own header, and what follows it."""
         self._check_start()
 
     def __iter__(self) -> Iterator[Member]:
-        offset = 0
+        offset = first = 0
         overrides = Overrides()
         while offset + BLOCK <= self._size:
             block = self._read(offset, BLOCK)
             if block == _ZEROS:
                 self.ended, offset, overrides = True, self._skip_zeros(offset + BLOCK), Overrides()
+                first = offset
                 continue
             try:
                 member, next_offset = self._header(block, offset, overrides)
@@ -97,11 +100,13 @@ class TarIndexer:
             if next_offset is None or next_offset > self._size:
                 self.problem = f"cut off at byte {self._size:,}"
             if member is not None:
+                self.span = first, offset, next_offset or self._size
                 yield member
             if next_offset is None:
                 return
             if overrides.found and block[156:157] not in _EXTENDED:
                 overrides = Overrides()
+            first = _start_of_next(block[156:157], first, offset, next_offset)
             offset = next_offset
         if self.problem is None and not self.ended:
             self.problem = f"cut off at byte {self._size:,}: there is no end-of-archive mark"
@@ -201,6 +206,12 @@ class TarIndexer:
             return self._file.read(size)
         except OSError as error:
             raise ShardError(f"cannot be read at byte {offset:,}: {error}") from error
+
+
+def _start_of_next(kind: bytes, first: int, offset: int, end: int) -> int:
+    """Where the next member begins: with the extended headers before it, but for global ones, which are of all."""
+    is_own = kind in _EXTENDED and (kind != b"g" or first < offset)
+    return first if is_own else end
 
 
 def _without_content(kind: bytes, name: bytes, target: bytes) -> Member:
