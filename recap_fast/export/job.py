@@ -7,8 +7,10 @@ passed over, and a shard that cannot be exported is told of, while the others go
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
 
 from recap_fast.errors import ExitCode, ShardError
 from recap_fast.export.choice import COLUMNS, Choice, Chosen
@@ -16,7 +18,7 @@ from recap_fast.export.config import ExportConfig
 from recap_fast.export.target import Draft, Target
 from recap_fast.joined import JoinedOutput
 from recap_fast.progress import OnProgress, unwatched
-from recap_fast.records import Shard, ShardReport
+from recap_fast.records import Sample, Shard, ShardReport
 from recap_fast.write.done_record import read_record
 from recap_fast.write.rows import SCORES
 
@@ -49,7 +51,7 @@ class ExportResult:
         return ExitCode.FAILURE if self.unfinished or self.problems else ExitCode.COMPLETE
 
 
-@dataclass(slots=True)
+@dataclass
 class Job:
     """An export while it goes on."""
 
@@ -66,47 +68,73 @@ class Job:
     def __post_init__(self) -> None:
         self.choice = Choice.of(self.config)
 
-    def each_shard(self, write: Callable[[Shard, Draft], None]) -> None:
-        """Calls `write` for each finished shard that is not there yet. It writes the files of the draft, counts in it,
-        and raises ShardError where the shard cannot be exported.
-        """
-        shards, reports = self.joined.shards, {}
-        for shard in shards:
+    @cached_property
+    def finished(self) -> list[tuple[Shard, ShardReport]]:
+        """The shards that can be exported; all others are named in the result."""
+        found = []
+        for shard in self.joined.shards:
             report = read_record(self.joined.output, shard.name)
             if report is None or report.output is None or report.status not in ("complete", "truncated"):
                 self.result.unfinished.append(shard.name)
             else:
-                reports[shard.name] = report
-        self._total = sum(report.rows for report in reports.values())
-        for shard in shards:
-            if shard.name in reports:
-                self._one(shard, reports[shard.name], write)
+                found.append((shard, report))
+        return found
+
+    def each_shard(
+        self,
+        write: Callable[[Shard, Draft], None],
+        *,
+        columns: Sequence[str] = (),
+        plan: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Calls `write` for each finished shard that is not there yet. It writes the files of the draft, counts in it,
+        and raises ShardError where the shard cannot be exported.
+
+        `columns` are written besides those of `--columns`. `plan` is what else decides what is written of each shard.
+        """
+        self._total = sum(report.rows for _, report in self.finished)
+        for shard, report in self.finished:
+            version = self._version(report, (*self.config.columns, *columns), (plan or {}).get(shard.name))
+            self._one(shard, report, version, write)
 
     def rows(self, shard: Shard, draft: Draft, columns: Sequence[str] = ()) -> Iterator[Chosen]:
         """The rows of a shard in order, skipped ones too, with `COLUMNS`, those of `--columns` and `columns`.
 
         They are counted as what the draft has.
         """
-        wanted = tuple(dict.fromkeys((*COLUMNS, *self.config.columns, *columns)))
-        for batch in self.joined.rows(shard.name, wanted):
+        for batch in self.joined.rows(shard.name, self._wanted(columns)):
             for row in batch.to_pylist():
-                chosen = self.choice.choose(row)
-                if chosen.skipped is not None:
-                    draft.counts[SKIPPED + chosen.skipped] += 1
-                else:
-                    draft.counts[SAMPLES] += 1
-                    draft.counts[CAPTIONS] += chosen.caption is not None
-                yield chosen
-            self._rows += batch.num_rows
-            self.progress(self._rows, max(self._rows, self._total))
+                yield self._choose(row, draft)
+            self._advance(batch.num_rows)
 
-    def _one(self, shard: Shard, report: ShardReport, write: Callable[[Shard, Draft], None]) -> None:
-        version, result = self._version(report), self.result
+    def pairs(self, shard: Shard, draft: Draft, columns: Sequence[str] = ()) -> Iterator[tuple[Chosen, Sample]]:
+        """The same beside their samples. Raises ShardError where one is not the sample that was captioned."""
+        for row, sample in self.joined.pairs(shard, self._wanted(columns)):
+            yield self._choose(row, draft), sample
+            self._advance(1)
+
+    def _wanted(self, columns: Sequence[str]) -> tuple[str, ...]:
+        return tuple(dict.fromkeys((*COLUMNS, *self.config.columns, *columns)))
+
+    def _choose(self, row: Mapping[str, Any], draft: Draft) -> Chosen:
+        chosen = self.choice.choose(row)
+        if chosen.skipped is not None:
+            draft.counts[SKIPPED + chosen.skipped] += 1
+        else:
+            draft.counts[SAMPLES] += 1
+            draft.counts[CAPTIONS] += chosen.caption is not None
+        return chosen
+
+    def _advance(self, num_rows: int) -> None:
+        self._rows += num_rows
+        self.progress(self._rows, max(self._rows, self._total))
+
+    def _one(self, shard: Shard, report: ShardReport, version: str, write: Callable[[Shard, Draft], None]) -> None:
+        result = self.result
         if (done := self.target.done(shard.name, version)) is not None:
             result.already += 1
             result.counts.update(done.counts)
-            self._rows += report.rows
-            self.progress(self._rows, max(self._rows, self._total))
+            self._advance(report.rows)
             return
         try:
             with self.target.draft(shard.name, version) as draft:
@@ -117,11 +145,11 @@ class Job:
         result.shards += 1
         result.counts.update(draft.counts)
 
-    def _version(self, report: ShardReport) -> str:
+    def _version(self, report: ShardReport, columns: Sequence[str], plan: Any) -> str:
         """Of all that decides what a shard's export says: captions, scores if they are brought along, settings."""
         output = self.joined.output
-        scores = [kind for kind, names in SCORES.items() if {*names}.intersection(self.config.columns)]
+        scores = [kind for kind, names in SCORES.items() if {*names}.intersection(columns)]
         found = (output.store.stat(output.scores(kind, report.shard)) for kind in scores)
         captions = "" if report.output is None else report.output.sha256
-        parts = [captions, *(file.version if file else None for file in found), dict(self.config.settings)]
+        parts = [captions, *(file.version if file else None for file in found), dict(self.config.settings), plan]
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()

@@ -50,6 +50,8 @@ class Draft:
     version: str
     counts: Counter[str] = field(default_factory=Counter)
     """What the files have; told at the end of the export."""
+    earlier: ShardRecord | None = None
+    """What was made of the shard before."""
     _paths: dict[str, Path] = field(default_factory=dict)
 
     def file(self, name: str) -> Path:
@@ -60,7 +62,7 @@ class Draft:
         path = self.target.place(name)
         if name in self._paths:
             raise RecapError(f"{path} would be written twice: two samples of {self.shard} have its name.")
-        self.target.check_free(name, self.target.record(self.shard))
+        self.target.check_free(name, self.earlier)
         self._paths[name] = temporary_path(path)
         return self._paths[name]
 
@@ -107,7 +109,7 @@ class Target:
     @contextlib.contextmanager
     def draft(self, shard: str, version: str) -> Iterator[Draft]:
         """The files of a shard: at the end of the block they are all there, or, if it raises, none of them."""
-        draft = Draft(self, shard, version)
+        draft = Draft(self, shard, version, earlier=self.record(shard))
         try:
             yield draft
             self._commit(draft)
@@ -144,7 +146,7 @@ class Target:
         return self._own / "shards" / f"{shard}.json"
 
     def _commit(self, draft: Draft) -> None:
-        earlier = self.record(draft.shard)
+        earlier = draft.earlier
         before = {} if earlier is None else {**earlier.before, **earlier.files}
         files = {name: _version(path) or "" for name, path in draft._paths.items()}
         record = ShardRecord(draft.version, dict(draft.counts), files, before)

@@ -61,11 +61,11 @@ def test_the_address_is_that_of_the_metadata_or_cocos_own() -> None:
 
 @pytest.mark.parametrize("given", [row(), row({"image_id": 1.5}), row({"image_id": -1}), row(url="http://x/1.jpg")])
 def test_an_image_without_a_number_is_named(given: dict[str, Any]) -> None:
-    with pytest.raises(RecapError, match="^0001 has no image_id"):
+    with pytest.raises(RecapError, match=r"^0001 has no image_id"):
         coco_row(given, None)
 
 
 @pytest.mark.parametrize("name", ["x/000000391895.jpg", "000000391895", f"{NAME}x.jpg", "val2017/391895.jpg"])
 def test_other_names_of_digits_are_no_cocos(name: str) -> None:
-    with pytest.raises(RecapError, match=f"^{name} has no image_id"):
+    with pytest.raises(RecapError, match=rf"^{name} has no image_id"):
         coco_row(row(file_name=name), None)
