@@ -30,15 +30,19 @@ Examples:
 @group(
     "Output",
     option("--to", type=click.Choice(KINDS), required=True, help="What to write."),
-    option("--target", type=options.FOLDER, required=True, metavar="DIR", help="Local folder to write to."),
+    option("--target", type=options.FOLDER, metavar="DIR", help="Local folder to write to."),
+    option("--beside", is_flag=True, help="For txt: write beside the images, instead of --target."),
+    option("--extension", default=".txt", metavar=".EXT", help="For txt: of the files' names."),
     option("--columns", metavar="NAME,...", help="Bring these columns of the output along."),
     option(
         "--caption-in",
         type=click.Choice(["json", "txt"]),
         help="For webdataset: write captions to the json or as .txt.",
     ),
-    option("--repo", metavar="USER/NAME", help="For hub: the dataset to upload to."),
-    option("--private", is_flag=True, help="For hub: make the dataset private."),
+    option("--images/--no-images", default=True, help="For parquet and hub: bring the images along."),
+    option("--repo", metavar="NAME/DATASET", help="For hub: the dataset to upload to."),
+    option("--private", is_flag=True, help="For hub: make the dataset private, if it is not there yet."),
+    option("--license", metavar="NAME", help="For hub: the Hub's name of the license.  [default: the model's, if known]"),
     option("--overwrite", is_flag=True, help="Replace files that this export did not write."),
     option("--verify/--no-verify", default=True, help="Read back what was copied, and compare it with the input."),
 )
@@ -75,7 +79,8 @@ def export(**given: Any) -> None:
 
     config = ExportConfig.of(given)
     try:
-        with Signals(0.0), writing("--target", config.target), bar("exporting") as shown:
+        place = ("--target", config.target) if config.target else ("--beside", "the images")
+        with Signals(0.0), writing(*place), bar("exporting") as shown:
             result = write(config, shown.show)
     except Stopped:
         click.echo(STOPPED, err=True)

@@ -1,6 +1,7 @@
 """What an export is asked to do: one frozen record, checked when it is made."""
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -16,6 +17,8 @@ Sentence = Literal["first", "random"]
 Place = Literal["json", "txt"]
 FAILED = "failed"
 """Stands in `skip` for rows without a caption."""
+_EXTENSION = re.compile(r"\.[A-Za-z0-9_-]{1,20}")
+_LICENSE = re.compile(r"[a-z0-9][a-z0-9.-]{0,60}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,8 +28,12 @@ class ExportConfig:
     output: str
     """The output of a run: a local folder, or a URL of an object store."""
     to: Kind
-    target: Path
-    """The local folder to write to."""
+    target: Path | None = None
+    """The local folder to write to; None: beside the images."""
+    beside: bool = False
+    """Of txt: the target is the folder of the images."""
+    extension: str = ".txt"
+    """Of txt: of the files' names."""
     shards: tuple[str, ...] = ()
     """Values of `--shards`; none: the inputs are where the run found them."""
     relocate: tuple[str, ...] = ()
@@ -47,6 +54,10 @@ class ExportConfig:
     """Of hub: the dataset to upload to, 'USER/NAME'."""
     private: bool = False
     """Of hub: whether a dataset that is made is private."""
+    license: str | None = None
+    """Of hub: what the Hub calls the license; None: that of the model, where it is known."""
+    images: bool = True
+    """Of parquet and hub: whether the images come along."""
     overwrite: bool = False
     """Replace files that this program did not write, and an export with other settings."""
     verify: bool = True
@@ -67,10 +78,33 @@ class ExportConfig:
             )
         if self.caption_in is not None and self.to != "webdataset":
             raise ConfigError(f"--caption-in is for --to webdataset, not for {self.to}: leave it out.")
-        if self.repo is not None and self.to != "hub":
-            raise ConfigError(f"--repo is for --to hub, not for {self.to}: leave it out.")
+        if (self.target is None) != self.beside:
+            raise ConfigError("Say where to write: --target DIR, or with --to txt --beside, but not both.")
+        self._check_kind()
         if not self.read_timeout > 0 or math.isnan(self.read_timeout):
             raise ConfigError(f"--read-timeout {self.read_timeout}: give a number of seconds above 0.")
+
+    def _check_kind(self) -> None:
+        """Raises ConfigError for an option of another kind."""
+        given = {
+            ("--beside", "txt"): self.beside,
+            ("--extension", "txt"): self.extension != ".txt",
+            ("--repo", "hub"): self.repo is not None,
+            ("--private", "hub"): self.private,
+            ("--license", "hub"): self.license is not None,
+            ("--no-images", "parquet or hub"): not self.images,
+        }
+        for (option, kinds), is_given in given.items():
+            if is_given and self.to not in kinds.split(" or "):
+                raise ConfigError(f"{option} is for --to {kinds}, not for {self.to}: leave it out.")
+        if not _EXTENSION.fullmatch(self.extension):
+            raise ConfigError(f"--extension {self.extension}: give one such as .txt or .caption.")
+        if self.to == "hub" and self.repo is None:
+            raise ConfigError("--to hub needs --repo NAME/DATASET, the dataset to upload to.")
+        if self.license is not None and not _LICENSE.fullmatch(self.license):
+            raise ConfigError(
+                f"--license {self.license!r}: give the Hub's name of it, such as llama3, cc-by-4.0, other."
+            )
 
     @classmethod
     def of(cls, given: Mapping[str, Any]) -> Self:
@@ -83,9 +117,10 @@ class ExportConfig:
             flat[name] = _words(flat.get(name, ()))
         for name in ("shards", "relocate"):
             flat[name] = tuple(map(str, flat.get(name, ())))
-        if is_remote(target := str(flat["target"])):
-            raise ConfigError(f"--target {public_url(target)}: give a local folder, and copy the files from there.")
-        flat["target"] = Path(target)
+        if "target" in flat:
+            if is_remote(target := str(flat["target"])):
+                raise ConfigError(f"--target {public_url(target)}: give a local folder, and copy the files from there.")
+            flat["target"] = Path(target)
         return cls(**flat)
 
     @property
@@ -94,16 +129,22 @@ class ExportConfig:
         return self.caption_in or ("json" if self.mix_p is None else "txt")
 
     @property
+    def record_name(self) -> str:
+        """Under which the target has its records: exports of several names may share a target."""
+        return f"{self.to}{self.extension}" if self.to == "txt" else self.to
+
+    @property
     def settings(self) -> Mapping[str, Any]:
         """All that decides what is written, by the names of the options."""
         names = ("to", "skip", "columns", "mix_p", "seed", "sub_caption")
+        more = {"txt": ("extension",), "parquet": ("images",), "hub": ("images",)}
         drawn = {"caption_in": self.place} if self.to == "webdataset" else {}
-        return {**{name: _plain(getattr(self, name)) for name in names}, **drawn}
+        return {**{name: _plain(getattr(self, name)) for name in (*names, *more.get(self.to, ()))}, **drawn}
 
 
 def _plain(value: Any) -> Any:
     """As json reads it back."""
-    return sorted(value) if isinstance(value, tuple) else value
+    return list(value) if isinstance(value, tuple) else value
 
 
 def _words(given: str | Sequence[str]) -> tuple[str, ...]:

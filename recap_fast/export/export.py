@@ -31,9 +31,11 @@ def export(config: ExportConfig, progress: OnProgress = unwatched) -> ExportResu
     """
     with patience(config.read_timeout):
         joined = JoinedOutput.open(OutputFolder.at(config.output), config.shards, config.relocate)
-        target = Target(config.target, config.to, config.settings, config.overwrite)
-        job = Job(config, joined, target, progress)
         kind = importlib.import_module(f"recap_fast.export.{MODULES[config.to]}")
+        target = Target(
+            config.target or kind.image_folder(joined), config.record_name, config.settings, config.overwrite
+        )
+        job = Job(config, joined, target, progress)
         target.open()
         kind.export(job)
     return job.result

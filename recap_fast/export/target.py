@@ -66,6 +66,10 @@ class Draft:
         self._paths[name] = temporary_path(path)
         return self._paths[name]
 
+    def size(self, name: str) -> int:
+        """Of a file that was written, in bytes."""
+        return self._paths[name].stat().st_size
+
 
 class Target:
     """A local folder with the exports of one kind."""
@@ -79,7 +83,8 @@ class Target:
         path = self._own / "settings.json"
         there = _read_json(path)
         wanted = {"format": FORMAT, **self._settings}
-        if there is not None and there != wanted and not self._overwrite:
+        has_export = next((self._own / "shards").rglob("*.json"), None) is not None
+        if there is not None and there != wanted and has_export and not self._overwrite:
             names = sorted(name for name in {*there, *wanted} if there.get(name) != wanted.get(name))
             lines = (f"  {name}: {there.get(name)!r} there, {wanted.get(name)!r} now" for name in names)
             raise ConfigError(
