@@ -21,7 +21,7 @@ EXAMPLES = """
 \b
 Examples:
   recap-fast export out --to webdataset --target tars
-  recap-fast export out --to webdataset --target tars --mix-p 0.8 --seed 1 --skip loop,failed
+  recap-fast export out --to webdataset --target tars --mix-p 0.8 --skip loop
 """
 
 
