@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from recap_fast.export.job import ExportResult
 
 KINDS = "webdataset", "txt", "jsonl", "csv", "parquet", "coco", "hub"
-MAX_NAMES = 10
+MAX_NAMES, MAX_WORKERS = 10, 4
 EXAMPLES = """
 \b
 Examples:
@@ -42,8 +42,11 @@ Examples:
     option("--images/--no-images", default=True, help="For parquet and hub: bring the images along."),
     option("--repo", metavar="NAME/DATASET", help="For hub: the dataset to upload to."),
     option("--private", is_flag=True, help="For hub: make the dataset private, if it is not there yet."),
-    option("--license", metavar="NAME", help="For hub: the Hub's name of the license.  [default: the model's, if known]"),
+    option(
+        "--license", metavar="NAME", help="For hub: the Hub's name of the license.  [default: the model's, if known]"
+    ),
     option("--overwrite", is_flag=True, help="Replace files that this export did not write."),
+    option("--workers", type=int, metavar="N", help="Write with N processes.  [default: one a CPU, up to 4]"),
     option("--verify/--no-verify", default=True, help="Read back what was copied, and compare it with the input."),
 )
 @group(
@@ -73,11 +76,13 @@ def export(**given: Any) -> None:
 
     Exit codes: 0 complete; 1 a shard is missing; 2 usage; 75 stopped by a signal.
     """
+    from recap_fast.cpus import usable_cpus
     from recap_fast.export.config import ExportConfig
     from recap_fast.export.export import export as write
     from recap_fast.launch.signals import STOPPED, Signals, Stopped
 
-    config = ExportConfig.of(given)
+    workers = min(MAX_WORKERS, int(usable_cpus())) if given["workers"] is None else given["workers"]
+    config = ExportConfig.of({**given, "workers": workers})
     try:
         place = ("--target", config.target) if config.target else ("--beside", "the images")
         with Signals(0.0), writing(*place), bar("exporting") as shown:

@@ -62,6 +62,8 @@ class ExportConfig:
     """Replace files that this program did not write, and an export with other settings."""
     verify: bool = True
     """Read back and compare what was copied."""
+    workers: int = 1
+    """Processes that write at the same time."""
     read_timeout: float = 30.0
     """A read of an input that brings nothing for so many seconds is given up."""
 
@@ -81,6 +83,8 @@ class ExportConfig:
         if (self.target is None) != self.beside:
             raise ConfigError("Say where to write: --target DIR, or with --to txt --beside, but not both.")
         self._check_kind()
+        if self.workers < 1:
+            raise ConfigError(f"--workers {self.workers}: give a count of at least 1.")
         if not self.read_timeout > 0 or math.isnan(self.read_timeout):
             raise ConfigError(f"--read-timeout {self.read_timeout}: give a number of seconds above 0.")
 

@@ -7,21 +7,24 @@ passed over, and a shard that cannot be exported is told of, while the others go
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
-from recap_fast.errors import ExitCode, ShardError
+from recap_fast.errors import ExitCode
 from recap_fast.export.choice import COLUMNS, Choice, Chosen
 from recap_fast.export.config import ExportConfig
 from recap_fast.export.target import Draft, Target
+from recap_fast.export.workers import Outcome, Task, Write, write_shard, write_side_by_side
 from recap_fast.joined import JoinedOutput
 from recap_fast.progress import OnProgress, unwatched
 from recap_fast.records import Sample, Shard, ShardReport
 from recap_fast.write.done_record import read_record
 from recap_fast.write.rows import SCORES
 
+FEW_ROWS = 20_000
+"""So many are written before a second process has begun."""
 SAMPLES, CAPTIONS, SKIPPED = "samples", "captions", "skipped: "
 """Names of counts: samples that were exported, those of them with a caption, and samples left out for each flag."""
 
@@ -68,6 +71,10 @@ class Job:
     def __post_init__(self) -> None:
         self.choice = Choice.of(self.config)
 
+    def __getstate__(self) -> dict[str, Any]:
+        """What another process gets, which shows nothing: it writes shards, and counts in their drafts."""
+        return {**{name: value for name, value in vars(self).items() if name != "finished"}, "progress": unwatched}
+
     @cached_property
     def finished(self) -> list[tuple[Shard, ShardReport]]:
         """The shards that can be exported; all others are named in the result."""
@@ -82,7 +89,7 @@ class Job:
 
     def each_shard(
         self,
-        write: Callable[[Shard, Draft], None],
+        write: Write,
         *,
         columns: Sequence[str] = (),
         plan: Mapping[str, Any] | None = None,
@@ -90,12 +97,20 @@ class Job:
         """Calls `write` for each finished shard that is not there yet. It writes the files of the draft, counts in it,
         and raises ShardError where the shard cannot be exported.
 
+        Where there are many rows it is called in several processes: it counts in the draft, and in nothing else.
+
         `columns` are written besides those of `--columns`. `plan` is what else decides what is written of each shard.
         """
         self._total = sum(report.rows for _, report in self.finished)
-        for shard, report in self.finished:
-            version = self._version(report, (*self.config.columns, *columns), (plan or {}).get(shard.name))
-            self._one(shard, report, version, write)
+        tasks = self._tasks((*self.config.columns, *columns), plan or {})
+        num = min(self.config.workers, len(self.finished))
+        if num > 1 and self._total >= FEW_ROWS:
+            for outcome in write_side_by_side(write, self.target, tasks, num):
+                self._advance(outcome.task.rows)
+                self._add(outcome)
+        else:
+            for task in tasks:
+                self._add(write_shard(write, self.target, task))
 
     def rows(self, shard: Shard, draft: Draft, columns: Sequence[str] = ()) -> Iterator[Chosen]:
         """The rows of a shard in order, skipped ones too, with `COLUMNS`, those of `--columns` and `columns`.
@@ -129,21 +144,23 @@ class Job:
         self._rows += num_rows
         self.progress(self._rows, max(self._rows, self._total))
 
-    def _one(self, shard: Shard, report: ShardReport, version: str, write: Callable[[Shard, Draft], None]) -> None:
-        result = self.result
-        if (done := self.target.done(shard.name, version)) is not None:
-            result.already += 1
-            result.counts.update(done.counts)
-            self._advance(report.rows)
+    def _tasks(self, columns: Sequence[str], plan: Mapping[str, Any]) -> Iterator[Task]:
+        """The shards to write; those that are there are counted."""
+        for shard, report in self.finished:
+            version = self._version(report, columns, plan.get(shard.name))
+            if (done := self.target.done(shard.name, version)) is None:
+                yield Task(shard, version, report.rows)
+            else:
+                self.result.already += 1
+                self.result.counts.update(done.counts)
+                self._advance(report.rows)
+
+    def _add(self, outcome: Outcome) -> None:
+        if outcome.problem is not None:
+            self.result.problems.append(outcome.problem)
             return
-        try:
-            with self.target.draft(shard.name, version) as draft:
-                write(shard, draft)
-        except ShardError as error:
-            result.problems.append(str(error))
-            return
-        result.shards += 1
-        result.counts.update(draft.counts)
+        self.result.shards += 1
+        self.result.counts.update(outcome.counts)
 
     def _version(self, report: ShardReport, columns: Sequence[str], plan: Any) -> str:
         """Of all that decides what a shard's export says: captions, scores if they are brought along, settings."""

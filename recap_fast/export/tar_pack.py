@@ -6,7 +6,7 @@ mean something else in a webdataset: here the key is the number of the shard, in
 
 import hashlib
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import IO, Any
 
 from recap_fast.decode.formats import sniff
@@ -35,7 +35,7 @@ def pack(job: Job, shard: Shard, draft: Draft) -> None:
     digests = []
     path = draft.file(f"{shard.name}.tar")
     with path.open("wb") as target:
-        for chosen, sample in _samples(job, shard, draft):
+        for chosen, sample in job.pairs(shard, draft, ("metadata", *_KNOWN)):
             if chosen.skipped is not None:
                 continue
             key = f"{number:05d}{sample.index:06d}"
@@ -50,15 +50,6 @@ def pack(job: Job, shard: Shard, draft: Draft) -> None:
         with path.open("rb") as made:
             _check(made, digests)
         draft.counts[CHECKED] += len(digests)
-
-
-def _samples(job: Job, shard: Shard, draft: Draft) -> Iterator[tuple[Chosen, Sample]]:
-    """Each row with its sample; samples without an image of their own have a row too."""
-    pairs = job.joined.pairs(shard, ["index", "metadata", "file_name", "url", "width", "height"])
-    for chosen, (row, sample) in zip(job.rows(shard, draft, ("metadata", *_KNOWN)), pairs, strict=True):
-        if chosen.row["index"] != row["index"]:
-            raise ShardError(f"has no row at index {row['index']} any more: a run has changed it, so export again")
-        yield chosen, sample
 
 
 def _members(job: Job, key: str, chosen: Chosen, sample: Sample) -> Mapping[str, bytes]:

@@ -4,8 +4,10 @@ Of a tar every member is copied byte for byte, in its order, but for the json or
 samples are as img2dataset writes them: an image, a txt and a json by one key, which is a number.
 """
 
+import os
 import shlex
 from contextlib import closing
+from functools import partial
 
 from recap_fast.addresses import is_remote
 from recap_fast.export.job import CAPTIONS, SAMPLES, Job
@@ -18,20 +20,22 @@ from recap_fast.shards.identity import identity
 from recap_fast.shards.reader import naming, open_tar
 from recap_fast.shards.tar.layout import TarLayout
 
+AHEAD_BYTES = 1 << 30
+"""So much of a tar the system reads ahead, in order, while its headers are looked for."""
 COPIED, CHECKED = "members copied", "members checked"
 
 
 def export(job: Job) -> None:
     """Writes a tar for each shard, and says what to train with."""
-
-    def write(shard: Shard, draft: Draft) -> None:
-        with naming(shard):
-            (copy_tar if shard.kind == "tar" else pack)(job, shard, draft)
-
-    job.each_shard(write)
+    job.each_shard(partial(_write, job))
     job.result.verified = _verified(job)
     if job.result.counts[SAMPLES]:
         job.result.advice += _advice(job)
+
+
+def _write(job: Job, shard: Shard, draft: Draft) -> None:
+    with naming(shard):
+        (copy_tar if shard.kind == "tar" else pack)(job, shard, draft)
 
 
 def copy_tar(job: Job, shard: Shard, draft: Draft) -> None:
@@ -40,6 +44,7 @@ def copy_tar(job: Job, shard: Shard, draft: Draft) -> None:
     version = None if is_remote(shard.url) else identity(shard)
     file, spooled = open_tar(shard)
     with closing(file), path.open("w+b") as target:
+        os.posix_fadvise(file.fileno(), 0, AHEAD_BYTES, os.POSIX_FADV_WILLNEED)
         layout = TarLayout(file, job.joined.selection)
         _check_version(job, shard, (spooled or version or identity(shard)).text)
         copy = TarCopy(file.fileno(), target.fileno(), layout.size_bytes)
@@ -79,7 +84,7 @@ def _verified(job: Job) -> str:
 def _advice(job: Job) -> list[str]:
     """How open_clip trains with the tars. `--json-text-key` and its probabilities are in its main branch (2026-06)."""
     names = sorted(f"{shard.name}.tar" for shard in job.joined.shards if shard.name not in job.result.unfinished)
-    data = shlex.quote(f"{job.config.target.absolute()}/{_pattern(names)}")
+    data = shlex.quote(f"{job.target.folder.absolute()}/{_pattern(names)}")
     command = (
         f"open_clip_train --dataset-type webdataset --train-data {data} "
         f"--train-num-samples {job.result.counts[CAPTIONS]}"
