@@ -16,7 +16,7 @@ MODULES: Mapping[Kind, str] = {
     "txt": "sidecars",
     "jsonl": "tables",
     "csv": "tables",
-    "parquet": "tables",
+    "parquet": "parquet",
     "coco": "coco",
     "hub": "hub",
 }

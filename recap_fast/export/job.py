@@ -7,12 +7,12 @@ passed over, and a shard that cannot be exported is told of, while the others go
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
-from recap_fast.errors import ExitCode
+from recap_fast.errors import ExitCode, ShardError
 from recap_fast.export.choice import COLUMNS, Choice, Chosen
 from recap_fast.export.config import ExportConfig
 from recap_fast.export.target import Draft, Target
@@ -111,6 +111,24 @@ class Job:
         else:
             for task in tasks:
                 self._add(write_shard(write, self.target, task))
+
+    def together(self, name: str, write: Callable[[Draft], None], *, columns: Sequence[str] = ()) -> None:
+        """Calls `write` once for all finished shards, if there are any; what it writes is recorded under a name."""
+        num, self._total = len(self.finished), sum(report.rows for _, report in self.finished)
+        versions = [self._version(report, (*self.config.columns, *columns), None) for _, report in self.finished]
+        version = hashlib.sha256(json.dumps(versions).encode()).hexdigest()
+        if (done := self.target.done(name, version)) is not None:
+            self.result.already += num
+            self.result.counts.update(done.counts)
+        elif num:
+            try:
+                with self.target.draft(name, version) as draft:
+                    write(draft)
+            except ShardError as error:
+                self.result.problems.append(str(error))
+                return
+            self.result.shards += num
+            self.result.counts.update(draft.counts)
 
     def rows(self, shard: Shard, draft: Draft, columns: Sequence[str] = ()) -> Iterator[Chosen]:
         """The rows of a shard in order, skipped ones too, with `COLUMNS`, those of `--columns` and `columns`.

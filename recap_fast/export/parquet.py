@@ -1,0 +1,100 @@
+"""The kind `parquet`: the rows of the output, scores among them, with the images themselves.
+
+Files are `data/train-00000-of-00012.parquet`, as the Hub names them. How many there are follows from the sizes of the
+inputs before any is read: a shard has one for each `FILE_BYTES`, and none has rows of two shards.
+"""
+
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import partial
+from itertools import groupby
+from math import ceil
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from recap_fast.export.features import IMAGE
+from recap_fast.export.job import Job
+from recap_fast.export.parquet_writer import ParquetFile, image_of
+from recap_fast.export.tables import CAPTION, table_columns, table_row
+from recap_fast.export.target import Draft
+from recap_fast.records import Shard
+from recap_fast.write.schema import SCHEMA
+
+FILE_BYTES = 400 << 20
+"""Of the input, for a file: the Hub asks for files of some 500 MB."""
+
+
+def export(job: Job) -> None:
+    """Writes the files. Raises RecapError where one does not read back as it was written."""
+    write_files(job)
+
+
+def write_files(job: Job) -> pa.Schema:
+    """Writes the files; the schema that they have."""
+    columns = table_columns(job, SCHEMA.names)
+    schema, plan = parquet_schema(job, columns), plan_files(job)
+    job.each_shard(partial(_write, job, schema, plan), columns=columns, plan=plan)
+    if job.config.verify:
+        images = ", and each image byte for byte" if job.config.images else ""
+        job.result.verified = f"every file has as many rows as were written{images}"
+    return schema
+
+
+def parquet_schema(job: Job, columns: Sequence[str]) -> pa.Schema:
+    """The image first, then the columns, then the caption that was drawn, if one is."""
+    images = [pa.field("image", IMAGE)] if job.config.images else []
+    drawn = [pa.field(CAPTION, pa.string())] if job.config.mix_p is not None else []
+    return pa.schema([*images, *(SCHEMA.field(name) for name in columns), *drawn], made_with(job))
+
+
+def made_with(job: Job) -> dict[bytes, bytes]:
+    """Parquet metadata: the settings of the run, as JSON."""
+    return {b"recap_fast.made_with": json.dumps(dict(job.joined.run.fingerprint)).encode()}
+
+
+def plan_files(job: Job) -> dict[str, list[str]]:
+    """The names of the files of each finished shard, as many as it has rows at most."""
+    numbers: dict[str, int] = {}
+    for shard, report in job.finished:
+        read_from = report.input if job.config.images else report.output
+        size = 0 if read_from is None else read_from.size_bytes
+        numbers[shard.name] = min(max(1, ceil(size / FILE_BYTES)), report.rows)
+    total, first, names = sum(numbers.values()), 0, {}
+    for name, num in numbers.items():
+        names[name] = [f"data/train-{i:05d}-of-{total:05d}.parquet" for i in range(first, first + num)]
+        first += num
+    return names
+
+
+def write_file(path: Path, schema: pa.Schema, rows: Iterable[Mapping[str, Any]], *, verify: bool) -> None:
+    """Writes one file. Raises RecapError where it does not read back as it was written."""
+    with ParquetFile(path, schema) as file:
+        for row in rows:
+            file.add(row)
+    if verify:
+        file.verify()
+
+
+def _write(job: Job, schema: pa.Schema, plan: Mapping[str, Sequence[str]], shard: Shard, draft: Draft) -> None:
+    """The files of a shard: each has as many of its rows, in order, those apart that are skipped."""
+    names = plan[shard.name]
+    (num_rows,) = (report.rows for each, report in job.finished if each is shard)
+    numbered = enumerate(_rows(job, schema, shard, draft))
+    for part, group in groupby(numbered, lambda row: row[0] * len(names) // num_rows):
+        rows = (row for _, row in group if row is not None)
+        write_file(draft.file(names[part]), schema, rows, verify=job.config.verify)
+
+
+def _rows(job: Job, schema: pa.Schema, shard: Shard, draft: Draft) -> Iterator[dict[str, Any] | None]:
+    """The rows of a shard as a file has them; None for each that is skipped."""
+    columns = [name for name in schema.names if name not in ("image", CAPTION)]
+    draws = CAPTION in schema.names
+    if "image" not in schema.names:
+        for chosen in job.rows(shard, draft, columns):
+            yield None if chosen.skipped else table_row(chosen, columns, draws)
+        return
+    for chosen, sample in job.pairs(shard, draft, columns):
+        row = {"image": image_of(sample, chosen.row["status"])}
+        yield None if chosen.skipped else row | table_row(chosen, columns, draws)

@@ -1,0 +1,104 @@
+"""A Parquet file of rows with images, as the Hub's viewer and `load_dataset` want it; and whether it reads back.
+
+The viewer reads a page of rows from whole row groups, of up to 300 MB (https://huggingface.co/docs/dataset-viewer).
+Pages have an index, and are cut by content, so that the Hub stores once what two versions have in common.
+"""
+
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Self
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from recap_fast.errors import RecapError
+from recap_fast.export.features import IMAGE, with_features
+from recap_fast.records import OK, Sample
+
+GROUP_BYTES = 64 << 20
+"""A row group has no more of images and text, unless it is one row."""
+GROUP_ROWS, GROUP_ROWS_OF_TEXT = 1000, 20_000
+"""Nor more rows; the second where there are no images."""
+_BATCH_ROWS = 64
+
+
+def image_of(sample: Sample, status: str) -> dict[str, Any] | None:
+    """The image as a Parquet column has it; None for a row without a caption, which a reader might fail to decode."""
+    return {"bytes": sample.image, "path": sample.file_name} if status == OK else None
+
+
+class ParquetFile:
+    """Writes one file; use it as a context, and `verify` it behind that."""
+
+    def __init__(self, path: Path, schema: pa.Schema):
+        self._path, self._schema = path, with_features(schema)
+        self._has_images = IMAGE in schema.types
+        self._group_rows = GROUP_ROWS if self._has_images else GROUP_ROWS_OF_TEXT
+        self._rows: list[Mapping[str, Any]] = []
+        self._size = 0
+        self._digests: list[bytes | None] = []
+
+    def __enter__(self) -> Self:
+        texts = [field.name for field in self._schema if field.type != IMAGE]
+        self._writer = pq.ParquetWriter(
+            self._path,
+            self._schema,
+            compression={**dict.fromkeys(_leaves(self._schema), "zstd"), "image.bytes": "none"},
+            use_dictionary=[name for name in texts if name in ("shard", "status", "finish_reason")],
+            write_statistics=texts,
+            write_page_index=True,
+            use_content_defined_chunking=True,
+        )
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        try:
+            if kind is None:
+                self._flush()
+        finally:
+            self._writer.close()
+
+    def add(self, row: Mapping[str, Any]) -> None:
+        """Writes a row, which has the columns of the schema."""
+        image = row.get("image")
+        size = sum(len(value) for value in row.values() if isinstance(value, str)) + len(
+            image["bytes"] if image else b""
+        )
+        if self._rows and (self._size + size > GROUP_BYTES or len(self._rows) == self._group_rows):
+            self._flush()
+        self._rows.append(row)
+        self._size += size
+        self._digests.append(hashlib.sha256(image["bytes"]).digest() if image else None)
+
+    def verify(self) -> None:
+        """Raises RecapError unless the file has as many rows as were added, and their images in order."""
+        with pq.ParquetFile(self._path) as file:
+            if file.metadata.num_rows != len(self._digests):
+                raise RecapError(f"{self._path.parent}: a file has {file.metadata.num_rows:,} rows, not as written.")
+            found = self._read_images(file) if self._has_images else self._digests
+        if found != self._digests:
+            raise RecapError(f"{self._path.parent}: a file has other images than were written: is the disk damaged?")
+
+    def _flush(self) -> None:
+        if self._rows:
+            self._writer.write_batch(pa.RecordBatch.from_pylist(self._rows, schema=self._schema))
+        self._rows, self._size = [], 0
+
+    def _read_images(self, file: pq.ParquetFile) -> list[bytes | None]:
+        digests: list[bytes | None] = []
+        for batch in file.iter_batches(_BATCH_ROWS, columns=["image.bytes"]):
+            images = batch["image"].field("bytes") if batch.num_rows else ()
+            digests += [hashlib.sha256(each.as_buffer()).digest() if each.is_valid else None for each in images]
+        return digests
+
+
+def _leaves(schema: pa.Schema) -> list[str]:
+    """The names of the columns as Parquet has them; of a list and a struct those of what is in it."""
+    names = []
+    for field in schema:
+        if field.type == IMAGE:
+            names += [f"{field.name}.bytes", f"{field.name}.path"]
+        else:
+            names.append(f"{field.name}.list.element" if pa.types.is_list(field.type) else field.name)
+    return names
