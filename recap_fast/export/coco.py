@@ -1,4 +1,4 @@
-"""What Recap-COCO-30K says of an image besides its captions: COCO's number and address.
+"""The kind `coco`: one Parquet file with the columns of Recap-COCO-30K, in the order of the inputs.
 
 https://huggingface.co/datasets/UCSC-VLAA/Recap-COCO-30K has the columns `image_id` (int64), `coco_url`, `caption` (the
 original one), `recaption` (ours) and `image`.
@@ -6,13 +6,18 @@ original one), `recaption` (ours) and `image`.
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from functools import partial
 from typing import Any
 
 import pyarrow as pa
 
 from recap_fast.errors import RecapError
 from recap_fast.export.features import IMAGE
+from recap_fast.export.job import Job
+from recap_fast.export.parquet import made_with, write_file
+from recap_fast.export.parquet_writer import image_of
+from recap_fast.export.target import Draft
 
 SCHEMA = pa.schema(
     [
@@ -23,12 +28,22 @@ SCHEMA = pa.schema(
         ("image", IMAGE),
     ]
 )
+FILE = "data/train-00000-of-00001.parquet"
+NAME = ".coco"
+"""Under which the file is recorded; no shard is called so."""
 COLUMNS = ("key", "file_name", "url", "org_caption", "metadata")
 """What it is made of, besides our caption and the image."""
 _NAME = re.compile(r"(?:^|/)(?:COCO_((?:train|val|test)20\d\d)_|((?:train|val|test)20\d\d)/)(\d{12})(?:\.\w+)?$")
 """COCO's names: 'COCO_val2014_000000391895.jpg', and 'val2017/000000391895.jpg'. Other names have 12 digits, too."""
 _IDS, _URLS = ("image_id", "cocoid", "coco_id"), ("coco_url",)
 _HOST = "http://images.cocodataset.org"
+
+
+def export(job: Job) -> None:
+    """Writes the file. Raises RecapError for an image without COCO's number, and where the file does not read back."""
+    job.together(NAME, partial(_write, job))
+    if job.config.verify:
+        job.result.verified = "the file has as many rows as were written, and each image byte for byte"
 
 
 def coco_row(row: Mapping[str, Any], caption: str | None) -> dict[str, Any]:
@@ -50,6 +65,18 @@ def coco_row(row: Mapping[str, Any], caption: str | None) -> dict[str, Any]:
         split = name[1] or name[2]
         url = f"{_HOST}/{split}/{f'COCO_{split}_' if name[1] else ''}{name[3]}.jpg"
     return {"image_id": number, "coco_url": url, "caption": row["org_caption"], "recaption": caption}
+
+
+def _write(job: Job, draft: Draft) -> None:
+    schema = SCHEMA.with_metadata(made_with(job))
+    write_file(draft.file(FILE), schema, _rows(job, draft), verify=job.config.verify)
+
+
+def _rows(job: Job, draft: Draft) -> Iterator[dict[str, Any]]:
+    for shard, _ in job.finished:
+        for chosen, sample in job.pairs(shard, draft, COLUMNS):
+            if chosen.skipped is None:
+                yield coco_row(chosen.row, chosen.recaption) | {"image": image_of(sample, chosen.row["status"])}
 
 
 def _metadata(text: str | None) -> Mapping[str, Any]:

@@ -78,8 +78,6 @@ class ExportConfig:
             raise ConfigError(
                 "--mix-p draws one caption, and the json gets both: give --caption-in txt, or no --mix-p."
             )
-        if self.caption_in is not None and self.to != "webdataset":
-            raise ConfigError(f"--caption-in is for --to webdataset, not for {self.to}: leave it out.")
         if (self.target is None) != self.beside:
             raise ConfigError("Say where to write: --target DIR, or with --to txt --beside, but not both.")
         self._check_kind()
@@ -90,17 +88,21 @@ class ExportConfig:
 
     def _check_kind(self) -> None:
         """Raises ConfigError for an option of another kind."""
-        given = {
-            ("--beside", "txt"): self.beside,
-            ("--extension", "txt"): self.extension != ".txt",
-            ("--repo", "hub"): self.repo is not None,
-            ("--private", "hub"): self.private,
-            ("--license", "hub"): self.license is not None,
-            ("--no-images", "parquet or hub"): not self.images,
-        }
-        for (option, kinds), is_given in given.items():
-            if is_given and self.to not in kinds.split(" or "):
-                raise ConfigError(f"{option} is for --to {kinds}, not for {self.to}: leave it out.")
+        tables = "jsonl", "csv", "parquet", "hub"
+        for option, is_given, kinds in (
+            ("--caption-in", self.caption_in is not None, ("webdataset",)),
+            ("--beside", self.beside, ("txt",)),
+            ("--extension", self.extension != ".txt", ("txt",)),
+            ("--repo", self.repo is not None, ("hub",)),
+            ("--private", self.private, ("hub",)),
+            ("--license", self.license is not None, ("hub",)),
+            ("--no-images", not self.images, ("parquet", "hub")),
+            ("--columns", bool(self.columns), ("webdataset", *tables)),
+            ("--mix-p", self.mix_p is not None, ("webdataset", "txt", *tables)),
+        ):
+            if is_given and self.to not in kinds:
+                listed = " or ".join([", ".join(kinds[:-1]), kinds[-1]]) if kinds[1:] else kinds[0]
+                raise ConfigError(f"{option} is for --to {listed}, not for {self.to}: leave it out.")
         if not _EXTENSION.fullmatch(self.extension):
             raise ConfigError(f"--extension {self.extension}: give one such as .txt or .caption.")
         if self.to == "hub" and self.repo is None:

@@ -63,6 +63,8 @@ class Job:
     target: Target
     progress: OnProgress = unwatched
     """Told how many rows are done, and how many there are."""
+    make_way: Callable[[], None] | None = None
+    """Called before a library shows progress of its own; None: none is shown."""
     result: ExportResult = field(default_factory=ExportResult)
     choice: Choice = field(init=False)
     _rows: int = 0

@@ -1,12 +1,20 @@
 """COCO's number and address of an image, from all the places where data sets have them."""
 
+import io
 import json
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
+import datasets
 import pytest
+from PIL import Image
+from support.exports import below, make_output, picture, run_export
+from support.shard_files import write_tar
 
 from recap_fast.errors import RecapError
 from recap_fast.export.coco import COLUMNS, SCHEMA, coco_row
+from recap_fast.write.output_folder import OutputFolder
 
 HOST, NAME = "http://images.cocodataset.org", "COCO_val2014_000000391895"
 
@@ -69,3 +77,45 @@ def test_an_image_without_a_number_is_named(given: dict[str, Any]) -> None:
 def test_other_names_of_digits_are_no_cocos(name: str) -> None:
     with pytest.raises(RecapError, match=rf"^{name} has no image_id"):
         coco_row(row(file_name=name), None)
+
+
+def write_coco(folder: Path, ids: Sequence[int]) -> Path:
+    members = [(f"COCO_val2014_{number:012d}.png", picture(number)) for number in ids]
+    texts = [(f"COCO_val2014_{number:012d}.txt", f"alt {number}".encode()) for number in ids]
+    return write_tar(folder / f"{ids[0]:05d}.tar", [each for pair in zip(members, texts, strict=True) for each in pair])
+
+
+@pytest.fixture
+def made(tmp_path: Path) -> OutputFolder:
+    write_coco(tmp_path / "in", [7, 391895])
+    write_coco(tmp_path / "in", [11, 9, 10])
+    return make_output(tmp_path / "out", tmp_path / "in")
+
+
+def test_one_file_has_all_shards_and_load_dataset_reads_it(made: OutputFolder, tmp_path: Path) -> None:
+    result = run_export(made, "coco", tmp_path / "to")
+    assert list(below(tmp_path / "to")) == ["data/train-00000-of-00001.parquet"]
+    loaded = datasets.load_dataset(str(tmp_path / "to"), split="train", cache_dir=str(tmp_path / "cache"))
+    assert loaded.features == datasets.Features(
+        {
+            "image_id": datasets.Value("int64"),
+            "coco_url": datasets.Value("string"),
+            "caption": datasets.Value("string"),
+            "recaption": datasets.Value("string"),
+            "image": datasets.Image(),
+        }
+    )
+    assert loaded["image_id"][:] == [7, 391895, 11, 9, 10]
+    assert loaded[1]["coco_url"] == f"{HOST}/val2014/{NAME}.jpg"
+    assert (loaded[4]["caption"], loaded[4]["recaption"]) == ("alt 10", "caption 2 of 00011")
+    assert loaded[4]["image"].tobytes() == Image.open(io.BytesIO(picture(10))).tobytes()
+    assert (result.shards, result.counts["samples"]) == (2, 5)
+    assert run_export(made, "coco", tmp_path / "to").already == 2
+
+
+def test_an_export_of_other_images_is_refused_and_leaves_no_file(made: OutputFolder, tmp_path: Path) -> None:
+    write_tar(tmp_path / "other/a.tar", [("000000391895.png", picture(1))])
+    output = make_output(tmp_path / "else", tmp_path / "other")
+    with pytest.raises(RecapError, match=r"000000391895\.png has no image_id"):
+        run_export(output, "coco", tmp_path / "to")
+    assert below(tmp_path / "to") == {}
