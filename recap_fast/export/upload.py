@@ -6,17 +6,24 @@ one that `hf auth login` or HF_TOKEN gave. It is never shown.
 
 import hashlib
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from recap_fast.addresses import scrub
 from recap_fast.atomic import sha256_of
 from recap_fast.errors import ConfigError, RecapError
 from recap_fast.text import message_of
+from recap_fast.write.names import some
 
+T = TypeVar("T")
+DATA = "data/train-*.parquet"
+"""What a dataset of these files must have no others of: all files of that name are its rows."""
 _REPO = re.compile(r"\w[\w.-]{0,95}/\w[\w.-]{0,95}(?<!\.git)", re.ASCII)
 _TOKEN = re.compile(r"\bhf_\w+")
+_NUMBER = re.compile(r"(?<=/train-)\d+")
 _STATUS = {
     401: "the Hub does not know you: run `hf auth login`, or set HF_TOKEN to a token that may write",
     403: "the token may not write there: make one with the role 'write' at https://huggingface.co/settings/tokens",
@@ -25,41 +32,96 @@ _STATUS = {
 """What to do about a refusal."""
 
 
-def check_repo(repo: str) -> None:
-    """Raises ConfigError for a name that is none of a repository's, and where huggingface_hub is missing."""
-    if not _REPO.fullmatch(repo):
-        raise ConfigError(f"--repo is {repo!r}, but a dataset of the Hub is called NAME/DATASET.")
-    _library()
+@dataclass
+class Upload:
+    """Some files of a folder on their way to a repository, 'NAME/DATASET'.
 
-
-def upload(folder: Path, repo: str, *, private: bool, is_watched: bool = False) -> str:
-    """Uploads what a folder has to a dataset repository, which is made if need be; the address of the dataset.
-
-    `private` is for a repository that is made; `is_watched`: the library shows its progress. Raises RecapError where
-    the Hub refuses, cannot be reached, or has something else in the end.
+    Raises ConfigError for a name that is none of a repository's, and where huggingface_hub is missing.
     """
-    from huggingface_hub.utils import disable_progress_bars, enable_progress_bars
 
-    api = _library()
-    (enable_progress_bars if is_watched else disable_progress_bars)()
-    try:
-        url = str(api.create_repo(repo, repo_type="dataset", private=private or None, exist_ok=True))
-        api.upload_folder(
-            repo_id=repo, repo_type="dataset", folder_path=folder, commit_message="Upload by recap-fast export"
+    repo: str
+    private: bool = False
+    """Whether the repository is, if it is made."""
+    overwrite: bool = False
+    """Replace files there that are not as the folder has them."""
+    _digests: dict[Path, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not _REPO.fullmatch(self.repo):
+            raise ConfigError(f"--repo is {self.repo!r}, but a dataset of the Hub is called NAME/DATASET.")
+        try:
+            import huggingface_hub
+        except ImportError as error:
+            raise ConfigError("--to hub needs huggingface_hub: pip install 'recap-fast[hub]'") from error
+        self._api: Any = huggingface_hub.HfApi()
+
+    def send(self, folder: Path, files: Sequence[str], *, is_watched: bool = False) -> str:
+        """Uploads files of the folder to the repository, which is made if need be; the address of the dataset.
+
+        `is_watched`: the library shows its progress. Raises ConfigError where the repository has other files in their
+        place, and RecapError where the Hub refuses, cannot be reached, or has something else in the end.
+        """
+        from huggingface_hub.utils import disable_progress_bars
+
+        if not is_watched:
+            disable_progress_bars()
+        private = self.private or None
+        url = self._asked(self._api.create_repo, self.repo, repo_type="dataset", private=private, exist_ok=True)
+        before = self._files()
+        stale = [name for name in before if fnmatchcase(name, DATA) and name not in files]
+        changed = [name for name in files if name in before and not self._is_same(folder / name, before[name])]
+        if (stale or changed) and not self.overwrite:
+            raise ConfigError(
+                f"{self.repo} has {some([*changed, *stale])} already, not as this export has it: give another --repo, "
+                "or --overwrite to replace it."
+            )
+        self._asked(
+            self._api.upload_folder,
+            repo_id=self.repo,
+            repo_type="dataset",
+            folder_path=folder,
+            allow_patterns=sorted({_NUMBER.sub("*", name) for name in files}),
+            delete_patterns=stale or None,
+            commit_message="Upload by recap-fast export",
         )
-        found = api.dataset_info(repo, files_metadata=True)
-    except Exception as error:  # the library has errors of its own, and those of three others
-        raise RecapError(f"{repo} cannot be uploaded: {_reason(error)}. The same command again goes on.") from error
-    _compare(folder, repo, {file.rfilename: file for file in found.siblings or ()})
-    return url
+        self._compare(folder, files)
+        return str(url)
 
+    def _asked(self, call: Callable[..., T], *arguments: Any, **more: Any) -> T:
+        """What a call of the library returns. Raises RecapError where it fails."""
+        try:
+            return call(*arguments, **more)
+        except Exception as error:  # the library has errors of its own, and those of three others
+            raise RecapError(
+                f"{self.repo} cannot be uploaded: {_reason(error)}. The same command again goes on."
+            ) from error
 
-def _library() -> Any:
-    try:
-        import huggingface_hub
-    except ImportError as error:
-        raise ConfigError("--to hub needs huggingface_hub: pip install 'recap-fast[hub]'") from error
-    return huggingface_hub.HfApi()
+    def _files(self) -> Mapping[str, Any]:
+        """What the repository has, by name."""
+        found = self._asked(self._api.dataset_info, self.repo, files_metadata=True)
+        return {file.rfilename: file for file in found.siblings or ()}
+
+    def _compare(self, folder: Path, files: Sequence[str]) -> None:
+        """Raises RecapError unless the repository has the files, byte for byte, and no others of their kind."""
+        there = self._files()
+        for name in files:
+            if name not in there or not self._is_same(folder / name, there[name]):
+                what = "has another" if name in there else "lacks"
+                raise RecapError(f"{self.repo} {what} {name} after the upload: the same command again uploads it.")
+        if others := [name for name in there if fnmatchcase(name, DATA) and name not in files]:
+            raise RecapError(f"{self.repo} has {some(others)} besides, which is not of this export: remove it there.")
+
+    def _is_same(self, path: Path, file: Any) -> bool:
+        """By the SHA-256 of a large file, by git's hash of a small one."""
+        if file.size is not None and file.size != path.stat().st_size:
+            return False
+        if file.lfs is not None:
+            if path not in self._digests:
+                self._digests[path] = sha256_of(path)
+            return bool(file.lfs.sha256 == self._digests[path])
+        content = path.read_bytes()
+        digest = hashlib.sha1(b"blob %d\0%b" % (len(content), content), usedforsecurity=False).hexdigest()
+        return bool(file.blob_id == digest)
 
 
 def _reason(error: BaseException) -> str:
@@ -72,23 +134,3 @@ def _reason(error: BaseException) -> str:
         if cause.__cause__ is None:
             return _TOKEN.sub("hf_***", scrub(": ".join(said)))
         cause = cause.__cause__
-
-
-def _compare(folder: Path, repo: str, there: Mapping[str, Any]) -> None:
-    """Raises RecapError unless the repository has each file of the folder, byte for byte."""
-    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
-        name = path.relative_to(folder).as_posix()
-        file = there.get(name)
-        if file is None or not _is_same(path, file):
-            what = "lacks" if file is None else "has another"
-            raise RecapError(f"{repo} {what} {name} after the upload: the same command again uploads it.")
-
-
-def _is_same(path: Path, file: Any) -> bool:
-    """By the SHA-256 of a large file, by git's hash of a small one."""
-    if file.lfs is not None:
-        return bool(file.lfs.sha256 == sha256_of(path))
-    content = path.read_bytes()
-    return bool(
-        file.blob_id == hashlib.sha1(b"blob %d\0%b" % (len(content), content), usedforsecurity=False).hexdigest()
-    )

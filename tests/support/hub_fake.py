@@ -17,7 +17,7 @@ from urllib.parse import unquote, urlsplit
 TOKEN = "hf_TheTokenThatNobodyMaySee"
 LARGE = ".parquet"
 """Files of this suffix are uploaded as LFS objects, all others within the commit."""
-Answer = tuple[int, Mapping[str, Any]]
+Answer = tuple[int, Mapping[str, Any] | list[Any]]
 
 
 @dataclass
@@ -100,6 +100,8 @@ class HubFake:
                     repo.files[value["path"]] = base64.b64decode(value["content"])
                 case "lfsFile":
                     repo.files[value["path"]] = self.objects[value["oid"]]
+                case "deletedFile":
+                    del repo.files[value["path"]]
                 case other:
                     assert other == "header", other
                     repo.commits.append(value["summary"])
@@ -175,6 +177,11 @@ class _Handler(BaseHTTPRequestHandler):
             return self.fake.batch(json.loads(body))
         if action.startswith("commit/"):
             return self.fake.commit(name, repo, [json.loads(line) for line in body.splitlines()])
+        if action.startswith("tree/"):
+            return 200, [
+                {"type": "file", "path": path, "size": len(content), "oid": _blob_id(content)}
+                for path, content in repo.files.items()
+            ]
         return self.fake.info(name, repo)
 
 
