@@ -8,7 +8,7 @@ import click
 from recap_fast.cli import options
 from recap_fast.cli.command import Command, group, option
 from recap_fast.cli.messages import writing
-from recap_fast.cli.progress import bar
+from recap_fast.cli.progress import bar, is_watched
 from recap_fast.errors import ExitCode
 from recap_fast.text import counted
 
@@ -42,9 +42,7 @@ Examples:
     option("--images/--no-images", default=True, help="For parquet and hub: bring the images along."),
     option("--repo", metavar="NAME/DATASET", help="For hub: the dataset to upload to."),
     option("--private", is_flag=True, help="For hub: make the dataset private, if it is not there yet."),
-    option(
-        "--license", metavar="NAME", help="For hub: the Hub's name of the license.  [default: the model's, if known]"
-    ),
+    option("--license", metavar="NAME", help="For hub: the license, as the Hub calls it.  [default: the model's]"),
     option("--overwrite", is_flag=True, help="Replace files that this export did not write."),
     option("--workers", type=int, metavar="N", help="Write with N processes.  [default: one a CPU, up to 4]"),
     option("--verify/--no-verify", default=True, help="Read back what was copied, and compare it with the input."),
@@ -86,7 +84,7 @@ def export(**given: Any) -> None:
     try:
         place = ("--target", config.target) if config.target else ("--beside", "the images")
         with Signals(0.0), writing(*place), bar("exporting") as shown:
-            result = write(config, shown.show)
+            result = write(config, shown.show, shown.close if is_watched() else None)
     except Stopped:
         click.echo(STOPPED, err=True)
         sys.exit(ExitCode.DRAINED)

@@ -1,7 +1,7 @@
 """Brings the captions of an output to their use: opens what an export needs, and calls the kind that was asked for."""
 
 import importlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from recap_fast.export.config import ExportConfig, Kind
 from recap_fast.export.job import ExportResult, Job
@@ -23,8 +23,12 @@ MODULES: Mapping[Kind, str] = {
 """The module of each kind. It has a function `export`, which takes a `Job`; it is loaded when it is asked for."""
 
 
-def export(config: ExportConfig, progress: OnProgress = unwatched) -> ExportResult:
+def export(
+    config: ExportConfig, progress: OnProgress = unwatched, make_way: Callable[[], None] | None = None
+) -> ExportResult:
     """Exports the captions of an output. `progress` is told how many rows are done, and how many there are.
+
+    `make_way` is called before a library shows progress of its own, which it does not if that is None.
 
     Raises ConfigError for what cannot be used, and RecapError or OSError where something cannot be read or written.
     What is finished by then stays, and the same call goes on from there.
@@ -35,7 +39,7 @@ def export(config: ExportConfig, progress: OnProgress = unwatched) -> ExportResu
         target = Target(
             config.target or kind.image_folder(joined), config.record_name, config.settings, config.overwrite
         )
-        job = Job(config, joined, target, progress)
+        job = Job(config, joined, target, progress, make_way)
         target.open()
         kind.export(job)
     return job.result

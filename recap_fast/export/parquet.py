@@ -24,6 +24,8 @@ from recap_fast.write.schema import SCHEMA
 
 FILE_BYTES = 400 << 20
 """Of the input, for a file: the Hub asks for files of some 500 MB."""
+FLAG = "flag: "
+"""The beginning of the count of rows with a flag."""
 
 
 def export(job: Job) -> None:
@@ -91,10 +93,12 @@ def _rows(job: Job, schema: pa.Schema, shard: Shard, draft: Draft) -> Iterator[d
     """The rows of a shard as a file has them; None for each that is skipped."""
     columns = [name for name in schema.names if name not in ("image", CAPTION)]
     draws = CAPTION in schema.names
-    if "image" not in schema.names:
-        for chosen in job.rows(shard, draft, columns):
-            yield None if chosen.skipped else table_row(chosen, columns, draws)
-        return
-    for chosen, sample in job.pairs(shard, draft, columns):
-        row = {"image": image_of(sample, chosen.row["status"])}
-        yield None if chosen.skipped else row | table_row(chosen, columns, draws)
+    has_images = "image" in schema.names
+    pairs = job.pairs(shard, draft, columns) if has_images else ((row, None) for row in job.rows(shard, draft, columns))
+    for chosen, sample in pairs:
+        if chosen.skipped is not None:
+            yield None
+            continue
+        draft.counts.update(FLAG + flag for flag in chosen.row["flags"] or ())
+        image = {} if sample is None else {"image": image_of(sample, chosen.row["status"])}
+        yield image | table_row(chosen, columns, draws)

@@ -104,6 +104,11 @@ class Target:
         except TypeError:
             return None
 
+    def made(self, shard: str) -> list[str]:
+        """The names of the files that were made of a shard."""
+        record = self.record(shard)
+        return [] if record is None else [*record.files]
+
     def done(self, shard: str, version: str) -> ShardRecord | None:
         """The record of a shard of which this version is there, whole; else None."""
         record = self.record(shard)

@@ -40,7 +40,7 @@ upload NAME/DATASET PATH_OF_THIS_FOLDER --repo-type dataset --exclude local.json
 
 def write_card(output: OutputFolder, facts: Mapping[str, str]) -> None:
     """Writes the card; if it is there already, only its marked pieces. A card without marks is the user's own."""
-    rows = "".join(f"| {name} | {_cell(value)} |\n" for name, value in facts.items())
+    rows = "".join(f"| {name} | {cell(value)} |\n" for name, value in facts.items())
     pieces = (_CONFIGS, _configs(output)), (_FACTS, f"\n| what | value |\n|---|---|\n{rows}\n")
     configs, table = (marks.format(content) for marks, content in pieces)
     try:
@@ -70,6 +70,6 @@ def _configs(output: OutputFolder) -> str:
     )
 
 
-def _cell(value: str) -> str:
+def cell(value: str) -> str:
     """The value on one line, without characters that end a table's cell."""
     return " ".join(value.split()).replace("|", "\\|")
