@@ -75,7 +75,8 @@ class Job:
 
     def __getstate__(self) -> dict[str, Any]:
         """What another process gets, which shows nothing: it writes shards, and counts in their drafts."""
-        return {**{name: value for name, value in vars(self).items() if name != "finished"}, "progress": unwatched}
+        kept = {name: value for name, value in vars(self).items() if name != "finished"}
+        return {**kept, "progress": unwatched, "make_way": None}
 
     @cached_property
     def finished(self) -> list[tuple[Shard, ShardReport]]:

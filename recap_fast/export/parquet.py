@@ -56,18 +56,19 @@ def made_with(job: Job) -> dict[bytes, bytes]:
     return {b"recap_fast.made_with": json.dumps(dict(job.joined.run.fingerprint)).encode()}
 
 
-def plan_files(job: Job) -> dict[str, list[str]]:
-    """The names of the files of each finished shard, as many as it has rows at most."""
+def plan_files(job: Job) -> dict[str, tuple[int, list[str]]]:
+    """The rows of each finished shard, and the names of its files: as many as it has rows at most."""
     numbers: dict[str, int] = {}
     for shard, report in job.finished:
         read_from = report.input if job.config.images else report.output
         size = 0 if read_from is None else read_from.size_bytes
         numbers[shard.name] = min(max(1, ceil(size / FILE_BYTES)), report.rows)
-    total, first, names = sum(numbers.values()), 0, {}
-    for name, num in numbers.items():
-        names[name] = [f"data/train-{i:05d}-of-{total:05d}.parquet" for i in range(first, first + num)]
-        first += num
-    return names
+    total, first, plan = sum(numbers.values()), 0, {}
+    for shard, report in job.finished:
+        behind = first + numbers[shard.name]
+        names = [f"data/train-{i:05d}-of-{total:05d}.parquet" for i in range(first, behind)]
+        plan[shard.name], first = (report.rows, names), behind
+    return plan
 
 
 def write_file(path: Path, schema: pa.Schema, rows: Iterable[Mapping[str, Any]], *, verify: bool) -> None:
@@ -79,10 +80,11 @@ def write_file(path: Path, schema: pa.Schema, rows: Iterable[Mapping[str, Any]],
         file.verify()
 
 
-def _write(job: Job, schema: pa.Schema, plan: Mapping[str, Sequence[str]], shard: Shard, draft: Draft) -> None:
+def _write(
+    job: Job, schema: pa.Schema, plan: Mapping[str, tuple[int, Sequence[str]]], shard: Shard, draft: Draft
+) -> None:
     """The files of a shard: each has as many of its rows, in order, those apart that are skipped."""
-    names = plan[shard.name]
-    (num_rows,) = (report.rows for each, report in job.finished if each is shard)
+    num_rows, names = plan[shard.name]
     numbered = enumerate(_rows(job, schema, shard, draft))
     for part, group in groupby(numbered, lambda row: row[0] * len(names) // num_rows):
         rows = (row for _, row in group if row is not None)

@@ -61,7 +61,7 @@ def test_files_are_named_as_the_hub_names_them_and_hold_the_rows_in_order(made: 
     assert [{name: row[name] for name in SCHEMA.names} for row in found] == expected
     assert list(found[0]) == ["image", *SCHEMA.names]
     assert found[0]["image"] == {"bytes": picture(0), "path": "000000000.png"}
-    assert result.counts == {"samples": 12, "captions": 11}
+    assert result.counts == {"samples": 12, "captions": 11, "flag: loop": 2, "flag: stock": 2}
     assert result.verified == "every file has as many rows as were written, and each image byte for byte"
 
 
