@@ -63,6 +63,7 @@ Examples:
         help="Folder for the captions, or its URL: s3://, gs:// or az://.",
     ),
     option("--limit", type=int, metavar="N", help="Stop after N images. The next run goes on from there."),
+    option("--dedup/--no-dedup", default=True, help="Caption identical images once, not each by itself."),
     option("--dry-run", is_flag=True, help="Show what would be done, and write nothing."),
     option("--overwrite", is_flag=True, help="Delete captions that another command wrote to the output folder."),
     option(

@@ -30,6 +30,8 @@ class RunOptions(CaptionOptions, total=False):
     """Column of Parquet inputs with the original caption."""
     limit: int | None
     """Stop after so many images; the shard it stops in stays unfinished."""
+    dedup: bool
+    """Caption images of the same bytes once, where captions are greedy; each row has the caption."""
     overwrite: bool
     """Delete what other commands have written; the same command goes on where it was stopped."""
     images: Literal["first", "all"]
@@ -83,6 +85,7 @@ class RunConfig(CaptionConfig):
     image_column: str | None = None
     caption_column: str | None = None
     limit: int | None = None
+    dedup: bool = True
     overwrite: bool = False
     images: Literal["first", "all"] = "first"
     image_key: str | None = None
@@ -200,8 +203,8 @@ def fingerprint(config: RunConfig, spec: EngineSpec, decoder: str) -> Mapping[st
     """All settings that decide what the rows of a run say, by name. Runs may share an output folder if these are equal.
 
     `spec` is the engine's, with the run's question. `decoder` is the name of the decoder in use. Settings that only
-    decide how fast rows are made (slots, threads, the device) are left out. So is the pixel limit: with another one,
-    `--retry-failed` may rescue rows.
+    decide how fast rows are made (slots, threads, the device, dedup) are left out. So is the pixel limit: with another
+    one, `--retry-failed` may rescue rows.
     """
     from recap_fast.write.schema import SCHEMA_VERSION  # pyarrow: not for a config that is refused
 

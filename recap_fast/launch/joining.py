@@ -1,6 +1,7 @@
 """Joins an open engine, an open output and inputs to a pipeline."""
 
 from recap_fast.captioner.captioner import Captioner
+from recap_fast.launch.config import RunConfig
 from recap_fast.pipeline.counters import RunCounters
 from recap_fast.pipeline.pipeline import Pipeline
 from recap_fast.shards.reader import open_shard
@@ -11,14 +12,15 @@ WINDOW_SLOTS = 4
 while some three of mean length come and go in each of the others."""
 
 
-def make_pipeline(captioner: Captioner, ledger: Ledger, counters: RunCounters, limit: int | None) -> Pipeline:
-    """A pipeline that captions what the ledger's run selects of each shard, `limit` samples at most."""
+def make_pipeline(captioner: Captioner, ledger: Ledger, counters: RunCounters, config: RunConfig) -> Pipeline:
+    """A pipeline that captions what the ledger's run selects of each shard, as `config` has it."""
     selection = ledger.wanted.inputs.selection
     return Pipeline(
         lambda shard, should_stop: open_shard(shard, selection, should_stop),
         captioner,
         ledger,
         counters,
-        limit=limit,
+        limit=config.limit,
         window=WINDOW_SLOTS * captioner.engine.free_slots + 512,
+        dedup=config.dedup and config.options.sampling.is_greedy,
     )

@@ -60,6 +60,10 @@ def summarize(
         were = "was" if s.cut == 1 else "were"
         text = f"{counted(s.cut, 'caption')} {were} cut at {limit} tokens (--max-new-tokens)."
         reporter.event("cut", text, captions=s.cut, max_new_tokens=limit)
+    if s.shared:
+        are = "is" if s.shared == 1 else "are"
+        text = f"{counted(s.shared, 'caption')} {are} shared by identical images (--no-dedup)."
+        reporter.event("shared", text, captions=s.shared)
     if s.failed:
         command = f"recap-fast failures {shlex.quote(output.address)}"
         reporter.event("failures", f"Which images have no caption, and why: {command}", command=command)

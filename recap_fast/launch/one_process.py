@@ -23,12 +23,14 @@ def caption(
     signals: Signals | None,
 ) -> RunResult:
     """Captions these shards. Raises as `execute.run`."""
-    num_rows, kept, limit = plan.count_images(pending), plan.count_kept(ledger, pending), plan.config.limit
-    counters = RunCounters(len(pending), num_rows=num_rows, kept=kept, limit=limit, held_since=observers.held_since)
+    num_rows, kept, config = plan.count_images(pending), plan.count_kept(ledger, pending), plan.config
+    counters = RunCounters(
+        len(pending), num_rows=num_rows, kept=kept, limit=config.limit, held_since=observers.held_since
+    )
     mine = [shard.name for shard in plan.mine(ledger.shards)]
     with observers.informed(ledger.output, mine, counters.snapshot):
         _start(plan, ledger, pending, reporter)
-        pipeline = make_pipeline(plan.captioner, ledger, counters, limit)
+        pipeline = make_pipeline(plan.captioner, ledger, counters, config)
         describe(ledger.output, plan.captioner)
         if signals is not None:
             signals.drain_with(pipeline.drain)

@@ -65,6 +65,7 @@ def progress_fields(s: Snapshot) -> Mapping[str, Any]:
         "images_per_s": round(s.images_per_s, 3),
         "tokens_per_caption": round(s.tokens_per_caption, 2),
         "cut": s.cut,
+        "shared": s.shared,
         "kept": s.kept,
         "held_s": round(s.held_s, 3),
         "images_per_hour_held": round(s.images_per_hour_held, 1),

@@ -68,6 +68,7 @@ class Snapshot:
     captioned: int
     failed: dict[str, int]
     num_tokens: int
+    """Generated tokens: a caption that several images share counts once."""
     cut: int
     """Captions that the token limit ended."""
     kept: int
@@ -85,13 +86,15 @@ class Snapshot:
     """Seconds that each stage worked."""
     held_s: float = 0.0
     """Seconds that the devices were held for the run, summed over them, from the start of each one's process."""
+    shared: int = 0
+    """Captions that were not generated: an identical image had them."""
     gauges: Gauges = Gauges()
     workers: Workers | None = None
     """None where the run is one process."""
 
     @property
     def images_per_s(self) -> float:
-        """Captions a second, from the first image on."""
+        """Captions a second, shared ones with the others, from the first image on."""
         return self.captioned / self.seconds if self.seconds > 0 else 0.0
 
     @property
@@ -106,8 +109,9 @@ class Snapshot:
 
     @property
     def tokens_per_caption(self) -> float:
-        """Mean number of generated tokens."""
-        return self.num_tokens / self.captioned if self.captioned else 0.0
+        """Mean number of tokens of a generated caption."""
+        generated = self.captioned - self.shared
+        return self.num_tokens / generated if generated else 0.0
 
     @property
     def limiting_stage(self) -> Stage:
@@ -140,7 +144,7 @@ class RunCounters:
         self._held_since = time.monotonic() if held_since is None else held_since
         self._num_shards, self._num_rows, self._kept, self._limit = num_shards, num_rows, kept, limit
         self._started: float | None = None
-        self._captioned = self._num_tokens = self._cut = self._shards_done = 0
+        self._captioned = self._shared = self._num_tokens = self._cut = self._shards_done = 0
         self._failed: Counter[str] = Counter()
         self._busy = dict.fromkeys(STAGES, 0.0)
         self._opened_shards = self._opened_rows = self._resumed_rows = 0
@@ -183,13 +187,14 @@ class RunCounters:
         """A shard cannot be opened: none of its samples will come."""
         self._opened_shards += 1
 
-    def count(self, status: str, completion: Completion | None) -> None:
-        """A sample is finished, with a caption or without one."""
+    def count(self, status: str, completion: Completion | None, *, is_shared: bool = False) -> None:
+        """A sample is finished, with a caption of its own, with that of an identical image or without one."""
         if completion is None:
             self._failed[status] += 1
         else:
             self._captioned += 1
-            self._num_tokens += completion.num_tokens
+            self._shared += is_shared
+            self._num_tokens += 0 if is_shared else completion.num_tokens
             self._cut += completion.finish_reason == "length"
 
     def finish_shard(self) -> None:
@@ -217,6 +222,7 @@ class RunCounters:
             eta_s=max(0.0, left - rows) * seconds / rows if rows and left is not None else None,
             stage_s=stage_s,
             held_s=time.monotonic() - self._held_since,
+            shared=self._shared,
             gauges=self.read_gauges(),
         )
 

@@ -2,13 +2,14 @@
 
 import dataclasses
 import hashlib
-from dataclasses import dataclass
+from dataclasses import InitVar, dataclass, field
 from typing import TypeAlias
 
 from recap_fast.captioner.captioner import Captioner
 from recap_fast.generate.prompt import SampleFields
 from recap_fast.pipeline.channel import DECODE_BATCH, Channels
 from recap_fast.pipeline.counters import RunCounters
+from recap_fast.pipeline.once import Claim, Once
 from recap_fast.records import CRASHED, OK, ImageOutcome, Pixels, Row, Sample
 from recap_fast.write.assembly import Assembly
 from recap_fast.write.decode_notes import DecodeNotes
@@ -28,8 +29,14 @@ class Decoding:
     counters: RunCounters
     assembly: Assembly
     notes: DecodeNotes
+    dedup: InitVar[bool] = False
+    """Whether images of the same bytes are captioned once."""
+    once: Once = field(init=False)
     shard: str = ""
     """The one that the last sample was of."""
+
+    def __post_init__(self, dedup: bool) -> None:
+        self.once = Once(self.captioner.prepared.prompts.fields if dedup else None)
 
     def run(self) -> None:
         """Decodes until no sample is left or the run stops."""
@@ -44,22 +51,44 @@ class Decoding:
         if batch[-1].sample.shard != self.shard:
             self.shard = batch[-1].sample.shard
             self.notes.look_again()  # a process that had this shard may have died since the run began
+        num_bytes = sum(len(row.sample.image) for row in batch)
+        rows, samples = self._claim(batch)
         with self.counters.busy("decode") as lap:
-            decoded = self._decode([row.sample for row in batch if row.sample.status == OK])
-        self.channels.window.leave(0, sum(len(row.sample.image) for row in batch))
-        for row in batch:
-            self.assembly.spend(row.sample.shard, "decode", lap.seconds / len(batch))
-            row.sample = dataclasses.replace(row.sample, image=b"")
+            decoded = self._decode(samples)
+        del samples
+        self.channels.window.leave(0, num_bytes)
+        for row in rows:
+            self.assembly.spend(row.sample.shard, "decode", lap.seconds / len(rows))
             pixels = None
             if row.sample.status == OK:
                 pixels, row.outcome = decoded[row.sample.shard, row.sample.index]
             if pixels is None or row.status != OK:
-                self.channels.rows.put(row)
+                for each in self.once.settle(row):
+                    self.channels.rows.put(each)
                 continue
             request, row.warning = self.captioner.request(
                 pixels, SampleFields(row.sample), noise_key=noise_key(row.sample)
             )
             self.channels.ready.put((row, request))
+
+    def _claim(self, batch: list[Row]) -> tuple[list[Row], list[Sample]]:
+        """The rows that are to be captioned, and the samples to decode for them. From here on rows have no image bytes.
+
+        Of an image that was captioned before the row goes straight on; where it is being captioned, the row waits.
+        """
+        rows: list[Row] = []
+        samples: list[Sample] = []
+        for row in batch:
+            sample, row.sample = row.sample, dataclasses.replace(row.sample, image=b"")
+            # what has ended a process is decoded in another way, or not at all
+            claim: Claim = "first" if self.notes.tries(sample.shard, sample.index) else self.once.claim(row)
+            if claim == "known":
+                self.channels.rows.put(row)
+            elif claim == "first":
+                rows.append(row)
+                if sample.status == OK:
+                    samples.append(sample)
+        return rows, samples
 
     def _decode(self, samples: list[Sample]) -> dict[tuple[str, int], Decoded]:
         """Results by (shard, index). An image that a process died with is decoded once more, alone and by Pillow."""

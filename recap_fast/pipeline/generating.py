@@ -1,6 +1,7 @@
 """The engine's loop, on the caller's thread: requests in, rows with their completions out. The batch never drains."""
 
 import time
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 from recap_fast.generate.engine import Engine
@@ -21,6 +22,8 @@ class Generating:
     channels: Channels
     counters: RunCounters
     assembly: Assembly
+    settle: Callable[[Row], Iterable[Row]]
+    """The rows that are finished with this one."""
     drained: bool = False
     in_flight: dict[int, tuple[Row, float]] = field(default_factory=dict)
     """Rows in the engine by their request's id, with `shared_s` of when they joined."""
@@ -67,4 +70,5 @@ class Generating:
             row, joined_s = self.in_flight.pop(completion.id)
             self.assembly.spend(row.sample.shard, "generate", self.shared_s - joined_s)
             row.complete(completion)
-            self.channels.rows.put(row)
+            for each in self.settle(row):
+                self.channels.rows.put(each)

@@ -42,17 +42,19 @@ class Pipeline:
         limit: int | None = None,
         window: int = 1024,
         window_bytes: int = 512 << 20,
+        dedup: bool = False,
     ):
         """`limit`: stop after so many samples. `window`: samples read and not yet written in order, at most.
 
         `window_bytes` bounds the memory that these take, their images until they are decoded; one sample may be larger.
+        `dedup`: images of the same bytes are captioned once, as is right where captions are greedy.
         """
         self._channels = channels = Channels.make(Window(window, window_bytes))
         self._assembly = Assembly(ledger, captioner.detokenize, channels.window.leave, counters.finish_shard)
         shared = channels, counters, self._assembly
         self.reading = Reading(open_shard, *shared, limit)
-        self.decoding = Decoding(captioner, *shared, DecodeNotes(ledger.output, ledger.is_complete))
-        self.generating = Generating(captioner.engine, *shared)
+        self.decoding = Decoding(captioner, *shared, DecodeNotes(ledger.output, ledger.is_complete), dedup)
+        self.generating = Generating(captioner.engine, *shared, self.decoding.once.settle)
         self.writing = Writing(*shared)
         self._num_slots = captioner.engine.free_slots
         counters.read_gauges = self._gauges

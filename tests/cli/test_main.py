@@ -34,6 +34,7 @@ OPTIONS = {
         *("--prompt", "--prompt-file"),
         *("--max-field-tokens", "--max-new-tokens", "--temperature", "--top-k", "--top-p", "--seed"),
         *("--loop-stop", "--no-loop-stop", "--image-column", "--caption-column", "--limit", "--dry-run"),
+        *("--dedup", "--no-dedup"),
         *("--images", "--image-key", "--overwrite", "--retry-failed", "--redo-changed", "--prune", "--relocate"),
         *("--accept-changed", "--part", "--shard-index", "--num-shards"),
         *("--ray", "--min-workers", "--max-workers", "--ray-worker-cpus", "--runtime-env"),

@@ -24,6 +24,7 @@ def snapshot(**changed) -> Snapshot:
         "captioned": 10,
         "failed": {"truncated": 2},
         "num_tokens": 500,
+        "shared": 3,
         "held_s": 20.0,
         "gauges": GAUGES,
     }
@@ -38,6 +39,7 @@ def test_every_figure_has_a_name_of_prometheus_and_follows_from_the_snapshot():
         assert metric.help.endswith(".")
     values = {metric.exposed_name: metric.values(snapshot()) for metric in METRICS}
     assert values["recap_fast_images_total"] == {"": 12}
+    assert values["recap_fast_captions_shared_total"] == {"": 3}
     assert values["recap_fast_failures_total"] == {**dict.fromkeys(FAILURES, 0), "truncated": 2}
     assert values["recap_fast_queue_depth"] == GAUGES.queues
     assert values["recap_fast_device_idle_seconds_total"] == {"input": 1.25, "host": 0.5}
@@ -69,7 +71,8 @@ def test_the_dashboard_asks_for_metrics_that_there_are():
     assert len(asked) >= 10
     assert named <= exposed
     assert all(re.findall(r"recap_fast_\w+", expr) for expr in asked)
-    assert exposed - named <= {"recap_fast_captions_cut_total", "recap_fast_images_kept"}, "the rest is shown"
+    details = {f"recap_fast_{name}" for name in ("captions_cut_total", "captions_shared_total", "images_kept")}
+    assert exposed - named <= details, "the rest is shown"
     for expr in asked:
         labels = set(re.findall(r"by \(([\w, ]+)\)", expr))
         known = {metric.label for metric in METRICS} | {"instance", "part", "device", "engine", "precision", "version"}

@@ -128,3 +128,16 @@ def test_captions_that_the_token_limit_ended_are_counted():
     for reason in ("stop", "length", "loop", "length"):
         counters.count("ok", Completion(0, np.zeros(3, np.int32), reason, 3))
     assert counters.snapshot().cut == 2
+
+
+def test_a_shared_caption_is_a_caption_and_none_of_its_tokens_were_generated(clock):
+    counters = RunCounters(1)
+    counters.start_shard(10, 0)
+    clock[0] += 2
+    counters.count("ok", Completion(0, np.zeros(3, np.int32), "length", 30))
+    counters.count("ok", Completion(0, np.zeros(3, np.int32), "length", 30), is_shared=True)
+    counters.count("ok", completion(50))
+    counters.count("truncated", None)
+    s = counters.snapshot()
+    assert (s.rows, s.captioned, s.shared, s.cut) == (4, 3, 1, 2)
+    assert (s.num_tokens, s.tokens_per_caption, s.images_per_s) == (80, 40, 1.5)

@@ -4,6 +4,7 @@ import hashlib
 import itertools
 from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -43,6 +44,8 @@ class FakeDecoder:
 class FakeCaptioner:
     """The parts that a pipeline wants of a captioner, with one constant prompt."""
 
+    prepared = SimpleNamespace(prompts=SimpleNamespace(fields=()))
+
     def __init__(self, engine: Engine):
         self.engine, self.decoder = engine, FakeDecoder()
         self._numbers = itertools.count()
@@ -78,6 +81,7 @@ class FakeRun:
         window_bytes: int = 1 << 30,
         limit: int | None = None,
         retry: tuple[str, ...] = (),
+        dedup: bool = False,
     ):
         self.engine: Any = engine or FakeEngine()
         self.ledger = open_ledger(output, f"{inputs}/*.tar", retry=retry)
@@ -85,7 +89,7 @@ class FakeRun:
         self.counters = RunCounters(len(self.pending))
         self.captioner: Any = FakeCaptioner(self.engine)
         self.open_shard = lambda shard, should_stop: open_shard(shard, None, should_stop)
-        self.options: Any = {"window": window, "window_bytes": window_bytes, "limit": limit}
+        self.options: Any = {"window": window, "window_bytes": window_bytes, "limit": limit, "dedup": dedup}
 
     def pipeline(self) -> Pipeline:
         return Pipeline(self.open_shard, self.captioner, self.ledger, self.counters, **self.options)
@@ -113,6 +117,30 @@ def expected_captions(folder: Path, sizes: list[int], bad: tuple[int, ...] = ())
         ]
         rows += [(f"{number:05d}", i, None if i in bad else caption_of(images[i])) for i in range(size)]
     return rows
+
+
+def image(number: int) -> bytes:
+    """An image by its number; those below 0 are none."""
+    return BAD if number < 0 else f"image {number}".encode() * 20
+
+
+def write_copies(folder: Path, *shards: list[int]) -> Path:
+    """Tars of samples with the images of these numbers; each sample says that its hash is another one."""
+    for shard, numbers in enumerate(shards):
+        members = shard_files.webdataset_members(len(numbers), first=1000 * shard)
+        for index, number in enumerate(numbers):
+            members[3 * index] = (members[3 * index][0], image(number))
+        shard_files.write_tar(folder / f"{shard:05d}.tar", members)
+    return folder
+
+
+def expected_copies(*shards: list[int]) -> list[tuple[str, int, str | None]]:
+    """What `captions` are then."""
+    return [
+        (f"{shard:05d}", index, None if number < 0 else caption_of(image(number)))
+        for shard, numbers in enumerate(shards)
+        for index, number in enumerate(numbers)
+    ]
 
 
 def captions(output: Path) -> list[tuple[str, int, str | None]]:

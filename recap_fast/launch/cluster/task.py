@@ -46,7 +46,7 @@ class Task:
 
     def make_pipeline(self, captioner: Captioner, counters: RunCounters) -> Pipeline:
         """What captions shards with an open engine."""
-        return make_pipeline(captioner, self.ledger, counters, self.config.limit)
+        return make_pipeline(captioner, self.ledger, counters, self.config)
 
     def refuse_other_rows(self, captioner: Captioner) -> None:
         """Raises ConfigError, naming what differs, where a worker would make other rows than the run."""

@@ -19,6 +19,7 @@ def say(totals, name, *, rows, seconds, new_shards=1, new_rows=100, kept=0, fail
         failed=failed,
         num_tokens=10 * rows,
         cut=1,
+        shared=rows // 4,
         busy=dict.fromkeys(STAGES, busy),
     )
     tally = Tally(snapshot=snapshot, new_shards=new_shards, new_rows=new_rows, kept=kept)
@@ -47,7 +48,7 @@ def test_workers_are_added_up_and_shards_that_were_not_opened_are_like_those_tha
     totals.shards_done = 1
     s = totals.snapshot()
     assert (s.seconds, s.rows, s.captioned, s.failed) == (20.0, 60, 56, {"corrupt": 3, "truncated": 1})
-    assert (s.num_tokens, s.cut, s.shards_done) == (600, 2, 1)
+    assert (s.num_tokens, s.cut, s.shared, s.shards_done) == (600, 2, 15, 1)
     assert (s.kept, s.total, s.is_estimate) == (60, 50 + 1000, True)
     assert s.busy["generate"] == pytest.approx(0.6)
     assert s.eta_s == pytest.approx((1000 - 10 - 60) / (60 / 20))
