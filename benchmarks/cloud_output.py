@@ -77,7 +77,7 @@ class Run:
 def caption(engine: Path, tars: Sequence[Path], output: str, tokens: int) -> Run:
     """One run into a new output, which is removed then."""
     begun = time.process_time()
-    options: Any = {"decoder": "pillow", "loop_stop": False, "max_new_tokens": tokens, "device": "cpu"}
+    options: Any = {"decoder": "pillow", "loop_stop": False, "max_new_tokens": tokens, "device": "cpu", "dedup": False}
     result = run(engine, list(tars), output, **options)
     if result.outcome != ExitCode.COMPLETE:
         raise SystemExit(f"the run into {output} ended with {result.outcome.name}")

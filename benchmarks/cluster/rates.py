@@ -33,7 +33,7 @@ def _rate(way: str, engine: Path, shards: str) -> float:
     num = int(way[0])
     with tempfile.TemporaryDirectory() as output:
         command = [sys.executable, "-m", "recap_fast", "run", "--engine", str(engine), "--shards", shards]
-        command += ["--output", output, "--device", "cpu", "--log-format", "json"]
+        command += ["--output", output, "--device", "cpu", "--log-format", "json", "--no-dedup"]
         if "Ray" in way:
             several = [[*command, "--ray", "local", "--max-workers", str(num)]]
         else:

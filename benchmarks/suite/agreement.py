@@ -78,7 +78,7 @@ def caption(setting: Setting, variant: Variant, shards: Path) -> Captions:
     output = setting.work / f"agreement-{str(variant).replace(', ', '-').replace(' ', '-')}"
     engine = demo.build(setting, variant.precision, variant.kv_precision)
     shutil.rmtree(output, ignore_errors=True)
-    recap_fast.run(engine, f"{shards}/*.tar", output, device=setting.device, decoder=variant.decoder)
+    recap_fast.run(engine, f"{shards}/*.tar", output, device=setting.device, decoder=variant.decoder, dedup=False)
     rows = [row for path in sorted(output.glob("data/**/*.parquet")) for row in pq.read_table(path).to_pylist()]
     return {f"{r['shard']}/{r['index']}": (r["re_caption"], r["finish_reason"]) for r in rows if r["status"] == "ok"}
 

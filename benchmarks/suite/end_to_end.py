@@ -67,7 +67,7 @@ def _run(setting: Setting, made: PreparedEngine, options: EngineOptions, tars: l
     """A run's result, and the decoder that it chose."""
     output = setting.work / "captions"
     shards = tuple(map(str, tars))
-    config = RunConfig(engine=made.folder, shards=shards, output=str(output), options=options)
+    config = RunConfig(engine=made.folder, shards=shards, output=str(output), options=options, dedup=False)
     shutil.rmtree(output, ignore_errors=True)
     with closing(plan(config)) as planned:
         result = execute(planned, Reporter(None))

@@ -55,9 +55,11 @@ class BenchConfig(CaptionConfig):
             raise ConfigError(f"--stage {unknown[0]}: there are {', '.join(STAGES)}.")
 
     def run_config(self, output: Path) -> RunConfig:
-        """A run with these images."""
+        """A run with these images, each of which is captioned also where several are the same."""
         shared = {f.name: getattr(self, f.name) for f in dataclasses.fields(CaptionConfig)}
-        return RunConfig(**shared, shards=self.shards, output=str(output), limit=self.limit, max_error_rate=1.0)
+        return RunConfig(
+            **shared, shards=self.shards, output=str(output), limit=self.limit, dedup=False, max_error_rate=1.0
+        )
 
 
 def bench(config: BenchConfig, progress: "OnProgress" = lambda done, total: None) -> Report:

@@ -116,7 +116,7 @@ class RecapFast:
     def run(self, lengths: Sequence[int]) -> Pass:
         """Captions all images; raises MismatchError where the Parquet files do not hold what the engine said."""
         output = Path(tempfile.mkdtemp(prefix="out-", dir=self._folder))
-        config = RunConfig(**self._options, shards=tuple(map(str, self._tars)), output=str(output))
+        config = RunConfig(**self._options, shards=tuple(map(str, self._tars)), output=str(output), dedup=False)
         with closing(plan(config)) as planned:  # whose own captioner is never started
             ours = dataclasses.replace(planned, captioner=self.captioner)
             self.captioner.lengths = iter(lengths)
