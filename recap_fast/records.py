@@ -166,6 +166,8 @@ class ImageOutcome:
     error: str | None = None
     warning: str | None = None
     """What the user should know of an image that is otherwise fine: it was decoded at a reduced scale."""
+    is_flat: bool = False
+    """Whether it has one color; see `decode/flat.py`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -271,6 +273,8 @@ class ShardReport:
     captioned: int = 0
     failed: Mapping[str, int] = field(default_factory=dict)
     """Rows without a caption, by status."""
+    flags: Mapping[str, int] = field(default_factory=dict)
+    """Rows that have each flag; a row may have several."""
     left_out: Mapping[str, int] = field(default_factory=dict)
     """What of the input has no row, by reason: further images of a sample, files that belong to no image."""
     num_tokens: int = 0
@@ -286,7 +290,7 @@ class ShardReport:
     finished_ns: int = 0
     """When the done-record was written, since 1970; 0 where it was not."""
 
-    def with_rows(self, statuses: Counter[str]) -> "ShardReport":
-        """The same of so many rows of each status."""
+    def with_rows(self, statuses: Counter[str], flags: Mapping[str, int]) -> "ShardReport":
+        """The same of so many rows of each status, and with each flag."""
         failed = {status: count for status, count in statuses.items() if status != OK}
-        return replace(self, rows=statuses.total(), captioned=statuses[OK], failed=failed)
+        return replace(self, rows=statuses.total(), captioned=statuses[OK], failed=failed, flags=dict(flags))

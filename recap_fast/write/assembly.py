@@ -100,6 +100,7 @@ class Assembly:
             kept=found,
             made_with=self._ledger.made_with,
             check_output=self._watch.check,
+            prompt=self._ledger.wanted.prompt,
         )
         self._opened[shard.name] = OpenShard(shard, identity, writer, time.monotonic())
         return found.done

@@ -10,7 +10,6 @@ warning in the row. A sample that cannot be written even so becomes a row that s
 import contextlib
 import logging
 import operator
-import re
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -19,7 +18,8 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from recap_fast.records import OK, UNWRITABLE, Completion, Row
-from recap_fast.text import MAX_TEXT_BYTES, cut, num_bytes, unicode
+from recap_fast.text import MAX_TEXT_BYTES, SENTENCE_END, cut, num_bytes, unicode
+from recap_fast.write.flags import RowFlags
 from recap_fast.write.schema import SCHEMA
 
 logger = logging.getLogger(__name__)
@@ -29,19 +29,21 @@ BATCH_BYTES = 16 << 20
 Detokenize = Callable[[Sequence[NDArray[np.int32]]], list[str]]
 Content = dict[str, Any]
 """A row by column; columns that are missing are null."""
+NO_PROMPT = RowFlags()
 _INTEGERS = {field.name: field.type.bit_width for field in SCHEMA if pa.types.is_integer(field.type)}
-_SENTENCE_END = re.compile(r"(?:[.!?](?=[\"'”’)\]]*(?:\s|$))|[。！？])[\"'”’」』)\]]*")  # noqa: RUF001 - they are meant
 
 
-def make_batches(rows: Sequence[Row], detokenize: Detokenize, max_bytes: int = BATCH_BYTES) -> Iterator[pa.RecordBatch]:
+def make_batches(
+    rows: Sequence[Row], detokenize: Detokenize, max_bytes: int = BATCH_BYTES, flags: RowFlags = NO_PROMPT
+) -> Iterator[pa.RecordBatch]:
     """Rows in the given order, as Arrow batches of the output schema.
 
-    A batch has at most `max_bytes` of text, or one row. Raises ValueError for a row whose index cannot be written;
-    nothing else makes it fail.
+    A batch has at most `max_bytes` of text, or one row. `flags` finds the flags of the rows. Raises ValueError for a
+    row whose index cannot be written; nothing else makes it fail.
     """
     batch: list[Content] = []
     room = max_bytes
-    for content, size in _contents(rows, detokenize):
+    for content, size in _contents(rows, detokenize, flags):
         if batch and size > room:
             yield pa.RecordBatch.from_pylist(batch, schema=SCHEMA)
             batch, room = [], max_bytes
@@ -63,7 +65,7 @@ def clean(text: str, completion: Completion) -> str:
     text = text.strip()
     if completion.finish_reason != "loop":
         return text
-    ends = [match.end() for match in _SENTENCE_END.finditer(text)]
+    ends = [match.end() for match in SENTENCE_END.finditer(text)]
     return text[: ends[-1]] if ends else text
 
 
@@ -72,7 +74,7 @@ def count_words(text: str | None) -> int | None:
     return None if text is None else len(text.split())
 
 
-def _contents(rows: Sequence[Row], detokenize: Detokenize) -> Iterator[tuple[Content, int]]:
+def _contents(rows: Sequence[Row], detokenize: Detokenize, flags: RowFlags) -> Iterator[tuple[Content, int]]:
     """Each row and its bytes of text. If the captions of all rows cannot be made together, each is made by itself."""
     captions: list[str | None] | None = None
     with contextlib.suppress(Exception):
@@ -80,7 +82,7 @@ def _contents(rows: Sequence[Row], detokenize: Detokenize) -> Iterator[tuple[Con
     for number, row in enumerate(rows):
         try:
             (caption,) = captions_of([row], detokenize) if captions is None else captions[number : number + 1]
-            yield _fit(_content(row, caption))
+            yield _fit(_content(row, caption, flags))
         except Exception as error:  # the boundary of a row: no row, however odd, ends the shard
             sample = row.sample
             logger.warning("shard %s: sample %s cannot be written", sample.shard, sample.index, exc_info=error)
@@ -129,8 +131,9 @@ def _fit_text(name: str, text: str, warnings: list[str]) -> str:
     return cut(text, MAX_TEXT_BYTES)
 
 
-def _content(row: Row, caption: str | None) -> Content:
+def _content(row: Row, caption: str | None, flags: RowFlags) -> Content:
     sample, outcome, completion = row.sample, row.outcome, row.completion
+    finish_reason = "error" if completion is None else completion.finish_reason
     warnings = [w for w in (sample.warning, outcome.warning, row.warning) if w]
     return {
         "url": sample.url,
@@ -151,9 +154,9 @@ def _content(row: Row, caption: str | None) -> Content:
         "status": row.status,
         "error": outcome.error if sample.status == OK else sample.error,
         "warning": "; ".join(warnings) or None,
-        "finish_reason": "error" if completion is None else completion.finish_reason,
+        "finish_reason": finish_reason,
         "num_tokens": None if completion is None else completion.num_tokens,
         "metadata": sample.metadata,
-        "flags": [],
+        "flags": flags.find(caption, finish_reason, is_flat=outcome.is_flat),
         "duplicate_of": row.duplicate_of,
     }

@@ -16,7 +16,7 @@ from recap_fast.write.typed_json import read_json, typed
 T = TypeVar("T")
 logger = logging.getLogger(__name__)
 
-FORMAT = 2
+FORMAT = 3
 MAX_BYTES = 16 << 20
 """Largest record that is read; a usual one has 1 kB."""
 

@@ -49,6 +49,11 @@ class Wanted:
     overwrite: str | None = None
     """The command, if it may remove what other commands have written; None if nothing may be removed."""
 
+    @property
+    def prompt(self) -> str:
+        """The question that is asked of every image."""
+        return str(self.fingerprint.get("prompt", ""))
+
 
 @dataclass(frozen=True, slots=True)
 class _Merged:

@@ -9,7 +9,7 @@ import contextlib
 import json
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -21,10 +21,12 @@ from recap_fast.arrow_core import core
 from recap_fast.atomic import sha256_of
 from recap_fast.records import Identity, OutputFile, Row, Shard, ShardReport
 from recap_fast.write.captions import Detokenize, make_batches
+from recap_fast.write.flags import RowFlags
 from recap_fast.write.merge import MADE_WITH_KEY, merge_rows, read_made_with
 from recap_fast.write.output_folder import OutputFolder
+from recap_fast.write.repeats import COLUMNS, add_shard_flags, find_repeats
 from recap_fast.write.schema import SCHEMA
-from recap_fast.write.stretches import SHARD_KEY, Kept, announce_output, count_statuses, stretch_name
+from recap_fast.write.stretches import SHARD_KEY, Kept, announce_output, count_flags, count_statuses, stretch_name
 
 STRETCH_ROWS = 800
 """A crash costs at most 1,000 captions of a shard: these, and those waiting for the writing thread (pipeline.py)."""
@@ -46,16 +48,18 @@ class ShardWriter:
         kept: Kept | None = None,
         made_with: Mapping[str, Any] | None = None,
         check_output: Callable[[], None] = lambda: None,
+        prompt: str = "",
     ):
         """`version` is the input's, `kept` are rows of earlier runs.
 
         `made_with` is written to each file, together with that of the kept files. `check_output` is called before each
-        file is written; it raises if the output folder is gone.
+        file is written; it raises if the output folder is gone. `prompt` is the question, for the rows' flags.
         """
         self._output = output
         self._shard, self._version = shard, version
         self._detokenize, self._check_output = detokenize, check_output
         self._kept, self._made_with = kept or Kept(), dict(made_with or {})
+        self._flags = RowFlags(prompt)
         self._files: list[Path] = []
         self._open = ExitStack()
         self._open.callback(self._kept.close)
@@ -105,7 +109,7 @@ class ShardWriter:
             return
         folder = self._output.partial(self._shard.name)
         first, last = rows[0].sample.index, rows[-1].sample.index
-        draft, file = self._open.enter_context(self._written(f"{folder}/stretch", make_batches(rows, self._detokenize)))
+        draft, file = self._open.enter_context(self._written(f"{folder}/stretch", self._batches(rows)))
         name = f"{folder}/{stretch_name(first, last, file.sha256)}"
         self._files.append(self._output.store.publish(draft, name))
 
@@ -115,15 +119,17 @@ class ShardWriter:
         FileNotFoundError means that another process finished the shard and cleaned up. Raises ShardError if rows of
         earlier runs cannot be read.
         """
-        rows = self._take_unwritten()
-        last = list(make_batches(rows, self._detokenize))
+        last = list(self._batches(self._take_unwritten()))
         statuses: Counter[str] = Counter()
+        flags: Counter[str] = Counter()
         num_tokens = 0
 
         def counted() -> Iterator[pa.RecordBatch]:
             nonlocal num_tokens
-            for batch in merge_rows(self._files, last, STRETCH_ROWS, kept=self._kept):
+            repeats = find_repeats(self._merged([batch.select(COLUMNS) for batch in last], COLUMNS))
+            for batch in add_shard_flags(self._merged(last), repeats):
                 statuses.update(count_statuses(batch))
+                flags.update(count_flags(batch))
                 num_tokens += pc.sum(batch.column("num_tokens")).as_py() or 0
                 if self._shard.kind == "folder":
                     files.update(self._versions(batch))
@@ -142,7 +148,14 @@ class ShardWriter:
             output=output,
             files=files,
         )
-        return report.with_rows(statuses)
+        return report.with_rows(statuses, flags)
+
+    def _batches(self, rows: Sequence[Row]) -> Iterator[pa.RecordBatch]:
+        return make_batches(rows, self._detokenize, flags=self._flags)
+
+    def _merged(self, last: Sequence[pa.RecordBatch], columns: Sequence[str] | None = None) -> Iterator[pa.RecordBatch]:
+        """All rows of the shard in order; `last` are those that are in no file yet, with the same columns."""
+        return merge_rows(self._files, last, STRETCH_ROWS, kept=self._kept, columns=columns)
 
     def _versions(self, batch: pa.RecordBatch) -> Iterator[tuple[str, str]]:
         """The path and the version of each loose image that has a row."""

@@ -199,12 +199,24 @@ def recount(file: BinaryIO, report: ShardReport) -> ShardReport:
     """The report with the counts of the open Parquet file's rows."""
     import pyarrow.parquet as pq
 
-    return report.with_rows(count_statuses(pq.ParquetFile(file).read(columns=["status"])))
+    rows = pq.ParquetFile(file).read(columns=["status", "flags"])
+    return report.with_rows(count_statuses(rows), count_flags(rows))
 
 
 def count_statuses(rows: "pa.RecordBatch | pa.Table") -> Counter[str]:
     """The number of rows by status."""
-    return Counter({entry["values"]: entry["counts"] for entry in rows.column("status").value_counts().to_pylist()})
+    return _count(rows.column("status"))
+
+
+def count_flags(rows: "pa.RecordBatch | pa.Table") -> Counter[str]:
+    """The number of rows with each flag."""
+    import pyarrow.compute as pc
+
+    return _count(pc.list_flatten(rows.column("flags")))
+
+
+def _count(values: "pa.Array | pa.ChunkedArray") -> Counter[str]:
+    return Counter({entry["values"]: entry["counts"] for entry in values.value_counts().to_pylist()})
 
 
 def done_rows(

@@ -26,7 +26,7 @@ from recap_fast.write.done_record import read_record
 from recap_fast.write.opening import not_as_written, read_register
 from recap_fast.write.output_folder import RUN_FILE, OutputFolder
 from recap_fast.write.run_file import read_run
-from recap_fast.write.stretches import count_statuses
+from recap_fast.write.stretches import count_flags, count_statuses
 from recap_fast.write.units import Unit
 
 if TYPE_CHECKING:
@@ -207,6 +207,7 @@ def _check_rows(path: Path, name: str, record: ShardReport, unit: Unit | None) -
 
     expected = np.arange(record.rows) if unit is None else np.array(list(unit.places), np.int64)
     statuses: Counter[str] = Counter()
+    flags: Counter[str] = Counter()
     rows, wrong, other = 0, "", None
     try:
         with pq.ParquetFile(path) as table:
@@ -217,6 +218,7 @@ def _check_rows(path: Path, name: str, record: ShardReport, unit: Unit | None) -
                 shards = batch["shard"].unique().to_pylist()
                 other = next((shard for shard in shards if shard != name), other)
                 statuses += count_statuses(batch)
+                flags += count_flags(batch)
                 rows += batch.num_rows
     except (pa.ArrowException, OSError, ValueError) as error:
         yield Fault("unreadable", name, f"has an output that cannot be read: {error}")
@@ -232,6 +234,8 @@ def _check_rows(path: Path, name: str, record: ShardReport, unit: Unit | None) -
     by_status = Counter({OK: record.captioned}) + Counter(record.failed)
     if statuses != by_status:
         yield Fault("wrong counts", name, f"has rows {_shown(statuses)}, but its record says {_shown(by_status)}")
+    if flags != record.flags:
+        yield Fault("wrong counts", name, f"has flags {_shown(flags)}, but its record says {_shown(record.flags)}")
 
 
 def _batches(table: "pq.ParquetFile") -> Iterator["pa.RecordBatch"]:
@@ -240,8 +244,8 @@ def _batches(table: "pq.ParquetFile") -> Iterator["pa.RecordBatch"]:
 
     if table.schema_arrow.remove_metadata() != SCHEMA:
         raise ValueError("it has other columns")
-    for batch in table.iter_batches(BATCH_ROWS, columns=["shard", "index", "status", "file_name"]):
-        for column in ("shard", "index", "status"):
+    for batch in table.iter_batches(BATCH_ROWS, columns=["shard", "index", "status", "file_name", "flags"]):
+        for column in ("shard", "index", "status", "flags"):
             if num := batch[column].null_count:
                 raise ValueError(f"it has {counted(num, 'row')} without {column}")
         yield batch
@@ -266,8 +270,8 @@ def _first_stranger(indices: NDArray[np.int64], names: list[str | None], unit: U
     return ""
 
 
-def _shown(statuses: Counter[str]) -> str:
-    return ", ".join(f"{status} {count}" for status, count in sorted(statuses.items())) or "none"
+def _shown(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{name} {count}" for name, count in sorted(counts.items())) or "none"
 
 
 def _strangers(output: OutputFolder, names: Collection[str]) -> Iterator[Fault]:

@@ -12,6 +12,7 @@ from recap_fast.cli.main import cli
 from recap_fast.errors import ExitCode
 from recap_fast.generate.prompt import FIELDS, TEMPLATES
 from recap_fast.records import FAILURES, OK, FinishReason, ShardStatus
+from recap_fast.write.flags import FLAGS
 from recap_fast.write.schema import SCHEMA
 
 DOCS = ROOT / "docs"
@@ -40,6 +41,10 @@ def test_every_status_of_a_row():
 
 def test_every_finish_reason():
     assert sorted(_flat("output.md", "Finish reasons")) == sorted(get_args(FinishReason))
+
+
+def test_every_flag():
+    assert _flat("output.md", "Flags") == list(FLAGS)
 
 
 def test_every_status_of_a_shard():

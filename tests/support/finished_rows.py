@@ -54,7 +54,7 @@ def finish(
     files = {file.path: file.version or "" for file in shard.files if file is not None}
     report = ShardReport(shard=shard.name, status=status, input=reader.identity, output=output, files=files)
     statuses = Counter({"ok": len(indices) - len(failed), "truncated": len(failed)})
-    ledger.commit(report.with_rows(+statuses))
+    ledger.commit(report.with_rows(+statuses, {}))
 
 
 def output_file(path: Path) -> OutputFile:

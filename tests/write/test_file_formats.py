@@ -1,4 +1,4 @@
-"""Format 4 of run.json and local.json, 2 of done-records, 1 of units, byte for byte: later runs go on with them."""
+"""Format 4 of run.json and local.json, 3 of done-records, 1 of units, byte for byte: later runs go on with them."""
 
 import hashlib
 import json
@@ -47,7 +47,7 @@ LOCAL_FILE = """{
 }
 """
 COMPLETE = """{
-  "format": 2,
+  "format": 3,
   "shard": "00000",
   "status": "complete",
   "rows": 6,
@@ -55,6 +55,7 @@ COMPLETE = """{
   "failed": {
     "truncated": 1
   },
+  "flags": {},
   "left_out": {
     "further images": 2
   },
@@ -80,12 +81,13 @@ COMPLETE = """{
 }
 """
 FAILED = """{
-  "format": 2,
+  "format": 3,
   "shard": "a/00001",
   "status": "failed",
   "rows": 0,
   "captioned": 0,
   "failed": {},
+  "flags": {},
   "left_out": {},
   "num_tokens": 0,
   "seconds": {},
@@ -97,12 +99,13 @@ FAILED = """{
 }
 """
 UNIT = """{
-  "format": 2,
+  "format": 3,
   "shard": "images-00000",
   "status": "complete",
   "rows": 2,
   "captioned": 2,
   "failed": {},
+  "flags": {},
   "left_out": {},
   "num_tokens": 300,
   "seconds": {},
@@ -199,7 +202,9 @@ def test_a_record_is_read_whole_and_written_as_it_was(output, inputs):
         assert path.read_bytes() == before
 
 
-@pytest.mark.parametrize("content", [b"", b"{", b"[]", b'{"format": 2}', b'{"format": 1}', b"\xff", b"null"])
+@pytest.mark.parametrize(
+    "content", [b"", b"{", b"[]", b'{"format": 3}', b'{"format": 2}', b'{"format": 1}', b"\xff", b"null"]
+)
 def test_a_record_that_cannot_be_read_is_none_with_a_warning(tmp_path, caplog, content):
     output = OutputFolder.at(tmp_path)
     assert read_record(output, "x") is None

@@ -50,6 +50,61 @@ def output(folder) -> Path:
     return folder / "data" / "a" / "0.parquet"
 
 
+def flags_of(folder) -> list[list[str]]:
+    return pq.ParquetFile(output(folder)).read()["flags"].to_pylist()
+
+
+@share(0.3)
+@given(order=st.permutations(range(20)), num_kept=st.integers(0, 20))
+def test_flags_are_the_same_whatever_the_order_the_stretches_and_the_run(tmp_path_factory, order, num_kept):
+    """Rows 0 to 9 have one image, 10 to 14 one caption, and so have 15 to 19. `num_kept` are of an earlier run."""
+
+    def row(index, order=None):
+        image = "same" if index < 10 else f"image {index}"
+        caption = f"Caption {index}." if index < 10 else "One caption." if index < 15 else "The image shows a cat."
+        return finished(index, caption, order=order, sha256=image)
+
+    folder = tmp_path_factory.mktemp("any")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(shard_writer, "STRETCH_ROWS", 5)
+        first = make_writer(folder)
+        for index in range(num_kept):
+            first.add(row(index))
+        first.finish()
+        done = np.arange(num_kept)
+        writer = make_writer(folder, kept=Kept((output(folder),), done))
+        rest = [index for index in order if index >= num_kept]
+        for index in rest:
+            writer.add(row(index, sorted(rest).index(index)))
+        report = writer.finish()
+    assert flags_of(folder) == [["placeholder"]] * 10 + [["same_caption"]] * 5 + [["stock_opening", "same_caption"]] * 5
+    assert report.flags == {"placeholder": 10, "same_caption": 10, "stock_opening": 5}
+
+
+def test_a_kept_row_loses_a_flag_that_holds_no_more(tmp_path):
+    first = make_writer(tmp_path)
+    for index in range(4):
+        first.add(finished(index, "One caption", reason="length", sha256=str(index)))
+    assert first.finish().flags == {"cut": 4, "same_caption": 4}
+    again = make_writer(tmp_path, kept=Kept((output(tmp_path),), np.array([0, 1, 3])))
+    again.add(finished(2, "Another.", order=0, sha256="2"))
+    assert again.finish().flags == {"cut": 3}
+    assert flags_of(tmp_path) == [["cut"], ["cut"], [], ["cut"]]
+
+
+def test_a_stretch_has_the_flags_of_its_rows_alone(writer, tmp_path, stretch):
+    for index in range(6):
+        writer.add(finished(index, "One caption", reason="length", sha256=str(index)))
+    (name,) = [each.name for each in list_stretches(OutputFolder.at(tmp_path), "a/0")]
+    assert pq.ParquetFile(tmp_path / name).read()["flags"].to_pylist() == [["cut"]] * 5
+
+
+def test_the_prompt_is_looked_for_in_captions(tmp_path):
+    writer = make_writer(tmp_path, prompt="Describe this image.")
+    writer.add(finished(0, "Describe this image. A cat."))
+    assert writer.finish().flags == {"repeats_prompt": 1}
+
+
 @share(0.3)
 @given(order=st.permutations(range(17)))
 def test_whatever_the_order_in_the_rows_come_out_in_input_order(tmp_path_factory, order):

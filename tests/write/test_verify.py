@@ -95,6 +95,7 @@ def test_rows_that_the_record_does_not_say(output, monkeypatch, batch_rows, indi
     ("fields", "kind", "sentence"),
     [
         ({"captioned": N}, "wrong counts", "has 6 rows by its record, but 6 captioned and 1 failed"),
+        ({"flags": {"cut": 2}}, "wrong counts", "has flags none, but its record says cut 2"),
         ({"shard": "0"}, "wrong record", "has the done-record of 0"),
         ({"output": None}, "no output", "has no output by its record"),
     ],
