@@ -1,5 +1,6 @@
 """How a run ended: its last words to people and to machines, and its result."""
 
+import shlex
 from collections import Counter
 from collections.abc import Sequence
 
@@ -7,13 +8,14 @@ from recap_fast.errors import ExitCode
 from recap_fast.generate.engine import Statistics
 from recap_fast.launch.plan import Plan
 from recap_fast.launch.reporter import Reporter
-from recap_fast.launch.result import RunResult
+from recap_fast.launch.result import RunResult, count_flags
 from recap_fast.launch.signals import STOPPED
 from recap_fast.pipeline.counters import Progress, RunCounters, Snapshot
 from recap_fast.records import ShardReport, show_left_out
 from recap_fast.text import counted
 from recap_fast.write.ledger import Ledger
 from recap_fast.write.names import some
+from recap_fast.write.output_folder import OutputFolder
 
 _BROKEN = ("failed", "truncated")
 """Of a shard that could not be read to its end."""
@@ -33,6 +35,7 @@ def conclude(
     """
     mine = {shard.name for shard in plan.mine(ledger.shards)}
     _say_what_is_left_out(reporter, reports)
+    _say_flags(reporter, ledger.output, reports)
     records = ledger.records(ledger.shards)
     done = [record for record in records if record is not None]
     own = [record for record in done if record.shard in mine]
@@ -56,6 +59,7 @@ def conclude_drained(
     statistics: Statistics | None = None,
 ) -> RunResult:
     """Says that a signal stopped the run. What is left is not counted: that may take longer than there is time."""
+    _say_flags(reporter, plan.ledger.output, reports)
     reporter.event("drained", STOPPED)
     engine = statistics or plan.captioner.statistics
     return _result(plan, reports, counters.snapshot(), engine, reporter, ExitCode.DRAINED, None)
@@ -82,6 +86,16 @@ def _result(
     )
     reporter.result(**result.as_json())
     return result
+
+
+def _say_flags(reporter: Reporter, output: OutputFolder, reports: Sequence[ShardReport]) -> None:
+    """Says how many rows of the shards that are finished have each flag, and which command shows them."""
+    rows, flags = sum(report.rows for report in reports), count_flags(reports)
+    if flags:
+        shown = ", ".join(f"{num:,} {flag} ({num / rows:.1%})" for flag, num in flags.items())
+        command = f"recap-fast report {shlex.quote(output.address)}"
+        text = f"Flags of the {counted(rows, 'row')} in finished shards: {shown}. `{command}` shows them."
+        reporter.event("flags", text, rows=rows, flags=flags, command=command)
 
 
 def _say_what_failed(

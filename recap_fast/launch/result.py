@@ -1,5 +1,7 @@
 """What a run came to."""
 
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,6 +33,11 @@ class RunResult:
     statistics: Statistics
     """What the engine did."""
 
+    @property
+    def flags(self) -> Mapping[str, int]:
+        """Rows with each flag, the most frequent first, of the shards that were finished in this run."""
+        return count_flags(self.reports)
+
     def as_json(self) -> dict[str, Any]:
         """What a program wants to know of it, for JSON."""
         return {
@@ -39,5 +46,11 @@ class RunResult:
             "shards_left": self.shards_left,
             "output": self.output,
             "captions": list(self.captions),
+            "flags": self.flags,
             **progress_fields(self.snapshot),
         }
+
+
+def count_flags(reports: Sequence[ShardReport]) -> Mapping[str, int]:
+    """The rows with each flag of all these shards, the most frequent first."""
+    return dict(sum((Counter(report.flags) for report in reports), Counter[str]()).most_common())

@@ -26,7 +26,7 @@ from recap_fast.write.output_folder import OutputFolder
 def test_a_run_says_what_it_does_and_what_it_did_it_with(start, tmp_path):
     outcome = start()
     assert outcome.outcome == 0
-    assert outcome.names == ["shards", "decoder", "engine", "summary", "cut", "output", "held", "done"]
+    assert outcome.names == ["shards", "decoder", "engine", "summary", "cut", "output", "held", "flags", "done"]
     assert outcome["shards"] == "shards   2 of 2 to do"
     assert outcome["decoder"] == "decoder  pillow"
     assert outcome["engine"].startswith("engine   torch 2.")
@@ -37,7 +37,11 @@ def test_a_run_says_what_it_does_and_what_it_did_it_with(start, tmp_path):
     assert re.fullmatch(
         r"Held .+ threads? for .+, from the start of the process: [\d,]+ images per hour\.", outcome["held"]
     )
+    assert outcome["flags"].startswith("Flags of the 12 rows in finished shards: 12 cut (100.0%)")
+    assert outcome["flags"].endswith(f". `recap-fast report {tmp_path}/out` shows them.")
     assert outcome["done"] == "All 2 shards are done."
+    assert outcome.result.as_json()["flags"] == outcome.result.flags
+    assert outcome.result.flags["cut"] == 12
     snapshot = outcome.result.snapshot
     assert (snapshot.captioned, snapshot.rows, snapshot.shards_done) == (12, 12, 2)
     assert (outcome.begun.total, snapshot.total) == (None, 12), "what a tar holds is known when it is opened"
