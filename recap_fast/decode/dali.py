@@ -28,6 +28,7 @@ from nvidia.dali.data_node import DataNode
 from PIL import Image
 
 from recap_fast.decode import noise
+from recap_fast.decode.flat import mark_flat
 from recap_fast.decode.formats import sniff
 from recap_fast.decode.gate import Header, Opened, RefusedImageError, open_image
 from recap_fast.decode.geometry import Window, crop_window, pad_window, resized_size
@@ -102,7 +103,8 @@ class DaliDecoder:
             batch = self._pillow.decode([images[index] for index in rest])
             pixels.put_host(rest, np.asarray(batch.pixels))
             outcomes.update(zip(rest, batch.outcomes, strict=True))
-        return ImageBatch(pixels.finish(), tuple(outcomes[index] for index in range(len(images))))
+        marked = mark_flat([outcomes[index] for index in range(len(images))], self._preprocess, pixels.look)
+        return ImageBatch(pixels.finish(), marked)
 
     def close(self) -> None:
         """Frees the pipeline's buffers and the threads."""

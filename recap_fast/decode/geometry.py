@@ -4,7 +4,10 @@ In goes the size of an image as displayed, out come sizes and windows. The arith
 transformers' CLIP image processor, truncation included: a decoder that rounds instead shifts every pixel.
 """
 
+from math import ceil
 from typing import NamedTuple
+
+from recap_fast.records import Preprocess
 
 
 class Window(NamedTuple):
@@ -32,3 +35,26 @@ def resized_size(width: int, height: int, size: int) -> tuple[int, int]:
 def crop_window(width: int, height: int, size: int) -> Window:
     """The center square of side `size` of an image at least as large: left `(width - size) // 2`, top likewise."""
     return Window((width - size) // 2, (height - size) // 2, size, size)
+
+
+def content_window(width: int, height: int, preprocess: Preprocess) -> Window:
+    """Where the decoded square shows the image alone, without what pads it and what the resize mixes with that.
+
+    Pillow's bicubic filter reaches two pixels, of the larger of the two scales; one more is for rounding. The window
+    may be empty: width or height is then 0.
+    """
+    size = preprocess.image_size
+    if preprocess.mode == "crop":
+        return Window(0, 0, size, size)
+    side = max(width, height)
+    margin = ceil(2 * max(1.0, size / side)) + 1
+
+    def inner(length: int) -> tuple[int, int]:
+        if length == side:
+            return 0, size
+        start = (side - length) // 2
+        first, last = -(-start * size // side) + margin, (start + length) * size // side - margin
+        return first, max(0, last - first)
+
+    (left, inner_width), (top, inner_height) = inner(width), inner(height)
+    return Window(left, top, inner_width, inner_height)

@@ -9,6 +9,7 @@ Pillow would clip them to white. Only JPEGs above Pillow's own limit of pixels a
 import contextlib
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import TypeAlias
 
 import numpy as np
@@ -16,6 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from recap_fast.decode import memory, noise
+from recap_fast.decode.flat import mark_flat
 from recap_fast.decode.gate import (
     FREE_PIXELS,
     PILLOW_ERRORS,
@@ -30,6 +32,7 @@ from recap_fast.decode.gate import (
     take_over_pillow_checks,
 )
 from recap_fast.decode.geometry import crop_window, pad_window, resized_size
+from recap_fast.decode.pixels import look
 from recap_fast.records import ImageBatch, ImageOutcome, Preprocess
 
 _UPRIGHT = {
@@ -72,7 +75,8 @@ class PillowDecoder:
         size = self._preprocess.image_size
         pixels = np.zeros((len(images), 3, size, size), np.uint8)
         with noise.dropped():
-            return ImageBatch(pixels, tuple(self._threads.map(self._decode_image, pixels, images)))
+            outcomes = list(self._threads.map(self._decode_image, pixels, images))
+        return ImageBatch(pixels, mark_flat(outcomes, self._preprocess, partial(look, pixels)))
 
     def close(self) -> None:
         """Ends the threads."""

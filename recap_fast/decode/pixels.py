@@ -29,6 +29,18 @@ class HostPixels:
         """Copies image i of `pixels`, uint8 [m, 3, size, size], to row `rows[i]`."""
         self._pixels[rows] = pixels
 
+    def look(self, images: NDArray[np.int64], rows: NDArray[np.int64], columns: NDArray[np.int64]) -> NDArray[np.uint8]:
+        """See `flat.Look`; of what was put so far."""
+        return look(self._pixels, images, rows, columns)
+
     def finish(self) -> NDArray[np.uint8]:
         """The whole batch, once everything in it is complete. Nothing is put any more."""
         return self._pixels
+
+
+def look(
+    pixels: NDArray[np.uint8], images: NDArray[np.int64], rows: NDArray[np.int64], columns: NDArray[np.int64]
+) -> NDArray[np.uint8]:
+    """See `flat.Look`; `pixels` is the batch, [n, 3, size, size]."""
+    places = zip(images, rows, columns, strict=True)
+    return np.stack([pixels[image].take(row, axis=1).take(column, axis=2) for image, row, column in places])
