@@ -7,6 +7,8 @@ import sys
 from pathlib import Path
 
 import duckdb
+import pandas
+import polars
 import pyarrow.dataset
 import pyarrow.parquet as pq
 import pytest
@@ -33,13 +35,13 @@ def output(tmp_path_factory, server, tiny_engine) -> Path:
     return folder / "out"
 
 
-def load(tmp_path, output, *configurations):
-    """What `load_dataset` has: the columns, and captions by shard and index; one pair for each configuration."""
+def load(tmp_path, output, *configurations, column="re_caption"):
+    """What `load_dataset` has: the columns, and one of them by shard and index; one pair for each configuration."""
     code = (
         "import datasets, json, sys\n"
         "for name in sys.argv[2:]:\n"
         "    rows = datasets.load_dataset(sys.argv[1], name, split='train')\n"
-        "    columns = [rows[column] for column in ('shard', 'index', 're_caption')]\n"
+        f"    columns = [rows[column] for column in ('shard', 'index', '{column}')]\n"
         "    print(json.dumps([rows.column_names, *columns], default=list))"
     )
     environment = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path)}
@@ -70,6 +72,21 @@ def test_before_a_shard_is_finished_its_rows_are_the_default(tmp_path, server, t
     ((_, rows),) = load(tmp_path, out, "default")
     assert sorted(rows) == [("00000", 0), ("00000", 1), ("00000", 2)]
     assert duckdb.sql(f"SELECT count(*) FROM '{out}/partial/**/*.parquet'").fetchall() == [(3,)]
+
+
+def test_every_reader_has_flags_as_lists(output, tmp_path):
+    expected = {(row["shard"], row["index"]): row["flags"] for row in runs.read_rows(output)}
+    assert {*map(tuple, expected.values())} > {()}, "rows with flags, and one without"
+    query, files = "SELECT shard, index, flags FROM", f"{output}/data/**/*.parquet"
+    tables = {
+        "duckdb": duckdb.sql(f"{query} '{files}'").fetchall(),
+        "pandas": pandas.read_parquet(output / "data")[["shard", "index", "flags"]].itertuples(index=False),
+        "polars": polars.read_parquet(files).select("shard", "index", "flags").rows(),
+    }
+    for name, rows in tables.items():
+        assert {(shard, index): list(flags) for shard, index, flags in rows} == expected, name
+    (loaded,) = load(tmp_path, output, "default", column="flags")
+    assert loaded[1] == expected
 
 
 def test_duckdb_reads_it(output):
