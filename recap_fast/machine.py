@@ -5,6 +5,7 @@ Every figure that a benchmark writes carries these.
 
 import contextlib
 import importlib.metadata
+import json
 import os
 import platform
 import resource
@@ -49,14 +50,29 @@ def list_versions(backend: str, decoder: str) -> str:
 
 
 def find_commit() -> str | None:
-    """The commit of the git checkout that recap-fast runs from, '+' behind it where files differ; None outside one."""
+    """The commit of the git checkout that recap-fast runs from, '+' behind it where files differ.
+
+    Outside of a checkout the one that it was installed from, if that was a git repository; else None.
+    """
     folder = Path(__file__).parent
     try:
+        _git(folder, "ls-files", "--error-unmatch", ":/recap_fast/__init__.py")  # else it is installed in another's
         commit = _git(folder, "rev-parse", "--short=12", "HEAD")
-        changed = _git(folder, "status", "--porcelain", "--untracked-files=all", "--", str(folder))
+        changed = _git(folder, "status", "--porcelain", "--untracked-files=all", "--", ":/recap_fast")
     except (OSError, subprocess.CalledProcessError):
-        return None
+        return _installed_commit(folder)
     return commit + ("+" if changed else "")
+
+
+def _installed_commit(folder: Path) -> str | None:
+    """That of the repository that the package in `folder` was installed from, by PEP 610."""
+    with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+        package = importlib.metadata.distribution("recap-fast")
+        if Path(str(package.locate_file(folder.name))) == folder:
+            source = json.loads(package.read_text("direct_url.json") or "{}")
+            commit: str = source.get("vcs_info", {}).get("commit_id", "")
+            return commit[:12] or None
+    return None
 
 
 def reset_peak_memory() -> None:
@@ -110,5 +126,5 @@ def cpu_model() -> str:
 
 
 def _git(folder: Path, *arguments: str) -> str:
-    command = ["git", "-C", str(folder), *arguments]
+    command = ["git", "--no-optional-locks", "-C", str(folder), *arguments]
     return subprocess.run(command, capture_output=True, check=True, text=True).stdout.strip()

@@ -1,5 +1,8 @@
+import json
 import subprocess
 import sys
+
+import pytest
 
 import recap_fast
 from recap_fast import machine
@@ -58,6 +61,39 @@ def test_the_commit_says_whether_files_differ(tmp_path, monkeypatch):
     assert len(commit) == 12
     (package / "new.py").write_text("")
     assert machine.find_commit() == commit + "+"
+
+
+def test_a_repository_that_recap_fast_is_installed_in_is_not_its_own(tmp_path, monkeypatch):
+    package = tmp_path / ".venv" / "recap_fast"
+    package.mkdir(parents=True)
+    for command in (["init"], ["-c", "user.name=x", "-c", "user.email=x@y", "commit", "--allow-empty", "-m", "theirs"]):
+        subprocess.run(["git", "-C", str(tmp_path), *command], check=True, capture_output=True)
+    monkeypatch.setattr(machine, "__file__", str(package / "machine.py"))
+    assert machine.find_commit() is None
+
+
+@pytest.mark.parametrize(
+    ("source", "commit"),
+    [
+        (
+            {"url": "https://x.org/r.git", "vcs_info": {"commit_id": "0123456789abcdef" * 2}},
+            "0123456789ab",
+        ),
+        ({"url": "file:///r", "dir_info": {}}, None),
+        (None, None),
+    ],
+)
+def test_the_commit_that_a_package_was_installed_from(source, commit, tmp_path, monkeypatch):
+    package, about = tmp_path / "recap_fast", tmp_path / "recap_fast-1.0.dist-info"
+    package.mkdir()
+    about.mkdir()
+    (about / "METADATA").write_text("Metadata-Version: 2.1\nName: recap-fast\nVersion: 1.0\n")
+    if source is not None:
+        (about / "direct_url.json").write_text(json.dumps(source))
+    monkeypatch.setattr(machine, "__file__", str(package / "machine.py"))
+    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
+    monkeypatch.syspath_prepend(tmp_path)
+    assert machine.find_commit() == commit
 
 
 def test_a_process_knows_when_it_began():

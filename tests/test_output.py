@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 from support import runs
 
+from recap_fast.machine import cpu_model, find_commit
 from recap_fast.records import Shard
 from recap_fast.shards.identity import identity
 from recap_fast.write.schema import SCHEMA
@@ -114,7 +115,14 @@ def test_the_files_are_compressed_have_statistics_and_say_what_they_were_made_fr
         version = identity(Shard("", f"{output.parent}/in/{name}.tar", "tar")).text
         assert set(file.read(["input_version"])["input_version"].to_pylist()) == {version}
         (made_with,) = json.loads(file.metadata.metadata[b"recap_fast.made_with"])
-        assert made_with["decoder"] == "pillow"
+        assert made_with == {
+            **json.loads((output / "run.json").read_text())["fingerprint"],
+            "machine": f"{cpu_model()}, 1 thread",
+            "commit": find_commit(),
+        }
+        assert {"engine", "engine.weights.safetensors", "prompt", "template", "precision", "decoder", "versions"} < {
+            *made_with
+        }
 
 
 def test_outputs_mirror_the_inputs_and_nothing_else_lies_there(output):

@@ -1,7 +1,10 @@
 """Joins an open engine, an open output and inputs to a pipeline."""
 
+from dataclasses import replace
+
 from recap_fast.captioner.captioner import Captioner
 from recap_fast.launch.config import RunConfig
+from recap_fast.launch.what_runs import find_provenance
 from recap_fast.pipeline.counters import RunCounters
 from recap_fast.pipeline.pipeline import Pipeline
 from recap_fast.shards.reader import open_shard
@@ -18,7 +21,7 @@ def make_pipeline(captioner: Captioner, ledger: Ledger, counters: RunCounters, c
     return Pipeline(
         lambda shard, should_stop: open_shard(shard, selection, should_stop),
         captioner,
-        ledger,
+        replace(ledger, provenance=find_provenance(captioner)),
         counters,
         limit=config.limit,
         window=WINDOW_SLOTS * captioner.engine.free_slots + 512,

@@ -3,6 +3,7 @@
 from recap_fast.captioner.captioner import Captioner
 from recap_fast.launch.plan import Plan
 from recap_fast.launch.work_log import Device
+from recap_fast.machine import find_commit
 from recap_fast.version import __version__
 
 
@@ -12,6 +13,11 @@ def find_device(captioner: Captioner) -> Device:
 
     device = resolve_device(captioner.config.options.device)
     return Device(device_name(device), device.type != "cpu")
+
+
+def find_provenance(captioner: Captioner) -> dict[str, str | None]:
+    """What the open engine runs on and of which commit the code is, as the files of captions name them."""
+    return {"machine": find_device(captioner).name, "commit": find_commit()}
 
 
 def build_info(plan: Plan) -> dict[str, str]:

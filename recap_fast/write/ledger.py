@@ -17,7 +17,7 @@ from typing import Any, Literal
 from recap_fast.addresses import is_remote, public_url, scrub
 from recap_fast.atomic import sha256_of
 from recap_fast.errors import ShardError
-from recap_fast.records import ACCEPTABLE, Identity, OutputFile, Shard, ShardReport
+from recap_fast.records import Identity, OutputFile, Shard, ShardReport
 from recap_fast.text import counted
 from recap_fast.write.done_record import read_record, write_record
 from recap_fast.write.names import some
@@ -62,6 +62,8 @@ class Ledger:
     """Rows of these statuses count as not done; 'all' stands for every one but 'ok'."""
     redo_changed: bool = False
     """Whether a caption counts as not done if its input has changed since."""
+    provenance: Mapping[str, str | None] = field(default_factory=dict)
+    """What this process makes its rows on, and of which commit: for `made_with`."""
     shards: tuple[Shard, ...] = ()
     """All shards of the run, once the folder is opened or found."""
     is_fresh: bool = False
@@ -71,8 +73,8 @@ class Ledger:
 
     @property
     def made_with(self) -> Mapping[str, Any]:
-        """What this run makes its rows with, as far as other runs into the folder may differ: `records.ACCEPTABLE`."""
-        return {name: self.wanted.fingerprint.get(name) for name in ACCEPTABLE}
+        """What this process makes its rows with: the run's fingerprint and its `provenance`."""
+        return {**self.wanted.fingerprint, **self.provenance}
 
     def open(self) -> "Ledger":
         """Makes the folder or goes on in it. Raises ConfigError; see `opening.open_output`."""

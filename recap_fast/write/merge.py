@@ -18,11 +18,11 @@ from recap_fast.write.stretches import Kept
 STEP_BYTES = 16 << 20
 """Largest size of rows that are read from a file at once, and that are sorted at once."""
 MADE_WITH_KEY = "recap_fast.made_with"
-"""Parquet metadata of stretches and outputs: a list of the decoders and versions that made their rows."""
+"""Parquet metadata of stretches and outputs: a list of what made their rows, see `Ledger.made_with`."""
 
 
 def read_made_with(path: Path) -> list[Mapping[str, Any]]:
-    """What the rows of a Parquet file were made with: one entry for each decoder or version that differed."""
+    """What the rows of a Parquet file were made with: one entry for each setting or machine that differed."""
     with _opened(path) as file:
         made_with: list[Mapping[str, Any]] = json.loads(
             (file.metadata.metadata or {}).get(MADE_WITH_KEY.encode(), "[]")

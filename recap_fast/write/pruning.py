@@ -27,9 +27,7 @@ def _rewrite(ledger: Ledger, shard: Shard, record: ShardReport) -> int | None:
     if len(kept.done) != sum(file is not None for file in shard.files):
         kept.close()
         return None
-    writer = ShardWriter(
-        ledger.output, shard, record.input or Identity(0, ""), lambda _: [], kept=kept, made_with=ledger.made_with
-    )
+    writer = ShardWriter(ledger.output, shard, record.input or Identity(0, ""), lambda _: [], kept=kept)
     report = writer.finish()
     ledger.commit(replace(report, left_out=record.left_out))
     return record.rows - report.rows

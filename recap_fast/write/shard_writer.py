@@ -52,8 +52,9 @@ class ShardWriter:
     ):
         """`version` is the input's, `kept` are rows of earlier runs.
 
-        `made_with` is written to each file, together with that of the kept files. `check_output` is called before each
-        file is written; it raises if the output folder is gone. `prompt` is the question, for the rows' flags.
+        `made_with` is what makes the rows that are added; it is written to each file with some of them, together with
+        that of the kept files. `check_output` is called before each file is written; it raises if the output folder is
+        gone. `prompt` is the question, for the rows' flags.
         """
         self._output = output
         self._shard, self._version = shard, version
@@ -64,6 +65,7 @@ class ShardWriter:
         self._open = ExitStack()
         self._open.callback(self._kept.close)
         self._early: dict[int, int] = {}
+        self._has_added = False
         self.num_in_order = 0
         """How many rows are in order: all with a `Row.order` below this number are there."""
         self._unwritten: dict[int, Row] = {}
@@ -72,7 +74,7 @@ class ShardWriter:
 
     def add(self, row: Row) -> tuple[int, int]:
         """Takes a finished row; returns how many rows have come into order with it, and their `text_bytes`."""
-        self._early[row.order] = row.text_bytes
+        self._early[row.order], self._has_added = row.text_bytes, True
         if len(self._unwritten) >= STRETCH_ROWS or self._unwritten_bytes >= STRETCH_BYTES:
             self.flush()
         if not self._unwritten:
@@ -177,7 +179,9 @@ class ShardWriter:
     ) -> Iterator[tuple[Path, OutputFile]]:
         """Writes a whole Parquet file as the draft of one, for the caller to publish."""
         self._check_output()
-        made_with = [self._made_with, *(each for file in (kept or Kept()).files for each in read_made_with(file))]
+        made_with = [each for file in (kept or Kept()).files for each in read_made_with(file)]
+        if self._has_added:
+            made_with.insert(0, self._made_with)
         distinct = list({json.dumps(each, sort_keys=True): each for each in made_with}.values())
         metadata = {MADE_WITH_KEY: json.dumps(distinct), SHARD_KEY: self._shard.name}
         with self._output.store.draft(name) as draft:

@@ -203,7 +203,7 @@ class TestAccepted:
             {"field": "versions", "from": "fake 1", "to": "fake 2"},
         ]
         assert run_file(output)["fingerprint"] == self.OTHER
-        then, now = ({name: marks[name] for name in ACCEPTABLE} for marks in (SETTINGS, self.OTHER))
+        then, now = SETTINGS, self.OTHER
         made_with = [read_made_with(output / "data" / f"{name}.parquet") for name in ("00000", "00001")]
         assert all(each in (then, now) and listed.count(each) == 1 for listed in made_with for each in listed)
         assert then in made_with[0] + made_with[1], "of which images it is depends on what was finished"
@@ -215,9 +215,11 @@ class TestAccepted:
         folder_runs.run(output, photos, settings=self.OTHER, accept_changed=ACCEPTABLE, redo_changed=True)
         assert len(read_made_with(output / "data" / "00000.parquet")) == 2
         assert len(read_made_with(output / "data" / "00001.parquet")) == 1
+        before = read_made_with(output / "data" / "00000.parquet")
         (photos / "0.jpg").unlink()
-        folder_runs.run(output, photos, settings=self.OTHER, prune=True)
-        assert len(read_made_with(output / "data" / "00000.parquet")) == 2
+        third = {**self.OTHER, "versions": "fake 3"}
+        folder_runs.run(output, photos, settings=third, accept_changed=ACCEPTABLE, prune=True)
+        assert read_made_with(output / "data" / "00000.parquet") == before, "pruning makes no row"
 
 
 class TestOverwrite:
