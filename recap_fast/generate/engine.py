@@ -6,7 +6,10 @@ those that ended. It knows nothing of files, text or Parquet; nothing above it k
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+from numpy.typing import NDArray
 
 from recap_fast.errors import ConfigError
 from recap_fast.generate.spec import SlotShape
@@ -114,6 +117,17 @@ class Engine(Protocol):
 
     def close(self) -> None:
         """Frees the device's memory."""
+
+
+@runtime_checkable
+class GivesLogits(Protocol):
+    """An engine that can say how sure it was of a token."""
+
+    def logits(self, request: Request) -> NDArray[np.float32]:
+        """The logits [V] of the token behind a request's text, which may go on with the begin of a caption.
+
+        Raises ValueError for a text that is longer than the longest text and caption together.
+        """
 
 
 def check_request(request: Request, shape: SlotShape) -> None:

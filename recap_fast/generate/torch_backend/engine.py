@@ -18,7 +18,7 @@ from recap_fast.generate.engine import EngineOptions, Statistics, check_request
 from recap_fast.generate.prompt import PromptEncoder
 from recap_fast.generate.spec import EngineSpec
 from recap_fast.generate.torch_backend.opening import open_device
-from recap_fast.generate.torch_backend.runner import Outcome
+from recap_fast.generate.torch_backend.runner import EagerRunner, Outcome
 from recap_fast.generate.torch_backend.sampling import NOT_FINITE, uniforms
 from recap_fast.generate.torch_backend.scheduler import Launch, Scheduler
 from recap_fast.records import Completion, Request
@@ -40,7 +40,7 @@ class TorchEngine:
         self.spec, self._sampling = spec, options.sampling
         opened = open_device(folder, spec, options, prompt, fixed_shapes=fixed_shapes)
         self._device, self._runner, self._shape = opened.device, opened.runner, opened.shape
-        self._fallbacks = opened.fallbacks
+        self._step, self._fallbacks = opened.step, opened.fallbacks
         self.statistics = Statistics(startup_s=opened.startup_s)
         self._scheduler = Scheduler(opened.sizes, opened.shape, spec.stop_ids, loop_stop=options.loop_stop)
         self._launched: deque[tuple[Launch, bool]] = deque()
@@ -86,8 +86,19 @@ class TorchEngine:
         self._count(oldest, outcome)
         return self._scheduler.collect(oldest, outcome.tokens)
 
+    def logits(self, request: Request) -> NDArray[np.float32]:
+        """See `GivesLogits`. All of prefix, image and text are computed anew, without a graph, as one prompt."""
+        length, room = len(request.text_ids), self._shape.max_text_tokens + self._shape.max_new_tokens
+        if not 1 <= length <= room:
+            raise ValueError(f"request {request.id}: {length} tokens after the image, a slot has room for 1 to {room}")
+        if self._device.type == "cuda":
+            torch.cuda.set_device(self._device)
+            torch.cuda.synchronize()  # a step may be on its way that is one too many
+        nobodys = self._scheduler.num_slots
+        return EagerRunner(self._step, self._shape.num_image_tokens).logits(request, nobodys)
+
     def close(self) -> None:
-        del self._runner
+        del self._runner, self._step
         if self._device.type == "cuda":
             torch.cuda.empty_cache()
 

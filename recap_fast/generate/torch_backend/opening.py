@@ -35,6 +35,7 @@ class Opened:
     device: torch.device
     shape: SlotShape
     sizes: Sizes
+    step: Step
     runner: Runner
     fallbacks: list[str]
     """See `Step.fallbacks`."""
@@ -88,4 +89,12 @@ def open_device(
         ) from error
     parts = zip(("weights", "prefix", "capture"), pairwise(times), strict=True)
     startup_s = {part: end - start for part, (start, end) in parts}
-    return Opened(device=device, shape=shape, sizes=sizes, runner=runner, fallbacks=step.fallbacks, startup_s=startup_s)
+    return Opened(
+        device=device,
+        shape=shape,
+        sizes=sizes,
+        step=step,
+        runner=runner,
+        fallbacks=step.fallbacks,
+        startup_s=startup_s,
+    )

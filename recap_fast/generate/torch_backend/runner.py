@@ -1,7 +1,9 @@
 """Runs the launches of the scheduler: what a runner is, and the eager one of CPUs; fixed_runner.py has that of GPUs."""
 
+import contextlib
 import time
 from collections import deque
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -15,7 +17,7 @@ from recap_fast.generate.device import num_cpu_threads
 from recap_fast.generate.ops import Rows
 from recap_fast.generate.torch_backend.scheduler import Launch
 from recap_fast.generate.torch_backend.step import Joining, Step
-from recap_fast.records import Pixels
+from recap_fast.records import Pixels, Request
 
 # Letters: n images joining, S width of their text, N image tokens, B running captions.
 
@@ -64,12 +66,9 @@ class EagerRunner:
         running = None
         if len(launch.slots) > len(launch.requests):
             running = Rows(self._send(launch.slots[launch.running]), self._send(launch.positions[launch.running]))
-        before = torch.get_num_threads()
-        torch.set_num_threads(self._num_threads)  # it holds for this thread's products
-        try:
-            tokens = self._step.run(self._join(launch), running, None if noise is None else self._send(noise))
-        finally:
-            torch.set_num_threads(before)
+        joining = self._join(launch.requests, launch.slots[: len(launch.requests)]) if launch.requests else None
+        with self._threads():
+            tokens = self._step.run(joining, running, None if noise is None else self._send(noise))
         on_host = tokens.to("cpu", torch.int32).numpy()
         gap_s, self._ended = start - self._ended, time.perf_counter()
         self._done.append(Outcome(on_host, self._ended - start, gap_s))
@@ -77,16 +76,29 @@ class EagerRunner:
     def finish(self) -> Outcome:
         return self._done.popleft()
 
-    def _join(self, launch: Launch) -> Joining | None:
-        n = len(launch.requests)
-        if not n:
-            return None
-        texts = [r.text_ids for r in launch.requests]
+    def logits(self, request: Request, slot: int) -> NDArray[np.float32]:
+        """The logits [V] behind a request's text, whose keys and values go to a slot that nobody uses."""
+        with self._threads():
+            logits: NDArray[np.float32] = self._step.logits(self._join([request], np.array([slot])))[0].cpu().numpy()
+        return logits
+
+    @contextlib.contextmanager
+    def _threads(self) -> Iterator[None]:
+        """As many threads as the engine has; it holds for this thread's products."""
+        before = torch.get_num_threads()
+        torch.set_num_threads(self._num_threads)
+        try:
+            yield
+        finally:
+            torch.set_num_threads(before)
+
+    def _join(self, requests: Sequence[Request], slots: NDArray[np.int64]) -> Joining:
+        texts = [r.text_ids for r in requests]
         text_ids, last_rows = core.pack_prompts(texts, self._num_image_tokens, max(map(len, texts)))
         return Joining(
-            self._stack([r.pixels for r in launch.requests]),
+            self._stack([r.pixels for r in requests]),
             self._send(text_ids),
-            self._send(launch.slots[:n]),
+            self._send(slots),
             self._send(last_rows),
         )
 

@@ -113,15 +113,7 @@ class Step:
         `noise` holds a uniform number for each token where captions are sampled. Slots may occur twice where nobody
         reads them.
         """
-        rows, prefill = [], None
-        if joining is not None:
-            images, texts = self._vision.encode(joining.pixels), self._llama.embed(joining.text_ids)
-            length = images.shape[1] + texts.shape[1]
-            prefill = Prefill(joining.slots, self._num_prefix, length, joining.last_rows)
-            rows += [part for pair in zip(images, texts, strict=True) for part in pair]
-        if running is not None:
-            rows.append(self._llama.embed(self._next_ids[running.slots]))
-        logits = self._llama.forward(torch.cat(rows), self.cache, prefill, running)
+        logits = self._forward(joining, running)
         tokens = choose(logits, self._sampling, noise)
         ids = tokens.clamp_min(0)  # the next step may begin before the host has seen that one is `NOT_FINITE`
         num_joining = 0 if joining is None else len(joining.slots)
@@ -130,3 +122,20 @@ class Step:
         if joining is not None:  # last: a slot that was idle until now ran along as well
             self._next_ids[joining.slots] = ids[:num_joining]
         return tokens
+
+    @torch.inference_mode()
+    def logits(self, joining: Joining) -> Tensor:
+        """The logits behind each prompt, float32 [n, V]; nobody's next token becomes another one."""
+        return self._forward(joining, None).float()
+
+    def _forward(self, joining: Joining | None, running: Rows | None) -> Tensor:
+        """The logits of every next token, [n + B, V]."""
+        rows, prefill = [], None
+        if joining is not None:
+            images, texts = self._vision.encode(joining.pixels), self._llama.embed(joining.text_ids)
+            length = images.shape[1] + texts.shape[1]
+            prefill = Prefill(joining.slots, self._num_prefix, length, joining.last_rows)
+            rows += [part for pair in zip(images, texts, strict=True) for part in pair]
+        if running is not None:
+            rows.append(self._llama.embed(self._next_ids[running.slots]))
+        return self._llama.forward(torch.cat(rows), self.cache, prefill, running)
