@@ -13,7 +13,7 @@ class ExitCode(IntEnum):
     ERROR_RATE = 3
     """Complete, but more images failed than --max-error-rate."""
     GAP = 4
-    """`verify` found a gap."""
+    """`verify` found a gap, or `replay` another caption."""
     DRAINED = 75
     """Stopped by a signal; the same command goes on from there."""
 

@@ -1,7 +1,7 @@
 """The command line: one group, and a file for each family of commands.
 
-Exit codes: 0 complete; 1 failure; 2 usage; 3 complete, but more errors than --max-error-rate; 4 `verify` found a gap;
-75 stopped by a signal, the same command goes on; 128 + n killed by signal n.
+Exit codes: 0 complete; 1 failure; 2 usage; 3 complete, but more errors than --max-error-rate; 4 `verify` found a gap,
+or `replay` another caption; 75 stopped by a signal, the same command goes on; 128 + n killed by signal n.
 """
 
 import logging
@@ -16,6 +16,7 @@ from recap_fast.cli.export import export
 from recap_fast.cli.failures import failures
 from recap_fast.cli.messages import StderrHandler, exit_with_sentence, open_standard_streams, show_without_secrets
 from recap_fast.cli.plan import plan
+from recap_fast.cli.replay import replay
 from recap_fast.cli.run import run
 from recap_fast.cli.status import status
 from recap_fast.cli.verify import verify
@@ -48,7 +49,7 @@ def cli() -> None:
     """
 
 
-for command in (build_engine, tune, plan, run, status, failures, verify, export, bench, doctor):
+for command in (build_engine, tune, plan, run, status, failures, verify, export, replay, bench, doctor):
     cli.add_command(command)
 
 

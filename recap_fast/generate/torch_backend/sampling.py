@@ -59,14 +59,29 @@ def choose(logits_RV: Tensor, sampling: Sampling, noise_R: Tensor | None) -> Ten
     return tokens_R.masked_fill(~is_finite_R, NOT_FINITE)
 
 
+def interval(logits_V: NDArray[np.float32], sampling: Sampling, token: int) -> tuple[float, float] | None:
+    """The uniform numbers that draw a token: the first of them and the end; None where none does."""
+    ids_1K, probabilities_1K = _distribution(torch.from_numpy(logits_V)[None], sampling)
+    cumulative_K = probabilities_1K[0].cumsum(dim=-1)
+    ends = [0.0, *(cumulative_K / cumulative_K[-1]).tolist()]
+    places = (ids_1K[0] == token).nonzero()[:, 0].tolist()
+    found = [(ends[place], ends[place + 1]) for place in places if ends[place] < ends[place + 1]]
+    return found[0] if found else None
+
+
 def _sample(logits_RV: Tensor, sampling: Sampling, noise_R: Tensor) -> Tensor:
-    k = min(sampling.top_k or logits_RV.shape[-1], logits_RV.shape[-1])
-    values_RK, ids_RK = (logits_RV.float() / sampling.temperature).topk(k, dim=-1)
-    probabilities_RK = values_RK.softmax(dim=-1)
-    before_RK = probabilities_RK.cumsum(dim=-1) - probabilities_RK
-    probabilities_RK = probabilities_RK.masked_fill(before_RK >= sampling.top_p, 0.0)
+    ids_RK, probabilities_RK = _distribution(logits_RV, sampling)
     cumulative_RK = probabilities_RK.cumsum(dim=-1)
     target_R1 = noise_R[:, None] * cumulative_RK[:, -1:]
     place_R1 = (cumulative_RK <= target_R1).sum(dim=-1, keepdim=True)
     last_R1 = (probabilities_RK > 0).sum(dim=-1, keepdim=True) - 1
     return ids_RK.gather(-1, torch.minimum(place_R1, last_R1).clamp_min(0))[:, 0]  # none is above 0 where one is NaN
+
+
+def _distribution(logits_RV: Tensor, sampling: Sampling) -> tuple[Tensor, Tensor]:
+    """Tokens, likeliest first, and their probabilities, 0 for those that cannot be drawn: [R, K] each."""
+    k = min(sampling.top_k or logits_RV.shape[-1], logits_RV.shape[-1])
+    values_RK, ids_RK = (logits_RV.float() / sampling.temperature).topk(k, dim=-1)
+    probabilities_RK = values_RK.softmax(dim=-1)
+    before_RK = probabilities_RK.cumsum(dim=-1) - probabilities_RK
+    return ids_RK, probabilities_RK.masked_fill(before_RK >= sampling.top_p, 0.0)

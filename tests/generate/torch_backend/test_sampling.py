@@ -11,7 +11,7 @@ from support.tolerance import EXP_ROUNDINGS, unit
 
 from recap_fast.errors import ConfigError
 from recap_fast.generate.engine import Sampling
-from recap_fast.generate.torch_backend.sampling import choose, uniforms
+from recap_fast.generate.torch_backend.sampling import choose, interval, uniforms
 
 
 def chosen_slowly(logits: np.ndarray, sampling: Sampling, noise: float) -> int:
@@ -51,6 +51,20 @@ def test_equals_the_definition(seed: int, temperature: float, top_k: int, top_p:
     got = choose(torch.from_numpy(logits), sampling, torch.from_numpy(noise)).tolist()
     for row, u, token in zip(logits, noise, got, strict=True):
         assert token in choices(row, sampling, float(u))
+
+
+@given(seed=st.integers(0, 2**31), top_k=st.sampled_from([0, 3]), top_p=st.sampled_from([0.5, 1.0]))
+def test_a_token_is_drawn_by_the_numbers_of_its_interval(seed: int, top_k: int, top_p: float) -> None:
+    sampling = Sampling(temperature=0.7, top_k=top_k, top_p=top_p)
+    logits = np.random.default_rng(seed).normal(size=20).astype(np.float32)
+    found = {token: interval(logits, sampling, token) for token in range(20)}
+    ends = sorted(ends for ends in found.values() if ends is not None)
+    assert [start for start, _ in ends] == [0.0, *(end for _, end in ends[:-1])]
+    assert ends[-1][1] == 1.0
+    for token, drawing in found.items():
+        if drawing is not None and drawing[1] - drawing[0] > 1e-5:
+            middle = torch.tensor([sum(drawing) / 2])
+            assert choose(torch.from_numpy(logits)[None], sampling, middle).tolist() == [token]
 
 
 def test_greedy_takes_the_likeliest() -> None:

@@ -1,0 +1,147 @@
+"""`recap-fast replay`."""
+
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from recap_fast.cli import options
+from recap_fast.cli.command import Command, group, option
+from recap_fast.cli.messages import quiet
+from recap_fast.cli.progress import bar
+from recap_fast.errors import ExitCode
+from recap_fast.text import counted
+
+if TYPE_CHECKING:
+    from recap_fast.replay.divergence import Choice, Tie
+    from recap_fast.replay.replay import Divergence, Replay
+    from recap_fast.replay.stored import Answer
+
+SHOWN = 60
+"""Most letters of a text that stand in a line."""
+
+
+@click.command(cls=Command, short_help="Make one caption again, and compare it with its row.")
+@click.argument("output", type=options.OUTPUT)
+@click.argument("name", metavar="KEY|SHARD:INDEX")
+@group(
+    "Input",
+    options.engine,
+    option(
+        "--shards",
+        "--input",
+        multiple=True,
+        type=options.INPUT,
+        help="Find the inputs here.  [default: where the run found them]",
+    ),
+    options.relocate,
+    options.read_timeout,
+    options.max_image_pixels,
+)
+@group(
+    "Speed",
+    options.device,
+    option("--decoder", type=click.Choice(["dali", "pillow"]), help="Library that decodes.  [default: the run's]"),
+)
+@group("Output", option("--json", "as_json", is_flag=True, help="Print one JSON object instead of lines."))
+def replay(
+    output: str,
+    name: str,
+    engine: Path,
+    shards: tuple[str, ...],
+    relocate: tuple[str, ...],
+    read_timeout: float,
+    max_image_pixels: int | None,
+    device: str,
+    decoder: str | None,
+    as_json: bool,
+) -> None:
+    """Makes one caption of the folder OUTPUT again and says whether it is the same, token by token.
+
+    If it is not, it says where the two part, and how near the choice was.
+
+    SHARD:INDEX names one row. A key, or the name of a file, is looked for in all shards.
+
+    Exit codes: 0 the same; 1 the image or the engine cannot be used; 2 usage; 4 another caption.
+    """
+    from recap_fast.joined import JoinedOutput
+    from recap_fast.replay.place import find_place
+    from recap_fast.replay.replay import replay as make_again
+    from recap_fast.replay.settings import settings_of
+    from recap_fast.shards.patience import patience
+    from recap_fast.write.output_folder import OutputFolder
+
+    joined = JoinedOutput.open(OutputFolder.at(output), shards, relocate)
+    marks = joined.run.fingerprint
+    config = settings_of(marks, engine, device=device, decoder=decoder, max_image_pixels=max_image_pixels)
+    with bar("looking") as shown:
+        place = find_place(joined, name, shown.show)
+    with quiet(), patience(read_timeout):  # `run` gave its warnings when it read the same inputs
+        found = make_again(joined, place, config)
+    click.echo(json.dumps(found.as_json(), indent=2) if as_json else "\n".join(_describe(found)))
+    sys.exit(ExitCode.COMPLETE if found.is_same else ExitCode.GAP)
+
+
+def _describe(found: "Replay") -> Iterator[str]:
+    """The lines for people; one if all is the same."""
+    row, now = found.row, found.now
+    if found.is_same:
+        if row.num_tokens is not None:
+            yield f"{found.place} has the same caption again, all of its {counted(row.num_tokens, 'token')}."
+        else:
+            yield f"{found.place} fails again with {row.status}: {now.error}"
+        return
+    if found.divergence is None:
+        yield f"{found.place} is not the same: the row {_says(row)}, and now it {_says(now)}."
+    else:
+        yield from _describe_divergence(found, found.divergence)
+    for made_with in found.made_with:
+        yield f"  made on      {made_with.get('machine')}, commit {made_with.get('commit')}"
+    if found.provenance:
+        yield f"  now on       {found.provenance['machine']}, commit {found.provenance['commit']}"
+    for note in found.notes:
+        yield f"  note         {note}"
+
+
+def _says(answer: "Answer") -> str:
+    if answer.caption is None:
+        return f"fails with {answer.status} ({answer.error})"
+    return f"has the caption {_quoted(answer.caption)}"
+
+
+def _describe_divergence(found: "Replay", parted: "Divergence") -> Iterator[str]:
+    row, now = found.row, found.now
+    yield f"{found.place} has another caption: {counted(parted.num_alike, 'token')} alike, then they part."
+    yield f"  alike        {_quoted(parted.alike, from_end=True)}"
+    for who, answer in (("row", row), ("now", now)):
+        rest = (answer.caption or "").removeprefix(parted.alike)
+        yield f"  {who}          {_quoted(rest)}, {answer.num_tokens} tokens, {answer.finish_reason}"
+    if parted.tie is None:
+        yield f"  tie          not known: {parted.note}"
+    else:
+        yield from _describe_tie(parted.tie)
+
+
+def _describe_tie(tie: "Tie") -> Iterator[str]:
+    yield f"  row's token  {_token(tie.row)}"
+    yield f"  token now    {_token(tie.now)}"
+    yield f"  margin       {tie.margin:.6g} between the logits, {tie.steps:.3g} steps of {tie.precision} at their size"
+    if tie.draw is not None:
+        yield f"  drawn        {tie.draw:.7f}"
+
+
+def _token(choice: "Choice") -> str:
+    line = f"{_quoted(choice.text)} ({choice.token}), logit {choice.logit:.6f}, probability {choice.probability:.4g}"
+    if choice.drawn_by is not None:
+        line += ", drawn by {:.7f} to {:.7f}".format(*choice.drawn_by)
+    return line
+
+
+def _quoted(text: str, *, from_end: bool = False) -> str:
+    """A text that any terminal can show, on one line: its begin or its end if it is long."""
+    if len(text) > SHOWN:
+        text = f"... {text[-SHOWN:]}" if from_end else f"{text[:SHOWN]} ..."
+    return f'"{text}"' if text.isprintable() else repr(text)

@@ -1,0 +1,106 @@
+"""Makes one caption of an output again, from the image and the settings of the run, and compares the two.
+
+An output joined with its inputs, the place of a row and an engine's settings go in; what the row has, what comes out of
+the engine now, and where both part come out. Nothing is written.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from contextlib import closing
+from dataclasses import dataclass
+from typing import Any
+
+from recap_fast.captioner.captioner import Captioner
+from recap_fast.generate.engine import GivesLogits
+from recap_fast.joined import JoinedOutput
+from recap_fast.launch.config import RunConfig
+from recap_fast.launch.what_runs import find_provenance
+from recap_fast.records import Completion, Request
+from recap_fast.replay.again import make_again
+from recap_fast.replay.divergence import Ended, Tie, measure_tie, num_alike, tokens_of
+from recap_fast.replay.place import Place
+from recap_fast.replay.settings import changes
+from recap_fast.replay.stored import Answer, made_with, read_stored
+
+
+@dataclass(frozen=True, slots=True)
+class Divergence:
+    """Where two captions part."""
+
+    num_alike: int
+    """Tokens that both have before they part."""
+    alike: str
+    """Their text."""
+    tie: Tie | None
+    note: str | None
+    """Why there is no `tie`."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Replay:
+    """One row and what was made again of its image."""
+
+    place: Place
+    key: str
+    row: Answer
+    now: Answer
+    divergence: Divergence | None
+    """None if both are the same, or one of them has no caption."""
+    notes: tuple[str, ...]
+    """What is another one now than when the row was made, and may be the reason."""
+    made_with: tuple[Mapping[str, Any], ...]
+    """What the rows of its shard were made with, as the file says it; none while the shard is not finished."""
+    provenance: Mapping[str, str | None]
+    """The machine and the commit now; nothing where no engine was needed."""
+
+    @property
+    def is_same(self) -> bool:
+        """Whether the row says what comes out now."""
+        return self.row.is_like(self.now)
+
+    def as_json(self) -> dict[str, Any]:
+        """All of it, for JSON."""
+        return {"same": self.is_same, **dataclasses.asdict(self)}
+
+
+def replay(joined: JoinedOutput, place: Place, config: RunConfig) -> Replay:
+    """Makes the row at a place again; `config` is that of `settings.settings_of`.
+
+    Raises ConfigError where there is no such row or it cannot be made again, ShardError where its image cannot be read
+    or is another one now, and EngineError.
+    """
+    stored = read_stored(joined, place)
+    notes, row = changes(joined.run.fingerprint, config), stored.answer
+    with closing(Captioner(config)) as captioner:
+        notes += stored.notes(captioner.prepared.prompts.fields)
+        now = make_again(stored.sample, captioner)
+        divergence = None
+        if now.request is not None and now.completion is not None and not row.is_like(now.answer):
+            divergence = _compare(row, now.completion, now.request, captioner)
+        return Replay(
+            place=place,
+            key=stored.row["key"],
+            row=row,
+            now=now.answer,
+            divergence=divergence,
+            notes=tuple(notes),
+            made_with=made_with(joined, place),
+            provenance={} if now.request is None else find_provenance(captioner),
+        )
+
+
+def _compare(row: Answer, now: Completion, request: Request, captioner: Captioner) -> Divergence | None:
+    """Where the captions part, and how near the tie was; None if the row has no caption."""
+    if row.caption is None or row.num_tokens is None:
+        return None
+    prepared, engine, reason = captioner.prepared, captioner.engine, row.finish_reason
+    ids = tokens_of(row.caption, reason, row.num_tokens, now.token_ids, prepared.tokenizer)
+    count = num_alike(ids, now.token_ids)
+    alike = captioner.detokenize([now.token_ids[:count]])[0].lstrip()
+    if not isinstance(engine, GivesLogits):
+        note = f"an engine of {prepared.spec.backend} gives no logits, so that nobody knows how near the tie was"
+        return Divergence(count, alike, None, note)
+    ends, sampling = (Ended(ids, reason), Ended(now.token_ids, now.finish_reason)), captioner.config.options.sampling
+    tie = measure_tie(engine, request, *ends, prepared.spec, prepared.tokenizer, sampling)
+    cut = None if tie else "one of the two was cut there, or both have the same tokens and ended otherwise"
+    return Divergence(count, alike, tie, cut)
