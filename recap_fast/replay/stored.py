@@ -6,6 +6,8 @@ from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from recap_fast.errors import ConfigError, ShardError
 from recap_fast.joined import JoinedOutput
 from recap_fast.records import CRASHED, OK, UNWRITABLE, Sample
@@ -67,10 +69,9 @@ def read_stored(joined: JoinedOutput, place: Place) -> Stored:
     if shard is None:
         raise ConfigError(f"--shards has no shard {place.shard}: give the one that it was, or leave --shards out.")
     statuses = [
-        row["status"]
+        batch["status"][int(number)].as_py()
         for batch in joined.rows(place.shard, ["index", "status"])
-        for row in batch.to_pylist()
-        if row["index"] == place.index
+        for number in np.flatnonzero(batch["index"].to_numpy() == place.index)
     ]
     if not statuses:
         raise ConfigError(f"{joined.output.address} has no row {place}: shard {place.shard} has none of this index.")

@@ -15,6 +15,8 @@ from recap_fast.launch.cluster.protocol import Memory, pack
 from recap_fast.launch.cluster.task import Task
 from recap_fast.launch.cluster.worker import Worker
 from recap_fast.launch.plan import plan
+from recap_fast.machine import cpu_model
+from recap_fast.write.merge import read_made_with
 
 NUM_SHARDS, NUM_SAMPLES = 5, 6
 
@@ -81,6 +83,9 @@ def test_it_captions_what_it_is_given_as_one_process_does(work, tiny_engine, inp
     assert (tally.snapshot.rows, tally.snapshot.failed) == (NUM_SHARDS * NUM_SAMPLES, {"not_an_image": NUM_SHARDS})
     Launch(make_config(tiny_engine, inputs, output=str(tmp_path / "alone")))
     assert read_rows(tmp_path / "out") == read_rows(tmp_path / "alone")
+    (made_with,) = read_made_with(tmp_path / "out/data/00000.parquet")
+    assert [made_with] == read_made_with(tmp_path / "alone/data/00000.parquet")
+    assert made_with["machine"].startswith(cpu_model())
 
 
 def test_what_another_one_had_is_looked_for_first_and_counted_once(work, tmp_path):
