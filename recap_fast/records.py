@@ -144,10 +144,13 @@ class Preprocess:
 
     image_size: int
     """Side in pixels of the square that the vision tower takes."""
-    mode: Literal["pad", "crop"]
-    """'pad': center on a square of the mean color, then resize. 'crop': resize the short edge, then center-crop."""
+    mode: Literal["pad", "crop", "stretch"]
+    """'pad': center on a square of the mean color, then resize. 'crop': resize the short edge, then center-crop.
+    'stretch': resize to the square, whatever shape the image has, as SigLIP does."""
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
+    resample: Literal["bicubic", "bilinear"] = "bicubic"
+    """The filter that resizes."""
 
     @property
     def pad_color(self) -> tuple[int, int, int]:

@@ -46,6 +46,7 @@ and even at that time for 32 it is ten times as fast as the engine takes images.
 _MAX_BATCH_PIXELS = 1 << 26
 """Of the images of one DALI batch, padding included: 200 MB of RGB."""
 _FORMATS = ("JPEG", "PNG", "WebP")
+_INTERPOLATION = {"bicubic": types.INTERP_CUBIC, "bilinear": types.INTERP_LINEAR}
 _logger = logging.getLogger(__name__)
 
 
@@ -127,6 +128,8 @@ class DaliDecoder:
     def _num_pixels(self, header: Header) -> int:
         if self._preprocess.mode == "pad":
             return max(header.width, header.height) ** 2
+        if self._preprocess.mode == "stretch":
+            return header.num_pixels
         width, height = resized_size(header.width, header.height, self._preprocess.image_size)
         return max(header.width * header.height, width * height)
 
@@ -225,15 +228,14 @@ def _define_pipeline(preprocess: Preprocess, device: str) -> tuple[DataNode, Dat
     images = fn.decoders.image(
         encoded, device=device, output_type=types.RGB, jpeg_fancy_upsampling=True, hw_decoder_load=1.0
     )
-    if preprocess.mode == "pad":
-        images = _resize(_cut(images, start, shape, preprocess.pad_color), size)
-    else:
-        images = _cut(_resize(images, size), start, shape, preprocess.pad_color)
+    resize = partial(_resize, size=size, interpolation=_INTERPOLATION[preprocess.resample])
+    cut = partial(_cut, start=start, shape=shape, color=preprocess.pad_color)
+    images = cut(resize(images)) if preprocess.mode == "crop" else resize(cut(images))
     return fn.transpose(images, perm=[2, 0, 1]), fn.peek_image_shape(encoded)
 
 
-def _resize(images: DataNode, size: DataNode) -> DataNode:
-    return fn.resize(images, size=size, interp_type=types.INTERP_CUBIC, antialias=True)
+def _resize(images: DataNode, size: DataNode, interpolation: types.DALIInterpType) -> DataNode:
+    return fn.resize(images, size=size, interp_type=interpolation, antialias=True)
 
 
 def _cut(images: DataNode, start: DataNode, shape: DataNode, color: tuple[int, int, int]) -> DataNode:
@@ -242,9 +244,11 @@ def _cut(images: DataNode, start: DataNode, shape: DataNode, color: tuple[int, i
 
 
 def _geometry(header: Header, preprocess: Preprocess) -> tuple[Window, tuple[int, int]]:
-    """The window to cut, and the (width, height) to resize to: after the cut for 'pad', before it for 'crop'."""
+    """The window to cut, and the (width, height) to resize to: before the cut for 'crop', else after it."""
     width, height, size = header.width, header.height, preprocess.image_size
     if preprocess.mode == "pad":
         return pad_window(width, height), (size, size)
+    if preprocess.mode == "stretch":
+        return Window(0, 0, width, height), (size, size)
     resized = resized_size(width, height, size)
     return crop_window(*resized, size), resized

@@ -1,7 +1,8 @@
 """Where the pixels of an image go: the one definition of pad, resize and crop, in whole pixels, for every decoder.
 
 In goes the size of an image as displayed, out come sizes and windows. The arithmetic is that of LLaVA's `pad` and of
-transformers' CLIP image processor, truncation included: a decoder that rounds instead shifts every pixel.
+transformers' CLIP image processor, truncation included: a decoder that rounds instead shifts every pixel. What is
+stretched to a square needs none.
 """
 
 from math import ceil

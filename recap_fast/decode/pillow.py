@@ -45,6 +45,7 @@ _UPRIGHT = {
     8: Image.Transpose.ROTATE_90,
 }
 """What undoes each EXIF orientation (TIFF 6.0, tag 274)."""
+_RESAMPLING = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR}
 _MAX_STRIP_PIXELS = 1 << 24
 Color: TypeAlias = tuple[int, int, int]
 
@@ -152,15 +153,17 @@ def _decode(opened: Opened, scale: int, data: bytes, background: Color | None) -
 
 def preprocess_image(image: Image.Image, preprocess: Preprocess) -> NDArray[np.uint8]:
     """An RGB image as the vision tower takes it, before it is normalized: uint8 [size, size, 3]."""
-    size = preprocess.image_size
+    size, resample = preprocess.image_size, _RESAMPLING[preprocess.resample]
     if preprocess.mode == "pad":
-        return np.asarray(_pad_and_resize(image, size, preprocess.pad_color))
-    resized = image.resize(resized_size(*image.size, size), Image.Resampling.BICUBIC)
+        return np.asarray(_pad_and_resize(image, size, preprocess.pad_color, resample))
+    if preprocess.mode == "stretch":
+        return np.asarray(image.resize((size, size), resample))
+    resized = image.resize(resized_size(*image.size, size), resample)
     window = crop_window(*resized.size, size)
     return np.asarray(resized.crop((window.left, window.top, window.left + size, window.top + size)))
 
 
-def _pad_and_resize(image: Image.Image, size: int, color: tuple[int, int, int]) -> Image.Image:
+def _pad_and_resize(image: Image.Image, size: int, color: Color, resample: Image.Resampling) -> Image.Image:
     """Pads to a square and resizes it, without ever holding the square: a long panorama's would take gigabytes.
 
     Pillow resizes rows first and then columns, rounding to uint8 between. So the rows may be resized strip by strip,
@@ -175,8 +178,8 @@ def _pad_and_resize(image: Image.Image, size: int, color: tuple[int, int, int]) 
             canvas = Image.new("RGB", (window.width, strip.height), color)
             canvas.paste(strip, (-window.left, 0))
             strip = canvas
-        narrow.paste(strip.resize((size, strip.height), Image.Resampling.BICUBIC), (0, top - window.top))
-    return narrow.resize((size, size), Image.Resampling.BICUBIC)
+        narrow.paste(strip.resize((size, strip.height), resample), (0, top - window.top))
+    return narrow.resize((size, size), resample)
 
 
 def _to_upright_rgb(image: Image.Image, header: Header, data: bytes, background: Color | None) -> Image.Image:

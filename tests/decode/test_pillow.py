@@ -32,7 +32,9 @@ ODD_SIZES = [
 
 def reference(image, preprocess):
     """LLaVA's preprocessing as it is published: the whole canvas, one resize, one crop."""
-    size = preprocess.image_size
+    size, resample = preprocess.image_size, Image.Resampling[preprocess.resample.upper()]
+    if preprocess.mode == "stretch":
+        return np.asarray(image.resize((size, size), resample))
     if preprocess.mode == "pad":
         side = max(image.size)
         canvas = Image.new("RGB", (side, side), tuple(int(255 * m) for m in preprocess.mean))
@@ -40,7 +42,7 @@ def reference(image, preprocess):
         image = canvas
     short, long = sorted(image.size)
     new = (size, int(size * long / short)) if image.width <= image.height else (int(size * long / short), size)
-    image = image.resize(new, Image.Resampling.BICUBIC)
+    image = image.resize(new, resample)
     left, top = (image.width - size) // 2, (image.height - size) // 2
     return np.asarray(image.crop((left, top, left + size, top + size)))
 
@@ -76,10 +78,30 @@ def test_pixels_equal_those_of_transformers(size, preprocess):
     np.testing.assert_array_equal(preprocess_image(image, preprocess).transpose(2, 0, 1), expected)
 
 
-@given(SIDES, SIDES, st.sampled_from([28, 112, 113]), st.sampled_from(["pad", "crop"]), st.data())
-def test_pixels_equal_the_recipe_at_any_size_and_strip(width, height, size, mode, data):
+@pytest.mark.parametrize("resample", ["bicubic", "bilinear"])
+@pytest.mark.parametrize("size", ODD_SIZES, ids=str)
+def test_stretched_pixels_equal_those_of_siglips_processor(size, resample):
+    siglip = importlib.import_module("transformers.models.siglip.image_processing_pil_siglip").SiglipImageProcessorPil
+    processor = siglip(
+        size={"height": 96, "width": 96},
+        resample=Image.Resampling[resample.upper()],
+        do_rescale=False,
+        do_normalize=False,
+    )
+    image = noise(*size)
+    expected = processor(image, return_tensors="np")["pixel_values"][0]
+    found = preprocess_image(image, Preprocess(96, "stretch", MEAN, STD, resample))
+    np.testing.assert_array_equal(found.transpose(2, 0, 1), expected)
+
+
+MODES = st.sampled_from(["pad", "crop", "stretch"])
+FILTERS = st.sampled_from(["bicubic", "bilinear"])
+
+
+@given(SIDES, SIDES, st.sampled_from([28, 112, 113]), MODES, FILTERS, st.data())
+def test_pixels_equal_the_recipe_at_any_size_and_strip(width, height, size, mode, resample, data):
     image = noise(width, height)
-    preprocess = Preprocess(size, mode, MEAN, STD)
+    preprocess = Preprocess(size, mode, MEAN, STD, resample)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(pillow, "_MAX_STRIP_PIXELS", data.draw(st.sampled_from([1, 1000, 1 << 24])))
         np.testing.assert_array_equal(preprocess_image(image, preprocess), reference(image, preprocess))
