@@ -1,7 +1,7 @@
 """Reads what a checkpoint says about its preprocessing (preprocessor_config.json), as a `Preprocess`.
 
-It knows CLIP's image processor (center crop) and LLaVA's (padding), as files of transformers 4 and 5. Where there is
-no such file, as in an original LLaVA checkpoint, CLIP's mean and std are used.
+It knows CLIP's image processor (center crop), LLaVA's (padding) and SigLIP's (any image becomes a square), as files of
+transformers 4 and 5. Where there is no such file, as in an original LLaVA checkpoint, CLIP's mean and std are used.
 """
 
 import logging
@@ -16,11 +16,13 @@ from recap_fast.records import Preprocess
 
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
+SIGLIP_MEAN = SIGLIP_STD = (0.5, 0.5, 0.5)
 Mode = Literal["pad", "crop"]
 Share = Annotated[float, Range(0.0, 1.0)]
 Spread = Annotated[float, Range(1e-6, 1e6)]
-BICUBIC = 3
-"""Pillow's number for the filter."""
+_FILTERS: dict[int, Literal["bicubic", "bilinear"]] = {3: "bicubic", 2: "bilinear"}
+_ALL_FILTERS = ("nearest", "lanczos", "bilinear", "bicubic", "box", "hamming")
+"""By Pillow's number for each."""
 logger = logging.getLogger(__name__)
 
 
@@ -40,24 +42,41 @@ def read_preprocess(folder: Path, image_size: int, mode: Mode | None) -> Preproc
         return Preprocess(image_size, mode or "crop", CLIP_MEAN, CLIP_STD)
     source = Source(path)
     _check_steps(path, config, image_size)
-    flags = {name: read_value(source, bool | None, name, config.get(name)) for name in ("do_pad", "do_center_crop")}
-    if mode is None:
-        mode = "pad" if flags["do_pad"] else "crop"
-        if mode == "crop" and flags["do_center_crop"] is False:
-            raise ConfigError(
-                f"{path}: do_center_crop is false, which leaves images of any shape: set preprocess in a recipe."
-            )
+    mean, std = (SIGLIP_MEAN, SIGLIP_STD) if _is_siglip(config) else (CLIP_MEAN, CLIP_STD)
     return Preprocess(
         image_size,
-        mode,
-        read_value(source, tuple[Share, Share, Share] | None, "image_mean", config.get("image_mean")) or CLIP_MEAN,
-        read_value(source, tuple[Spread, Spread, Spread] | None, "image_std", config.get("image_std")) or CLIP_STD,
+        mode or _find_mode(source, config),
+        read_value(source, tuple[Share, Share, Share] | None, "image_mean", config.get("image_mean")) or mean,
+        read_value(source, tuple[Spread, Spread, Spread] | None, "image_std", config.get("image_std")) or std,
+        _FILTERS[config.get("resample") or 3],
     )
+
+
+def _find_mode(source: Source, config: Mapping[str, Any]) -> Literal["pad", "crop", "stretch"]:
+    """A `size` of height and width makes a square of any image, and so does any size for SigLIP."""
+    flags = {name: read_value(source, bool | None, name, config.get(name)) for name in ("do_pad", "do_center_crop")}
+    size = config.get("size")
+    if flags["do_pad"]:
+        return "pad"
+    if _is_siglip(config) or (isinstance(size, Mapping) and {"height", "width"} <= size.keys()):
+        return "stretch"
+    if flags["do_center_crop"] is False:
+        raise source.refuse(": do_center_crop is false, which leaves images of any shape: set preprocess in a recipe")
+    return "crop"
+
+
+def _is_siglip(config: Mapping[str, Any]) -> bool:
+    return "siglip" in str(config.get("image_processor_type", config.get("feature_extractor_type"))).lower()
 
 
 def _check_steps(path: Path, config: Mapping[str, Any], image_size: int) -> None:
     """Raises ConfigError for what no decoder here does."""
-    wanted: dict[str, object] = {"resample": BICUBIC, "rescale_factor": 1 / 255}
+    resample = config.get("resample")
+    if resample is not None and not (type(resample) is int and resample in _FILTERS):
+        is_known = type(resample) is int and 0 <= resample < len(_ALL_FILTERS)
+        name = f"{resample} ({_ALL_FILTERS[resample]})" if is_known else shown(resample)
+        raise ConfigError(f"{path}: resample {name} is not supported, expected 3 (bicubic) or 2 (bilinear).")
+    wanted: dict[str, object] = {"rescale_factor": 1 / 255}
     for name, known in {**wanted, "do_resize": True, "do_normalize": True, "do_rescale": True}.items():
         value = config.get(name)
         if value is not None and value != known:

@@ -220,7 +220,8 @@ def fingerprint(config: RunConfig, spec: EngineSpec, decoder: str) -> Mapping[st
         "template": spec.prompt.template,
         "prompt": spec.prompt.text,
         "max_field_tokens": config.max_field_tokens,
-        "preprocess": f"{pre.mode} {pre.image_size}, mean {pre.mean}, std {pre.std}",
+        "preprocess": f"{pre.mode} {pre.image_size}, mean {pre.mean}, std {pre.std}"
+        + (f", {pre.resample}" if pre.resample != "bicubic" else ""),
         "decoder": decoder,
         **{name: getattr(config, name) for name in _SELECTION},
         "background": config.background,

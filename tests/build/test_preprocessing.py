@@ -3,7 +3,7 @@ import logging
 
 import pytest
 
-from recap_fast.build.preprocessing import CLIP_MEAN, CLIP_STD, read_preprocess
+from recap_fast.build.preprocessing import CLIP_MEAN, CLIP_STD, SIGLIP_MEAN, SIGLIP_STD, read_preprocess
 from recap_fast.errors import ConfigError
 from recap_fast.records import Preprocess
 
@@ -38,6 +38,24 @@ def test_files_of_either_version(tmp_path, config, mode):
     assert read_preprocess(tmp_path, 336, None) == expected
 
 
+@pytest.mark.parametrize(
+    ("config", "mode", "resample"),
+    [
+        ({"image_processor_type": "SiglipImageProcessor", "size": {"height": 96, "width": 96}}, "stretch", "bicubic"),
+        ({"image_processor_type": "SiglipImageProcessorFast", "size": 96, "resample": 2}, "stretch", "bilinear"),
+        ({"feature_extractor_type": "SiglipFeatureExtractor", "resample": 3}, "stretch", "bicubic"),
+    ],
+)
+def test_siglips_square_and_filter(tmp_path, config, mode, resample):
+    write(tmp_path, config)
+    assert read_preprocess(tmp_path, 96, None) == Preprocess(96, mode, SIGLIP_MEAN, SIGLIP_STD, resample)
+
+
+def test_a_size_of_height_and_width_is_a_square_for_clip_as_well(tmp_path):
+    write(tmp_path, {**CLIP, "size": {"height": 336, "width": 336}})
+    assert read_preprocess(tmp_path, 336, None).mode == "stretch"
+
+
 def test_the_recipe_comes_first(tmp_path):
     write(tmp_path, CLIP)
     assert read_preprocess(tmp_path, 336, "pad").mode == "pad"
@@ -54,7 +72,8 @@ def test_without_a_file_clips_values_hold(tmp_path, caplog):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"resample": 2}, "resample 2 is not supported, expected 3"),
+        ({"resample": 1}, r"resample 1 \(lanczos\) is not supported, expected 3 \(bicubic\) or 2 \(bilinear\)"),
+        ({"resample": 9}, "resample 9 is not supported"),
         ({"do_normalize": False}, "do_normalize False is not supported"),
         ({"rescale_factor": 1.0}, "rescale_factor 1.0 is not supported"),
         ({"crop_size": {"height": 224, "width": 224}}, "crop_size .* is not the vision tower's image size, 336"),
