@@ -22,7 +22,9 @@ _GGUF = (
 def check_folder(path: Path) -> None:
     """Raises ConfigError where the path is not the folder of a whole model, and it can be told what it is instead."""
     if not path.exists():
-        raise ConfigError(f"There is no folder {path}: --checkpoint takes the folder of a model.{_download(path)}")
+        raise ConfigError(
+            f"There is no folder {path}: --checkpoint takes the folder of a model.{download_advice(path)}"
+        )
     if path.suffix == ".gguf" and path.is_file():
         raise ConfigError(f"{path} is a GGUF file. {_GGUF}")
     if not path.is_dir():
@@ -43,7 +45,8 @@ def _check_content(folder: Path, names: set[str]) -> None:
             raise ConfigError(f"{folder} has no config.json of its own, but there are models in it. Give one:{listed}")
 
 
-def _download(path: Path) -> str:
+def download_advice(path: Path, option: str = "--checkpoint") -> str:
+    """How to get a model whose name on the Hub, or page, was given where a folder belongs; '' where it is none."""
     given = path.as_posix()
     page = _HUB_PAGE.fullmatch(given)
     name = page[1] if page else given
@@ -54,7 +57,7 @@ def _download(path: Path) -> str:
         f" If {name} is a model of the Hugging Face Hub, download it first:\n"
         "  pip install huggingface_hub\n"
         f"  hf download {name} --local-dir {folder}\n"
-        f"and give --checkpoint {folder}."
+        f"and give {option} {folder}."
     )
 
 

@@ -1,0 +1,127 @@
+"""A CLIP on a device: uint8 pixels and token ids in, features out, as transformers' model computes them."""
+
+import contextlib
+import logging
+from collections.abc import Iterator, Sequence
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from recap_fast.errors import ConfigError, EngineError
+from recap_fast.records import Pixels
+from recap_fast.score.clip_folder import ARCHITECTURES, ClipFolder
+
+Precision = Literal["float32", "bfloat16", "float16"]
+MAX_CHARACTERS = 1 << 16
+"""Of a caption. What is behind them is not looked at: no text tower takes as many tokens."""
+
+
+class ClipModel:
+    """The two towers with their tokenizer. Not for several threads at once, but for `tokenize`."""
+
+    def __init__(self, folder: ClipFolder, device: torch.device, precision: Precision):
+        """Loads it. Raises ConfigError for files that do not hold such a model, and where transformers is missing."""
+        transformers = _import_transformers()
+        self.device = device
+        self._dtype = getattr(torch, precision)
+        self._num_tokens = folder.num_tokens
+        self._pads_to_end = folder.model_type == "siglip"
+        with _refusing(folder):
+            self._model = _load(getattr(transformers, ARCHITECTURES[folder.model_type]), folder, self._dtype)
+            self._tokenizer = transformers.AutoTokenizer.from_pretrained(
+                folder.path, local_files_only=True, trust_remote_code=False
+            )
+        self._model.to(device).eval()
+        pad = self._tokenizer.pad_token_id
+        self._pad = 0 if pad is None else int(pad)
+        mean, std = (torch.tensor(each).view(1, 3, 1, 1) for each in (folder.preprocess.mean, folder.preprocess.std))
+        self._scale, self._shift = (1 / (255 * std)).to(device), (-mean / std).to(device)
+
+    def tokenize(self, texts: Sequence[str]) -> list[tuple[list[int], bool]]:
+        """The ids of each text with the marks of begin and end, and whether it was cut to what the tower takes."""
+        short = [text[:MAX_CHARACTERS] for text in texts]
+        found = self._tokenizer(short, truncation=False, verbose=False)["input_ids"] if short else []
+        long = [i for i, ids in enumerate(found) if len(ids) > self._num_tokens]
+        whole = [(ids, len(text) > MAX_CHARACTERS) for ids, text in zip(found, texts, strict=True)]
+        if long:
+            again = [short[i] for i in long]
+            cut = self._tokenizer(again, truncation=True, max_length=self._num_tokens, verbose=False)["input_ids"]
+            for i, ids in zip(long, cut, strict=True):
+                whole[i] = ids, True
+        return whole
+
+    def image_features(self, pixels: Pixels) -> Tensor:
+        """Of uint8 [n, 3, size, size]: float32 [n, width], not normalized, on the device."""
+        images = torch.from_numpy(pixels) if isinstance(pixels, np.ndarray) else pixels
+        normal = images.to(self.device, non_blocking=True).to(torch.float32).mul_(self._scale).add_(self._shift)
+        with torch.inference_mode(), _naming_memory():
+            return _features(self._model.get_image_features(pixel_values=normal.to(self._dtype)))
+
+    def text_features(self, texts: Sequence[Sequence[int]]) -> Tensor:
+        """Of the ids that `tokenize` made, best of similar lengths: float32 [n, width], not normalized, on the device.
+
+        CLIP's text tower is causal and reads the first end mark alone, so what pads its texts cannot matter, however
+        long it is. SigLIP's sees the padding: every text has the length that it was trained with.
+        """
+        length = self._num_tokens if self._pads_to_end else max(map(len, texts))
+        ids = torch.tensor([[*text, *[self._pad] * (length - len(text))] for text in texts], device=self.device)
+        with torch.inference_mode(), _naming_memory():
+            return _features(self._model.get_text_features(input_ids=ids))
+
+
+def _import_transformers() -> Any:
+    try:
+        import transformers
+    except ImportError as error:
+        raise ConfigError("score needs the package transformers: pip install 'recap-fast[score]'.") from error
+    return transformers
+
+
+@contextlib.contextmanager
+def _refusing(folder: ClipFolder) -> Iterator[None]:
+    """Makes one sentence of whatever transformers says of files, and nothing of its own messages meanwhile."""
+    from transformers.utils.logging import disable_progress_bar
+
+    logger = logging.getLogger("transformers")
+    before = logger.level
+    logger.setLevel(logging.CRITICAL)
+    disable_progress_bar()
+    try:
+        yield
+    except ConfigError:
+        raise
+    except Exception as error:
+        reason = str(error).strip().partition("\n")[0] or type(error).__name__
+        raise ConfigError(f"transformers cannot load {folder.path} ({reason}): download its files again.") from error
+    finally:
+        logger.setLevel(before)
+
+
+def _load(architecture: Any, folder: ClipFolder, dtype: torch.dtype) -> Any:
+    """The model; transformers would fill in random numbers for weights that are not there."""
+    model, loading = architecture.from_pretrained(
+        folder.path, local_files_only=True, use_safetensors=True, output_loading_info=True, dtype=dtype
+    )
+    lost = sorted([*loading["missing_keys"], *(str(key) for key in loading["mismatched_keys"])])
+    if lost:
+        raise ConfigError(
+            f"{folder.path}: {len(lost):,} weights are missing or of another shape, such as {lost[0]}: "
+            "download the files of the whole model again."
+        )
+    return model
+
+
+def _features(found: Any) -> Tensor:
+    """The projected features: transformers 5 returns them in an object, 4 as they are."""
+    features: Tensor = found if isinstance(found, Tensor) else found.pooler_output
+    return features.to(torch.float32)
+
+
+@contextlib.contextmanager
+def _naming_memory() -> Iterator[None]:
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        raise EngineError("The GPU's memory is too small for a batch: give a smaller --batch-size.") from error
