@@ -18,6 +18,7 @@ from recap_fast.cli.messages import StderrHandler, exit_with_sentence, open_stan
 from recap_fast.cli.plan import plan
 from recap_fast.cli.replay import replay
 from recap_fast.cli.run import run
+from recap_fast.cli.score import score
 from recap_fast.cli.status import status
 from recap_fast.cli.verify import verify
 from recap_fast.version import __version__
@@ -49,7 +50,7 @@ def cli() -> None:
     """
 
 
-for command in (build_engine, tune, plan, run, status, failures, verify, export, replay, bench, doctor):
+for command in (build_engine, tune, plan, run, status, failures, verify, score, export, replay, bench, doctor):
     cli.add_command(command)
 
 

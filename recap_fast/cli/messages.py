@@ -50,6 +50,13 @@ def open_standard_streams() -> None:
             os.open(os.devnull, os.O_RDWR)  # the lowest free number is this one
 
 
+def flush_streams() -> None:
+    """Writes out what standard streams hold, before a process ends at once."""
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError, AttributeError):  # closed, or not there
+            stream.flush()
+
+
 def check_writable(option: str, path: Path) -> None:
     """Raises ConfigError if a file of that name cannot be written, before any work is done for it."""
     try:

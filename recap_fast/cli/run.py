@@ -1,6 +1,5 @@
 """`recap-fast run`."""
 
-import contextlib
 import logging
 import os
 import sys
@@ -11,7 +10,7 @@ import click
 
 from recap_fast.cli import options
 from recap_fast.cli.command import Command, group, option
-from recap_fast.cli.messages import outcome_with_sentence, writing
+from recap_fast.cli.messages import flush_streams, outcome_with_sentence, writing
 from recap_fast.errors import ConfigError, ExitCode
 
 if TYPE_CHECKING:
@@ -156,7 +155,7 @@ def run(**given: Any) -> None:
             reporter.event("drained", STOPPED)
             code = ExitCode.DRAINED
     if code == ExitCode.DRAINED:  # what hangs in a read or a decoder must not keep the process
-        _flush()
+        flush_streams()
         os._exit(code)
     sys.exit(code)
 
@@ -168,12 +167,6 @@ def _command(given: dict[str, Any], reporter: "Reporter", signals: "Signals") ->
     logger.handlers = [ReporterHandler(reporter)]
     logger.propagate = False
     return outcome_with_sentence(lambda: _run(given, reporter, signals), lambda text: reporter.event("error", text))
-
-
-def _flush() -> None:
-    for stream in (sys.stdout, sys.stderr):
-        with contextlib.suppress(OSError, ValueError, AttributeError):  # closed, or not there
-            stream.flush()
 
 
 def _run(given: dict[str, Any], reporter: "Reporter", signals: "Signals") -> ExitCode:

@@ -1,40 +1,52 @@
 """An iterator that runs ahead on a thread of its own, no further than so many items."""
 
-import contextvars
-import threading
-from collections.abc import Iterable, Iterator
+import contextlib
+import math
+from collections.abc import Generator, Iterator
 from typing import TypeVar
 
+from recap_fast.errors import RecapError
 from recap_fast.pipeline.channel import Channel
+from recap_fast.shards.patience import POLL_S, Watch, patience, start
 
 T = TypeVar("T")
 
 
-def ahead(items: Iterable[T], capacity: int, name: str) -> Iterator[T]:
+class StalledError(RecapError):
+    """Nothing came from an iterator for too long; its thread is left alone."""
+
+
+def ahead(items: Generator[T], capacity: int, name: str, timeout_s: float = math.inf) -> Iterator[T]:
     """The items, made on a thread called `name`, of which at most `capacity` wait at a time.
 
-    What making them raises is raised here, behind the items that were made before. Where the caller takes no more, the
-    thread ends at its next item.
+    What making them raises is raised here, behind the items that were made before; StalledError where the thread
+    neither makes one nor reports `patience.progress` for `timeout_s`. Where the caller takes no more, the thread ends
+    at its next item.
     """
     channel: Channel[T] = Channel(capacity)
+    watch = Watch(timeout_s)
     errors: list[BaseException] = []
 
     def make() -> None:
         try:
-            for item in items:
-                if not channel.put(item):
-                    return
+            with contextlib.closing(items):
+                for item in items:
+                    with watch.paused():
+                        if not channel.put(item):
+                            return
         except BaseException as error:  # noqa: BLE001 - it is raised where the items are taken
             errors.append(error)
         finally:
             channel.close()
 
-    context = contextvars.copy_context()
-    thread = threading.Thread(target=context.run, args=(make,), name=name, daemon=True)
-    thread.start()
+    with patience(should_stop=lambda: channel.is_cancelled):
+        start(make, watch, name)
     try:
         while not channel.is_finished:
-            yield from channel.take(1)
+            taken = channel.take(1, POLL_S)
+            if not taken and watch.give_up_if_stalled():
+                raise StalledError(f"nothing came for {timeout_s:g} s (--read-timeout)")
+            yield from taken
         if errors:
             raise errors[0]
     finally:

@@ -6,7 +6,7 @@ computed once, beside texts of its length.
 
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
@@ -109,7 +109,7 @@ class ClipScorer:
         captions = (text for pair in pairs for text in (pair.re_caption, pair.org_caption))
         texts = [*dict.fromkeys(text for text in captions if text is not None)]
         tokens = dict(zip(texts, self._model.tokenize(texts), strict=True))
-        light = [Pair(pair.index, b"", pair.re_caption, pair.org_caption) for pair in pairs]
+        light = [replace(pair, image=b"") for pair in pairs]
         return _Batch(light, {place: row for row, place in enumerate(good)}, pixels, tokens)
 
     def _score(self, batch: _Batch) -> Iterator[Score]:
@@ -128,7 +128,8 @@ class ClipScorer:
         for pair, row, re, org in zip(batch.pairs, rows, *sides, strict=True):
             if self.measure == "softmax":
                 re, org = softmax(re, org)
-            yield Score(pair.index, re, org, _notes(pair, batch.tokens) if row >= 0 else (UNDECODED,))
+            notes = _notes(pair, batch.tokens) if row >= 0 else (UNDECODED,)
+            yield Score(pair.shard, pair.index, re, org, notes)
 
     def _compare(self, images: Features, texts: Features) -> Features:
         """The products of features, pair by pair: [n]."""

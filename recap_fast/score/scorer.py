@@ -7,8 +7,9 @@ from typing import Any, Protocol
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """An image with its captions."""
+    """An image with its captions. Its identity is (shard, index)."""
 
+    shard: str
     index: int
     """Of the row, within its shard."""
     image: bytes
@@ -21,6 +22,7 @@ class Pair:
 class Score:
     """What a pair got."""
 
+    shard: str
     index: int
     re: float | None
     """Of our caption; None where there is none."""
@@ -31,7 +33,7 @@ class Score:
 
 
 class Scorer(Protocol):
-    """Scores captions; opened once for all shards."""
+    """Scores captions."""
 
     kind: str
     """A key of `write.rows.SCORES`: it names the folder of the scores and their columns."""
@@ -39,7 +41,7 @@ class Scorer(Protocol):
     """All that decides about scores, as JSON has it: scores of other settings are never mixed with these."""
 
     def score(self, pairs: Iterable[Pair]) -> Iterator[Score]:
-        """One score for each pair, in any order; it may read some pairs ahead.
+        """One score for each pair, in any order; it may read some pairs ahead. Called once for pairs of many shards.
 
         A pair that cannot be scored gets None and a note. Raises RecapError or OSError where none can be any more; what
         it was about is then done again by the next call of the command.

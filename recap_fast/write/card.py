@@ -5,9 +5,10 @@ runs replace only what is between the marks. Users may change everything else.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from recap_fast.write.output_folder import CARD, DATA_FILES, PARTIAL_FILES, OutputFolder
+from recap_fast.write.rows import SCORES
 
 _CONFIGS = "# recap-fast writes the lines from here\n{}# to here\n"
 MAX_BYTES = 16 << 20
@@ -43,13 +44,23 @@ def write_card(output: OutputFolder, facts: Mapping[str, str]) -> None:
     rows = "".join(f"| {name} | {cell(value)} |\n" for name, value in facts.items())
     pieces = (_CONFIGS, _configs(output)), (_FACTS, f"\n| what | value |\n|---|---|\n{rows}\n")
     configs, table = (marks.format(content) for marks, content in pieces)
+    if not _write_pieces(output, pieces):
+        output.store.create(CARD, _CARD.format(configs=configs, facts=table).encode("utf-8", "surrogateescape"))
+
+
+def write_configs(output: OutputFolder) -> None:
+    """Writes the configurations anew, for files that have come since; a card that is not there is not made."""
+    _write_pieces(output, [(_CONFIGS, _configs(output))])
+
+
+def _write_pieces(output: OutputFolder, pieces: Sequence[tuple[str, str]]) -> bool:
+    """Puts text between marks, where the card has these; False if there is no card."""
     try:
         content, _ = output.store.read(CARD, MAX_BYTES)
     except FileNotFoundError:
-        output.store.create(CARD, _CARD.format(configs=configs, facts=table).encode("utf-8", "surrogateescape"))
-        return
+        return False
     except ValueError:  # something else has its name
-        return
+        return True
     old = text = content.decode("utf-8", "surrogateescape")
     for marks, piece in pieces:
         begin, end = marks.split("{}")
@@ -57,16 +68,22 @@ def write_card(output: OutputFolder, facts: Mapping[str, str]) -> None:
             text = text[: found.start()] + piece + text[found.end() :]
     if text != old:
         output.store.put(CARD, text.encode("utf-8", "surrogateescape"))
+    return True
 
 
 def _configs(output: OutputFolder) -> str:
     """The configurations. `load_dataset` fails if the first one has no files, so until a shard is finished, it has the
     rows of unfinished ones."""
+    scores = "".join(
+        f"- config_name: {kind}_scores\n  data_files: {output.score_files(kind)}\n"
+        for kind in SCORES
+        if output.has_scores(kind)
+    )
     files = [DATA_FILES] if output.has_data else [DATA_FILES, PARTIAL_FILES]
     default = "".join(f"  - {pattern}\n" for pattern in files)
     return (
         f"configs:\n- config_name: default\n  data_files:\n{default}"
-        f"- config_name: partial\n  data_files: {PARTIAL_FILES}\n"
+        f"- config_name: partial\n  data_files: {PARTIAL_FILES}\n{scores}"
     )
 
 

@@ -75,6 +75,10 @@ class OutputFolder:
         """The scores of one kind of a shard's captions."""
         return f"{_SCORES}/{kind}/{shard}.parquet"
 
+    def has_scores(self, kind: str) -> bool:
+        """Whether a shard has scores of that kind."""
+        return has_any(self.store, f"{_SCORES}/{kind}")
+
     def score_settings(self, kind: str) -> str:
         """What the scores of one kind were made with."""
         return f"{_SCORES}/{kind}.json"

@@ -48,7 +48,7 @@ def images():
 
 
 def pairs():
-    return [Pair(7 * i, image, *CAPTIONS[i]) for i, image in enumerate(images())]
+    return [Pair("s", 7 * i, image, *CAPTIONS[i]) for i, image in enumerate(images())]
 
 
 def features(folder, pair):
@@ -119,7 +119,7 @@ def test_the_batch_decides_nothing(folder):
 
 
 def test_an_image_that_cannot_be_decoded_has_a_note(folder):
-    given = [Pair(0, b"x" * 99, "a", "b"), *pairs()[:1], Pair(2, b"", "a", "b")]
+    given = [Pair("s", 0, b"x" * 99, "a", "b"), *pairs()[:1], Pair("t", 2, b"", "a", "b")]
     found = list(scorer(folder).score(given))
     assert [(s.re, s.org, s.notes) for s in (found[0], found[2])] == [(None, None, ("undecoded",))] * 2
     assert found[1].re is not None

@@ -1,0 +1,165 @@
+"""`recap-fast score`."""
+
+import contextlib
+import os
+import sys
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from recap_fast.cli import options
+from recap_fast.cli.command import Command, group, option
+from recap_fast.cli.messages import flush_streams, outcome_with_sentence, quiet, writing
+from recap_fast.cli.progress import bar
+from recap_fast.errors import ConfigError, ExitCode
+from recap_fast.text import counted
+
+if TYPE_CHECKING:
+    from recap_fast.launch.signals import Signals
+    from recap_fast.score.score_files import Statistics, Totals
+    from recap_fast.score.scorer import Scorer
+    from recap_fast.score.scoring import Scoring
+
+EXAMPLES = """
+\b
+Examples:
+  recap-fast score captions --model clip-vit-large-patch14
+  recap-fast score captions --model longclip --kind softmax
+"""
+
+
+@click.command(cls=Command, short_help="Score captions by how well they fit their images.", epilog=EXAMPLES)
+@click.argument("output", type=options.OUTPUT)
+@group(
+    "Input",
+    option("--model", type=options.ANY_PATH, metavar="DIR", help="Folder of a CLIP, LongCLIP or SigLIP."),
+    option(
+        "--shards",
+        "--input",
+        multiple=True,
+        type=options.INPUT,
+        help="The images, if they are not where the run found them. Repeatable.",
+    ),
+    options.relocate,
+    options.read_timeout,
+)
+@group(
+    "Output",
+    option(
+        "--kind",
+        type=click.Choice(["cosine", "softmax"]),
+        default="cosine",
+        help="Score: 100 times the cosine of image and caption, or the share of 100 of each caption of an image.",
+    ),
+    option("--overwrite", is_flag=True, help="Replace scores of another model or kind."),
+)
+@group(
+    "Speed",
+    options.device,
+    option(
+        "--precision",
+        type=click.Choice(["float32", "bfloat16", "float16"]),
+        default="float32",
+        help="Precision of the model. The scores of others are some hundredths off.",
+    ),
+    option("--batch-size", type=int, metavar="N", help="Images at once.  [default: 32 on a CPU, 256 on a GPU]"),
+    option("--decode-threads", type=int, metavar="N", help="Decode images with N threads.  [default: half the CPUs]"),
+    options.decoder,
+)
+def score(output: str, **given: Any) -> None:
+    """Scores the captions in the folder OUTPUT: ours and the original ones, each against its image.
+
+    The scores go to OUTPUT/scores, one file for each finished shard. Run the same command again to go on where it
+    stopped, or after more shards are finished. SIGTERM, SIGINT (Ctrl-C) and SIGUSR1 stop it.
+
+    Exit codes: 0 complete; 1 a shard could not be scored; 2 usage; 75 stopped by a signal.
+    """
+    from recap_fast.launch.signals import STOPPED, Signals, Stopped
+
+    try:
+        with Signals(0.0) as signals:
+            code = outcome_with_sentence(
+                lambda: _score(output, given, signals), lambda text: click.echo(text, err=True)
+            )
+    except Stopped:
+        click.echo(STOPPED, err=True)
+        flush_streams()
+        os._exit(ExitCode.DRAINED)  # what hangs in a read must not keep the process
+    sys.exit(code)
+
+
+def _score(output: str, given: dict[str, Any], signals: "Signals") -> ExitCode:
+    from recap_fast.joined import JoinedOutput
+    from recap_fast.score.scoring import Scoring
+    from recap_fast.shards.patience import patience
+    from recap_fast.write.card import write_configs
+    from recap_fast.write.output_folder import OutputFolder
+
+    joined = JoinedOutput.open(OutputFolder.at(output), given["shards"], given["relocate"])
+    with (
+        patience(given["read_timeout"]),
+        contextlib.closing(_make_scorer(given)) as scorer,
+        quiet(),  # `run` gave its warnings when it read the same inputs
+        writing("OUTPUT", output),
+        bar("scoring") as shown,
+    ):
+        scoring = Scoring(joined, scorer, shown.show, signals.check)
+        scoring.files.begin(scorer.settings, given["overwrite"])
+        seconds = scoring.run()
+        totals = scoring.files.end(scorer.settings, scoring.captions)
+        write_configs(joined.output)
+    click.echo(_describe(scoring, totals, seconds))
+    for shard, reason in scoring.failed.items():
+        click.echo(f"shard {shard} was not scored: {reason}", err=True)
+    return ExitCode.FAILURE if scoring.failed else ExitCode.COMPLETE
+
+
+def _make_scorer(given: dict[str, Any]) -> "Scorer":
+    from recap_fast.cpus import default_decode_threads
+    from recap_fast.generate.device import resolve_device
+    from recap_fast.score.clip import ClipScorer
+    from recap_fast.score.clip_folder import ClipFolder
+
+    if given["model"] is None:
+        raise ConfigError("--model is missing: give the folder of a CLIP, LongCLIP or SigLIP.")
+    device = resolve_device(given["device"])
+    for name in ("batch_size", "decode_threads"):
+        if given[name] is not None and given[name] < 1:
+            raise ConfigError(f"--{name.replace('_', '-')} {given[name]}: give a count of at least 1.")
+    return ClipScorer(
+        ClipFolder.open(given["model"]),
+        given["kind"],
+        device,
+        given["precision"],
+        given["decoder"],
+        given["decode_threads"] or default_decode_threads(),
+        given["batch_size"] or (32 if device.type == "cpu" else 256),
+    )
+
+
+def _describe(scoring: "Scoring", totals: "Totals", seconds: float) -> str:
+    """The summary."""
+    from recap_fast.write.rows import SCORES
+
+    kind, output = scoring.scorer.kind, scoring.joined.output
+    columns = SCORES[kind]
+    width = max(map(len, columns))
+    rate = f", {scoring.num_scored / seconds:,.1f} images/s" if scoring.num_scored else ""
+    scored = f"{counted(scoring.num_scored, 'image')} of {counted(scoring.num_shards, 'shard')}{rate}"
+    lines = [f"{'scored':<{width}}  {scored}"]
+    lines += [
+        f"{name:<{width}}  {_describe_side(side)}" for name, side in zip(columns, (totals.re, totals.org), strict=True)
+    ]
+    lines += [f"note: {sentence}." for sentence in scoring.describe(totals.counts)]
+    if scoring.num_unfinished:
+        have = "is not finished and has" if scoring.num_unfinished == 1 else "are not finished and have"
+        lines.append(f"note: {counted(scoring.num_unfinished, 'shard')} {have} no scores yet.")
+    lines.append(f"{'files':<{width}}  {output.store.shown(output.score_files(kind))}")
+    lines.append(f'{"load":<{width}}  datasets.load_dataset("{output.address}", "{kind}_scores")')
+    return "\n".join(lines)
+
+
+def _describe_side(side: "Statistics") -> str:
+    if side.mean is None:
+        return "none"
+    return f"mean {side.mean:.2f}, median {side.median:.2f} of {counted(side.number, 'caption')}"

@@ -1,0 +1,72 @@
+"""The finished captions of a shard beside their images, as far as these can still be had."""
+
+import contextlib
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from recap_fast.atomic import sha256_of
+from recap_fast.errors import RecapError
+from recap_fast.records import OK, Sample
+from recap_fast.score.scorer import Pair
+from recap_fast.shards.reader import ShardReader
+from recap_fast.write.output_folder import OutputFolder
+
+COLUMNS = ("index", "status", "re_caption", "org_caption", "sha256", "image_sha256")
+BATCH_ROWS = 256
+GONE, CHANGED = "gone", "changed"
+"""Notes about images that have no score: one cannot be read any more, or is another than the one that was captioned."""
+
+
+class Captions:
+    """The rows of a finished shard."""
+
+    def __init__(self, shard: str, file: pq.ParquetFile):
+        self.shard = shard
+        self._file = file
+        table = file.read(columns=["index", "status"])
+        self.indices: NDArray[np.int64] = table["index"].to_numpy()
+        """Of all rows, ascending."""
+        self._captioned = self.indices[table["status"].to_numpy() == OK]
+
+    def pairs(self, reader: ShardReader, notes: Counter[str]) -> Iterator[Pair]:
+        """The rows that have a caption with their images; `notes` counts those whose images are not to be had."""
+        left_out = np.setdiff1d(np.arange(reader.num_samples), self._captioned)
+        samples = reader.samples(left_out)
+        sample = next(samples, None)
+        for row in self._rows():
+            while sample is not None and sample.index < row["index"]:
+                sample = next(samples, None)
+            if sample is None or sample.index != row["index"] or sample.status != OK:
+                notes[GONE] += 1
+            elif not _is_same(row, sample):
+                notes[CHANGED] += 1
+            else:
+                yield Pair(self.shard, row["index"], sample.image, row["re_caption"], row["org_caption"])
+
+    def _rows(self) -> Iterator[Mapping[str, Any]]:
+        for batch in self._file.iter_batches(BATCH_ROWS, columns=list(COLUMNS)):
+            yield from (row for row in batch.to_pylist() if row["status"] == OK)
+
+
+@contextlib.contextmanager
+def open_captions(output: OutputFolder, shard: str, digest: str) -> Iterator[Captions]:
+    """The captions of a finished shard, whose file has this SHA-256. Raises RecapError where they cannot be read."""
+    try:
+        with output.store.local(output.data(shard)) as path:
+            if sha256_of(path) != digest:
+                raise RecapError("its captions are not those that were written; `recap-fast verify` says what to do")
+            with pq.ParquetFile(path) as file:
+                yield Captions(shard, file)
+    except pa.ArrowException as error:
+        raise RecapError(f"its captions cannot be read ({error}); `recap-fast verify` says what to do") from error
+
+
+def _is_same(row: Mapping[str, Any], sample: Sample) -> bool:
+    digests = row["sha256"], row["image_sha256"]
+    return not any(digests) or digests == (sample.sha256, sample.image_sha256)
