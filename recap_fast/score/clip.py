@@ -96,7 +96,8 @@ class ClipScorer:
                 was = "was" if number == 1 else "were"
                 yield f"{counted(number, what)} {was} cut at {self.folder.num_tokens} tokens"
         if number := counts.get(UNDECODED):
-            yield f"{counted(number, 'image')} could not be decoded and have no score"
+            lack = "has no score: it" if number == 1 else "have no score: they"
+            yield f"{counted(number, 'image')} {lack} could not be decoded"
 
     def close(self) -> None:
         """See `Scorer`."""

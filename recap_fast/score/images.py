@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from recap_fast.atomic import sha256_of
 from recap_fast.errors import RecapError
-from recap_fast.records import OK, Sample
+from recap_fast.records import OK, UNREADABLE, Sample
 from recap_fast.score.scorer import Pair
 from recap_fast.shards.reader import ShardReader
 from recap_fast.write.output_folder import OutputFolder
@@ -20,7 +20,7 @@ from recap_fast.write.output_folder import OutputFolder
 COLUMNS = ("index", "status", "re_caption", "org_caption", "sha256", "image_sha256")
 BATCH_ROWS = 256
 GONE, CHANGED = "gone", "changed"
-"""Notes about images that have no score: one cannot be read any more, or is another than the one that was captioned."""
+"""Notes about images that have no score: they are not there any more, or others than those that were captioned."""
 
 
 class Captions:
@@ -42,8 +42,10 @@ class Captions:
         for row in self._rows():
             while sample is not None and sample.index < row["index"]:
                 sample = next(samples, None)
-            if sample is None or sample.index != row["index"] or sample.status != OK:
+            if sample is None or sample.index != row["index"]:
                 notes[GONE] += 1
+            elif sample.status != OK:
+                notes[UNREADABLE if sample.status == UNREADABLE else GONE] += 1
             elif not _is_same(row, sample):
                 notes[CHANGED] += 1
             else:

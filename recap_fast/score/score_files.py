@@ -6,7 +6,7 @@ A file is whole or not there, and names the captions that it was made of: it cou
 import contextlib
 import json
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from recap_fast.errors import ConfigError
+from recap_fast.records import UNREADABLE
 from recap_fast.write.output_folder import OutputFolder
 from recap_fast.write.rows import CAPTIONS_KEY, SCORES
 from recap_fast.write.schema import SCHEMA
@@ -128,10 +129,13 @@ class ScoreFiles:
         self._put({"settings": settings})
 
     def is_scored(self, shard: str, captions: str) -> bool:
-        """Whether there are scores of these captions, by their SHA-256. A file that is damaged has none."""
+        """Whether there are scores of these captions, by their SHA-256.
+
+        A file that is damaged has none, and one without those of images that could not be read is to be made again.
+        """
         try:
             with self._open(shard) as file:
-                return _made_of(file) == captions
+                return _made_of(file) == captions and not _counts(file).get(UNREADABLE)
         except (FileNotFoundError, pa.ArrowException):
             return False
 
@@ -146,14 +150,9 @@ class ScoreFiles:
         """Adds up all scores of these captions, by shard, and writes the totals beside the settings."""
         totals = Totals()
         for shard, digest in captions.items():
-            if not self.is_scored(shard, digest):
-                continue
-            with self._open(shard) as file:
-                totals.rows += file.metadata.num_rows
-                totals.counts.update(json.loads(file.metadata.metadata[COUNTS_KEY.encode()]))
-                for batch in file.iter_batches(columns=list(SCORES[self.kind])):
-                    for side, column in zip((totals.re, totals.org), batch.columns, strict=True):
-                        side.add(column.drop_null().cast(pa.float64()).to_numpy())
+            with contextlib.suppress(FileNotFoundError, pa.ArrowException), self._open(shard) as file:
+                if _made_of(file) == digest:
+                    _add(totals, file, SCORES[self.kind])
         self._put({"settings": settings, "totals": totals.as_json()})
         return totals
 
@@ -187,6 +186,19 @@ def _made_of(file: pq.ParquetFile) -> str:
     """The SHA-256 of the captions that the scores of a file are of."""
     digest: bytes = (file.metadata.metadata or {}).get(CAPTIONS_KEY.encode(), b"")
     return digest.decode("ascii", "replace")
+
+
+def _counts(file: pq.ParquetFile) -> dict[str, int]:
+    counts: dict[str, int] = json.loads((file.metadata.metadata or {}).get(COUNTS_KEY.encode(), b"{}"))
+    return counts
+
+
+def _add(totals: Totals, file: pq.ParquetFile, columns: Sequence[str]) -> None:
+    totals.rows += file.metadata.num_rows
+    totals.counts.update(_counts(file))
+    for batch in file.iter_batches(columns=list(columns)):
+        for side, column in zip((totals.re, totals.org), batch.columns, strict=True):
+            side.add(column.drop_null().cast(pa.float64()).to_numpy())
 
 
 def _table(kind: str, shard: str, scores: ShardScores) -> pa.Table:

@@ -18,7 +18,7 @@ from recap_fast.addresses import public_url, scrub
 from recap_fast.errors import RecapError, ShardError, StoppedError
 from recap_fast.joined import JoinedOutput
 from recap_fast.progress import OnProgress, unwatched
-from recap_fast.records import Shard
+from recap_fast.records import UNREADABLE, Shard
 from recap_fast.score.ahead import StalledError, ahead
 from recap_fast.score.images import CHANGED, GONE, open_captions
 from recap_fast.score.score_files import ScoreFiles, ShardScores
@@ -34,6 +34,11 @@ NUM_THREADS = 32
 """How many threads ask which shards are finished and scored: over a network each answer takes its time."""
 NUM_WAITING = 8
 """Images that are read before they are asked for."""
+_LOST = {
+    GONE: "cannot be found any more",
+    CHANGED: "changed after the run",
+    UNREADABLE: "could not be read, and the next call tries again",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,9 +135,10 @@ class Scoring:
 
     def describe(self, counts: Mapping[str, int]) -> Iterator[str]:
         """Sentences for people about the counts of notes."""
-        for note, why in ((GONE, "cannot be read any more"), (CHANGED, "are others than those that were captioned")):
+        for note, what in _LOST.items():
             if number := counts.get(note):
-                yield f"{counted(number, 'image')} {why}, and have no score"
+                lack = "has no score: it" if number == 1 else "have no score: they"
+                yield f"{counted(number, 'image')} {lack} {what}"
         yield from self.scorer.describe(counts)
 
     def _find(self) -> list[_Finished]:

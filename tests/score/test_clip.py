@@ -147,7 +147,7 @@ def test_the_sentences_about_counts(folder):
     assert list(made.describe({"re_cut": 1204, "org_cut": 1, "undecoded": 2})) == [
         f"1,204 generated captions were cut at {tokens} tokens",
         f"1 original caption was cut at {tokens} tokens",
-        "2 images could not be decoded and have no score",
+        "2 images have no score: they could not be decoded",
     ]
     assert list(made.describe({})) == []
 
