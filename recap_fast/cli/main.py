@@ -17,6 +17,7 @@ from recap_fast.cli.failures import failures
 from recap_fast.cli.messages import StderrHandler, exit_with_sentence, open_standard_streams, show_without_secrets
 from recap_fast.cli.plan import plan
 from recap_fast.cli.replay import replay
+from recap_fast.cli.report import report
 from recap_fast.cli.run import run
 from recap_fast.cli.score import score
 from recap_fast.cli.status import status
@@ -50,7 +51,7 @@ def cli() -> None:
     """
 
 
-for command in (build_engine, tune, plan, run, status, failures, verify, score, export, replay, bench, doctor):
+for command in (build_engine, tune, plan, run, status, failures, verify, report, score, export, replay, bench, doctor):
     cli.add_command(command)
 
 

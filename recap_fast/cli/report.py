@@ -1,0 +1,92 @@
+"""`recap-fast report`."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from recap_fast.cli import options
+from recap_fast.cli.command import Command, group, option
+from recap_fast.cli.messages import check_writable, quiet, writing
+from recap_fast.cli.progress import bar
+from recap_fast.errors import ConfigError
+from recap_fast.text import counted
+
+if TYPE_CHECKING:
+    from recap_fast.write.output_folder import OutputFolder
+
+NAME = "report.html"
+
+
+@click.command(cls=Command, short_help="Write a page that shows what the captions are like.")
+@click.argument("output", type=options.OUTPUT)
+@group(
+    "Input",
+    option(
+        "--shards",
+        "--input",
+        multiple=True,
+        type=options.INPUT,
+        help="Where the images are now.  [default: where the run found them]",
+    ),
+    options.relocate,
+    options.read_timeout,
+    option("--baseline", metavar="OTHER", type=options.OUTPUT, help="Show another output of the same images beside."),
+)
+@group(
+    "Output",
+    option("--html", type=options.FILE, metavar="FILE", help="File to write.  [default: OUTPUT/report.html]"),
+    option("--num", type=click.IntRange(1, 100), default=6, metavar="N", help="Images of each section of the gallery."),
+    option("--seed", type=int, default=0, metavar="N", help="Draws the images: the same seed draws the same ones."),
+)
+def report(
+    output: str,
+    shards: tuple[str, ...],
+    relocate: tuple[str, ...],
+    read_timeout: float,
+    baseline: str | None,
+    html: Path | None,
+    num: int,
+    seed: int,
+) -> None:
+    """Writes one HTML file about the captions in the folder OUTPUT: images beside captions, lengths, words, rates.
+
+    The file loads nothing and runs nothing. It opens from disk, from a bucket and from a mail. Prints its path.
+    """
+    from recap_fast.atomic import atomic_write
+    from recap_fast.joined import JoinedOutput
+    from recap_fast.report.report import make_report
+    from recap_fast.shards.patience import patience
+    from recap_fast.write.output_folder import OutputFolder
+
+    folder = OutputFolder.at(output)
+    path = _path(folder, html)
+    joined = JoinedOutput.open(folder, shards, relocate)
+    other = None if baseline is None else JoinedOutput.open(OutputFolder.at(baseline))
+    check_writable("--html", path)
+    with quiet(), bar("reading") as shown, patience(read_timeout):
+        made = make_report(joined, other, num=num, seed=seed, progress=shown.show)
+    with writing("--html", path):
+        atomic_write(path, made.html.encode())
+    if made.problems:
+        name, why = next(iter(made.problems.items()))
+        others = len(made.problems) - 1
+        more = f", nor those of {counted(others, 'other shard')}" if others else ""
+        click.echo(f"note: the images of shard {name} cannot be read ({why}){more}: give --shards.", err=True)
+    if made.joined is not None and not made.joined.rows:
+        click.echo("note: the two outputs have no image in common, by uid or by SHA-256.", err=True)
+    click.echo(path)
+
+
+def _path(output: "OutputFolder", html: Path | None) -> Path:
+    """Where the page goes. Raises ConfigError for a place where a run keeps its files."""
+    from recap_fast.addresses import is_remote
+    from recap_fast.write.output_folder import FOLDERS
+
+    is_local = not is_remote(output.address)
+    path = html or (Path(output.address) / NAME if is_local else Path(NAME))
+    if is_local:
+        for folder in FOLDERS:
+            if (Path(output.address) / folder).resolve() in path.resolve().parents:
+                raise ConfigError(f"--html {path}: a run keeps its own files there. Give a path outside of {folder}/.")
+    return path

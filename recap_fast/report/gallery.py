@@ -1,0 +1,103 @@
+"""The cards of a gallery: rows beside their images, of one output or of two."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from recap_fast.records import OK
+from recap_fast.report.beside import Joined, Place
+from recap_fast.report.choice import Section
+from recap_fast.report.contents import about_section
+from recap_fast.report.differences import Marked, differences
+from recap_fast.report.pictures import Picture, Pictures
+
+_BESIDE = {
+    "random": ("Drawn at random", "Of {:,} images in both outputs."),
+    "longer": ("Captions that became longer", "{:,} captions have more words here than in the baseline."),
+    "shorter": ("Captions that became shorter", "{:,} captions have fewer words here than in the baseline."),
+    "only_this": ("Captioned here alone", "{:,} images have no caption in the baseline."),
+    "only_other": ("Captioned in the baseline alone", "{:,} images have no caption here."),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Card:
+    """A row, its image if it can be had, and the question that was asked of it."""
+
+    row: Mapping[str, Any]
+    picture: Picture | None
+    question: str
+    other: Mapping[str, Any] = field(default_factory=dict)
+    """Of a pair: the row of the baseline."""
+    here: Marked | None = None
+    """Of a pair: the words of this output's caption; None without one."""
+    there: Marked | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Gallery:
+    """Some cards under a heading."""
+
+    name: str
+    title: str
+    about: str
+    total: int
+    cards: tuple[Card, ...]
+
+
+def places_of(sections: Sequence[Section]) -> set[Place]:
+    """Where the rows of sections are."""
+    return {_place(row) for section in sections for row in section.rows}
+
+
+def galleries(sections: Sequence[Section], pictures: Pictures, question: str) -> list[Gallery]:
+    """The sections as cards."""
+    found = []
+    for section in sections:
+        title, about = ("", "") if section.name == "random" else about_section(section.name, section.total)
+        cards = tuple(_card(row, pictures, question) for row in section.rows)
+        found.append(Gallery(section.name, title, about, section.total, cards))
+    return found
+
+
+def galleries_beside(
+    joined: Joined,
+    here: Mapping[Place, Mapping[str, Any]],
+    there: Mapping[Place, Mapping[str, Any]],
+    pictures: Pictures,
+    question: str,
+) -> list[Gallery]:
+    """The sections of two joined outputs as cards, the words that differ marked."""
+    found = []
+    for name, (total, pairs) in joined.sections.items():
+        cards = [_pair(here[this], there[other], pictures, question) for this, other in pairs if this in here]
+        title, about = _BESIDE[name]
+        if cards:
+            found.append(Gallery(name, title, about.format(total), total, tuple(cards)))
+    return found
+
+
+def _pair(row: Mapping[str, Any], other: Mapping[str, Any], pictures: Pictures, question: str) -> Card:
+    card = _card(row, pictures, question)
+    texts = [each["re_caption"] if each["status"] == OK else None for each in (row, other)]
+    here, there = differences(texts[0] or "", texts[1] or "")
+    if None in texts:  # there is nothing to compare with
+        here, there = ([(text, False) for text, _ in marked] for marked in (here, there))
+    return Card(
+        card.row,
+        card.picture,
+        card.question,
+        other,
+        None if texts[0] is None else here,
+        None if texts[1] is None else there,
+    )
+
+
+def _card(row: Mapping[str, Any], pictures: Pictures, question: str) -> Card:
+    picture = pictures.found.get(_place(row))
+    asked = question if picture is None or picture.question is None else picture.question
+    return Card({**row, "place": f"{row['shard']}:{row['index']}"}, picture, asked)
+
+
+def _place(row: Mapping[str, Any]) -> Place:
+    return Place(row["shard"], row["index"])

@@ -1,0 +1,103 @@
+"""The images of a gallery as small JPEGs within the page, each with the question that was asked of it."""
+
+import base64
+import io
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from PIL import Image
+
+from recap_fast.addresses import public_url
+from recap_fast.decode import noise
+from recap_fast.decode.gate import RefusedImageError, take_over_pillow_checks
+from recap_fast.decode.pillow import decode_rgb
+from recap_fast.defaults import MAX_IMAGE_PIXELS
+from recap_fast.errors import ConfigError, RecapError
+from recap_fast.joined import JoinedOutput
+from recap_fast.records import CRASHED, Sample
+from recap_fast.report.beside import Place
+from recap_fast.text import message_of
+
+MAX_SIDE, QUALITY = 400, 72
+"""Of the JPEGs, in pixels: a card is at most some 400 pixels wide."""
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """An image of the gallery."""
+
+    source: str | None
+    """A data URI; None where it cannot be shown."""
+    problem: str | None = None
+    """Why not."""
+    question: str | None = None
+
+
+@dataclass(slots=True)
+class Pictures:
+    """The images that were asked for, and why others are missing."""
+
+    found: dict[Place, Picture] = field(default_factory=dict)
+    problems: dict[str, str] = field(default_factory=dict)
+    """By shard: why its images cannot be read, and where they were."""
+
+
+def read_pictures(
+    joined: JoinedOutput, wanted: Mapping[str, set[int]], progress: Callable[[int], object] = lambda _: None
+) -> Pictures:
+    """Reads these indices of these shards, each shard once. An image or a shard that cannot be read is no error.
+
+    `progress` is told after each shard how many are done.
+    """
+    take_over_pillow_checks()
+    pictures, question = Pictures(), str(joined.run.fingerprint.get("prompt") or "")
+    try:
+        shards = {shard.name: shard for shard in joined.shards}
+    except (RecapError, OSError) as error:
+        if joined.patterns and isinstance(error, ConfigError):
+            raise
+        pictures.problems = dict.fromkeys(wanted, message_of(error))
+        return pictures
+    for done, (name, indices) in enumerate(wanted.items(), 1):
+        shard = shards.get(name)
+        if shard is None:
+            pictures.problems[name] = f"it was {public_url(joined.run.shards[name])}, and is not among --shards"
+            continue
+        try:
+            for row, sample in joined.pairs(shard, ["index", "status"], indices):
+                pictures.found[Place(name, row["index"])] = _picture(row["status"], sample, question)
+        except (RecapError, OSError) as error:
+            pictures.problems[name] = f"{message_of(error)}; it was {public_url(shard.url)}"
+        progress(done)
+    return pictures
+
+
+def _picture(status: str, sample: Sample, question: str) -> Picture:
+    asked = _fill(question, sample)
+    if status == CRASHED:
+        return Picture(None, "decoding it ended the process", asked)
+    if not sample.image:
+        return Picture(None, sample.error or "there is no image", asked)
+    try:
+        with noise.dropped():
+            return Picture(thumbnail(decode_rgb(sample.image, MAX_IMAGE_PIXELS)), question=asked)
+    except RefusedImageError as error:
+        return Picture(None, error.outcome.error, asked)
+
+
+def thumbnail(image: Image.Image) -> str:
+    """A small JPEG of an RGB image, as a data URI."""
+    image.thumbnail((MAX_SIDE, MAX_SIDE), Image.Resampling.LANCZOS)
+    out = io.BytesIO()
+    image.save(out, "JPEG", quality=QUALITY, optimize=True)
+    return f"data:image/jpeg;base64,{base64.b64encode(out.getvalue()).decode()}"
+
+
+def _fill(question: str, sample: Sample) -> str:
+    """The question with the sample's fields in it."""
+    if "{" not in question and "}" not in question:
+        return question
+    from recap_fast.generate.prompt import SampleFields, parse_question
+
+    fields = SampleFields(sample)
+    return "".join(text + (fields[name] or "" if name else "") for text, name in parse_question(question))
