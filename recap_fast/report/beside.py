@@ -13,16 +13,16 @@ import pyarrow as pa
 COLUMNS = ("shard", "index", "uid", "sha256", "image_sha256", "re_caption", "re_length", "status")
 Side = Literal["this", "other"]
 SECTIONS: Mapping[str, tuple[str, str]] = {
-    "random": ("TRUE", "0"),
+    "random": ("TRUE", "NULL::BIGINT"),
     "longer": ("words > other_words", "other_words - words"),
     "shorter": ("words < other_words", "words - other_words"),
-    "only_this": ("words IS NOT NULL AND other_words IS NULL", "0"),
-    "only_other": ("words IS NULL AND other_words IS NOT NULL", "0"),
+    "only_this": ("words IS NOT NULL AND other_words IS NULL", "NULL::BIGINT"),
+    "only_other": ("words IS NULL AND other_words IS NOT NULL", "NULL::BIGINT"),
 }
 """Of joined rows: which ones, and what they are sorted by before chance."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, order=True)
 class Place:
     """A row of an output."""
 
@@ -57,7 +57,7 @@ class Join:
     def __init__(self, connection: Any):
         self._connection = connection
         connection.execute("""CREATE TABLE sides (is_other BOOLEAN, shard VARCHAR, index BIGINT,
-            uid HUGEINT, image HUGEINT, caption HUGEINT, words BIGINT)""")
+            uid UHUGEINT, image UHUGEINT, caption UHUGEINT, words BIGINT)""")
 
     def add(self, side: Side, rows: pa.Table) -> None:
         """Takes rows with `COLUMNS`."""

@@ -98,7 +98,6 @@ def histogram(name: str, title: str, description: str, x_label: str, series: Seq
     import matplotlib as mpl
     from matplotlib.backends.backend_svg import FigureCanvasSVG
     from matplotlib.figure import Figure
-    from matplotlib.ticker import PercentFormatter
 
     series = [each for each in series if each.counts]
     if not series:
@@ -112,7 +111,7 @@ def histogram(name: str, title: str, description: str, x_label: str, series: Seq
             axes.stairs(shares, edges, fill=True, color=each.color, alpha=0.55, label=each.label)
             axes.stairs(shares, edges, color=each.color, linewidth=1.2)
         axes.set_xlabel(x_label)
-        axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=None))
+        axes.yaxis.set_major_formatter(lambda share, _: f"{100 * share:g} %")
         axes.set_xlim(edges[0], edges[-1])
         if len(series) > 1:
             axes.legend(loc="upper right")
@@ -125,7 +124,7 @@ def _embedded(svg: str, name: str, title: str, description: str) -> str:
     """The element alone, as wide as its place, with a title and a description for those who cannot see it."""
     found = re.search(r"<svg.*</svg>", svg, re.S)
     assert found is not None, "matplotlib writes an svg element"
-    text = re.sub(r"<metadata>.*?</metadata>", "", found[0], flags=re.S)
+    text = re.sub(r"<metadata>.*?</metadata>|<style.*?</style>", "", found[0], flags=re.S).replace("xlink:href", "href")
     text = re.sub(r'(\bid="|href="#|url\(#)', rf"\1{name}-", text)
     text = text.replace(GRID, TEXT).replace(TEXT, "currentColor")
     box = re.search(r'viewBox="[^"]*"', text)

@@ -72,7 +72,7 @@ def tiles(figures: Figures, usage: Mapping[str, Usage]) -> list[tuple[str, str]]
         found.append(
             (
                 number(rate.images_per_hour / 3600),
-                f"images/s for each {'GPU' if 'GPU' in rate.unit else 'process'} held",
+                f"images/s for each {'GPU' if 'GPU' in rate.unit else 'process'}",
             )
         )
     return found
@@ -184,7 +184,9 @@ def headings(figures: Figures) -> dict[str, str]:
     if vocabulary.org:
         parts.append(f"original ones {vocabulary.org:,}, both together {vocabulary.both:,}")
         parts.append(f"so new captions have {share(vocabulary.share)} of the common vocabulary")
+    new = counted(figures.captioned, "new caption")
     return {
+        "heading": f"{new} beside the original ones" if org else new,
         "lengths_heading": lengths,
         "words_heading": "What the words are"
         if not figures.added

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from recap_fast.addresses import public_url
 from recap_fast.records import OK
 from recap_fast.report.beside import Joined, Place
 from recap_fast.report.choice import Section
@@ -96,7 +97,8 @@ def _pair(row: Mapping[str, Any], other: Mapping[str, Any], pictures: Pictures, 
 def _card(row: Mapping[str, Any], pictures: Pictures, question: str) -> Card:
     picture = pictures.found.get(_place(row))
     asked = question if picture is None or picture.question is None else picture.question
-    return Card({**row, "place": f"{row['shard']}:{row['index']}"}, picture, asked)
+    shown = {"place": f"{row['shard']}:{row['index']}", "url": public_url(row["url"] or "")}
+    return Card({**row, **shown}, picture, asked)
 
 
 def _place(row: Mapping[str, Any]) -> Place:

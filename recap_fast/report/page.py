@@ -67,17 +67,15 @@ def write_page(page: Page) -> str:
     parts = (
         ("random", "Gallery", bool(sections) and sections[0].name == "random"),
         ("beside", f"Beside {other}", beside),
-        ("lengths", "Lengths", drawn),
+        ("lengths", "Lengths and openings", drawn),
         ("words", "Words", figures.re_words or figures.org_words),
-        ("openings", "Openings", figures.openings),
         ("look", "Worth a look", any(section.name != "random" for section in sections)),
         ("rates", "Endings and flags", rates),
         ("failures", "Failures", True),
         ("made", "Made with", True),
     )
     values = {
-        "title": f"Captions of {label}",
-        "heading": f"Captions of {label}",
+        "title": f"Captions in {label}",
         "address": public_url(page.output.output.address),
         "figures": figures,
         "num_shards": len(run.shards),

@@ -67,7 +67,8 @@ def read_pictures(
             for row, sample in joined.pairs(shard, ["index", "status"], indices):
                 pictures.found[Place(name, row["index"])] = _picture(row["status"], sample, question)
         except (RecapError, OSError) as error:
-            pictures.problems[name] = f"{message_of(error)}; it was {public_url(shard.url)}"
+            reason, where = message_of(error), public_url(shard.url)
+            pictures.problems[name] = reason if where in reason else f"{reason}; it was {where}"
         progress(done)
     return pictures
 

@@ -44,8 +44,8 @@ def read_places(joined: JoinedOutput, places: Collection[Place]) -> dict[Place, 
 
 
 def by_shard(places: Iterable[Place]) -> dict[str, set[int]]:
-    """The indices of each shard."""
+    """The indices of each shard, in the order of their names."""
     found: dict[str, set[int]] = {}
-    for place in places:
+    for place in sorted(places):
         found.setdefault(place.shard, set()).add(place.index)
     return found
