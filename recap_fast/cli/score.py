@@ -11,13 +11,13 @@ from recap_fast.cli import options
 from recap_fast.cli.command import Command, group, option
 from recap_fast.cli.messages import flush_streams, outcome_with_sentence, quiet, writing
 from recap_fast.cli.progress import bar
-from recap_fast.errors import ConfigError, ExitCode
+from recap_fast.cli.scorers import make_sample, make_scorer
+from recap_fast.errors import ExitCode
 from recap_fast.text import counted
 
 if TYPE_CHECKING:
     from recap_fast.launch.signals import Signals
     from recap_fast.score.score_files import Statistics, Totals
-    from recap_fast.score.scorer import Scorer
     from recap_fast.score.scoring import Scoring
 
 EXAMPLES = """
@@ -25,6 +25,8 @@ EXAMPLES = """
 Examples:
   recap-fast score captions --model clip-vit-large-patch14
   recap-fast score captions --model longclip --kind softmax
+  recap-fast score captions --kind rating --endpoint http://localhost:8000/v1 \\
+    --judge Qwen/Qwen3-VL-8B-Instruct --sample 10000
 """
 
 
@@ -47,10 +49,12 @@ Examples:
     "Output",
     option(
         "--kind",
-        type=click.Choice(["cosine", "softmax"]),
+        type=click.Choice(["cosine", "softmax", "rating"]),
         default="cosine",
-        help="Score: 100 times the cosine of image and caption, or the share of 100 of each caption of an image.",
+        help="Cosine or softmax of a CLIP, or a judge's rating from 1 to 5.",
     ),
+    option("--sample", type=int, metavar="N", help="Score about N images by chance, not all of finished shards."),
+    option("--seed", type=int, default=0, show_default=True, help="Of --sample: the same seed takes the same images."),
     option("--overwrite", is_flag=True, help="Replace scores of another model or kind."),
 )
 @group(
@@ -66,13 +70,32 @@ Examples:
     option("--decode-threads", type=int, metavar="N", help="Decode images with N threads.  [default: half the CPUs]"),
     options.decoder,
 )
+@group(
+    "Rating",
+    option("--endpoint", metavar="URL", help="An OpenAI-compatible endpoint; the key is in OPENAI_API_KEY."),
+    option("--judge", metavar="NAME", help="A model that it serves, and that sees images."),
+    option("--concurrency", type=int, default=4, show_default=True, help="Rate so many images at the same time."),
+    option("--price-per-million-tokens", type=float, metavar="DOLLARS", help="To say what it will cost."),
+    option(
+        "--max-error-rate",
+        type=float,
+        default=0.1,
+        show_default=True,
+        metavar="SHARE",
+        help="Exit with code 3 if a larger share of captions got no rating.",
+    ),
+)
 def score(output: str, **given: Any) -> None:
     """Scores the captions in the folder OUTPUT: ours and the original ones, each against its image.
 
     The scores go to OUTPUT/scores, one file for each finished shard. Run the same command again to go on where it
     stopped, or after more shards are finished. SIGTERM, SIGINT (Ctrl-C) and SIGUSR1 stop it.
 
-    Exit codes: 0 complete; 1 a shard could not be scored; 2 usage; 75 stopped by a signal.
+    A cosine is that of image and caption times 100; softmax is the share of each caption of an image in 100; a rating
+    is what a judge says from 1 to 5, asked with the prompt of the paper.
+
+    Exit codes: 0 complete; 1 a shard could not be scored; 2 usage; 3 more captions got no rating than --max-error-rate
+    allows; 75 stopped by a signal.
     """
     from recap_fast.launch.signals import STOPPED, Signals, Stopped
 
@@ -98,43 +121,25 @@ def _score(output: str, given: dict[str, Any], signals: "Signals") -> ExitCode:
     joined = JoinedOutput.open(OutputFolder.at(output), given["shards"], given["relocate"])
     with (
         patience(given["read_timeout"]),
-        contextlib.closing(_make_scorer(given)) as scorer,
+        bar("scoring") as shown,
+        contextlib.closing(make_scorer(given, shown.say)) as scorer,
         quiet(),  # `run` gave its warnings when it read the same inputs
         writing("OUTPUT", output),
-        bar("scoring") as shown,
     ):
-        scoring = Scoring(joined, scorer, shown.show, signals.check)
-        scoring.files.begin(scorer.settings, given["overwrite"])
+        sample = make_sample(given)
+        settings = {**scorer.settings, **(sample.settings if sample else {})}
+        scoring = Scoring(joined, scorer, shown.show, sample, signals.check)
+        scoring.files.begin(settings, given["overwrite"])
         seconds = scoring.run()
-        totals = scoring.files.end(scorer.settings, scoring.captions)
+        totals = scoring.files.end(settings, scoring.captions)
         write_configs(joined.output)
     click.echo(_describe(scoring, totals, seconds))
     for shard, reason in scoring.failed.items():
         click.echo(f"shard {shard} was not scored: {reason}", err=True)
-    return ExitCode.FAILURE if scoring.failed else ExitCode.COMPLETE
-
-
-def _make_scorer(given: dict[str, Any]) -> "Scorer":
-    from recap_fast.cpus import default_decode_threads
-    from recap_fast.generate.device import resolve_device
-    from recap_fast.score.clip import ClipScorer
-    from recap_fast.score.clip_folder import ClipFolder
-
-    if given["model"] is None:
-        raise ConfigError("--model is missing: give the folder of a CLIP, LongCLIP or SigLIP.")
-    device = resolve_device(given["device"])
-    for name in ("batch_size", "decode_threads"):
-        if given[name] is not None and given[name] < 1:
-            raise ConfigError(f"--{name.replace('_', '-')} {given[name]}: give a count of at least 1.")
-    return ClipScorer(
-        ClipFolder.open(given["model"]),
-        given["kind"],
-        device,
-        given["precision"],
-        given["decoder"],
-        given["decode_threads"] or default_decode_threads(),
-        given["batch_size"] or (32 if device.type == "cpu" else 256),
-    )
+    if scoring.failed:
+        return ExitCode.FAILURE
+    is_too_many = scorer.error_rate > given["max_error_rate"]
+    return ExitCode.ERROR_RATE if is_too_many else ExitCode.COMPLETE
 
 
 def _describe(scoring: "Scoring", totals: "Totals", seconds: float) -> str:

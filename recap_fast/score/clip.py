@@ -57,6 +57,7 @@ class ClipScorer:
     batch_size: int = 64
     """Images that the model takes at once."""
     kind = "clip"
+    error_rate = 0.0
     settings: Mapping[str, Any] = field(init=False)
     _model: ClipModel = field(init=False)
     _decoder: ImageDecoder = field(init=False)
@@ -82,7 +83,7 @@ class ClipScorer:
             "precision": self.precision,
         }
 
-    def score(self, pairs: Iterable[Pair]) -> Iterator[Score]:
+    def score(self, pairs: Iterable[Pair], expected: int = 0) -> Iterator[Score]:
         """See `Scorer`."""
         batches = (self._prepare(batch) for batch in _batches(pairs, self.batch_size))
         for batch in ahead(batches, NUM_WAITING, "recap-decode"):

@@ -17,7 +17,7 @@ from recap_fast.score.scorer import Pair
 from recap_fast.shards.reader import ShardReader
 from recap_fast.write.output_folder import OutputFolder
 
-COLUMNS = ("index", "status", "re_caption", "org_caption", "sha256", "image_sha256")
+COLUMNS = ("index", "re_caption", "org_caption", "sha256", "image_sha256")
 BATCH_ROWS = 256
 GONE, CHANGED = "gone", "changed"
 """Notes about images that have no score: they are not there any more, or others than those that were captioned."""
@@ -32,11 +32,12 @@ class Captions:
         table = file.read(columns=["index", "status"])
         self.indices: NDArray[np.int64] = table["index"].to_numpy()
         """Of all rows, ascending."""
-        self._captioned = self.indices[table["status"].to_numpy() == OK]
+        self.wanted = self.indices[table["status"].to_numpy() == OK]
+        """Those of rows that have a caption; take some away, and they are left out."""
 
     def pairs(self, reader: ShardReader, notes: Counter[str]) -> Iterator[Pair]:
-        """The rows that have a caption with their images; `notes` counts those whose images are not to be had."""
-        left_out = np.setdiff1d(np.arange(reader.num_samples), self._captioned)
+        """The wanted rows with their images; `notes` counts those whose images are not to be had."""
+        left_out = np.setdiff1d(np.arange(reader.num_samples), self.wanted)
         samples = reader.samples(left_out)
         sample = next(samples, None)
         for row in self._rows():
@@ -53,7 +54,8 @@ class Captions:
 
     def _rows(self) -> Iterator[Mapping[str, Any]]:
         for batch in self._file.iter_batches(BATCH_ROWS, columns=list(COLUMNS)):
-            yield from (row for row in batch.to_pylist() if row["status"] == OK)
+            is_wanted = np.isin(batch["index"].to_numpy(), self.wanted)
+            yield from batch.filter(pa.array(is_wanted)).to_pylist()
 
 
 @contextlib.contextmanager

@@ -40,8 +40,13 @@ class Scorer(Protocol):
     settings: Mapping[str, Any]
     """All that decides about scores, as JSON has it: scores of other settings are never mixed with these."""
 
-    def score(self, pairs: Iterable[Pair]) -> Iterator[Score]:
-        """One score for each pair, in any order; it may read some pairs ahead. Called once for pairs of many shards.
+    @property
+    def error_rate(self) -> float:
+        """The share of captions, of those that it was to score, that others failed to."""
+
+    def score(self, pairs: Iterable[Pair], expected: int = 0) -> Iterator[Score]:
+        """One score for each pair, in any order; it may read some pairs ahead. Called once for pairs of many shards,
+        about `expected` in all.
 
         A pair that cannot be scored gets None and a note. Raises RecapError or OSError where none can be any more; what
         it was about is then done again by the next call of the command.

@@ -21,6 +21,7 @@ from recap_fast.progress import OnProgress, unwatched
 from recap_fast.records import UNREADABLE, Shard
 from recap_fast.score.ahead import StalledError, ahead
 from recap_fast.score.images import CHANGED, GONE, open_captions
+from recap_fast.score.sample import Sample
 from recap_fast.score.score_files import ScoreFiles, ShardScores
 from recap_fast.score.scorer import Pair, Score, Scorer
 from recap_fast.shards.ahead import ReadAhead, Upcoming
@@ -86,6 +87,8 @@ class Scoring:
     scorer: Scorer
     progress: OnProgress = unwatched
     """Told how many captions have a score, and how many shall have one."""
+    sample: Sample | None = None
+    """Which images are scored; None: all."""
     check: Callable[[], None] = lambda: None
     """Asked again and again; raises what is to end the work."""
     num_scored: int = 0
@@ -104,6 +107,9 @@ class Scoring:
     _reading: str | None = None
     """The shard being read."""
     _total: int = 0
+    """Images that shall have scores; with a sample, about so many."""
+    _num_captions: int = 0
+    """Of all finished shards."""
 
     @property
     def files(self) -> ScoreFiles:
@@ -120,7 +126,10 @@ class Scoring:
         finished = self._find()
         self.captions = {each.shard.name: each.captions for each in finished}
         left = [each for each in finished if not each.is_scored]
+        self._num_captions = sum(each.num_captions for each in finished)
         self._total = sum(each.num_captions for each in left)
+        if self.sample is not None:
+            self._total = self.sample.expected(self._total, self._num_captions)
         while left:
             self.progress(self.num_scored, self._total)
             try:
@@ -163,7 +172,7 @@ class Scoring:
         is_over = threading.Event()
         pairs = ahead(self._pairs(todo, is_over.is_set), NUM_WAITING, "recap-read", read_timeout())
         try:
-            for score in self.scorer.score(pairs):
+            for score in self.scorer.score(pairs, self._total - self.num_scored):
                 self.check()
                 work = self._open.get(score.shard)
                 if work is not None:
@@ -207,6 +216,8 @@ class Scoring:
         with upcoming.open() as reader, ExitStack() as files:
             with waiting():
                 captions = files.enter_context(open_captions(self.joined.output, name, finished.captions))
+            if self.sample is not None:
+                captions.wanted = captions.wanted[self.sample.chosen(name, captions.wanted, self._num_captions)]
             work = self._open[name] = _Work(ShardScores.empty(finished.captions, captions.indices))
             for pair in captions.pairs(reader, work.lost):
                 work.num_sent += 1

@@ -2,6 +2,7 @@
 
 from dataclasses import fields
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from support.finished_rows import finish
@@ -13,6 +14,7 @@ from support.shard_files import webdataset_members, write_tar
 from recap_fast.joined import JoinedOutput
 from recap_fast.records import Selection
 from recap_fast.score.ahead import StalledError
+from recap_fast.score.sample import Sample
 from recap_fast.score.scoring import Scoring
 
 MARKS = {"engine": "tiny", **{field.name: field.default for field in fields(Selection)}}
@@ -146,12 +148,12 @@ def test_inputs_that_were_moved_are_given_again(done, tmp_path):
 class _Stalling(LengthScorer):
     """Nothing comes from the first shard after its first image."""
 
-    def score(self, pairs):
+    def score(self, pairs, expected=0):
         if not self.num_calls:
             self.num_calls += 1
             next(iter(pairs))
             raise StalledError("nothing came")
-        yield from super().score(pairs)
+        yield from super().score(pairs, expected)
 
 
 def test_a_shard_whose_reading_hangs_is_given_up(done):
@@ -169,3 +171,20 @@ def test_what_ends_the_work_ends_it(done):
     with pytest.raises(KeyboardInterrupt):
         made.run()
     assert not made.num_shards
+
+
+def test_a_sample_reads_and_scores_only_its_images(done):
+    scorer, sample = LengthScorer(), Sample(12, seed=3)
+    made = Scoring(JoinedOutput.open(done.output), scorer, sample=sample)
+    made.run()
+    captioned = {shard.name: [i for i in range(20) if i not in (2, 4)] for shard in done.shards[:1]}
+    captioned |= {shard.name: list(range(number)) for shard, number in zip(done.shards[1:], (3, 2), strict=True)}
+    chosen = {
+        name: [i for i, is_in in zip(rows, sample.chosen(name, np.array(rows), 23), strict=True) if is_in]
+        for name, rows in captioned.items()
+    }
+    assert 0 < sum(map(len, chosen.values())) < 23
+    assert [(shard, index) for shard, index, _ in scorer.seen] == [(n, i) for n, rows in chosen.items() for i in rows]
+    assert scorer.expected == 12
+    for name, rows in chosen.items():
+        assert [row["index"] for row in rows_of(done, name) if row["re_clip_score"] is not None] == rows

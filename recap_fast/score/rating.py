@@ -1,0 +1,187 @@
+"""Ratings by a judge: images with both captions in, numbers from 1 to 5 out.
+
+Some questions are under way at once, each pair's two after one another. Before the first one, what they will cost.
+"""
+
+import itertools
+import math
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from queue import SimpleQueue
+from typing import Any
+
+from recap_fast.decode.gate import RefusedImageError
+from recap_fast.errors import InputError
+from recap_fast.score.judge import FORMAT, PROMPT, Judge, JudgeError
+from recap_fast.score.judged_image import BASE_TOKENS, TILE_TOKENS, judged_image
+from recap_fast.score.scorer import Pair, Score
+from recap_fast.text import counted
+
+NUM_LOOKED_AT = 32
+"""Pairs that the cost is estimated from."""
+CHARACTERS_PER_TOKEN = 4
+OUTPUT_TOKENS = 5
+"""Of 'Rating: 4'."""
+MAX_FAILURES = 8
+"""Images in a row without any answer, until the endpoint counts as dead."""
+UNREADABLE = "unreadable"
+RE_UNRATED, ORG_UNRATED = "re_unrated", "org_unrated"
+RE_FAILED, ORG_FAILED = "re_failed", "org_failed"
+
+
+@dataclass(frozen=True, slots=True)
+class _Rated:
+    score: Score
+    num_answered: int = 0
+    error: str | None = None
+    """The last one, of questions without an answer."""
+
+
+@dataclass
+class RatingScorer:
+    """A `Scorer` that asks a judge."""
+
+    judge: Judge
+    concurrency: int = 4
+    """Images that are rated at the same time."""
+    price: float | None = None
+    """Dollars for a million tokens."""
+    announce: Callable[[str], None] = lambda text: None
+    """Told what it will cost, before the first question."""
+    kind = "rating"
+    num_captions: int = 0
+    """That were to be rated."""
+    num_without: int = 0
+    """Of these, how many got no rating."""
+    settings: Mapping[str, Any] = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Nothing is asked yet."""
+        self.settings = self.judge.settings
+
+    @property
+    def error_rate(self) -> float:
+        """The share of captions without a rating."""
+        return self.num_without / max(1, self.num_captions)
+
+    def score(self, pairs: Iterable[Pair], expected: int = 0) -> Iterator[Score]:
+        """See `Scorer`. Raises ConfigError for a wrong key, address or name, and InputError for a dead endpoint."""
+        pairs = iter(pairs)
+        first = list(itertools.islice(pairs, NUM_LOOKED_AT))
+        if first:
+            self.announce(self._cost(first, max(expected, len(first))))
+        failures = 0
+        for rated in _some_at_once(self._rate, itertools.chain(first, pairs), self.concurrency):
+            failures = 0 if rated.error is None or rated.num_answered else failures + 1
+            if failures == MAX_FAILURES:
+                raise InputError(
+                    f"The judge gave no answer for {failures} images in a row; the last error was: {rated.error}. "
+                    "The same command goes on once it answers."
+                )
+            yield self._count(rated.score)
+
+    def describe(self, counts: Mapping[str, int]) -> Iterator[str]:
+        """See `Scorer`."""
+        names = [name for name in self.judge.served_by if name != self.judge.name]
+        if names:
+            yield f"the endpoint calls its model {', '.join(names)}"
+        if self.judge.num_tokens:
+            yield f"this call took {counted(self.judge.num_tokens, 'token')}, as the endpoint counts them"
+        if number := counts.get(UNREADABLE):
+            yield f"{counted(number, 'image')} could not be decoded and have no rating"
+        sides = ((RE_UNRATED, ORG_UNRATED, "no number from 1 to 5, asked twice"), (RE_FAILED, ORG_FAILED, "no answer"))
+        for re, org, why in sides:
+            if number := counts.get(re, 0) + counts.get(org, 0):
+                yield f"{counted(number, 'caption')} got {why}, and have no rating"
+
+    def close(self) -> None:
+        """See `Scorer`."""
+        self.judge.close()
+
+    def _rate(self, pair: Pair) -> _Rated:
+        try:
+            image = judged_image(pair.image).uri
+        except RefusedImageError:
+            return _Rated(Score(pair.shard, pair.index, None, None, (UNREADABLE,)))
+        ratings: dict[str, int | None] = {"re": None, "org": None}
+        notes, answered, last = [], 0, None
+        for side, caption in (("re", pair.re_caption), ("org", pair.org_caption)):
+            if caption is None:
+                continue
+            try:
+                ratings[side] = self.judge.rate(image, caption)
+                answered += 1
+            except JudgeError as error:
+                notes.append(RE_FAILED if side == "re" else ORG_FAILED)
+                last = str(error)
+            else:
+                if ratings[side] is None:
+                    notes.append(RE_UNRATED if side == "re" else ORG_UNRATED)
+        score = Score(pair.shard, pair.index, ratings["re"], ratings["org"], tuple(notes))
+        return _Rated(score, answered, last)
+
+    def _count(self, score: Score) -> Score:
+        failed = sum(note != UNREADABLE for note in score.notes)
+        self.num_captions += failed + sum(rating is not None for rating in (score.re, score.org))
+        self.num_without += failed
+        return score
+
+    def _cost(self, first: list[Pair], expected: int) -> str:
+        """A sentence about requests, tokens and dollars, estimated from the first pairs."""
+        requests, tokens = 0, 0
+        for pair in first:
+            captions = [text for text in (pair.re_caption, pair.org_caption) if text is not None]
+            requests += len(captions)
+            questions = [PROMPT.format(caption=text, format=FORMAT) for text in captions]
+            try:
+                each = judged_image(pair.image).tokens + OUTPUT_TOKENS
+            except RefusedImageError:
+                continue
+            tokens += sum(each + math.ceil(len(question) / CHARACTERS_PER_TOKEN) for question in questions)
+        share = expected / len(first)
+        total = tokens * share
+        dollars = "" if self.price is None else f", ${total / 1e6 * self.price:,.2f}"
+        return (
+            f"Rating {counted(expected, 'image')} by {self.judge.name}: about {requests * share:,.0f} requests and "
+            f"{total:,.0f} tokens{dollars}. Estimated from the first {counted(len(first), 'image')}, with "
+            f"{CHARACTERS_PER_TOKEN} characters of text a token and, as GPT-4o counts, {BASE_TOKENS} tokens an image "
+            f"and {TILE_TOKENS} more for each 512 x 512 pixels; other judges count otherwise."
+        )
+
+
+def _some_at_once(rate: Callable[[Pair], _Rated], pairs: Iterator[Pair], number: int) -> Iterator[_Rated]:
+    """What becomes of each pair, as it comes; so many at a time, and as many wait. What `rate` raises is raised.
+
+    Its threads keep no process from ending.
+    """
+    todo: SimpleQueue[Pair | None] = SimpleQueue()
+    done: SimpleQueue[_Rated | BaseException] = SimpleQueue()
+    is_over = threading.Event()
+
+    def work() -> None:
+        while (pair := todo.get()) is not None and not is_over.is_set():
+            try:
+                done.put(rate(pair))
+            except BaseException as error:  # noqa: BLE001 - it is raised where the ratings are taken
+                done.put(error)
+
+    for _ in range(number):
+        threading.Thread(target=work, name="recap-judge", daemon=True).start()
+    num_waiting = 0
+    try:
+        while True:
+            for pair in itertools.islice(pairs, 2 * number - num_waiting):
+                todo.put(pair)
+                num_waiting += 1
+            if not num_waiting:
+                return
+            rated = done.get()
+            num_waiting -= 1
+            if isinstance(rated, BaseException):
+                raise rated
+            yield rated
+    finally:
+        is_over.set()
+        for _ in range(number):
+            todo.put(None)
