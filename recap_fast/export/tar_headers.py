@@ -3,7 +3,7 @@
 Formats: POSIX.1-1988 "ustar", and GNU's long names (GNU tar manual, "Basic Tar Format").
 """
 
-from recap_fast.shards.tar.headers import BLOCK, number
+from recap_fast.shards.tar.headers import BLOCK, number, sum_of
 
 MAX_NAME_BYTES = 100
 """A longer name has a header of its own before it."""
@@ -66,5 +66,5 @@ def _octal(size: int) -> bytes:
 
 
 def _with_sum(block: bytes) -> bytes:
-    total = sum(block) - sum(block[148:156]) + 8 * ord(" ")
+    total = sum_of(block) - sum(block[148:156]) + 8 * ord(" ")
     return block[:148] + b"%06o\0 " % total + block[156:]

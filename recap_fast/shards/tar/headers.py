@@ -4,6 +4,7 @@ Formats: POSIX.1-2001, "pax Interchange Format"; GNU tar manual, "Basic Tar Form
 """
 
 import struct
+import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
@@ -16,6 +17,8 @@ Pieces = tuple[tuple[int, int], ...]
 """Of a sparse file: where its pieces belong in it, and their sizes. They lie in the archive one after another."""
 _SIGNED = struct.Struct("148b8x356b")
 _MAX_DIGITS = 20
+_MANY_ZEROS = 256
+"""A block with so many has a sum below 65,521: the others have 255 at most."""
 _WANTED = (b"path", b"size", b"linkpath")
 _SPARSE = b"GNU.sparse."
 
@@ -70,8 +73,14 @@ def check_sum(block: bytes) -> None:
     """Raises DamagedHeaderError where the block's checksum is wrong."""
     expected = number(block[148:156])
     # the sum of all bytes with those of the sum itself taken as spaces; some old tars added signed bytes
-    if expected != sum(block) - sum(block[148:156]) + 256 and expected != sum(_SIGNED.unpack_from(block)) + 256:
+    if expected != sum_of(block) - sum(block[148:156]) + 256 and expected != sum(_SIGNED.unpack_from(block)) + 256:
         raise DamagedHeaderError("its checksum is wrong")
+
+
+def sum_of(block: bytes) -> int:
+    """The sum of a block's bytes: Adler-32 has it, plus 1 and modulo 65,521, in a tenth of the time."""
+    total = (zlib.adler32(block) & 0xFFFF) - 1
+    return total if block.count(b"\0") > _MANY_ZEROS else sum(block)
 
 
 def number(text: bytes) -> int:
@@ -81,7 +90,7 @@ def number(text: bytes) -> int:
         if text[0] != 0x80:
             raise DamagedHeaderError(f"a number out of range ({text!r})")
         return value
-    digits = until_nul(text).strip()
+    digits = text.partition(b"\0")[0].strip()
     if digits.strip(b"01234567"):
         raise DamagedHeaderError(f"a field that is not a number ({text!r})")
     return int(digits or b"0", 8)
@@ -96,7 +105,7 @@ def decimal(text: bytes) -> int:
 
 def until_nul(text: bytes) -> bytes:
     """What of a field is text."""
-    return text.split(b"\x00", 1)[0]
+    return text.partition(b"\0")[0]
 
 
 def name_of(block: bytes) -> bytes:

@@ -9,6 +9,7 @@ from typing import IO
 
 from recap_fast.errors import ShardError
 from recap_fast.records import Selection
+from recap_fast.shards.tar.chunks import Chunks
 from recap_fast.shards.tar.headers import BLOCK
 from recap_fast.shards.tar.index import TarIndexer
 from recap_fast.shards.tar.links import Link, normal
@@ -21,7 +22,7 @@ class TarLayout:
     """Of one tar. Members are known by their numbers in `members`. Raises ShardError where it is damaged or cut off."""
 
     def __init__(self, file: IO[bytes], selection: Selection) -> None:
-        self._file, self._all_images = file, selection.images == "all"
+        self.chunks, self._all_images = Chunks(file.fileno()), selection.images == "all"
         self.size_bytes = os.fstat(file.fileno()).st_size
         self.members = TarMembers()
         self.starts, self._blocks, self.ends = array("q"), array("q"), array("q")
@@ -71,17 +72,14 @@ class TarLayout:
         """The content of a member. Raises ShardError where it has none of its own, and cannot be read."""
         if (special := self.members.special.get(member)) is not None:
             raise ShardError(f"has {self._shown(member)}, which is {special}: it cannot be changed")
-        size = self.members.sizes[member]
-        content = os.pread(self._file.fileno(), size, self.members.offsets[member])
-        if len(content) < size:
-            raise ShardError("has become shorter while it was read")
+        content = self.chunks.read(self.members.offsets[member], self.members.sizes[member])
         sparse = self.members.sparse.get(member)
         return content if sparse is None else sparse.fill(content)
 
     def headers(self, member: int) -> bytes:
         """The headers of a member, of which the last block is its own."""
         start = self.starts[member]
-        return os.pread(self._file.fileno(), self._blocks[member] + BLOCK - start, start)
+        return self.chunks.read(start, self._blocks[member] + BLOCK - start)
 
     def check_changeable(self, member: int) -> None:
         """Raises ShardError where a link stands for a member that is to change, or to be left out."""
@@ -96,5 +94,4 @@ class TarLayout:
     def _head(self, member: int) -> bytes:
         if member in self.members.special:
             return b""
-        size = min(HEAD_BYTES, self.members.sizes[member])
-        return os.pread(self._file.fileno(), size, self.members.offsets[member])
+        return self.chunks.read(self.members.offsets[member], min(HEAD_BYTES, self.members.sizes[member]))
