@@ -5,7 +5,9 @@ samples are as img2dataset writes them: an image, a txt and a json by one key, w
 """
 
 import os
+import posixpath
 import shlex
+from collections.abc import Sequence
 from contextlib import closing
 from functools import partial
 
@@ -22,6 +24,7 @@ from recap_fast.shards.tar.layout import TarLayout
 
 AHEAD_BYTES = 1 << 30
 """So much of a tar the system reads ahead, in order, while its headers are looked for."""
+MAX_NAMES = 20
 COPIED, CHECKED = "members copied", "members checked"
 
 
@@ -75,6 +78,8 @@ def _verified(job: Job) -> str:
     if not counts[CHECKED]:
         return "nothing (--no-verify)" if not job.config.verify else "nothing"
     new = counts[WRITTEN] + counts[ADDED]
+    if not counts[COPIED]:
+        return f"{counts[CHECKED]:,} members read back, and as they were written"
     return (
         f"{counts[CHECKED]:,} members read back: {counts[CHECKED] - new:,} are byte for byte those of the inputs, "
         f"headers and all; {new:,} are as they were written"
@@ -83,10 +88,10 @@ def _verified(job: Job) -> str:
 
 def _advice(job: Job) -> list[str]:
     """How open_clip trains with the tars. `--json-text-key` and its probabilities are in its main branch (2026-06)."""
-    names = sorted(f"{shard.name}.tar" for shard in job.joined.shards if shard.name not in job.result.unfinished)
-    data = shlex.quote(f"{job.target.folder.absolute()}/{_pattern(names)}")
+    names = sorted(shard.name for shard, _ in job.finished)
+    data = shlex.quote(f"{job.target.folder.absolute()}/{pattern_of(names)}")
     command = (
-        f"open_clip_train --dataset-type webdataset --train-data {data} "
+        f"python -m open_clip_train.main --dataset-type webdataset --train-data {data} "
         f"--train-num-samples {job.result.counts[CAPTIONS]}"
     )
     if job.config.place == "txt":
@@ -98,13 +103,16 @@ def _advice(job: Job) -> list[str]:
     ]
 
 
-def _pattern(names: list[str]) -> str:
-    """The names in braces: numbers without gaps as a range, as open_clip and webdataset expand it."""
-    stems = [name.removesuffix(".tar") for name in names]
+def pattern_of(names: Sequence[str]) -> str:
+    """Tars of these names, sorted, in braces: numbers without gaps as a range, as open_clip and webdataset expand it."""
     if len(names) == 1:
-        return names[0]
+        return f"{names[0]}.tar"
+    above = posixpath.commonpath([posixpath.dirname(name) for name in names])
+    folder = f"{above}/" if above else ""
+    stems = [name.removeprefix(folder) for name in names]
     width = len(stems[0])
     numbers = [int(stem) for stem in stems if stem.isdigit() and stem.isascii() and len(stem) == width]
-    if len(numbers) == len(stems) and numbers == list(range(numbers[0], numbers[0] + len(numbers))):
-        return f"{{{stems[0]}..{stems[-1]}}}.tar"
-    return f"{{{','.join(stems)}}}.tar"
+    if numbers and numbers == list(range(numbers[0], numbers[0] + len(stems))):
+        return f"{folder}{{{stems[0]}..{stems[-1]}}}.tar"
+    shown = stems if len(stems) <= MAX_NAMES else [*stems[:2], "..."]
+    return f"{folder}{{{','.join(shown)}}}.tar"

@@ -1,7 +1,7 @@
 """Outputs to export: finished shards over real inputs, with captions as a test wants them; and what `export` makes."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import fields
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
@@ -27,14 +27,17 @@ NASTY = 'Two "cats",\r\n\tone <script>\u2028\u00e9\U0001f431, \\ = +1'
 Change = Callable[[dict[str, Any]], None]
 
 
-def make_output(folder: Path, *inputs: Path, change: Change = lambda _: None) -> OutputFolder:
+def make_output(
+    folder: Path, *inputs: Path, change: Change = lambda _: None, selection: Selection | None = None
+) -> OutputFolder:
     """The output of a finished run over some inputs; `change` is called with each row before it is written.
 
     Captions are 'caption INDEX of SHARD'; samples without an image have none.
     """
-    ledger = open_ledger(folder, *inputs, marks=MARKS)
+    chosen = selection or Selection()
+    ledger = open_ledger(folder, *inputs, marks={**MARKS, **asdict(chosen)})
     for shard in ledger.shards:
-        samples, reader = read_samples(shard)
+        samples, reader = read_samples(shard, selection=chosen)
         rows = []
         for sample in samples:
             row = {name: getattr(sample, name) for name in SCHEMA.names if hasattr(sample, name)}
