@@ -14,7 +14,7 @@ from support.exports import MARKS, NASTY, below, make_output, picture, run_expor
 from support.shard_files import write_tar
 
 from recap_fast.errors import ConfigError, RecapError
-from recap_fast.export import parquet, parquet_writer
+from recap_fast.export import job, parquet, parquet_writer
 from recap_fast.write.output_folder import OutputFolder
 from recap_fast.write.schema import SCHEMA
 
@@ -216,3 +216,14 @@ def test_every_image_is_the_one_that_the_row_names(made: OutputFolder, tmp_path:
     run_export(made, "parquet", tmp_path / "to")
     rows = [row for row in read(tmp_path / "to") if row["image"] is not None]
     assert [hashlib.sha256(row["image"]["bytes"]).hexdigest() for row in rows] == [row["sha256"] for row in rows]
+
+
+@pytest.mark.parametrize("kind", ["parquet", "jsonl", "txt"])
+def test_several_processes_write_the_same(
+    made: OutputFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    one = run_export(made, kind, tmp_path / "one")
+    monkeypatch.setattr(job, "FEW_ROWS", 1)
+    two = run_export(made, kind, tmp_path / "two", workers=2)
+    assert below(tmp_path / "two") == below(tmp_path / "one")
+    assert (two.shards, two.counts) == (one.shards, one.counts) != (0, {})
