@@ -10,13 +10,15 @@ MINUTES := 10
 
 .PHONY: demo test lint unit docs manual fuzz chaos asan bench format clean
 
-demo: .venv/installed  ## caption demo shards with the demo engine, through every stage, and check the captions
+demo: .venv/installed  ## caption demo shards with the demo engine, check and score the captions, and make a page to look at
 	$(BIN)/recap-fast build-engine recap_tiny --checkpoint demo/recap-tiny --output demo/out/engine --overwrite
 	$(BIN)/python demo/make_shards.py --output demo/out/shards --shards 2 --samples 200
 	rm -rf demo/out/captions
 	$(BIN)/recap-fast run --engine demo/out/engine --shards '$(SHARDS)' --output demo/out/captions
 	$(BIN)/python demo/show.py demo/out/captions demo/out/shards/truth.json
 	$(BIN)/recap-fast verify demo/out/captions --shards '$(SHARDS)'
+	$(BIN)/recap-fast score demo/out/captions --model demo/recap-tiny-clip
+	$(BIN)/recap-fast report demo/out/captions
 
 test: lint unit manual  ## what CI runs
 
@@ -62,7 +64,7 @@ format: .venv/developing
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(PIP) --upgrade pip
 	$(PIP) --group build
-	$(PIP) --no-build-isolation --editable '.[dali,heif,jxl]'
+	$(PIP) --no-build-isolation --editable '.[dali,heif,jxl,report,score]'
 	touch $@
 
 .venv/developing: .venv/installed
