@@ -9,17 +9,14 @@ import sys
 
 import click
 
+from recap_fast.cli import after
 from recap_fast.cli.bench import bench, tune
 from recap_fast.cli.build import build_engine
 from recap_fast.cli.doctor import doctor
-from recap_fast.cli.export import export
 from recap_fast.cli.failures import failures
 from recap_fast.cli.messages import StderrHandler, exit_with_sentence, open_standard_streams, show_without_secrets
 from recap_fast.cli.plan import plan
-from recap_fast.cli.replay import replay
-from recap_fast.cli.report import report
 from recap_fast.cli.run import run
-from recap_fast.cli.score import score
 from recap_fast.cli.status import status
 from recap_fast.cli.verify import verify
 from recap_fast.version import __version__
@@ -48,10 +45,11 @@ def cli() -> None:
     1. recap-fast build-engine RECIPE --checkpoint DIR --output ENGINE
     2. recap-fast run --engine ENGINE --shards '{00000..00099}.tar' --output OUT
     3. recap-fast verify OUT
+    4. recap-fast report OUT
     """
 
 
-for command in (build_engine, tune, plan, run, status, failures, verify, report, score, export, replay, bench, doctor):
+for command in (build_engine, tune, plan, run, status, failures, verify, *after.COMMANDS, bench, doctor):
     cli.add_command(command)
 
 
