@@ -45,7 +45,7 @@ def content_window(width: int, height: int, preprocess: Preprocess) -> Window:
     may be empty: width or height is then 0.
     """
     size = preprocess.image_size
-    if preprocess.mode == "crop":
+    if preprocess.mode != "pad":
         return Window(0, 0, size, size)
     side = max(width, height)
     margin = ceil(2 * max(1.0, size / side)) + 1

@@ -1,4 +1,5 @@
 import io
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -18,6 +19,7 @@ from recap_fast.records import ImageOutcome, Preprocess
 
 PAD = Preprocess(image_size=84, mode="pad", mean=(0.48, 0.46, 0.41), std=(0.27, 0.26, 0.28))
 CROP = Preprocess(image_size=84, mode="crop", mean=(0.48, 0.46, 0.41), std=(0.27, 0.26, 0.28))
+STRETCH = replace(CROP, mode="stretch")
 SIZES = [(84, 84), (640, 480), (480, 640), (1000, 101), (400, 2500), (20, 30), (13, 7)]
 
 
@@ -35,7 +37,7 @@ def is_flat(*images: bytes, preprocess: Preprocess = PAD) -> list[bool]:
         decoder.close()
 
 
-@pytest.mark.parametrize("preprocess", [PAD, CROP], ids=["pad", "crop"])
+@pytest.mark.parametrize("preprocess", [PAD, CROP, STRETCH], ids=lambda each: each.mode)
 @pytest.mark.parametrize("size", SIZES)
 def test_one_color_is_flat_whatever_its_size_and_what_pads_it(size, preprocess):
     images = [Image.new("RGB", size, color) for color in ("white", "black", "#c83214", "#7a756a")]
@@ -52,6 +54,12 @@ def test_a_small_mark_makes_an_image_not_flat(size):
     left, top = width * 2 // 3 - thick, height // 2 - thick // 2
     ImageDraw.Draw(image).rectangle((left, top, left + thick, top + thick), fill="black")
     assert is_flat(encoded(image)) == [False]
+
+
+def test_without_padding_the_whole_square_is_looked_at():
+    image = Image.new("RGB", (640, 320), "white")
+    image.paste("black", (300, 0, 340, 8))
+    assert is_flat(encoded(image), preprocess=STRETCH) == is_flat(encoded(image), preprocess=CROP) == [False]
 
 
 def test_the_noise_of_jpeg_is_no_picture_and_a_faint_slope_is_one():
