@@ -25,6 +25,8 @@ MIN_SAME_IMAGE = 10
 """So often an image is there, where it is flagged as a placeholder."""
 _NOTHING = 0
 """In place of a hash, where a row has no caption or no image."""
+_ODD = np.uint64(0x9E3779B97F4A7C15)
+"""The golden ratio in 64 bits: by it, the hashes of a caption and of an image make that of the pair."""
 Hashes = NDArray[np.uint64]
 
 
@@ -80,12 +82,13 @@ def _flags(had: list[str], same_caption: bool, same_image: bool) -> list[str]:
 def _same_captions(captions: Hashes, images: Hashes) -> NDArray[np.bool_]:
     """Of each row, whether `MIN_SAME_CAPTION` images that differ have its caption."""
     found = _among(captions, _often(np.sort(captions), MIN_SAME_CAPTION))
-    some, theirs = captions[found], images[found]
-    order = np.lexsort((theirs, some))
-    some, theirs = some[order], theirs[order]
-    is_new = np.ones(len(some), bool)
-    is_new[1:] = (some[1:] != some[:-1]) | (theirs[1:] != theirs[:-1])
-    return _among(captions, _often(some[is_new], MIN_SAME_CAPTION))
+    some, pairs = captions[found], images[found]
+    pairs += some * _ODD  # of hashes, a hash
+    order = np.argsort(pairs)
+    pairs = pairs[order]
+    firsts = order[np.append(True, pairs[1:] != pairs[:-1])[: len(pairs)]]
+    del pairs, order
+    return _among(captions, _often(np.sort(some[firsts]), MIN_SAME_CAPTION))
 
 
 def _often(ordered: Hashes, num: int) -> Hashes:
