@@ -214,7 +214,7 @@ def test_plain_lines_where_there_is_no_terminal(server, tiny_engine, inputs, tmp
         "decoder",
         "engine",
         "8",
-        *["8", "Which", "Captions", "Held", "All"],
+        *["8", "Which", "Captions", "Held", "Flags", "All"],
     ]
     assert lines[3].startswith("8 captions, 2 failed (2 not_an_image) in ")
     assert lines[3].endswith("; decoder pillow, backend torch, float32")
