@@ -16,7 +16,7 @@ from recap_fast.generate.prompt import SampleFields
 from recap_fast.records import OK, Completion, ImageOutcome, Row, Sample
 
 MAX_KNOWN = 16_384
-"""Captions that are remembered, those that were met last: 1.2 kB each where they have 128 tokens, 20 MB in all."""
+"""Captions that are remembered, those that were met last: 1.1 kB each where they have 128 tokens, 18 MB in all."""
 Claim = Literal["first", "waits", "known"]
 
 
