@@ -13,20 +13,17 @@ from recap_fast.cli.messages import flush_streams, outcome_with_sentence, quiet,
 from recap_fast.cli.progress import bar
 from recap_fast.cli.scorers import make_sample, make_scorer
 from recap_fast.errors import ExitCode
-from recap_fast.text import counted
 
 if TYPE_CHECKING:
     from recap_fast.launch.signals import Signals
-    from recap_fast.score.score_files import Statistics, Totals
-    from recap_fast.score.scoring import Scoring
 
 EXAMPLES = """
 \b
 Examples:
   recap-fast score captions --model clip-vit-large-patch14
   recap-fast score captions --model longclip --kind softmax
-  recap-fast score captions --kind rating --endpoint http://localhost:8000/v1 \\
-    --judge Qwen/Qwen3-VL-8B-Instruct --sample 10000
+  recap-fast score captions --kind rating --sample 10000 \\
+    --endpoint http://localhost:8000/v1 --judge Qwen/Qwen3-VL-8B-Instruct
 """
 
 
@@ -114,8 +111,8 @@ def score(output: str, **given: Any) -> None:
 def _score(output: str, given: dict[str, Any], signals: "Signals") -> ExitCode:
     from recap_fast.joined import JoinedOutput
     from recap_fast.score.scoring import Scoring
+    from recap_fast.score.summary import summary
     from recap_fast.shards.patience import patience
-    from recap_fast.write.card import write_configs
     from recap_fast.write.output_folder import OutputFolder
 
     joined = JoinedOutput.open(OutputFolder.at(output), given["shards"], given["relocate"])
@@ -126,45 +123,12 @@ def _score(output: str, given: dict[str, Any], signals: "Signals") -> ExitCode:
         quiet(),  # `run` gave its warnings when it read the same inputs
         writing("OUTPUT", output),
     ):
-        sample = make_sample(given)
-        settings = {**scorer.settings, **(sample.settings if sample else {})}
-        scoring = Scoring(joined, scorer, shown.show, sample, signals.check)
-        scoring.files.begin(settings, given["overwrite"])
-        seconds = scoring.run()
-        totals = scoring.files.end(settings, scoring.captions)
-        write_configs(joined.output)
-    click.echo(_describe(scoring, totals, seconds))
+        scoring = Scoring(joined, scorer, shown.show, make_sample(given), signals.check)
+        totals = scoring.run(given["overwrite"])
+    click.echo(summary(scoring, totals))
     for shard, reason in scoring.failed.items():
         click.echo(f"shard {shard} was not scored: {reason}", err=True)
     if scoring.failed:
         return ExitCode.FAILURE
     is_too_many = scorer.error_rate > given["max_error_rate"]
     return ExitCode.ERROR_RATE if is_too_many else ExitCode.COMPLETE
-
-
-def _describe(scoring: "Scoring", totals: "Totals", seconds: float) -> str:
-    """The summary."""
-    from recap_fast.write.rows import SCORES
-
-    kind, output = scoring.scorer.kind, scoring.joined.output
-    columns = SCORES[kind]
-    width = max(map(len, columns))
-    rate = f", {scoring.num_scored / seconds:,.1f} images/s" if scoring.num_scored else ""
-    scored = f"{counted(scoring.num_scored, 'image')} of {counted(scoring.num_shards, 'shard')}{rate}"
-    lines = [f"{'scored':<{width}}  {scored}"]
-    lines += [
-        f"{name:<{width}}  {_describe_side(side)}" for name, side in zip(columns, (totals.re, totals.org), strict=True)
-    ]
-    lines += [f"note: {sentence}." for sentence in scoring.describe(totals.counts)]
-    if scoring.num_unfinished:
-        have = "is not finished and has" if scoring.num_unfinished == 1 else "are not finished and have"
-        lines.append(f"note: {counted(scoring.num_unfinished, 'shard')} {have} no scores yet.")
-    lines.append(f"{'files':<{width}}  {output.store.shown(output.score_files(kind))}")
-    lines.append(f'{"load":<{width}}  datasets.load_dataset("{output.address}", "{kind}_scores")')
-    return "\n".join(lines)
-
-
-def _describe_side(side: "Statistics") -> str:
-    if side.mean is None:
-        return "none"
-    return f"mean {side.mean:.2f}, median {side.median:.2f} of {counted(side.number, 'caption')}"

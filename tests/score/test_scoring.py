@@ -39,8 +39,7 @@ def done(ledger):
 
 def scoring_of(ledger, scorer=None, patterns=()):
     made = Scoring(JoinedOutput.open(ledger.output, patterns), scorer or LengthScorer())
-    made.files.begin(made.scorer.settings, False)
-    made.run()
+    made.totals = made.run()
     return made
 
 
@@ -97,7 +96,7 @@ def test_shards_that_are_not_finished_wait(ledger):
     finish(ledger, ledger.shards[0])
     made = scoring_of(ledger)
     assert (made.num_shards, made.num_unfinished) == (1, 2)
-    assert [*made.captions] == ["a"]
+    assert made.totals.rows == 20
 
 
 def test_an_image_that_is_gone_and_one_that_is_another_have_no_score(done, tmp_path):
@@ -107,12 +106,7 @@ def test_an_image_that_is_gone_and_one_that_is_another_have_no_score(done, tmp_p
     made = scoring_of(done)
     assert made.lost == {"gone": 1, "changed": 1}
     assert [row["index"] for row in rows_of(done, "a") if row["re_clip_score"] is None] == [2, 3, 4, 19]
-    totals = made.files.end(made.scorer.settings, made.captions)
-    assert list(made.describe(totals.counts)) == [
-        "1 image has no score: it cannot be found any more",
-        "1 image has no score: it changed after the run",
-        "11 have even indices",
-    ]
+    assert made.totals.counts == {"gone": 1, "changed": 1, "even": 11}
 
 
 def test_an_input_that_is_gone_is_reported_and_the_others_go_on(done, tmp_path):
