@@ -58,6 +58,8 @@ class Judge:
     num_tokens: int = 0
     """Of all questions and answers, as the endpoint counts them."""
     _options: Mapping[str, float] = field(default_factory=lambda: {"temperature": 0.0, "max_tokens": ANSWER_TOKENS})
+    _num_asking: int = 0
+    _is_closed: bool = False
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _client: "OpenAI" = field(init=False, repr=False)
     _key: str = field(init=False, repr=False)
@@ -103,10 +105,29 @@ class Judge:
         return rating
 
     def close(self) -> None:
-        """Closes the connections; questions that wait for an answer end with an error."""
-        self._client.close()
+        """Takes no more questions, and closes the connections when none is under way."""
+        with self._lock:
+            self._is_closed = True
+            is_idle = self._num_asking == 0
+        if is_idle:
+            self._client.close()
 
     def _ask(self, messages: list[dict[str, Any]]) -> str:
+        """The answer, '' where it is empty. Raises as `rate`."""
+        with self._lock:
+            if self._is_closed:
+                raise JudgeError("the judge is not asked any more")
+            self._num_asking += 1
+        try:
+            return self._complete(messages)
+        finally:
+            with self._lock:
+                self._num_asking -= 1
+                is_last = self._is_closed and self._num_asking == 0
+            if is_last:
+                self._client.close()
+
+    def _complete(self, messages: list[dict[str, Any]]) -> str:
         import openai
 
         while True:

@@ -2,8 +2,10 @@
 
 import hashlib
 import sys
+import threading
 
 import pytest
+from support.guard import GUARD_S
 from support.judge_server import JudgeServer, Reply, caption_of, question_of
 
 from recap_fast.errors import ConfigError
@@ -31,6 +33,17 @@ def replies(server, *given):
     """These in turn; the last one again and again."""
     left = list(given)
     server.answer = lambda request: left.pop(0) if len(left) > 1 else left[0]
+
+
+@pytest.fixture(autouse=True)
+def _closed(monkeypatch):
+    """Closes all judges of a test."""
+    made = []
+    begin = Judge.__post_init__
+    monkeypatch.setattr(Judge, "__post_init__", lambda judge: (begin(judge), made.append(judge))[0])
+    yield
+    for judge in made:
+        judge.close()
 
 
 def judge_of(server, **options):
@@ -205,3 +218,26 @@ def test_without_openai_the_extra_is_named(monkeypatch):
 def test_an_endpoint_is_a_web_address():
     with pytest.raises(ConfigError, match="--endpoint localhost:8000: give a base address"):
         Judge("judge", "localhost:8000")
+
+
+def test_connections_are_closed_when_the_last_question_is_answered(server):
+    arrived, go_on = threading.Event(), threading.Event()
+
+    def answer(request):
+        arrived.set()
+        go_on.wait(GUARD_S)
+        return Reply()
+
+    server.answer = answer
+    judge = judge_of(server)
+    ratings = []
+    asking = threading.Thread(target=lambda: ratings.append(judge.rate(IMAGE, "a dog")))
+    asking.start()
+    arrived.wait(GUARD_S)
+    judge.close()
+    assert not judge._client.is_closed()
+    go_on.set()
+    asking.join(GUARD_S)
+    assert (ratings, judge._client.is_closed()) == ([4], True)
+    with pytest.raises(JudgeError, match="not asked any more"):
+        judge.rate(IMAGE, "a dog")

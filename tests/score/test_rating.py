@@ -1,6 +1,7 @@
 """Ratings of pairs by a judge on this machine: scores, notes, errors, and what they cost."""
 
 import threading
+from contextlib import closing
 
 import pytest
 from support.guard import GUARD_S, guarded
@@ -33,7 +34,8 @@ def scorer_of(server, **options):
 
 def scores_of(scorer, pairs, expected=0):
     """By index."""
-    return {score.index: score for score in guarded(lambda: list(scorer.score(iter(pairs), expected)))}
+    with closing(scorer):
+        return {score.index: score for score in guarded(lambda: list(scorer.score(iter(pairs), expected)))}
 
 
 def test_both_captions_are_rated_with_their_image(server):
@@ -126,6 +128,7 @@ def test_few_pairs_are_taken_ahead(server):
         next(scores)
         assert len(taken) <= max(32, number + 1 + 4)
     scores.close()
+    scorer.close()
 
 
 def test_the_cost_is_said_before_the_first_question(server):
