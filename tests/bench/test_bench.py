@@ -2,9 +2,10 @@ import json
 
 import pytest
 from click.testing import CliRunner
+from support import shard_files
 
 from inputs import oracle
-from recap_fast.bench import roofline
+from recap_fast.bench import roofline, synthetic
 from recap_fast.bench.bench import STAGES, BenchConfig, bench
 from recap_fast.bench.synthetic import write_tars
 from recap_fast.cli.main import cli
@@ -109,6 +110,17 @@ def test_shards_of_the_user_are_used_and_bad_images_do_not_matter(pair, tmp_path
         "end-to-end": 3,
     }
     assert found["end-to-end"].details["failed"] == {"not_an_image": 1}
+
+
+def test_copies_of_an_image_are_all_captioned(pair, tmp_path):
+    image = synthetic.jpeg(40, 40, seed=1)
+    tar = shard_files.write_tar(tmp_path / "copies.tar", [(f"{number}.jpg", image) for number in range(4)])
+    stages = ("generate", "end-to-end")
+    config = BenchConfig(
+        engine=pair.folder, shards=(str(tar),), stages=stages, repeat=1, options=OPTIONS, decoder="pillow"
+    )
+    generate, _, end_to_end = bench(config).measurements
+    assert (end_to_end.images, end_to_end.tokens) == (generate.images, generate.tokens) == (4, generate.tokens)
 
 
 def test_a_run_that_fails_is_an_error(pair, tmp_path):
