@@ -35,7 +35,8 @@ captions = datasets.load_dataset("PATH_OF_THIS_FOLDER", split="train")
 
 The captions are under the license of the model that wrote them. To publish them, add a `license` above, and run `hf
 upload NAME/DATASET PATH_OF_THIS_FOLDER --repo-type dataset --exclude local.json --exclude "partial/**" --exclude
-"workers/**" --exclude "decoding/**"`: `local.json` has paths of the machine, and the two folders name machines.
+"workers/**" --exclude "decoding/**" --exclude report.html`: `local.json` has paths of the machine, the folders name
+machines, and a report has images in it.
 """
 
 

@@ -29,7 +29,8 @@ def grounds(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("manual")
     recap_fast.build_engine("recap_tiny", ROOT / "demo/recap-tiny", root / "engine")
     (root / "demo/out").mkdir(parents=True)
-    (root / "demo/recap-tiny").symlink_to(ROOT / "demo/recap-tiny")
+    for name in ("recap-tiny", "recap-tiny-clip"):
+        (root / "demo" / name).symlink_to(ROOT / "demo" / name)
     (root / "demo/out/engine").symlink_to(root / "engine")
     _draw_photographs(root / "photos", 9, 1)
     _draw_photographs(root / "photos/holidays", 2, 2)
