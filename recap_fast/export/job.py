@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
-from recap_fast.errors import ExitCode, ShardError
+from recap_fast.errors import ConfigError, ExitCode, ShardError
 from recap_fast.export.choice import COLUMNS, Choice, Chosen
 from recap_fast.export.config import ExportConfig
 from recap_fast.export.target import Draft, Target
@@ -80,8 +80,13 @@ class Job:
 
     @cached_property
     def finished(self) -> list[tuple[Shard, ShardReport]]:
-        """The shards that can be exported; all others are named in the result."""
+        """The shards that can be exported; all others are named in the result. Raises ConfigError if there are none."""
         found = []
+        if not self.joined.shards:
+            raise ConfigError(
+                f"--shards: none of these inputs is one of {self.joined.output.address}: give those of the run, and "
+                "--relocate OLD=NEW if they have moved."
+            )
         for shard in self.joined.shards:
             report = read_record(self.joined.output, shard.name)
             if report is None or report.output is None or report.status not in ("complete", "truncated"):

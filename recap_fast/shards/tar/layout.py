@@ -42,7 +42,7 @@ class TarLayout:
                 for place, places in zip(indexer.span, (self.starts, self._blocks, self.ends), strict=True):
                     places.append(place)
                 if member.name[:1] in (b".", b"/"):
-                    self._prefixes[number] = member.name[: len(member.name) - len(member.name.lstrip(b"./"))]
+                    self._prefixes[number] = member.name[: len(member.name) - len(self.members.name(number))]
         if indexer.problem is not None:
             raise ShardError(f"is {indexer.problem}: replace it with a whole one, and run again with --redo-changed")
         self.members.finish(lambda: TarIndexer(file, self.size_bytes), dots_in_keys=selection.image_key is None)
