@@ -104,7 +104,7 @@ def _advice(job: Job) -> list[str]:
 
 
 def pattern_of(names: Sequence[str]) -> str:
-    """Tars of these names, sorted, in braces: numbers without gaps as a range, as open_clip and webdataset expand it."""
+    """Tars of these names, sorted, in braces: numbers without gaps as a range, which open_clip expands."""
     if len(names) == 1:
         return f"{names[0]}.tar"
     above = posixpath.commonpath([posixpath.dirname(name) for name in names])

@@ -44,9 +44,8 @@ def test_a_shard_whose_file_was_changed_or_removed_is_not_done(target, tmp_path,
 
 
 def test_no_file_is_there_if_the_writing_fails(target, tmp_path):
-    with pytest.raises(ZeroDivisionError), target.draft("00000", "1") as draft:
-        draft.file("a.txt").write_bytes(b"x")
-        1 / 0  # noqa: B018
+    with pytest.raises(TypeError):
+        write(target, "a.txt", content=None)
     assert [path.name for path in (tmp_path / "there").iterdir()] == [".recap-fast"]
 
 
@@ -85,9 +84,10 @@ def test_killed_at_any_step_it_goes_on(target, tmp_path, monkeypatch, num_files,
         raise KeyboardInterrupt
 
     for number in range(2):
-        with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        with monkeypatch.context() as patched:
             patched.setattr("pathlib.Path.replace", killed)
-            write(target, *names, version=version, content=b"yy" * number)
+            with pytest.raises(KeyboardInterrupt):
+                write(target, *names, version=version, content=b"yy" * number)
     assert len(calls) == 2
     write(opened(tmp_path), *names, version=version, content=b"zzz")
     assert {path.read_bytes() for path in (tmp_path / "there").glob("*.txt")} == {b"zzz"}

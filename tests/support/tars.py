@@ -30,7 +30,7 @@ def write(path: Path, *entries: tuple[tarfile.TarInfo, bytes], form: int = tarfi
 
 
 def contents(path: Path) -> list[tuple[str, bytes | None]]:
-    """Name and content of each member, in order; None for what has none. Contents of links are those of their targets."""
+    """Name and content of each member, in order; None for what has none. A link has that of its target."""
     with tarfile.open(path) as tar:
         return [(info.name, (file := tar.extractfile(info)) and file.read()) for info in tar]
 
