@@ -70,10 +70,9 @@ def write_side_by_side(write: Write, target: Target, tasks: Iterable[Task], num:
             yield from (future.result() for future in done)
         executor.shutdown()
     finally:
-        executor.shutdown(wait=False, cancel_futures=True)
         for process in set(multiprocessing.active_children()) - others:
             process.terminate()
-            process.join()
+        executor.shutdown(cancel_futures=True)  # waits for them: it alone does, as whoever comes second learns nothing
 
 
 _given: tuple[Write, Target, float]
