@@ -8,6 +8,7 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -113,9 +114,9 @@ class Job:
         tasks = self._tasks((*self.config.columns, *columns), plan or {})
         num = min(self.config.workers, len(self.finished))
         if num > 1 and self._total >= FEW_ROWS:
-            for outcome in write_side_by_side(write, self.target, tasks, num):
-                self._advance(outcome.task.rows)
-                self._add(outcome)
+            with closing(write_side_by_side(write, self.target, tasks, num)) as outcomes:
+                for outcome in outcomes:
+                    self._add(outcome)
         else:
             for task in tasks:
                 self._add(write_shard(write, self.target, task))
@@ -182,6 +183,8 @@ class Job:
                 self._advance(report.rows)
 
     def _add(self, outcome: Outcome) -> None:
+        if outcome.is_elsewhere:
+            self._advance(outcome.task.rows)
         if outcome.problem is not None:
             self.result.problems.append(outcome.problem)
             return

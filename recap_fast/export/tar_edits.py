@@ -40,7 +40,7 @@ class TarEdits:
         layout, waiting = self._layout, list[Edit]()
         num = 0
         for sample, group in groupby(self._joined(rows), key=lambda item: item[1]):
-            first = layout.starts[int(layout.members.order[layout.members.starts[sample]])]
+            first = layout.start(int(layout.members.order[layout.members.starts[sample]]))
             while waiting and waiting[0].start < first:
                 yield heapq.heappop(waiting)
             chosen = [(row, each) for row, _, each in group]
@@ -104,7 +104,7 @@ class TarEdits:
         return fields | {name: first.row[name] for name in self._columns if name not in fields}
 
     def _add(self, last: int, extension: bytes, content: bytes) -> Edit:
-        layout, end = self._layout, self._layout.ends[last]
+        layout, end = self._layout, self._layout.end(last)
         self._counts[ADDED] += 1
         return Edit(
             end, end, tar_headers.member(layout.beside(last, extension), content, layout.headers(last)[-BLOCK:])
@@ -114,7 +114,7 @@ class TarEdits:
         """Another content in the place of a member, or none."""
         layout = self._layout
         layout.check_changeable(member)
-        start, end = layout.starts[member], layout.ends[member]
+        start, end = layout.start(member), layout.end(member)
         if content is None:
             return Edit(start, end, b"")
         self._counts[WRITTEN] += 1

@@ -9,9 +9,9 @@ import os
 import signal
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
-from dataclasses import dataclass
+from collections.abc import Callable, Generator, Iterable
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from dataclasses import dataclass, replace
 from itertools import islice
 from multiprocessing.connection import wait as wait_for
 
@@ -41,6 +41,8 @@ class Outcome:
     counts: Counter[str]
     problem: str | None = None
     """Why it cannot be exported."""
+    is_elsewhere: bool = False
+    """Whether another process has written it."""
 
 
 def write_shard(write: Write, target: Target, task: Task) -> Outcome:
@@ -53,20 +55,24 @@ def write_shard(write: Write, target: Target, task: Task) -> Outcome:
     return Outcome(task, draft.counts)
 
 
-def write_side_by_side(write: Write, target: Target, tasks: Iterable[Task], num: int) -> Iterator[Outcome]:
-    """Writes shards in so many processes, and returns what comes of them as they end.
+def write_side_by_side(write: Write, target: Target, tasks: Iterable[Task], num: int) -> Generator[Outcome]:
+    """Writes shards in so many processes, this one among them, and returns what comes of them as they end.
 
     Raises what a process raises; the others end with the shards that they are at, which stay unwritten.
     """
     others = set(multiprocessing.active_children())
     spawning = multiprocessing.get_context("spawn")
-    executor = ProcessPoolExecutor(num, spawning, _begin, (write, target, read_timeout()))
+    executor = ProcessPoolExecutor(num - 1, spawning, _begin, (write, target, read_timeout()))
+    tasks, running = iter(tasks), set[Future[Outcome]]()
     try:
-        tasks = iter(tasks)
-        running = {executor.submit(_work, task) for task in islice(tasks, 2 * num)}
-        while running:
-            done, running = wait(running, return_when=FIRST_COMPLETED)
-            running |= {executor.submit(_work, task) for task in islice(tasks, len(done))}
+        while True:
+            running |= {executor.submit(_work, task) for task in islice(tasks, 2 * (num - 1) - len(running))}
+            own = next(tasks, None)
+            if own is not None:
+                yield write_shard(write, target, own)
+            elif not running:
+                break
+            done, running = wait(running, 0 if own is not None else None, FIRST_COMPLETED)
             yield from (future.result() for future in done)
         executor.shutdown()
     finally:
@@ -96,4 +102,4 @@ def _end_with_parent() -> None:
 def _work(task: Task) -> Outcome:
     write, target, seconds = _given
     with patience(seconds):
-        return write_shard(write, target, task)
+        return replace(write_shard(write, target, task), is_elsewhere=True)

@@ -25,8 +25,8 @@ class TarLayout:
         self.chunks, self._all_images = Chunks(file.fileno()), selection.images == "all"
         self.size_bytes = os.fstat(file.fileno()).st_size
         self.members = TarMembers()
-        self.starts, self._blocks, self.ends = array("q"), array("q"), array("q")
-        """Of each member: its first byte, extended headers included; its header; the first byte behind it."""
+        self._spans = array("q")
+        """Of each member three places: its first byte, extended headers included; its header; what follows it."""
         self.num_members = 0
         """Those that are files or links, also without a sample."""
         self._prefixes: dict[int, bytes] = {}
@@ -39,14 +39,21 @@ class TarLayout:
             if member.link is not None:
                 self._link_targets.add(Link(0, member).target)
             if len(self.members.samples) > number:
-                for place, places in zip(indexer.span, (self.starts, self._blocks, self.ends), strict=True):
-                    places.append(place)
+                self._spans.extend(indexer.span)
                 if member.name[:1] in (b".", b"/"):
                     self._prefixes[number] = member.name[: len(member.name) - len(self.members.name(number))]
         if indexer.problem is not None:
             raise ShardError(f"is {indexer.problem}: replace it with a whole one, and run again with --redo-changed")
         self.members.finish(lambda: TarIndexer(file, self.size_bytes), dots_in_keys=selection.image_key is None)
         self.rows: TarRows = choose_rows(self.members, selection, self._head, is_cut=False)
+
+    def start(self, member: int) -> int:
+        """The first byte of a member, its extended headers included."""
+        return self._spans[3 * member]
+
+    def end(self, member: int) -> int:
+        """The first byte behind a member: a whole number of blocks."""
+        return self._spans[3 * member + 2]
 
     def key(self, sample: int) -> str:
         """The key of a sample, as its rows have it."""
@@ -78,8 +85,8 @@ class TarLayout:
 
     def headers(self, member: int) -> bytes:
         """The headers of a member, of which the last block is its own."""
-        start = self.starts[member]
-        return self.chunks.read(start, self._blocks[member] + BLOCK - start)
+        start, block, _ = self._spans[3 * member : 3 * member + 3]
+        return self.chunks.read(start, block + BLOCK - start)
 
     def check_changeable(self, member: int) -> None:
         """Raises ShardError where a link stands for a member that is to change, or to be left out."""

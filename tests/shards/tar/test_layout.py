@@ -40,12 +40,12 @@ def test_members_lie_where_pythons_tarfile_finds_them(layout_of, form):
             if info.isreg() and info.name not in ("d/.hidden", "LICENSE")
         ]
     found = [
-        (layout.path(n), layout.starts[n], layout.ends[n], layout.starts[n] + len(layout.headers(n)))
-        for n in range(len(layout.starts))
+        (layout.path(n), layout.start(n), layout.end(n), layout.start(n) + len(layout.headers(n)))
+        for n in range(len(layout.members.samples))
     ]
     assert found == expected
     assert layout.num_members == len(names)
-    assert [layout.read(n).decode() for n in range(len(layout.starts))] == [n.decode() for n, *_ in expected]
+    assert [layout.read(n).decode() for n in range(len(layout.members.samples))] == [n.decode() for n, *_ in expected]
     assert layout.beside(1, b"txt") == b"./a.txt"
 
 
@@ -57,7 +57,7 @@ def test_a_global_header_is_of_no_member(layout_of):
         create = lambda self: self.create_ustar_header(self.get_info(), "utf-8", "surrogateescape")  # noqa: E731
         layout, path = layout_of((info, content))
     assert path.read_bytes()[156:157] == b"g"
-    assert (layout.starts[0], len(layout.headers(0))) == (1024, 512)
+    assert (layout.start(0), len(layout.headers(0))) == (1024, 512)
 
 
 @pytest.mark.parametrize("selection", [Selection(), Selection(images="all"), Selection(image_key="right.jpg")])
