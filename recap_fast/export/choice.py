@@ -44,8 +44,15 @@ class Choice:
         """As the options say."""
         return cls(config.skip, config.mix_p, config.seed, config.sub_caption)
 
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Those of `COLUMNS` that it looks at, and what tells a row: without the others, rows are read faster."""
+        draws = self.mix_p is not None or self.sub_caption == "random"
+        sample = ("shard", "uid", "sha256") if draws else ()
+        return ("index", "key", "re_caption", "org_caption", *sample, *(("flags",) if self.skip else ()))
+
     def choose(self, row: Mapping[str, Any]) -> Chosen:
-        """`row` has at least `COLUMNS`."""
+        """`row` has at least `columns`."""
         recaption = row["re_caption"] or None
         if recaption is not None and self.sub_caption is not None:
             recaption = self._sentence(recaption, row)

@@ -139,12 +139,14 @@ class Job:
             self.result.shards += num
             self.result.counts.update(draft.counts)
 
-    def rows(self, shard: Shard, draft: Draft, columns: Sequence[str] = ()) -> Iterator[Chosen]:
-        """The rows of a shard in order, skipped ones too, with `COLUMNS`, those of `--columns` and `columns`.
+    def rows(
+        self, shard: Shard, draft: Draft, columns: Sequence[str] = (), base: Sequence[str] = COLUMNS
+    ) -> Iterator[Chosen]:
+        """The rows of a shard in order, skipped ones too, with those of `--columns`, `columns` and `base`.
 
         They are counted as what the draft has.
         """
-        for batch in self.joined.rows(shard.name, self._wanted(columns)):
+        for batch in self.joined.rows(shard.name, self._wanted(columns, base)):
             for row in batch.to_pylist():
                 yield self._choose(row, draft)
             self._advance(batch.num_rows)
@@ -155,8 +157,8 @@ class Job:
             yield self._choose(row, draft), sample
             self._advance(1)
 
-    def _wanted(self, columns: Sequence[str]) -> tuple[str, ...]:
-        return tuple(dict.fromkeys((*COLUMNS, *self.config.columns, *columns)))
+    def _wanted(self, columns: Sequence[str], base: Sequence[str] = COLUMNS) -> tuple[str, ...]:
+        return tuple(dict.fromkeys((*base, *self.config.columns, *columns)))
 
     def _choose(self, row: Mapping[str, Any], draft: Draft) -> Chosen:
         chosen = self.choice.choose(row)

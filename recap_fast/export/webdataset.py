@@ -52,7 +52,7 @@ def copy_tar(job: Job, shard: Shard, draft: Draft) -> None:
         _check_version(job, shard, (spooled or version or identity(shard)).text)
         copy = TarCopy(layout.chunks, target.fileno(), layout.size_bytes)
         edits = TarEdits(layout, job.config.columns, draft.counts, in_txt=job.config.place == "txt")
-        for edit in edits.of(job.rows(shard, draft)):
+        for edit in edits.of(job.rows(shard, draft, base=job.choice.columns)):
             copy.replace(*edit)
         copy.finish()
         draft.counts[COPIED] += layout.num_members - draft.counts[WRITTEN] - draft.counts[REMOVED]

@@ -81,6 +81,12 @@ def test_one_sentence_of_ours_and_never_of_the_original():
     assert Choice(sub_caption="first", mix_p=1.0).choose(ROW | {"org_caption": "a. b."}).caption == "a. b."
 
 
+def test_what_it_looks_at_is_in_its_columns():
+    for choice in (Choice(), Choice(mix_p=0.5), Choice(sub_caption="random"), Choice(skip=("loop", "failed"))):
+        row = {name: ROW[name] for name in choice.columns}
+        assert choice.choose(row)[1:] == choice.choose(ROW)[1:]
+
+
 def test_flags_that_leave_a_row_out():
     assert Choice(skip=("cut", "loop")).choose(ROW).skipped == "loop"
     assert Choice(skip=("cut",)).choose(ROW).skipped is None

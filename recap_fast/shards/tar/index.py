@@ -135,6 +135,8 @@ class TarIndexer:
                 return None, None
             extend(kind, self._read, content, content_end - content, overrides)
             return None, round_up(content_end)
+        if kind in b"0\0" and not overrides.found and not (name := name_of(block)).endswith(b"/"):  # nearly all
+            return Member(name, content, min(size := number(block[124:136]), _MAX_SIZE)), round_up(content + size)
         size = overrides.size(block)
         name = overrides.name or name_of(block)
         end = round_up(content + size)
