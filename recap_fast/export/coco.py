@@ -16,7 +16,7 @@ from recap_fast.errors import RecapError
 from recap_fast.export.features import IMAGE
 from recap_fast.export.job import Job
 from recap_fast.export.parquet import made_with, write_file
-from recap_fast.export.parquet_writer import image_of
+from recap_fast.export.parquet_writer import digest_of, image_of
 from recap_fast.export.target import Draft
 
 SCHEMA = pa.schema(
@@ -42,7 +42,7 @@ _HOST = "http://images.cocodataset.org"
 def export(job: Job) -> None:
     """Writes the file. Raises RecapError for an image without COCO's number, and where the file does not read back."""
     job.together(NAME, partial(_write, job))
-    if job.config.verify:
+    if job.config.verify and job.result.shards:
         job.result.verified = "the file has as many rows as were written, and each image byte for byte"
 
 
@@ -72,11 +72,12 @@ def _write(job: Job, draft: Draft) -> None:
     write_file(draft.file(FILE), schema, _rows(job, draft), verify=job.config.verify)
 
 
-def _rows(job: Job, draft: Draft) -> Iterator[dict[str, Any]]:
+def _rows(job: Job, draft: Draft) -> Iterator[tuple[dict[str, Any], str | None]]:
     for shard, _ in job.finished:
         for chosen, sample in job.pairs(shard, draft, COLUMNS):
             if chosen.skipped is None:
-                yield coco_row(chosen.row, chosen.recaption) | {"image": image_of(sample, chosen.row["status"])}
+                image = {"image": image_of(sample, chosen.row["status"])}
+                yield coco_row(chosen.row, chosen.recaption) | image, digest_of(sample)
 
 
 def _metadata(text: str | None) -> Mapping[str, Any]:

@@ -86,8 +86,7 @@ def export(job: Job) -> None:
     if job.make_way is not None:
         job.make_way()
     url = upload.send(job.target.folder, [CARD, *names], is_watched=job.make_way is not None)
-    if config.verify:
-        result.verified = f"{result.verified}; the Hub has each file byte for byte"
+    result.verified = "; ".join(filter(None, (result.verified, "the Hub has each file byte for byte")))
     result.advice.append(f"uploaded to {url}")
 
 

@@ -16,7 +16,7 @@ import pyarrow as pa
 
 from recap_fast.export.features import IMAGE
 from recap_fast.export.job import Job
-from recap_fast.export.parquet_writer import ParquetFile, image_of
+from recap_fast.export.parquet_writer import ParquetFile, digest_of, image_of
 from recap_fast.export.tables import CAPTION, table_columns, table_row
 from recap_fast.export.target import Draft
 from recap_fast.records import Shard
@@ -38,7 +38,7 @@ def write_files(job: Job) -> pa.Schema:
     columns = table_columns(job, SCHEMA.names)
     schema, plan = parquet_schema(job, columns), plan_files(job)
     job.each_shard(partial(_write, job, schema, plan), columns=columns, plan=plan)
-    if job.config.verify:
+    if job.config.verify and job.result.shards:
         images = ", and each image byte for byte" if job.config.images else ""
         job.result.verified = f"every file has as many rows as were written{images}"
     return schema
@@ -71,11 +71,13 @@ def plan_files(job: Job) -> dict[str, tuple[int, list[str]]]:
     return plan
 
 
-def write_file(path: Path, schema: pa.Schema, rows: Iterable[Mapping[str, Any]], *, verify: bool) -> None:
-    """Writes one file. Raises RecapError where it does not read back as it was written."""
+def write_file(
+    path: Path, schema: pa.Schema, rows: Iterable[tuple[Mapping[str, Any], str | None]], *, verify: bool
+) -> None:
+    """Writes one file of rows, each with the digest of its image. Raises RecapError where it does not read back."""
     with ParquetFile(path, schema) as file:
-        for row in rows:
-            file.add(row)
+        for row, digest in rows:
+            file.add(row, digest)
     if verify:
         file.verify()
 
@@ -91,8 +93,10 @@ def _write(
         write_file(draft.file(names[part]), schema, rows, verify=job.config.verify)
 
 
-def _rows(job: Job, schema: pa.Schema, shard: Shard, draft: Draft) -> Iterator[dict[str, Any] | None]:
-    """The rows of a shard as a file has them; None for each that is skipped."""
+def _rows(
+    job: Job, schema: pa.Schema, shard: Shard, draft: Draft
+) -> Iterator[tuple[dict[str, Any], str | None] | None]:
+    """The rows of a shard as a file has them, each with the digest of its image; None for each that is skipped."""
     columns = [name for name in schema.names if name not in ("image", CAPTION)]
     draws = CAPTION in schema.names
     has_images = "image" in schema.names
@@ -102,5 +106,8 @@ def _rows(job: Job, schema: pa.Schema, shard: Shard, draft: Draft) -> Iterator[d
             yield None
             continue
         draft.counts.update(FLAG + flag for flag in chosen.row["flags"] or ())
-        image = {} if sample is None else {"image": image_of(sample, chosen.row["status"])}
-        yield image | table_row(chosen, columns, draws)
+        row = table_row(chosen, columns, draws)
+        if sample is None:
+            yield row, None
+        else:
+            yield {"image": image_of(sample, chosen.row["status"])} | row, digest_of(sample)

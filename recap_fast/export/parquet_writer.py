@@ -16,16 +16,21 @@ from recap_fast.errors import RecapError
 from recap_fast.export.features import IMAGE, with_features
 from recap_fast.records import OK, Sample
 
-GROUP_BYTES = 64 << 20
+GROUP_BYTES = 32 << 20
 """A row group has no more of images and text, unless it is one row."""
 GROUP_ROWS, GROUP_ROWS_OF_TEXT = 1000, 20_000
 """Nor more rows; the second where there are no images."""
-_BATCH_ROWS = 64
 
 
 def image_of(sample: Sample, status: str) -> dict[str, Any] | None:
     """The image as a Parquet column has it; None for a row without a caption, which a reader might fail to decode."""
     return {"bytes": sample.image, "path": sample.file_name} if status == OK else None
+
+
+def digest_of(sample: Sample) -> str | None:
+    """The SHA-256 of its image, in hex."""
+    digest = sample.image_sha256 or sample.sha256
+    return None if digest is None else digest.lower()
 
 
 class ParquetFile:
@@ -37,7 +42,7 @@ class ParquetFile:
         self._group_rows = GROUP_ROWS if self._has_images else GROUP_ROWS_OF_TEXT
         self._rows: list[Mapping[str, Any]] = []
         self._size = 0
-        self._digests: list[bytes | None] = []
+        self._digests: list[str | None] = []
 
     def __enter__(self) -> Self:
         texts = [field.name for field in self._schema if field.type != IMAGE]
@@ -59,8 +64,8 @@ class ParquetFile:
         finally:
             self._writer.close()
 
-    def add(self, row: Mapping[str, Any]) -> None:
-        """Writes a row, which has the columns of the schema."""
+    def add(self, row: Mapping[str, Any], image_digest: str | None = None) -> None:
+        """Writes a row, which has the columns of the schema; the digest is the SHA-256 of its image, in hex."""
         image = row.get("image")
         size = sum(len(value) for value in row.values() if isinstance(value, str)) + len(
             image["bytes"] if image else b""
@@ -69,11 +74,11 @@ class ParquetFile:
             self._flush()
         self._rows.append(row)
         self._size += size
-        self._digests.append(hashlib.sha256(image["bytes"]).digest() if image else None)
+        self._digests.append(image_digest if image else None)
 
     def verify(self) -> None:
         """Raises RecapError unless the file has as many rows as were added, and their images in order."""
-        with pq.ParquetFile(self._path) as file:
+        with pq.ParquetFile(self._path, pre_buffer=False) as file:
             if file.metadata.num_rows != len(self._digests):
                 raise RecapError(f"{self._path.parent}: a file has {file.metadata.num_rows:,} rows, not as written.")
             found = self._read_images(file) if self._has_images else self._digests
@@ -85,11 +90,12 @@ class ParquetFile:
             self._writer.write_batch(pa.RecordBatch.from_pylist(self._rows, schema=self._schema))
         self._rows, self._size = [], 0
 
-    def _read_images(self, file: pq.ParquetFile) -> list[bytes | None]:
-        digests: list[bytes | None] = []
-        for batch in file.iter_batches(_BATCH_ROWS, columns=["image.bytes"]):
-            images = batch["image"].field("bytes") if batch.num_rows else ()
-            digests += [hashlib.sha256(each.as_buffer()).digest() if each.is_valid else None for each in images]
+    def _read_images(self, file: pq.ParquetFile) -> list[str | None]:
+        digests: list[str | None] = []
+        for number in range(file.num_row_groups):
+            column = file.read_row_group(number, columns=["image.bytes"], use_threads=False)["image"]
+            images = (each for chunk in column.chunks for each in chunk.field("bytes"))
+            digests += [hashlib.sha256(each.as_buffer()).hexdigest() if each.is_valid else None for each in images]
         return digests
 
 

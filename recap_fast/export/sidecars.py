@@ -29,7 +29,7 @@ def export(job: Job) -> None:
     """Writes the text files. Raises RecapError where one is not as long as it was written."""
     job.each_shard(partial(_write, job))
     result = job.result
-    if job.config.verify:
+    if job.config.verify and result.shards:
         result.verified = "there is a text for each caption, as long as it was written"
     if shared := result.counts[SHARED_STEMS]:
         result.advice.append(

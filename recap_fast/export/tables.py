@@ -33,7 +33,7 @@ def export(job: Job) -> None:
     """Writes a file for each shard. Raises RecapError where one does not have all rows in the end."""
     columns = table_columns(job, DEFAULT)
     job.each_shard(partial(_write, job, columns), columns=columns)
-    if job.config.verify:
+    if job.config.verify and job.result.shards:
         job.result.verified = "every file has as many rows as were written"
 
 
