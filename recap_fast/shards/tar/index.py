@@ -137,6 +137,10 @@ class TarIndexer:
             return None, round_up(content_end)
         if kind in b"0\0" and not overrides.found and not (name := name_of(block)).endswith(b"/"):  # nearly all
             return Member(name, content, min(size := number(block[124:136]), _MAX_SIZE)), round_up(content + size)
+        return self._odd(kind, block, content, overrides)
+
+    def _odd(self, kind: bytes, block: bytes, content: int, overrides: Overrides) -> tuple[Member | None, int | None]:
+        """As `_header`, of what is no file with a short name."""
         size = overrides.size(block)
         name = overrides.name or name_of(block)
         end = round_up(content + size)
