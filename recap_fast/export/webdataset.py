@@ -50,14 +50,13 @@ def copy_tar(job: Job, shard: Shard, draft: Draft) -> None:
         os.posix_fadvise(file.fileno(), 0, AHEAD_BYTES, os.POSIX_FADV_WILLNEED)
         layout = TarLayout(file, job.joined.selection)
         _check_version(job, shard, (spooled or version or identity(shard)).text)
-        copy = TarCopy(layout.chunks, target.fileno(), layout.size_bytes)
+        copy = TarCopy(layout.chunks, target.fileno(), layout.size_bytes, verify=job.config.verify)
         edits = TarEdits(layout, job.config.columns, draft.counts, in_txt=job.config.place == "txt")
         for edit in edits.of(job.rows(shard, draft, base=job.choice.columns)):
             copy.replace(*edit)
         copy.finish()
         draft.counts[COPIED] += layout.num_members - draft.counts[WRITTEN] - draft.counts[REMOVED]
         if job.config.verify:
-            copy.check(file.fileno())
             draft.counts[CHECKED] += draft.counts[COPIED] + draft.counts[WRITTEN] + draft.counts[ADDED]
 
 

@@ -1,5 +1,6 @@
 """The bytes of an open file by their places, read piece by piece: for whoever goes through it nearly in order."""
 
+import contextlib
 import os
 from collections.abc import Iterator
 
@@ -7,7 +8,7 @@ from recap_fast.errors import ShardError
 
 CHUNK_BYTES = 512 << 10
 """Fits a core's cache: with 4 MiB the writes of what was read take seven times as long."""
-_NUM_KEPT = 3
+_NUM_KEPT = 4
 
 
 class Chunks:
@@ -15,7 +16,8 @@ class Chunks:
 
     def __init__(self, file: int) -> None:
         self._file = file
-        self._kept: dict[int, memoryview] = {}
+        self._kept: dict[int, tuple[bytearray, int]] = {}
+        """By number, with how much of it was read."""
 
     def views(self, start: int, end: int) -> Iterator[memoryview]:
         """A stretch of the file in pieces, which are not copies. Raises ShardError where the file ends before."""
@@ -32,13 +34,23 @@ class Chunks:
         return b"".join(self.views(start, start + size))
 
     def _chunk(self, number: int) -> memoryview:
-        chunk = self._kept.get(number)
-        if chunk is None:
+        found = self._kept.get(number)
+        if found is None:
+            buffer = self._buffer()
             try:
-                content = os.pread(self._file, CHUNK_BYTES, number * CHUNK_BYTES)
+                size = os.preadv(self._file, [buffer], number * CHUNK_BYTES)
             except OSError as error:
                 raise ShardError(f"cannot be read at byte {number * CHUNK_BYTES:,}: {error}") from error
-            chunk = self._kept[number] = memoryview(content)
-            if len(self._kept) > _NUM_KEPT:
-                del self._kept[next(iter(self._kept))]
-        return chunk
+            found = self._kept[number] = buffer, size
+        buffer, size = found
+        return memoryview(buffer)[:size]
+
+    def _buffer(self) -> bytearray:
+        """A new buffer, or the oldest if nobody has a view of it: fresh memory costs as much as reading into it."""
+        if len(self._kept) == _NUM_KEPT:
+            buffer, _ = self._kept.pop(next(iter(self._kept)))
+            with contextlib.suppress(BufferError):
+                buffer.append(0)  # raises it while there are views
+                buffer.pop()
+                return buffer
+        return bytearray(CHUNK_BYTES)
