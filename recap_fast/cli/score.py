@@ -63,7 +63,7 @@ Examples:
         default="float32",
         help="Precision of the model. The scores of others are some hundredths off.",
     ),
-    option("--batch-size", type=int, metavar="N", help="Images at once.  [default: 32 on a CPU, 256 on a GPU]"),
+    option("--batch-size", type=int, metavar="N", help="Images at once.  [default: 16 on a CPU, 256 on a GPU]"),
     option("--decode-threads", type=int, metavar="N", help="Decode images with N threads.  [default: half the CPUs]"),
     options.decoder,
 )

@@ -42,7 +42,7 @@ def _make_rating(given: dict[str, Any], announce: Callable[[str], None]) -> "Sco
 def _make_clip(given: dict[str, Any]) -> "Scorer":
     from recap_fast.cpus import default_decode_threads
     from recap_fast.generate.device import resolve_device
-    from recap_fast.score.clip import ClipScorer
+    from recap_fast.score.clip import CPU_BATCH, GPU_BATCH, ClipScorer
     from recap_fast.score.clip_folder import ClipFolder
 
     if given["model"] is None:
@@ -58,5 +58,5 @@ def _make_clip(given: dict[str, Any]) -> "Scorer":
         given["precision"],
         given["decoder"],
         given["decode_threads"] or default_decode_threads(),
-        given["batch_size"] or (32 if device.type == "cpu" else 256),
+        given["batch_size"] or (CPU_BATCH if device.type == "cpu" else GPU_BATCH),
     )

@@ -1,19 +1,37 @@
-"""An iterator that runs ahead on a thread of its own, no further than so many items."""
+"""Iterators whose items are made on other threads, no further ahead than so many."""
 
 import contextlib
 import math
-from collections.abc import Generator, Iterator
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
 from recap_fast.errors import RecapError
 from recap_fast.pipeline.channel import Channel
 from recap_fast.shards.patience import POLL_S, Watch, patience, start
 
+S = TypeVar("S")
 T = TypeVar("T")
 
 
 class StalledError(RecapError):
     """Nothing came from an iterator for too long; its thread is left alone."""
+
+
+def mapped(action: Callable[[S], T], items: Iterable[S], num_threads: int) -> Iterator[T]:
+    """What an action makes of each item, in order; so many threads work at a time, and one item more waits for each."""
+    made: deque[Future[T]] = deque()
+    pool = ThreadPoolExecutor(num_threads, "recap-score")
+    try:
+        for item in items:
+            made.append(pool.submit(action, item))
+            if len(made) == 2 * num_threads:
+                yield made.popleft().result()
+        while made:
+            yield made.popleft().result()
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
 
 
 def ahead(items: Generator[T], capacity: int, name: str, timeout_s: float = math.inf) -> Iterator[T]:

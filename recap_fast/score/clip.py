@@ -1,12 +1,14 @@
 """Scores by a CLIP: images and captions in, how near their features are out.
 
-One thread decodes images and turns captions into tokens, some batches ahead of the model. Each text of a batch is
-computed once, beside texts of its length.
+One thread decodes images and turns captions into tokens, some batches ahead of the model. On a CPU several threads run
+the model on batches of their own, each with one processor: no operation waits for another thread. Each text of a batch
+is computed once, beside texts of its length; original captions that come again and again, once for many batches.
 """
 
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import chain
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
@@ -16,7 +18,7 @@ from torch import Tensor
 
 from recap_fast.decode.decoder import ImageDecoder, make_decoder
 from recap_fast.records import OK, Pixels
-from recap_fast.score.ahead import ahead
+from recap_fast.score.ahead import ahead, mapped
 from recap_fast.score.clip_folder import ClipFolder
 from recap_fast.score.clip_model import ClipModel, Precision
 from recap_fast.score.scorer import Pair, Score
@@ -27,6 +29,14 @@ Tokens: TypeAlias = "tuple[list[int], bool]"
 Features: TypeAlias = NDArray[np.float64]
 NUM_WAITING = 2
 """Batches that are ready before the model takes them."""
+CPU_BATCH, GPU_BATCH = 16, 256
+"""Images at once. What 16 of a layer need stays in a processor's own cache."""
+LEAST_PAIRS = 64
+"""Pairs whose texts are sorted together."""
+TOKENS_AN_IMAGE = 77
+"""The model takes so many tokens at once for each image that it takes at once."""
+MAX_KNOWN = 4096
+"""Original captions whose features are kept."""
 MAX_BATCH_BYTES = 64 << 20
 """Of the encoded images of a batch."""
 UNDECODED, RE_CUT, ORG_CUT = "undecoded", "re_cut", "org_cut"
@@ -54,13 +64,15 @@ class ClipScorer:
     precision: Precision = "float32"
     decoder: str = "auto"
     decode_threads: int = 1
-    batch_size: int = 64
+    batch_size: int = CPU_BATCH
     """Images that the model takes at once."""
     kind = "clip"
     error_rate = 0.0
     settings: Mapping[str, Any] = field(init=False)
     _model: ClipModel = field(init=False)
     _decoder: ImageDecoder = field(init=False)
+    _known: dict[str, Features] = field(init=False, default_factory=dict)
+    """Features of the last original captions."""
 
     def __post_init__(self) -> None:
         """Loads the model. Raises ConfigError."""
@@ -85,9 +97,17 @@ class ClipScorer:
 
     def score(self, pairs: Iterable[Pair], expected: int = 0) -> Iterator[Score]:
         """See `Scorer`."""
-        batches = (self._prepare(batch) for batch in _batches(pairs, self.batch_size))
-        for batch in ahead(batches, NUM_WAITING, "recap-decode"):
-            yield from self._score(batch)
+        batches = (self._prepare(batch) for batch in _batches(pairs, max(self.batch_size, LEAST_PAIRS)))
+        prepared = ahead(batches, NUM_WAITING, "recap-decode")
+        if self.device.type != "cpu":
+            yield from chain.from_iterable(map(self._score, prepared))
+            return
+        num_threads = torch.get_num_threads()
+        try:
+            torch.set_num_threads(1)  # and so has each thread that begins now
+            yield from chain.from_iterable(mapped(self._score, prepared, num_threads))
+        finally:
+            torch.set_num_threads(num_threads)
 
     def describe(self, counts: Mapping[str, int]) -> Iterator[str]:
         """See `Scorer`."""
@@ -114,24 +134,26 @@ class ClipScorer:
         light = [replace(pair, image=b"") for pair in pairs]
         return _Batch(light, {place: row for row, place in enumerate(good)}, pixels, tokens)
 
-    def _score(self, batch: _Batch) -> Iterator[Score]:
+    def _score(self, batch: _Batch) -> list[Score]:
         rows = np.array([batch.rows.get(place, -1) for place in range(len(batch.pairs))])
         images, texts = self._image_features(batch.pixels, len(batch.rows)), self._text_features(batch.tokens)
-        places = {text: place for place, text in enumerate(batch.tokens)}
+        self._remember(batch.pairs, texts)
         sides = []
         for captions in ([p.re_caption for p in batch.pairs], [p.org_caption for p in batch.pairs]):
-            columns = np.array([-1 if text is None else places[text] for text in captions])
-            there = (rows >= 0) & (columns >= 0)
-            values = self._compare(images[rows[there]], texts[columns[there]])
             found: list[float | None] = [None] * len(captions)
-            for place, value in zip(np.flatnonzero(there), values.tolist(), strict=True):
-                found[place] = value
+            there = [place for place, text in enumerate(captions) if text is not None and rows[place] >= 0]
+            if there:
+                features = np.stack([texts[captions[place] or ""] for place in there])
+                for place, value in zip(there, self._compare(images[rows[there]], features).tolist(), strict=True):
+                    found[place] = value
             sides.append(found)
+        scores = []
         for pair, row, re, org in zip(batch.pairs, rows, *sides, strict=True):
             if self.measure == "softmax":
                 re, org = softmax(re, org)
             notes = _notes(pair, batch.tokens) if row >= 0 else (UNDECODED,)
-            yield Score(pair.shard, pair.index, re, org, notes)
+            scores.append(Score(pair.shard, pair.index, re, org, notes))
+        return scores
 
     def _compare(self, images: Features, texts: Features) -> Features:
         """The products of features, pair by pair: [n]."""
@@ -142,18 +164,37 @@ class ClipScorer:
 
     def _image_features(self, pixels: Pixels, number: int) -> Features:
         """[n, width]"""
-        return _on_host(self._model.image_features(pixels)) if number else np.empty((0, 1))
+        parts = [pixels[first : first + self.batch_size] for first in range(0, number, self.batch_size)]
+        return np.concatenate([_on_host(self._model.image_features(part)) for part in parts] or [np.empty((0, 1))])
 
-    def _text_features(self, tokens: Mapping[str, Tokens]) -> Features:
-        """Of each text, in their order: [n, width]. Texts of similar lengths are computed together."""
-        texts = [ids for ids, _ in tokens.values()]
-        order = sorted(range(len(texts)), key=lambda place: len(texts[place]))
-        groups = [order[first : first + self.batch_size] for first in range(0, len(order), self.batch_size)]
-        found = [_on_host(self._model.text_features([texts[place] for place in group])) for group in groups]
-        features = np.empty((len(texts), found[0].shape[1] if found else 1))
-        for group, part in zip(groups, found, strict=True):
-            features[group] = part
-        return features
+    def _text_features(self, tokens: Mapping[str, Tokens]) -> dict[str, Features]:
+        """Of each text: [width]. Texts of similar lengths are computed together."""
+        found = {text: known for text in tokens if (known := self._known.get(text)) is not None}
+        left = [(text, ids) for text, (ids, _) in tokens.items() if text not in found]
+        for group in _groups(left, self.batch_size * TOKENS_AN_IMAGE):
+            features = _on_host(self._model.text_features([ids for _, ids in group]))
+            found.update(zip((text for text, _ in group), features, strict=True))
+        return found
+
+    def _remember(self, pairs: Sequence[Pair], texts: Mapping[str, Features]) -> None:
+        if len(self._known) > MAX_KNOWN:
+            self._known = {}
+        self._known.update(
+            (pair.org_caption, texts[pair.org_caption]) for pair in pairs if pair.org_caption is not None
+        )
+
+
+def _groups(texts: Sequence[tuple[str, list[int]]], max_tokens: int) -> Iterator[list[tuple[str, list[int]]]]:
+    """The texts by their lengths, so many that they have no more tokens than these where each is as long as the
+    longest."""
+    group: list[tuple[str, list[int]]] = []
+    for text, ids in sorted(texts, key=lambda each: len(each[1])):
+        if group and (len(group) + 1) * len(ids) > max_tokens:
+            yield group
+            group = []
+        group.append((text, ids))
+    if group:
+        yield group
 
 
 def _on_host(features: Tensor) -> Features:

@@ -8,10 +8,12 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from recap_fast.errors import ConfigError, EngineError
 from recap_fast.records import Pixels
 from recap_fast.score.clip_folder import ARCHITECTURES, ClipFolder
+from recap_fast.score.clip_tower import Tower
 
 Precision = Literal["float32", "bfloat16", "float16"]
 MAX_CHARACTERS = 1 << 16
@@ -34,6 +36,7 @@ class ClipModel:
                 folder.path, local_files_only=True, trust_remote_code=False
             )
         self._model.to(device).eval()
+        self._towers = None if self._pads_to_end else _Towers(self._model)
         pad = self._tokenizer.pad_token_id
         self._pad = 0 if pad is None else int(pad)
         mean, std = (torch.tensor(each).view(1, 3, 1, 1) for each in (folder.preprocess.mean, folder.preprocess.std))
@@ -57,6 +60,8 @@ class ClipModel:
         images = torch.from_numpy(pixels) if isinstance(pixels, np.ndarray) else pixels
         normal = images.to(self.device, non_blocking=True).to(torch.float32).mul_(self._scale).add_(self._shift)
         with torch.inference_mode(), _naming_memory():
+            if self._towers is not None:
+                return self._towers.image_features(normal.to(self._dtype)).to(torch.float32)
             return _features(self._model.get_image_features(pixel_values=normal.to(self._dtype)))
 
     def text_features(self, texts: Sequence[Sequence[int]]) -> Tensor:
@@ -68,7 +73,37 @@ class ClipModel:
         length = self._num_tokens if self._pads_to_end else max(map(len, texts))
         ids = torch.tensor([[*text, *[self._pad] * (length - len(text))] for text in texts], device=self.device)
         with torch.inference_mode(), _naming_memory():
+            if self._towers is not None:
+                return self._towers.text_features(ids).to(torch.float32)
             return _features(self._model.get_text_features(input_ids=ids))
+
+
+class _Towers:
+    """CLIP's two towers, as `CLIPModel` has them around their layers."""
+
+    def __init__(self, model: Any):
+        self._model = model
+        self._vision, self._text = (
+            Tower(tower.encoder.layers, tower.config.num_attention_heads)
+            for tower in (model.vision_model, model.text_model)
+        )
+
+    def image_features(self, pixels: Tensor) -> Tensor:
+        """Of normalized pixels: [n, width]."""
+        vision = self._model.vision_model
+        rows = vision.pre_layrnorm(vision.embeddings(pixels))
+        place = torch.zeros(len(rows), dtype=torch.long, device=rows.device)
+        row = vision.post_layernorm(self._vision.read(rows, place, is_causal=False))
+        return F.linear(row, self._model.visual_projection.weight)
+
+    def text_features(self, ids: Tensor) -> Tensor:
+        """Of token ids [n, length], read at the first end mark: [n, width]."""
+        text = self._model.text_model
+        end = text.config.eos_token_id
+        # Configurations from before transformers 4.31 name a wrong one, 2: there the end mark has the highest id.
+        place = (ids if end == 2 else (ids == end).to(torch.int)).argmax(1)
+        row = text.final_layer_norm(self._text.read(text.embeddings(input_ids=ids), place, is_causal=True))
+        return F.linear(row, self._model.text_projection.weight)
 
 
 def _import_transformers() -> Any:

@@ -92,9 +92,9 @@ def test_without_transformers_the_extra_is_named(folder, monkeypatch):
 def test_a_batch_that_does_not_fit_is_an_engine_error(folder, monkeypatch):
     model = open_model(folder)
 
-    def fail(**_):
+    def fail(*_, **__):
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    monkeypatch.setattr(model._model, "get_text_features", fail)
+    monkeypatch.setattr("recap_fast.score.clip_tower.Tower.read", fail)
     with pytest.raises(EngineError, match="give a smaller --batch-size"):
         model.text_features([[1, 2]])
