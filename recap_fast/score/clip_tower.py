@@ -35,7 +35,7 @@ class Tower:
         self._layers = [_fuse(layer) for layer in layers]
 
     def read(self, rows: Tensor, place: Tensor, *, is_causal: bool) -> Tensor:
-        """What comes of the row at `place` [n] of each of n sequences: `rows` are [n, length, width], out go [n, width].
+        """What comes of one row of each of n sequences: `rows` are [n, length, width], `place` [n], out go [n, width].
 
         `is_causal`: a row sees no row behind it; what comes behind `place` cannot matter then.
         """
@@ -60,8 +60,8 @@ class Tower:
 
     def _split(self, product: Tensor, number: int) -> tuple[Tensor, ...]:
         """[n, length, number * width] as so many of [n, heads, length, width of a head]."""
-        heads = product.unflatten(-1, (number, self._num_heads, -1))
-        return heads.permute(2, 0, 3, 1, 4).unbind(0)
+        heads = product.view(*product.shape[:2], number, self._num_heads, -1)
+        return tuple(heads.permute(2, 0, 3, 1, 4))
 
 
 def _fuse(layer: Any) -> _Layer:

@@ -3,7 +3,7 @@ import threading
 import pytest
 from support.guard import GUARD_S
 
-from recap_fast.score.ahead import StalledError, ahead
+from recap_fast.score.ahead import StalledError, ahead, mapped
 
 
 def counting(until, made=None):
@@ -67,3 +67,38 @@ def test_what_brings_nothing_is_given_up():
             list(items)
     finally:
         release.set()
+
+
+def test_what_several_threads_make_comes_in_order():
+    assert list(mapped(lambda number: number * number, range(100), 3)) == [n * n for n in range(100)]
+    assert list(mapped(str, [], 3)) == []
+
+
+def test_so_many_threads_work_at_the_same_time():
+    together = threading.Barrier(3)
+
+    def meet(number):
+        together.wait(GUARD_S)
+        return number
+
+    assert list(mapped(meet, range(6), 3)) == list(range(6))
+
+
+def test_no_more_items_are_taken_than_threads_work_on_or_wait_for():
+    taken = []
+    made = mapped(lambda number: number, counting(100, taken), 3)
+    for number in range(20):
+        assert next(made) == number
+        assert len(taken) <= number + 1 + 6
+
+
+def test_an_error_of_an_action_comes_in_its_place():
+    def fail_at_two(number):
+        if number == 2:
+            raise ValueError("two")
+        return number
+
+    found = []
+    with pytest.raises(ValueError, match="two"):
+        found.extend(mapped(fail_at_two, range(9), 2))
+    assert found == [0, 1]
