@@ -1,4 +1,4 @@
-"""Scores are about meaning: with the demo's CLIP the right caption of a drawn scene beats one that is wrong in one thing."""
+"""Scores are about meaning: with the demo's CLIP the right caption of a drawn scene beats one with one wrong thing."""
 
 from pathlib import Path
 
