@@ -18,7 +18,7 @@ from recap_fast.records import OK
 
 COLUMNS = (
     *("shard", "index", "key", "url", "uid", "file_name", "re_caption", "org_caption", "status", "error", "warning"),
-    *("finish_reason", "num_tokens", "re_length", "flags", "duplicate_of", "width", "height", "metadata"),
+    *("finish_reason", "num_tokens", "re_length", "flags", "duplicate_of", "width", "height"),
     *("sha256", "image_sha256", "re_clip_score", "org_clip_score", "re_gpt4v_score", "org_gpt4v_score"),
 )
 """What a row of the gallery is shown with."""
