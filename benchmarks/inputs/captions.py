@@ -33,7 +33,7 @@ from recap_fast.write.merge import MADE_WITH_KEY
 from recap_fast.write.output_folder import OutputFolder
 from recap_fast.write.run_file import RunFile, Usage, find_versions, write_run_file
 from recap_fast.write.schema import SCHEMA, SCHEMA_VERSION
-from recap_fast.write.stretches import SHARD_KEY
+from recap_fast.write.stretches import SHARD_KEY, count_flags, count_statuses
 
 NUM_WORDS = {"re": 30_000, "org": 60_000}
 """In each vocabulary."""
@@ -163,13 +163,15 @@ def _count_words(texts: pa.Array) -> pa.Array:
 def _write_shard(output: OutputFolder, shard: str, batches: Iterator[pa.RecordBatch], read: Identity) -> None:
     """Its captions and its done-record, as `write.shard_writer` makes them."""
     statuses: Counter[str] = Counter()
+    flags: Counter[str] = Counter()
     num_tokens = 0
     metadata = {MADE_WITH_KEY: "[]", SHARD_KEY: shard}
     with output.store.draft(output.data(shard)) as draft:
         with core.ParquetWriter(draft, SCHEMA, max_row_group_rows=800, key_value_metadata=metadata) as writer:
             for batch in batches:
                 writer.write(batch)
-                statuses.update(batch["status"].to_pylist())
+                statuses += count_statuses(batch)
+                flags += count_flags(batch)
                 num_tokens += pc.sum(batch["num_tokens"]).as_py() or 0
         written = OutputFile(sha256_of(draft), draft.stat().st_size)
         output.store.publish(draft, output.data(shard))
@@ -181,7 +183,7 @@ def _write_shard(output: OutputFolder, shard: str, batches: Iterator[pa.RecordBa
         output=written,
         finished_ns=1,
     )
-    write_record(output, report.with_rows(statuses))
+    write_record(output, report.with_rows(statuses, flags))
 
 
 def _write_tar(path: Path, numbers: range) -> list[str]:

@@ -27,6 +27,17 @@ _SECTIONS = {
     "re_clip_score": ("Lowest CLIP score", "Of {} with a score."),
     "re_gpt4v_score": ("Lowest rating", "Of {} that a judge has rated."),
 }
+_FLAGS = {
+    "loop": "the caption repeats itself",
+    "cut": "the limit of tokens cut the caption within a sentence",
+    "refusal": "the caption begins as a refusal",
+    "stock_opening": "the caption begins as many do",
+    "repeats_prompt": "the caption repeats a sentence of the prompt",
+    "garble": "the caption has letters that are not Latin, or damaged characters",
+    "flat_color": "the image has one color",
+    "same_caption": "other images of the shard have the same caption",
+    "placeholder": "the image is many times in the shard, or has one color",
+}
 _HASH = re.compile(r"\b[0-9a-f]{32,}\b")
 MAX_REASONS = 3
 """Of each status."""
@@ -46,7 +57,8 @@ def about_section(name: str, total: int) -> tuple[str, str]:
     """The heading of a section of the gallery, and what it is drawn from."""
     kind, _, what = name.partition(":")
     if kind == "flag":
-        return f"Flag: {what.replace('_', ' ')}", f"{counted(total, 'row')} with this flag."
+        meaning = f": {_FLAGS[what]}" if what in _FLAGS else ""
+        return f"Flag: {what.replace('_', ' ')}", f"{counted(total, 'row')} with this flag{meaning}."
     if kind == "status":
         return f"No caption: {what.replace('_', ' ')}", f"{counted(total, 'image')} with this status."
     title, text = _SECTIONS[name]

@@ -10,7 +10,9 @@ from support.captioned import row, write
 
 from recap_fast.errors import ConfigError
 from recap_fast.joined import JoinedOutput
+from recap_fast.report import contents
 from recap_fast.report.report import make_report
+from recap_fast.write.flags import FLAGS
 
 VOID = {"meta", "link", "img", "br"}
 
@@ -180,3 +182,9 @@ def test_a_missing_library_is_named_with_its_extra(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "duckdb", None)
     with pytest.raises(ConfigError, match=r"duckdb.*pip install 'recap-fast\[report\]'"):
         make_report(output)
+
+
+def test_every_flag_says_what_it_means():
+    for flag in FLAGS:
+        assert contents.about_section(f"flag:{flag}", 2)[1].startswith("2 rows with this flag: ")
+    assert contents.about_section("flag:own", 1) == ("Flag: own", "1 row with this flag.")

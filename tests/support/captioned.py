@@ -90,7 +90,8 @@ def _write_rows(
         written = OutputFile(digest, draft.stat().st_size)
         output.store.publish(draft, output.data(shard))
     report = ShardReport(shard=shard, status="complete", input=read, output=written, finished_ns=1)
-    write_record(output, report.with_rows(Counter(each["status"] for each in rows)))
+    flags = Counter(flag for each in rows for flag in each["flags"])
+    write_record(output, report.with_rows(Counter(each["status"] for each in rows), flags))
 
 
 def _write_tar(path: Path, rows: Sequence[Mapping[str, Any]]) -> list[str]:
