@@ -14,7 +14,7 @@ from recap_fast.decode.pillow import decode_rgb
 from recap_fast.defaults import MAX_IMAGE_PIXELS
 from recap_fast.errors import ConfigError, RecapError
 from recap_fast.joined import JoinedOutput
-from recap_fast.records import CRASHED, Sample
+from recap_fast.records import CRASHED, OK, Sample
 from recap_fast.report.beside import Place
 from recap_fast.text import message_of
 
@@ -66,6 +66,8 @@ def read_pictures(
         try:
             for row, sample in joined.pairs(shard, ["index", "status"], indices):
                 pictures.found[Place(name, row["index"])] = _picture(row["status"], sample, question)
+                if row["status"] == OK != sample.status:  # a loose image that was there
+                    pictures.problems.setdefault(name, f"{sample.error}; it was in {public_url(shard.url)}")
         except (RecapError, OSError) as error:
             reason, where = message_of(error), public_url(shard.url)
             pictures.problems[name] = reason if where in reason else f"{reason}; it was {where}"

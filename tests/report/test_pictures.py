@@ -7,11 +7,13 @@ import shutil
 import pytest
 from PIL import Image
 from support.captioned import SETTINGS, row, write
+from support.folder_runs import run, write_images
 
 from recap_fast.errors import ConfigError
 from recap_fast.joined import JoinedOutput
 from recap_fast.report.beside import Place
 from recap_fast.report.pictures import MAX_SIDE, read_pictures, thumbnail
+from recap_fast.write.output_folder import OutputFolder
 
 
 def image_of(source):
@@ -77,3 +79,13 @@ def test_patterns_that_stand_for_nothing_are_refused(tmp_path):
     output = write(tmp_path, {"00000": [row(0)]})
     with pytest.raises(ConfigError, match="nowhere"):
         read_pictures(JoinedOutput.open(output, [str(tmp_path / "nowhere.tar")]), {"00000": {0}})
+
+
+def test_a_loose_image_that_is_gone_is_named(tmp_path):
+    folder = tmp_path / "photos"
+    write_images(folder, ["a.png", "b.png"])
+    run(tmp_path / "out", folder)
+    (folder / "a.png").unlink()
+    found = read_pictures(JoinedOutput.open(OutputFolder.at(tmp_path / "out")), {"00000": {0, 1}})
+    assert [picture.problem == "a.png is gone" for picture in found.found.values()] == [True, False]
+    assert found.problems == {"00000": f"a.png is gone; it was in {folder}"}
