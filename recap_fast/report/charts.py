@@ -29,7 +29,7 @@ STYLE = {
     "axes.spines.left": False,
     "axes.spines.right": False,
     "axes.spines.top": False,
-    "figure.figsize": (5.2, 2.7),
+    "figure.figsize": (5.2, 2.9),
     "figure.facecolor": "none",
     "axes.facecolor": "none",
     "font.size": 9,
@@ -114,7 +114,7 @@ def histogram(name: str, title: str, description: str, x_label: str, series: Seq
         axes.yaxis.set_major_formatter(lambda share, _: f"{100 * share:g} %")
         axes.set_xlim(edges[0], edges[-1])
         if len(series) > 1:
-            axes.legend(loc="upper right")
+            axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=len(series), borderaxespad=0.2, borderpad=0)
         out = io.StringIO()
         FigureCanvasSVG(figure).print_svg(out, metadata={"Date": None, "Creator": None})
     return _embedded(out.getvalue(), name, title, description)

@@ -4,13 +4,16 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
+from recap_fast.addresses import public_url
 from recap_fast.report.charts import NEW, ORIGINAL, OTHER, Series, histogram
 from recap_fast.report.figures import Figures
 from recap_fast.report.rendering import number, share
 from recap_fast.text import counted
+from recap_fast.write.output_folder import OutputFolder
+from recap_fast.write.rows import SCORES
 from recap_fast.write.run_file import RunFile, Usage
+from recap_fast.write.typed_json import read_json
 from recap_fast.write.usage import rates
 
 SCORE_LABELS = {
@@ -39,6 +42,8 @@ _FLAGS = {
     "placeholder": "the image is many times in the shard, or has one color",
 }
 _HASH = re.compile(r"\b[0-9a-f]{32,}\b")
+SCORE_FORMAT, MAX_SETTINGS_BYTES = 1, 1 << 20
+"""Of the file with the settings of scores."""
 MAX_REASONS = 3
 """Of each status."""
 
@@ -168,8 +173,11 @@ def charts(figures: Figures, other: tuple[str, Figures] | None) -> dict[tuple[st
     return {about: svg for about, svg in drawn.items() if svg}
 
 
-def made_with(run: RunFile, usage: Mapping[str, Usage], show_duration: Any) -> Iterator[tuple[str, str]]:
-    """Machine and provenance: what devices did, then the settings that decide what rows say, hashes shortened."""
+def made_with(
+    output: OutputFolder, run: RunFile, usage: Mapping[str, Usage], show_duration: Callable[[float], str]
+) -> Iterator[tuple[str, str]]:
+    """Machine and provenance: what devices did, then the settings that decide what rows say, hashes shortened, and what
+    scores were made with."""
     for device, used in usage.items():
         what = "held" if used.is_gpu else "at work"
         rate = used.images / used.seconds if used.seconds else 0.0
@@ -183,6 +191,20 @@ def made_with(run: RunFile, usage: Mapping[str, Usage], show_duration: Any) -> I
             yield name.replace("_", " "), _HASH.sub(lambda match: f"{match[0][:12]}…", str(value))
     for change in run.accepted:
         yield f"changed on request: {change.get('field')}", f"from {change.get('from')} to {change.get('to')}"
+    for kind in SCORES:
+        if settings := _score_settings(output, kind):
+            yield f"{kind} scores", ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in settings.items())
+
+
+def _score_settings(output: OutputFolder, kind: str) -> Mapping[str, str]:
+    """What is said of the model or the judge; nothing where there are no scores, or their settings cannot be read."""
+    try:
+        content = read_json(output.store, output.score_settings(kind), SCORE_FORMAT, MAX_SETTINGS_BYTES)
+    except (OSError, ValueError):
+        return {}
+    settings = content.get("settings")
+    flat = settings.items() if isinstance(settings, dict) else ()
+    return {name: public_url(str(value)) for name, value in flat if isinstance(value, str | int | float)}
 
 
 def headings(figures: Figures) -> dict[str, str]:

@@ -90,7 +90,7 @@ def write_page(page: Page) -> str:
         "this_label": label,
         "rates": rates,
         "failures": failures,
-        "made_with": list(contents.made_with(run, status.usage, duration)),
+        "made_with": list(contents.made_with(page.output.output, run, status.usage, duration)),
         "score_labels": contents.SCORE_LABELS,
         "version": __version__,
         "max_text": MAX_SHOWN,

@@ -1,5 +1,6 @@
 """The whole page: what it says of outputs of every kind, and that it is the same each time."""
 
+import json
 import re
 import sys
 from html import unescape
@@ -188,3 +189,14 @@ def test_every_flag_says_what_it_means():
     for flag in FLAGS:
         assert contents.about_section(f"flag:{flag}", 2)[1].startswith("2 rows with this flag: ")
     assert contents.about_section("flag:own", 1) == ("Flag: own", "1 row with this flag.")
+
+
+def test_what_scores_were_made_with_is_said(tmp_path):
+    output = write(tmp_path, {"00000": [row(0, re_gpt4v_score=4)]})
+    settings = {"judge": "some/judge", "endpoint": "https://me:hush@example.org/v1", "files": {"a": "b"}}
+    output.store.put(output.score_settings("rating"), json.dumps({"format": 1, "settings": settings}).encode())
+    output.store.put(output.score_settings("clip"), b"damaged")
+    page, made = page_of(output)
+    assert "rating scores judge some/judge, endpoint https://example.org/v1" in page.text
+    assert "clip scores" not in page.text
+    assert "hush" not in made.html
