@@ -1,6 +1,5 @@
 """All that was found, as the page."""
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -117,9 +116,8 @@ def _notes(page: Page, status: Status) -> list[str]:
             "are there now count."
         )
     if problems := page.pictures.problems:
-        reasons = Counter(problems.values())
         shown = "; ".join(f"shard {name}: {why}" for name, why in [*problems.items()][:MAX_PROBLEMS])
-        more = f"; and {len(reasons) - MAX_PROBLEMS:,} more" if len(problems) > MAX_PROBLEMS else ""
+        more = f"; and {len(problems) - MAX_PROBLEMS:,} more" if len(problems) > MAX_PROBLEMS else ""
         notes.append(
             f"Some images cannot be read, and are not shown. {shown}{more}. If they were moved, say where they are now "
             "with --shards."
