@@ -15,7 +15,7 @@ Kind = Literal["re", "org", "opening", "error"]
 MAX_LENGTH = 100
 """In characters: of a longer text only its beginning counts, so that no text can fill the memory."""
 PENDING = 4_000_000
-"""Rows of counts after which they are added up."""
+"""Rows of counts after which they are added up; later, when there are as many new ones as there are texts."""
 PUNCTUATION = punctuation + "“”„‘’«»‹›–—…¡¿。，、！？：；（）「」『』【】《》・"  # noqa: RUF001 - they are meant
 OPENING_WORDS = 3
 _COMMON = """
@@ -68,7 +68,8 @@ class Texts:
     """The counts of one output."""
 
     def __init__(self, connection: Any, table: str = "texts"):
-        self._connection, self._table, self._pending = connection, table, 0
+        self._connection, self._table = connection, table
+        self._pending, self._num_summed = 0, 0
         connection.execute(f"CREATE TABLE {table} (kind VARCHAR, text VARCHAR, num BIGINT)")
 
     def add_words(self, kind: Kind, words: pa.Array) -> None:
@@ -95,7 +96,7 @@ class Texts:
         self._connection.execute(f"INSERT INTO {self._table} SELECT ?, text, num FROM batch", [kind])
         self._connection.unregister("batch")
         self._pending += table.num_rows
-        if self._pending > PENDING:
+        if self._pending > max(PENDING, self._num_summed):
             self._add_up()
 
     def _add_up(self) -> None:
@@ -105,6 +106,7 @@ class Texts:
             DROP TABLE {self._table};
             ALTER TABLE summed RENAME TO {self._table}""")
         self._pending = 0
+        self._num_summed = self._connection.execute(f"SELECT count(*) FROM {self._table}").fetchone()[0]
 
     def most_frequent(self, kind: Kind, num: int, *, without_common: bool = False) -> list[tuple[str, int]]:
         """The texts of a kind that are there most often, and how often."""
