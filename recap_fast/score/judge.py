@@ -43,6 +43,10 @@ class JudgeError(RecapError):
     """The endpoint gave no answer to one question, after all retries."""
 
 
+class UnreachableError(JudgeError):
+    """There was no connection, or no answer in time."""
+
+
 @dataclass
 class Judge:
     """A model that is shown an image and a caption, and says 1 to 5. Threads may share it."""
@@ -84,7 +88,7 @@ class Judge:
         prompt = PROMPT.format(caption="CAPTION", format=FORMAT)
         return {
             "judge": self.name,
-            "endpoint": public_url(self.endpoint),
+            "endpoint": public_url(self.endpoint).rstrip("/"),
             "prompt_sha256": hashlib.sha256(prompt.encode()).hexdigest(),
         }
 
@@ -92,7 +96,8 @@ class Judge:
         """The rating of a caption for an image, which is a data URI. An answer without a rating is asked for once more;
         None if there is none then.
 
-        Raises JudgeError where no answer comes, ConfigError where none ever will: a wrong key, address or name.
+        Raises JudgeError where no answer comes, UnreachableError where there is no connection, and ConfigError where no
+        answer ever will come: a wrong key, address or name.
         """
         question = PROMPT.format(caption=caption, format=FORMAT)
         content = [{"type": "image_url", "image_url": {"url": image}}, {"type": "text", "text": question}]
@@ -164,13 +169,14 @@ class Judge:
 
         where = public_url(self.endpoint)
         said = scrub(message_of(error).replace(self._key, "***" if self._key != "none" else "none"))
-        said = cut("".join(c if c.isprintable() else " " for c in said), MAX_ERROR_BYTES)
+        said = cut("".join(c if c.isprintable() else " " for c in said), MAX_ERROR_BYTES).removesuffix(".")
         if isinstance(error, openai.AuthenticationError | openai.PermissionDeniedError):
             return ConfigError(f"{where} refuses the key ({said}): set OPENAI_API_KEY to one of this endpoint.")
         if isinstance(error, openai.NotFoundError):
             remedy = "give --endpoint with its path, mostly /v1, and as --judge a model that it serves"
             return ConfigError(f"{where} has no chat completions of a model {self.name!r} ({said}): {remedy}.")
-        return JudgeError(f"{where}: {said}")
+        kind = UnreachableError if isinstance(error, openai.APIConnectionError) else JudgeError
+        return kind(f"{where}: {said}")
 
 
 def parse_rating(answer: str) -> int | None:

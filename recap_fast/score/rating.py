@@ -13,7 +13,7 @@ from typing import Any
 
 from recap_fast.decode.gate import RefusedImageError
 from recap_fast.errors import InputError
-from recap_fast.score.judge import FORMAT, PROMPT, Judge, JudgeError
+from recap_fast.score.judge import FORMAT, PROMPT, Judge, JudgeError, UnreachableError
 from recap_fast.score.judged_image import BASE_TOKENS, TILE_TOKENS, judged_image
 from recap_fast.score.scorer import Pair, Score
 from recap_fast.text import counted
@@ -26,8 +26,15 @@ OUTPUT_TOKENS = 5
 MAX_FAILURES = 8
 """Images in a row without any answer, until the endpoint counts as dead."""
 UNREADABLE = "unreadable"
-RE_UNRATED, ORG_UNRATED = "re_unrated", "org_unrated"
-RE_FAILED, ORG_FAILED = "re_failed", "org_failed"
+UNRATED, FAILED = ("re_unrated", "org_unrated"), ("re_failed", "org_failed")
+"""Notes about our caption and the original one: answers without a rating, and no answer."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Question:
+    pair: Pair
+    image: str
+    """A data URI."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +79,7 @@ class RatingScorer:
         if first:
             self.announce(self._cost(first, max(expected, len(first))))
         failures = 0
-        for rated in _some_at_once(self._rate, itertools.chain(first, pairs), self.concurrency):
+        for rated in _some_at_once(self._prepare, self._rate, itertools.chain(first, pairs), self.concurrency):
             failures = 0 if rated.error is None or rated.num_answered else failures + 1
             if failures == MAX_FAILURES:
                 raise InputError(
@@ -90,36 +97,42 @@ class RatingScorer:
             yield f"this call took {counted(self.judge.num_tokens, 'token')}, as the endpoint counts them"
         if number := counts.get(UNREADABLE):
             yield f"{counted(number, 'image')} could not be decoded and have no rating"
-        sides = ((RE_UNRATED, ORG_UNRATED, "no number from 1 to 5, asked twice"), (RE_FAILED, ORG_FAILED, "no answer"))
-        for re, org, why in sides:
-            if number := counts.get(re, 0) + counts.get(org, 0):
+        for notes, why in ((UNRATED, "no number from 1 to 5, asked twice"), (FAILED, "no answer")):
+            if number := sum(counts.get(note, 0) for note in notes):
                 yield f"{counted(number, 'caption')} got {why}, and have no rating"
 
     def close(self) -> None:
         """See `Scorer`."""
         self.judge.close()
 
-    def _rate(self, pair: Pair) -> _Rated:
+    def _prepare(self, pair: Pair) -> _Question | _Rated:
         try:
-            image = judged_image(pair.image).uri
+            return _Question(pair, judged_image(pair.image).uri)
         except RefusedImageError:
             return _Rated(Score(pair.shard, pair.index, None, None, (UNREADABLE,)))
+
+    def _rate(self, question: _Question) -> _Rated:
+        pair = question.pair
         ratings: dict[str, int | None] = {"re": None, "org": None}
-        notes, answered, last = [], 0, None
+        notes: list[str] = []
+        answered = 0
+        last: JudgeError | None = None
         for side, caption in (("re", pair.re_caption), ("org", pair.org_caption)):
             if caption is None:
                 continue
+            if isinstance(last, UnreachableError):  # it has been waited for long enough
+                notes.append(f"{side}_failed")
+                continue
             try:
-                ratings[side] = self.judge.rate(image, caption)
-                answered += 1
+                ratings[side] = self.judge.rate(question.image, caption)
             except JudgeError as error:
-                notes.append(RE_FAILED if side == "re" else ORG_FAILED)
-                last = str(error)
+                notes.append(f"{side}_failed")
+                last = error
             else:
-                if ratings[side] is None:
-                    notes.append(RE_UNRATED if side == "re" else ORG_UNRATED)
+                answered += 1
+                notes += [f"{side}_unrated"] if ratings[side] is None else []
         score = Score(pair.shard, pair.index, ratings["re"], ratings["org"], tuple(notes))
-        return _Rated(score, answered, last)
+        return _Rated(score, answered, str(last) if last else None)
 
     def _count(self, score: Score) -> Score:
         failed = sum(note != UNREADABLE for note in score.notes)
@@ -150,21 +163,38 @@ class RatingScorer:
         )
 
 
-def _some_at_once(rate: Callable[[Pair], _Rated], pairs: Iterator[Pair], number: int) -> Iterator[_Rated]:
-    """What becomes of each pair, as it comes; so many at a time, and as many wait. What `rate` raises is raised.
+def _some_at_once(
+    prepare: Callable[[Pair], _Question | _Rated],
+    rate: Callable[[_Question], _Rated],
+    pairs: Iterator[Pair],
+    number: int,
+) -> Iterator[_Rated]:
+    """What becomes of each pair, as it comes; so many at a time, and as many wait. What a function raises is raised.
 
-    Its threads keep no process from ending.
+    Its threads keep no process from ending: `rate` may hang. `prepare` does not, and its native code must not be cut
+    off by the end of the process, so it is waited for.
     """
     todo: SimpleQueue[Pair | None] = SimpleQueue()
     done: SimpleQueue[_Rated | BaseException] = SimpleQueue()
-    is_over = threading.Event()
+    is_over, idle = threading.Event(), threading.Semaphore(number)
+
+    def one(pair: Pair) -> _Rated | None:
+        with idle:
+            if is_over.is_set():
+                return None
+            prepared = prepare(pair)
+        return rate(prepared) if isinstance(prepared, _Question) else prepared
 
     def work() -> None:
-        while (pair := todo.get()) is not None and not is_over.is_set():
+        while (pair := todo.get()) is not None:
             try:
-                done.put(rate(pair))
+                rated = one(pair)
             except BaseException as error:  # noqa: BLE001 - it is raised where the ratings are taken
                 done.put(error)
+            else:
+                if rated is None:
+                    return
+                done.put(rated)
 
     for _ in range(number):
         threading.Thread(target=work, name="recap-judge", daemon=True).start()
@@ -185,3 +215,6 @@ def _some_at_once(rate: Callable[[Pair], _Rated], pairs: Iterator[Pair], number:
         is_over.set()
         for _ in range(number):
             todo.put(None)
+        for _ in range(number):
+            idle.acquire()
+        idle.release(number)

@@ -122,10 +122,12 @@ class ScoreFiles:
         old = self._settings(overwrite)
         if old == settings:
             return
-        if old and not overwrite:
-            raise ConfigError(_refusal(self.output, self.kind, old, settings))
         store, folder = self.output.store, self.output.scores(self.kind, "").rpartition("/")[0]
-        store.delete(file.name for file in list(store.list(folder)))
+        if _what_decides(old) != _what_decides(settings):
+            files = list(store.list(folder))
+            if old and files and not overwrite:
+                raise ConfigError(_refusal(self.output, self.kind, old, settings))
+            store.delete(file.name for file in files)
         self._put({"settings": settings})
 
     def is_scored(self, shard: str, captions: str) -> bool:
@@ -210,9 +212,14 @@ def _table(kind: str, shard: str, scores: ShardScores) -> pa.Table:
     )
 
 
+def _what_decides(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Without where a judge is: the port of a local server is another one tomorrow."""
+    return {name: value for name, value in settings.items() if name != "endpoint"}
+
+
 def _refusal(output: OutputFolder, kind: str, old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
     """Names what differs."""
-    before, now = _flat(old), _flat(new)
+    before, now = _flat(_what_decides(old)), _flat(_what_decides(new))
     lines = (
         f"  {name}: {before.get(name)!r:.80} there, {now.get(name)!r:.80} now"
         for name in [*before, *(name for name in now if name not in before)]

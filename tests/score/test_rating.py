@@ -1,6 +1,7 @@
 """Ratings of pairs by a judge on this machine: scores, notes, errors, and what they cost."""
 
 import threading
+import time
 from contextlib import closing
 
 import pytest
@@ -9,7 +10,9 @@ from support.judge_server import JudgeServer, Reply, caption_of, image_of
 from support.pictures import drawn, encode
 
 from recap_fast.errors import ConfigError, InputError
+from recap_fast.score import rating
 from recap_fast.score.judge import Judge
+from recap_fast.score.judged_image import judged_image
 from recap_fast.score.rating import MAX_FAILURES, RatingScorer
 from recap_fast.score.scorer import Pair
 
@@ -92,8 +95,15 @@ def test_an_endpoint_that_answers_nothing_ends_it_after_few_images(server):
 def test_a_dead_server_ends_it(server):
     url = server.url
     server.__exit__()
-    with pytest.raises(InputError, match="Connection error"):
+    with pytest.raises(InputError, match=r"Connection error\. The same command"):
         scores_of(RatingScorer(Judge("judge", url, max_retries=0)), pairs_of(1000))
+
+
+def test_where_there_is_no_connection_the_second_caption_is_not_waited_for(server):
+    url = server.url
+    server.__exit__()
+    (score,) = scores_of(RatingScorer(Judge("judge", url, max_retries=0)), pairs_of(1)).values()
+    assert (score.re, score.org, score.notes) == (None, None, ("re_failed", "org_failed"))
 
 
 def test_some_answers_between_failures_keep_it_going(server):
@@ -118,6 +128,30 @@ def test_as_many_images_as_asked_for_are_rated_at_the_same_time(server):
 
     server.answer = answer
     assert len(scores_of(scorer_of(server, concurrency=5), pairs_of(10, org=None))) == 10
+
+
+def test_an_image_that_is_being_read_is_waited_for(server, monkeypatch):
+    """The process may end then, and native code must not be cut off."""
+    ended, read = threading.Event(), []
+
+    def read_image(data):
+        if data == b"slow":
+            ended.wait(GUARD_S)
+            time.sleep(0.1)
+            read.append(data)
+        return judged_image(IMAGE)
+
+    def answer(request):
+        ended.set()
+        return Reply(status=401)
+
+    server.answer = answer
+    monkeypatch.setattr(rating, "judged_image", read_image)
+    pairs = [*pairs_of(1), Pair("s", 1, b"slow", "a", "b")]
+    monkeypatch.setattr(RatingScorer, "_cost", lambda *_: "")
+    with pytest.raises(ConfigError):
+        scores_of(scorer_of(server, concurrency=2), pairs)
+    assert read == [b"slow"]
 
 
 def test_few_pairs_are_taken_ahead(server):

@@ -85,6 +85,23 @@ def test_scores_of_other_settings_are_refused_by_name_or_replaced(files, tmp_pat
     files.begin(other, False)
 
 
+def test_other_settings_are_taken_where_nothing_is_scored_yet(files, tmp_path):
+    files.begin({**SETTINGS, "model": "other"}, False)
+    assert json.loads((tmp_path / "scores/clip.json").read_text())["settings"]["model"] == "other"
+
+
+def test_a_judge_may_move(tmp_path):
+    made = ScoreFiles(OutputFolder.at(tmp_path), "rating")
+    made.begin({"judge": "a", "endpoint": "http://localhost:8000/v1"}, False)
+    made.write("a", scores(4.0))
+    made.begin({"judge": "a", "endpoint": "http://localhost:8001/v1"}, False)
+    assert made.is_scored("a", "sha")
+    assert json.loads((tmp_path / "scores/rating.json").read_text())["settings"]["endpoint"].endswith("8001/v1")
+    with pytest.raises(ConfigError, match="judge: 'a' there, 'b' now") as raised:
+        made.begin({"judge": "b", "endpoint": "http://localhost:8000/v1"}, False)
+    assert "endpoint" not in str(raised.value)
+
+
 def test_the_same_settings_keep_their_scores_even_with_overwrite(files):
     files.write("a", scores(1.0))
     files.begin(SETTINGS, True)
