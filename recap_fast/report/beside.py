@@ -96,7 +96,7 @@ class Join:
         return total, [(Place(*row[:2]), Place(*row[2:])) for row in found]
 
     def _one(self, query: str) -> Any:
-        return self._connection.execute(query).fetchone()
+        return self._connection.execute(query).fetchall()[0]
 
 
 def _joining(column: str, table: str) -> str:

@@ -106,7 +106,7 @@ class Texts:
             DROP TABLE {self._table};
             ALTER TABLE summed RENAME TO {self._table}""")
         self._pending = 0
-        self._num_summed = self._connection.execute(f"SELECT count(*) FROM {self._table}").fetchone()[0]
+        self._num_summed = self._connection.execute(f"SELECT count(*) FROM {self._table}").fetchall()[0][0]
 
     def most_frequent(self, kind: Kind, num: int, *, without_common: bool = False) -> list[tuple[str, int]]:
         """The texts of a kind that are there most often, and how often."""
@@ -122,7 +122,7 @@ class Texts:
         """How many texts of a kind there are."""
         found: int = self._connection.execute(
             f"SELECT coalesce(sum(num), 0)::BIGINT FROM {self._table} WHERE kind = ?", [kind]
-        ).fetchone()[0]
+        ).fetchall()[0][0]
         return found
 
     def vocabulary(self) -> Vocabulary:
@@ -130,7 +130,7 @@ class Texts:
         self._add_up()
         found = self._connection.execute(f"""
             SELECT count(*) FILTER (re > 0), count(*) FILTER (org > 0), count(*),
-            coalesce(sum(re), 0)::BIGINT, coalesce(sum(org), 0)::BIGINT FROM ({self._words()})""").fetchone()
+            coalesce(sum(re), 0)::BIGINT, coalesce(sum(org), 0)::BIGINT FROM ({self._words()})""").fetchall()[0]
         return Vocabulary(*found)
 
     def added(self, vocabulary: Vocabulary, num: int) -> list[Word]:
