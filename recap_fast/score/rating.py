@@ -25,7 +25,7 @@ OUTPUT_TOKENS = 5
 """Of 'Rating: 4'."""
 MAX_FAILURES = 8
 """Images in a row without any answer, until the endpoint counts as dead."""
-UNREADABLE = "unreadable"
+UNDECODED = "undecoded"
 UNRATED, FAILED = ("re_unrated", "org_unrated"), ("re_failed", "org_failed")
 """Notes about our caption and the original one: answers without a rating, and no answer."""
 
@@ -95,7 +95,7 @@ class RatingScorer:
             yield f"the endpoint calls its model {', '.join(names)}"
         if self.judge.num_tokens:
             yield f"this call took {counted(self.judge.num_tokens, 'token')}, as the endpoint counts them"
-        if number := counts.get(UNREADABLE):
+        if number := counts.get(UNDECODED):
             yield f"{counted(number, 'image')} could not be decoded and have no rating"
         for notes, why in ((UNRATED, "no number from 1 to 5, asked twice"), (FAILED, "no answer")):
             if number := sum(counts.get(note, 0) for note in notes):
@@ -109,7 +109,7 @@ class RatingScorer:
         try:
             return _Question(pair, judged_image(pair.image).uri)
         except RefusedImageError:
-            return _Rated(Score(pair.shard, pair.index, None, None, (UNREADABLE,)))
+            return _Rated(Score(pair.shard, pair.index, None, None, (UNDECODED,)))
 
     def _rate(self, question: _Question) -> _Rated:
         pair = question.pair
@@ -135,7 +135,7 @@ class RatingScorer:
         return _Rated(score, answered, str(last) if last else None)
 
     def _count(self, score: Score) -> Score:
-        failed = sum(note != UNREADABLE for note in score.notes)
+        failed = sum(note != UNDECODED for note in score.notes)
         self.num_captions += failed + sum(rating is not None for rating in (score.re, score.org))
         self.num_without += failed
         return score

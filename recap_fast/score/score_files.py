@@ -26,6 +26,8 @@ FORMAT = 1
 MAX_BYTES = 1 << 20
 COUNTS_KEY = "recap_fast.counts"
 """Parquet metadata of a file of scores: how many of its rows have each note, as JSON."""
+SETTINGS_KEY = "recap_fast.settings"
+"""Parquet metadata of a file of scores: model or judge and all else that decided about them, as JSON."""
 LARGEST, STEP = 100.0, 0.01
 """Scores are between -LARGEST and LARGEST; medians are found to one STEP."""
 
@@ -141,11 +143,11 @@ class ScoreFiles:
         except (FileNotFoundError, pa.ArrowException):
             return False
 
-    def write(self, shard: str, scores: ShardScores) -> None:
+    def write(self, shard: str, scores: ShardScores, settings: Mapping[str, Any]) -> None:
         """Writes the file of a shard, whole or not at all."""
         name = self.output.scores(self.kind, shard)
         with self.output.store.draft(name) as draft:
-            pq.write_table(_table(self.kind, shard, scores), draft)
+            pq.write_table(_table(self.kind, shard, scores, settings), draft)
             self.output.store.publish(draft, name)
 
     def end(self, settings: Mapping[str, Any], captions: Mapping[str, str]) -> Totals:
@@ -203,12 +205,12 @@ def _add(totals: Totals, file: pq.ParquetFile, columns: Sequence[str]) -> None:
             side.add(column.drop_null().cast(pa.float64()).to_numpy())
 
 
-def _table(kind: str, shard: str, scores: ShardScores) -> pa.Table:
+def _table(kind: str, shard: str, scores: ShardScores, settings: Mapping[str, Any]) -> pa.Table:
     columns = {"shard": pa.repeat(shard, len(scores.indices)), "index": pa.array(scores.indices)}
     for name, values in zip(SCORES[kind], (scores.re, scores.org), strict=True):
         columns[name] = pa.array(values, mask=np.isnan(values)).cast(SCHEMA.field(name).type)
     return pa.table(columns).replace_schema_metadata(
-        {CAPTIONS_KEY: scores.captions, COUNTS_KEY: json.dumps(scores.counts)}
+        {CAPTIONS_KEY: scores.captions, COUNTS_KEY: json.dumps(scores.counts), SETTINGS_KEY: json.dumps(settings)}
     )
 
 

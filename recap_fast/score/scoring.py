@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -66,20 +67,24 @@ class Scoring:
         """What is written."""
         return ScoreFiles(self.joined.output, self.scorer.kind)
 
+    @property
+    def settings(self) -> dict[str, Any]:
+        """All that decides about scores."""
+        return {**self.scorer.settings, **(self.sample.settings if self.sample else {})}
+
     def run(self, overwrite: bool = False) -> Totals:
         """Scores what has no scores yet; `overwrite` replaces scores of other settings. Returns the totals of all.
 
         What fails of a shard is in `failed`, and the others go on. Raises ConfigError for scores of other settings, and
         RecapError or OSError where the output or the scorer fails.
         """
-        settings = {**self.scorer.settings, **(self.sample.settings if self.sample else {})}
-        self.files.begin(settings, overwrite)
+        self.files.begin(self.settings, overwrite)
         begun = time.monotonic()
         finished = self._find()
         self._num_captions = sum(each.num_captions for each in finished)
         self._score_all([each for each in finished if not each.is_scored])
         self.seconds = time.monotonic() - begun
-        totals = self.files.end(settings, {each.shard.name: each.captions for each in finished})
+        totals = self.files.end(self.settings, {each.shard.name: each.captions for each in finished})
         write_configs(self.joined.output)
         return totals
 
@@ -142,6 +147,6 @@ class Scoring:
             if work.is_over:
                 del reading.work[name]
                 work.scores.counts.update(work.lost)
-                self.files.write(name, work.scores)
+                self.files.write(name, work.scores, self.settings)
                 self.num_shards += 1
                 self.lost += work.lost

@@ -55,7 +55,9 @@ def test_ratings_fill_their_columns(output, server):
     assert [r["org_gpt4v_score"] for r in rows] == [rating(r["org_caption"]) for r in rows]
     settings = json.loads((output / "scores/rating.json").read_text())["settings"]
     assert (settings["judge"], settings["endpoint"]) == ("Some-VL", server.url)
-    assert str(pq.read_schema(output / "scores/rating/00000.parquet").field("re_gpt4v_score").type) == "int64"
+    schema = pq.read_schema(output / "scores/rating/00000.parquet")
+    assert str(schema.field("re_gpt4v_score").type) == "int64"
+    assert json.loads(schema.metadata[b"recap_fast.settings"]) == settings
 
 
 def test_a_sample_is_recorded_and_the_second_call_asks_nothing(output, server):

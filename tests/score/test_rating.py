@@ -75,10 +75,10 @@ def test_what_gets_no_rating_is_none_and_counted(server):
         (None, 4, ("re_unrated",)),
         (4, 4, ()),
         (4, None, ("org_failed",)),
-        (None, None, ("unreadable",)),
+        (None, None, ("undecoded",)),
     ]
     assert (scorer.num_captions, scorer.num_without, scorer.error_rate) == (8, 2, 0.25)
-    said = list(scorer.describe({"re_unrated": 1, "org_failed": 2, "unreadable": 1}))
+    said = list(scorer.describe({"re_unrated": 1, "org_failed": 2, "undecoded": 1}))
     assert "the endpoint calls its model judge-2026" in said
     assert "1 image could not be decoded and have no rating" in said
     assert "1 caption got no number from 1 to 5, asked twice, and have no rating" in said

@@ -5,7 +5,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from recap_fast.errors import ConfigError
-from recap_fast.score.score_files import ScoreFiles, ShardScores, Statistics
+from recap_fast.score.score_files import SETTINGS_KEY, ScoreFiles, ShardScores, Statistics
 from recap_fast.write.output_folder import OutputFolder
 from recap_fast.write.rows import CAPTIONS_KEY
 
@@ -27,19 +27,20 @@ def scores(*values, captions="sha"):
 
 
 def test_a_file_names_the_captions_that_it_is_of(files, tmp_path):
-    files.write("x/a", scores(1.5, np.nan))
+    files.write("x/a", scores(1.5, np.nan), SETTINGS)
     table = pq.read_table(tmp_path / "scores/clip/x/a.parquet")
     assert table.schema.names == ["shard", "index", "re_clip_score", "org_clip_score"]
     assert [str(kind) for kind in table.schema.types] == ["string", "int64", "double", "double"]
     assert table.to_pylist()[1] == {"shard": "x/a", "index": 1, "re_clip_score": None, "org_clip_score": None}
     assert table.schema.metadata[CAPTIONS_KEY.encode()] == b"sha"
+    assert json.loads(table.schema.metadata[SETTINGS_KEY.encode()]) == SETTINGS
     assert files.is_scored("x/a", "sha")
     assert not files.is_scored("x/a", "other")
     assert not files.is_scored("x/b", "sha")
 
 
 def test_a_damaged_file_is_none(files, tmp_path):
-    files.write("a", scores(1.0))
+    files.write("a", scores(1.0), SETTINGS)
     (tmp_path / "scores/clip/a.parquet").write_bytes(b"PAR1")
     assert not files.is_scored("a", "sha")
 
@@ -47,7 +48,7 @@ def test_a_damaged_file_is_none(files, tmp_path):
 def test_ratings_are_whole_numbers(tmp_path):
     made = ScoreFiles(OutputFolder.at(tmp_path), "rating")
     made.begin(SETTINGS, False)
-    made.write("a", scores(4.0, np.nan, 5.0))
+    made.write("a", scores(4.0, np.nan, 5.0), SETTINGS)
     table = pq.read_table(tmp_path / "scores/rating/a.parquet")
     assert table["re_gpt4v_score"].to_pylist() == [4, None, 5]
     assert str(table.schema.field("re_gpt4v_score").type) == "int64"
@@ -55,9 +56,9 @@ def test_ratings_are_whole_numbers(tmp_path):
 
 
 def test_totals_are_of_the_captions_as_they_are(files, tmp_path):
-    files.write("a", scores(1.0, 2.0, np.nan))
-    files.write("b", scores(9.0))
-    files.write("old", scores(50.0, captions="before"))
+    files.write("a", scores(1.0, 2.0, np.nan), SETTINGS)
+    files.write("b", scores(9.0), SETTINGS)
+    files.write("old", scores(50.0, captions="before"), SETTINGS)
     totals = files.end(SETTINGS, {"a": "sha", "b": "sha", "old": "sha", "none": "sha"})
     assert (totals.rows, totals.re.number, totals.re.mean, totals.re.median) == (4, 3, 4.0, 2.0)
     assert (totals.org.number, totals.org.mean, totals.org.median) == (0, None, None)
@@ -68,7 +69,7 @@ def test_totals_are_of_the_captions_as_they_are(files, tmp_path):
 
 
 def test_scores_of_other_settings_are_refused_by_name_or_replaced(files, tmp_path):
-    files.write("a", scores(1.0))
+    files.write("a", scores(1.0), SETTINGS)
     files.begin(SETTINGS, False)
     other = {**SETTINGS, "kind": "softmax", "files": {"config.json": "bb"}}
     with pytest.raises(ConfigError) as refused:
@@ -93,7 +94,7 @@ def test_other_settings_are_taken_where_nothing_is_scored_yet(files, tmp_path):
 def test_a_judge_may_move(tmp_path):
     made = ScoreFiles(OutputFolder.at(tmp_path), "rating")
     made.begin({"judge": "a", "endpoint": "http://localhost:8000/v1"}, False)
-    made.write("a", scores(4.0))
+    made.write("a", scores(4.0), SETTINGS)
     made.begin({"judge": "a", "endpoint": "http://localhost:8001/v1"}, False)
     assert made.is_scored("a", "sha")
     assert json.loads((tmp_path / "scores/rating.json").read_text())["settings"]["endpoint"].endswith("8001/v1")
@@ -103,14 +104,14 @@ def test_a_judge_may_move(tmp_path):
 
 
 def test_the_same_settings_keep_their_scores_even_with_overwrite(files):
-    files.write("a", scores(1.0))
+    files.write("a", scores(1.0), SETTINGS)
     files.begin(SETTINGS, True)
     assert files.is_scored("a", "sha")
 
 
 @pytest.mark.parametrize("content", ["{", '{"format": 1}', '{"format": 1, "settings": 3}', '{"format": 7}'])
 def test_settings_that_cannot_be_read_are_refused(files, tmp_path, content):
-    files.write("a", scores(1.0))
+    files.write("a", scores(1.0), SETTINGS)
     (tmp_path / "scores/clip.json").write_text(content)
     with pytest.raises(ConfigError, match=r"clip\.json cannot be read .*: give --overwrite to score all anew"):
         files.begin(SETTINGS, False)
@@ -131,6 +132,6 @@ def test_mean_and_median_are_numpys(number):
 def test_a_file_without_images_that_could_not_be_read_is_made_again(files):
     made = scores(1.0, np.nan)
     made.counts["unreadable"] = 1
-    files.write("a", made)
+    files.write("a", made, SETTINGS)
     assert not files.is_scored("a", "sha")
     assert files.end(SETTINGS, {"a": "sha"}).re.number == 1
