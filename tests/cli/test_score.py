@@ -132,3 +132,16 @@ def test_a_signal_stops_it_and_the_same_command_goes_on(output, model):
     assert done.stderr.endswith("Stopped by a signal; the same command goes on from here.\n")
     assert [path.name for path in (output / "scores/clip").iterdir()] == ["00000.parquet"]
     assert "scored          6 images of 1 shard, " in score(output, "--model", model).stdout
+
+
+def test_an_output_in_a_bucket_gets_its_scores_there(start, s3_bucket, model):
+    start(output=f"{s3_bucket}/out")
+    done = score(f"{s3_bucket}/out", "--model", model)
+    assert f"files           {s3_bucket}/out/scores/clip/**/*.parquet" in done.stdout
+    assert "scored          0 images of 0 shards\n" in score(f"{s3_bucket}/out", "--model", model).stdout
+    output = OutputFolder.at(f"{s3_bucket}/out")
+    assert [file.name for file in output.store.list("scores/clip")] == [
+        "scores/clip/00000.parquet",
+        "scores/clip/00001.parquet",
+    ]
+    assert b"clip_scores" in output.store.read("README.md", 1 << 20)[0]
