@@ -61,7 +61,7 @@ Examples:
         "--precision",
         type=click.Choice(["float32", "bfloat16", "float16"]),
         default="float32",
-        help="Precision of the model. The scores of others are some hundredths off.",
+        help="Precision of the model. Others are up to some tenths of a point off.",
     ),
     option("--batch-size", type=int, metavar="N", help="Images at once.  [default: 16 on a CPU, 256 on a GPU]"),
     option("--decode-threads", type=int, metavar="N", help="Decode images with N threads.  [default: half the CPUs]"),
