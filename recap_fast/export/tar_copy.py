@@ -14,13 +14,17 @@ MAX_PIECES = 1000
 """Of one write; Linux takes 1,024 (IOV_MAX)."""
 
 
+WRITEBACK_BYTES = 8 << 20
+"""The system is told to begin writing each such stretch to the disk: else it begins at the end, and all wait for it."""
+
+
 class TarCopy:
     """From one file to another, which is open for reading and writing, and empty."""
 
     def __init__(self, source: Chunks, target: int, size_bytes: int, *, verify: bool = True) -> None:
         """`size_bytes`: of the source. `verify`: every byte of the copy is read back, and compared."""
         self._source, self._target, self._size, self._verify = source, target, size_bytes, verify
-        self._position = self._written = self._num_bytes = 0
+        self._position = self._written = self._sent = self._num_bytes = 0
         self._pieces: list[memoryview] = []
         self._back = bytearray()
 
@@ -68,6 +72,9 @@ class TarCopy:
         if self._verify and not self._is_written(at):
             raise ShardError(f"was not copied right: the copy differs between its bytes {at:,} and {self._written:,}")
         self._pieces, self._num_bytes = [], 0
+        if self._written - self._sent >= WRITEBACK_BYTES:
+            os.posix_fadvise(self._target, self._sent, self._written - self._sent, os.POSIX_FADV_DONTNEED)
+            self._sent = self._written
 
     def _is_written(self, at: int) -> bool:
         """Whether the pieces are what is there."""

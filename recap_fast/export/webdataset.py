@@ -22,8 +22,9 @@ from recap_fast.shards.identity import identity
 from recap_fast.shards.reader import naming, open_tar
 from recap_fast.shards.tar.layout import TarLayout
 
-AHEAD_BYTES = 1 << 30
-"""So much of a tar the system reads ahead, in order, while its headers are looked for."""
+AHEAD_BYTES, REQUEST_BYTES = 1 << 30, 4 << 20
+"""The system reads so much of a tar ahead, in order, while its headers are looked for; it cuts larger requests, to what
+the disk takes at once."""
 MAX_NAMES = 20
 COPIED, CHECKED = "members copied", "members checked"
 
@@ -47,7 +48,7 @@ def copy_tar(job: Job, shard: Shard, draft: Draft) -> None:
     version = None if is_remote(shard.url) else identity(shard)
     file, spooled = open_tar(shard)
     with closing(file), path.open("w+b") as target:
-        os.posix_fadvise(file.fileno(), 0, AHEAD_BYTES, os.POSIX_FADV_WILLNEED)
+        _read_ahead(file.fileno())
         layout = TarLayout(file, job.joined.selection)
         _check_version(job, shard, (spooled or version or identity(shard)).text)
         copy = TarCopy(layout.chunks, target.fileno(), layout.size_bytes, verify=job.config.verify)
@@ -58,6 +59,12 @@ def copy_tar(job: Job, shard: Shard, draft: Draft) -> None:
         draft.counts[COPIED] += layout.num_members - draft.counts[WRITTEN] - draft.counts[REMOVED]
         if job.config.verify:
             draft.counts[CHECKED] += draft.counts[COPIED] + draft.counts[WRITTEN] + draft.counts[ADDED]
+
+
+def _read_ahead(file: int) -> None:
+    """Has the system read a tar into memory, in order: the index alone would have it read here and there."""
+    for at in range(0, min(AHEAD_BYTES, os.fstat(file).st_size), REQUEST_BYTES):
+        os.posix_fadvise(file, at, REQUEST_BYTES, os.POSIX_FADV_WILLNEED)
 
 
 def _check_version(job: Job, shard: Shard, version: str) -> None:
