@@ -1,7 +1,7 @@
 """What a change costs a run: `recap-fast run` of two checkouts on the same shards, in turn.
 
     git worktree add /tmp/before COMMIT && cp recap_fast/*.so /tmp/before/recap_fast/
-    python benchmarks/run_cost.py --before /tmp/before --engine ENGINE --shards 'SHARDS/*.tar' --output benchmarks/results/NAME
+    PYTHONPATH=. python benchmarks/run_cost.py --before /tmp/before --engine ENGINE --shards 'SHARDS/*.tar'
 
 Needs a Python that has the dependencies and no recap-fast installed: PYTHONPATH chooses the checkout.
 """
@@ -18,12 +18,10 @@ import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-ROOT = Path(__file__).parents[1]
-sys.path.insert(0, str(ROOT))
-
 from inputs.report import write_report
-
 from recap_fast.bench.report import provenance
+
+ROOT = Path(__file__).parents[1]
 
 
 @dataclass(frozen=True)
