@@ -5,6 +5,7 @@ Nothing here fails because of what it looks at: a package that does not load is 
 
 import importlib
 import importlib.metadata
+import importlib.util
 import re
 import shutil
 import tempfile
@@ -30,6 +31,13 @@ REQUIRED = {
 """What nothing runs without: modules, and what pip calls them."""
 NVIDIA_DRIVER = Path("/proc/driver/nvidia/version")
 """There where an NVIDIA driver is loaded."""
+COMMANDS = {
+    "report": ("report", ("duckdb", "jinja2", "matplotlib")),
+    "score": ("score", ("transformers",)),
+    "score --kind rating": ("rating", ("openai",)),
+    "export --to hub": ("hub", ("huggingface_hub",)),
+}
+"""Commands that need an extra: its name, and the modules that it brings."""
 CUDA_TORCH = "torch --index-url https://download.pytorch.org/whl/cu130"
 
 
@@ -155,6 +163,15 @@ def _addresses() -> Iterator[Finding]:
     yield Finding("inputs", found + _without(lacking), _by_package(lacking))
 
 
+def _commands() -> Iterator[Finding]:
+    def is_there(modules: tuple[str, ...]) -> bool:
+        return all(importlib.util.find_spec(module) for module in modules)  # loading them takes seconds
+
+    lacking = {name: f"'recap-fast[{extra}]'" for name, (extra, modules) in COMMANDS.items() if not is_there(modules)}
+    found = ", ".join(["export", *(name for name in COMMANDS if name not in lacking)])
+    yield Finding("captions", found + _without(lacking), _by_package(lacking))
+
+
 def _room() -> Iterator[Finding]:
     folder = tempfile.gettempdir()
     yield Finding("room", f"{shutil.disk_usage(folder).free / GIB:.0f} GiB free in {folder}, for remote inputs")
@@ -170,6 +187,7 @@ LOOKS: tuple[Callable[[], Iterator[Finding]], ...] = (
     _decoders,
     _formats,
     _addresses,
+    _commands,
     _room,
 )
 

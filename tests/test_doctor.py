@@ -50,6 +50,15 @@ def test_it_names_what_to_install(monkeypatch):
     assert "  pip install pillow-heif           # HEIC\n" in output
 
 
+def test_it_names_the_commands_that_need_an_extra(monkeypatch):
+    lose(monkeypatch, "duckdb", "openai")
+    assert find("captions").text == "export, score, export --to hub; not report, score --kind rating"
+    assert find("captions").install == {
+        "'recap-fast[report]'": "report",
+        "'recap-fast[rating]'": "score --kind rating",
+    }
+
+
 def test_a_broken_package_is_a_finding(monkeypatch):
     class Broken:
         def find_spec(self, name, path=None, target=None):
