@@ -1,6 +1,7 @@
 """`recap-fast export`."""
 
 import sys
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -97,7 +98,7 @@ def _describe(result: "ExportResult") -> list[str]:
     from recap_fast.export.job import CAPTIONS, SAMPLES, SKIPPED
 
     counts = result.counts
-    there = f", {result.already:,} were there already" if result.already else ""
+    there = f", {result.already:,} already there" if result.already else ""
     without = counts[SAMPLES] - counts[CAPTIONS]
     skipped = {name.removeprefix(SKIPPED): count for name, count in counts.items() if name.startswith(SKIPPED)}
     lines = [
@@ -109,10 +110,21 @@ def _describe(result: "ExportResult") -> list[str]:
         lines.append(f"skipped  {sum(skipped.values()):,}  ({listed})")
     if result.verified:
         lines.append(f"verified {result.verified}")
-    lines += [f"problem: {problem}" for problem in result.problems]
+    if result.shards or result.already:
+        lines.append(f"files    {result.folder}")
+    return [*lines, *_describe_missing(result), *result.advice]
+
+
+def _describe_missing(result: "ExportResult") -> Iterator[str]:
+    """The shards that were not exported, and what to do."""
+    if num := len(result.problems):
+        yield from (f"problem: {problem}" for problem in result.problems[:MAX_NAMES])
+        left = num - MAX_NAMES
+        more = f" {left:,} more {'is' if left == 1 else 'are'} not listed." if left > 0 else ""
+        yield (
+            f"{counted(num, 'shard')} not exported.{more} If the inputs have moved, add --relocate OLD=NEW. Then run "
+            "the same command again."
+        )
     if num := len(result.unfinished):
         named = ", ".join(result.unfinished[:MAX_NAMES]) + (" ..." if num > MAX_NAMES else "")
-        lines.append(
-            f"{counted(num, 'shard')} not finished, and so not exported: {named}. Finish the run, then export again."
-        )
-    return [*lines, *result.advice]
+        yield f"{counted(num, 'shard')} not finished, and so not exported: {named}. Finish the run, then export again."

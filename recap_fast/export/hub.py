@@ -77,8 +77,8 @@ def export(job: Job) -> None:
     license = license_of(config, job.joined.run.fingerprint)
     schema = write_files(job)
     if result.problems or result.unfinished or not job.finished:
-        result.problems.append(
-            "nothing was uploaded, because shards are missing: finish the run, or give --shards those that are whole."
+        result.advice.append(
+            "nothing was uploaded, because shards are missing: finish the run, or give --shards only finished ones."
         )
         return
     _write_card(job, card(job, schema, license))

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 from recap_fast.errors import ConfigError, ExitCode, ShardError
@@ -34,12 +35,14 @@ SAMPLES, CAPTIONS, SKIPPED = "samples", "captions", "skipped: "
 class ExportResult:
     """What came of an export."""
 
+    folder: Path | None = None
+    """Where the files are."""
     shards: int = 0
-    """That were exported now."""
+    """Shards that were exported now."""
     already: int = 0
-    """That were there already."""
+    """Shards that were already there."""
     counts: Counter[str] = field(default_factory=Counter)
-    """Of all of these: SAMPLES, CAPTIONS, SKIPPED with the flag behind it, and what else a kind counts."""
+    """Counts of all these shards: SAMPLES, CAPTIONS, SKIPPED with the flag behind it, and those of the kind."""
     unfinished: list[str] = field(default_factory=list)
     """Shards that the run has not finished; they are not exported."""
     problems: list[str] = field(default_factory=list)
@@ -73,6 +76,7 @@ class Job:
 
     def __post_init__(self) -> None:
         self.choice = Choice.of(self.config)
+        self.result.folder = self.target.folder
 
     def __getstate__(self) -> dict[str, Any]:
         """What another process gets, which shows nothing: it writes shards, and counts in their drafts."""
@@ -85,8 +89,8 @@ class Job:
         found = []
         if not self.joined.shards:
             raise ConfigError(
-                f"--shards: none of these inputs is one of {self.joined.output.address}: give those of the run, and "
-                "--relocate OLD=NEW if they have moved."
+                f"--shards: {self.joined.output.address} has no captions of these inputs. Give inputs of the run; if "
+                "they have moved, add --relocate OLD=NEW."
             )
         for shard in self.joined.shards:
             report = read_record(self.joined.output, shard.name)

@@ -79,10 +79,10 @@ def _check_version(job: Job, shard: Shard, version: str) -> None:
             return
 
 
-def _verified(job: Job) -> str:
+def _verified(job: Job) -> str | None:
     counts = job.result.counts
     if not counts[CHECKED]:
-        return "nothing (--no-verify)" if not job.config.verify else "nothing"
+        return None
     new = counts[WRITTEN] + counts[ADDED]
     if not counts[COPIED]:
         return f"{counts[CHECKED]:,} members read back, and as they were written"

@@ -49,14 +49,15 @@ def words(tmp_path, target, *more):
 def test_what_it_says(made, tmp_path):
     done = run(*words(tmp_path, "tars"))
     assert done.exit_code == 0
-    assert done.stdout.splitlines()[:3] == [
+    assert done.stdout.splitlines()[:4] == [
         "shards   3 exported",
         "samples  12",
         "verified 36 members read back: 24 are byte for byte those of the inputs, headers and all; 12 are as they were "
         "written",
+        f"files    {tmp_path}/tars",
     ]
     again = run(*words(tmp_path, "tars"))
-    assert again.stdout.splitlines()[:2] == ["shards   0 exported, 3 were there already", "samples  12"]
+    assert again.stdout.splitlines()[:2] == ["shards   0 exported, 3 already there", "samples  12"]
     assert again.stdout.splitlines()[2:] == done.stdout.splitlines()[2:]
 
 
@@ -67,6 +68,22 @@ def test_shards_that_are_not_finished_are_named_and_the_others_exported(made, tm
     assert "1 shard not finished, and so not exported: 00001. Finish the run, then export again." in done.stdout
     assert list(below(tmp_path / "tars")) == ["00000.tar", "00002.tar"]
     assert "{00000,00002}.tar" in done.stdout
+
+
+def test_inputs_that_are_gone_are_named_with_what_to_do(made, tmp_path, monkeypatch):
+    monkeypatch.setattr("recap_fast.cli.export.MAX_NAMES", 2)
+    (tmp_path / "in").rename(tmp_path / "moved")
+    done = run(*words(tmp_path, "tars"))
+    assert done.exit_code == 1
+    assert done.stdout.splitlines() == [
+        "shards   0 exported",
+        "samples  0",
+        f"problem: {tmp_path}/in/00000.tar is not there",
+        f"problem: {tmp_path}/in/00001.tar is not there",
+        "3 shards not exported. 1 more is not listed. If the inputs have moved, add --relocate OLD=NEW. Then run the "
+        "same command again.",
+    ]
+    assert run(*words(tmp_path, "tars", "--relocate", f"{tmp_path}/in={tmp_path}/moved")).exit_code == 0
 
 
 def test_a_file_of_others_in_the_target_stays(made, tmp_path):
@@ -89,7 +106,7 @@ def test_whatever_ends_it_the_same_command_goes_on(made, tmp_path, number):
     assert list(below(tmp_path / "tars"))[-1] == "00000.tar"
     before = (tmp_path / "tars/00000.tar").stat()
     again = run(*words(tmp_path, "tars"))
-    assert again.stdout.splitlines()[0] == "shards   2 exported, 1 were there already"
+    assert again.stdout.splitlines()[0] == "shards   2 exported, 1 already there"
     assert (tmp_path / "tars/00000.tar").stat() == before
     run(*words(tmp_path, "fresh"))
     assert below(tmp_path / "tars") == below(tmp_path / "fresh")
@@ -100,7 +117,7 @@ def test_several_processes_write_the_same(made, tmp_path, monkeypatch):
     monkeypatch.setattr(job, "FEW_ROWS", 1)
     done = run(*words(tmp_path, "two", "--workers", 2))
     assert done.stdout.replace("two", "one") == run(*words(tmp_path, "one")).stdout.replace(
-        "0 exported, 3 were there already", "3 exported"
+        "0 exported, 3 already there", "3 exported"
     )
     assert below(tmp_path / "one") == below(tmp_path / "two")
 
@@ -121,6 +138,6 @@ def test_inputs_of_another_run(made, tmp_path):
     write_tar(tmp_path / "other/x.tar", webdataset_members(1))
     done = run(*words(tmp_path, "tars", "--shards", tmp_path / "other"))
     assert str(done.exception) == (
-        f"--shards: none of these inputs is one of {made.address}: give those of the run, and --relocate OLD=NEW if "
-        "they have moved."
+        f"--shards: {made.address} has no captions of these inputs. Give inputs of the run; if they have moved, add "
+        "--relocate OLD=NEW."
     )

@@ -142,7 +142,7 @@ def test_nothing_is_uploaded_while_a_shard_is_missing(made: OutputFolder, tmp_pa
     write_tar(tmp_path / "in/b.tar", members(3, first=90))
     result = run_export(made, "hub", tmp_path / "to", repo="me/captions")
     assert result.exit_code == 1
-    assert "nothing was uploaded" in result.problems[-1]
+    assert "nothing was uploaded" in result.advice[-1]
     assert hub.repos == {}
     whole = [str(tmp_path / "in/a.tar")]
     assert run_export(made, "hub", tmp_path / "to", repo="me/captions", shards=whole).exit_code == 0
