@@ -26,34 +26,36 @@ Examples:
 """
 
 
-@click.command(cls=Command, short_help="Bring captions to where training reads them.", epilog=EXAMPLES)
+@click.command(cls=Command, short_help="Write captions in the formats that training reads.", epilog=EXAMPLES)
 @click.argument("output", type=options.OUTPUT)
 @group(
     "Output",
-    option("--to", type=click.Choice(KINDS), required=True, help="What to write."),
+    option("--to", type=click.Choice(KINDS), required=True, help="Format to write."),
     option("--target", type=options.FOLDER, metavar="DIR", help="Local folder to write to."),
-    option("--beside", is_flag=True, help="For txt: write beside the images, instead of --target."),
-    option("--extension", default=".txt", metavar=".EXT", help="For txt: of the files' names."),
-    option("--columns", metavar="NAME,...", help="Bring these columns of the output along."),
+    option("--beside", is_flag=True, help="For txt: write beside the images, not to --target."),
+    option("--extension", default=".txt", metavar=".EXT", help="For txt: extension of the files."),
+    option("--columns", metavar="NAME,...", help="Also export these columns of the output."),
     option(
         "--caption-in",
         type=click.Choice(["json", "txt"]),
-        help="For webdataset: write captions to the json or as .txt.",
+        help="For webdataset: the file that gets the caption.  [default: json; txt with --mix-p]",
     ),
-    option("--images/--no-images", default=True, help="For parquet and hub: bring the images along."),
+    option("--images/--no-images", default=True, help="For parquet and hub: include the images."),
     option("--repo", metavar="NAME/DATASET", help="For hub: the dataset to upload to."),
-    option("--private", is_flag=True, help="For hub: make the dataset private, if it is not there yet."),
-    option("--license", metavar="NAME", help="For hub: the license, as the Hub calls it.  [default: the model's]"),
+    option("--private", is_flag=True, help="For hub: make a new dataset private."),
+    option("--license", metavar="NAME", help="For hub: the Hub's name of the license.  [default: the model's]"),
     option("--overwrite", is_flag=True, help="Replace files that this export did not write."),
-    option("--workers", type=int, metavar="N", help="Write with N processes.  [default: one a CPU, up to 4]"),
-    option("--verify/--no-verify", default=True, help="Read back what was copied, and compare it with the input."),
+    option("--workers", type=int, metavar="N", help="Number of processes.  [default: one for each CPU, up to 4]"),
+    option("--verify/--no-verify", default=True, help="Read the files back and check them."),
 )
 @group(
     "Captions",
-    option("--skip", metavar="FLAG,...", help="Leave out samples with these flags; failed: those without a caption."),
-    option("--mix-p", type=float, metavar="P", help="Write one caption: the original with probability P, else ours."),
-    option("--sub-caption", type=click.Choice(["first", "random"]), help="Write only one sentence of our captions."),
-    option("--seed", type=int, default=0, metavar="N", help="Random seed for what is drawn."),
+    option("--skip", metavar="FLAG,...", help="Leave out images with these flags. failed means without a caption."),
+    option(
+        "--mix-p", type=float, metavar="P", help="Write one caption: the original with probability P, else the new one."
+    ),
+    option("--sub-caption", type=click.Choice(["first", "random"]), help="Write one sentence of each new caption."),
+    option("--seed", type=int, default=0, metavar="N", help="Random seed for --mix-p and --sub-caption random."),
 )
 @group(
     "Input",
@@ -62,18 +64,18 @@ Examples:
         "--input",
         multiple=True,
         type=options.INPUT,
-        help="Export only these inputs, or say where they lie now. Repeatable.  [default: those of the run]",
+        help="Export these inputs only, from here. Repeatable.  [default: all, where the run found them]",
     ),
     options.relocate,
     options.read_timeout,
 )
 def export(**given: Any) -> None:
-    """Brings the captions in the folder OUTPUT to where training reads them; the output itself is not changed.
+    """Writes the captions in the folder OUTPUT in a format that training reads. OUTPUT itself does not change.
 
-    Shards that the run has not finished are named and left out. Run the same command again to go on where it stopped,
-    and to export what has changed in the output since.
+    Only finished shards are exported; the others are named. Run the same command again to go on where it stopped, or
+    after OUTPUT has changed.
 
-    Exit codes: 0 complete; 1 a shard is missing; 2 usage; 75 stopped by a signal.
+    Exit codes: 0 complete; 1 a shard was not exported; 2 usage; 75 stopped by a signal.
     """
     from recap_fast.cpus import usable_cpus
     from recap_fast.export.config import ExportConfig

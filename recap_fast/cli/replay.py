@@ -21,10 +21,10 @@ if TYPE_CHECKING:
     from recap_fast.replay.stored import Answer
 
 SHOWN = 60
-"""Most letters of a text that stand in a line."""
+"""Characters of a text that a line shows."""
 
 
-@click.command(cls=Command, short_help="Make one caption again, and compare it with its row.")
+@click.command(cls=Command, short_help="Make one caption again and compare the two.")
 @click.argument("output", type=options.OUTPUT)
 @click.argument("name", metavar="KEY|SHARD:INDEX")
 @group(
@@ -35,7 +35,7 @@ SHOWN = 60
         "--input",
         multiple=True,
         type=options.INPUT,
-        help="Find the inputs here.  [default: where the run found them]",
+        help="Where the images are now. Repeatable.  [default: where the run found them]",
     ),
     options.relocate,
     options.read_timeout,
@@ -44,7 +44,11 @@ SHOWN = 60
 @group(
     "Speed",
     options.device,
-    option("--decoder", type=click.Choice(["dali", "pillow"]), help="Library that decodes.  [default: the run's]"),
+    option(
+        "--decoder",
+        type=click.Choice(["dali", "pillow"]),
+        help="Library that decodes images.  [default: that of the run]",
+    ),
 )
 @group("Output", option("--json", "as_json", is_flag=True, help="Print one JSON object instead of lines."))
 def replay(
@@ -59,11 +63,11 @@ def replay(
     decoder: str | None,
     as_json: bool,
 ) -> None:
-    """Makes one caption of the folder OUTPUT again and says whether it is the same, token by token.
+    """Makes one caption of the folder OUTPUT again, with the settings of the run, and compares the two token by token.
 
-    If it is not, it says where the two part, and how near the choice was.
+    If they differ, it shows where they part, and how close the choice between the two tokens was.
 
-    SHARD:INDEX names one row. A key, or the name of a file, is looked for in all shards.
+    Name the row by SHARD:INDEX, by its key, or by the name of its file.
 
     Exit codes: 0 the same; 1 the image or the engine cannot be used; 2 usage; 4 another caption.
     """
@@ -95,7 +99,7 @@ def _describe(found: "Replay") -> Iterator[str]:
             yield f"{found.place} fails again with {row.status}: {now.error}"
         return
     if found.divergence is None:
-        yield f"{found.place} is not the same: the row {_says(row)}, and now it {_says(now)}."
+        yield f"{found.place} is not the same: the row {_says(row)}, but now the image {_says(now)}."
     else:
         yield from _describe_divergence(found, found.divergence)
     for made_with in found.made_with:
@@ -108,19 +112,19 @@ def _describe(found: "Replay") -> Iterator[str]:
 
 def _says(answer: "Answer") -> str:
     if answer.caption is None:
-        return f"fails with {answer.status} ({answer.error})"
+        return f"has the status {answer.status} ({answer.error})"
     return f"has the caption {_quoted(answer.caption)}"
 
 
 def _describe_divergence(found: "Replay", parted: "Divergence") -> Iterator[str]:
     row, now = found.row, found.now
-    yield f"{found.place} has another caption: {counted(parted.num_alike, 'token')} alike, then they part."
+    yield f"{found.place} has another caption now. It differs after {counted(parted.num_alike, 'token')}."
     yield f"  alike        {_quoted(parted.alike, from_end=True)}"
     for who, answer in (("row", row), ("now", now)):
         rest = (answer.caption or "").removeprefix(parted.alike)
         yield f"  {who}          {_quoted(rest)}, {answer.num_tokens} tokens, {answer.finish_reason}"
     if parted.tie is None:
-        yield f"  tie          not known: {parted.note}"
+        yield f"  margin       not known: {parted.note}"
     else:
         yield from _describe_tie(parted.tie)
 
@@ -141,7 +145,7 @@ def _token(choice: "Choice") -> str:
 
 
 def _quoted(text: str, *, from_end: bool = False) -> str:
-    """A text that any terminal can show, on one line: its begin or its end if it is long."""
+    """A text on one line that any terminal can show; only its beginning or its end if it is long."""
     if len(text) > SHOWN:
         text = f"... {text[-SHOWN:]}" if from_end else f"{text[:SHOWN]} ..."
     return f'"{text}"' if text.isprintable() else repr(text)

@@ -31,13 +31,13 @@ NAME = "report.html"
     ),
     options.relocate,
     options.read_timeout,
-    option("--baseline", metavar="OTHER", type=options.OUTPUT, help="Show another output of the same images beside."),
+    option("--baseline", metavar="OTHER", type=options.OUTPUT, help="Compare with another output of the same images."),
 )
 @group(
     "Output",
     option("--html", type=options.FILE, metavar="FILE", help="File to write.  [default: OUTPUT/report.html]"),
-    option("--num", type=click.IntRange(1, 100), default=6, metavar="N", help="Images of each section of the gallery."),
-    option("--seed", type=int, default=0, metavar="N", help="Draws the images: the same seed draws the same ones."),
+    option("--num", type=click.IntRange(1, 100), default=6, metavar="N", help="Number of images in each section."),
+    option("--seed", type=int, default=0, metavar="N", help="Random seed for the choice of images."),
 )
 def report(
     output: str,
@@ -49,9 +49,9 @@ def report(
     num: int,
     seed: int,
 ) -> None:
-    """Writes one HTML file about the captions in the folder OUTPUT: images beside captions, lengths, words, rates.
+    """Writes a page about the captions in the folder OUTPUT: images beside captions, lengths, words, rates.
 
-    The file loads nothing and runs nothing. It opens from disk, from a bucket and from a mail. Prints its path.
+    The page is one HTML file. It loads nothing and has no scripts, so you can mail it. The command prints its path.
     """
     from recap_fast.atomic import atomic_write
     from recap_fast.joined import JoinedOutput
@@ -71,15 +71,19 @@ def report(
     if made.problems:
         name, why = next(iter(made.problems.items()))
         others = len(made.problems) - 1
-        more = f", nor those of {counted(others, 'other shard')}" if others else ""
-        click.echo(f"note: the images of shard {name} cannot be read ({why}){more}: give --shards.", err=True)
+        more = f", and those of {counted(others, 'other shard')}" if others else ""
+        click.echo(
+            f"note: some images are not on the page: those of shard {name} ({why}){more}. If they have moved, add "
+            "--relocate OLD=NEW.",
+            err=True,
+        )
     if made.joined is not None and not made.joined.rows:
-        click.echo("note: the two outputs have no image in common, by uid or by SHA-256.", err=True)
+        click.echo("note: no image is in both outputs. Images are compared by uid, then by SHA-256.", err=True)
     click.echo(path)
 
 
 def _path(output: "OutputFolder", html: Path | None) -> Path:
-    """Where the page goes. Raises ConfigError for a place where a run keeps its files."""
+    """The path of the page. Raises ConfigError for a folder where a run keeps its files."""
     from recap_fast.addresses import is_remote
     from recap_fast.write.output_folder import FOLDERS
 

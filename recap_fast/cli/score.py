@@ -31,13 +31,13 @@ Examples:
 @click.argument("output", type=options.OUTPUT)
 @group(
     "Input",
-    option("--model", type=options.ANY_PATH, metavar="DIR", help="Folder of a CLIP, LongCLIP or SigLIP."),
+    option("--model", type=options.ANY_PATH, metavar="DIR", help="Folder of the CLIP, LongCLIP or SigLIP that scores."),
     option(
         "--shards",
         "--input",
         multiple=True,
         type=options.INPUT,
-        help="The images, if they are not where the run found them. Repeatable.",
+        help="Where the images are now. Repeatable.  [default: where the run found them]",
     ),
     options.relocate,
     options.read_timeout,
@@ -48,11 +48,11 @@ Examples:
         "--kind",
         type=click.Choice(["cosine", "softmax", "rating"]),
         default="cosine",
-        help="Cosine or softmax of a CLIP, or a judge's rating from 1 to 5.",
+        help="Score to compute: cosine or softmax by a CLIP, rating by a judge.",
     ),
-    option("--sample", type=int, metavar="N", help="Score about N images by chance, not all of finished shards."),
-    option("--seed", type=int, default=0, show_default=True, help="Of --sample: the same seed takes the same images."),
-    option("--overwrite", is_flag=True, help="Replace scores of another model or kind."),
+    option("--sample", type=int, metavar="N", help="Score about N images, chosen at random.  [default: all]"),
+    option("--seed", type=int, default=0, metavar="N", help="Random seed for --sample."),
+    option("--overwrite", is_flag=True, help="Replace scores that were made with other settings."),
 )
 @group(
     "Speed",
@@ -61,37 +61,36 @@ Examples:
         "--precision",
         type=click.Choice(["float32", "bfloat16", "float16"]),
         default="float32",
-        help="Precision of the model. Others are up to some tenths of a point off.",
+        help="Precision of the model. Lower ones change scores by up to some tenths.",
     ),
-    option("--batch-size", type=int, metavar="N", help="Images at once.  [default: 16 on a CPU, 256 on a GPU]"),
+    option("--batch-size", type=int, metavar="N", help="Images in a batch.  [default: 16 on a CPU, 256 on a GPU]"),
     option("--decode-threads", type=int, metavar="N", help="Decode images with N threads.  [default: half the CPUs]"),
     options.decoder,
 )
 @group(
     "Rating",
-    option("--endpoint", metavar="URL", help="An OpenAI-compatible endpoint; the key is in OPENAI_API_KEY."),
-    option("--judge", metavar="NAME", help="A model that it serves, and that sees images."),
-    option("--concurrency", type=int, default=4, show_default=True, help="Rate so many images at the same time."),
-    option("--price-per-million-tokens", type=float, metavar="DOLLARS", help="To say what it will cost."),
+    option("--endpoint", metavar="URL", help="Address of an OpenAI-compatible API. OPENAI_API_KEY has its key."),
+    option("--judge", metavar="NAME", help="Model at the endpoint that rates. It must accept images."),
+    option("--concurrency", type=int, default=4, metavar="N", help="Number of images rated at the same time."),
+    option("--price-per-million-tokens", type=float, metavar="DOLLARS", help="Price of the judge. Estimates the cost."),
     option(
         "--max-error-rate",
         type=float,
         default=0.1,
-        show_default=True,
         metavar="SHARE",
-        help="Exit with code 3 if a larger share of captions got no rating.",
+        help="Exit with code 3 if a larger share of captions has no rating.",
     ),
 )
 def score(output: str, **given: Any) -> None:
-    """Scores the captions in the folder OUTPUT: ours and the original ones, each against its image.
+    """Scores how well the captions in the folder OUTPUT fit their images, both the new and the original captions.
 
     The scores go to OUTPUT/scores, one file for each finished shard. Run the same command again to go on where it
     stopped, or after more shards are finished. SIGTERM, SIGINT (Ctrl-C) and SIGUSR1 stop it.
 
-    A cosine is that of image and caption times 100; softmax is the share of each caption of an image in 100; a rating
-    is what a judge says from 1 to 5, asked with the prompt of the paper.
+    --kind cosine is the cosine similarity of image and caption, times 100. softmax divides 100 between the two captions
+    of an image. rating asks a judge for a number from 1 to 5, with the prompt of the paper.
 
-    Exit codes: 0 complete; 1 a shard could not be scored; 2 usage; 3 more captions got no rating than --max-error-rate
+    Exit codes: 0 complete; 1 a shard could not be scored; 2 usage; 3 more captions have no rating than --max-error-rate
     allows; 75 stopped by a signal.
     """
     from recap_fast.launch.signals import STOPPED, Signals, Stopped

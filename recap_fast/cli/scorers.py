@@ -1,4 +1,4 @@
-"""What `recap-fast score` is told makes: the scorer, and the sample of images."""
+"""The scorer and the sample of images that the options of `recap-fast score` ask for."""
 
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 def make_sample(given: dict[str, Any]) -> "Sample | None":
-    """Of --sample and --seed; None for all images. Raises ConfigError."""
+    """The sample for --sample and --seed; None means all images. Raises ConfigError."""
     from recap_fast.score.sample import Sample
 
     if given["sample"] is None:
@@ -22,7 +22,7 @@ def make_sample(given: dict[str, Any]) -> "Sample | None":
 
 
 def make_scorer(given: dict[str, Any], announce: Callable[[str], None]) -> "Scorer":
-    """Of --kind and its options; `announce` is told what it will cost. Raises ConfigError."""
+    """The scorer for --kind and its options; `announce` gets a sentence about the cost. Raises ConfigError."""
     return _make_rating(given, announce) if given["kind"] == "rating" else _make_clip(given)
 
 

@@ -44,7 +44,7 @@ def test_where_a_caption_parts_and_how_near_the_tie_was(output, tiny_engine, tmp
     changed = with_row(output, tmp_path / "changed", "00001:4", re_caption="\x1b[31mRED\nalert")
     code, lines = replayed(changed, "00001:4", "--engine", tiny_engine)
     assert code == ExitCode.GAP
-    assert lines[0] == "00001:4 has another caption: 0 tokens alike, then they part."
+    assert lines[0] == "00001:4 has another caption now. It differs after 0 tokens."
     assert lines[1] == '  alike        ""'
     assert lines[2] == "  row          '\\x1b[31mRED\\nalert', 4 tokens, length", "no terminal obeys a caption"
     assert lines[3].startswith("  now          ")
@@ -74,10 +74,10 @@ def test_a_row_that_fails_otherwise_or_does_not_fail(output, tiny_engine, tmp_pa
         with_row(output, tmp_path / "a", "00000:2", status="corrupt"), "00000:2", "--engine", tiny_engine
     )
     assert code == ExitCode.GAP
-    assert "now it fails with not_an_image (" in lines[0]
+    assert "now the image has the status not_an_image (" in lines[0]
     code, lines = replayed(with_row(output, tmp_path / "b", "00000:0", **broken), "00000:0", "--engine", tiny_engine)
     assert code == ExitCode.GAP
-    begin = "00000:0 is not the same: the row fails with corrupt (It is torn.), and now it has the caption "
+    begin = "00000:0 is not the same: the row has the status corrupt (It is torn.), but now the image has the caption "
     assert lines[0].startswith(begin)
 
 

@@ -50,7 +50,7 @@ def test_inputs_that_are_gone_are_a_note(output, tmp_path):
     shutil.move(tmp_path / "in", tmp_path / "moved")
     done = called(tmp_path / "out")
     assert done.exit_code == 0
-    assert done.stderr.startswith("note: the images of shard 00000 cannot be read")
+    assert done.stderr.startswith("note: some images are not on the page: those of shard 00000 (")
     assert called(tmp_path / "out", "--shards", tmp_path / "moved" / "*.tar").stderr == ""
     assert called(tmp_path / "out", "--relocate", f"{tmp_path}/in={tmp_path}/moved").stderr == ""
 
@@ -59,7 +59,7 @@ def test_a_baseline_of_other_images_is_a_note(output, tmp_path):
     write(tmp_path / "other", {"00000": [row(99)]})
     done = called(tmp_path / "out", "--baseline", tmp_path / "other" / "out")
     assert done.exit_code == 0
-    assert done.stderr == "note: the two outputs have no image in common, by uid or by SHA-256.\n"
+    assert done.stderr == "note: no image is in both outputs. Images are compared by uid, then by SHA-256.\n"
 
 
 def test_a_folder_that_is_no_output_is_refused(tmp_path):
