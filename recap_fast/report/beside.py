@@ -19,7 +19,7 @@ SECTIONS: Mapping[str, tuple[str, str]] = {
     "only_this": ("words IS NOT NULL AND other_words IS NULL", "NULL::BIGINT"),
     "only_other": ("words IS NULL AND other_words IS NOT NULL", "NULL::BIGINT"),
 }
-"""Of joined rows: which ones, and what they are sorted by before chance."""
+"""For each section, a condition on joined rows and what they are sorted by; equal ones are drawn at random."""
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -32,7 +32,7 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class Joined:
-    """What is to be said of the rows of two outputs together."""
+    """How the rows of two outputs compare."""
 
     by_uid: int
     by_sha256: int
@@ -41,9 +41,9 @@ class Joined:
     both: int
     """Joined rows that have a caption in both outputs."""
     mean_words: tuple[float | None, float | None]
-    """Of the captions of these rows: here, and there."""
+    """Mean number of words of these rows' captions: in this output, and in the other."""
     sections: dict[str, tuple[int, list[tuple[Place, Place]]]]
-    """By name of `SECTIONS`: how many rows there are, and some of them."""
+    """For each name in `SECTIONS`: how many rows there are, and some of them."""
 
     @property
     def rows(self) -> int:

@@ -17,7 +17,7 @@ TEXT, GRID = "#808184", "#80818444"
 """The first stands for the page's color of text."""
 MAX_BARS = 40
 SHARE_SHOWN = 0.995
-"""Of the values; the longest others are added to the last bar."""
+"""Share of the values that have bars of their own; the largest others are added to the last bar."""
 STYLE = {
     "axes.axisbelow": True,
     "axes.edgecolor": TEXT,

@@ -23,29 +23,29 @@ SCORE_LABELS = {
     "org_gpt4v_score": "rating of the original",
 }
 _SECTIONS = {
-    "longest": ("The longest captions", "Of {}, those with most words."),
-    "shortest": ("The shortest captions", "Of {}, those with fewest words."),
-    "loop": ("Stopped in a loop", "{}: the model repeated itself, and the text ends after its last whole sentence."),
-    "length": ("Cut at the limit of tokens", "{}: the text may end in the middle of a sentence."),
-    "re_clip_score": ("Lowest CLIP score", "Of {} with a score."),
-    "re_gpt4v_score": ("Lowest rating", "Of {} that a judge has rated."),
+    "longest": ("The longest captions", "Those with the most words, of {}."),
+    "shortest": ("The shortest captions", "Those with the fewest words, of {}."),
+    "loop": ("Stopped in a loop", "{}. The model repeated itself, so the caption ends with its last whole sentence."),
+    "length": ("Cut at the limit of tokens", "{}. The text may end in the middle of a sentence."),
+    "re_clip_score": ("Lowest CLIP scores", "Those with the lowest score, of {} with a score."),
+    "re_gpt4v_score": ("Lowest ratings", "Those with the lowest rating, of {} with a rating."),
 }
 _FLAGS = {
     "loop": "the caption repeats itself",
     "cut": "the limit of tokens cut the caption within a sentence",
     "refusal": "the caption begins as a refusal",
-    "stock_opening": "the caption begins as many do",
+    "stock_opening": "the caption begins with a stock phrase, such as “The image shows”",
     "repeats_prompt": "the caption repeats a sentence of the prompt",
     "garble": "the caption has letters that are not Latin, or damaged characters",
     "flat_color": "the image has one color",
     "same_caption": "other images of the shard have the same caption",
-    "placeholder": "the image is many times in the shard, or has one color",
+    "placeholder": "the shard has the image many times, or the image has one color",
 }
 _HASH = re.compile(r"\b[0-9a-f]{32,}\b")
 SCORE_FORMAT, MAX_SETTINGS_BYTES = 1, 1 << 20
-"""Of the file with the settings of scores."""
+"""Version and largest size of the file with the settings of scores."""
 MAX_REASONS = 3
-"""Of each status."""
+"""Reasons shown for each status."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,7 +158,7 @@ def charts(figures: Figures, other: tuple[str, Figures] | None) -> dict[tuple[st
     series = [*captions, Series("original captions", figures.org_lengths, ORIGINAL)]
     text = f"Mean: {number(figures.mean_re)} words in new captions, {number(figures.mean_org)} in original ones"
     text += f", {number(other[1].mean_re)} in those of {other[0]}." if other else "."
-    text += " The last bar has all longer ones, too."
+    text += " The last bar includes all longer captions."
     drawn = {("Words of a caption", text): histogram("lengths", "Words of a caption", text, "words", series)}
     for kind, title, step in (("clip", "CLIP score", 0.01), ("gpt4v", "Rating by a judge", 1)):
         names = [f"re_{kind}_score", f"org_{kind}_score"]

@@ -1,9 +1,9 @@
-"""Two captions in, their words with marks out: which are in one alone."""
+"""Marks the words of two captions that only one of them has."""
 
 from difflib import SequenceMatcher
 
 MAX_WORDS = 400
-"""Of each caption; the words behind them are not shown. The comparison takes time of the square of them."""
+"""Words of each caption that are shown. The comparison takes time in the square of them."""
 Marked = list[tuple[str, bool]]
 """Stretches of words, and whether the other caption lacks them."""
 

@@ -14,10 +14,10 @@ from recap_fast.report.choice import SCORES
 from recap_fast.report.texts import Texts, Vocabulary, Word, split
 
 CHUNK_ROWS, CHUNK_BYTES = 32_768, 48 << 20
-"""Of rows that are counted at once."""
+"""Most rows, and most bytes, that are counted at once."""
 NUM_WORDS, NUM_OPENINGS, NUM_ERRORS = 24, 10, 40
 SEPARATOR = "\x1f"
-"""Between a status and its reason."""
+"""Stands between a status and its reason."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -29,7 +29,7 @@ class Figures:
     failed: Counter[str] = field(default_factory=Counter)
     """Rows without a caption, by status."""
     finish_reasons: Counter[str] = field(default_factory=Counter)
-    """Of captions."""
+    """Number of captions by finish reason."""
     flags: Counter[str] = field(default_factory=Counter)
     duplicates: int = 0
     """Rows that share the caption of an identical image."""
@@ -38,7 +38,7 @@ class Figures:
     """Captions by their number of words between white space, as the paper counts it."""
     org_lengths: Counter[int] = field(default_factory=Counter)
     scores: dict[str, Counter[float]] = field(default_factory=dict)
-    """By column: rows by their score, to two decimals."""
+    """For each column, the number of rows by score, rounded to two decimals."""
     score_sums: Counter[str] = field(default_factory=Counter)
     vocabulary: Vocabulary = field(default_factory=Vocabulary)
     re_words: list[tuple[str, int]] = field(default_factory=list)
@@ -50,26 +50,26 @@ class Figures:
 
     @property
     def mean_re(self) -> float | None:
-        """Words of a caption."""
+        """Mean number of words of a new caption."""
         return _mean(self.re_lengths)
 
     @property
     def mean_org(self) -> float | None:
-        """Words of an original caption."""
+        """Mean number of words of an original caption."""
         return _mean(self.org_lengths)
 
     @property
     def mean_tokens(self) -> float | None:
-        """Generated tokens of a caption."""
+        """Mean number of generated tokens of a caption."""
         return self.tokens / self.captioned if self.captioned else None
 
     def mean_score(self, column: str) -> float | None:
-        """Of the rows that have one."""
+        """Mean over the rows that have this score."""
         num = self.scores.get(column, Counter()).total()
         return self.score_sums[column] / num if num else None
 
     def share(self, count: int) -> float | None:
-        """Of captions."""
+        """The share that a count has of all captions."""
         return count / self.captioned if self.captioned else None
 
 

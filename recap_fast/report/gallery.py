@@ -13,11 +13,11 @@ from recap_fast.report.differences import Marked, differences
 from recap_fast.report.pictures import Picture, Pictures
 
 _BESIDE = {
-    "random": ("Drawn at random", "Of {:,} images in both outputs."),
-    "longer": ("Captions that became longer", "{:,} captions have more words here than in the baseline."),
-    "shorter": ("Captions that became shorter", "{:,} captions have fewer words here than in the baseline."),
-    "only_this": ("Captioned here alone", "{:,} images have no caption in the baseline."),
-    "only_other": ("Captioned in the baseline alone", "{:,} images have no caption here."),
+    "random": ("Drawn at random", "Some of {:,} images that are in both outputs."),
+    "longer": ("Captions that became longer", "{:,} captions have more words than those of the baseline."),
+    "shorter": ("Captions that became shorter", "{:,} captions have fewer words than those of the baseline."),
+    "only_this": ("Captioned in this output only", "{:,} images have no caption in the baseline."),
+    "only_other": ("Captioned in the baseline only", "{:,} images have no caption in this output."),
 }
 
 
@@ -29,9 +29,9 @@ class Card:
     picture: Picture | None
     question: str
     other: Mapping[str, Any] = field(default_factory=dict)
-    """Of a pair: the row of the baseline."""
+    """The row of the baseline, if the card compares two."""
     here: Marked | None = None
-    """Of a pair: the words of this output's caption; None without one."""
+    """The words of this output's caption, if the card compares two; None without a caption."""
     there: Marked | None = None
 
 

@@ -23,15 +23,15 @@ MAX_PROBLEMS = 3
 
 @dataclass(frozen=True, slots=True)
 class Baseline:
-    """The output that another one is shown beside."""
+    """The output that the page compares with."""
 
     output: JoinedOutput
     figures: Figures
     joined: Joined
     here: Mapping[Place, Mapping[str, Any]]
-    """Rows of the other output, by their places."""
+    """Rows of this output, by their places."""
     there: Mapping[Place, Mapping[str, Any]]
-    """Rows of this one."""
+    """Rows of the baseline, by their places."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,14 +112,13 @@ def _notes(page: Page, status: Status) -> list[str]:
     notes, missing = [], status.num_shards - status.ended["complete"]
     if missing and status.num_shards:
         notes.append(
-            f"{status.ended['complete']:,} of {status.num_shards:,} shards are finished. Of the others, the rows that "
-            "are there now count."
+            f"{status.ended['complete']:,} of {status.num_shards:,} shards are finished. Of the others, the page has "
+            "the rows written so far."
         )
     if problems := page.pictures.problems:
         shown = "; ".join(f"shard {name}: {why}" for name, why in [*problems.items()][:MAX_PROBLEMS])
         more = f"; and {len(problems) - MAX_PROBLEMS:,} more" if len(problems) > MAX_PROBLEMS else ""
         notes.append(
-            f"Some images cannot be read, and are not shown. {shown}{more}. If they were moved, say where they are now "
-            "with --shards."
+            f"Some images cannot be read, and are not shown. {shown}{more}. If they have moved, add --relocate OLD=NEW."
         )
     return notes

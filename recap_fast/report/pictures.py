@@ -19,7 +19,7 @@ from recap_fast.report.beside import Place
 from recap_fast.text import message_of
 
 MAX_SIDE, QUALITY = 400, 72
-"""Of the JPEGs, in pixels: a card is at most some 400 pixels wide."""
+"""Longest side in pixels, and quality, of the JPEGs: a card is at most some 400 pixels wide."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +39,7 @@ class Pictures:
 
     found: dict[Place, Picture] = field(default_factory=dict)
     problems: dict[str, str] = field(default_factory=dict)
-    """By shard: why its images cannot be read, and where they were."""
+    """For each shard, why its images cannot be read, and where they were."""
 
 
 def read_pictures(

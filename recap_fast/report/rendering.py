@@ -59,5 +59,5 @@ def share(value: float | None) -> str:
 
 
 def per_mille(value: float) -> str:
-    """Of 1,000."""
+    """A share in thousandths."""
     return f"{1000 * value:.2g}" if value < 0.01 else f"{1000 * value:.0f}"

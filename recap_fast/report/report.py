@@ -28,7 +28,7 @@ class Report:
     html: str
     rows: int
     problems: dict[str, str] = field(default_factory=dict)
-    """By shard: why its images are not shown."""
+    """For each shard, why its images are not shown."""
     joined: Joined | None = None
     """With a baseline only."""
 

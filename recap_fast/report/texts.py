@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 Kind = Literal["re", "org", "opening", "error"]
 """Words of captions, words of original captions, the first words of captions, and why there is no caption."""
 MAX_LENGTH = 100
-"""In characters: of a longer text only its beginning counts, so that no text can fill the memory."""
+"""Characters of a text that count, so that no text can fill the memory."""
 PENDING = 4_000_000
 """Rows of counts after which they are added up; later, when there are as many new ones as there are texts."""
 PUNCTUATION = punctuation + "“”„‘’«»‹›–—…¡¿。，、！？：；（）「」『』【】《》・"  # noqa: RUF001 - they are meant
@@ -40,12 +40,12 @@ class Word:
 
 @dataclass(frozen=True, slots=True)
 class Vocabulary:
-    """Different words, and all words."""
+    """The number of different words in new and in original captions, and of all words."""
 
     re: int = 0
     org: int = 0
     both: int = 0
-    """In either."""
+    """Different words in new and original captions together."""
     re_total: int = 0
     org_total: int = 0
 

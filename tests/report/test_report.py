@@ -151,7 +151,7 @@ def test_without_images_the_rest_is_there(tmp_path):
     assert "Some images cannot be read" in page.text
     assert f"{tmp_path}/in/00000.tar is not there" in page.text
     assert "and 2 more" in page.text
-    assert "The image cannot be read now." in page.text
+    assert "The image cannot be read." in page.text
     assert "A cat sits here." in page.text
 
 
@@ -169,8 +169,8 @@ def test_two_outputs_beside_each_other(tmp_path):
     page, made = page_of(this, write(tmp_path / "old", {"00000": [*other, row(2, "Now failed.")]}))
     assert (made.joined.rows, made.joined.by_uid, made.joined.by_sha256) == (3, 1, 2)
     for text in (
-        *("Beside old/out", "3 images are in both outputs: 1 found by uid, 2 by the SHA-256", "50.0 % of the 2 pairs"),
-        *("Captioned in the baseline alone", "Now failed.", "None: The data is damaged."),
+        *("Beside old/out", "3 images in both outputs: 1 found by uid, 2 by the SHA-256", "50.0 % of 2 pairs"),
+        *("Captioned in the baseline only", "Now failed.", "None: The data is damaged."),
     ):
         assert text in page.text, text
     marked = re.findall(r"<(ins|del)>([^<]*)</", made.html)
