@@ -1,4 +1,4 @@
-"""Iterators whose items are made on other threads, no further ahead than so many."""
+"""Iterators whose items other threads make, up to a given number ahead."""
 
 import contextlib
 import math
@@ -20,7 +20,7 @@ class StalledError(RecapError):
 
 
 def mapped(action: Callable[[S], T], items: Iterable[S], num_threads: int) -> Iterator[T]:
-    """What an action makes of each item, in order; so many threads work at a time, and one item more waits for each."""
+    """The results of an action for each item, in order. `num_threads` work at a time; for each, one more item waits."""
     made: deque[Future[T]] = deque()
     pool = ThreadPoolExecutor(num_threads, "recap-score")
     try:

@@ -1,4 +1,4 @@
-"""Scores by a CLIP: images and captions in, how near their features are out.
+"""Scores by a CLIP: images and captions in, the similarity of their features out.
 
 One thread decodes images and turns captions into tokens, some batches ahead of the model. On a CPU several threads run
 the model on batches of their own, each with one processor: no operation waits for another thread. Each text of a batch
@@ -30,15 +30,15 @@ Features: TypeAlias = NDArray[np.float64]
 NUM_WAITING = 2
 """Batches that are ready before the model takes them."""
 CPU_BATCH, GPU_BATCH = 16, 256
-"""Images at once. What 16 of a layer need stays in a processor's own cache."""
+"""Images in a batch. What a layer needs for 16 stays in a processor's own cache."""
 LEAST_PAIRS = 64
 """Pairs whose texts are sorted together."""
 TOKENS_AN_IMAGE = 77
-"""The model takes so many tokens at once for each image that it takes at once."""
+"""Tokens of text that the model takes at once for each image of a batch."""
 MAX_KNOWN = 4096
 """Original captions whose features are kept."""
 MAX_BATCH_BYTES = 64 << 20
-"""Of the encoded images of a batch."""
+"""Most bytes of encoded images in a batch."""
 UNDECODED, RE_CUT, ORG_CUT = "undecoded", "re_cut", "org_cut"
 
 
@@ -51,7 +51,7 @@ class _Batch:
     """The places in `pixels` of the images that were decoded, by those of their pairs."""
     pixels: Pixels
     tokens: Mapping[str, Tokens]
-    """Of each caption."""
+    """The tokens of each caption."""
 
 
 @dataclass
@@ -111,7 +111,7 @@ class ClipScorer:
 
     def describe(self, counts: Mapping[str, int]) -> Iterator[str]:
         """See `Scorer`."""
-        cut = ((RE_CUT, "generated caption"), (ORG_CUT, "original caption"))
+        cut = ((RE_CUT, "new caption"), (ORG_CUT, "original caption"))
         for note, what in cut:
             if number := counts.get(note):
                 was = "was" if number == 1 else "were"
@@ -168,7 +168,7 @@ class ClipScorer:
         return np.concatenate([_on_host(self._model.image_features(part)) for part in parts] or [np.empty((0, 1))])
 
     def _text_features(self, tokens: Mapping[str, Tokens]) -> dict[str, Features]:
-        """Of each text: [width]. Texts of similar lengths are computed together."""
+        """The features of each text: [width]. Texts of similar lengths are computed together."""
         found = {text: known for text in tokens if (known := self._known.get(text)) is not None}
         left = [(text, ids) for text, (ids, _) in tokens.items() if text not in found]
         for group in _groups(left, self.batch_size * TOKENS_AN_IMAGE):
@@ -185,8 +185,7 @@ class ClipScorer:
 
 
 def _groups(texts: Sequence[tuple[str, list[int]]], max_tokens: int) -> Iterator[list[tuple[str, list[int]]]]:
-    """The texts by their lengths, so many that they have no more tokens than these where each is as long as the
-    longest."""
+    """Groups of texts of similar lengths. A group padded to its longest text has at most `max_tokens`."""
     group: list[tuple[str, list[int]]] = []
     for text, ids in sorted(texts, key=lambda each: len(each[1])):
         if group and (len(group) + 1) * len(ids) > max_tokens:
@@ -216,7 +215,7 @@ def softmax(re: float | None, org: float | None) -> tuple[float | None, float | 
 
 
 def _batches(pairs: Iterable[Pair], size: int) -> Iterator[list[Pair]]:
-    """So many pairs each; fewer where their images are large."""
+    """Batches of `size` pairs, or of fewer if their images are large."""
     batch: list[Pair] = []
     num_bytes = 0
     for pair in pairs:

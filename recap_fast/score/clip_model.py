@@ -17,7 +17,7 @@ from recap_fast.score.clip_tower import Tower
 
 Precision = Literal["float32", "bfloat16", "float16"]
 MAX_CHARACTERS = 1 << 16
-"""Of a caption. What is behind them is not looked at: no text tower takes as many tokens."""
+"""Characters of a caption that are read: no text tower takes as many tokens."""
 
 
 class ClipModel:
@@ -56,7 +56,7 @@ class ClipModel:
         return whole
 
     def image_features(self, pixels: Pixels) -> Tensor:
-        """Of uint8 [n, 3, size, size]: float32 [n, width], not normalized, on the device."""
+        """The features of uint8 images [n, 3, size, size]: float32 [n, width], not normalized, on the device."""
         images = torch.from_numpy(pixels) if isinstance(pixels, np.ndarray) else pixels
         normal = images.to(self.device, non_blocking=True).to(torch.float32).mul_(self._scale).add_(self._shift)
         with torch.inference_mode(), _naming_memory():
@@ -65,7 +65,9 @@ class ClipModel:
             return _features(self._model.get_image_features(pixel_values=normal.to(self._dtype)))
 
     def text_features(self, texts: Sequence[Sequence[int]]) -> Tensor:
-        """Of the ids that `tokenize` made, best of similar lengths: float32 [n, width], not normalized, on the device.
+        """The features of ids from `tokenize`: float32 [n, width], not normalized, on the device.
+
+        Texts of similar lengths are fastest.
 
         CLIP's text tower is causal and reads the first end mark alone, so what pads its texts cannot matter, however
         long it is. SigLIP's sees the padding: every text has the length that it was trained with.
@@ -89,7 +91,7 @@ class _Towers:
         )
 
     def image_features(self, pixels: Tensor) -> Tensor:
-        """Of normalized pixels: [n, width]."""
+        """The features of normalized pixels: [n, width]."""
         vision = self._model.vision_model
         rows = vision.pre_layrnorm(vision.embeddings(pixels))
         place = torch.zeros(len(rows), dtype=torch.long, device=rows.device)
@@ -97,7 +99,7 @@ class _Towers:
         return F.linear(row, self._model.visual_projection.weight)
 
     def text_features(self, ids: Tensor) -> Tensor:
-        """Of token ids [n, length], read at the first end mark: [n, width]."""
+        """The features of token ids [n, length], read at the first end mark: [n, width]."""
         text = self._model.text_model
         end = text.config.eos_token_id
         # Configurations from before transformers 4.31 name a wrong one, 2: there the end mark has the highest id.

@@ -19,7 +19,7 @@ class _Layer:
 
     norm1: Callable[[Tensor], Tensor]
     weight: Tensor
-    """Of queries, keys and values: [3 * width, width]."""
+    """The weights of queries, keys and values: [3 * width, width]."""
     bias: Tensor
     project: Callable[[Tensor], Tensor]
     norm2: Callable[[Tensor], Tensor]

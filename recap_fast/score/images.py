@@ -20,7 +20,7 @@ from recap_fast.write.output_folder import OutputFolder
 COLUMNS = ("index", "re_caption", "org_caption", "sha256", "image_sha256")
 BATCH_ROWS = 256
 GONE, CHANGED = "gone", "changed"
-"""Notes about images that have no score: they are not there any more, or others than those that were captioned."""
+"""Notes about images without a score: they are gone, or have changed since they were captioned."""
 
 
 class Captions:
@@ -31,7 +31,7 @@ class Captions:
         self._file = file
         table = file.read(columns=["index", "status"])
         self.indices: NDArray[np.int64] = table["index"].to_numpy()
-        """Of all rows, ascending."""
+        """Indices of all rows, ascending."""
         self.wanted = self.indices[table["status"].to_numpy() == OK]
         """Those of rows that have a caption; take some away, and they are left out."""
 
@@ -64,7 +64,9 @@ def open_captions(output: OutputFolder, shard: str, digest: str) -> Iterator[Cap
     try:
         with output.store.local(output.data(shard)) as path:
             if sha256_of(path) != digest:
-                raise RecapError("its captions are not those that were written; `recap-fast verify` says what to do")
+                raise RecapError(
+                    "its captions have changed since they were written; `recap-fast verify` says what to do"
+                )
             with pq.ParquetFile(path) as file:
                 yield Captions(shard, file)
     except pa.ArrowException as error:

@@ -28,11 +28,11 @@ PROMPT = (
 )
 FORMAT = "Your response should be in the format: Rating: (int)"
 ANSWER_TOKENS = 1024
-"""At most; 'Rating: 4' has five. Models that think first need more."""
+"""Most tokens of an answer. 'Rating: 4' has five; models that think first need more."""
 TIMEOUT_S = 120.0
-"""For one answer."""
+"""Longest wait for one answer."""
 MAX_RETRIES = 5
-"""After an answer with status 408, 409, 429 or 5xx, and after a timeout or a broken connection."""
+"""Retries after status 408, 409, 429 or 5xx, after a timeout, and after a broken connection."""
 MAX_ERROR_BYTES = 300
 _THOUGHT = re.compile(r"<think>.*?</think>", re.DOTALL)
 _RATING = re.compile(r"\brating\W{0,8}([1-5])(?:\.0+)?(?!\d|\.\d|\s*(?:[-\u2013]|to\b)\s*\d)", re.IGNORECASE)
@@ -52,15 +52,15 @@ class Judge:
     """A model that is shown an image and a caption, and says 1 to 5. Threads may share it."""
 
     name: str
-    """Of the model, as the endpoint knows it."""
+    """Name of the model at the endpoint."""
     endpoint: str
     """Base address, such as 'http://localhost:8000/v1'."""
     timeout_s: float = TIMEOUT_S
     max_retries: int = MAX_RETRIES
     served_by: Counter[str] = field(default_factory=Counter)
-    """How the endpoint itself calls the model, by number of answers."""
+    """Names that the endpoint itself gives the model, with the number of answers."""
     num_tokens: int = 0
-    """Of all questions and answers, as the endpoint counts them."""
+    """Tokens of all questions and answers, as the endpoint counts them."""
     _options: Mapping[str, float] = field(default_factory=lambda: {"temperature": 0.0, "max_tokens": ANSWER_TOKENS})
     _num_asking: int = 0
     _is_closed: bool = False
@@ -171,10 +171,10 @@ class Judge:
         said = scrub(message_of(error).replace(self._key, "***" if self._key != "none" else "none"))
         said = cut("".join(c if c.isprintable() else " " for c in said), MAX_ERROR_BYTES).removesuffix(".")
         if isinstance(error, openai.AuthenticationError | openai.PermissionDeniedError):
-            return ConfigError(f"{where} refuses the key ({said}): set OPENAI_API_KEY to one of this endpoint.")
+            return ConfigError(f"{where} refuses the key ({said}): set OPENAI_API_KEY to a key of this endpoint.")
         if isinstance(error, openai.NotFoundError):
-            remedy = "give --endpoint with its path, mostly /v1, and as --judge a model that it serves"
-            return ConfigError(f"{where} has no chat completions of a model {self.name!r} ({said}): {remedy}.")
+            remedy = "check --judge, and the path of --endpoint, which is usually /v1"
+            return ConfigError(f"{where} serves no chat completions of a model {self.name!r} ({said}): {remedy}.")
         kind = UnreachableError if isinstance(error, openai.APIConnectionError) else JudgeError
         return kind(f"{where}: {said}")
 

@@ -16,11 +16,11 @@ MIME_TYPES = {"JPEG": "image/jpeg", "PNG": "image/png", "WebP": "image/webp", "G
 MODES = ("RGB", "RGBA", "L", "LA", "P", "1")
 """Pillow's names for pixels that every decoder reads alike: no CMYK, no 16 bits."""
 MAX_BYTES = 4 << 20
-"""Of an image that is sent as it is; endpoints take from 5 MB upwards."""
+"""Largest image that is sent as it is; endpoints accept at least 5 MB."""
 MAX_SIDE, QUALITY = 1024, 90
-"""Of a JPEG that is made of any other."""
+"""Longest side in pixels, and quality, of the JPEG that is made of any other image."""
 BASE_TOKENS, TILE_TOKENS = 85, 170
-"""What an image is to GPT-4o, and each square of 512 pixels in it."""
+"""Tokens that GPT-4o counts for an image, and for each square of 512 pixels in it."""
 
 
 @dataclass(frozen=True, slots=True)

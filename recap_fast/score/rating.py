@@ -1,6 +1,6 @@
 """Ratings by a judge: images with both captions in, numbers from 1 to 5 out.
 
-Some questions are under way at once, each pair's two after one another. Before the first one, what they will cost.
+Several images are rated at once; the two questions of one image follow each other. The cost is estimated first.
 """
 
 import itertools
@@ -22,9 +22,9 @@ NUM_LOOKED_AT = 32
 """Pairs that the cost is estimated from."""
 CHARACTERS_PER_TOKEN = 4
 OUTPUT_TOKENS = 5
-"""Of 'Rating: 4'."""
+"""Tokens of 'Rating: 4'."""
 MAX_FAILURES = 8
-"""Images in a row without any answer, until the endpoint counts as dead."""
+"""After so many images in a row without any answer, the endpoint counts as dead."""
 UNDECODED = "undecoded"
 UNRATED, FAILED = ("re_unrated", "org_unrated"), ("re_failed", "org_failed")
 """Notes about our caption and the original one: answers without a rating, and no answer."""
@@ -55,12 +55,12 @@ class RatingScorer:
     price: float | None = None
     """Dollars for a million tokens."""
     announce: Callable[[str], None] = lambda text: None
-    """Told what it will cost, before the first question."""
+    """Gets a sentence about the cost before the first question."""
     kind = "rating"
     num_captions: int = 0
-    """That were to be rated."""
+    """Captions that were to be rated."""
     num_without: int = 0
-    """Of these, how many got no rating."""
+    """Captions among these that got no rating."""
     settings: Mapping[str, Any] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -84,7 +84,7 @@ class RatingScorer:
             if failures == MAX_FAILURES:
                 raise InputError(
                     f"The judge gave no answer for {failures} images in a row; the last error was: {rated.error}. "
-                    "The same command goes on once it answers."
+                    "Run the same command again when it answers."
                 )
             yield self._count(rated.score)
 
@@ -94,12 +94,12 @@ class RatingScorer:
         if names:
             yield f"the endpoint calls its model {', '.join(names)}"
         if self.judge.num_tokens:
-            yield f"this call took {counted(self.judge.num_tokens, 'token')}, as the endpoint counts them"
+            yield f"this call used {counted(self.judge.num_tokens, 'token')}, as the endpoint counts them"
         if number := counts.get(UNDECODED):
-            yield f"{counted(number, 'image')} could not be decoded and have no rating"
-        for notes, why in ((UNRATED, "no number from 1 to 5, asked twice"), (FAILED, "no answer")):
+            yield f"{counted(number, 'image')} without a rating: the image could not be decoded"
+        for notes, why in ((UNRATED, "gave no number from 1 to 5, asked twice"), (FAILED, "did not answer")):
             if number := sum(counts.get(note, 0) for note in notes):
-                yield f"{counted(number, 'caption')} got {why}, and have no rating"
+                yield f"{counted(number, 'caption')} without a rating: the judge {why}"
 
     def close(self) -> None:
         """See `Scorer`."""
@@ -157,9 +157,9 @@ class RatingScorer:
         dollars = "" if self.price is None else f", ${total / 1e6 * self.price:,.2f}"
         return (
             f"Rating {counted(expected, 'image')} by {self.judge.name}: about {requests * share:,.0f} requests and "
-            f"{total:,.0f} tokens{dollars}. Estimated from the first {counted(len(first), 'image')}, with "
-            f"{CHARACTERS_PER_TOKEN} characters of text a token and, as GPT-4o counts, {BASE_TOKENS} tokens an image "
-            f"and {TILE_TOKENS} more for each 512 x 512 pixels; other judges count otherwise."
+            f"{total:,.0f} tokens{dollars}. Estimated from the first {counted(len(first), 'image')}: a token "
+            f"for {CHARACTERS_PER_TOKEN} characters of text, and {BASE_TOKENS} tokens for an image with {TILE_TOKENS} "
+            "more for each 512 x 512 pixels, as GPT-4o counts. Other judges count differently."
         )
 
 
@@ -169,7 +169,9 @@ def _some_at_once(
     pairs: Iterator[Pair],
     number: int,
 ) -> Iterator[_Rated]:
-    """What becomes of each pair, as it comes; so many at a time, and as many wait. What a function raises is raised.
+    """The result for each pair, as it comes; `number` are rated at a time, and as many wait.
+
+    What a function raises is raised.
 
     Its threads keep no process from ending: `rate` may hang. `prepare` does not, and its native code must not be cut
     off by the end of the process, so it is waited for.

@@ -40,7 +40,7 @@ class Work:
 
     scores: ShardScores
     lost: Counter[str] = field(default_factory=Counter)
-    """Images that are not to be had, by note. The reading thread counts them."""
+    """Number of images that cannot be had, by note. The reading thread counts them."""
     num_sent: int = 0
     """Pairs that were given to the scorer."""
     num_scored: int = 0
@@ -106,7 +106,10 @@ class Reading:
                 yield pair
             if work.lost and not work.num_sent:
                 where = public_url(finished.shard.url)
-                raise ShardError(f"none of its images is in {where} as it was captioned: give --shards or --relocate.")
+                raise ShardError(
+                    f"{where} has none of its images as they were captioned. If they have moved, add "
+                    "--relocate OLD=NEW."
+                )
             work.is_read = True
 
     def _open_input(self, shard: Shard, should_stop: Callable[[], bool]) -> AbstractContextManager[ShardReader]:

@@ -1,4 +1,4 @@
-"""Which images are scored where not all are: so many by chance, the same ones each time."""
+"""The random sample of images that --sample scores. The same seed always gives the same images."""
 
 import hashlib
 from dataclasses import dataclass
@@ -9,25 +9,25 @@ from numpy.typing import NDArray
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """About so many images of all."""
+    """About `number` images, chosen at random."""
 
     number: int
     seed: int = 0
 
     @property
     def settings(self) -> dict[str, int]:
-        """What decides about scores."""
+        """The settings that decide about scores."""
         return {"sample": self.number, "seed": self.seed}
 
     def expected(self, number: int, total: int) -> int:
-        """About how many of so many images it has, where there are `total` in all shards."""
+        """About how many of `number` images are in the sample, if all shards have `total` images."""
         return round(number * min(1.0, self.number / max(1, total)))
 
     def chosen(self, shard: str, indices: NDArray[np.int64], total: int) -> NDArray[np.bool_]:
-        """Which of the rows of a shard it has, where there are `total` in all shards.
+        """Which rows of a shard are in the sample, if all shards have `total` images.
 
-        Every row has a number by chance of its own, made of seed, shard and index by SplitMix64 (Steele, Lea and Flood,
-        "Fast splittable pseudorandom number generators", 2014). So neither order nor other shards matter.
+        Each row has a random number, made of seed, shard and index by SplitMix64 (Steele, Lea and Flood, "Fast
+        splittable pseudorandom number generators", 2014). So neither the order nor other shards matter.
         """
         start = int.from_bytes(hashlib.sha256(f"{self.seed}\n{shard}".encode("utf-8", "surrogateescape")).digest()[:8])
         bits = np.uint64(start) + (indices.astype(np.uint64) + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15)

@@ -40,11 +40,11 @@ class ShardScores:
     """The SHA-256 of the file of captions, in hex."""
     indices: NDArray[np.int64]
     re: NDArray[np.float64]
-    """Of our captions; NaN where there is none."""
+    """Scores of the new captions; NaN where there is none."""
     org: NDArray[np.float64]
-    """Of the original ones; NaN where there is none."""
+    """Scores of the original captions; NaN where there is none."""
     counts: Counter[str] = field(default_factory=Counter)
-    """Of notes."""
+    """Number of rows with each note."""
 
     @classmethod
     def empty(cls, captions: str, indices: NDArray[np.int64]) -> "ShardScores":
@@ -54,7 +54,7 @@ class ShardScores:
 
 @dataclass(slots=True)
 class Statistics:
-    """Of one column."""
+    """Mean and median of one column of scores."""
 
     number: int = 0
     """Rows that have a score."""
@@ -85,13 +85,13 @@ class Statistics:
 
 @dataclass(slots=True)
 class Totals:
-    """Of all scores of one kind in an output."""
+    """Totals of all scores of one kind in an output."""
 
     rows: int = 0
     re: Statistics = field(default_factory=Statistics)
     org: Statistics = field(default_factory=Statistics)
     counts: Counter[str] = field(default_factory=Counter)
-    """Of notes."""
+    """Number of rows with each note."""
 
     def as_json(self) -> dict[str, Any]:
         """For the file of settings."""
@@ -104,7 +104,7 @@ class Totals:
 
 @dataclass(frozen=True, slots=True)
 class _Settings:
-    """Of the file of settings, what decides about scores."""
+    """The part of the file of settings that decides about scores."""
 
     settings: Mapping[str, Any]
 
@@ -179,7 +179,9 @@ class ScoreFiles:
             if overwrite:
                 return {}
             shown = self.output.store.shown(name)
-            raise ConfigError(f"{shown} cannot be read ({error}): give --overwrite to score all anew.") from error
+            raise ConfigError(
+                f"{shown} cannot be read ({error}): give --overwrite to score everything again."
+            ) from error
 
     def _put(self, content: Mapping[str, Any]) -> None:
         text = json.dumps({"format": FORMAT, **content}, indent=2) + "\n"
@@ -215,7 +217,7 @@ def _table(kind: str, shard: str, scores: ShardScores, settings: Mapping[str, An
 
 
 def _what_decides(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Without where a judge is: the port of a local server is another one tomorrow."""
+    """The settings without the judge's address: the port of a local server may change."""
     return {name: value for name, value in settings.items() if name != "endpoint"}
 
 

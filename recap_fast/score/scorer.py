@@ -11,7 +11,7 @@ class Pair:
 
     shard: str
     index: int
-    """Of the row, within its shard."""
+    """Index of the row in its shard."""
     image: bytes
     """The encoded image."""
     re_caption: str | None
@@ -20,16 +20,16 @@ class Pair:
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """What a pair got."""
+    """The scores of a pair."""
 
     shard: str
     index: int
     re: float | None
-    """Of our caption; None where there is none."""
+    """Score of the new caption; None where there is none."""
     org: float | None
-    """Of the original one; None where there is none."""
+    """Score of the original caption; None where there is none."""
     notes: tuple[str, ...] = ()
-    """What is counted of it, by names for programs, such as 're_cut'. `Scorer.describe` puts the counts into words."""
+    """Notes to count, such as 're_cut'. `Scorer.describe` puts the counts into words."""
 
 
 class Scorer(Protocol):

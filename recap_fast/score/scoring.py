@@ -40,11 +40,11 @@ class Scoring:
     joined: JoinedOutput
     scorer: Scorer
     progress: OnProgress = unwatched
-    """Told how many captioned images have a score, and how many shall have one."""
+    """Called with the number of images that have scores, and the number that will have them."""
     sample: Sample | None = None
     """Which images are scored; None: all."""
     check: Callable[[], None] = lambda: None
-    """Called again and again; raises what is to end the work."""
+    """Called for each score; it raises what is to end the work."""
     num_scored: int = 0
     """Images that got their scores in this call."""
     num_shards: int = 0
@@ -52,15 +52,15 @@ class Scoring:
     num_unfinished: int = 0
     """Shards that have not all of their captions yet."""
     seconds: float = 0.0
-    """Of finding what has no scores, and of scoring it."""
+    """Time for finding what has no scores, and for scoring it."""
     lost: Counter[str] = field(default_factory=Counter)
-    """Images that were not to be had in this call, by note."""
+    """Number of images that could not be had in this call, by note."""
     failed: dict[str, str] = field(default_factory=dict)
     """Why shards could not be scored."""
     _total: int = 0
     """Images that shall have scores; with a sample, about so many."""
     _num_captions: int = 0
-    """Of all finished shards."""
+    """Captions of all finished shards."""
 
     @property
     def files(self) -> ScoreFiles:

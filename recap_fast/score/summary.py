@@ -1,4 +1,4 @@
-"""What a call of `score` came to, in lines for people."""
+"""The summary of a call of `score`, in lines for people."""
 
 from collections.abc import Iterator, Mapping
 

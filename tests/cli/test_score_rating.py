@@ -49,7 +49,7 @@ def test_ratings_fill_their_columns(output, server):
     assert "$0.0" in done.stderr
     assert done.stdout.startswith("scored           12 images of 2 shards, ")
     assert "note: the endpoint calls its model Some-VL-2026." in done.stdout
-    assert f"note: this call took {len(server.requests) * 100:,} tokens" in done.stdout
+    assert f"note: this call used {len(server.requests) * 100:,} tokens" in done.stdout
     rows = rows_of(output)
     assert [r["re_gpt4v_score"] for r in rows] == [rating(r["re_caption"]) for r in rows]
     assert [r["org_gpt4v_score"] for r in rows] == [rating(r["org_caption"]) for r in rows]
@@ -74,13 +74,11 @@ def test_a_sample_is_recorded_and_the_second_call_asks_nothing(output, server):
 def test_too_many_without_a_rating_end_with_3(output, server):
     server.answer = lambda request: Reply("I cannot say")
     done = rate(output, server, code=3)
-    assert "got no number from 1 to 5, asked twice, and have no rating" in done.stdout
+    assert "without a rating: the judge gave no number from 1 to 5, asked twice" in done.stdout
     assert {row["re_gpt4v_score"] for row in rows_of(output)} == {None}
 
 
-@pytest.mark.parametrize(
-    ("status", "remedy"), [(401, "set OPENAI_API_KEY"), (404, "as --judge a model that it serves")]
-)
+@pytest.mark.parametrize(("status", "remedy"), [(401, "set OPENAI_API_KEY"), (404, "check --judge")])
 def test_a_wrong_key_or_name_ends_with_2_and_goes_on_when_it_is_right(output, server, status, remedy):
     right, server.answer = server.answer, lambda request: Reply(status=status)
     assert remedy in rate(output, server, code=2).stderr

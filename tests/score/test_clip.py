@@ -145,7 +145,7 @@ def test_the_sentences_about_counts(folder):
     made = scorer(folder)
     tokens = KINDS[folder.name].get("tokens", 77)
     assert list(made.describe({"re_cut": 1204, "org_cut": 1, "undecoded": 2})) == [
-        f"1,204 generated captions were cut at {tokens} tokens",
+        f"1,204 new captions were cut at {tokens} tokens",
         f"1 original caption was cut at {tokens} tokens",
         "2 images have no score: they could not be decoded",
     ]

@@ -61,7 +61,7 @@ def test_what_lies_behind_the_last_row_is_no_image_of_it(captions):
 def test_captions_of_another_version_are_refused(tmp_path):
     write_rows(tmp_path / "data/a.parquet", "a", range(3))
     with (
-        pytest.raises(RecapError, match="not those that were written"),
+        pytest.raises(RecapError, match="have changed since they were written"),
         open_captions(OutputFolder.at(tmp_path), "a", "0"),
     ):
         pass

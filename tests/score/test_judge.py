@@ -140,7 +140,7 @@ def test_after_all_retries_it_is_an_error_of_one_question(server):
 def test_a_wrong_key_ends_at_once_and_is_not_shown(server, monkeypatch):
     server.key = "right"
     monkeypatch.setenv("OPENAI_API_KEY", "sk-mine")
-    with pytest.raises(ConfigError, match="set OPENAI_API_KEY to one of this endpoint") as raised:
+    with pytest.raises(ConfigError, match="set OPENAI_API_KEY to a key of this endpoint") as raised:
         judge_of(server).rate(IMAGE, "a dog")
     assert "sk-mine" not in str(raised.value)
     assert server.keys == ["Bearer sk-mine"]
@@ -154,7 +154,7 @@ def test_a_local_server_needs_no_key(server):
 
 
 def test_a_wrong_path_or_name_ends_at_once(server):
-    with pytest.raises(ConfigError, match=r"a model 'judge' .*give --endpoint with its path, mostly /v1"):
+    with pytest.raises(ConfigError, match=r"a model 'judge' .*the path of --endpoint, which is usually /v1"):
         Judge("judge", server.url.removesuffix("/v1")).rate(IMAGE, "a dog")
     assert len(server.requests) == 1
 

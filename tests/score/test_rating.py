@@ -80,14 +80,16 @@ def test_what_gets_no_rating_is_none_and_counted(server):
     assert (scorer.num_captions, scorer.num_without, scorer.error_rate) == (8, 2, 0.25)
     said = list(scorer.describe({"re_unrated": 1, "org_failed": 2, "undecoded": 1}))
     assert "the endpoint calls its model judge-2026" in said
-    assert "1 image could not be decoded and have no rating" in said
-    assert "1 caption got no number from 1 to 5, asked twice, and have no rating" in said
-    assert "2 captions got no answer, and have no rating" in said
+    assert "1 image without a rating: the image could not be decoded" in said
+    assert "1 caption without a rating: the judge gave no number from 1 to 5, asked twice" in said
+    assert "2 captions without a rating: the judge did not answer" in said
 
 
 def test_an_endpoint_that_answers_nothing_ends_it_after_few_images(server):
     server.answer = lambda request: Reply(status=500, headers=AT_ONCE, error="out of memory")
-    with pytest.raises(InputError, match=r"no answer for 8 images in a row; .*out of memory.*The same command goes on"):
+    with pytest.raises(
+        InputError, match=r"no answer for 8 images in a row; .*out of memory.*Run the same command again"
+    ):
         scores_of(scorer_of(server), pairs_of(1000))
     assert len({caption_of(request) for request in server.requests} - {"an alt text"}) <= MAX_FAILURES + 8
 
@@ -95,7 +97,7 @@ def test_an_endpoint_that_answers_nothing_ends_it_after_few_images(server):
 def test_a_dead_server_ends_it(server):
     url = server.url
     server.__exit__()
-    with pytest.raises(InputError, match=r"Connection error\. The same command"):
+    with pytest.raises(InputError, match=r"Connection error\. Run the same command"):
         scores_of(RatingScorer(Judge("judge", url, max_retries=0)), pairs_of(1000))
 
 

@@ -113,7 +113,7 @@ def test_the_same_settings_keep_their_scores_even_with_overwrite(files):
 def test_settings_that_cannot_be_read_are_refused(files, tmp_path, content):
     files.write("a", scores(1.0), SETTINGS)
     (tmp_path / "scores/clip.json").write_text(content)
-    with pytest.raises(ConfigError, match=r"clip\.json cannot be read .*: give --overwrite to score all anew"):
+    with pytest.raises(ConfigError, match=r"clip\.json cannot be read .*: give --overwrite to score everything again"):
         files.begin(SETTINGS, False)
     files.begin(SETTINGS, True)
     assert not files.is_scored("a", "sha")
