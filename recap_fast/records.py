@@ -36,6 +36,8 @@ FAILURES = (
     *("too_large", "too_small", "extreme_aspect", CRASHED, GENERATION_ERROR, UNWRITABLE),
 )
 """Every `status` of a row without a caption."""
+SCHEMA_VERSION = 3
+"""Of the columns that rows have; see `write/schema.py`."""
 ACCEPTABLE = ("decoder", "versions")
 """Of what decides what rows say, the settings that may differ within an output where the user says so."""
 Pixels: TypeAlias = "NDArray[np.uint8] | Tensor"

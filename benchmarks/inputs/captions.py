@@ -26,13 +26,13 @@ from PIL import Image
 
 from recap_fast.arrow_core import core
 from recap_fast.atomic import sha256_of
-from recap_fast.records import OK, Identity, OutputFile, Selection, Shard, ShardReport
+from recap_fast.records import OK, SCHEMA_VERSION, Identity, OutputFile, Selection, Shard, ShardReport
 from recap_fast.shards.identity import identity
 from recap_fast.write.done_record import write_record
 from recap_fast.write.merge import MADE_WITH_KEY
 from recap_fast.write.output_folder import OutputFolder
 from recap_fast.write.run_file import RunFile, Usage, find_versions, write_run_file
-from recap_fast.write.schema import SCHEMA, SCHEMA_VERSION
+from recap_fast.write.schema import SCHEMA
 from recap_fast.write.stretches import SHARD_KEY, count_flags, count_statuses
 
 NUM_WORDS = {"re": 30_000, "org": 60_000}

@@ -14,7 +14,7 @@ from recap_fast.captioner.config import CaptionConfig, CaptionOptions
 from recap_fast.errors import ConfigError
 from recap_fast.generate.spec import EngineSpec
 from recap_fast.machine import list_versions
-from recap_fast.records import ACCEPTABLE, FAILURES, Selection
+from recap_fast.records import ACCEPTABLE, FAILURES, SCHEMA_VERSION, Selection
 from recap_fast.shards.remote.access import absolute
 
 _RELOCATION = re.compile(r"(.+?)=([/~.].*|[a-zA-Z][a-zA-Z0-9+.-]*://.*)")
@@ -206,8 +206,6 @@ def fingerprint(config: RunConfig, spec: EngineSpec, decoder: str) -> Mapping[st
     decide how fast rows are made (slots, threads, the device, dedup) are left out. So is the pixel limit: with another
     one, `--retry-failed` may rescue rows.
     """
-    from recap_fast.write.schema import SCHEMA_VERSION  # pyarrow: not for a config that is refused
-
     s, pre = config.options.sampling, spec.preprocess
     sampled = f"temperature {s.temperature}, top_k {s.top_k}, top_p {s.top_p}, seed {s.seed}"
     return {

@@ -16,8 +16,6 @@ from recap_fast.write.output_folder import RUN_FILE
 from recap_fast.write.run_file import as_json
 
 _SAMPLED = re.compile(r"temperature (\S+), top_k (\d+), top_p (\S+), seed (-?\d+)")
-_MAY_DIFFER = (*ACCEPTABLE, "schema")
-"""What may be another one now. It is told where captions differ, but for the columns of the output."""
 
 
 def settings_of(
@@ -55,7 +53,7 @@ def settings_of(
     except (KeyError, TypeError) as error:
         raise ConfigError(f"{RUN_FILE} lacks settings of the run, or has others ({error!r}): put it back.") from error
     differing = _differences(marks, config, spec)
-    lines = [line for name, line in differing.items() if name not in _MAY_DIFFER]
+    lines = [line for name, line in differing.items() if name not in ACCEPTABLE]
     if lines:
         listed = "\n".join(lines)
         raise ConfigError(

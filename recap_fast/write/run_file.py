@@ -16,7 +16,7 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any, TypeVar
 
 from recap_fast.errors import ConfigError, RecapError
-from recap_fast.records import ACCEPTABLE
+from recap_fast.records import ACCEPTABLE, SCHEMA_VERSION
 from recap_fast.write.output_folder import LOCAL_FILE, RUN_FILE, OutputFolder
 from recap_fast.write.typed_json import OtherFormatError, read_json, typed
 
@@ -154,10 +154,15 @@ def read_run_file(output: OutputFolder) -> RunFile | None:
 
 
 def read_run(output: OutputFolder) -> RunFile:
-    """The run file. Raises ConfigError if the folder is not the output of a run."""
+    """The run file. Raises ConfigError if the folder is not the output of a run, or its rows have other columns."""
     run = read_run_file(output)
     if run is None:
         raise ConfigError(f"{output.address} has no {RUN_FILE}: it is not the --output of a run.")
+    if (schema := run.fingerprint.get("schema", SCHEMA_VERSION)) != SCHEMA_VERSION:
+        raise ConfigError(
+            f"{output.address} has the columns of another version of recap-fast (schema {schema}, this one has "
+            f"{SCHEMA_VERSION}): use the version that wrote it, or caption its images anew."
+        )
     return run
 
 

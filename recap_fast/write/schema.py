@@ -6,8 +6,6 @@ https://huggingface.co/datasets/UCSC-VLAA/Recap-DataComp-1B has the first eleven
 
 import pyarrow as pa
 
-SCHEMA_VERSION = 3
-
 SCHEMA = pa.schema(
     [
         ("url", pa.string()),

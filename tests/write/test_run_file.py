@@ -15,7 +15,7 @@ from recap_fast.write import opening, run_file
 from recap_fast.write.card import write_card
 from recap_fast.write.opening import open_output
 from recap_fast.write.output_folder import OutputFolder
-from recap_fast.write.run_file import RunFile, find_versions, read_run_file, write_run_file
+from recap_fast.write.run_file import RunFile, find_versions, read_run, read_run_file, write_run_file
 
 MARKS = {"engine": "tiny", "stop_ids": (1, 2), "max_new_tokens": 128}
 
@@ -229,3 +229,9 @@ def test_a_folder_that_another_process_begins_just_now_is_not_foreign(tmp_path, 
     monkeypatch.setattr(opening, "_refuse_foreign_files", begin)
     assert [shard.name for shard in merge(tmp_path, shards("a"))] == ["a"]
     assert list(read(tmp_path).shards) == ["b", "a"]
+
+
+def test_rows_with_the_columns_of_another_version_are_refused_in_a_sentence(tmp_path):
+    merge(tmp_path, shards("a"), {**MARKS, "schema": 2})
+    with pytest.raises(ConfigError, match=r"\(schema 2, this one has 3\): use the version that wrote it, or caption "):
+        read_run(OutputFolder.at(tmp_path))
