@@ -17,6 +17,7 @@ from recap_fast.launch.config import relocation, selection_of
 from recap_fast.records import OK, Sample, Selection, Shard
 from recap_fast.shards.expand import expand
 from recap_fast.shards.identity import identity, image_versions
+from recap_fast.shards.locate import file_kind
 from recap_fast.shards.reader import ShardReader, naming, open_shard
 from recap_fast.write.compare import InputsToCompare, find_shards
 from recap_fast.write.opening import read_register
@@ -69,7 +70,7 @@ class JoinedOutput:
         shards = []
         for name, url in register.shards.items():
             if (unit := register.units.get(name)) is None:
-                shards.append(Shard(name, url, "parquet" if url.endswith(".parquet") else "tar"))
+                shards.append(Shard(name, url, "parquet" if file_kind(url) == "parquet" else "tar"))
                 continue
             places = list(unit.places)
             versions = dict(zip(places, image_versions(url, [unit.files[place] for place in places]), strict=True))

@@ -4,7 +4,7 @@ import pytest
 from support.finished_rows import finish
 from support.folder_runs import write_images
 from support.ledgers import open_ledger
-from support.shard_files import webdataset_members, write_tar
+from support.shard_files import webdataset_members, write_table, write_tar
 
 from recap_fast.errors import ConfigError, ShardError
 from recap_fast.joined import JoinedOutput
@@ -57,6 +57,17 @@ def test_moved_inputs_are_followed(made, tmp_path):
     assert len(pairs(JoinedOutput.open(made, [str(tmp_path / "there")]), 0)) == 5
     with pytest.raises(ShardError, match=r"in/a\.tar is not there"):
         pairs(JoinedOutput.open(made), 0)
+
+
+def test_files_are_told_by_their_suffix_in_any_case(tmp_path):
+    write_tar(tmp_path / "in/a.TAR", webdataset_members(2))
+    write_table(tmp_path / "in/b.PARQUET", {"key": ["x", "y"], "jpg": [b"one", b"two"]})
+    ledger = open_ledger(tmp_path / "out", tmp_path / "in", marks=MARKS)
+    for shard in ledger.shards:
+        finish(ledger, shard)
+    joined = JoinedOutput.open(ledger.output)
+    assert [sample.image for _, sample in joined.pairs(joined.shards[1], ["key"])] == [b"one", b"two"]
+    assert joined.shards == ledger.shards
 
 
 def test_another_image_in_the_place_of_one_is_refused(made, tmp_path):
