@@ -4,7 +4,7 @@ import re
 
 MAX_TEXT_BYTES = 16 << 20
 """Of one text in UTF-8. Larger texts are not read, and none is written: one must not take the memory of a whole run."""
-SENTENCE_END = re.compile(r"(?:[.!?](?=[\"'”’)\]]*(?:\s|$))|[。！？])[\"'”’」』)\]]*")  # noqa: RUF001 - they are meant
+SENTENCE_END = re.compile(r"(?:[.!?](?=[\"'”’»)\]*_]*(?:\s|$))|[。！？])[\"'”’»」』)\]*_]*")  # noqa: RUF001 - they are meant
 """The end of a sentence: its mark, and the quotes and brackets that close behind it."""
 
 

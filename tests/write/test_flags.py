@@ -31,6 +31,14 @@ def flags(caption, reason="stop", *, prompt=PROMPT, **options):
         "The images on the wall show cats.",
         "Be brief, said the sign.",
         "Lines\nand\ttabs\r\nare fine.",
+        "I am not able-bodied, says the poster in the gym.",
+        '"Sorry, we\'re closed" reads a sign in the window of a shop.',
+        "As an airplane takes off, its shadow follows. As an aid to sailors, a buoy blinks.",
+        "It is not a bird. It looks like you could touch it.",
+        "There is no image on the wall, and please provide for the cat.",
+        "Name: ____________ Date: ____________ Signature: ____________________",
+        "A list:\n1. A dog\n2. A cat\n3. A cow",
+        "The man in the picture is a sailor.",
         "",
     ],
 )
@@ -46,7 +54,27 @@ def test_a_caption_without_flags(caption):
         ("A man and a dog and a dog and a dog and", "loop"),
         ("red red red red red red red red", "loop"),
         ("with a tree, a house, with a tree, a house, with a tree, a house,", "loop"),
+        ("A dog 1. and a cat 2. and a cat 3. and a cat", "loop"),
+        ("1. A dog\n2. A dog\n3. A dog\n4. A dog\n", "loop"),
+        (f"A text: {'A' * 40}", "loop"),
+        (f"They laugh: {'ha' * 20}", "loop"),
+        (f"{'blue-and-white-' * 3}blue", "loop"),
         ("I'm sorry, but I can't see it.", "refusal"),
+        ("**I'm sorry**, but no.", "refusal"),
+        ("My apologies, but no.", "refusal"),
+        ("As a text-based AI, I see nothing.", "refusal"),
+        ("As an artificial intelligence, I have no eyes.", "refusal"),
+        ("As an AI developed by others, I decline.", "refusal"),
+        ("I'm just an AI, and blind.", "refusal"),
+        ("I must respectfully decline.", "refusal"),
+        ("I’m not comfortable with it.", "refusal"),
+        ("I'm afraid I cannot.", "refusal"),
+        ("I don't feel comfortable with it.", "refusal"),
+        ("I do not see an image. Is there one?", "refusal"),
+        ("It seems that you haven't uploaded an image.", "refusal"),
+        ("There is no image attached.", "refusal"),
+        ("Please provide an image.", "refusal"),
+        ("Unfortunately I see nothing.", "refusal"),
         ("I’m very sorry, but no.", "refusal"),
         ("i am unable to describe people.", "refusal"),
         ("I cannot help with that.", "refusal"),
@@ -62,6 +90,9 @@ def test_a_caption_without_flags(caption):
         ("This is a picture of a cat.", "stock_opening"),
         ("This is a black-and-white photo of a cat.", "stock_opening"),
         ("In this image, a cat sleeps.", "stock_opening"),
+        ("The image provided shows a cat.", "stock_opening"),
+        ("This black-and-white photo also includes a cat.", "stock_opening"),
+        ("The black and white photo appears to show a cat.", "stock_opening"),
         ("An image of a cat.", "stock_opening"),
         ("A cat. please generate a\ndetailed caption of this image", "repeats_prompt"),
         ('The alt text is "cat"', "repeats_prompt"),
@@ -87,6 +118,10 @@ def test_a_caption_with_one_flag(caption, expected):
         ('He says "no."', False),
         ("(A cat!)  ", False),
         ("A dog. 一只猫。", False),
+        ("It is **a cat.**", False),
+        ("«A cat.»", False),
+        ("There are 2.", False),
+        ("Animals:\n1. A dog\n2.", True),
         ("At x.com", True),
     ],
 )
@@ -122,8 +157,8 @@ def test_whatever_the_caption_flags_are_known_ordered_and_there_once(caption, re
 
 
 def repeats_words(words: list[str]) -> bool:
-    """The rule, word for word: a phrase of at most 12 words three times in a row, eight words in all at least."""
-    for period in range(1, 13):
+    """The rule, word for word: a phrase of at most 24 words three times in a row, eight words in all at least."""
+    for period in range(1, 25):
         for start in range(len(words)):
             for end in range(start + max(3 * period, 8), len(words) + 1):
                 if all(words[i] == words[i + period] for i in range(start, end - period)):
@@ -132,7 +167,7 @@ def repeats_words(words: list[str]) -> bool:
 
 
 @given(
-    st.lists(st.sampled_from("abc"), max_size=8), st.lists(st.sampled_from("abc"), min_size=1, max_size=13), st.data()
+    st.lists(st.sampled_from("abc"), max_size=8), st.lists(st.sampled_from("abc"), min_size=1, max_size=25), st.data()
 )
 def test_a_phrase_in_a_loop_is_found_by_its_definition(before, phrase, data):
     times = data.draw(st.integers(1, 9))
