@@ -106,7 +106,8 @@ class RowFlags:
         yield "refusal", _REFUSAL.match(caption) is not None
         yield "stock_opening", _STOCK_OPENING.match(caption) is not None
         yield "repeats_prompt", self._repeats_prompt(caption)
-        yield "garble", is_garble(caption) if self._is_latin else _DAMAGE.search(caption) is not None
+        text = caption.rstrip("\ufffd") if finish_reason == "length" else caption  # it may end within a character
+        yield "garble", is_garble(text) if self._is_latin else _DAMAGE.search(text) is not None
 
     def _repeats_prompt(self, caption: str) -> bool:
         if not self._prompt:

@@ -131,6 +131,11 @@ def test_only_a_caption_at_the_limit_that_ends_within_a_sentence_is_cut(caption,
     assert flags(caption, "loop") == ["loop"]
 
 
+def test_a_caption_that_is_cut_within_a_character_is_no_garble():
+    assert flags("A cat and a \ufffd", "length") == ["cut"]
+    assert flags("A \ufffd and a cat", "length") == ["cut", "garble"]
+
+
 def test_a_row_without_a_caption_has_none_but_that_of_its_image():
     assert flags(None, "error") == []
     assert flags(None, "error", is_flat=True) == ["flat_color", "placeholder"]
