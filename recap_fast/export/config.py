@@ -10,6 +10,7 @@ from typing import Any, Literal, Self, get_args
 
 from recap_fast.addresses import is_remote, public_url
 from recap_fast.errors import ConfigError
+from recap_fast.shards.sample import is_image_name
 
 Kind = Literal["webdataset", "txt", "jsonl", "csv", "parquet", "coco", "hub"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
@@ -105,6 +106,8 @@ class ExportConfig:
                 raise ConfigError(f"{option} is for --to {listed}, not for {self.to}: leave it out.")
         if not _EXTENSION.fullmatch(self.extension):
             raise ConfigError(f"--extension {self.extension}: give one such as .txt or .caption.")
+        if is_image_name(self.extension):
+            raise ConfigError(f"--extension {self.extension} is that of images: give one such as .txt or .caption.")
         if self.to == "hub" and self.repo is None:
             raise ConfigError("--to hub needs --repo NAME/DATASET, the dataset to upload to.")
         if self.license is not None and not _LICENSE.fullmatch(self.license):

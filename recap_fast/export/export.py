@@ -2,7 +2,10 @@
 
 import importlib
 from collections.abc import Callable, Mapping
+from pathlib import Path
 
+from recap_fast.addresses import is_remote
+from recap_fast.errors import ConfigError
 from recap_fast.export.config import ExportConfig, Kind
 from recap_fast.export.job import ExportResult, Job
 from recap_fast.export.target import Target
@@ -35,11 +38,20 @@ def export(
     """
     with patience(config.read_timeout):
         joined = JoinedOutput.open(OutputFolder.at(config.output), config.shards, config.relocate)
+        if config.target is not None:
+            _check_outside(config.target, joined.output.address)
         kind = importlib.import_module(f"recap_fast.export.{MODULES[config.to]}")
-        target = Target(
-            config.target or kind.image_folder(joined), config.record_name, config.settings, config.overwrite
-        )
-        job = Job(config, joined, target, progress, make_way)
-        target.open()
-        kind.export(job)
+        folder = config.target or kind.image_folder(joined)
+        inputs = [Path(shard.url) for shard in joined.shards if shard.kind != "folder" and not is_remote(shard.url)]
+        target = Target(folder, config.record_name, config.settings, config.overwrite, inputs)
+        with target.locked():
+            target.open()
+            job = Job(config, joined, target, progress, make_way)
+            kind.export(job)
     return job.result
+
+
+def _check_outside(target: Path, output: str) -> None:
+    """Raises ConfigError for a target in the output of a run: `data/` has the captions and nothing else."""
+    if not is_remote(output) and target.resolve().is_relative_to(Path(output).resolve()):
+        raise ConfigError(f"--target {target} lies in the output {output}, which stays as it is: give another folder.")

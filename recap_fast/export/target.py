@@ -6,19 +6,24 @@ is ours, whenever the program was killed. All other files are left alone, unless
 """
 
 import contextlib
+import errno
+import fcntl
 import json
 import os
+import stat
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from recap_fast.atomic import atomic_write, publish, remove_leftovers, sync_folder, temporary_path
+from recap_fast.atomic import atomic_write, make_folder, publish, remove_leftovers, sync_folder, temporary_path
 from recap_fast.errors import ConfigError, RecapError
 
 FOLDER = ".recap-fast"
 FORMAT = 1
+MAX_NAME_BYTES = 255
+"""Of a file: no file system in common use takes more."""
 _FEW_FILES = 64
 """So many are synced one by one; more of them all at once."""
 
@@ -57,7 +62,7 @@ class Draft:
     def file(self, name: str) -> Path:
         """A path to write the content of a file to, which gets its name when all are written.
 
-        Raises RecapError where the name leads out of the target, and where a file has it that we did not write.
+        Raises RecapError where nothing can be written under the name, and where it has a file that must stay.
         """
         path = self.target.place(name)
         if name in self._paths:
@@ -74,16 +79,44 @@ class Draft:
 class Target:
     """A local folder with the exports of one kind."""
 
-    def __init__(self, folder: Path, kind: str, settings: Mapping[str, Any], overwrite: bool = False):
+    def __init__(
+        self,
+        folder: Path,
+        kind: str,
+        settings: Mapping[str, Any],
+        overwrite: bool = False,
+        inputs: Collection[Path] = (),
+    ):
+        """`inputs` are files that nothing replaces."""
         self.folder, self._kind, self._settings, self._overwrite = folder, kind, settings, overwrite
-        self._own = folder / FOLDER / kind
+        found = (look(path) for path in inputs for look in (_stat, _lstat))
+        self._inputs = {(file.st_dev, file.st_ino) for file in found if file is not None}
+
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        """Within this no other export writes to the folder, which is made. Raises RecapError where one does."""
+        path = self._below(FOLDER, "lock")
+        make_folder(path.parent)
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            if error.errno not in (errno.ENOTSUP, errno.ENOSYS, errno.ENOLCK):  # some network file systems have none
+                os.close(descriptor)
+                raise RecapError(
+                    f"another export is writing to {self.folder}: wait until it ends, or give another --target."
+                ) from error
+        try:
+            yield
+        finally:
+            os.close(descriptor)
 
     def open(self) -> None:
         """Makes the folder. Raises ConfigError if it has an export of this kind with other settings."""
-        path = self._own / "settings.json"
+        path = self._below(FOLDER, self._kind, "settings.json")
         there = _read_json(path)
         wanted = {"format": FORMAT, **self._settings}
-        has_export = next((self._own / "shards").rglob("*.json"), None) is not None
+        has_export = next(self._below(FOLDER, self._kind, "shards").rglob("*.json"), None) is not None
         if there is not None and there != wanted and has_export and not self._overwrite:
             names = sorted(name for name in {*there, *wanted} if there.get(name) != wanted.get(name))
             lines = (f"  {name}: {there.get(name)!r} there, {wanted.get(name)!r} now" for name in names)
@@ -128,10 +161,19 @@ class Target:
                 path.unlink(missing_ok=True)
 
     def place(self, name: str) -> Path:
-        """Where a file lies, by its '/'-separated name. Raises RecapError for a name that leads out of the target."""
+        """Where a file lies, by its '/'-separated name. Raises RecapError where none can lie in the target."""
         parts = name.split("/")
         if {"", ".", ".."}.intersection(parts) or "\0" in name or parts[0] == FOLDER:
             raise RecapError(f"{name!r:.200} is no name of a file below --target {self.folder}.")
+        if any(len(os.fsencode(part)) > MAX_NAME_BYTES for part in parts):
+            raise RecapError(
+                f"{name!r} is too long for the name of a file: {MAX_NAME_BYTES} bytes are the most. Rename the image, "
+                "run again, then export again."
+            )
+        return self._below(*parts)
+
+    def _below(self, *parts: str) -> Path:
+        """A path in the target. Raises RecapError where it leads through a symbolic link."""
         path = self.folder
         for part in parts[:-1]:
             path /= part
@@ -142,18 +184,25 @@ class Target:
         return path / parts[-1]
 
     def check_free(self, name: str, record: ShardRecord | None) -> None:
-        """Raises ConfigError where a file has this name that we did not write, and may not overwrite."""
+        """Raises ConfigError where the name has a folder, an input, or a file of others that we may not overwrite."""
         path = self.folder / name
-        if self._overwrite or not os.path.lexists(path):
+        there = _lstat(path)
+        if there is None:
             return
-        if record is None or not record.has(name, _version(path)):
-            raise ConfigError(
-                f"{path} is there already, and this export did not write it: move it away, give another --target, or "
-                "--overwrite to replace it."
-            )
+        if stat.S_ISDIR(there.st_mode):
+            raise ConfigError(f"{path} is a folder, and a file belongs there: move it away, or give another --target.")
+        if (there.st_dev, there.st_ino) in self._inputs:
+            raise ConfigError(f"{path} is an input of the run, and inputs are not replaced: give another --target.")
+        if self._overwrite or (record is not None and record.has(name, _version(path))):
+            return
+        known = record is not None and (name in record.files or name in record.before)
+        what = "it was changed since this export wrote it" if known else "this export did not write it"
+        raise ConfigError(
+            f"{path} is there already, and {what}: move it away, give another --target, or --overwrite to replace it."
+        )
 
     def _record_path(self, shard: str) -> Path:
-        return self._own / "shards" / f"{shard}.json"
+        return self._below(FOLDER, self._kind, "shards", *f"{shard}.json".split("/"))
 
     def _commit(self, draft: Draft) -> None:
         earlier = draft.earlier
@@ -179,11 +228,22 @@ class Target:
 
 def _version(path: Path) -> str | None:
     """Size and mtime (ns since 1970) of a file; None where none is."""
+    found = _lstat(path)
+    return None if found is None else f"{found.st_size}:{found.st_mtime_ns}"
+
+
+def _lstat(path: Path) -> os.stat_result | None:
     try:
-        found = path.lstat()
+        return path.lstat()
     except OSError:
         return None
-    return f"{found.st_size}:{found.st_mtime_ns}"
+
+
+def _stat(path: Path) -> os.stat_result | None:
+    try:
+        return path.stat()
+    except OSError:
+        return None
 
 
 def _read_json(path: Path) -> dict[str, Any] | None:

@@ -24,6 +24,7 @@ def of(**given):
         ({"to": "txt", "beside": True}, "Say where to write: --target DIR, or with --to txt --beside, but not both."),
         ({"beside": True, "target": None}, "--beside is for --to txt, not for webdataset: leave it out."),
         ({"to": "txt", "extension": "../x"}, r"--extension \.\./x: give one such as \.txt or \.caption\."),
+        ({"to": "txt", "extension": ".PNG"}, r"--extension \.PNG is that of images: give one such as"),
         ({"to": "jsonl", "extension": ".caption"}, "--extension is for --to txt, not for jsonl: leave it out."),
         ({"repo": "me/x"}, "--repo is for --to hub, not for webdataset: leave it out."),
         ({"images": False}, "--no-images is for --to parquet or hub, not for webdataset: leave it out."),

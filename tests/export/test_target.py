@@ -1,3 +1,5 @@
+import errno
+import fcntl
 import os
 
 import pytest
@@ -41,6 +43,11 @@ def test_a_shard_whose_file_was_changed_or_removed_is_not_done(target, tmp_path,
     write(target, "a.txt")
     change(tmp_path / "there/a.txt")
     assert target.done("00000", "1") is None
+    if (tmp_path / "there/a.txt").exists():
+        with pytest.raises(
+            ConfigError, match=r"a\.txt is there already, and it was changed since this export wrote it"
+        ):
+            write(target, "a.txt")
 
 
 def test_no_file_is_there_if_the_writing_fails(target, tmp_path):
@@ -119,6 +126,75 @@ def test_nothing_is_written_through_a_symbolic_link(target, tmp_path):
         write(target, "b.txt")
     write(opened(tmp_path, overwrite=True), "b.txt")
     assert (tmp_path / "elsewhere/mine").read_bytes() == b"mine"
+
+
+@pytest.mark.parametrize(
+    "part", [".recap-fast", ".recap-fast/txt", ".recap-fast/txt/shards", ".recap-fast/txt/shards/d"]
+)
+def test_no_record_is_written_through_a_symbolic_link(tmp_path, part):
+    (tmp_path / "elsewhere").mkdir()
+    path = tmp_path / "there" / part
+    path.parent.mkdir(parents=True)
+    path.symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(RecapError, match="is a symbolic link, and nothing is written through it"):
+        write(opened(tmp_path), "a.txt", shard="d/00000")
+    assert not list((tmp_path / "elsewhere").iterdir())
+
+
+def test_the_lock_is_not_taken_through_a_symbolic_link(tmp_path):
+    (tmp_path / "there").mkdir()
+    (tmp_path / "there/.recap-fast").symlink_to(tmp_path)
+    with pytest.raises(RecapError, match="is a symbolic link"), Target(tmp_path / "there", "txt", {}).locked():
+        pass
+    assert not (tmp_path / "lock").exists()
+
+
+def test_one_export_at_a_time(tmp_path):
+    first, second = (Target(tmp_path / "there", kind, {}) for kind in ("txt", "jsonl"))
+    message = r"another export is writing to .*there: wait until it ends"
+    with first.locked(), pytest.raises(RecapError, match=message), second.locked():
+        pass
+    with second.locked():
+        pass
+
+
+def test_a_file_system_without_locks(tmp_path, monkeypatch):
+    def refuse(*_):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    with Target(tmp_path / "there", "txt", {}).locked():
+        assert (tmp_path / "there").is_dir()
+
+
+@pytest.mark.parametrize("link", ["none", "symbolic", "hard"])
+def test_an_input_is_never_replaced(tmp_path, link):
+    (tmp_path / "there").mkdir()
+    given = path = tmp_path / "there/a.tar"
+    path.write_bytes(b"input")
+    if link != "none":
+        given = tmp_path / "given.tar"
+        given.symlink_to(path) if link == "symbolic" else given.hardlink_to(path)
+    made = Target(tmp_path / "there", "txt", {}, overwrite=True, inputs=[given, tmp_path / "gone.tar"])
+    with pytest.raises(ConfigError, match=r"a\.tar is an input of the run, and inputs are not replaced"):
+        write(made, "a.tar", "b.tar")
+    assert path.read_bytes() == b"input"
+    assert not (tmp_path / "there/b.tar").exists()
+
+
+@pytest.mark.parametrize("num_files", [1, 100])
+def test_a_folder_is_never_replaced(tmp_path, num_files):
+    (tmp_path / "there/7").mkdir(parents=True)
+    with pytest.raises(ConfigError, match="7 is a folder, and a file belongs there: move it away"):
+        write(opened(tmp_path, overwrite=True), *map(str, range(7, 7 + num_files)))
+    assert sorted(path.name for path in (tmp_path / "there").iterdir()) == [".recap-fast", "7"]
+
+
+def test_a_name_that_no_file_can_have(target, tmp_path):
+    with pytest.raises(RecapError, match="is too long for the name of a file: 255 bytes are the most"):
+        write(target, "a.txt", "\u00e9" * 126 + ".txt")
+    assert not (tmp_path / "there/a.txt").exists()
+    write(target, "\u00e9" * 125 + ".txt")
 
 
 def test_two_samples_of_one_name(target):
