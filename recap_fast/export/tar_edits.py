@@ -19,6 +19,8 @@ from recap_fast.shards.tar.layout import TarLayout
 
 WRITTEN, REMOVED, ADDED = "members written", "members removed", "members added"
 """Names of counts: members with another content, those of samples left out, and new ones."""
+SHARED = "captions of one sample"
+"""The count of captions besides the first one of a sample: it has a row for each image."""
 
 
 class Edit(NamedTuple):
@@ -45,6 +47,9 @@ class TarEdits:
                 yield heapq.heappop(waiting)
             chosen = [(row, each) for row, _, each in group]
             num += len(chosen)
+            captions = sum(each.caption is not None for _, each in chosen if each.skipped is None)
+            if captions > 1:
+                self._counts[SHARED] += captions - 1
             for edit in self._of_sample(sample, chosen):
                 heapq.heappush(waiting, edit)
         while waiting:

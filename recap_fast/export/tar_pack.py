@@ -20,7 +20,7 @@ from recap_fast.shards.sample import is_image_name
 from recap_fast.shards.side_text import read_json, write_json
 from recap_fast.shards.tar.headers import BLOCK
 
-ADDED, CHECKED = "members added", "members checked"
+ADDED, NEW_CHECKED = "members added", "new members checked"
 _END = bytes(20 * BLOCK)
 """Two blocks of zeros end a tar, which fills whole records of 20."""
 _LIKE = b"".join((bytes(100), b"0000644\0", b"0000000\0", b"0000000\0", bytes(12), b"%011o\0" % 0)).ljust(BLOCK, b"\0")
@@ -49,7 +49,7 @@ def pack(job: Job, shard: Shard, draft: Draft) -> None:
     if job.config.verify:
         with path.open("rb") as made:
             _check(made, digests)
-        draft.counts[CHECKED] += len(digests)
+        draft.counts[NEW_CHECKED] += len(digests)
 
 
 def _members(job: Job, key: str, chosen: Chosen, sample: Sample) -> Mapping[str, bytes]:

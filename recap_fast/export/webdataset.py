@@ -14,8 +14,8 @@ from functools import partial
 from recap_fast.addresses import is_remote
 from recap_fast.export.job import CAPTIONS, SAMPLES, Job
 from recap_fast.export.tar_copy import TarCopy
-from recap_fast.export.tar_edits import ADDED, REMOVED, WRITTEN, TarEdits
-from recap_fast.export.tar_pack import pack
+from recap_fast.export.tar_edits import ADDED, REMOVED, SHARED, WRITTEN, TarEdits
+from recap_fast.export.tar_pack import NEW_CHECKED, pack
 from recap_fast.export.target import Draft
 from recap_fast.records import Shard
 from recap_fast.shards.identity import identity
@@ -26,7 +26,7 @@ AHEAD_BYTES, REQUEST_BYTES = 1 << 30, 4 << 20
 """The system reads so much of a tar ahead, in order, while its headers are looked for; it cuts larger requests, to what
 the disk takes at once."""
 MAX_NAMES = 20
-COPIED, CHECKED = "members copied", "members checked"
+COPIED, COPIED_CHECKED = "members copied", "copied members checked"
 
 
 def export(job: Job) -> None:
@@ -58,7 +58,8 @@ def copy_tar(job: Job, shard: Shard, draft: Draft) -> None:
         copy.finish()
         draft.counts[COPIED] += layout.num_members - draft.counts[WRITTEN] - draft.counts[REMOVED]
         if job.config.verify:
-            draft.counts[CHECKED] += draft.counts[COPIED] + draft.counts[WRITTEN] + draft.counts[ADDED]
+            draft.counts[COPIED_CHECKED] += draft.counts[COPIED]
+            draft.counts[NEW_CHECKED] += draft.counts[WRITTEN] + draft.counts[ADDED]
 
 
 def _read_ahead(file: int) -> None:
@@ -79,16 +80,18 @@ def _check_version(job: Job, shard: Shard, version: str) -> None:
             return
 
 
-def _verified(job: Job) -> str | None:
+def _verified(job: Job) -> str:
     counts = job.result.counts
-    if not counts[CHECKED]:
-        return None
-    new = counts[WRITTEN] + counts[ADDED]
-    if not counts[COPIED]:
-        return f"{counts[CHECKED]:,} members read back, and as they were written"
+    copied, new = counts[COPIED_CHECKED], counts[NEW_CHECKED]
+    unread = counts[COPIED] + counts[WRITTEN] + counts[ADDED] - copied - new
+    left = f"; {unread:,} members were exported with --no-verify, and not read back" if unread else ""
+    if not copied + new:
+        return f"nothing{left}"
+    if not copied:
+        return f"{new:,} members read back, and as they were written{left}"
     return (
-        f"{counts[CHECKED]:,} members read back: {counts[CHECKED] - new:,} are byte for byte those of the inputs, "
-        f"headers and all; {new:,} are as they were written"
+        f"{copied + new:,} members read back: {copied:,} are byte for byte those of the inputs, headers and all; "
+        f"{new:,} are as they were written{left}"
     )
 
 
@@ -98,7 +101,7 @@ def _advice(job: Job) -> list[str]:
     data = shlex.quote(f"{job.target.folder.absolute()}/{pattern_of(names)}")
     command = (
         f"python -m open_clip_train.main --dataset-type webdataset --train-data {data} "
-        f"--train-num-samples {job.result.counts[CAPTIONS]}"
+        f"--train-num-samples {job.result.counts[CAPTIONS] - job.result.counts[SHARED]}"
     )
     if job.config.place == "txt":
         return ["To train with open_clip (any version):", f"  {command}"]

@@ -149,7 +149,8 @@ def test_several_images_of_a_sample_and_the_captions_of_each(tmp_path):
     entries = [entry("a.left.jpg", JPG), entry("a.right.jpg", JPG * 2), entry("a.json", b"{}"), entry("b.jpg", JPG)]
     before = tars.write(tmp_path / "in/00000.tar", *entries)
     output = make_output(tmp_path / "out", tmp_path / "in", selection=Selection(images="all"))
-    run_export(output, "webdataset", tmp_path / "tars")
+    result = run_export(output, "webdataset", tmp_path / "tars")
+    assert (result.counts["captions"], "--train-num-samples 2 " in result.advice[1]) == (3, True)
     made = tars.by_name(tmp_path / "tars/00000.tar")
     captions = [f"caption {index} of 00000" for index in range(3)]
     assert json.loads(made["a.json"])["re_captions"] == captions[:2]
@@ -213,7 +214,15 @@ def test_a_tar_that_was_copied_is_the_same_tar(made, tmp_path):
 
 def test_nothing_is_compared_where_that_is_not_asked_for(made, tmp_path):
     result = run_export(made, "webdataset", tmp_path / "tars", verify=False)
-    assert result.verified is None
+    assert result.verified == "nothing; 24 members were exported with --no-verify, and not read back"
+
+
+def test_what_was_compared_is_told_apart_from_what_was_not(made, tmp_path):
+    run_export(made, "webdataset", tmp_path / "tars", verify=False, shards=[tmp_path / "in/00000.tar"])
+    assert run_export(made, "webdataset", tmp_path / "tars").verified == (
+        "9 members read back: 6 are byte for byte those of the inputs, headers and all; 3 are as they were written; "
+        "15 members were exported with --no-verify, and not read back"
+    )
 
 
 @pytest.mark.parametrize(
