@@ -1,7 +1,7 @@
 """`recap-fast export`."""
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -127,6 +127,12 @@ def _describe_missing(result: "ExportResult") -> Iterator[str]:
             f"{counted(num, 'shard')} not exported.{more} If the inputs have moved, add --relocate OLD=NEW. Then run "
             "the same command again."
         )
-    if num := len(result.unfinished):
-        named = ", ".join(result.unfinished[:MAX_NAMES]) + (" ..." if num > MAX_NAMES else "")
-        yield f"{counted(num, 'shard')} not finished, and so not exported: {named}. Finish the run, then export again."
+    if result.truncated:
+        yield f"{_named(result.truncated)} not read to the end by the run, so rows are missing. Start the run again."
+    if result.unfinished:
+        yield f"{_named(result.unfinished)} not finished, and so not exported. Finish the run, then export again."
+
+
+def _named(shards: Sequence[str]) -> str:
+    more = " ..." if len(shards) > MAX_NAMES else ""
+    return f"{counted(len(shards), 'shard')} ({', '.join(shards[:MAX_NAMES])}{more})"

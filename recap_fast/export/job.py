@@ -45,6 +45,8 @@ class ExportResult:
     """Counts of all these shards: SAMPLES, CAPTIONS, SKIPPED with the flag behind it, and those of the kind."""
     unfinished: list[str] = field(default_factory=list)
     """Shards that the run has not finished; they are not exported."""
+    truncated: list[str] = field(default_factory=list)
+    """Shards whose input the run could not read to its end; they have the rows of what it could."""
     problems: list[str] = field(default_factory=list)
     """A sentence for each shard that could not be exported."""
     verified: str | None = None
@@ -96,8 +98,10 @@ class Job:
             report = read_record(self.joined.output, shard.name)
             if report is None or report.output is None or report.status not in ("complete", "truncated"):
                 self.result.unfinished.append(shard.name)
-            else:
-                found.append((shard, report))
+                continue
+            found.append((shard, report))
+            if report.status == "truncated":
+                self.result.truncated.append(shard.name)
         return found
 
     def each_shard(

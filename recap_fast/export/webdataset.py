@@ -80,13 +80,13 @@ def _check_version(job: Job, shard: Shard, version: str) -> None:
             return
 
 
-def _verified(job: Job) -> str:
+def _verified(job: Job) -> str | None:
     counts = job.result.counts
     copied, new = counts[COPIED_CHECKED], counts[NEW_CHECKED]
     unread = counts[COPIED] + counts[WRITTEN] + counts[ADDED] - copied - new
     left = f"; {unread:,} members were exported with --no-verify, and not read back" if unread else ""
     if not copied + new:
-        return f"nothing{left}"
+        return f"nothing{left}" if unread else None
     if not copied:
         return f"{new:,} members read back, and as they were written{left}"
     return (

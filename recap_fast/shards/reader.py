@@ -60,7 +60,10 @@ def naming(shard: Shard) -> Iterator[None]:
     try:
         yield
     except ShardError as error:
-        raise type(error)(f"{public_url(shard.url)} {scrub(str(error))}") from error
+        address, text = public_url(shard.url), scrub(str(error))
+        if text.startswith(f"{address} "):  # within another one
+            raise
+        raise type(error)(f"{address} {text}") from error
 
 
 def _open(shard: Shard, selection: Selection, should_stop: Callable[[], bool]) -> ShardReader:

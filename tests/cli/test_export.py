@@ -1,5 +1,6 @@
 """`recap-fast export`: what it says and how it ends, whatever ends it."""
 
+import json
 import signal
 import subprocess
 import sys
@@ -65,7 +66,7 @@ def test_shards_that_are_not_finished_are_named_and_the_others_exported(made, tm
     (tmp_path / "out/manifests/00001.json").unlink()
     done = run(*words(tmp_path, "tars"))
     assert done.exit_code == 1
-    assert "1 shard not finished, and so not exported: 00001. Finish the run, then export again." in done.stdout
+    assert "1 shard (00001) not finished, and so not exported. Finish the run, then export again." in done.stdout
     assert list(below(tmp_path / "tars")) == ["00000.tar", "00002.tar"]
     assert "{00000,00002}.tar" in done.stdout
 
@@ -84,6 +85,14 @@ def test_inputs_that_are_gone_are_named_with_what_to_do(made, tmp_path, monkeypa
         "same command again.",
     ]
     assert run(*words(tmp_path, "tars", "--relocate", f"{tmp_path}/in={tmp_path}/moved")).exit_code == 0
+
+
+def test_it_names_the_shards_that_the_run_could_not_read_to_their_end(made, tmp_path):
+    record = tmp_path / "out/manifests/00001.json"
+    record.write_text(json.dumps({**json.loads(record.read_bytes()), "status": "truncated"}))
+    done = run(*words(tmp_path, "tars"))
+    assert done.exit_code == 0
+    assert "1 shard (00001) not read to the end by the run, so rows are missing. Start the run again." in done.stdout
 
 
 def test_a_file_of_others_in_the_target_stays(made, tmp_path):
