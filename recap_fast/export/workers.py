@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 from itertools import islice
 from multiprocessing.connection import wait as wait_for
 
+from recap_fast.atomic import remove_leftovers
 from recap_fast.errors import ShardError
 from recap_fast.export.target import Draft, Target
 from recap_fast.records import Shard
@@ -76,9 +77,12 @@ def write_side_by_side(write: Write, target: Target, tasks: Iterable[Task], num:
             yield from (future.result() for future in done)
         executor.shutdown()
     finally:
-        for process in set(multiprocessing.active_children()) - others:
+        cut_off = set(multiprocessing.active_children()) - others
+        for process in cut_off:
             process.terminate()
         executor.shutdown(cancel_futures=True)  # waits for them: it alone does, as whoever comes second learns nothing
+        if cut_off:
+            remove_leftovers(target.folder)
 
 
 _given: tuple[Write, Target, float]

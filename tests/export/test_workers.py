@@ -1,6 +1,8 @@
 import multiprocessing
 import os
 import signal
+import threading
+import time
 from concurrent.futures.process import BrokenProcessPool
 from functools import partial
 
@@ -18,6 +20,13 @@ def write(what, shard, draft):
         case "refused":
             raise ShardError(f"is {what}")
         case "foreign":
+            raise ConfigError("there is one already")
+        case "stuck":
+            draft.file("stuck.txt").write_text("half")
+            threading.Event().wait()
+        case "foreign once one is stuck":
+            while not any(draft.target.folder.glob(".*.tmp")):
+                time.sleep(0.01)
             raise ConfigError("there is one already")
         case "killed":
             os.kill(os.getpid(), signal.SIGKILL)
@@ -55,6 +64,12 @@ def test_what_a_process_raises_ends_them_all(target, name, error):
     with pytest.raises(error):
         list(write_side_by_side(partial(write, "x"), target, tasks(name, "a", "b"), 2))
     assert multiprocessing.active_children() == []
+
+
+def test_a_process_that_is_ended_leaves_no_file_behind(target, tmp_path):
+    with pytest.raises(ConfigError, match="there is one already"):
+        list(write_side_by_side(partial(write, "x"), target, tasks("stuck", "a", "foreign once one is stuck"), 2))
+    assert [path.name for path in tmp_path.iterdir()] == [".recap-fast"]
 
 
 def test_who_stops_asking_leaves_no_process_behind(target):
