@@ -11,6 +11,7 @@ from recap_fast.export.config import ExportConfig
 from recap_fast.export.features import yaml_features
 from recap_fast.export.job import CAPTIONS, SAMPLES, SKIPPED, Job
 from recap_fast.export.parquet import FLAG, write_files
+from recap_fast.export.tables import CAPTION
 from recap_fast.export.upload import DATA, Upload
 from recap_fast.text import counted
 from recap_fast.write.card import cell
@@ -33,6 +34,12 @@ _FACTS = (
     "max_new_tokens",
     "versions",
 )
+_COLUMNS: Mapping[tuple[str, ...], str] = {
+    (CAPTION,): "\n`caption` is one of the two, drawn at random.",
+    ("shard", "index"): "\n`(shard, index)` tells which image it was.",
+    ("key", "url", "uid", "sha256", "metadata"): "\n`key`, `url`, `uid`, `sha256` and `metadata` are as they came.",
+}
+"""What is said of columns where there are such."""
 _CARD = """---
 license: {license}
 configs:
@@ -51,7 +58,7 @@ tags:
 # {title}
 
 Captions by recap-fast: {samples}{without}. `re_caption` is the generated caption, `org_caption` the one that came with
-the image. `(shard, index)` tells which image it was, and `key`, `url`, `uid`, `sha256` and `metadata` are as they came.
+the image.{columns}
 
 ```python
 import datasets
@@ -113,6 +120,7 @@ def card(job: Job, schema: pa.Schema, license: str) -> str:
         license=license,
         data=DATA,
         features=yaml_features(schema),
+        columns="".join(text for names, text in _COLUMNS.items() if {*names} <= {*schema.names}),
         title=(job.config.repo or "").partition("/")[2],
         samples=counted(counts[SAMPLES], "image"),
         without=f", {without:,} of them without a caption" if without else "",

@@ -70,7 +70,10 @@ def test_the_cards_columns_are_those_of_the_files(
     made: OutputFolder, tmp_path: Path, hub: HubFake, more: dict[str, Any]
 ) -> None:
     run_export(made, "hub", tmp_path / "to", repo="me/captions", **more)
-    header = header_of((tmp_path / "to/README.md").read_text())
+    card = (tmp_path / "to/README.md").read_text()
+    said = {word for word in ("`(shard, index)`", "`metadata`", "`caption` is one of the two") if word in card}
+    assert said == ({"`caption` is one of the two"} if "mix_p" in more else {"`(shard, index)`", "`metadata`"})
+    header = header_of(card)
     listed = datasets.Features._from_yaml_list(header["dataset_info"]["features"])
     paths = sorted((tmp_path / "to/data").iterdir())
     for path in paths:
