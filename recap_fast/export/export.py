@@ -25,6 +25,9 @@ MODULES: Mapping[Kind, str] = {
 }
 """The module of each kind. It has a function `export`, which takes a `Job`; it is loaded when it is asked for."""
 
+OF_INPUTS: tuple[Kind, ...] = ("webdataset", "parquet", "hub", "coco")
+"""Kinds whose files a run would take for inputs."""
+
 
 def export(
     config: ExportConfig, progress: OnProgress = unwatched, make_way: Callable[[], None] | None = None
@@ -48,7 +51,18 @@ def export(
             target.open()
             job = Job(config, joined, target, progress, make_way)
             kind.export(job)
+    if config.to in OF_INPUTS and _lies_among(folder, joined):
+        job.result.advice.append(
+            f"{folder} lies in a folder of the inputs: a later run over that folder would caption these files, too."
+        )
     return job.result
+
+
+def _lies_among(folder: Path, joined: JoinedOutput) -> bool:
+    """Whether a folder is one with inputs, or below it."""
+    local = [(Path(shard.url), shard.kind) for shard in joined.shards if not is_remote(shard.url)]
+    above = {path if kind == "folder" else path.parent for path, kind in local}
+    return any(folder.resolve().is_relative_to(each.resolve()) for each in above)
 
 
 def _check_outside(target: Path, output: str) -> None:

@@ -44,3 +44,12 @@ def test_an_input_that_is_gone_is_named_once(made, tmp_path):
     for kind in ("webdataset", "parquet"):
         (problem,) = run_export(made, kind, tmp_path / kind).problems
         assert problem.count("00000.tar") == 1, problem
+
+
+@pytest.mark.parametrize(
+    ("kind", "target", "is_told"),
+    [("webdataset", "in/tars", True), ("parquet", "in", True), ("jsonl", "in/lines", False), ("parquet", "to", False)],
+)
+def test_it_tells_where_a_later_run_would_find_the_files(made, tmp_path, kind, target, is_told):
+    advice = run_export(made, kind, tmp_path / target).advice
+    assert any("lies in a folder of the inputs" in line for line in advice) == is_told
