@@ -53,12 +53,12 @@ class Choice:
 
     def choose(self, row: Mapping[str, Any]) -> Chosen:
         """`row` has at least `columns`."""
-        recaption = row["re_caption"] or None
+        recaption = _text(row["re_caption"])
         if recaption is not None and self.sub_caption is not None:
             recaption = self._sentence(recaption, row)
         caption = recaption
         if self.mix_p is not None:
-            original = row["org_caption"] or None
+            original = _text(row["org_caption"])
             takes_original = draw(self.seed, "mix", row) < self.mix_p
             caption = (original or recaption) if takes_original else (recaption or original)
         return Chosen(row, recaption, caption, self._skipped(row))
@@ -67,7 +67,7 @@ class Choice:
         if not self.skip:
             return None
         flags = row["flags"] or ()
-        if FAILED in self.skip and not row["re_caption"]:
+        if FAILED in self.skip and _text(row["re_caption"]) is None:
             return FAILED
         return next((flag for flag in self.skip if flag in flags), None)
 
@@ -76,6 +76,11 @@ class Choice:
         if self.sub_caption == "first":
             return found[0]
         return found[int(draw(self.seed, "sentence", row) * len(found))]
+
+
+def _text(caption: str | None) -> str | None:
+    """None for one without any letter or sign: it is as good as none."""
+    return caption if caption and not caption.isspace() else None
 
 
 def sentences(caption: str) -> list[str]:

@@ -48,6 +48,14 @@ def test_what_is_missing_falls_through_to_the_other():
     assert Choice().choose(ROW | {"re_caption": None}).caption is None
 
 
+@pytest.mark.parametrize("blank", ["", " ", "\u2028\r\n\t "])
+def test_a_blank_caption_is_none(blank):
+    assert Choice(mix_p=1.0).choose(ROW | {"org_caption": blank}).caption == "A cat. It sleeps!"
+    for sub_caption in (None, "first", "random"):
+        chosen = Choice(sub_caption=sub_caption, skip=["failed"]).choose(ROW | {"re_caption": blank})
+        assert (chosen.recaption, chosen.caption, chosen.skipped) == (None, None, "failed")
+
+
 def test_a_draw_is_of_the_uid_else_the_sha256_else_the_place():
     digits = hashlib.sha256(b"1 mix uid:u1").hexdigest()[:16]
     assert draw(1, "mix", ROW | {"uid": "u1"}) == (int(digits, 16) >> 11) / 2**53
