@@ -38,7 +38,7 @@ class ShardRecord:
     files: Mapping[str, str]
     """Size and mtime of each file, by its name below the target."""
     before: Mapping[str, str] = field(default_factory=dict)
-    """The same of an earlier version, whose files may still be there."""
+    """The same of files that were there when these were made: until each is replaced or removed, they are ours."""
     format: int = FORMAT
 
     def has(self, name: str, version: str | None) -> bool:
@@ -89,7 +89,7 @@ class Target:
     ):
         """`inputs` are files that nothing replaces."""
         self.folder, self._kind, self._settings, self._overwrite = folder, kind, settings, overwrite
-        found = (look(path) for path in inputs for look in (_stat, _lstat))
+        found = (_stat(path, follow_symlinks=follows) for path in inputs for follows in (True, False))
         self._inputs = {(file.st_dev, file.st_ino) for file in found if file is not None}
 
     @contextlib.contextmanager
@@ -143,11 +143,10 @@ class Target:
         return [] if record is None else [*record.files]
 
     def done(self, shard: str, version: str) -> ShardRecord | None:
-        """The record of a shard of which this version is there, whole; else None."""
+        """The record of a shard of which this version is there, whole, and nothing of another one; else None."""
         record = self.record(shard)
-        if record is None or record.version != version:
-            return None
-        return record if all(_version(self.folder / name) == made for name, made in record.files.items()) else None
+        is_whole = record is not None and record.version == version and self._left_of(record) == record.files
+        return record if is_whole else None
 
     @contextlib.contextmanager
     def draft(self, shard: str, version: str) -> Iterator[Draft]:
@@ -186,7 +185,7 @@ class Target:
     def check_free(self, name: str, record: ShardRecord | None) -> None:
         """Raises ConfigError where the name has a folder, an input, or a file of others that we may not overwrite."""
         path = self.folder / name
-        there = _lstat(path)
+        there = _stat(path)
         if there is None:
             return
         if stat.S_ISDIR(there.st_mode):
@@ -204,9 +203,13 @@ class Target:
     def _record_path(self, shard: str) -> Path:
         return self._below(FOLDER, self._kind, "shards", *f"{shard}.json".split("/"))
 
+    def _left_of(self, record: ShardRecord) -> dict[str, str]:
+        """Those of a record's files that are there and as they were made, of either version."""
+        found = {name: _version(self.folder / name) for name in {**record.before, **record.files}}
+        return {name: version for name, version in found.items() if version and record.has(name, version)}
+
     def _commit(self, draft: Draft) -> None:
-        earlier = draft.earlier
-        before = {} if earlier is None else {**earlier.before, **earlier.files}
+        before = {} if draft.earlier is None else self._left_of(draft.earlier)
         files = {name: _version(path) or "" for name, path in draft._paths.items()}
         record = ShardRecord(draft.version, dict(draft.counts), files, before)
         many = len(files) > _FEW_FILES
@@ -228,20 +231,14 @@ class Target:
 
 def _version(path: Path) -> str | None:
     """Size and mtime (ns since 1970) of a file; None where none is."""
-    found = _lstat(path)
+    found = _stat(path)
     return None if found is None else f"{found.st_size}:{found.st_mtime_ns}"
 
 
-def _lstat(path: Path) -> os.stat_result | None:
+def _stat(path: Path, *, follow_symlinks: bool = False) -> os.stat_result | None:
+    """None where nothing is."""
     try:
-        return path.lstat()
-    except OSError:
-        return None
-
-
-def _stat(path: Path) -> os.stat_result | None:
-    try:
-        return path.stat()
+        return path.stat(follow_symlinks=follow_symlinks)
     except OSError:
         return None
 

@@ -1,6 +1,7 @@
 import errno
 import fcntl
 import os
+from pathlib import Path
 
 import pytest
 
@@ -99,6 +100,29 @@ def test_killed_at_any_step_it_goes_on(target, tmp_path, monkeypatch, num_files,
     write(opened(tmp_path), *names, version=version, content=b"zzz")
     assert {path.read_bytes() for path in (tmp_path / "there").glob("*.txt")} == {b"zzz"}
     assert target.done("00000", version)
+
+
+@pytest.mark.parametrize("num_files", [2, 100])
+@pytest.mark.parametrize("method", ["replace", "unlink"])
+def test_killed_again_and_again_behind_the_record_it_goes_on(tmp_path, monkeypatch, num_files, method):
+    target, names = opened(tmp_path), [f"{number}.txt" for number in range(num_files)]
+    write(target, *names, "old.txt")
+    change, dies_at = getattr(Path, method), {"replace": "1.txt", "unlink": "old.txt"}[method]
+
+    def killed(self, *given, **more):
+        if dies_at in (self.name, *(path.name for path in given)):
+            raise KeyboardInterrupt
+        return change(self, *given, **more)
+
+    for number in range(2, 5):
+        with monkeypatch.context() as patched:
+            patched.setattr(Path, method, killed)
+            with pytest.raises(KeyboardInterrupt):
+                write(opened(tmp_path), *names, version="2", content=b"y" * number)
+        assert target.done("00000", "2") is None
+    write(opened(tmp_path), *names, version="2", content=b"z")
+    assert {path.name: path.read_bytes() for path in (tmp_path / "there").glob("*.txt")} == dict.fromkeys(names, b"z")
+    assert target.done("00000", "2")
 
 
 def test_other_settings_are_named_and_need_a_word_to_overwrite(target, tmp_path):
