@@ -209,6 +209,8 @@ class Target:
         return {name: version for name, version in found.items() if version and record.has(name, version)}
 
     def _commit(self, draft: Draft) -> None:
+        for name in draft._paths:
+            self.check_free(name, draft.earlier)  # again: it took a while to write them
         before = {} if draft.earlier is None else self._left_of(draft.earlier)
         files = {name: _version(path) or "" for name, path in draft._paths.items()}
         record = ShardRecord(draft.version, dict(draft.counts), files, before)

@@ -66,6 +66,19 @@ def test_a_file_of_others_is_left_alone_unless_it_may_be_overwritten(target, tmp
     assert (tmp_path / "there/a.txt").read_bytes() == b"x"
 
 
+def test_a_file_that_appears_meanwhile_stays(target, tmp_path):
+    def write_slowly():
+        with target.draft("00000", "1") as draft:
+            draft.file("a.txt").write_bytes(b"x")
+            draft.file("b.txt").write_bytes(b"x")
+            (tmp_path / "there/b.txt").write_bytes(b"mine")
+
+    with pytest.raises(ConfigError, match="this export did not write it"):
+        write_slowly()
+    assert {path.name: path.read_bytes() for path in (tmp_path / "there").glob("*.txt")} == {"b.txt": b"mine"}
+    assert target.record("00000") is None
+
+
 def test_a_file_of_another_shard_is_one_of_others(target):
     write(target, "a.txt")
     with pytest.raises(ConfigError, match="did not write it"):
