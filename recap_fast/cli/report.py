@@ -93,4 +93,18 @@ def _path(output: "OutputFolder", html: Path | None) -> Path:
         for folder in FOLDERS:
             if (Path(output.address) / folder).resolve() in path.resolve().parents:
                 raise ConfigError(f"--html {path}: a run keeps its own files there. Give a path outside of {folder}/.")
+    if html and path.is_file() and not _is_page(path):
+        raise ConfigError(f"--html {path} is there and is no report: it is not replaced. Give another path.")
     return path
+
+
+def _is_page(path: Path) -> bool:
+    """Whether a file is a report, or empty: only such a file is replaced."""
+    from recap_fast.report.rendering import MARK, MARK_BYTES
+
+    try:
+        with path.open("rb") as file:
+            begin = file.read(MARK_BYTES)
+    except OSError as error:
+        raise ConfigError(f"--html {path} cannot be read ({error.strerror or error}): give another path.") from error
+    return not begin or MARK.encode() in begin

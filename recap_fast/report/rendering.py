@@ -9,6 +9,9 @@ from recap_fast.text import counted, unicode
 
 MAX_SHOWN = 1500
 """Characters of each text."""
+MARK = '<meta name="generator" content="recap-fast report">'
+"""Every page has it, within its first `MARK_BYTES`: so a file that is no page is told from one."""
+MARK_BYTES = 1024
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f]")
 
 
@@ -29,7 +32,7 @@ def render(values: Mapping[str, Any], svgs: Mapping[tuple[str, str], str]) -> st
     environment.filters |= {"number": number, "share": share, "per_mille": per_mille, "counted": counted}
     style = Markup((folder / "style.css").read_text(encoding="utf-8"))
     charts = [{"title": title, "text": text, "svg": Markup(svg)} for (title, text), svg in svgs.items()]
-    html: str = environment.get_template("page.html.j2").render(**values, style=style, charts=charts)
+    html: str = environment.get_template("page.html.j2").render(**values, style=style, charts=charts, mark=Markup(MARK))
     return html
 
 

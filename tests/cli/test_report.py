@@ -46,6 +46,19 @@ def test_a_file_that_cannot_be_written_is_refused_at_once(output, tmp_path):
     assert "cannot be written" in str(done.exception)
 
 
+@pytest.mark.parametrize("name", ["run.json", "README.md", "IMG_1.jpg"])
+def test_a_file_that_is_no_report_is_never_replaced(output, tmp_path, name):
+    path = tmp_path / "out" / name
+    path.touch()
+    before = path.read_bytes() or b"precious"
+    path.write_bytes(before)
+    (tmp_path / "link.html").symlink_to(path)
+    for html in (path, tmp_path / "link.html"):
+        done = called(tmp_path / "out", "--html", html)
+        assert str(done.exception) == f"--html {html} is there and is no report: it is not replaced. Give another path."
+    assert path.read_bytes() == before
+
+
 def test_inputs_that_are_gone_are_a_note(output, tmp_path):
     shutil.move(tmp_path / "in", tmp_path / "moved")
     done = called(tmp_path / "out")
