@@ -44,7 +44,7 @@ class Captions:
             while sample is not None and sample.index < row["index"]:
                 sample = next(samples, None)
             if sample is None or sample.index != row["index"]:
-                notes[GONE] += 1
+                notes[UNREADABLE if reader.problem else GONE] += 1
             elif sample.status != OK:
                 notes[UNREADABLE if sample.status == UNREADABLE else GONE] += 1
             elif not _is_same(row, sample):

@@ -14,6 +14,7 @@ class Reader:
     """Has these samples; says which were left out."""
 
     num_samples = 6
+    problem = None
 
     def __init__(self, samples):
         self._samples = samples
@@ -56,6 +57,13 @@ def test_what_lies_behind_the_last_row_is_no_image_of_it(captions):
     given, notes = [sample(9)], Counter()
     assert list(captions.pairs(Reader(given), notes)) == []
     assert notes == {"gone": 5}
+
+
+def test_what_a_damaged_input_lacks_is_looked_for_again(captions):
+    reader, notes = Reader([sample(0)]), Counter()
+    reader.problem = "cut off at byte 200"
+    assert [pair.index for pair in captions.pairs(reader, notes)] == [0]
+    assert notes == {"unreadable": 4}
 
 
 def test_captions_of_another_version_are_refused(tmp_path):
