@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from recap_fast.errors import ConfigError
+from recap_fast.errors import ConfigError, RecapError
 from recap_fast.records import UNREADABLE
 from recap_fast.write.output_folder import OutputFolder
 from recap_fast.write.rows import CAPTIONS_KEY, SCORES
@@ -132,14 +132,15 @@ class ScoreFiles:
             store.delete(file.name for file in files)
         self._put({"settings": settings})
 
-    def is_scored(self, shard: str, captions: str) -> bool:
-        """Whether there are scores of these captions, by their SHA-256.
+    def is_scored(self, shard: str, captions: str, settings: Mapping[str, Any]) -> bool:
+        """Whether there are scores of these captions, by their SHA-256, with these settings.
 
         A file that is damaged has none, and one without those of images that could not be read is to be made again.
         """
         try:
             with self._open(shard) as file:
-                return _made_of(file) == captions and not _counts(file).get(UNREADABLE)
+                is_ours = _made_of(file) == captions and _made_with(file, settings)
+                return is_ours and not _counts(file).get(UNREADABLE)
         except (FileNotFoundError, pa.ArrowException):
             return False
 
@@ -151,12 +152,22 @@ class ScoreFiles:
             self.output.store.publish(draft, name)
 
     def end(self, settings: Mapping[str, Any], captions: Mapping[str, str]) -> Totals:
-        """Adds up all scores of these captions, by shard, and writes the totals beside the settings."""
+        """Adds up all scores of these captions, by shard, and writes the totals beside the settings.
+
+        Raises RecapError where another command wrote scores of other settings meanwhile.
+        """
         totals = Totals()
+        is_alone = _what_decides(self._settings(overwrite=True)) == _what_decides(settings)
         for shard, digest in captions.items():
             with contextlib.suppress(FileNotFoundError, pa.ArrowException), self._open(shard) as file:
                 if _made_of(file) == digest:
+                    is_alone = is_alone and _made_with(file, settings)
                     _add(totals, file, SCORES[self.kind])
+        if not is_alone:
+            raise RecapError(
+                f"Another command wrote {self.kind} scores of other settings to {self.output.address} meanwhile. Run "
+                "one at a time: the same command says what is there, or makes what is missing."
+            )
         self._put({"settings": settings, "totals": totals.as_json()})
         return totals
 
@@ -192,6 +203,12 @@ def _made_of(file: pq.ParquetFile) -> str:
     """The SHA-256 of the captions that the scores of a file are of."""
     digest: bytes = (file.metadata.metadata or {}).get(CAPTIONS_KEY.encode(), b"")
     return digest.decode("ascii", "replace")
+
+
+def _made_with(file: pq.ParquetFile, settings: Mapping[str, Any]) -> bool:
+    """Whether the scores of a file have these settings."""
+    told = json.loads((file.metadata.metadata or {}).get(SETTINGS_KEY.encode(), b"{}"))
+    return isinstance(told, dict) and _what_decides(told) == _what_decides(settings)
 
 
 def _counts(file: pq.ParquetFile) -> dict[str, int]:

@@ -91,12 +91,14 @@ class Scoring:
     def _find(self) -> list[Finished]:
         """The finished shards among those whose inputs are known."""
 
+        settings = self.settings
+
         def find(shard: Shard) -> Finished | None:
             record = read_record(self.joined.output, shard.name)
             if record is None or record.output is None or record.status not in ("complete", "truncated"):
                 return None
             digest = record.output.sha256
-            return Finished(shard, digest, record.captioned, self.files.is_scored(shard.name, digest))
+            return Finished(shard, digest, record.captioned, self.files.is_scored(shard.name, digest, settings))
 
         with ThreadPoolExecutor(NUM_THREADS) as pool:
             found = list(pool.map(find, self.joined.shards))
@@ -125,7 +127,7 @@ class Scoring:
         return self.sample.chosen(shard, indices, self._num_captions)
 
     def _is_written(self, finished: Finished) -> bool:
-        return self.files.is_scored(finished.shard.name, finished.captions)
+        return self.files.is_scored(finished.shard.name, finished.captions, self.settings)
 
     def _score(self, reading: Reading, todo: Sequence[Finished]) -> None:
         is_over = threading.Event()

@@ -4,7 +4,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from recap_fast.errors import ConfigError
+from recap_fast.errors import ConfigError, RecapError
 from recap_fast.score.score_files import SETTINGS_KEY, ScoreFiles, ShardScores, Statistics
 from recap_fast.write.output_folder import OutputFolder
 from recap_fast.write.rows import CAPTIONS_KEY
@@ -34,15 +34,15 @@ def test_a_file_names_the_captions_that_it_is_of(files, tmp_path):
     assert table.to_pylist()[1] == {"shard": "x/a", "index": 1, "re_clip_score": None, "org_clip_score": None}
     assert table.schema.metadata[CAPTIONS_KEY.encode()] == b"sha"
     assert json.loads(table.schema.metadata[SETTINGS_KEY.encode()]) == SETTINGS
-    assert files.is_scored("x/a", "sha")
-    assert not files.is_scored("x/a", "other")
-    assert not files.is_scored("x/b", "sha")
+    assert files.is_scored("x/a", "sha", SETTINGS)
+    assert not files.is_scored("x/a", "other", SETTINGS)
+    assert not files.is_scored("x/b", "sha", SETTINGS)
 
 
 def test_a_damaged_file_is_none(files, tmp_path):
     files.write("a", scores(1.0), SETTINGS)
     (tmp_path / "scores/clip/a.parquet").write_bytes(b"PAR1")
-    assert not files.is_scored("a", "sha")
+    assert not files.is_scored("a", "sha", SETTINGS)
 
 
 def test_ratings_are_whole_numbers(tmp_path):
@@ -80,9 +80,9 @@ def test_scores_of_other_settings_are_refused_by_name_or_replaced(files, tmp_pat
         "  config.json: 'aa' there, 'bb' now\n"
         "Give the settings of those scores, or --overwrite to replace them."
     )
-    assert files.is_scored("a", "sha")
+    assert files.is_scored("a", "sha", SETTINGS)
     files.begin(other, True)
-    assert not files.is_scored("a", "sha")
+    assert not files.is_scored("a", "sha", SETTINGS)
     files.begin(other, False)
 
 
@@ -93,10 +93,11 @@ def test_other_settings_are_taken_where_nothing_is_scored_yet(files, tmp_path):
 
 def test_a_judge_may_move(tmp_path):
     made = ScoreFiles(OutputFolder.at(tmp_path), "rating")
-    made.begin({"judge": "a", "endpoint": "http://localhost:8000/v1"}, False)
-    made.write("a", scores(4.0), SETTINGS)
-    made.begin({"judge": "a", "endpoint": "http://localhost:8001/v1"}, False)
-    assert made.is_scored("a", "sha")
+    before, now = ({"judge": "a", "endpoint": f"http://localhost:{port}/v1"} for port in (8000, 8001))
+    made.begin(before, False)
+    made.write("a", scores(4.0), before)
+    made.begin(now, False)
+    assert made.is_scored("a", "sha", now)
     assert json.loads((tmp_path / "scores/rating.json").read_text())["settings"]["endpoint"].endswith("8001/v1")
     with pytest.raises(ConfigError, match="judge: 'a' there, 'b' now") as raised:
         made.begin({"judge": "b", "endpoint": "http://localhost:8000/v1"}, False)
@@ -106,7 +107,7 @@ def test_a_judge_may_move(tmp_path):
 def test_the_same_settings_keep_their_scores_even_with_overwrite(files):
     files.write("a", scores(1.0), SETTINGS)
     files.begin(SETTINGS, True)
-    assert files.is_scored("a", "sha")
+    assert files.is_scored("a", "sha", SETTINGS)
 
 
 @pytest.mark.parametrize("content", ["{", '{"format": 1}', '{"format": 1, "settings": 3}', '{"format": 7}'])
@@ -116,7 +117,23 @@ def test_settings_that_cannot_be_read_are_refused(files, tmp_path, content):
     with pytest.raises(ConfigError, match=r"clip\.json cannot be read .*: give --overwrite to score everything again"):
         files.begin(SETTINGS, False)
     files.begin(SETTINGS, True)
-    assert not files.is_scored("a", "sha")
+    assert not files.is_scored("a", "sha", SETTINGS)
+
+
+def test_scores_that_another_command_wrote_meanwhile_are_never_mixed_with_ours(files, tmp_path):
+    other = {**SETTINGS, "kind": "softmax"}
+    files.write("a", scores(1.0), SETTINGS)
+    files.write("b", scores(99.0), other)
+    for ours, foreign, settings in (("a", "b", SETTINGS), ("b", "a", other)):
+        assert (files.is_scored(ours, "sha", settings), files.is_scored(foreign, "sha", settings)) == (True, False)
+    with pytest.raises(RecapError, match=r"Another command wrote clip scores of other settings to .* meanwhile"):
+        files.end(SETTINGS, {"a": "sha", "b": "sha"})
+    files.write("b", scores(2.0), SETTINGS)
+    assert files.end(SETTINGS, {"a": "sha", "b": "sha"}).re.mean == 1.5
+    files.begin(other, True)
+    with pytest.raises(RecapError, match="meanwhile"):
+        files.end(SETTINGS, {"a": "sha"})
+    assert json.loads((tmp_path / "scores/clip.json").read_text())["settings"] == other
 
 
 @pytest.mark.parametrize("number", [1, 2, 7, 1000])
@@ -133,5 +150,5 @@ def test_a_file_without_images_that_could_not_be_read_is_made_again(files):
     made = scores(1.0, np.nan)
     made.counts["unreadable"] = 1
     files.write("a", made, SETTINGS)
-    assert not files.is_scored("a", "sha")
+    assert not files.is_scored("a", "sha", SETTINGS)
     assert files.end(SETTINGS, {"a": "sha"}).re.number == 1
