@@ -64,19 +64,28 @@ def _files(output: OutputFolder, shard: str) -> list[str]:
 def _read_scores(
     output: OutputFolder, shard: str, record: ShardReport | None, wanted: Sequence[str]
 ) -> dict[str, pa.Table]:
-    """The scores of a finished shard, by column; none of captions that have changed since."""
+    """The scores of a finished shard, by column; none of captions that have changed since.
+
+    Raises RecapError for a damaged file.
+    """
     found: dict[str, pa.Table] = {}
     for kind, columns in SCORES.items():
         if record is None or record.output is None or not {*columns}.intersection(wanted):
             continue
+        name = output.scores(kind, shard)
         try:
-            with output.store.local(output.scores(kind, shard)) as path, pq.ParquetFile(path) as file:
+            with output.store.local(name) as path, pq.ParquetFile(path) as file:
                 made_of = (file.metadata.metadata or {}).get(CAPTIONS_KEY.encode(), b"").decode()
                 if made_of == record.output.sha256:
                     table = file.read(columns=["index", *columns])
                     found.update(dict.fromkeys(columns, table))
         except FileNotFoundError:
             continue
+        except pa.ArrowException as error:
+            raise RecapError(
+                f"{output.store.shown(name)} cannot be read ({error}): the command `recap-fast score` that made it "
+                "makes it again; without the file, there are no scores of this shard."
+            ) from error
     return found
 
 

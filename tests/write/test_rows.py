@@ -76,6 +76,16 @@ def test_scores_of_other_captions_do_not_count(ledger):
     assert {row["re_clip_score"] for row in rows(ledger)} == {None}
 
 
+def test_a_damaged_file_of_scores_is_named_with_what_makes_it_again(ledger):
+    finish(ledger, ledger.shards[0])
+    write_scores(ledger, [0, 1, 2, 3, 4])
+    path = path_of(ledger.output, ledger.output.scores("clip", "a"))
+    path.write_bytes(path.read_bytes()[:100])
+    with pytest.raises(RecapError, match=r"scores/clip/a\.parquet cannot be read .*`recap-fast score` that made it"):
+        rows(ledger)
+    assert [row["index"] for row in rows(ledger, "index")] == [0, 1, 2, 3, 4]
+
+
 def test_a_damaged_file_is_named(ledger):
     finish(ledger, ledger.shards[0])
     path_of(ledger.output, ledger.output.data("a")).write_bytes(b"PAR1")
