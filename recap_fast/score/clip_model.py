@@ -35,6 +35,7 @@ class ClipModel:
             self._tokenizer = transformers.AutoTokenizer.from_pretrained(
                 folder.path, local_files_only=True, trust_remote_code=False
             )
+            self._check_tokenizer(folder)
         self._model.to(device).eval()
         self._towers = None if self._pads_to_end else _Towers(self._model)
         pad = self._tokenizer.pad_token_id
@@ -54,6 +55,17 @@ class ClipModel:
             for i, ids in zip(long, cut, strict=True):
                 whole[i] = ids, True
         return whole
+
+    def _check_tokenizer(self, folder: ClipFolder) -> None:
+        """Raises ConfigError for the tokenizer of another model: every text would get features without a meaning."""
+        ((ids, _),) = self.tokenize(["a"])
+        text = self._model.config.text_config
+        is_known = max(ids, default=0) < text.vocab_size
+        if not is_known or (not self._pads_to_end and text.eos_token_id not in (2, *ids)):
+            raise ConfigError(
+                f"{folder.path}: its tokenizer is not the one of this model: 'a' becomes {ids}, while config.json has "
+                f"{text.vocab_size:,} tokens with the end mark {text.eos_token_id}. Download its files again."
+            )
 
     def image_features(self, pixels: Pixels) -> Tensor:
         """The features of uint8 images [n, 3, size, size]: float32 [n, width], not normalized, on the device."""

@@ -51,6 +51,27 @@ def test_other_precisions_are_near(folder, precision):
     assert torch.cosine_similarity(exact, near).min() > 0.999
 
 
+@pytest.mark.parametrize(("name", "value"), [("eos_token_id", 77_777), ("vocab_size", 3)])
+def test_the_tokenizer_of_another_model_is_refused(folder, name, value):
+    config = json.loads((folder / "config.json").read_text())
+    config["text_config"][name] = value
+    (folder / "config.json").write_text(json.dumps(config))
+    if name == "vocab_size":
+        tensors = load_file(folder / "model.safetensors")
+        tensors["text_model.embeddings.token_embedding.weight"] = torch.zeros(3, 64)
+        save_file(tensors, folder / "model.safetensors", {"format": "pt"})
+    with pytest.raises(ConfigError, match="its tokenizer is not the one of this model"):
+        open_model(folder)
+
+
+def test_a_tokenizer_without_its_words_is_refused(folder):
+    (folder / "tokenizer.json").unlink()
+    (folder / "vocab.json").write_text('{"a": 0}')
+    (folder / "merges.txt").write_text("#version: 0.2\n")
+    with pytest.raises(ConfigError, match="transformers cannot load"):
+        open_model(folder)
+
+
 def test_weights_that_are_missing_are_not_made_up(folder):
     tensors = load_file(folder / "model.safetensors")
     del tensors["text_projection.weight"]
