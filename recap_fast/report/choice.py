@@ -2,6 +2,7 @@
 
 Batches of rows come in, in any size; for each section the first rows by some number are kept. Rows that are equal in
 that number, and those drawn at random, are taken by a hash of seed, shard and index: the same seed shows the same rows.
+Rows that share the caption of an identical image come behind all others, but for those drawn at random.
 """
 
 import zlib
@@ -54,12 +55,15 @@ class Choice:
     def add(self, batch: pa.Table) -> None:
         """Offers rows with `COLUMNS`."""
         tickets = self._draw(batch)
+        is_copy = _bools(pc.is_valid(batch["duplicate_of"]))
         for name, mask, order in _offers(batch):
             kept = self._kept.get(name)
             if kept is None:
                 if len(self._kept) >= MAX_SECTIONS:
                     continue
                 kept = self._kept[name] = _Kept()
+            if name != "random":
+                order = np.where(is_copy, np.inf, order)
             self._offer(kept, batch, np.flatnonzero(mask), order, tickets)
 
     def sections(self) -> list[Section]:

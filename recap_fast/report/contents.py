@@ -78,10 +78,11 @@ def tiles(figures: Figures, usage: Mapping[str, Usage]) -> list[tuple[str, str]]
         (number(f.captioned), f"captioned, {share(f.captioned / f.rows) if f.rows else 'none'}"),
         (number(f.failed.total()), f"failed, {share(f.failed.total() / f.rows) if f.rows else 'none'}"),
         (number(f.mean_re), "words a new caption"),
-        (number(f.mean_org), "words an original caption"),
+        *([(number(f.mean_org), "words an original caption")] if f.org_lengths else []),
         (number(f.mean_tokens), "tokens a caption"),
-        (share(f.vocabulary.share), "of the common vocabulary is in new captions"),
     ]
+    if f.vocabulary.org:
+        found.append((share(f.vocabulary.share), "of the common vocabulary is in new captions"))
     found += [
         (_mean_score(column, f), f"mean {label}") for column, label in SCORE_LABELS.items() if f.scores.get(column)
     ]
@@ -104,7 +105,7 @@ def compared(this: Figures, other: Figures) -> list[tuple[str, str, str]]:
         ("words a caption", lambda f: number(f.mean_re)),
         ("tokens a caption", lambda f: number(f.mean_tokens)),
         ("different words", lambda f: number(f.vocabulary.re)),
-        ("share of the common vocabulary", lambda f: share(f.vocabulary.share)),
+        ("share of the common vocabulary", lambda f: share(f.vocabulary.share if f.vocabulary.org else None)),
         ("stopped in a loop", lambda f: share(f.share(f.finish_reasons["loop"]))),
         ("cut at the limit of tokens", lambda f: share(f.share(f.finish_reasons["length"]))),
     ]
@@ -156,8 +157,10 @@ def charts(figures: Figures, other: tuple[str, Figures] | None) -> dict[tuple[st
     if other is not None:
         captions.append(Series("baseline", other[1].re_lengths, OTHER))
     series = [*captions, Series("original captions", figures.org_lengths, ORIGINAL)]
-    text = f"Mean: {number(figures.mean_re)} words in new captions, {number(figures.mean_org)} in original ones"
-    text += f", {number(other[1].mean_re)} in those of {other[0]}." if other else "."
+    means = [f"{number(figures.mean_re)} words in new captions"]
+    means += [f"{number(figures.mean_org)} in original ones"] if figures.org_lengths else []
+    means += [f"{number(other[1].mean_re)} in those of {other[0]}"] if other else []
+    text = f"Mean: {', '.join(means)}."
     text += " The last bar includes all longer captions."
     drawn = {("Words of a caption", text): histogram("lengths", "Words of a caption", text, "words", series)}
     for kind, title, step in (("clip", "CLIP score", 0.01), ("gpt4v", "Rating by a judge", 1)):

@@ -90,6 +90,7 @@ def write_page(page: Page) -> str:
         "rates": rates,
         "failures": failures,
         "made_with": list(contents.made_with(page.output.output, run, status.usage, duration)),
+        "has_originals": bool(figures.org_lengths),
         "score_labels": contents.SCORE_LABELS,
         "version": __version__,
         "max_text": MAX_SHOWN,

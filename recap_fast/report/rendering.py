@@ -29,7 +29,13 @@ def render(values: Mapping[str, Any], svgs: Mapping[tuple[str, str], str]) -> st
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )
-    environment.filters |= {"number": number, "share": share, "per_mille": per_mille, "counted": counted}
+    environment.filters |= {
+        "number": number,
+        "share": share,
+        "per_mille": per_mille,
+        "score": score,
+        "counted": counted,
+    }
     style = Markup((folder / "style.css").read_text(encoding="utf-8"))
     charts = [{"title": title, "text": text, "svg": Markup(svg)} for (title, text), svg in svgs.items()]
     html: str = environment.get_template("page.html.j2").render(**values, style=style, charts=charts, mark=Markup(MARK))
@@ -64,3 +70,8 @@ def share(value: float | None) -> str:
 def per_mille(value: float) -> str:
     """A share in thousandths."""
     return f"{1000 * value:.2g}" if value < 0.01 else f"{1000 * value:.0f}"
+
+
+def score(value: float) -> str:
+    """'21.53', '-0.09', or a whole number as it is, such as a rating."""
+    return f"{value:.2f}" if isinstance(value, float) else f"{value}"

@@ -69,6 +69,21 @@ def test_sections_have_the_rows_they_say():
     ]
 
 
+@pytest.mark.parametrize("batch", [2, 40])
+def test_an_image_that_is_there_many_times_fills_no_section(batch):
+    """But for those drawn at random, and where there is nothing else."""
+    texts = [" ".join(["word"] * (40 - n // 8)) for n in range(40)]
+    rows = [{**row(n, text), "shard": "00000", "index": n, "flags": ["loop"]} for n, text in enumerate(texts)]
+    for n, each in enumerate(rows):
+        each["duplicate_of"] = f"00000:{n - n % 8}" if n % 8 else None
+    found = chosen(rows, batch=batch)
+    assert [each["index"] for each in found["longest"].rows] == [0, 8, 16, 24]
+    assert {each["index"] % 8 for each in found["flag:loop"].rows} == {0}
+    assert (found["longest"].total, found["random"].total) == (40, 40)
+    assert {each["index"] % 8 for each in found["random"].rows} != {0}
+    assert len(chosen([each for each in rows if each["duplicate_of"]])["longest"].rows) == 4
+
+
 @pytest.mark.parametrize("batch", [1, 7, 64])
 def test_batches_make_no_difference(batch):
     rows = draw_rows(150)

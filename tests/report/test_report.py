@@ -66,7 +66,7 @@ def test_a_row_is_shown_with_all_that_is_known_of_it(tmp_path):
         ),
         *(
             "What is this?",
-            "6 tokens, finish reason length, CLIP score 0.3125",
+            "6 tokens, finish reason length, CLIP score 0.31",
             "00000:0",
             "000000000",
             "javascript:alert(1)",
@@ -200,3 +200,10 @@ def test_what_scores_were_made_with_is_said(tmp_path):
     assert "rating scores judge some/judge, endpoint https://example.org/v1" in page.text
     assert "clip scores" not in page.text
     assert "hush" not in made.html
+
+
+def test_an_output_without_original_captions_says_nothing_of_them(tmp_path):
+    page, _ = page_of(write(tmp_path, {"00000": [row(n, org=None) for n in range(3)]}))
+    assert "common vocabulary" not in page.text
+    assert "riginal" not in page.text
+    assert "Mean: 4.0 words in new captions. The last bar" in page.text
