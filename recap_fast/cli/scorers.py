@@ -23,7 +23,16 @@ def make_sample(given: dict[str, Any]) -> "Sample | None":
 
 def make_scorer(given: dict[str, Any], announce: Callable[[str], None]) -> "Scorer":
     """The scorer for --kind and its options; `announce` gets a sentence about the cost. Raises ConfigError."""
-    return _make_rating(given, announce) if given["kind"] == "rating" else _make_clip(given)
+    kind, rate = given["kind"], given["max_error_rate"]
+    if not 0.0 <= rate <= 1.0:
+        raise ConfigError(f"--max-error-rate {rate}: give a share from 0 to 1.")
+    if kind != "rating" and (given["endpoint"] or given["judge"]):
+        raise ConfigError(
+            f"--endpoint and --judge are for --kind rating, and the kind is {kind}: give the one you mean."
+        )
+    if kind == "rating" and given["model"]:
+        raise ConfigError("--model is for the other kinds: --kind rating takes --endpoint URL and --judge NAME.")
+    return _make_rating(given, announce) if kind == "rating" else _make_clip(given)
 
 
 def _make_rating(given: dict[str, Any], announce: Callable[[str], None]) -> "Scorer":

@@ -54,7 +54,7 @@ def read_pictures(
     try:
         shards = {shard.name: shard for shard in joined.shards}
     except (RecapError, OSError) as error:
-        if joined.patterns and isinstance(error, ConfigError):
+        if (joined.patterns or joined.relocate) and isinstance(error, ConfigError):
             raise
         pictures.problems = dict.fromkeys(wanted, message_of(error))
         return pictures

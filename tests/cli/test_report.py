@@ -68,6 +68,10 @@ def test_inputs_that_are_gone_are_a_note(output, tmp_path):
     assert called(tmp_path / "out", "--relocate", f"{tmp_path}/in={tmp_path}/moved").stderr == ""
 
 
+def test_a_wrong_place_for_the_inputs_is_refused(output, tmp_path):
+    assert "no input of this output folder lay in" in str(called(tmp_path / "out", "--relocate", "/a=/b").exception)
+
+
 def test_a_baseline_of_other_images_is_a_note(output, tmp_path):
     write(tmp_path / "other", {"00000": [row(99)]})
     done = called(tmp_path / "out", "--baseline", tmp_path / "other" / "out")

@@ -94,6 +94,13 @@ def test_shards_that_are_not_finished_are_counted(start, tmp_path, model):
         ([], "--model is missing: give the folder of a CLIP, LongCLIP or SigLIP."),
         (["--model", "none"], "There is no folder none: --model takes the folder"),
         (["--batch-size", "0"], "--batch-size 0: give a count of at least 1."),
+        (["--max-error-rate", "-1"], "--max-error-rate -1.0: give a share from 0 to 1."),
+        (["--max-error-rate", "nan"], "--max-error-rate nan: give a share from 0 to 1."),
+        (
+            ["--judge", "a"],
+            "--endpoint and --judge are for --kind rating, and the kind is cosine: give the one you mean.",
+        ),
+        (["--kind", "rating"], "--model is for the other kinds: --kind rating takes --endpoint URL and --judge NAME."),
         (["--device", "tpu"], "--device tpu: give auto, cpu, cuda or cuda:N."),
     ],
 )
