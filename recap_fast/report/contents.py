@@ -8,7 +8,7 @@ from functools import partial
 from recap_fast.addresses import public_url
 from recap_fast.report.charts import NEW, ORIGINAL, OTHER, Series, histogram
 from recap_fast.report.figures import Figures
-from recap_fast.report.rendering import number, share
+from recap_fast.report.rendering import number, score, share
 from recap_fast.text import counted
 from recap_fast.write.output_folder import OutputFolder
 from recap_fast.write.rows import SCORES
@@ -77,9 +77,10 @@ def tiles(figures: Figures, usage: Mapping[str, Usage]) -> list[tuple[str, str]]
         (number(f.rows), "images"),
         (number(f.captioned), f"captioned, {share(f.captioned / f.rows) if f.rows else 'none'}"),
         (number(f.failed.total()), f"failed, {share(f.failed.total() / f.rows) if f.rows else 'none'}"),
-        (number(f.mean_re), "words a new caption"),
-        *([(number(f.mean_org), "words an original caption")] if f.org_lengths else []),
-        (number(f.mean_tokens), "tokens a caption"),
+    ]
+    lengths = ((f.mean_re, "words a new caption"), (f.mean_org, "words an original caption"))
+    found += [
+        (number(mean), label) for mean, label in (*lengths, (f.mean_tokens, "tokens a caption")) if mean is not None
     ]
     if f.vocabulary.org:
         found.append((share(f.vocabulary.share), "of the common vocabulary is in new captions"))
@@ -122,7 +123,7 @@ def _flag_rate(flag: str, figures: Figures) -> str:
 
 def _mean_score(column: str, figures: Figures) -> str:
     mean = figures.mean_score(column)
-    return "none" if mean is None else f"{mean:.3g}"
+    return "none" if mean is None else score(mean)
 
 
 def endings(figures: Figures) -> list[tuple[str, int, float]]:
@@ -157,7 +158,7 @@ def charts(figures: Figures, other: tuple[str, Figures] | None) -> dict[tuple[st
     if other is not None:
         captions.append(Series("baseline", other[1].re_lengths, OTHER))
     series = [*captions, Series("original captions", figures.org_lengths, ORIGINAL)]
-    means = [f"{number(figures.mean_re)} words in new captions"]
+    means = [f"{number(figures.mean_re)} words in new captions"] if figures.re_lengths else []
     means += [f"{number(figures.mean_org)} in original ones"] if figures.org_lengths else []
     means += [f"{number(other[1].mean_re)} in those of {other[0]}"] if other else []
     text = f"Mean: {', '.join(means)}."

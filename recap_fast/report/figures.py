@@ -137,6 +137,7 @@ def _add(figures: Figures, rows: pa.Table, texts: Texts) -> None:
 
 
 def _add_scores(figures: Figures, column: str, scores: pa.ChunkedArray) -> None:
+    scores = scores.filter(pc.is_finite(scores))
     if len(scores):
         values, counts = np.unique(np.round(scores.to_numpy().astype(np.float64), 2), return_counts=True)
         found = figures.scores.setdefault(column, Counter())

@@ -89,3 +89,10 @@ def test_rows_are_watched_as_they_are_counted(tmp_path):
     seen = []
     counted(write(tmp_path, {"00000": [row(n) for n in range(5)]}), tmp_path, [lambda rows: seen.append(rows)])
     assert [index for rows in seen for index in rows["index"].to_pylist()] == [0, 1, 2, 3, 4]
+
+
+def test_scores_that_are_no_numbers_are_left_out(tmp_path):
+    scores = [0.5, float("nan"), float("inf"), -float("inf"), None, 1.5]
+    found = counted(write(tmp_path, {"00000": [row(n, re_clip_score=s) for n, s in enumerate(scores)]}), tmp_path)
+    assert found.scores["re_clip_score"] == {0.5: 1, 1.5: 1}
+    assert found.mean_score("re_clip_score") == 1.0

@@ -207,3 +207,9 @@ def test_an_output_without_original_captions_says_nothing_of_them(tmp_path):
     assert "common vocabulary" not in page.text
     assert "riginal" not in page.text
     assert "Mean: 4.0 words in new captions. The last bar" in page.text
+
+
+def test_means_that_there_are_not_are_not_shown(tmp_path):
+    page, _ = page_of(write(tmp_path, {"00000": [row(n, None) for n in range(3)]}))
+    assert "words a new caption" not in page.text
+    assert "Mean: 1.0 in original ones. The last bar" in page.text
