@@ -34,13 +34,7 @@ def tune(engine: Path, device: str, verify: bool) -> None:
 @group(
     "Input",
     options.engine,
-    option(
-        "--shards",
-        "--input",
-        multiple=True,
-        type=options.INPUT,
-        help="Inputs to measure with, given as for run.  [default: drawn images]",
-    ),
+    options.inputs("Inputs to measure with, given as for run.  [default: drawn images]"),
     option("--limit", type=int, default=256, metavar="N", help="Measure with N images. They are held in memory."),
     option("--image-size", default="512x384", metavar="WxH", help="Width and height of the drawn images."),
 )

@@ -59,13 +59,7 @@ Examples:
 )
 @group(
     "Input",
-    option(
-        "--shards",
-        "--input",
-        multiple=True,
-        type=options.INPUT,
-        help="Export these inputs only, from here. Repeatable.  [default: all, where the run found them]",
-    ),
+    options.inputs("Export these inputs only, from here. Repeatable.  [default: all, where the run found them]"),
     options.relocate,
     options.read_timeout,
 )

@@ -1,12 +1,13 @@
 """Options that several commands share, so that they read the same everywhere."""
 
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import click
 
-from recap_fast.cli.command import option
+from recap_fast.cli.command import F, option
 from recap_fast.defaults import MAX_FIELD_TOKENS, MAX_IMAGE_PIXELS
 
 _URL = r"[a-zA-Z][a-zA-Z0-9+.-]+://"
@@ -60,6 +61,13 @@ images = option(
     help="Which images to caption if a sample has several.",
 )
 image_key = option("--image-key", metavar="NAME", help="Caption only the image with this extension or column.")
+
+
+def inputs(text: str, *, required: bool = False) -> Callable[[F], F]:
+    """`--shards`, with what it is for in this command."""
+    return option("--shards", "--input", multiple=True, required=required, type=INPUT, help=text)
+
+
 relocate = option(
     "--relocate", multiple=True, metavar="OLD=NEW", help="The inputs have moved from folder OLD to NEW. Repeatable."
 )

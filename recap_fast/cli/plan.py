@@ -34,14 +34,7 @@ FARTHEST_S = 100 * 365 * 86400.0
 @click.command(cls=Command, short_help="Say what a run will take, before it: hours, dollars, disk.")
 @group(
     "Input",
-    option(
-        "--shards",
-        "--input",
-        multiple=True,
-        required=True,
-        type=options.INPUT,
-        help="Tars, Parquet files or folders, given as for run. Repeatable.",
-    ),
+    options.inputs("Tars, Parquet files or folders, given as for run. Repeatable.", required=True),
     options.image_column,
     options.images,
     options.image_key,

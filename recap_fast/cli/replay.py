@@ -30,13 +30,7 @@ SHOWN = 60
 @group(
     "Input",
     options.engine,
-    option(
-        "--shards",
-        "--input",
-        multiple=True,
-        type=options.INPUT,
-        help="Where the images are now. Repeatable.  [default: where the run found them]",
-    ),
+    options.inputs("Where the images are now. Repeatable.  [default: where the run found them]"),
     options.relocate,
     options.read_timeout,
     options.max_image_pixels,

@@ -22,13 +22,7 @@ NAME = "report.html"
 @click.argument("output", type=options.OUTPUT)
 @group(
     "Input",
-    option(
-        "--shards",
-        "--input",
-        multiple=True,
-        type=options.INPUT,
-        help="Where the images are now.  [default: where the run found them]",
-    ),
+    options.inputs("Where the images are now.  [default: where the run found them]"),
     options.relocate,
     options.read_timeout,
     option("--baseline", metavar="OTHER", type=options.OUTPUT, help="Compare with another output of the same images."),

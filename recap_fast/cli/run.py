@@ -30,14 +30,7 @@ Examples:
 @group(
     "Input",
     options.engine,
-    option(
-        "--shards",
-        "--input",
-        multiple=True,
-        required=True,
-        type=options.INPUT,
-        help="Tars, Parquet files or folders: path, URL, glob or @list.txt. Repeatable.",
-    ),
+    options.inputs("Tars, Parquet files or folders: path, URL, glob or @list.txt. Repeatable.", required=True),
     options.image_column,
     option("--caption-column", metavar="NAME", help="Parquet column with the original captions."),
     options.images,

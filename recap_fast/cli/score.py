@@ -32,13 +32,7 @@ Examples:
 @group(
     "Input",
     option("--model", type=options.ANY_PATH, metavar="DIR", help="Folder of the CLIP, LongCLIP or SigLIP that scores."),
-    option(
-        "--shards",
-        "--input",
-        multiple=True,
-        type=options.INPUT,
-        help="Where the images are now. Repeatable.  [default: where the run found them]",
-    ),
+    options.inputs("Where the images are now. Repeatable.  [default: where the run found them]"),
     options.relocate,
     options.read_timeout,
 )

@@ -21,13 +21,7 @@ if TYPE_CHECKING:
 @click.argument("output", type=options.OUTPUT)
 @group(
     "Input",
-    option(
-        "--shards",
-        "--input",
-        multiple=True,
-        type=options.INPUT,
-        help="Read these inputs again, and compare each row with its image. Repeatable.",
-    ),
+    options.inputs("Read these inputs again, and compare each row with its image. Repeatable."),
     options.relocate,
     options.read_timeout,
 )

@@ -7,6 +7,7 @@ import pyarrow.compute as pc
 from recap_fast.errors import ConfigError
 from recap_fast.joined import JoinedOutput
 from recap_fast.progress import OnProgress, unwatched
+from recap_fast.text import counted
 
 MAX_LISTED = 10
 """Most places that a message lists."""
@@ -41,7 +42,7 @@ def find_place(joined: JoinedOutput, name: str, progress: OnProgress = unwatched
     if not found:
         raise ConfigError(
             f"{joined.output.address} has no row {name!r}: give a key, a file name, or SHARD:INDEX with one of its "
-            f"{len(joined.run.shards):,} shards."
+            f"{counted(len(joined.run.shards), 'shard')}."
         )
     if len(found) > 1:
         listed = ", ".join(map(str, found[:MAX_LISTED])) + (", ..." if len(found) > MAX_LISTED else "")
