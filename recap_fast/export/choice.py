@@ -18,14 +18,14 @@ _SENTENCE_END = re.compile(r"""(?<=[.!?])["')\]]*\s+""")
 
 
 class Chosen(NamedTuple):
-    """A row and what is to become of it."""
+    """A row and what an export writes of it."""
 
     row: Mapping[str, Any]
     """Its columns: `COLUMNS`, and those that were asked for."""
     recaption: str | None
-    """Our caption, or the sentence of it that was asked for; None where there is none."""
+    """The new caption, or one sentence of it if that was asked for; None where there is none."""
     caption: str | None
-    """The one caption to write where one is wanted: ours, or what was drawn."""
+    """The caption to write where only one is: the new one, or the one that was drawn."""
     skipped: str | None
     """The flag for which the row is left out; None: it is exported."""
 
@@ -41,12 +41,12 @@ class Choice:
 
     @classmethod
     def of(cls, config: ExportConfig) -> "Choice":
-        """As the options say."""
+        """The choice that the options ask for."""
         return cls(config.skip, config.mix_p, config.seed, config.sub_caption)
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """Those of `COLUMNS` that it looks at, and what tells a row: without the others, rows are read faster."""
+        """The `COLUMNS` that this choice needs: rows are read faster without the others."""
         draws = self.mix_p is not None or self.sub_caption == "random"
         sample = ("shard", "uid", "sha256") if draws else ()
         return ("index", "key", "re_caption", "org_caption", *sample, *(("flags",) if self.skip else ()))

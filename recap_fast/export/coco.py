@@ -30,7 +30,7 @@ SCHEMA = pa.schema(
 )
 FILE = "data/train-00000-of-00001.parquet"
 NAME = ".coco"
-"""Under which the file is recorded; no shard is called so."""
+"""Name of the file's record; no shard has this name."""
 COLUMNS = ("key", "file_name", "url", "org_caption", "metadata")
 """What it is made of, besides our caption and the image."""
 _NAME = re.compile(r"(?:^|/)(?:COCO_((?:train|val|test)20\d\d)_|((?:train|val|test)20\d\d)/)(\d{12})(?:\.\w+)?$")
@@ -43,7 +43,7 @@ def export(job: Job) -> None:
     """Writes the file. Raises RecapError for an image without COCO's number, and where the file does not read back."""
     job.together(NAME, partial(_write, job))
     if job.config.verify and job.result.shards:
-        job.result.verified = "the file has as many rows as were written, and each image byte for byte"
+        job.result.verified = "the file has all of its rows, and every image byte for byte"
 
 
 def coco_row(row: Mapping[str, Any], caption: str | None) -> dict[str, Any]:

@@ -32,41 +32,41 @@ class ExportConfig:
     target: Path | None = None
     """The local folder to write to; None: beside the images."""
     beside: bool = False
-    """Of txt: the target is the folder of the images."""
+    """For txt: whether the target is the folder of the images."""
     extension: str = ".txt"
-    """Of txt: of the files' names."""
+    """For txt: extension of the files."""
     shards: tuple[str, ...] = ()
     """Values of `--shards`; none: the inputs are where the run found them."""
     relocate: tuple[str, ...] = ()
     """Folders of inputs that were moved, each as 'OLD=NEW'."""
     skip: tuple[str, ...] = ()
-    """Flags of rows to leave out; FAILED stands for those without a caption."""
+    """Flags of rows to leave out; FAILED means without a caption."""
     columns: tuple[str, ...] = ()
-    """Columns of the output to bring along besides the captions."""
+    """Columns of the output to export besides the captions."""
     caption_in: Place | None = None
-    """Of webdataset: where the captions go, fields of the json or a text. None: txt if one is drawn, else json."""
+    """For webdataset: the member that gets the captions. None: txt with `mix_p`, else json."""
     mix_p: float | None = None
-    """Write one caption, which is the original one with this probability; None: ours."""
+    """Write one caption: the original with this probability, else the new one. None: no draw."""
     seed: int = 0
-    """Of what is drawn."""
+    """Random seed for `mix_p` and for `sub_caption` 'random'."""
     sub_caption: Sentence | None = None
-    """Of our caption write only one sentence."""
+    """Write one sentence of each new caption."""
     repo: str | None = None
-    """Of hub: the dataset to upload to, 'USER/NAME'."""
+    """For hub: the dataset to upload to, 'NAME/DATASET'."""
     private: bool = False
-    """Of hub: whether a dataset that is made is private."""
+    """For hub: whether a new dataset is private."""
     license: str | None = None
-    """Of hub: what the Hub calls the license; None: that of the model, where it is known."""
+    """For hub: the Hub's name of the license; None: that of the model, if it is known."""
     images: bool = True
-    """Of parquet and hub: whether the images come along."""
+    """For parquet and hub: whether to include the images."""
     overwrite: bool = False
     """Replace files that this program did not write, and an export with other settings."""
     verify: bool = True
     """Read back and compare what was copied."""
     workers: int = 1
-    """Processes that write at the same time."""
+    """Number of processes that write."""
     read_timeout: float = 30.0
-    """A read of an input that brings nothing for so many seconds is given up."""
+    """Seconds after which a read of an input that brings no data is given up."""
 
     def __post_init__(self) -> None:
         """Raises ConfigError."""
@@ -77,10 +77,11 @@ class ExportConfig:
             raise ConfigError(f"--mix-p {self.mix_p:g}: give the probability of the original caption, from 0 to 1.")
         if self.mix_p is not None and self.caption_in == "json":
             raise ConfigError(
-                "--mix-p draws one caption, and the json gets both: give --caption-in txt, or no --mix-p."
+                "--mix-p writes one caption, but --caption-in json writes both: leave one of the two out."
             )
         if (self.target is None) != self.beside:
-            raise ConfigError("Say where to write: --target DIR, or with --to txt --beside, but not both.")
+            given = "--target and --beside were both given" if self.beside else "--target is missing"
+            raise ConfigError(f"{given}: give --target DIR, or with --to txt --beside to write beside the images.")
         self._check_kind()
         if self.workers < 1:
             raise ConfigError(f"--workers {self.workers}: give a count of at least 1.")
@@ -112,7 +113,7 @@ class ExportConfig:
             raise ConfigError("--to hub needs --repo NAME/DATASET, the dataset to upload to.")
         if self.license is not None and not _LICENSE.fullmatch(self.license):
             raise ConfigError(
-                f"--license {self.license!r}: give the Hub's name of it, such as llama3, cc-by-4.0, other."
+                f"--license {self.license!r}: give a name that the Hub uses, such as llama3, cc-by-4.0 or other."
             )
 
     @classmethod
@@ -134,17 +135,17 @@ class ExportConfig:
 
     @property
     def place(self) -> Place:
-        """Of webdataset: where the captions go."""
+        """For webdataset: the member that gets the captions."""
         return self.caption_in or ("json" if self.mix_p is None else "txt")
 
     @property
     def record_name(self) -> str:
-        """Under which the target has its records: exports of several names may share a target."""
+        """Name of the records in the target. Exports with different names may share a target."""
         return f"{self.to}{self.extension}" if self.to == "txt" else self.to
 
     @property
     def settings(self) -> Mapping[str, Any]:
-        """All that decides what is written, by the names of the options."""
+        """Everything that decides what is written, by the names of the options."""
         names = ("to", "skip", "columns", "mix_p", "seed", "sub_caption")
         more = {"txt": ("extension",), "parquet": ("images",), "hub": ("images",)}
         drawn = {"caption_in": self.place} if self.to == "webdataset" else {}
@@ -152,7 +153,7 @@ class ExportConfig:
 
 
 def _plain(value: Any) -> Any:
-    """As json reads it back."""
+    """The value as JSON reads it back."""
     return list(value) if isinstance(value, tuple) else value
 
 

@@ -18,7 +18,7 @@ from recap_fast.write.card import cell
 from recap_fast.write.output_folder import CARD
 
 NAME = ".card"
-"""Under which the card is recorded; no shard is called so."""
+"""Name of the card's record; no shard has this name."""
 LICENSES = {"llava-llama3": "llama3"}
 """The Hub's names of the licenses of models, by the beginning of the engine's name."""
 _NOTICES = {"llama3": "Built with Meta Llama 3."}

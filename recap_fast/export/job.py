@@ -26,7 +26,7 @@ from recap_fast.write.done_record import read_record
 from recap_fast.write.rows import SCORES
 
 FEW_ROWS = 20_000
-"""So many are written before a second process has begun."""
+"""With fewer rows, one process is done before a second one has begun."""
 SAMPLES, CAPTIONS, SKIPPED = "samples", "captions", "skipped: "
 """Names of counts: samples that were exported, those of them with a caption, and samples left out for each flag."""
 
@@ -160,7 +160,7 @@ class Job:
             self._advance(batch.num_rows)
 
     def pairs(self, shard: Shard, draft: Draft, columns: Sequence[str] = ()) -> Iterator[tuple[Chosen, Sample]]:
-        """The same beside their samples. Raises ShardError where one is not the sample that was captioned."""
+        """The rows as `rows` gives them, with their samples. Raises ShardError for a sample that was not captioned."""
         for row, sample in self.joined.pairs(shard, self._wanted(columns)):
             yield self._choose(row, draft), sample
             self._advance(1)
@@ -202,7 +202,7 @@ class Job:
         self.result.counts.update(outcome.counts)
 
     def _version(self, report: ShardReport, columns: Sequence[str], plan: Any) -> str:
-        """Of all that decides what a shard's export says: captions, scores if they are brought along, settings."""
+        """A digest of everything that decides what is written: captions, scores if they are exported, settings."""
         output = self.joined.output
         scores = [kind for kind, names in SCORES.items() if {*names}.intersection(columns)]
         found = (output.store.stat(output.scores(kind, report.shard)) for kind in scores)

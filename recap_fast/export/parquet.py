@@ -23,7 +23,7 @@ from recap_fast.records import Shard
 from recap_fast.write.schema import SCHEMA
 
 FILE_BYTES = 400 << 20
-"""Of the input, for a file: the Hub asks for files of some 500 MB."""
+"""Bytes of input for each file: the Hub asks for files of some 500 MB."""
 FLAG = "flag: "
 """The beginning of the count of rows with a flag."""
 
@@ -39,8 +39,8 @@ def write_files(job: Job) -> pa.Schema:
     schema, plan = parquet_schema(job, columns), plan_files(job)
     job.each_shard(partial(_write, job, schema, plan), columns=columns, plan=plan)
     if job.config.verify and job.result.shards:
-        images = ", and each image byte for byte" if job.config.images else ""
-        job.result.verified = f"every file has as many rows as were written{images}"
+        images = ", and every image byte for byte" if job.config.images else ""
+        job.result.verified = f"every file has all of its rows{images}"
     return schema
 
 

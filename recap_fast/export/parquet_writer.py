@@ -17,9 +17,9 @@ from recap_fast.export.features import IMAGE, with_features
 from recap_fast.records import OK, Sample
 
 GROUP_BYTES = 32 << 20
-"""A row group has no more of images and text, unless it is one row."""
+"""Most bytes of images and text in a row group of more than one row."""
 GROUP_ROWS, GROUP_ROWS_OF_TEXT = 1000, 20_000
-"""Nor more rows; the second where there are no images."""
+"""Most rows of a row group, with images and without."""
 
 
 def image_of(sample: Sample, status: str) -> dict[str, Any] | None:
@@ -80,7 +80,9 @@ class ParquetFile:
         """Raises RecapError unless the file has as many rows as were added, and their images in order."""
         with pq.ParquetFile(self._path, pre_buffer=False) as file:
             if file.metadata.num_rows != len(self._digests):
-                raise RecapError(f"{self._path.parent}: a file has {file.metadata.num_rows:,} rows, not as written.")
+                raise RecapError(
+                    f"{self._path.parent}: a file has {file.metadata.num_rows:,} rows, not {len(self._digests):,}."
+                )
             found = self._read_images(file) if self._has_images else self._digests
         if found != self._digests:
             raise RecapError(f"{self._path.parent}: a file has other images than were written: is the disk damaged?")

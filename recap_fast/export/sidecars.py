@@ -30,23 +30,22 @@ def export(job: Job) -> None:
     job.each_shard(partial(_write, job))
     result = job.result
     if job.config.verify and result.shards:
-        result.verified = "there is a text for each caption, as long as it was written"
+        result.verified = "every caption has its file, with all of its bytes"
     if shared := result.counts[SHARED_STEMS]:
         result.advice.append(
-            f"{counted(shared, 'image')} shared the name without suffix with another: the text of such an image is "
-            f"NAME.SUFFIX{job.config.extension}. Rename the images if your trainer looks for "
-            f"NAME{job.config.extension}: it would take the other image's caption."
+            f"{counted(shared, 'image')} with the name of another image, but another suffix, as a.png beside a.jpg: "
+            f"the text of a.png is a.png{job.config.extension}. If your trainer looks for a{job.config.extension}, "
+            "rename the image, or it gets the other caption."
         )
 
 
 def image_folder(joined: JoinedOutput) -> Path:
-    """The folder where texts come to lie beside their images. Raises ConfigError where the inputs are none."""
+    """The folder of the images. Raises ConfigError if the inputs are not images in one local folder."""
     roots = {_root(shard) for shard in joined.shards if shard.kind != "folder" or any(shard.files)}
     (root, *others) = roots or {None}
     if root is None or others or is_remote(root):
         raise ConfigError(
-            "--beside: the inputs are not images in a folder of this machine, so there is nothing for the texts to lie "
-            "beside. Give --target DIR instead."
+            "--beside: the inputs are not images in one folder of this machine. Give --target DIR instead."
         )
     return Path(root)
 
@@ -57,7 +56,7 @@ def one_line(caption: str) -> str:
 
 
 def _root(shard: Shard) -> str | None:
-    """What a folder's images are named below: the folder, or one above it."""
+    """The folder that the names of a shard's images are relative to."""
     for file in filter(None, shard.files):
         address = f"{shard.url}/{file.path}"
         if address.endswith(f"/{file.file_name}"):

@@ -34,7 +34,7 @@ def export(job: Job) -> None:
     columns = table_columns(job, DEFAULT)
     job.each_shard(partial(_write, job, columns), columns=columns)
     if job.config.verify and job.result.shards:
-        job.result.verified = "every file has as many rows as were written"
+        job.result.verified = "every file has all of its rows"
 
 
 def table_columns(job: Job, default: Sequence[str]) -> tuple[str, ...]:
@@ -62,7 +62,9 @@ def _write(job: Job, columns: Sequence[str], shard: Shard, draft: Draft) -> None
     write, count = _FORMATS[kind]
     write(path, rows, (*columns, CAPTION) if draws else columns)
     if job.config.verify and (found := count(path)) != draft.counts[SAMPLES]:
-        raise RecapError(f"{path.parent}: {shard.name}.{kind} has {found:,} rows of {draft.counts[SAMPLES]:,}.")
+        raise RecapError(
+            f"{path.parent}: {shard.name}.{kind} has {found:,} rows, not {draft.counts[SAMPLES]:,}: is the disk full?"
+        )
 
 
 def _write_jsonl(path: Path, rows: Rows, columns: Sequence[str]) -> None:

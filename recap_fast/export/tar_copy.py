@@ -11,7 +11,7 @@ from recap_fast.errors import ShardError
 from recap_fast.shards.tar.chunks import CHUNK_BYTES, Chunks
 
 MAX_PIECES = 1000
-"""Of one write; Linux takes 1,024 (IOV_MAX)."""
+"""Most pieces of one write; Linux takes 1,024 (IOV_MAX)."""
 
 
 WRITEBACK_BYTES = 8 << 20

@@ -32,7 +32,7 @@ class Edit(NamedTuple):
 
 
 class TarEdits:
-    """Of one tar. `columns` are brought along in the json; `in_txt`: the caption is the txt, and the json stays."""
+    """The edits of one tar. `columns` go into the json; `in_txt`: the caption goes into the txt, the json stays."""
 
     def __init__(self, layout: TarLayout, columns: Sequence[str], counts: Counter[str], *, in_txt: bool) -> None:
         self._layout, self._columns, self._counts, self._in_txt = layout, columns, counts, in_txt
@@ -56,7 +56,7 @@ class TarEdits:
             yield heapq.heappop(waiting)
         if num != len(layout.rows.samples):
             raise ShardError(
-                f"has {len(layout.rows.samples):,} samples, and the output {num:,} rows of it: it was changed"
+                f"has {len(layout.rows.samples):,} samples, but the output {num:,} rows of it: it was changed"
             )
 
     def _joined(self, rows: Iterable[Chosen]) -> Iterator[tuple[int, int, Chosen]]:

@@ -25,7 +25,7 @@ FORMAT = 1
 MAX_NAME_BYTES = 255
 """Of a file: no file system in common use takes more."""
 _FEW_FILES = 64
-"""So many are synced one by one; more of them all at once."""
+"""Up to so many files are synced one by one; more of them all at once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +33,7 @@ class ShardRecord:
     """What was made of a shard."""
 
     version: str
-    """Of its captions, and of the settings."""
+    """Digest of the captions and settings that it was made of."""
     counts: Mapping[str, int]
     files: Mapping[str, str]
     """Size and mtime of each file, by its name below the target."""
@@ -72,7 +72,7 @@ class Draft:
         return self._paths[name]
 
     def size(self, name: str) -> int:
-        """Of a file that was written, in bytes."""
+        """Size of a written file in bytes."""
         return self._paths[name].stat().st_size
 
 
@@ -163,7 +163,7 @@ class Target:
         """Where a file lies, by its '/'-separated name. Raises RecapError where none can lie in the target."""
         parts = name.split("/")
         if {"", ".", ".."}.intersection(parts) or "\0" in name or parts[0] == FOLDER:
-            raise RecapError(f"{name!r:.200} is no name of a file below --target {self.folder}.")
+            raise RecapError(f"{name!r:.200} is not a name for a file below --target {self.folder}.")
         if any(len(os.fsencode(part)) > MAX_NAME_BYTES for part in parts):
             raise RecapError(
                 f"{name!r} is too long for the name of a file: {MAX_NAME_BYTES} bytes are the most. Rename the image, "

@@ -25,7 +25,7 @@ _REPO = re.compile(r"\w[\w.-]{0,95}/\w[\w.-]{0,95}(?<!\.git)", re.ASCII)
 _TOKEN = re.compile(r"\bhf_\w+")
 _NUMBER = re.compile(r"(?<=/train-)\d+")
 _STATUS = {
-    401: "the Hub does not know you: run `hf auth login`, or set HF_TOKEN to a token that may write",
+    401: "you are not logged in to the Hub: run `hf auth login`, or set HF_TOKEN to a token that may write",
     403: "the token may not write there: make one with the role 'write' at https://huggingface.co/settings/tokens",
     404: "there is no such dataset, or the token may not see it: check the name, and the token's rights",
 }
@@ -48,7 +48,7 @@ class Upload:
 
     def __post_init__(self) -> None:
         if not _REPO.fullmatch(self.repo):
-            raise ConfigError(f"--repo is {self.repo!r}, but a dataset of the Hub is called NAME/DATASET.")
+            raise ConfigError(f"--repo {self.repo!r}: give the name of a dataset on the Hub, NAME/DATASET.")
         try:
             import huggingface_hub
         except ImportError as error:
@@ -72,8 +72,8 @@ class Upload:
         changed = [name for name in files if name in before and not self._is_same(folder / name, before[name])]
         if (stale or changed) and not self.overwrite:
             raise ConfigError(
-                f"{self.repo} has {some([*changed, *stale])} already, not as this export has it: give another --repo, "
-                "or --overwrite to replace it."
+                f"{self.repo} has another {some([*changed, *stale])} already: give another --repo, or --overwrite to "
+                "replace it."
             )
         self._asked(
             self._api.upload_folder,
@@ -93,7 +93,7 @@ class Upload:
             return call(*arguments, **more)
         except Exception as error:  # the library has errors of its own, and those of three others
             raise RecapError(
-                f"{self.repo} cannot be uploaded: {_reason(error)}. The same command again goes on."
+                f"{self.repo} cannot be uploaded: {_reason(error)}. Run the same command again to go on."
             ) from error
 
     def _files(self) -> Mapping[str, Any]:
@@ -112,7 +112,7 @@ class Upload:
             raise RecapError(f"{self.repo} has {some(others)} besides, which is not of this export: remove it there.")
 
     def _is_same(self, path: Path, file: Any) -> bool:
-        """By the SHA-256 of a large file, by git's hash of a small one."""
+        """Whether both are equal: by SHA-256 for a large file, by git's hash for a small one."""
         if file.size is not None and file.size != path.stat().st_size:
             return False
         if file.lfs is not None:

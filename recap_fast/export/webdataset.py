@@ -23,8 +23,8 @@ from recap_fast.shards.reader import naming, open_tar
 from recap_fast.shards.tar.layout import TarLayout
 
 AHEAD_BYTES, REQUEST_BYTES = 1 << 30, 4 << 20
-"""The system reads so much of a tar ahead, in order, while its headers are looked for; it cuts larger requests, to what
-the disk takes at once."""
+"""Bytes of a tar that the system reads ahead while its headers are looked for, and bytes of each request: the system
+cuts larger ones to what the disk takes at once."""
 MAX_NAMES = 20
 COPIED, COPIED_CHECKED = "members copied", "copied members checked"
 
@@ -108,7 +108,8 @@ def _advice(job: Job) -> list[str]:
     return [
         "To train with open_clip's main branch, with the original caption in 80 % of the draws:",
         f"  {command} --json-text-key 're_caption;org_caption' --json-text-key-probs 0.2 0.8",
-        "open_clip up to 3.3.0 has no such options: export with --mix-p 0.8 --seed 1, and each .txt is one of both.",
+        "open_clip up to 3.3.0 lacks these options. For it, export with --mix-p 0.8 --seed 1 to another --target: each "
+        ".txt then has one caption.",
     ]
 
 

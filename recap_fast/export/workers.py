@@ -43,7 +43,7 @@ class Outcome:
     problem: str | None = None
     """Why it cannot be exported."""
     is_elsewhere: bool = False
-    """Whether another process has written it."""
+    """Whether another process wrote it."""
 
 
 def write_shard(write: Write, target: Target, task: Task) -> Outcome:
@@ -86,7 +86,7 @@ def write_side_by_side(write: Write, target: Target, tasks: Iterable[Task], num:
 
 
 _given: tuple[Write, Target, float]
-"""Of a process that writes shards."""
+"""What a process that writes shards was given."""
 
 
 def _begin(*given: object) -> None:

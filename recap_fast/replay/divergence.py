@@ -22,11 +22,11 @@ Ids = NDArray[np.int32]
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """One of two tokens between which there was to choose."""
+    """One of the two tokens where the captions part."""
 
     token: int
     text: str
-    """As the tokenizer has it: bytes that are half a character are U+FFFD."""
+    """The token as text; bytes of an incomplete character are U+FFFD."""
     logit: float
     probability: float
     """Greedy: of the softmax of all logits. Sampled: of being drawn, after temperature, top-k and top-p."""
@@ -41,9 +41,9 @@ class Tie:
     row: Choice
     now: Choice
     margin: float
-    """By how much the logit of the token that is chosen now is above that of the row's."""
+    """Logit of the token that is chosen now, minus the logit of the row's token."""
     precision: str
-    """Of the engine's activations."""
+    """Precision of the engine's activations."""
     steps: float
     """The margin in steps of that precision, the distance of two neighbouring numbers of the logits' size."""
     draw: float | None

@@ -7,10 +7,9 @@ import pyarrow.compute as pc
 from recap_fast.errors import ConfigError
 from recap_fast.joined import JoinedOutput
 from recap_fast.progress import OnProgress, unwatched
-from recap_fast.text import counted
 
 MAX_LISTED = 10
-"""Most places that a message lists."""
+"""Places that a message lists."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,10 +40,10 @@ def find_place(joined: JoinedOutput, name: str, progress: OnProgress = unwatched
             found += [Place(each, place) for place in batch.filter(has_name)["index"].to_pylist()]
     if not found:
         raise ConfigError(
-            f"{joined.output.address} has no row {name!r}: give a key, a file name, or SHARD:INDEX with one of its "
-            f"{counted(len(joined.run.shards), 'shard')}."
+            f"{joined.output.address} has no row {name!r}: give a key, a file name, or SHARD:INDEX, such as "
+            f"{next(iter(joined.run.shards), 'SHARD')}:0."
         )
     if len(found) > 1:
         listed = ", ".join(map(str, found[:MAX_LISTED])) + (", ..." if len(found) > MAX_LISTED else "")
-        raise ConfigError(f"{len(found):,} rows have the key {name!r}: give one of {listed}.")
+        raise ConfigError(f"{len(found):,} rows have the key or file name {name!r}: give one of {listed}.")
     return found[0]

@@ -47,7 +47,7 @@ class Replay:
     divergence: Divergence | None
     """None if both are the same, or one of them has no caption."""
     notes: tuple[str, ...]
-    """What is another one now than when the row was made, and may be the reason."""
+    """What has changed since the row was made, and may be the reason."""
     made_with: tuple[Mapping[str, Any], ...]
     """What the rows of its shard were made with, as the file says it; none while the shard is not finished."""
     provenance: Mapping[str, str | None]
@@ -98,9 +98,9 @@ def _compare(row: Answer, now: Completion, request: Request, captioner: Captione
     count = num_alike(ids, now.token_ids)
     alike = captioner.detokenize([now.token_ids[:count]])[0].lstrip()
     if not isinstance(engine, GivesLogits):
-        note = f"an engine of {prepared.spec.backend} gives no logits, so that nobody knows how near the tie was"
+        note = f"an engine of {prepared.spec.backend} gives no logits"
         return Divergence(count, alike, None, note)
     ends, sampling = (Ended(ids, reason), Ended(now.token_ids, now.finish_reason)), captioner.config.options.sampling
     tie = measure_tie(engine, request, *ends, prepared.spec, prepared.tokenizer, sampling)
-    cut = None if tie else "one of the two was cut there, or both have the same tokens and ended otherwise"
+    cut = None if tie else "one caption was cut here, or both have the same tokens and ended for different reasons"
     return Divergence(count, alike, tie, cut)

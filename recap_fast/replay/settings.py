@@ -57,7 +57,7 @@ def settings_of(
     if lines:
         listed = "\n".join(lines)
         raise ConfigError(
-            f"{engine} is not the engine that made these rows:\n{listed}\nGive --engine the directory of that run."
+            f"{engine} is not the engine that made these rows:\n{listed}\nGive the engine of that run as --engine."
         )
     return config
 

@@ -15,7 +15,7 @@ from recap_fast.replay.place import Place
 from recap_fast.write.merge import read_made_with
 
 NOT_AGAIN: Mapping[str, str] = {
-    CRASHED: "decoding it ended the process, twice, and would end this one",
+    CRASHED: "decoding it ended the process twice, and would end this one",
     UNWRITABLE: "the row could not be written, and replay writes none",
 }
 """Statuses of rows that are not made again, and why."""
@@ -23,7 +23,7 @@ NOT_AGAIN: Mapping[str, str] = {
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What became of an image, as its row says it."""
+    """What a row says about its image."""
 
     status: str
     error: str | None
@@ -45,7 +45,7 @@ class Stored:
     """A row of an output, and the sample that is now where it was made of one."""
 
     row: Mapping[str, Any]
-    """By column."""
+    """The values by column."""
     sample: Sample
 
     @property
@@ -59,7 +59,7 @@ class Stored:
         shared = [] if twin is None else [f"the row shares the caption of {twin}, whose image is the same"]
         told = ("org_caption", "metadata") if fields else ()
         others = [name for name in told if self.row[name] != getattr(self.sample, name)]
-        return shared + [f"{name}: the input has another one now, and the prompt asks for {asked}" for name in others]
+        return shared + [f"{name}: the input has changed, and the prompt has {asked}" for name in others]
 
 
 def read_stored(joined: JoinedOutput, place: Place) -> Stored:
@@ -67,7 +67,7 @@ def read_stored(joined: JoinedOutput, place: Place) -> Stored:
     ShardError where its image cannot be read or is another one now."""
     shard = next((each for each in joined.shards if each.name == place.shard), None)
     if shard is None:
-        raise ConfigError(f"--shards has no shard {place.shard}: give the one that it was, or leave --shards out.")
+        raise ConfigError(f"--shards does not include shard {place.shard}: add its input, or leave --shards out.")
     statuses = [
         batch["status"][int(number)].as_py()
         for batch in joined.rows(place.shard, ["index", "status"])

@@ -116,7 +116,7 @@ def test_the_license_is_the_models_or_the_one_that_was_given(tmp_path: Path) -> 
     [
         ({"repo": None}, "needs --repo NAME/DATASET"),
         ({"repo": "captions"}, "NAME/DATASET"),
-        ({"license": "my: license\n"}, "give the Hub's name of it"),
+        ({"license": "my: license\n"}, "give a name that the Hub uses"),
     ],
 )
 def test_what_cannot_be_is_refused_before_anything_is_written(

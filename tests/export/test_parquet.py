@@ -62,7 +62,7 @@ def test_files_are_named_as_the_hub_names_them_and_hold_the_rows_in_order(made: 
     assert list(found[0]) == ["image", *SCHEMA.names]
     assert found[0]["image"] == {"bytes": picture(0), "path": "000000000.png"}
     assert result.counts == {"samples": 12, "captions": 11, "flag: loop": 2, "flag: stock": 2}
-    assert result.verified == "every file has as many rows as were written, and each image byte for byte"
+    assert result.verified == "every file has all of its rows, and every image byte for byte"
 
 
 def test_load_dataset_shows_pictures(made: OutputFolder, tmp_path: Path) -> None:
@@ -90,7 +90,7 @@ def test_without_images_it_is_the_captions_with_their_scores(made: OutputFolder,
     found = read(tmp_path / "to")
     assert list(found[0]) == SCHEMA.names
     assert [row["re_clip_score"] for row in found] == [0.5] * 9 + [None] * 3
-    assert result.verified == "every file has as many rows as were written"
+    assert result.verified == "every file has all of its rows"
     assert load(tmp_path / "to", tmp_path / "cache").features["re_clip_score"] == datasets.Value("float64")
 
 

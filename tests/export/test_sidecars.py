@@ -106,7 +106,7 @@ def test_images_that_share_a_stem_have_a_text_each(tmp_path: Path) -> None:
     assert found["a.txt"] == "of a.jpg"
     assert found["b.txt"] == "of b.png"
     assert result.counts["shared stems"] == 2
-    assert any("shared the name without suffix" in line for line in result.advice)
+    assert any("with the name of another image" in line for line in result.advice)
 
 
 def test_of_tars_and_tables_there_is_a_folder_for_each_shard(tmp_path: Path) -> None:
@@ -204,5 +204,5 @@ def test_nothing_is_written_through_a_link(made: OutputFolder, tmp_path: Path) -
 def test_beside_is_for_folders_alone(tmp_path: Path, photos: Path, inputs: str) -> None:
     tar = write_tar(tmp_path / "in/a.tar", webdataset_members(2))
     output = make_output(tmp_path / "out", tar, *([photos] if inputs == "both" else []))
-    with pytest.raises(ConfigError, match="--beside: the inputs are not images in a folder"):
+    with pytest.raises(ConfigError, match="--beside: the inputs are not images in one folder"):
         run_export(output, "txt", None, beside=True)

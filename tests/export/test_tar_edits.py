@@ -70,7 +70,7 @@ def test_a_txt_is_added_replaced_or_taken_away(tmp_path):
         ([chosen(0, "a"), chosen(1, "c")], "has another sample at index 1 than the one that was captioned"),
         ([chosen(0, "a"), chosen(2, "b")], "has another sample at index 2"),
         ([chosen(0, "a"), chosen(1, "b"), chosen(2, "c")], "has another sample at index 2"),
-        ([chosen(0, "a")], "has 2 samples, and the output 1 rows of it: it was changed"),
+        ([chosen(0, "a")], "has 2 samples, but the output 1 rows of it: it was changed"),
     ],
 )
 def test_rows_of_other_samples_are_refused(tmp_path, rows, message):

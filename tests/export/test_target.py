@@ -148,7 +148,7 @@ def test_other_settings_are_named_and_need_a_word_to_overwrite(target, tmp_path)
 
 @pytest.mark.parametrize("name", ["../a", "/a", "d//a", "d/./a", "a\0b", ".recap-fast/x", ""])
 def test_names_that_lead_out_of_the_target(target, name):
-    with pytest.raises(RecapError, match="is no name of a file below --target"):
+    with pytest.raises(RecapError, match="is not a name for a file below --target"):
         write(target, name)
 
 

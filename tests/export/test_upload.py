@@ -79,7 +79,7 @@ def test_a_refusal_says_what_to_do_and_never_shows_the_token(
 
 def test_a_wrong_token_is_not_shown(hub: HubFake, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_TOKEN", "hf_wrongAndSecret")
-    with pytest.raises(RecapError, match="the Hub does not know you") as caught:
+    with pytest.raises(RecapError, match="you are not logged in to the Hub") as caught:
         upload(folder, "me/captions")
     assert "hf_wrong" not in str(caught.value)
 
@@ -111,7 +111,7 @@ def test_what_the_repository_has_of_others_is_not_replaced(hub: HubFake, folder:
     files = hub.repos["me/captions"].files
     files |= {"README.md": b"mine", "data/train-00003-of-00004.parquet": b"PAR1 of another export"}
     before = dict(files)
-    with pytest.raises(ConfigError, match=r"has README\.md, data/train-00003-of-00004\.parquet already"):
+    with pytest.raises(ConfigError, match=r"has another README\.md, data/train-00003-of-00004\.parquet already"):
         upload(folder, "me/captions")
     assert files == before
     upload(folder, "me/captions", overwrite=True)

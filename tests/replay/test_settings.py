@@ -51,7 +51,7 @@ def test_another_engine_is_refused_and_what_differs_is_named(tiny_engine, tmp_pa
     assert lines[0].startswith("  engine.weights.safetensors: '")
     assert lines[0].endswith(f" there, '{'0' * 64}' here")
     assert lines[1].startswith("  stop_ids: ")
-    assert lines[2:] == ["Give --engine the directory of that run."]
+    assert lines[2:] == ["Give the engine of that run as --engine."]
 
 
 def test_another_decoder_and_other_versions_are_only_noted(tiny_engine):
