@@ -167,10 +167,10 @@ def charts(figures: Figures, other: tuple[str, Figures] | None) -> dict[tuple[st
     for kind, title, step in (("clip", "CLIP score", 0.01), ("gpt4v", "Rating by a judge", 1)):
         names = [f"re_{kind}_score", f"org_{kind}_score"]
         found = {name: figures.scores[name] for name in names if figures.scores.get(name)}
-        means = ", ".join(
+        scores = ", ".join(
             f"{_mean_score(name, figures)} of {'new' if name[0] == 'r' else 'original'} captions" for name in found
         )
-        text = f"Mean: {means}."
+        text = f"Mean: {scores}."
         colors = {names[0]: ("new captions", NEW), names[1]: ("original captions", ORIGINAL)}
         series = [Series(colors[name][0], counts, colors[name][1]) for name, counts in found.items()]
         drawn[title, text] = histogram(kind, title, text, title.lower().replace("clip", "CLIP"), series, step)

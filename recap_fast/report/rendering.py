@@ -72,6 +72,6 @@ def per_mille(value: float) -> str:
     return f"{1000 * value:.2g}" if value < 0.01 else f"{1000 * value:.0f}"
 
 
-def score(value: float) -> str:
+def score(value: float | int) -> str:  # noqa: PYI041 - the two are shown in two ways
     """'21.53', '-0.09', or a whole number as it is, such as a rating."""
     return f"{value:.2f}" if isinstance(value, float) else f"{value}"
