@@ -20,6 +20,7 @@ from recap_fast.export.parquet_writer import ParquetFile, digest_of, image_of
 from recap_fast.export.tables import CAPTION, table_columns, table_row
 from recap_fast.export.target import Draft
 from recap_fast.records import Shard
+from recap_fast.write.merge import MADE_WITH_KEY
 from recap_fast.write.schema import SCHEMA
 
 FILE_BYTES = 400 << 20
@@ -52,8 +53,8 @@ def parquet_schema(job: Job, columns: Sequence[str]) -> pa.Schema:
 
 
 def made_with(job: Job) -> dict[bytes, bytes]:
-    """Parquet metadata: the settings of the run, as JSON."""
-    return {b"recap_fast.made_with": json.dumps(dict(job.joined.run.fingerprint)).encode()}
+    """Parquet metadata: the settings of the run, as JSON, in a list as in the files of an output."""
+    return {MADE_WITH_KEY.encode(): json.dumps([dict(job.joined.run.fingerprint)]).encode()}
 
 
 def plan_files(job: Job) -> dict[str, tuple[int, list[str]]]:

@@ -18,6 +18,7 @@ from recap_fast.export.choice import Chosen
 from recap_fast.export.job import SAMPLES, Job
 from recap_fast.export.target import Draft
 from recap_fast.records import Shard
+from recap_fast.text import MAX_TEXT_BYTES
 from recap_fast.write.rows import SCORES
 from recap_fast.write.schema import SCHEMA
 
@@ -97,7 +98,7 @@ def _count_lines(path: Path) -> int:
 
 
 def _count_records(path: Path) -> int:
-    csv.field_size_limit(1 << 30)  # of this process: no text of a row is longer
+    csv.field_size_limit(MAX_TEXT_BYTES)  # for all of this process, as where metadata files are read
     with path.open(encoding="utf-8", newline="") as file:
         return sum(1 for _ in csv.reader(file)) - 1
 

@@ -129,7 +129,7 @@ def test_pages_have_an_index_images_no_statistics_and_the_file_says_what_it_was_
     assert columns["image.bytes"].compression == "UNCOMPRESSED"
     assert columns["re_caption"].compression == "ZSTD"
     assert columns["index"].has_offset_index
-    assert json.loads(file.schema_arrow.metadata[b"recap_fast.made_with"]) == MARKS
+    assert json.loads(file.schema_arrow.metadata[b"recap_fast.made_with"]) == [MARKS]
 
 
 def test_skipped_rows_are_left_out_and_a_drawn_caption_has_a_column(made: OutputFolder, tmp_path: Path) -> None:
