@@ -14,6 +14,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from recap_fast.addresses import public_url
 from recap_fast.errors import ConfigError, ExitCode, ShardError
 from recap_fast.export.choice import COLUMNS, Choice, Chosen
 from recap_fast.export.config import ExportConfig
@@ -21,7 +22,7 @@ from recap_fast.export.target import Draft, Target
 from recap_fast.export.workers import Outcome, Task, Write, write_shard, write_side_by_side
 from recap_fast.joined import JoinedOutput
 from recap_fast.progress import OnProgress, unwatched
-from recap_fast.records import Sample, Shard, ShardReport
+from recap_fast.records import OK, Sample, Shard, ShardReport
 from recap_fast.write.done_record import read_record
 from recap_fast.write.rows import SCORES
 
@@ -160,8 +161,13 @@ class Job:
             self._advance(batch.num_rows)
 
     def pairs(self, shard: Shard, draft: Draft, columns: Sequence[str] = ()) -> Iterator[tuple[Chosen, Sample]]:
-        """The rows as `rows` gives them, with their samples. Raises ShardError for a sample that was not captioned."""
+        """The rows as `rows` gives them, with their samples.
+
+        Raises ShardError for a sample that is gone, or is not the one that was captioned.
+        """
         for row, sample in self.joined.pairs(shard, self._wanted(columns)):
+            if row["status"] == OK != sample.status:
+                raise ShardError(f"{public_url(shard.url)} has no image {sample.index} any more: {sample.error}")
             yield self._choose(row, draft), sample
             self._advance(1)
 

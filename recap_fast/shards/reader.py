@@ -56,14 +56,12 @@ def open_shard(
 
 @contextmanager
 def naming(shard: Shard) -> Iterator[None]:
-    """Within this, a ShardError names the input."""
+    """Within this, a ShardError names the input, once."""
     try:
         yield
     except ShardError as error:
-        address, text = public_url(shard.url), scrub(str(error))
-        if text.startswith(f"{address} "):  # within another one
-            raise
-        raise type(error)(f"{address} {text}") from error
+        name, reason = public_url(shard.url), scrub(str(error))
+        raise type(error)(reason if reason.startswith(f"{name} ") else f"{name} {reason}") from error
 
 
 def _open(shard: Shard, selection: Selection, should_stop: Callable[[], bool]) -> ShardReader:

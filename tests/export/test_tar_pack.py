@@ -82,3 +82,16 @@ def test_an_image_that_was_changed_is_refused(photos, tmp_path):
     result = run_export(output, "webdataset", tmp_path / "tars")
     assert "has another image at index" in result.problems[0]
     assert below(tmp_path / "tars") == {}
+
+
+@pytest.mark.parametrize("kind", ["webdataset", "parquet"])
+def test_an_image_that_is_gone_is_a_problem_and_no_sample_without_image(tmp_path, kind):
+    (tmp_path / "photos").mkdir()
+    for number in range(2):
+        (tmp_path / f"photos/{number}.png").write_bytes(picture(number))
+    output = make_output(tmp_path / "out", tmp_path / "photos")
+    (tmp_path / "photos/1.png").unlink()
+    result = run_export(output, kind, tmp_path / "to")
+    assert (result.exit_code, result.shards) == (1, 0)
+    assert result.problems == [f"{tmp_path}/photos has no image 1 any more: 1.png is gone"]
+    assert below(tmp_path / "to") == {}
