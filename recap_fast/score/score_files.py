@@ -145,7 +145,8 @@ class ScoreFiles:
             return False
 
     def write(self, shard: str, scores: ShardScores, settings: Mapping[str, Any]) -> None:
-        """Writes the file of a shard, whole or not at all."""
+        """Writes the file of a shard, whole or not at all. Raises RecapError as `end`."""
+        self._check_alone(settings)
         name = self.output.scores(self.kind, shard)
         with self.output.store.draft(name) as draft:
             pq.write_table(_table(self.kind, shard, scores, settings), draft)
@@ -157,19 +158,25 @@ class ScoreFiles:
         Raises RecapError where another command wrote scores of other settings meanwhile.
         """
         totals = Totals()
-        is_alone = _what_decides(self._settings(overwrite=True)) == _what_decides(settings)
+        self._check_alone(settings)
         for shard, digest in captions.items():
             with contextlib.suppress(FileNotFoundError, pa.ArrowException), self._open(shard) as file:
                 if _made_of(file) == digest:
-                    is_alone = is_alone and _made_with(file, settings)
+                    if not _made_with(file, settings):
+                        raise self._not_alone()
                     _add(totals, file, SCORES[self.kind])
-        if not is_alone:
-            raise RecapError(
-                f"Another command wrote {self.kind} scores of other settings to {self.output.address} meanwhile. Run "
-                "one at a time: the same command says what is there, or makes what is missing."
-            )
         self._put({"settings": settings, "totals": totals.as_json()})
         return totals
+
+    def _check_alone(self, settings: Mapping[str, Any]) -> None:
+        if _what_decides(self._settings(overwrite=True)) != _what_decides(settings):
+            raise self._not_alone()
+
+    def _not_alone(self) -> RecapError:
+        return RecapError(
+            f"Another command wrote {self.kind} scores of other settings to {self.output.address} meanwhile. Run "
+            "one at a time: the same command says what is there, or makes what is missing."
+        )
 
     @contextlib.contextmanager
     def _open(self, shard: str) -> Iterator[pq.ParquetFile]:

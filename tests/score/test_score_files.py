@@ -122,8 +122,14 @@ def test_settings_that_cannot_be_read_are_refused(files, tmp_path, content):
 
 def test_scores_that_another_command_wrote_meanwhile_are_never_mixed_with_ours(files, tmp_path):
     other = {**SETTINGS, "kind": "softmax"}
-    files.write("a", scores(1.0), SETTINGS)
+    files.begin(other, True)
     files.write("b", scores(99.0), other)
+    with pytest.raises(RecapError, match="meanwhile"):
+        files.write("a", scores(1.0), SETTINGS)
+    content = (tmp_path / "scores/clip/b.parquet").read_bytes()
+    files.begin(SETTINGS, True)
+    files.write("a", scores(1.0), SETTINGS)
+    (tmp_path / "scores/clip/b.parquet").write_bytes(content)
     for ours, foreign, settings in (("a", "b", SETTINGS), ("b", "a", other)):
         assert (files.is_scored(ours, "sha", settings), files.is_scored(foreign, "sha", settings)) == (True, False)
     with pytest.raises(RecapError, match=r"Another command wrote clip scores of other settings to .* meanwhile"):
