@@ -9,10 +9,11 @@ import re
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any, Self
+from typing import Any
 from urllib.parse import parse_qsl, unquote, urlsplit
 from xml.sax.saxutils import escape
+
+from support.http_server import Handler, Service
 
 _DATE = "Thu, 01 Jan 2026 00:00:00 GMT"
 """When everything was written, also in lists."""
@@ -29,7 +30,7 @@ class _Object:
         return {"ETag": f'"{tag}"', "x-goog-generation": str(self.generation), "Last-Modified": _DATE}
 
 
-class GcsFake:
+class GcsFake(Service):
     """The server; use it as a context. It has one bucket, of any name."""
 
     def __init__(self) -> None:
@@ -38,43 +39,20 @@ class GcsFake:
         self.generation = 0
         self.lock = threading.Lock()
 
-    def __enter__(self) -> Self:
-        fake = self
-
-        class Handler(_Handler):
-            """Of this server."""
-
-        Handler.fake = fake
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self._server.daemon_threads = True
-        threading.Thread(target=self._server.serve_forever, args=(0.01,), daemon=True).start()
-        self.endpoint = f"http://127.0.0.1:{self._server.server_port}"
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._server.shutdown()
-        self._server.server_close()
-
     def write(self, path: str, content: bytes) -> _Object:
         self.generation += 1
         self.objects[path] = _Object(content, self.generation)
         return self.objects[path]
 
 
-class _Handler(BaseHTTPRequestHandler):
-    fake: GcsFake
-    protocol_version = "HTTP/1.1"
-    disable_nagle_algorithm = True
-    wbufsize = -1
-
-    def log_message(self, *_: Any) -> None:
-        """Says nothing."""
+class _Handler(Handler):
+    owner: GcsFake
 
     def handle_any(self) -> None:
         url = urlsplit(self.path)
         path, query = unquote(url.path).lstrip("/").partition("/")[2], dict(parse_qsl(url.query, True))
         body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
-        with self.fake.lock:
+        with self.owner.lock:
             self._answer(*getattr(self, f"_{self.command.lower()}")(path, query, body))
 
     do_GET = do_HEAD = do_PUT = do_POST = do_DELETE = handle_any  # noqa: N815 - the names that the server calls
@@ -82,7 +60,7 @@ class _Handler(BaseHTTPRequestHandler):
     def _get(self, path: str, query: Mapping[str, str], _: bytes) -> tuple[int, Mapping[str, str], bytes]:
         if "list-type" in query:
             return 200, {}, self._list(query.get("prefix", ""), query.get("delimiter", ""))
-        found = self.fake.objects.get(path)
+        found = self.owner.objects.get(path)
         if found is None:
             return 404, {}, b"<Error><Code>NoSuchKey</Code></Error>"
         if self.headers.get("If-Match", found.headers["ETag"]) != found.headers["ETag"]:
@@ -96,7 +74,7 @@ class _Handler(BaseHTTPRequestHandler):
     _head = _get
 
     def _list(self, prefix: str, delimiter: str) -> bytes:
-        below = {path: path[len(prefix) :] for path in self.fake.objects if path.startswith(prefix)}
+        below = {path: path[len(prefix) :] for path in self.owner.objects if path.startswith(prefix)}
         folders = {
             path: rest.partition(delimiter)[0] for path, rest in below.items() if delimiter and delimiter in rest
         }
@@ -107,34 +85,34 @@ class _Handler(BaseHTTPRequestHandler):
         files = [
             f"<Contents><Key>{escape(path)}</Key><Size>{len(found.content)}</Size><ETag>{found.headers['ETag']}</ETag>"
             "<LastModified>2026-01-01T00:00:00.000Z</LastModified></Contents>"
-            for path, found in sorted(self.fake.objects.items())
+            for path, found in sorted(self.owner.objects.items())
             if path in below and path not in folders
         ]
         return f"<ListBucketResult>{''.join(files + prefixes)}</ListBucketResult>".encode()
 
     def _put(self, path: str, query: Mapping[str, str], body: bytes) -> tuple[int, Mapping[str, str], bytes]:
         if "partNumber" in query:
-            self.fake.parts[f"{query['uploadId']} {int(query['partNumber']):05d}"] = body
+            self.owner.parts[f"{query['uploadId']} {int(query['partNumber']):05d}"] = body
             return 200, {"ETag": f'"{query["partNumber"]}"'}, b""
-        found = self.fake.objects.get(path)
+        found = self.owner.objects.get(path)
         wanted = self.headers.get("x-goog-if-generation-match")
         if wanted is not None and int(wanted) != (found.generation if found else 0):
             return 412, {}, b"<Error><Code>PreconditionFailed</Code></Error>"
-        return 200, self.fake.write(path, body).headers, b""
+        return 200, self.owner.write(path, body).headers, b""
 
     def _post(self, path: str, query: Mapping[str, str], _: bytes) -> tuple[int, Mapping[str, str], bytes]:
         if "uploads" in query:
-            self.fake.generation += 1
-            upload = f"<UploadId>upload-{self.fake.generation}</UploadId>"
+            self.owner.generation += 1
+            upload = f"<UploadId>upload-{self.owner.generation}</UploadId>"
             answer = f"<InitiateMultipartUploadResult>{upload}</InitiateMultipartUploadResult>"
             return 200, {}, answer.encode()
-        names = sorted(name for name in self.fake.parts if name.startswith(f"{query['uploadId']} "))
-        found = self.fake.write(path, b"".join(self.fake.parts.pop(name) for name in names))
+        names = sorted(name for name in self.owner.parts if name.startswith(f"{query['uploadId']} "))
+        found = self.owner.write(path, b"".join(self.owner.parts.pop(name) for name in names))
         tag = f"<ETag>{escape(found.headers['ETag'])}</ETag>"
         return 200, found.headers, f"<CompleteMultipartUploadResult>{tag}</CompleteMultipartUploadResult>".encode()
 
     def _delete(self, path: str, *_: Any) -> tuple[int, Mapping[str, str], bytes]:
-        return (204 if self.fake.objects.pop(path, None) else 404), {}, b""
+        return (204 if self.owner.objects.pop(path, None) else 404), {}, b""
 
     def _answer(self, status: int, headers: Mapping[str, str], content: bytes) -> None:
         self.send_response(status)
@@ -144,3 +122,6 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
         if self.command != "HEAD":
             self.wfile.write(content)
+
+
+GcsFake.handler = _Handler

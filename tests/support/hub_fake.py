@@ -10,9 +10,10 @@ import re
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any, Self
+from typing import Any
 from urllib.parse import unquote, urlsplit
+
+from support.http_server import Handler, Service
 
 TOKEN = "hf_TheTokenThatNobodyMaySee"
 LARGE = ".parquet"
@@ -29,7 +30,7 @@ class Repo:
     commits: list[str] = field(default_factory=list)
 
 
-class HubFake:
+class HubFake(Service):
     """The server; use it as a context."""
 
     def __init__(self) -> None:
@@ -41,23 +42,6 @@ class HubFake:
         self.refusals: dict[str, int] = {}
         """The status that requests get whose path has this in it."""
         self.lock = threading.Lock()
-
-    def __enter__(self) -> Self:
-        fake = self
-
-        class Handler(_Handler):
-            """Of this server."""
-
-        Handler.fake = fake
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self._server.daemon_threads = True
-        threading.Thread(target=self._server.serve_forever, args=(0.01,), daemon=True).start()
-        self.endpoint = f"http://127.0.0.1:{self._server.server_port}"
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._server.shutdown()
-        self._server.server_close()
 
     def create(self, body: Mapping[str, Any]) -> Answer:
         """POST /api/repos/create."""
@@ -119,20 +103,14 @@ class HubFake:
         return f"{self.endpoint}/upload/{oid}"
 
 
-class _Handler(BaseHTTPRequestHandler):
-    fake: HubFake
-    protocol_version = "HTTP/1.1"
-    disable_nagle_algorithm = True
-    wbufsize = -1
-
-    def log_message(self, *_: Any) -> None:
-        """Says nothing."""
+class _Handler(Handler):
+    owner: HubFake
 
     def handle_any(self) -> None:
         path = unquote(urlsplit(self.path).path)
         body = self._body()
-        with self.fake.lock:
-            refusal = next((status for part, status in self.fake.refusals.items() if part in path), None)
+        with self.owner.lock:
+            refusal = next((status for part, status in self.owner.refusals.items() if part in path), None)
             status, answer = (refusal, {"error": "refused"}) if refusal else self._answer(path, body)
         content = json.dumps(answer).encode()
         self.send_response(status)
@@ -157,32 +135,32 @@ class _Handler(BaseHTTPRequestHandler):
         if path.startswith("/upload/"):  # a signed address: it wants no token
             oid = path.removeprefix("/upload/")
             assert hashlib.sha256(body).hexdigest() == oid
-            self.fake.objects[oid] = body
-            self.fake.uploads.append(oid)
+            self.owner.objects[oid] = body
+            self.owner.uploads.append(oid)
             return 200, {}
         if self.headers.get("Authorization") != f"Bearer {TOKEN}":
             return 401, {"error": "Invalid username or password."}
         if path == "/api/repos/create":
-            return self.fake.create(json.loads(body))
+            return self.owner.create(json.loads(body))
         if path == "/api/validate-yaml":
             return 200, {}
         found = re.match(r"/(?:api/)?datasets/(?P<repo>[^/]+/[^/]+?)(?:\.git)?(?:/(?P<action>.*))?$", path)
         assert found, path
         name, action = found["repo"], found["action"] or ""
-        if (repo := self.fake.repos.get(name)) is None:
+        if (repo := self.owner.repos.get(name)) is None:
             return 404, {"error": "Repository not found"}
         if action.startswith("preupload/"):
-            return self.fake.preupload(repo, json.loads(body))
+            return self.owner.preupload(repo, json.loads(body))
         if action == "info/lfs/objects/batch":
-            return self.fake.batch(json.loads(body))
+            return self.owner.batch(json.loads(body))
         if action.startswith("commit/"):
-            return self.fake.commit(name, repo, [json.loads(line) for line in body.splitlines()])
+            return self.owner.commit(name, repo, [json.loads(line) for line in body.splitlines()])
         if action.startswith("tree/"):
             return 200, [
                 {"type": "file", "path": path, "size": len(content), "oid": _blob_id(content)}
                 for path, content in repo.files.items()
             ]
-        return self.fake.info(name, repo)
+        return self.owner.info(name, repo)
 
 
 def _oid(path: str, content: bytes) -> str:
@@ -197,3 +175,6 @@ def _lfs(path: str, content: bytes) -> dict[str, Any]:
     if not path.endswith(LARGE):
         return {}
     return {"lfs": {"sha256": _oid(path, content), "size": len(content), "pointerSize": 130}}
+
+
+HubFake.handler = _Handler

@@ -2,11 +2,11 @@
 
 import base64
 import json
-import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any, Self
+from typing import Any
+
+from support.http_server import Handler, Service
 
 
 @dataclass
@@ -23,7 +23,7 @@ class Reply:
     """Instead of a chat completion."""
 
 
-class JudgeServer:
+class JudgeServer(Service):
     """The server; use it as a context."""
 
     def __init__(self, answer: Callable[[dict[str, Any]], Reply] = lambda request: Reply()):
@@ -34,22 +34,9 @@ class JudgeServer:
         self.requests: list[dict[str, Any]] = []
         self.keys: list[str | None] = []
 
-    def __enter__(self) -> Self:
-        judge = self
-
-        class Handler(_Handler):
-            """Of this server."""
-
-        Handler.judge = judge
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self._server.daemon_threads = True
-        threading.Thread(target=self._server.serve_forever, args=(0.01,), daemon=True).start()
-        self.url = f"http://127.0.0.1:{self._server.server_port}/v1"
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._server.shutdown()
-        self._server.server_close()
+    @property
+    def url(self) -> str:
+        return f"{self.endpoint}/v1"
 
 
 def question_of(request: Mapping[str, Any]) -> str:
@@ -68,23 +55,17 @@ def image_of(uri: str) -> tuple[str, bytes]:
     return head.removeprefix("data:"), base64.b64decode(data, validate=True)
 
 
-class _Handler(BaseHTTPRequestHandler):
-    judge: JudgeServer
-    protocol_version = "HTTP/1.1"
-    disable_nagle_algorithm = True
-    wbufsize = -1
+class _Handler(Handler):
+    owner: JudgeServer
 
-    def log_message(self, *_: Any) -> None:
-        """Says nothing."""
-
-    def do_POST(self) -> None:
+    def do_POST(self) -> None:  # noqa: N802 - the name that http.server calls
         request = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        self.judge.requests.append(request)
-        self.judge.keys.append(self.headers.get("Authorization"))
-        reply = self.judge.answer(request)
+        self.owner.requests.append(request)
+        self.owner.keys.append(self.headers.get("Authorization"))
+        reply = self.owner.answer(request)
         if self.path != "/v1/chat/completions":
             reply = Reply(status=404, error=f"no {self.path} here")
-        elif self.judge.key and self.headers.get("Authorization") != f"Bearer {self.judge.key}":
+        elif self.owner.key and self.headers.get("Authorization") != f"Bearer {self.owner.key}":
             reply = Reply(status=401, error=f"wrong key: {self.headers.get('Authorization')}")
         self._send(reply, request)
 
@@ -107,3 +88,6 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         self.wfile.write(body)
+
+
+JudgeServer.handler = _Handler
