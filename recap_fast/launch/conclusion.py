@@ -94,7 +94,7 @@ def _say_flags(reporter: Reporter, output: OutputFolder, reports: Sequence[Shard
     if flags:
         shown = ", ".join(f"{num:,} {flag} ({num / rows:.1%})" for flag, num in flags.items())
         command = f"recap-fast report {shlex.quote(output.address)}"
-        text = f"Flags of the {counted(rows, 'row')} in finished shards: {shown}. `{command}` shows them."
+        text = f"Flags of the {counted(rows, 'row')} in shards that this run finished: {shown}. `{command}` shows them."
         reporter.event("flags", text, rows=rows, flags=flags, command=command)
 
 

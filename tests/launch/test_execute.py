@@ -37,7 +37,7 @@ def test_a_run_says_what_it_does_and_what_it_did_it_with(start, tmp_path):
     assert re.fullmatch(
         r"Held .+ threads? for .+, from the start of the process: [\d,]+ images per hour\.", outcome["held"]
     )
-    assert outcome["flags"].startswith("Flags of the 12 rows in finished shards: 12 cut (100.0%)")
+    assert outcome["flags"].startswith("Flags of the 12 rows in shards that this run finished: 12 cut (100.0%)")
     assert outcome["flags"].endswith(f". `recap-fast report {tmp_path}/out` shows them.")
     assert outcome["done"] == "All 2 shards are done."
     assert outcome.result.as_json()["flags"] == outcome.result.flags
