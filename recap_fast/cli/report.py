@@ -1,7 +1,6 @@
 """`recap-fast report`."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
@@ -9,13 +8,7 @@ from recap_fast.cli import options
 from recap_fast.cli.command import Command, group, option
 from recap_fast.cli.messages import check_writable, quiet, writing
 from recap_fast.cli.progress import bar
-from recap_fast.errors import ConfigError
 from recap_fast.text import counted
-
-if TYPE_CHECKING:
-    from recap_fast.write.output_folder import OutputFolder
-
-NAME = "report.html"
 
 
 @click.command(cls=Command, short_help="Write a page that shows what the captions are like.")
@@ -49,12 +42,13 @@ def report(
     """
     from recap_fast.atomic import atomic_write
     from recap_fast.joined import JoinedOutput
+    from recap_fast.report.place import page_path
     from recap_fast.report.report import make_report
     from recap_fast.shards.patience import patience
     from recap_fast.write.output_folder import OutputFolder
 
     folder = OutputFolder.at(output)
-    path = _path(folder, html)
+    path = page_path(folder, html)
     joined = JoinedOutput.open(folder, shards, relocate)
     other = None if baseline is None else JoinedOutput.open(OutputFolder.at(baseline))
     check_writable("--html", path)
@@ -74,31 +68,3 @@ def report(
     if made.joined is not None and not made.joined.rows:
         click.echo("note: no image is in both outputs. Images are compared by uid, then by SHA-256.", err=True)
     click.echo(path)
-
-
-def _path(output: "OutputFolder", html: Path | None) -> Path:
-    """The path of the page. Raises ConfigError for a folder where a run keeps its files."""
-    from recap_fast.addresses import is_remote
-    from recap_fast.write.output_folder import FOLDERS
-
-    is_local = not is_remote(output.address)
-    path = html or (Path(output.address) / NAME if is_local else Path(NAME))
-    if is_local:
-        for folder in FOLDERS:
-            if (Path(output.address) / folder).resolve() in path.resolve().parents:
-                raise ConfigError(f"--html {path}: a run keeps its own files there. Give a path outside of {folder}/.")
-    if html and path.is_file() and not _is_page(path):
-        raise ConfigError(f"--html {path} is there and is no report: it is not replaced. Give another path.")
-    return path
-
-
-def _is_page(path: Path) -> bool:
-    """Whether a file is a report, or empty: only such a file is replaced."""
-    from recap_fast.report.rendering import MARK, MARK_BYTES
-
-    try:
-        with path.open("rb") as file:
-            begin = file.read(MARK_BYTES)
-    except OSError as error:
-        raise ConfigError(f"--html {path} cannot be read ({error.strerror or error}): give another path.") from error
-    return not begin or MARK.encode() in begin
