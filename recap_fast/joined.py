@@ -3,7 +3,7 @@
 What comes after a run begins here: it knows where the run found the images, and proves that each is still the same one.
 """
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Generator, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import cached_property
@@ -87,7 +87,7 @@ class JoinedOutput:
 
     def pairs(
         self, shard: Shard, columns: Sequence[str], wanted: Collection[int] | None = None
-    ) -> Iterator[tuple[dict[str, Any], Sample]]:
+    ) -> Generator[tuple[dict[str, Any], Sample]]:
         """The rows with these columns beside their samples, ascending by index; only the `wanted` indices, or all.
 
         Raises ShardError where the input cannot be read, lacks a sample, or has another image in its place.

@@ -59,7 +59,7 @@ def find_commit() -> str | None:
         _git(folder, "ls-files", "--error-unmatch", ":/recap_fast/__init__.py")  # else it is installed in another's
         commit = _git(folder, "rev-parse", "--short=12", "HEAD")
         changed = _git(folder, "status", "--porcelain", "--untracked-files=all", "--", ":/recap_fast")
-    except (OSError, subprocess.CalledProcessError):
+    except (OSError, subprocess.SubprocessError):
         return _installed_commit(folder)
     return commit + ("+" if changed else "")
 
@@ -127,4 +127,4 @@ def cpu_model() -> str:
 
 def _git(folder: Path, *arguments: str) -> str:
     command = ["git", "--no-optional-locks", "-C", str(folder), *arguments]
-    return subprocess.run(command, capture_output=True, check=True, text=True).stdout.strip()
+    return subprocess.run(command, capture_output=True, check=True, text=True, timeout=10).stdout.strip()

@@ -254,19 +254,6 @@ class OutputFile:
     size_bytes: int
 
 
-def show_left_out(left_out: Mapping[str, int]) -> str:
-    """'files that belong to no image: 5 (.md 3, .csv 2); further images of a sample: 2'."""
-    totals: Counter[str] = Counter()
-    kinds: dict[str, list[str]] = {}
-    for reason, count in sorted(left_out.items(), key=lambda item: -item[1]):
-        what, _, kind = reason.removesuffix(")").partition(" (")
-        totals[what] += count
-        if kind:
-            kinds.setdefault(what, []).append(f"{kind} {count:,}")
-    shown = ((f"{what}: {total:,}", ", ".join(kinds.get(what, []))) for what, total in totals.most_common())
-    return "; ".join(f"{text} ({listed})" if listed else text for text, listed in shown)
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ShardReport:
     """What a shard amounts to. Its done-record has these fields, under these names and in this order."""

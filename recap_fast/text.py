@@ -1,6 +1,8 @@
 """Text that any column of the output can hold, valid Unicode of bounded length; and numbers of things."""
 
 import re
+from collections import Counter
+from collections.abc import Mapping
 
 MAX_TEXT_BYTES = 16 << 20
 """Of one text in UTF-8. Larger texts are not read, and none is written: one must not take the memory of a whole run."""
@@ -36,3 +38,16 @@ def counted(number: int, noun: str) -> str:
 def sized(num_bytes: int) -> str:
     """An amount of memory, for people: '15.5 GiB', '52 MiB'."""
     return f"{num_bytes / 2**30:,.1f} GiB" if num_bytes >= 1 << 30 else f"{num_bytes / 2**20:.0f} MiB"
+
+
+def show_left_out(left_out: Mapping[str, int]) -> str:
+    """'files that belong to no image: 5 (.md 3, .csv 2); further images of a sample: 2'."""
+    totals: Counter[str] = Counter()
+    kinds: dict[str, list[str]] = {}
+    for reason, count in sorted(left_out.items(), key=lambda item: -item[1]):
+        what, _, kind = reason.removesuffix(")").partition(" (")
+        totals[what] += count
+        if kind:
+            kinds.setdefault(what, []).append(f"{kind} {count:,}")
+    shown = ((f"{what}: {total:,}", ", ".join(kinds.get(what, []))) for what, total in totals.most_common())
+    return "; ".join(f"{text} ({listed})" if listed else text for text, listed in shown)

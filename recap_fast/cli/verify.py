@@ -41,7 +41,7 @@ def verify(output: str, shards: tuple[str, ...], relocate: tuple[str, ...], read
 
 def _describe(verdict: "Verdict", is_compared: bool) -> str:
     """The verdict for people."""
-    from recap_fast.records import show_left_out
+    from recap_fast.text import show_left_out
 
     failed = ", ".join(f"{count:,} {status}" for status, count in verdict.failed.most_common())
     lines = [

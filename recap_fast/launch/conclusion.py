@@ -11,8 +11,8 @@ from recap_fast.launch.reporter import Reporter
 from recap_fast.launch.result import RunResult, count_flags
 from recap_fast.launch.signals import STOPPED
 from recap_fast.pipeline.counters import Progress, RunCounters, Snapshot
-from recap_fast.records import ShardReport, show_left_out
-from recap_fast.text import counted
+from recap_fast.records import ShardReport
+from recap_fast.text import counted, show_left_out
 from recap_fast.write.ledger import Ledger
 from recap_fast.write.names import some
 from recap_fast.write.output_folder import OutputFolder

@@ -77,7 +77,7 @@ def read_stored(joined: JoinedOutput, place: Place) -> Stored:
         raise ConfigError(f"{joined.output.address} has no row {place}: shard {place.shard} has none of this index.")
     if (status := statuses[0]) in NOT_AGAIN:
         raise ConfigError(f"{place} has the status {status} and is not made again: {NOT_AGAIN[status]}.")
-    with closing(joined.pairs(shard, _COLUMNS, {place.index})) as pairs:  # type: ignore[type-var]
+    with closing(joined.pairs(shard, _COLUMNS, {place.index})) as pairs:
         row, sample = next(pairs)
     if status == OK and sample.status != OK:
         raise ShardError(f"{place} has no image any more ({sample.status}: {sample.error}): put the input back.")

@@ -62,7 +62,7 @@ def test_the_shard_of_the_first_may_fail_while_others_wait(tmp_path, monkeypatch
     engine.step = step_and_release
     with monkeypatch.context() as patch:
         patch.setattr(shard_writer, "STRETCH_ROWS", 2)
-        breaks = lambda self, *given: break_off() if self._shard.name == "00000" else works(self, *given)  # noqa: E731
+        breaks = lambda self, *given: break_off() if self._shard.name == "00000" else works(self, *given)  # noqa: E731 - a method is replaced
         patch.setattr(shard_writer.ShardWriter, "flush", breaks)
         pipeline = run.pipeline()
         reports = {report.shard: report.status for report in guarded(lambda: pipeline.run(run.pending))}
@@ -84,7 +84,7 @@ def test_whichever_part_breaks_the_run_ends_with_its_error(tmp_path, monkeypatch
     things = {"decoder": run.captioner.decoder, "prompts": run.captioner, "engine": run.engine}
     name = {"decoder": "decode", "prompts": "request", "engine": "submit"}[part]
     works = getattr(things[part], name)
-    fail_later = lambda *a, **k: break_off() if next(count) >= 1 else works(*a, **k)  # noqa: E731
+    fail_later = lambda *a, **k: break_off() if next(count) >= 1 else works(*a, **k)  # noqa: E731 - a method is replaced
     monkeypatch.setattr(things[part], name, fail_later)
     with pytest.raises(RuntimeError, match="broken on purpose"):
         guarded(run.run)
