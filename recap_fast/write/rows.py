@@ -37,7 +37,8 @@ def read_rows(output: OutputFolder, shard: str, columns: Sequence[str] | None = 
     wanted, has_begun = list(SCHEMA.names if columns is None else columns), False
     try:
         with ExitStack() as files:
-            record, names = read_record(output, shard), _files(output, shard)
+            record = read_record(output, shard)
+            names = _files(output, shard, record)
             paths = [files.enter_context(output.store.local(name)) for name in names]
             scores = _read_scores(output, shard, record, wanted) if names == [output.data(shard)] else {}
             for batch in merge_rows(paths, (), BATCH_ROWS, columns=["index", *(c for c in wanted if c != "index")]):
@@ -52,9 +53,9 @@ def read_rows(output: OutputFolder, shard: str, columns: Sequence[str] | None = 
         ) from error
 
 
-def _files(output: OutputFolder, shard: str) -> list[str]:
+def _files(output: OutputFolder, shard: str, record: ShardReport | None) -> list[str]:
     """The files with rows of a shard, oldest first, without stretches whose rows are in its output already."""
-    record, data = read_record(output, shard), output.data(shard)
+    data = output.data(shard)
     is_there = output.store.stat(data) is not None
     since_ns = 0 if record is None or not is_there else record.finished_ns
     later = [stretch.name for stretch in stretches(output, shard) if stretch.made_ns > since_ns]
