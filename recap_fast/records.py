@@ -195,6 +195,9 @@ class Request:
     max_new_tokens: int
     noise_key: int = 0
     """Names this request's random numbers where captions are sampled: a hash of shard and index."""
+    same_image_as: int | None = None
+    """The id of another request of this image, handed over before this one with no other image between them: an engine
+    may compute the image once for both."""
 
 
 @dataclass(frozen=True, slots=True)

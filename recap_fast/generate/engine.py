@@ -51,13 +51,15 @@ class EngineOptions:
     num_slots: int | None = None
     prefill_images: int | None = None
     max_new_tokens: int | None = None
+    captions_per_image: int = 1
+    """How many requests come with one image, at most: an engine prepares for so many."""
     sampling: Sampling = Sampling()
     loop_stop: bool = True
     verify: bool = True
     """Whether the weights are compared with their checksums while they are loaded."""
 
     def __post_init__(self) -> None:
-        for name in ("num_slots", "prefill_images", "max_new_tokens"):
+        for name in ("num_slots", "prefill_images", "max_new_tokens", "captions_per_image"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ConfigError(f"--{name.replace('_', '-')} {value}: give a count of at least 1.")
