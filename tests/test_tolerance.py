@@ -45,6 +45,11 @@ RIGHT: dict[str, tuple[Callable[[], Tensor], Inexact]] = {
     "swiglu": (lambda: F.silu(X) * X.flip(0), tolerance.swiglu(exact(X), exact(X.flip(0)))),
     "quick gelu": (lambda: X * torch.sigmoid(1.702 * X), tolerance.quick_gelu(exact(X))),
     "gelu": (lambda: F.gelu(X), tolerance.gelu(exact(X))),
+    "gelu by tanh": (lambda: F.gelu(X, approximate="tanh"), tolerance.gelu_tanh(exact(X))),
+    "gelu by sigmoid": (
+        lambda: X * torch.sigmoid(1.5957691 * X * (1 + 0.044715 * X * X)),
+        tolerance.gelu_tanh(exact(X)),
+    ),
     "rotation": (
         lambda: plain.rotate(X[None], ROPE, torch.tensor([7])),
         tolerance.rotate(exact(X[None]), ROPE.cos[7], ROPE.sin[7]),
@@ -62,6 +67,7 @@ WRONG: list[tuple[str, str, Callable[[], Tensor]]] = [
     ("swiglu", "the exponential has 17 bits", lambda: X / (1 + (-X).exp() * (1 + 2**-17)) * X.flip(0)),
     ("quick gelu", "1.7", lambda: X * torch.sigmoid(1.7 * X)),
     ("gelu", "by tanh", lambda: F.gelu(X, approximate="tanh")),
+    ("gelu by tanh", "by erf", lambda: F.gelu(X)),
     ("rotation", "the next position", lambda: plain.rotate(X[None], ROPE, torch.tensor([8]))),
     ("rotation", "to the other side", lambda: plain.rotate(X[None], ROPE._replace(sin=-ROPE.sin), torch.tensor([7]))),
     ("attention", "a position too few", lambda: F.scaled_dot_product_attention(Q, K[:, :-1], V[:, :-1])),

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from safetensors.torch import save_file
 from torch import Tensor
-from transformers import AutoModelForImageTextToText, CLIPVisionConfig, LlamaConfig, LlavaConfig
+from transformers import AutoModelForImageTextToText, CLIPVisionConfig, LlamaConfig, LlavaConfig, SiglipVisionConfig
 from transformers import LlavaForConditionalGeneration as Llava
 from transformers.utils.logging import disable_progress_bar
 
@@ -75,8 +75,8 @@ def make_checkpoint(
     """Writes a tiny checkpoint and returns its model; equal arguments but the layout give equal weights.
 
     `text`, `vision` and `llava` add to the parts of the config; `dtype` may be two: the vision tower's comes second;
-    `tokenizer` is 'byte_level', 'tiktoken', 'llama2' or None; `preprocess` is 'pad', 'crop' or None
-    (no file). With `num_files` over 1 there is an index.
+    `tokenizer` is 'byte_level', 'tiktoken', 'llama2' or None; `preprocess` is 'pad', 'crop', 'stretch' (SigLIP's) or
+    None (no file). With `num_files` over 1 there is an index.
     """
     disable_progress_bar()
     folder.mkdir(parents=True, exist_ok=True)
@@ -97,7 +97,7 @@ def make_checkpoint(
     if preprocess is not None and layout != "original":
         write_preprocess(folder, preprocess, config.vision_config.image_size)
     elif layout == "original":
-        _update(folder / "config.json", image_aspect_ratio=preprocess)
+        _update(folder / "config.json", image_aspect_ratio="square" if preprocess == "stretch" else preprocess)
     return model
 
 
@@ -109,8 +109,13 @@ def make_config(
     vision: dict[str, Any] | None = None,
     llava: dict[str, Any] | None = None,
 ) -> LlavaConfig:
-    """transformers' config of a shape; `text`, `vision` and `llava` add to its parts or change them."""
-    tower = CLIPVisionConfig(**{**clip_fields(shape.vision), **(vision or {})})
+    """transformers' config of a shape; `text`, `vision` and `llava` add to its parts or change them.
+
+    The `model_type` "siglip_vision_model" in `vision` makes it a SigLIP, with its defaults where a shape says nothing.
+    """
+    given = {**clip_fields(shape.vision), **(vision or {})}
+    is_siglip = given.pop("model_type", None) == "siglip_vision_model"
+    tower = SiglipVisionConfig(**given) if is_siglip else CLIPVisionConfig(**given)
     num_patches = (tower.image_size // tower.patch_size) ** 2
     return LlavaConfig(
         text_config=LlamaConfig(**{**llama_fields(shape.text), **(text or {})}),
@@ -128,8 +133,8 @@ def make_model(config: LlavaConfig, *, seed: int = 0, device: str = "cpu", dtype
 
 
 def write_preprocess(folder: Path, mode: str, image_size: int) -> None:
-    """A preprocessor_config.json of LLaVA's ('pad') or CLIP's ('crop') image processor."""
-    content = {
+    """A preprocessor_config.json of LLaVA's ('pad'), CLIP's ('crop') or SigLIP's ('stretch') image processor."""
+    content: dict[str, Any] = {
         "image_processor_type": "LlavaImageProcessor" if mode == "pad" else "CLIPImageProcessor",
         "do_pad": mode == "pad",
         "size": {"shortest_edge": image_size},
@@ -139,6 +144,9 @@ def write_preprocess(folder: Path, mode: str, image_size: int) -> None:
         "image_mean": [0.48145466, 0.4578275, 0.40821073],
         "image_std": [0.26862954, 0.26130258, 0.27577711],
     }
+    if mode == "stretch":
+        square = {"size": {"height": image_size, "width": image_size}, "image_mean": [0.5] * 3, "image_std": [0.5] * 3}
+        content = {"image_processor_type": "SiglipImageProcessor", "resample": 3, "rescale_factor": 1 / 255, **square}
     (folder / "preprocessor_config.json").write_text(json.dumps(content), encoding="utf-8")
 
 
@@ -195,6 +203,7 @@ def _transformers4_config(config: LlavaConfig) -> dict[str, Any]:
         "text_config": _transformers4_text(config.text_config),
         "vision_config": _without_defaults(config.vision_config),
         "vision_feature_layer": config.vision_feature_layer,
+        "vision_feature_select_strategy": config.vision_feature_select_strategy,
         "torch_dtype": "float16",
     }
 
@@ -207,7 +216,7 @@ def _original_config(config: LlavaConfig) -> dict[str, Any]:
         "mm_vision_tower": "clip",
         "mm_projector_type": "mlp2x_gelu",
         "mm_vision_select_layer": config.vision_feature_layer,
-        "mm_vision_select_feature": "patch",
+        "mm_vision_select_feature": "patch" if config.vision_feature_select_strategy == "default" else "cls_patch",
         "mm_patch_merge_type": "flat",
         "mm_use_im_start_end": False,
         "mm_use_im_patch_token": False,

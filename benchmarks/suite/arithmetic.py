@@ -77,7 +77,7 @@ def step_ms(spec: EngineSpec, card: Card, prefix: int, tokens: float, images: in
     """Milliseconds of a step with so many new images, by kind."""
     text, vision, slots = spec.text, spec.vision, spec.limits.num_slots
     new = vision.num_image_tokens + spec.limits.max_text_tokens
-    rows, read, patches = images * new + slots, images + slots, images * (vision.num_image_tokens + 1)
+    rows, read, patches = images * new + slots, images + slots, images * vision.num_positions
     position = prefix + new + tokens / 2
     share = 1.0 if images else card.few_rows
     products, other = (share * card.products[precision] for precision in (spec.precision, "bfloat16"))
@@ -112,7 +112,7 @@ def _tower_operations(vision: VisionSpec, text: TextSpec, images: int) -> float:
     layer = 4 * vision.hidden_size**2 + 2 * vision.hidden_size * vision.intermediate_size
     projector = (vision.hidden_size + text.hidden_size) * text.hidden_size
     tokens = vision.num_image_tokens
-    return 2.0 * images * ((tokens + 1) * layer * vision.num_layers + tokens * projector)
+    return 2.0 * images * (vision.num_positions * layer * vision.num_layers + tokens * projector)
 
 
 def _cache_bytes(spec: EngineSpec) -> int:

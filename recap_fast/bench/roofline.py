@@ -36,7 +36,7 @@ def operations(spec: EngineSpec, work: Statistics, prefix_tokens: int) -> dict[s
     values are computed for all rows, everything else only for the rows that a token is read from.
     """
     vision, text = spec.vision, spec.text
-    patches, rows = vision.num_image_tokens, vision.num_image_tokens + 1
+    tokens, rows = vision.num_image_tokens, vision.num_positions
     tower = 4 * vision.hidden_size**2 + 2 * vision.hidden_size * vision.intermediate_size
     keys_values = 2 * text.hidden_size * text.num_kv_heads * text.head_dim
     layer, early = _layer_size(spec), text.num_layers - 1
@@ -45,9 +45,9 @@ def operations(spec: EngineSpec, work: Statistics, prefix_tokens: int) -> dict[s
     seen = new * prefix_tokens + new * (new + 1) / 2
     multiply_adds = {
         "vision_linear": work.images
-        * (vision.num_layers * rows * tower + patches * 3 * vision.patch_size**2 * vision.hidden_size),
+        * (vision.num_layers * rows * tower + vision.num_patches * 3 * vision.patch_size**2 * vision.hidden_size),
         "vision_attention": work.images * vision.num_layers * rows**2 * 2 * vision.hidden_size,
-        "projector": work.images * patches * (vision.hidden_size + text.hidden_size) * text.hidden_size,
+        "projector": work.images * tokens * (vision.hidden_size + text.hidden_size) * text.hidden_size,
         "prefill_linear": work.prompt_tokens * (early * layer + keys_values) + work.images * (layer - keys_values),
         "prefill_attention": work.images * pair * (early * seen + prefix_tokens + new),
         "decode_linear": work.decode_rows * text.num_layers * layer,

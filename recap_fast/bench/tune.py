@@ -148,7 +148,7 @@ def estimate_rate(spec: EngineSpec, shape: SlotShape, sizes: Sizes, num_units: i
 
     new = images * (shape.num_image_tokens + shape.max_text_tokens)
     mixed = seconds(new + sizes.num_slots, decoder, text.num_layers) / faster
-    mixed += seconds(images * (shape.num_image_tokens + 1), tower, vision.num_layers)
+    mixed += seconds(images * vision.num_positions, tower, vision.num_layers)
     decode = seconds(sizes.num_slots, decoder, text.num_layers) / faster
     begun = min(images, (sizes.num_slots - (images - 1) / 2) / CAPTION_STEPS)
     share = begun / images

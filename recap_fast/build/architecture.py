@@ -1,8 +1,8 @@
 """Reads what a checkpoint's config.json says about its model, as an `Architecture`.
 
 It knows the original LLaVA's config (`llava_llama`) and transformers' (`llava`, versions 4 and 5), which leave out
-what equals their defaults. Anything but LLaVA-1.5 (CLIP, a projector of two layers with GELU, Llama) is refused by
-name.
+what equals their defaults. Anything but LLaVA-1.5 (CLIP or SigLIP, a projector of two layers with GELU, Llama) is
+refused by name.
 """
 
 from collections.abc import Mapping
@@ -12,13 +12,16 @@ from typing import Any, Literal
 
 from recap_fast.build.config_checks import READS, expect, read_optional_table
 from recap_fast.build.decoder_config import make_text
-from recap_fast.build.model_config import CLIP, CLIP_BASE, CLIP_LARGE
-from recap_fast.build.tower_config import make_vision, named_tower, read_tower
+from recap_fast.build.model_config import CLIP, CLIP_LARGE
+from recap_fast.build.preprocessing import Family
+from recap_fast.build.tower_config import complete_tower, make_vision, named_tower, read_tower
 from recap_fast.errors import ConfigError
 from recap_fast.generate.fields import Source, read_value, shown
 from recap_fast.generate.json_file import read_json
 from recap_fast.generate.layout import FusedTensor, plan_weights
 from recap_fast.generate.spec import TextSpec, TokenId, VisionSpec
+
+STRATEGIES = {"default": "without the first position", "full": "all positions"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,8 +37,10 @@ class Architecture:
     projector_bias: bool
     eos_ids: tuple[int, ...]
     """The stop ids of config.json; empty where it names none."""
-    preprocess_mode: Literal["pad", "crop"] | None
-    """'pad' or 'crop' where config.json says so (the original LLaVA's does)."""
+    preprocess_mode: Literal["pad", "crop", "stretch"] | None
+    """Where config.json says it (the original LLaVA's does)."""
+    family: Family
+    """Whose preprocessing holds where the folder has no file that says it."""
 
     def plan(self) -> list[FusedTensor]:
         return plan_weights(self.vision, self.text, projector_bias=self.projector_bias)
@@ -63,16 +68,16 @@ def _from_transformers(path: Path, config: Mapping[str, Any]) -> Architecture:
         read_optional_table(path, config, "vision_config"),
     )
     expect(path, text, "text_config.model_type", {"llama": "a Llama language model"}, default="llama")
-    vision = {"model_type": "clip_vision_model", **CLIP_LARGE} if vision is None else vision
-    expect(path, vision, "vision_config.model_type", CLIP, default="clip_vision_model")
+    vision = complete_tower(path, CLIP_LARGE if vision is None else vision, "vision_config")
     expect(path, config, "projector_hidden_act", {"gelu": "GELU"}, default="gelu")
-    expect(path, config, "vision_feature_select_strategy", {"default": "patches without CLS"}, default="default")
+    expect(path, config, "vision_feature_select_strategy", STRATEGIES, default="default")
     expect(path, config, "tie_word_embeddings", {True: "", False: "", None: ""}, default=None)
     if config.get("tie_word_embeddings"):
         text = {**text, "tie_word_embeddings": True}
-    tower = read_tower(path, {**CLIP_BASE, **vision}, "vision_config")
+    tower = read_tower(path, vision, "vision_config")
+    select = config.get("vision_feature_select_strategy", "default")
     return Architecture(
-        vision=make_vision(path, {**CLIP_BASE, **vision}, tower, config.get("vision_feature_layer", -2)),
+        vision=make_vision(path, vision, tower, config.get("vision_feature_layer", -2), select),
         text=make_text(path, text, "text_config"),
         num_vision_layers=tower.num_hidden_layers,
         projector_bias=read_value(
@@ -80,12 +85,14 @@ def _from_transformers(path: Path, config: Mapping[str, Any]) -> Architecture:
         ),
         eos_ids=read_ids(path, text.get("eos_token_id", config.get("eos_token_id"))),
         preprocess_mode=None,
+        family="clip" if vision["model_type"] == CLIP else "siglip",
     )
 
 
 def _from_original(path: Path, config: Mapping[str, Any]) -> Architecture:
     expect(path, config, "mm_projector_type", {"mlp2x_gelu": "two layers with GELU"}, default="linear")
-    expect(path, config, "mm_vision_select_feature", {"patch": "patches without CLS"}, default="patch")
+    expect(path, config, "mm_vision_select_feature", {"patch": "", "cls_patch": "CLS as well"}, default="patch")
+    expect(path, config, "s2", {False: "one scale"}, default=False)
     expect(path, config, "mm_patch_merge_type", {"flat": "one image, no tiles"}, default="flat")
     expect(path, config, "mm_use_im_start_end", {False: "no tokens around the image"}, default=False)
     ratio = config.get("image_aspect_ratio")
@@ -93,15 +100,23 @@ def _from_original(path: Path, config: Mapping[str, Any]) -> Architecture:
         raise ConfigError(
             f"{path}: image_aspect_ratio {shown(ratio)} is not supported, expected 'pad'. {READS}, without tiles."
         )
-    file, vision = named_tower(path, config.get("mm_vision_tower") or config.get("vision_tower"))
+    name = config.get("mm_vision_tower") or config.get("vision_tower")
+    file, vision = named_tower(path, name)
     tower = read_tower(file, vision, "")
+    is_clip = vision["model_type"] == CLIP
+    if not is_clip:
+        # LLaVA-MORE reads this layer, LLaVA-NeXT the last but one whatever is said; both read all patches
+        expect(path, config, "mm_vision_select_layer", {-2: "the last but one"}, default=-2)
+    drops_first = is_clip and config.get("mm_vision_select_feature", "patch") == "patch"
+    layer = config.get("mm_vision_select_layer", -2)
     return Architecture(
-        vision=make_vision(file, vision, tower, config.get("mm_vision_select_layer", -2)),
+        vision=make_vision(file, vision, tower, layer, "default" if drops_first else "full"),
         text=make_text(path, config, ""),
         num_vision_layers=tower.num_hidden_layers,
         projector_bias=True,
         eos_ids=read_ids(path, config.get("eos_token_id")),
-        preprocess_mode="pad" if ratio == "pad" else "crop",
+        preprocess_mode="pad" if ratio == "pad" else "crop" if is_clip else "stretch",
+        family="clip" if is_clip else "siglip2" if "siglip2" in str(name) else "siglip",
     )
 
 

@@ -46,11 +46,12 @@ PREFIXES = (
     ("vision_tower.", "vision."),
     ("model.", "text."),
 )
-# What LLaVA does not read: the norm after the tower, buffers of old versions, and the rest of a whole CLIP.
+# What LLaVA does not read: the norm after the tower, SigLIP's pooling head, buffers of old versions, and the rest of a
+# whole CLIP or SigLIP.
 UNUSED = re.compile(
-    r"vision\.post_layernorm\.(weight|bias)|vision\.embeddings\.position_ids"
+    r"vision\.post_layernorm\.(weight|bias)|vision\.head\..*|vision\.embeddings\.position_ids"
     r"|text\.(layers\.\d+\.self_attn\.)?rotary_emb\.inv_freq"
-    r"|(clip|vision)\.(text_model\..*|visual_projection\.weight|text_projection\.weight|logit_scale)"
+    r"|(clip|vision)\.(text_model\..*|visual_projection\.weight|text_projection\.weight|logit_scale|logit_bias)"
 )
 
 

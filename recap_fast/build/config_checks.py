@@ -7,7 +7,7 @@ from typing import Any
 from recap_fast.errors import ConfigError
 from recap_fast.generate.fields import Source, read_value, shown
 
-READS = "recap-fast reads LLaVA-1.5: a CLIP vision tower, a two-layer GELU projector, a Llama language model"
+READS = "recap-fast reads LLaVA-1.5: a CLIP or SigLIP vision tower, a two-layer GELU projector, a Llama language model"
 
 
 def expect(path: Path, config: Mapping[str, Any], name: str, known: Mapping[Any, str], *, default: Any) -> None:

@@ -45,7 +45,7 @@ def make_spec(recipe: Recipe, checkpoint: Checkpoint, architecture: Architecture
         kv_precision=recipe.kv_precision,
         vision=architecture.vision,
         text=architecture.text,
-        preprocess=read_preprocess(folder, architecture.vision.image_size, mode),
+        preprocess=read_preprocess(folder, architecture.vision.image_size, mode, architecture.family),
         prompt=prompt,
         stop_ids=_stop_ids(recipe, checkpoint.folder, architecture, template, tokenizer),
         limits=Limits(

@@ -1,11 +1,12 @@
 """Reads what a checkpoint says about its preprocessing (preprocessor_config.json), as a `Preprocess`.
 
 It knows CLIP's image processor (center crop), LLaVA's (padding) and SigLIP's (any image becomes a square), as files of
-transformers 4 and 5. Where there is no such file, as in an original LLaVA checkpoint, CLIP's mean and std are used.
+transformers 4 and 5. Where there is no such file, as in an original LLaVA checkpoint, those of the tower's family hold.
 """
 
 import logging
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -17,7 +18,8 @@ from recap_fast.records import Preprocess
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 SIGLIP_MEAN = SIGLIP_STD = (0.5, 0.5, 0.5)
-Mode = Literal["pad", "crop"]
+Mode = Literal["pad", "crop", "stretch"]
+Family = Literal["clip", "siglip", "siglip2"]
 Share = Annotated[float, Range(0.0, 1.0)]
 Spread = Annotated[float, Range(1e-6, 1e6)]
 _FILTERS: dict[int, Literal["bicubic", "bilinear"]] = {3: "bicubic", 2: "bilinear"}
@@ -26,20 +28,19 @@ _ALL_FILTERS = ("nearest", "lanczos", "bilinear", "bicubic", "box", "hamming")
 logger = logging.getLogger(__name__)
 
 
-def read_preprocess(folder: Path, image_size: int, mode: Mode | None) -> Preprocess:
+def read_preprocess(folder: Path, image_size: int, mode: Mode | None, family: Family = "clip") -> Preprocess:
     """The preprocessing of a checkpoint whose vision tower takes `image_size` pixels.
 
-    `mode` is 'pad' or 'crop' where the recipe or config.json says so, else None. Raises ConfigError where
+    `mode` is what the recipe or config.json says, or None; `family` is the tower's. Raises ConfigError where
     the checkpoint wants what no decoder here does (another size, filter or scale).
     """
     path, config = _find(folder)
     if path is None:
+        default = _default(image_size, family)
         if mode is None:
-            logger.warning(
-                "%s has no preprocessor_config.json: images are cropped to their center, with CLIP's mean and std.",
-                folder,
-            )
-        return Preprocess(image_size, mode or "crop", CLIP_MEAN, CLIP_STD)
+            what = "cropped to their center, with CLIP's" if family == "clip" else "made square, with SigLIP's"
+            logger.warning("%s has no preprocessor_config.json: images are %s mean and std.", folder, what)
+        return default if mode is None else replace(default, mode=mode)
     source = Source(path)
     _check_steps(path, config, image_size)
     mean, std = (SIGLIP_MEAN, SIGLIP_STD) if _is_siglip(config) else (CLIP_MEAN, CLIP_STD)
@@ -52,7 +53,14 @@ def read_preprocess(folder: Path, image_size: int, mode: Mode | None) -> Preproc
     )
 
 
-def _find_mode(source: Source, config: Mapping[str, Any]) -> Literal["pad", "crop", "stretch"]:
+def _default(image_size: int, family: Family) -> Preprocess:
+    """As OpenAI and Google have published them: SigLIP 2 was the first to resize by the bilinear filter."""
+    if family == "clip":
+        return Preprocess(image_size, "crop", CLIP_MEAN, CLIP_STD)
+    return Preprocess(image_size, "stretch", SIGLIP_MEAN, SIGLIP_STD, "bilinear" if family == "siglip2" else "bicubic")
+
+
+def _find_mode(source: Source, config: Mapping[str, Any]) -> Mode:
     """A `size` of height and width makes a square of any image, and so does any size for SigLIP."""
     flags = {name: read_value(source, bool | None, name, config.get(name)) for name in ("do_pad", "do_center_crop")}
     size = config.get("size")

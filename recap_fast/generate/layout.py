@@ -163,12 +163,14 @@ def weight_bytes(spec: EngineSpec) -> int:
 
 def _vision(spec: VisionSpec) -> list[FusedTensor]:
     width, inner, patch, embeddings = spec.hidden_size, spec.intermediate_size, spec.patch_size, "vision.embeddings"
-    plan = [
-        FusedTensor("vision.patch.weight", {f"{embeddings}.patch_embedding.weight": (width, 3, patch, patch)}),
-        FusedTensor("vision.class", {f"{embeddings}.class_embedding": (width,)}),
-        FusedTensor("vision.position", {f"{embeddings}.position_embedding.weight": (spec.num_image_tokens + 1, width)}),
-        *_linear("vision.pre_norm", ["vision.pre_layrnorm"], width),
-    ]
+    weight, bias = _linear("vision.patch", [f"{embeddings}.patch_embedding"], width, 3, patch, patch)
+    plan = [weight, bias] if spec.has_patch_bias else [weight]
+    if spec.has_class_token:
+        plan.append(FusedTensor("vision.class", {f"{embeddings}.class_embedding": (width,)}))
+    position = {f"{embeddings}.position_embedding.weight": (spec.num_positions, width)}
+    plan.append(FusedTensor("vision.position", position))
+    if spec.has_pre_norm:
+        plan += _linear("vision.pre_norm", ["vision.pre_layrnorm"], width)
     for i in range(spec.num_layers):
         ours, theirs = f"vision.layers.{i}", f"vision.encoder.layers.{i}"
         plan += [

@@ -44,7 +44,10 @@ TokenId = Annotated[int, Range(0, MAX_TOKENS - 1)]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VisionSpec:
-    """CLIP's vision transformer, as far as LLaVA reads it: `num_layers` layers run, no norm after them."""
+    """CLIP's vision transformer or SigLIP's, as far as LLaVA reads it: `num_layers` layers run, no norm after them.
+
+    The defaults of what they differ in are CLIP's.
+    """
 
     hidden_size: Width
     intermediate_size: Width
@@ -52,13 +55,36 @@ class VisionSpec:
     num_heads: Number
     image_size: Side
     patch_size: Side
-    activation: Literal["quick_gelu", "gelu"]
+    activation: Literal["quick_gelu", "gelu", "gelu_tanh"]
     norm_eps: Epsilon
+    has_class_token: bool = True
+    """A learned position before the patches."""
+    has_pre_norm: bool = True
+    """A norm before the layers."""
+    has_patch_bias: bool = False
+    select: Literal["default", "full"] = "default"
+    """What goes to the decoder: 'full' is all positions, 'default' all but the first one, whether it is a class token
+    or a patch, as transformers has it."""
+
+    @property
+    def num_patches(self) -> int:
+        """Whole patches of an image: pixels to the right of them and below are not read."""
+        return (self.image_size // self.patch_size) ** 2
+
+    @property
+    def num_positions(self) -> int:
+        """Positions of an image in the tower."""
+        return self.num_patches + self.has_class_token
+
+    @property
+    def num_dropped(self) -> int:
+        """Positions, the first ones, that do not go to the decoder."""
+        return int(self.select == "default")
 
     @property
     def num_image_tokens(self) -> int:
-        """Patches of an image: the class token is dropped."""
-        return (self.image_size // self.patch_size) ** 2
+        """Positions of an image that go to the decoder."""
+        return self.num_positions - self.num_dropped
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -219,10 +245,7 @@ class EngineSpec:
 def _contradictions(spec: EngineSpec) -> Iterator[tuple[str, str]]:
     """The fields that do not fit others, each with what it must be."""
     vision, text, rope, preprocess = spec.vision, spec.text, spec.text.rope, spec.preprocess
-    if vision.hidden_size % vision.num_heads:
-        yield "vision.num_heads", f"a divisor of vision.hidden_size, {vision.hidden_size}"
-    if vision.image_size % vision.patch_size:
-        yield "vision.patch_size", f"a divisor of vision.image_size, {vision.image_size}"
+    yield from _vision_contradictions(vision)
     if text.num_heads % text.num_kv_heads:
         yield "text.num_kv_heads", f"a divisor of text.num_heads, {text.num_heads}"
     if text.head_dim % 2:
@@ -244,3 +267,12 @@ def _contradictions(spec: EngineSpec) -> Iterator[tuple[str, str]]:
             f"at least {taken}, those of an image ({vision.num_image_tokens}), limits.max_text_tokens and "
             "limits.max_new_tokens",
         )
+
+
+def _vision_contradictions(vision: VisionSpec) -> Iterator[tuple[str, str]]:
+    if vision.hidden_size % vision.num_heads:
+        yield "vision.num_heads", f"a divisor of vision.hidden_size, {vision.hidden_size}"
+    if vision.patch_size > vision.image_size:
+        yield "vision.patch_size", f"at most vision.image_size, {vision.image_size}"
+    elif vision.num_image_tokens < 1:
+        yield "vision.select", "'full' where there is one position"

@@ -39,6 +39,12 @@ VARIANTS = {
     "tiktoken": {"tokenizer": "tiktoken"},
     "another layer": {"llava": {"vision_feature_layer": -3}, "vision": {"num_hidden_layers": 5}},
     "wide heads": {"text": {"head_dim": 24}},
+    "siglip": {
+        "vision": {"model_type": "siglip_vision_model", "image_size": 37},
+        "llava": {"vision_feature_select_strategy": "full"},
+        "preprocess": "stretch",
+    },
+    "class token": {"llava": {"vision_feature_select_strategy": "full"}},
 }
 
 

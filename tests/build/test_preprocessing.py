@@ -1,10 +1,17 @@
+import dataclasses
 import json
 import logging
 
+import numpy as np
 import pytest
+import torch
+from PIL import Image
+from transformers import AutoImageProcessor
 
 from recap_fast.build.preprocessing import CLIP_MEAN, CLIP_STD, SIGLIP_MEAN, SIGLIP_STD, read_preprocess
+from recap_fast.decode.pillow import preprocess_image
 from recap_fast.errors import ConfigError
+from recap_fast.generate.torch_backend.cpp_model import normalized_levels
 from recap_fast.records import Preprocess
 
 CLIP = {
@@ -67,6 +74,45 @@ def test_without_a_file_clips_values_hold(tmp_path, caplog):
     with caplog.at_level(logging.WARNING):
         assert read_preprocess(tmp_path, 224, None).mode == "crop"
     assert "no preprocessor_config.json: images are cropped" in caplog.text
+
+
+@pytest.mark.parametrize(("family", "resample"), [("siglip", "bicubic"), ("siglip2", "bilinear")])
+def test_without_a_file_siglips_values_hold(tmp_path, caplog, family, resample):
+    expected = Preprocess(384, "pad", SIGLIP_MEAN, SIGLIP_STD, resample)
+    assert read_preprocess(tmp_path, 384, "pad", family) == expected
+    assert not caplog.records
+    with caplog.at_level(logging.WARNING):
+        assert read_preprocess(tmp_path, 384, None, family) == dataclasses.replace(expected, mode="stretch")
+    assert "no preprocessor_config.json: images are made square, with SigLIP's mean" in caplog.text
+
+
+JOYCAPTION = {
+    "do_convert_rgb": None,
+    "do_normalize": True,
+    "do_rescale": True,
+    "do_resize": True,
+    "image_mean": [0.5, 0.5, 0.5],
+    "image_processor_type": "SiglipImageProcessor",
+    "image_std": [0.5, 0.5, 0.5],
+    "processor_class": "LlavaProcessor",
+    "resample": 3,
+    "rescale_factor": 0.00392156862745098,
+    "size": {"height": 384, "width": 384},
+}
+
+
+@pytest.mark.parametrize("size", [(500, 333), (100, 640), (384, 384)])
+def test_joycaptions_pixels_are_its_processors(tmp_path, size):
+    write(tmp_path, JOYCAPTION)
+    preprocess = read_preprocess(tmp_path, 384, None, "siglip")
+    assert preprocess == Preprocess(384, "stretch", SIGLIP_MEAN, SIGLIP_STD)
+    rng = np.random.default_rng(0)
+    image = Image.fromarray(rng.integers(0, 256, (*size, 3), dtype=np.uint8))
+    processor = AutoImageProcessor.from_pretrained(tmp_path, backend="pil")
+    pixels = torch.tensor(preprocess_image(image, preprocess)).permute(2, 0, 1)
+    found = normalized_levels(preprocess).gather(1, pixels.flatten(1).long()).view(pixels.shape)
+    expected = processor(image, return_tensors="pt")["pixel_values"][0]
+    assert (found - expected).abs().max() < 1e-6, "a level is 2 / 255"
 
 
 @pytest.mark.parametrize(

@@ -27,6 +27,33 @@ def test_the_file_is_that_of_the_first_version(tmp_path):
     assert EngineSpec.load(tmp_path) == shapes.llava_llama3_8b()
 
 
+def test_towers_of_earlier_versions_are_clips(tmp_path):
+    shapes.llava_llama3_8b().save(tmp_path)
+    content = json.loads((tmp_path / "engine.json").read_text())
+    for name in ("has_class_token", "has_pre_norm", "has_patch_bias", "select"):
+        del content["vision"][name]
+    (tmp_path / "engine.json").write_text(json.dumps(content))
+    assert EngineSpec.load(tmp_path) == shapes.llava_llama3_8b()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"patch_size": 337}, "'vision.patch_size' must be at most vision.image_size, 336"),
+        ({"patch_size": 336, "has_class_token": False}, "'vision.select' must be 'full' where there is one position"),
+        ({"num_heads": 15}, "'vision.num_heads' must be a divisor of vision.hidden_size, 1024"),
+        ({"select": "cls"}, "'vision.select' must be one of default, full"),
+    ],
+)
+def test_towers_that_contradict_themselves_are_refused(tmp_path, changes, message):
+    shapes.llava_llama3_8b().save(tmp_path)
+    content = json.loads((tmp_path / "engine.json").read_text())
+    content["vision"] |= changes
+    (tmp_path / "engine.json").write_text(json.dumps(content))
+    with pytest.raises(ConfigError, match=message):
+        EngineSpec.load(tmp_path)
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [

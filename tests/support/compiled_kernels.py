@@ -15,6 +15,7 @@ REGISTERS = {
     "add_rms_norm_kernel": 56,
     "combine_kernel": 40,
     "decode_attention_kernel": 128,
+    "gelu_tanh_kernel": 40,
     "prefill_attention_kernel": 232,
     "quantize_kernel": 40,
     "quick_gelu_kernel": 40,

@@ -81,6 +81,13 @@ def check_quick_gelu(
     assert_within(ops.quick_gelu(x, quantize), tolerance.quick_gelu(exact(x), dtype))
 
 
+def check_gelu_tanh(
+    ops: Any, dtype: torch.dtype, rows: int, width: int, quantize: torch.dtype | None, seed: int = 0
+) -> None:
+    x = 5 * random(rows, width, seed=seed, dtype=dtype)
+    assert_within(ops.gelu_tanh(x, quantize), tolerance.gelu_tanh(exact(x), dtype))
+
+
 def check_quantize_rows(
     ops: Any,
     dtype: torch.dtype,

@@ -190,6 +190,20 @@ def quick_gelu(x: Inexact, dtype: torch.dtype = torch.float32) -> Inexact:
     return y.rounded(times=EXP_ROUNDINGS + 2).rounded(dtype, times=2)
 
 
+def gelu_tanh(x: Inexact, dtype: torch.dtype = torch.float32) -> Inexact:
+    """x / 2 * (1 + tanh(t)), t = sqrt(2 / pi) * (x + 0.044715 x^3), rounded to `dtype`; also x * sigmoid(2 t).
+
+    The first form cancels where x is below 0: the tangent and the sum err by a part of 1, whatever is left of it.
+    """
+    root, half = math.sqrt(2 / math.pi), x.value / 2
+    t = root * x.value * (1 + 0.044715 * x.value**2)
+    tanh, left = t.tanh(), t.cosh() ** -2
+    y = derived(half * (1 + tanh), ((1 + tanh) / 2 + half * left * root * (1 + 3 * 0.044715 * x.value**2), x))
+    y = y.plus_error(unit(torch.float32) * (half * left * t).abs().nan_to_num(0.0), times=6)
+    y = y.plus_error(unit(torch.float32) * half.abs(), times=3)
+    return y.rounded(times=EXP_ROUNDINGS + 2).rounded(dtype)
+
+
 def gelu(x: Inexact) -> Inexact:
     """x * Phi(x) in float32."""
     phi = 0.5 * torch.special.erfc(-x.value / math.sqrt(2))

@@ -101,6 +101,9 @@ class Ops(Protocol):
     def quick_gelu(self, x_RF: Tensor, quantize: torch.dtype | None) -> Activation:
         """x * sigmoid(1.702 x), CLIP's activation: [R, F]."""
 
+    def gelu_tanh(self, x_RF: Tensor, quantize: torch.dtype | None) -> Activation:
+        """x / 2 * (1 + tanh(sqrt(2 / pi) * (x + 0.044715 x^3))), SigLIP's activation: [R, F]."""
+
     def quantize_rows(self, x_RD: Tensor, dtype: torch.dtype) -> Quantized:
         """Each row in 8 bits with a scale of its own; int8 is rounded to the nearest, ties to even."""
 

@@ -63,6 +63,11 @@ def quick_gelu(x_RF: Tensor, quantize: torch.dtype | None = None) -> Activation:
     return _make_rows(kernels.quick_gelu, (x_RF,), x_RF.shape[1], quantize)
 
 
+def gelu_tanh(x_RF: Tensor, quantize: torch.dtype | None = None) -> Activation:
+    """See `Ops.gelu_tanh`. Rounds where `plain.gelu_tanh` does."""
+    return plain.gelu_tanh(x_RF, quantize)
+
+
 def quantize_rows(x_RD: Tensor, dtype: torch.dtype) -> Quantized:
     """See `Ops.quantize_rows`."""
     if dtype != torch.int8:

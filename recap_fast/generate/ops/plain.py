@@ -41,6 +41,12 @@ def quick_gelu(x_RF: Tensor, quantize: torch.dtype | None = None) -> Activation:
     return y if quantize is None else quantize_rows(y, quantize)
 
 
+def gelu_tanh(x_RF: Tensor, quantize: torch.dtype | None = None) -> Activation:
+    """See `Ops.gelu_tanh`. In float32, rounded once."""
+    y = F.gelu(x_RF, approximate="tanh")
+    return y if quantize is None else quantize_rows(y, quantize)
+
+
 def quantize_rows(x_RD: Tensor, dtype: torch.dtype) -> Quantized:
     """See `Ops.quantize_rows`."""
     largest = largest_number(dtype)

@@ -65,6 +65,11 @@ def quick_gelu(x_RF: Tensor, quantize: torch.dtype | None = None) -> Activation:
     return _make_rows(kernels.quick_gelu_kernel, (x_RF.contiguous(),), x_RF.shape, x_RF.dtype, quantize)
 
 
+def gelu_tanh(x_RF: Tensor, quantize: torch.dtype | None = None) -> Activation:
+    """See `Ops.gelu_tanh`."""
+    return _make_rows(kernels.gelu_tanh_kernel, (x_RF.contiguous(),), x_RF.shape, x_RF.dtype, quantize)
+
+
 def quantize_rows(x_RD: Tensor, dtype: torch.dtype) -> Quantized:
     """See `Ops.quantize_rows`."""
     rows = _make_rows(kernels.quantize_kernel, (x_RD.contiguous(),), x_RD.shape, x_RD.dtype, dtype)

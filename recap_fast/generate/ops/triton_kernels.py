@@ -120,6 +120,18 @@ def quick_gelu_kernel(x_ptr, out_ptr, scale_ptr, F: tl.constexpr, LARGEST: tl.co
 
 
 @triton.jit
+def gelu_tanh_kernel(x_ptr, out_ptr, scale_ptr, F: tl.constexpr, LARGEST: tl.constexpr, BLOCK: tl.constexpr):
+    """A program computes a block of a row; a whole row where it is quantized. (1 + tanh(t)) / 2 is sigmoid(2 t)."""
+    row = tl.program_id(0).to(tl.int64)
+    f = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
+    inside = f < F
+    x = tl.load(x_ptr + row * F + f, mask=inside, other=0.0).to(tl.float32)
+    twice = 1.5957691216057308 * x * (1.0 + 0.044715 * x * x)
+    y = _rounded(x / (1.0 + tl.exp(-twice)), x_ptr)
+    _store_row(y, row, row * F + f, inside, out_ptr, scale_ptr, LARGEST)
+
+
+@triton.jit
 def quantize_kernel(x_ptr, out_ptr, scale_ptr, D: tl.constexpr, LARGEST: tl.constexpr, BLOCK: tl.constexpr):
     """A program quantizes a row."""
     row = tl.program_id(0).to(tl.int64)

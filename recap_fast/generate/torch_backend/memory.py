@@ -60,7 +60,7 @@ def plan_memory(spec: EngineSpec, shape: SlotShape, sizes: Sizes) -> MemoryPlan:
 def _activation_bytes(spec: EngineSpec, rows: int, images: int, logits: int) -> int:
     """The largest of three moments, with b bytes a number; the residual stream R * D * b lives through all of them.
 
-    vision   after the first half of the feed-forward part: n * (N + 1) * (2 width + 3 inner width) * b
+    vision   after the first half of the feed-forward part: n * positions * (2 width + 3 inner width) * b
     decoder  after SwiGLU: R * (2 D + 3 F) * b; with int8 weights R * (2 D * b + 2 F * 4 + F), since its products come
              as int32
     head     (n + B) * V * (b + 4): logits, and a float32 copy of them; sampling without a top-k takes some 28 bytes a
@@ -68,10 +68,10 @@ def _activation_bytes(spec: EngineSpec, rows: int, images: int, logits: int) -> 
     """
     text, vision, item = spec.text, spec.vision, ITEM_BYTES[spec.compute_precision]
     width, inner = text.hidden_size, text.intermediate_size
-    patches = images * (vision.num_image_tokens + 1)
+    positions = images * vision.num_positions
     products = 9 * inner if spec.precision == "int8" else 3 * inner * item
     return rows * width * item + max(
-        patches * (2 * vision.hidden_size + 3 * vision.intermediate_size) * item,
+        positions * (2 * vision.hidden_size + 3 * vision.intermediate_size) * item,
         rows * (2 * width * item + products),
         logits * text.vocab_size * (item + 4),
     )

@@ -57,6 +57,12 @@ def test_quick_gelu(ops: Any, dtype: torch.dtype, **drawn: Any) -> None:
 
 
 @BOTH
+@given(**rows_and_width, quantize=quantized)
+def test_gelu_tanh(ops: Any, dtype: torch.dtype, **drawn: Any) -> None:
+    operations.check_gelu_tanh(ops, dtype, **drawn)
+
+
+@BOTH
 @given(**rows_and_width, magnitude=st.sampled_from([1e-20, 1e-3, 1.0, 1e20]), quantize=st.sampled_from(EIGHT_BITS))
 def test_quantize_rows(ops: Any, dtype: torch.dtype, **drawn: Any) -> None:
     operations.check_quantize_rows(ops, dtype, **drawn)
@@ -156,6 +162,7 @@ def test_what_is_not_a_number_stays_so() -> None:
         scale = cpp.quantize_rows(x.to(dtype), torch.int8).scale
         assert scale[:, 0].isnan().tolist() == [False, True, False]
         assert cpp.quick_gelu(x.to(dtype)).isnan().any(-1).tolist() == [False, True, False]
+        assert cpp.gelu_tanh(x.to(dtype)).isnan().any(-1).tolist() == [False, True, False]
         assert cpp.swiglu(x.to(dtype)).isnan().any(-1).tolist() == [False, True, False]
 
 

@@ -72,7 +72,7 @@ def test_products_with_scales_left(
 @pytest.mark.parametrize("dtype", FLOAT_TYPES)
 @pytest.mark.parametrize("quantize", [None, *EIGHT_BITS])
 @pytest.mark.parametrize(("rows", "width"), [(0, 64), (3, 96), (2, 2500)])
-@pytest.mark.parametrize("check", [operations.check_swiglu, operations.check_quick_gelu])
+@pytest.mark.parametrize("check", [operations.check_swiglu, operations.check_quick_gelu, operations.check_gelu_tanh])
 def test_activations(
     ops: Any, check: Callable[..., None], rows: int, width: int, dtype: torch.dtype, quantize: torch.dtype | None
 ) -> None:
@@ -199,6 +199,7 @@ def run_all(dtype: torch.dtype, quantize: torch.dtype | None, cached: torch.dtyp
         ops.rope_store(qkv, 32, rope, rows, cache)
     ops.rope_store(torch.zeros(2, 2048, dtype=dtype), 0, rope, rows, cache)
     ops.quick_gelu(x, quantize)
+    ops.gelu_tanh(x, quantize)
     if quantize is not None:
         ops.quantize_rows(x, quantize)
     bound = 1.0 if quantize == torch.float8_e4m3fn else None
