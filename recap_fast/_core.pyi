@@ -74,7 +74,8 @@ def pack_prompts(
     - the row of each prompt's last token [rows], in the matrix [rows * (num_image_tokens + width)] of new positions;
       that of its last image token where it has no text.
 
-    Raises ValueError for a text longer than `width`, for more texts than rows, and for numbers that are no shape.
+    Raises ValueError for a text longer than `width`, for a prompt without any token, for more texts than rows, and for
+    numbers that are no shape.
     """
 
 def walk_jpeg(data: bytes) -> tuple[bytes, int, int, bool]:

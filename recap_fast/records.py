@@ -199,6 +199,11 @@ class Request:
     """The id of another request of this image, handed over before this one with no other image between them: an engine
     may compute the image once for both."""
 
+    @property
+    def image_id(self) -> int:
+        """The id of the first request of this image."""
+        return self.id if self.same_image_as is None else self.same_image_as
+
 
 @dataclass(frozen=True, slots=True)
 class Completion:

@@ -11,7 +11,7 @@ void check_shape(const PrefillShape& shape) {
   constexpr std::int64_t kMax = 1 << 24;
   constexpr std::int64_t kMaxIds = 1 << 28;
   const auto sizes = {shape.rows, shape.num_image_tokens, shape.width};
-  if (shape.rows < 1 || shape.num_image_tokens < 1 || std::ranges::min(sizes) < 0 || std::ranges::max(sizes) > kMax ||
+  if (shape.rows < 1 || std::ranges::min(sizes) < 0 || std::ranges::max(sizes) > kMax ||
       shape.rows * shape.width > kMaxIds) {
     throw std::invalid_argument("no prefill has " + std::to_string(shape.rows) + " rows of " +
                                 std::to_string(shape.num_image_tokens) + " image tokens before " +
@@ -36,6 +36,9 @@ PackedPrompts pack_prompts(std::span<const TokenRow> texts, const PrefillShape& 
     if (text.size() > width) {
       throw std::invalid_argument("text " + std::to_string(i) + " has " + std::to_string(text.size()) +
                                   " tokens, the prefill takes " + std::to_string(width));
+    }
+    if (text.empty() && shape.num_image_tokens == 0) {
+      throw std::invalid_argument("prompt " + std::to_string(i) + " has neither image tokens nor text");
     }
     std::ranges::copy(text, packed.text_ids.data() + i * width);
     const std::int64_t first_row = static_cast<std::int64_t>(i) * (shape.num_image_tokens + shape.width);

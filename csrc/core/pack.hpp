@@ -23,7 +23,8 @@ struct PackedPrompts {
   std::vector<std::int64_t> last_rows;  // [rows], the flat row of each prompt's last token
 };
 
-// Throws std::invalid_argument for numbers that are no shape, a text longer than the width and more texts than rows.
+// Throws std::invalid_argument for numbers that are no shape, a text longer than the width, a prompt without any token
+// and more texts than rows.
 PackedPrompts pack_prompts(std::span<const TokenRow> texts, const PrefillShape& shape);
 
 }  // namespace recap

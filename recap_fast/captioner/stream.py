@@ -11,7 +11,7 @@ from itertools import islice
 from typing import Generic, TypeVar
 
 from recap_fast.errors import EngineError
-from recap_fast.generate.engine import Engine
+from recap_fast.generate.engine import Engine, next_requests
 from recap_fast.records import Completion, Request, Row
 
 FIRST_BATCH, READ_BATCH = 4, 32
@@ -33,7 +33,7 @@ class SharedEngine:
         self._is_closed = False
 
     def step(self, waiting: deque[Request], done: dict[int, Completion]) -> None:
-        """Hands over as many waiting requests as there is room for, and moves all captions on by one token.
+        """Hands over the waiting requests that there is room for, and moves all captions on by one token.
 
         Completions go into the `done` of whoever handed over their request. Raises EngineError once the engine has
         failed, for every caller from then on, and RuntimeError after `close`.
@@ -52,9 +52,10 @@ class SharedEngine:
         if self._broken is not None:
             raise EngineError(f"The engine has failed before, open it again: {self._broken}") from self._broken
         try:
-            if room := min(self.engine.free_slots, len(waiting)):
-                joining = [waiting.popleft() for _ in range(room)]
-                self._owners.update({request.id: done for request in joining})
+            if joining := next_requests(waiting, self.engine.free_slots, self.num_slots):
+                for request in joining:
+                    waiting.popleft()
+                    self._owners[request.id] = done
                 self.engine.submit(joining)
             if self._owners:
                 for completion in self.engine.step():

@@ -4,8 +4,9 @@ An engine takes requests while it has room, and every `step` moves all running c
 those that ended. It knows nothing of files, text or Parquet; nothing above it knows which backend runs.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from itertools import groupby
 from typing import Protocol, runtime_checkable
 
 import numpy as np
@@ -70,14 +71,14 @@ class Statistics:
     """What an engine has done since it was opened, and how long its device took: what `bench` makes its figures of."""
 
     mixed_steps: int = 0
-    """Steps that prefilled images, with or without decode rows beside them."""
+    """Steps that prefilled images, or further texts of theirs, with or without decode rows beside them."""
     mixed_s: float = 0.0
     """Seconds that the device took for them."""
     decode_steps: int = 0
     """Steps of decode rows alone."""
     decode_s: float = 0.0
     images: int = 0
-    """Images prefilled."""
+    """Images prefilled: those of several captions count once where the engine computes them once."""
     prompt_tokens: int = 0
     """Their new positions, image and text, padding not counted."""
     decode_rows: int = 0
@@ -130,6 +131,22 @@ class GivesLogits(Protocol):
 
         Raises ValueError for a text that is longer than the longest text and caption together.
         """
+
+
+def next_requests(waiting: Iterable[Request], room: int, num_slots: int) -> list[Request]:
+    """What of a line of requests an engine of `num_slots` gets, of which `room` are free.
+
+    All requests of an image go to it at once: those that find no room wait, unless they are more than there are slots.
+    """
+    joining: list[Request] = []
+    for _, group in groupby(waiting, key=lambda request: request.image_id):
+        requests = list(group)
+        if len(joining) + len(requests) > room:
+            return joining or (requests[:room] if room == num_slots else [])
+        joining += requests
+        if len(joining) == room:
+            break
+    return joining
 
 
 def check_request(request: Request, shape: SlotShape) -> None:

@@ -10,7 +10,7 @@ from typing import Any, Self, get_args
 from recap_fast.atomic import sha256_of
 from recap_fast.defaults import MAX_FIELD_TOKENS
 from recap_fast.errors import ConfigError
-from recap_fast.generate.engine import Engine, EngineOptions
+from recap_fast.generate.engine import Engine, EngineOptions, next_requests
 from recap_fast.generate.json_file import check_readable
 from recap_fast.generate.prompt import PromptEncoder
 from recap_fast.generate.spec import WEIGHTS_FILE, Backend, EngineSpec
@@ -108,10 +108,14 @@ def _verify_tokenizer(folder: Path, spec: EngineSpec) -> None:
 
 
 def generate_all(engine: Engine, requests: Iterable[Request]) -> Iterator[Completion]:
-    """Runs requests through an engine that is kept full; completions in the order in which they end."""
-    waiting, in_flight = iter(requests), 0
+    """Runs requests through an idle engine and keeps it full; completions in the order in which they end."""
+    source, num_slots, in_flight = iter(requests), engine.free_slots, 0
+    waiting: list[Request] = []
     while True:
-        if joining := list(islice(waiting, engine.free_slots)):
+        room = engine.free_slots
+        waiting += islice(source, max(0, room + 1 - len(waiting)))  # one more: it shows where an image's requests end
+        if joining := next_requests(waiting, room, num_slots):
+            del waiting[: len(joining)]
             engine.submit(joining)
             in_flight += len(joining)
         if not in_flight:

@@ -145,6 +145,10 @@ class Sizes:
     num_slots: NumSlots
     prefill_images: NumSlots
 
+    def most_branches(self, captions_per_image: int) -> int:
+        """The most requests that share the images of one prefill without being the first of theirs."""
+        return min(self.prefill_images * (captions_per_image - 1), self.num_slots - 1)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SlotShape:

@@ -37,6 +37,13 @@ def test_pack_prompts_is_the_reference(
         np.testing.assert_array_equal(found, wanted, strict=True)
 
 
+@given(texts=st.lists(st.lists(INT32, min_size=1, max_size=6), min_size=1, max_size=5), spare_width=st.integers(0, 3))
+def test_texts_alone_are_packed_as_behind_images(texts: list[list[int]], spare_width: int):
+    width = max(map(len, texts)) + spare_width
+    packed = core.pack_prompts(arrays(texts), 0, width)
+    np.testing.assert_equal(packed, reference.pack_prompts(texts, 0, width, len(texts)))
+
+
 def test_rows_are_as_many_as_texts_by_default():
     packed = core.pack_prompts(arrays([[1], [2, 3]]), 4, 5)
     np.testing.assert_equal(packed, reference.pack_prompts([[1], [2, 3]], 4, 5, 2))
@@ -45,6 +52,11 @@ def test_rows_are_as_many_as_texts_by_default():
 def test_a_long_text_is_refused_with_its_length():
     with pytest.raises(ValueError, match="text 1 has 3 tokens, the prefill takes 2"):
         core.pack_prompts(arrays([[1], [1, 2, 3]]), 3, 2)
+
+
+def test_a_prompt_without_any_token_is_refused():
+    with pytest.raises(ValueError, match="prompt 1 has neither image tokens nor text"):
+        core.pack_prompts(arrays([[1]]), 0, 2, rows=2)
 
 
 def test_more_texts_than_rows_are_refused():
@@ -56,7 +68,7 @@ def test_more_texts_than_rows_are_refused():
     "shape",
     [
         (0, 3, 2),
-        (2, 0, 2),
+        (2, -1, 2),
         (2, 3, -1),
         (2**40, 3, 0),
         (2**15, 3, 2**15),

@@ -42,7 +42,14 @@ class TorchEngine:
         self._device, self._runner, self._shape = opened.device, opened.runner, opened.shape
         self._step, self._fallbacks = opened.step, opened.fallbacks
         self.statistics = Statistics(startup_s=opened.startup_s)
-        self._scheduler = Scheduler(opened.sizes, opened.shape, spec.stop_ids, loop_stop=options.loop_stop)
+        self._captions_per_image = options.captions_per_image
+        self._scheduler = Scheduler(
+            opened.sizes,
+            opened.shape,
+            spec.stop_ids,
+            loop_stop=options.loop_stop,
+            captions_per_image=options.captions_per_image,
+        )
         self._launched: deque[tuple[Launch, bool]] = deque()
         """What is on its way, and whether the device had waited for input before it."""
         self._lacked_input = True
@@ -53,6 +60,8 @@ class TorchEngine:
 
     def describe(self) -> str:
         slots = f"{self._scheduler.num_slots} slots, prefill batches of {self._scheduler.prefill_images}"
+        if self._captions_per_image > 1:
+            slots += f", up to {self._captions_per_image} captions of an image at once"
         emulated = self.spec.precision == "fp8" and self._device.type == "cpu"
         precision = "fp8 (emulated)" if emulated else self.spec.precision
         parts = [f"torch {torch.__version__} on {device_name(self._device)}", precision, slots, *self._fallbacks]
@@ -126,8 +135,9 @@ class TorchEngine:
         if launch.requests:
             counts.mixed_steps += 1
             counts.mixed_s += outcome.seconds
-            counts.images += len(launch.requests)
-            counts.prompt_tokens += sum(self.spec.vision.num_image_tokens + len(r.text_ids) for r in launch.requests)
+            counts.images += launch.num_images
+            counts.prompt_tokens += launch.num_images * self.spec.vision.num_image_tokens
+            counts.prompt_tokens += sum(len(r.text_ids) for r in launch.requests)
         else:
             counts.decode_steps += 1
             counts.decode_s += outcome.seconds

@@ -18,8 +18,9 @@ ahead, about a half of it. Estimated, not measured."""
 SLOTS_MULTIPLE = 16
 ITEM_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2, "fp8": 1}
 
-# Letters: n images of a prefill, N image tokens, S width of the text after them, B decode rows, one a slot,
-# R = n * (N + S) + B rows of a step, D and F width and inner width of the decoder, V vocabulary.
+# Letters: n images of a prefill, M texts of a step that branches, N image tokens, S width of the text after them, B
+# decode rows, one a slot, R = max(n * (N + S), M * S) + B rows of a step, D and F width and inner width of the decoder,
+# K key/value heads, E head width, V vocabulary.
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,7 +39,7 @@ class MemoryPlan:
         return sum(asdict(self).values())
 
 
-def plan_memory(spec: EngineSpec, shape: SlotShape, sizes: Sizes) -> MemoryPlan:
+def plan_memory(spec: EngineSpec, shape: SlotShape, sizes: Sizes, captions_per_image: int = 1) -> MemoryPlan:
     """The memory of an engine with slots of this shape.
 
     An idle position is added to each slot and an idle slot to all of them, and pixels are held twice: while a step
@@ -46,12 +47,14 @@ def plan_memory(spec: EngineSpec, shape: SlotShape, sizes: Sizes) -> MemoryPlan:
     """
     text, images = spec.text, sizes.prefill_images
     kv_precision = spec.compute_precision if spec.kv_precision == "auto" else spec.kv_precision
-    per_position = 2 * text.num_layers * text.num_kv_heads * text.head_dim * ITEM_BYTES[kv_precision]
-    rows = images * (shape.num_image_tokens + shape.max_text_tokens) + sizes.num_slots
+    per_position = text.num_kv_heads * text.head_dim * ITEM_BYTES[kv_precision]
+    branches = sizes.most_branches(captions_per_image)
+    rows = max(images * (shape.num_image_tokens + shape.max_text_tokens), branches * shape.max_text_tokens)
+    activations = _activation_bytes(spec, rows + sizes.num_slots, images, max(images, branches) + sizes.num_slots)
     return MemoryPlan(
         weights=weight_bytes(spec),
-        cache=(sizes.num_slots + 1) * (shape.num_positions + 1) * per_position,
-        activations=_activation_bytes(spec, rows, images, images + sizes.num_slots),
+        cache=(sizes.num_slots + 1) * (shape.num_positions + 1) * 2 * text.num_layers * per_position,
+        activations=max(activations, branches * shape.num_image_tokens * per_position),
         pixels=2 * images * 3 * spec.vision.image_size**2,
         overhead=OVERHEAD_BYTES,
     )
@@ -59,6 +62,7 @@ def plan_memory(spec: EngineSpec, shape: SlotShape, sizes: Sizes) -> MemoryPlan:
 
 def _activation_bytes(spec: EngineSpec, rows: int, images: int, logits: int) -> int:
     """The largest of three moments, with b bytes a number; the residual stream R * D * b lives through all of them.
+    Before it there is a fourth, the copy of one layer's keys or values of images: M * N * K * E bytes or more.
 
     vision   after the first half of the feed-forward part: n * positions * (2 width + 3 inner width) * b
     decoder  after SwiGLU: R * (2 D + 3 F) * b; with int8 weights R * (2 D * b + 2 F * 4 + F), since its products come
@@ -77,7 +81,14 @@ def _activation_bytes(spec: EngineSpec, rows: int, images: int, logits: int) -> 
     )
 
 
-def fit_slots(spec: EngineSpec, shape: SlotShape, wanted: Sizes, free_bytes: int, device: str = "the device") -> int:
+def fit_slots(
+    spec: EngineSpec,
+    shape: SlotShape,
+    wanted: Sizes,
+    free_bytes: int,
+    device: str = "the device",
+    captions_per_image: int = 1,
+) -> int:
     """The largest number of slots that fits, up to those that are wanted; below them a multiple of 16.
 
     `device` is its name, for people. Raises ConfigError where not even one slot fits, as `check_fit` does.
@@ -88,10 +99,12 @@ def fit_slots(spec: EngineSpec, shape: SlotShape, wanted: Sizes, free_bytes: int
 
     most = wanted.num_slots
     fits = bisect_right(
-        range(1, most + 1), free_bytes, key=lambda slots: plan_memory(spec, shape, with_slots(slots)).total
+        range(1, most + 1),
+        free_bytes,
+        key=lambda slots: plan_memory(spec, shape, with_slots(slots), captions_per_image).total,
     )
     if fits == 0:
-        check_fit(spec, shape, with_slots(1), free_bytes, device)
+        check_fit(spec, shape, with_slots(1), free_bytes, device, captions_per_image)
     return fits if fits == most else _round_slots(fits)
 
 
@@ -109,12 +122,19 @@ def _round_slots(num_slots: int) -> int:
     return num_slots - num_slots % SLOTS_MULTIPLE if num_slots > SLOTS_MULTIPLE else num_slots
 
 
-def check_fit(spec: EngineSpec, shape: SlotShape, sizes: Sizes, free_bytes: int, device: str = "the device") -> None:
+def check_fit(
+    spec: EngineSpec,
+    shape: SlotShape,
+    sizes: Sizes,
+    free_bytes: int,
+    device: str = "the device",
+    captions_per_image: int = 1,
+) -> None:
     """Raises ConfigError where these sizes take more than `free_bytes`.
 
     It says what each part takes, by how much it is too much, and what to lower.
     """
-    plan = plan_memory(spec, shape, sizes)
+    plan = plan_memory(spec, shape, sizes, captions_per_image)
     if plan.total <= free_bytes:
         return
     parts = ", ".join(f"{name} {size / GIB:.1f}" for name, size in asdict(plan).items())

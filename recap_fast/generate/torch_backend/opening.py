@@ -77,7 +77,7 @@ def open_device(
         times.append(time.perf_counter())
         runner: Runner = EagerRunner(step, shape.num_image_tokens)
         if device.type == "cuda" if fixed_shapes is None else fixed_shapes:
-            runner = FixedRunner(step, shape, sizes, spec.vision.image_size)
+            runner = FixedRunner(step, shape, sizes, spec.vision.image_size, options.captions_per_image)
         times.append(time.perf_counter())
     except (RuntimeError, MemoryError) as error:
         is_memory = isinstance(error, torch.OutOfMemoryError | MemoryError)

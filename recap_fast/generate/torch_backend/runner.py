@@ -16,10 +16,10 @@ from recap_fast.arrow_core import core
 from recap_fast.generate.device import num_cpu_threads
 from recap_fast.generate.ops import Rows
 from recap_fast.generate.torch_backend.scheduler import Launch
-from recap_fast.generate.torch_backend.step import Joining, Step
+from recap_fast.generate.torch_backend.step import Branching, Joining, Step
 from recap_fast.records import Pixels, Request
 
-# Letters: n images joining, S width of their text, N image tokens, B running captions.
+# Letters: n requests joining, S width of their text, N image tokens, B running captions.
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +66,11 @@ class EagerRunner:
         running = None
         if len(launch.slots) > len(launch.requests):
             running = Rows(self._send(launch.slots[launch.running]), self._send(launch.positions[launch.running]))
-        joining = self._join(launch.requests, launch.slots[: len(launch.requests)]) if launch.requests else None
+        joining: Joining | Branching | None = None
+        if launch.sources is not None:
+            joining = self._branch(launch.requests, launch.slots[: len(launch.requests)], launch.sources)
+        elif launch.requests:
+            joining = self._join(launch.requests, launch.slots[: len(launch.requests)])
         with self._threads():
             tokens = self._step.run(joining, running, None if noise is None else self._send(noise))
         on_host = tokens.to("cpu", torch.int32).numpy()
@@ -93,14 +97,17 @@ class EagerRunner:
             torch.set_num_threads(before)
 
     def _join(self, requests: Sequence[Request], slots: NDArray[np.int64]) -> Joining:
+        text_ids, last_rows = self._pack(requests, self._num_image_tokens)
+        return Joining(self._stack([r.pixels for r in requests]), text_ids, self._send(slots), last_rows)
+
+    def _branch(self, requests: Sequence[Request], slots: NDArray[np.int64], sources: NDArray[np.int64]) -> Branching:
+        text_ids, last_rows = self._pack(requests, 0)
+        return Branching(text_ids, self._send(slots), self._send(sources), last_rows)
+
+    def _pack(self, requests: Sequence[Request], num_image_tokens: int) -> tuple[Tensor, Tensor]:
         texts = [r.text_ids for r in requests]
-        text_ids, last_rows = core.pack_prompts(texts, self._num_image_tokens, max(map(len, texts)))
-        return Joining(
-            self._stack([r.pixels for r in requests]),
-            self._send(text_ids),
-            self._send(slots),
-            self._send(last_rows),
-        )
+        text_ids, last_rows = core.pack_prompts(texts, num_image_tokens, max(map(len, texts)))
+        return self._send(text_ids), self._send(last_rows)
 
     def _stack(self, pixels: list[Pixels]) -> Tensor:
         """By NumPy where it can: torch starts threads for the copy and waits, should one of them be decoding images."""

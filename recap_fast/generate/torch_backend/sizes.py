@@ -36,9 +36,10 @@ def choose_sizes(
         wanted = replace(wanted, prefill_images=options.prefill_images)
     if is_cpu:
         return _with_slots(wanted, options.num_slots or fit_cpu_slots(spec, shape, wanted, memory_bytes), options)
-    num_slots = options.num_slots or fit_slots(spec, shape, wanted, memory_bytes, device)
+    captions = options.captions_per_image
+    num_slots = options.num_slots or fit_slots(spec, shape, wanted, memory_bytes, device, captions)
     sizes = _with_slots(wanted, num_slots, options)
-    check_fit(spec, shape, sizes, memory_bytes, device)
+    check_fit(spec, shape, sizes, memory_bytes, device, captions)
     return sizes
 
 
@@ -58,8 +59,11 @@ def default_sizes(spec: EngineSpec, device: str, *, is_cpu: bool) -> Sizes:
 
 
 def _with_slots(sizes: Sizes, num_slots: int, options: EngineOptions) -> Sizes:
-    """With another number of slots, and a prefill that leaves three of four to the captions that are running."""
-    images = sizes.prefill_images
-    if num_slots < sizes.num_slots and options.prefill_images is None:
-        images = min(images, max(1, num_slots // 4))
+    """With another number of slots, and a prefill that leaves three of four to the captions that are running.
+
+    So does one of images with several captions each.
+    """
+    images, captions = sizes.prefill_images, options.captions_per_image
+    if (num_slots < sizes.num_slots or captions > 1) and options.prefill_images is None:
+        images = min(images, max(1, num_slots // (4 * captions)))
     return Sizes(num_slots=num_slots, prefill_images=min(images, num_slots))

@@ -24,7 +24,7 @@ from recap_fast.generate.vision.tower import VisionTower
 if TYPE_CHECKING:
     from recap_fast.generate.torch_backend.cpp_model import CppLlama, CppTower
 
-# Letters: n images joining, S width of their text, P prefix length, N image tokens, B running captions.
+# Letters: n images or branches joining, S width of their text, P prefix length, N image tokens, B running captions.
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +39,20 @@ class Joining:
     """int64 [n]."""
     last_rows: Tensor
     """int64 [n]: the row of each prompt's last token among n * (N + S)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Branching:
+    """The texts of a step whose images are in the slots of other captions already."""
+
+    text_ids: Tensor
+    """int64 [n, S], padded."""
+    slots: Tensor
+    """int64 [n]."""
+    sources: Tensor
+    """int64 [n]: the slots with the images."""
+    last_rows: Tensor
+    """int64 [n]: the row of each text's last token among n * S."""
 
 
 def make_model(
@@ -75,7 +89,7 @@ class Step:
         like = weights["text.norm.weight"]
         device = like.device
         self._sampling = sampling
-        self._num_prefix = 0
+        self._num_prefix, self._num_image_tokens = 0, spec.vision.num_image_tokens
         self._vision, self._llama = make_model(spec, weights, num_positions, kv_dtype)
         self.cache = KVCache(spec.text, num_slots + 1, num_positions, kv_dtype, device)
         self._next_ids = torch.zeros(num_slots + 1, dtype=torch.int64, device=device)
@@ -109,7 +123,7 @@ class Step:
             part[1:, :, :count] = part[:1, :, :count]
 
     @torch.inference_mode()
-    def run(self, joining: Joining | None, running: Rows | None, noise: Tensor | None) -> Tensor:
+    def run(self, joining: Joining | Branching | None, running: Rows | None, noise: Tensor | None) -> Tensor:
         """The next tokens, int64 [n + B], as `sampling.choose` has them.
 
         `running` are slot and position of the newest token of each running caption.
@@ -131,14 +145,31 @@ class Step:
         """The logits behind each prompt, float32 [n, V]; nobody's next token becomes another one."""
         return self._forward(joining, None).float()
 
-    def _forward(self, joining: Joining | None, running: Rows | None) -> Tensor:
+    def _forward(self, joining: Joining | Branching | None, running: Rows | None) -> Tensor:
         """The logits of every next token, [n + B, V]."""
         rows, prefill = [], None
         if joining is not None:
-            images, texts = self._vision.encode(joining.pixels), self._llama.embed(joining.text_ids)
-            length = images.shape[1] + texts.shape[1]
-            prefill = Prefill(joining.slots, self._num_prefix, length, joining.last_rows)
-            rows += [part for pair in zip(images, texts, strict=True) for part in pair]
+            start, length = self._num_prefix, self._num_image_tokens + joining.text_ids.shape[1]
+            texts = self._llama.embed(joining.text_ids)
+            if isinstance(joining, Branching):
+                self._copy_images(joining.sources, joining.slots)
+                start, length = start + self._num_image_tokens, joining.text_ids.shape[1]
+                rows += list(texts)
+            else:
+                images = self._vision.encode(joining.pixels)
+                rows += [part for pair in zip(images, texts, strict=True) for part in pair]
+            prefill = Prefill(joining.slots, start, length, joining.last_rows)
         if running is not None:
             rows.append(self._llama.embed(self._next_ids[running.slots]))
         return self._llama.forward(torch.cat(rows), self.cache, prefill, running)
+
+    def _copy_images(self, sources: Tensor, slots: Tensor) -> None:
+        """Copies the keys and values of images from slot to slot: those of one layer, keys or values, at a time.
+
+        As integers: not every torch can index e4m3, and the fewer numbers a row has the faster it is copied.
+        """
+        end = self._num_prefix + self._num_image_tokens
+        data = self.cache.data
+        wide = data.shape[-1] * data.itemsize % 8 == 0
+        for part in data.view(torch.int64 if wide else torch.uint8).flatten(0, 1)[..., self._num_prefix : end, :]:
+            part[slots] = part[sources]
