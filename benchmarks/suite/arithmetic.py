@@ -63,25 +63,34 @@ class Expected:
         }
 
 
-def expect(spec: EngineSpec, card: Card, prefix: int, tokens: float) -> Expected:
-    """For the spec's sizes, full of captions of so many tokens on average, behind `prefix` positions of text."""
-    mixed = step_ms(spec, card, prefix, tokens, spec.limits.prefill_images)
-    decode = step_ms(spec, card, prefix, tokens, 0)
-    joining = min(spec.limits.prefill_images, spec.limits.num_slots / (tokens + 1))
-    share = joining / spec.limits.prefill_images
-    seconds = (share * sum(mixed.values()) + (1 - share) * sum(decode.values())) / 1e3
+def expect(spec: EngineSpec, card: Card, prefix: int, tokens: float, captions: int = 1) -> Expected:
+    """For the spec's sizes, full of captions of so many tokens on average, behind `prefix` positions of text.
+
+    An image gets so many `captions`. The texts of all but the first are a step of their own, the one after the image's.
+    """
+    most = spec.limits.prefill_images
+    mixed, decode = (step_ms(spec, card, prefix, tokens, images) for images in (most, 0))
+    steps = [mixed, *([step_ms(spec, card, prefix, tokens, 0, most * (captions - 1))] if captions > 1 else [])]
+    joining = min(most / len(steps), spec.limits.num_slots / (captions * (tokens + 1)))
+    share = joining / most
+    busy = share * sum(sum(step.values()) for step in steps)
+    seconds = (busy + (1 - share * len(steps)) * sum(decode.values())) / 1e3
     return Expected(mixed, decode, joining / seconds)
 
 
-def step_ms(spec: EngineSpec, card: Card, prefix: int, tokens: float, images: int) -> dict[str, float]:
-    """Milliseconds of a step with so many new images, by kind."""
+def step_ms(spec: EngineSpec, card: Card, prefix: int, tokens: float, images: int, texts: int = 0) -> dict[str, float]:
+    """Milliseconds of a step with so many new images, or `texts` of images that other captions have begun, by kind."""
     text, vision, slots = spec.text, spec.vision, spec.limits.num_slots
-    new = vision.num_image_tokens + spec.limits.max_text_tokens
-    rows, read, patches = images * new + slots, images + slots, images * vision.num_positions
+    width = spec.limits.max_text_tokens
+    new = vision.num_image_tokens + width
+    rows, read = images * new + texts * width + slots, images + texts + slots
+    patches = images * vision.num_positions
     position = prefix + new + tokens / 2
     share = 1.0 if images else card.few_rows
     products, other = (share * card.products[precision] for precision in (spec.precision, "bfloat16"))
-    pairs = images * (prefix * new + new * (new + 1) / 2) * (text.num_layers - 1)
+    seen = prefix + vision.num_image_tokens
+    pairs = images * (prefix * new + new * (new + 1) / 2) + texts * (seen * width + width * (width + 1) / 2)
+    pairs *= text.num_layers - 1
     kinds = {
         "matrix products": _decoder_operations(text, rows, read) / products
         + 2 * read * text.hidden_size * text.vocab_size / other
@@ -96,6 +105,8 @@ def step_ms(spec: EngineSpec, card: Card, prefix: int, tokens: float, images: in
     }
     moved["SwiGLU and GELU"] += 4 * patches * vision.intermediate_size * vision.num_layers
     kinds |= {kind: num_bytes / (card.streaming * card.copy) for kind, num_bytes in moved.items()}
+    if texts:  # keys and values of their images
+        kinds["copies"] = 2 * texts * vision.num_image_tokens * _cache_bytes(spec) / (card.streaming * card.copy)
     kinds["between kernels"] = LAUNCHES["mixed" if images else "decode"] * card.launch_s
     return {kind: 1e3 * seconds for kind, seconds in kinds.items()}
 

@@ -33,6 +33,7 @@ PARTS = {
     "build": 120,
     "parity": 150,
     "step": 270,
+    "several": 90,
     "end_to_end": 120,
     "ops": 90,
     "gemm": 60,

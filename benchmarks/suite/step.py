@@ -8,6 +8,7 @@ import dataclasses
 import itertools
 import statistics
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from inputs.workload import varied_lengths
@@ -35,6 +36,24 @@ SHARES = {"bfloat16": 80, "fp8": 75}
 """Percent of the serial roofline, on those cards."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Case:
+    """An engine to measure, and what it is fed with."""
+
+    made: PreparedEngine
+    name: str
+    """The row's, and that of its details."""
+    lengths: Sequence[int]
+    """Tokens of the captions, in turn."""
+    captions: int = 1
+    """Of an image."""
+    bar: float | None = None
+    """Images a second."""
+    share: float | None = None
+    """Percent of the roofline, as a bar."""
+    is_profiled: bool = False
+
+
 def run(setting: Setting) -> Findings:
     """Measures the recipes in 8 bits and in bfloat16, and at 65 tokens FP8 with a bfloat16 cache as well."""
     found, best = setting.find("step"), model.best_precision(setting)
@@ -43,12 +62,13 @@ def run(setting: Setting) -> Findings:
         others = (("fp8", "auto"),) if (best, tokens) == ("fp8", "65") else ()
         for precision, kv_precision in (*recipes, *others):
             made = model.make(setting, precision, kv_precision)
-            name = f"{variant(made.spec)}, {tokens} tokens"
-            if setting.seconds_left < ENOUGH_S:
-                found.add(name, "no time left", "", False)
-                continue
-            with found.trying(name):
-                _measure(found, setting, made, name, tokens, lengths)
+            name, bar = f"{variant(made.spec)}, {tokens} tokens", _bar(setting, made, tokens)
+            share = SHARES.get(precision) if bar else None
+            measure(
+                found,
+                setting,
+                Case(made=made, name=name, lengths=lengths, bar=bar, share=share, is_profiled=tokens == "65"),
+            )
     return found
 
 
@@ -57,26 +77,44 @@ def variant(spec: EngineSpec) -> str:
     return spec.precision + (", FP8 cache" if spec.kv_precision == "fp8" else "")
 
 
-def expectation(setting: Setting, made: PreparedEngine, tokens: float) -> arithmetic.Expected | None:
+def expectation(setting: Setting, made: PreparedEngine, tokens: float, captions: int = 1) -> arithmetic.Expected | None:
     """What the engine should do on this card; None where that is not known, or the model is not the real one."""
     card = setting.card
     if card is None or made.spec.precision not in card.products:
         return None
     limits = dataclasses.replace(made.spec.limits, **dataclasses.asdict(model.sizes(setting, made)))
     spec = dataclasses.replace(made.spec, limits=limits)
-    return arithmetic.expect(spec, card, len(made.prompts.prefix_ids), tokens)
+    return arithmetic.expect(spec, card, len(made.prompts.prefix_ids), tokens, captions)
 
 
-def open_stream(setting: Setting, made: PreparedEngine, engine: Engine, lengths: Sequence[int]) -> Stream:
-    """Captions of these lengths for an open engine, of noise."""
+def open_stream(
+    setting: Setting, made: PreparedEngine, engine: Engine, lengths: Sequence[int], captions: int = 1
+) -> Stream:
+    """Captions of these lengths for an open engine, so many an image, of noise."""
     pixels, text_ids = model.random_pixels(made, NUM_PICTURES), made.prompts.text_ids({})[0]
-    return Stream(engine, lengths, model.sizes(setting, made).prefill_images, pixels, text_ids)
+    return Stream(engine, lengths, model.sizes(setting, made).prefill_images, pixels, text_ids, captions)
 
 
-def _measure(
-    found: Findings, setting: Setting, made: PreparedEngine, name: str, tokens: str, lengths: Sequence[int]
-) -> None:
-    expected = expectation(setting, made, statistics.mean(lengths))
+def measure(found: Findings, setting: Setting, case: Case) -> float | None:
+    """Images a second of a full engine; None where there was no time for it, or it failed."""
+    if setting.seconds_left < ENOUGH_S:
+        found.add(case.name, "no time left", "", False)
+        return None
+    with found.trying(case.name):
+        return _measure(found, setting, case)
+    return None
+
+
+def _bar(setting: Setting, made: PreparedEngine, tokens: str) -> float | None:
+    """Images a second that this card has to reach; None where it has no bars, or the cache is not the recipe's."""
+    bars = {} if setting.card is None else BARS.get(setting.card.name, {})
+    has_bar = made.spec.kv_precision == model.make(setting, made.spec.precision).spec.kv_precision
+    return bars.get((made.spec.precision, tokens)) if has_bar else None
+
+
+def _measure(found: Findings, setting: Setting, case: Case) -> float:
+    made, name = case.made, case.name
+    expected = expectation(setting, made, statistics.mean(case.lengths), case.captions)
     details: dict[str, Any] = {"expected": None if expected is None else dataclasses.asdict(expected)}
     found.details[name] = details
     if expected is not None:
@@ -85,21 +123,17 @@ def _measure(
     roofline = Roofline(made.spec, device, len(made.prompts.prefix_ids))
     machine.reset_peak_memory()
     with model.drawn_weights(setting):
-        engine = made.open(model.options(setting))
+        engine = made.open(model.options(setting, captions_per_image=case.captions))
     details |= {"engine": engine.describe(), "rates": dataclasses.asdict(roofline.rates)}
-    stream = open_stream(setting, made, engine, lengths)
+    stream = open_stream(setting, made, engine, case.lengths, case.captions)
     try:
         counted = stream.window(WINDOW_S if setting.is_real else TINY_WINDOW_S)
         figures = roofline.figures(counted.done, counted.seconds)
         details |= {**dataclasses.asdict(counted), "figures": dataclasses.asdict(figures)}
-        bars = {} if setting.card is None else BARS.get(setting.card.name, {})
-        has_bar = made.spec.kv_precision == model.make(setting, made.spec.precision).spec.kv_precision
-        bar = bars.get((made.spec.precision, tokens)) if has_bar else None
-        share = SHARES.get(made.spec.precision) if bar else None
         should = None if expected is None else expected.images_per_s
-        found.figure(name, counted.images_per_s, bar, "images/s", should)
-        found.figure("   share of the roofline", 100 * figures.share, share, "%")
-        if tokens == "65":
+        found.figure(name, counted.images_per_s, case.bar, "images/s", should)
+        found.figure("   share of the roofline", 100 * figures.share, case.share, "%")
+        if case.is_profiled:
             _profile(found, stream, setting, details, expected)
         startup = ", ".join(f"{part} {seconds:.1f} s" for part, seconds in engine.statistics.startup_s.items())
         found.add("   start-up", startup)
@@ -107,6 +141,7 @@ def _measure(
     finally:
         engine.close()
     found.add("   peak memory", " + ".join(f"{v / 1e9:.1f} GB {k}" for k, v in details["peak_memory"].items()))
+    return counted.images_per_s
 
 
 def _profile(

@@ -26,19 +26,19 @@ class Counted:
     """What an engine did in a window of time."""
 
     images: int
-    """Captions that ended."""
+    """Of which all captions have ended: captions over captions an image."""
     seconds: float
     done: Statistics
     """In that window."""
 
     @property
     def images_per_s(self) -> float:
-        """Captions that ended, a second."""
+        """Images whose captions ended, a second."""
         return self.images / self.seconds
 
 
 class Stream:
-    """An engine that always has captions of these lengths, in turn, before it."""
+    """An engine that always has images with captions of these lengths, in turn, before it."""
 
     def __init__(
         self,
@@ -47,16 +47,19 @@ class Stream:
         prefill_images: int,
         pixels: NDArray[np.uint8],
         text_ids: NDArray[np.int32],
+        captions: int = 1,
     ):
-        """`prefill_images` join a step while slots are filled."""
-        self.engine, self._pixels, self._text = engine, pixels, text_ids
-        first = first_lengths(lengths, engine.free_slots, prefill_images)
+        """`prefill_images` join a step while slots are filled, and with several captions an image each other step."""
+        self.engine, self._pixels, self._text, self._captions = engine, pixels, text_ids, captions
+        joining = prefill_images if captions == 1 else max(1, prefill_images // 2)
+        first = first_lengths(lengths, engine.free_slots // captions, joining)
         self._num_full = len(first)
-        self._requests = itertools.starmap(self._request, enumerate(itertools.chain(first, itertools.cycle(lengths))))
+        self._groups = itertools.starmap(self._group, enumerate(itertools.chain(first, itertools.cycle(lengths))))
 
     def advance(self) -> int:
         """One step; how many captions have ended."""
-        self.engine.submit(list(itertools.islice(self._requests, self.engine.free_slots)))
+        groups = itertools.islice(self._groups, self.engine.free_slots // self._captions)
+        self.engine.submit(list(itertools.chain.from_iterable(groups)))
         return len(self.engine.step())
 
     def window(self, seconds: float) -> Counted:
@@ -65,11 +68,16 @@ class Stream:
         statistics = self.engine.statistics
         while statistics.images < self._num_full:
             self.advance()
-        before, start, images, elapsed = snapshot(statistics), time.perf_counter(), 0, 0.0
-        while elapsed < seconds or images < self._num_full:
-            images += self.advance()
+        before, start, ended, elapsed = snapshot(statistics), time.perf_counter(), 0, 0.0
+        while elapsed < seconds or ended < self._num_full * self._captions:
+            ended += self.advance()
             elapsed = time.perf_counter() - start
-        return Counted(images, elapsed, difference(before, statistics))
+        return Counted(ended // self._captions, elapsed, difference(before, statistics))
 
-    def _request(self, number: int, length: int) -> Request:
-        return Request(number, self._pixels[number % len(self._pixels)], self._text, length)
+    def _group(self, image: int, length: int) -> list[Request]:
+        """The requests of an image."""
+        pixels, lead = self._pixels[image % len(self._pixels)], image * self._captions
+        return [
+            Request(lead + i, pixels, self._text, length, same_image_as=lead if i else None)
+            for i in range(self._captions)
+        ]

@@ -43,6 +43,19 @@ def test_a_step_takes_what_was_worked_out_by_hand(card, precision, kv_precision,
     assert expected.images_per_s > expect(spec(precision, kv_precision), card, NUM_PREFIX, 128).images_per_s
 
 
+def test_the_texts_of_further_captions_are_a_step_of_their_own():
+    """448 slots take 1.72 images of four captions a step: so 21.5 % of the steps have images, as many have texts."""
+    given = spec("fp8", "fp8")
+    one, four = (expect(given, H200, NUM_PREFIX, 64, captions) for captions in (1, 4))
+    texts = sum(step_ms(given, H200, NUM_PREFIX, 64, 0, 24).values())
+    rows = 24 * LIMITS.max_text_tokens + LIMITS.num_slots
+    assert texts == pytest.approx(1e3 * 2 * rows * 6.98e9 / (0.7 * 1180e12) + 9, abs=1)  # products, then the rest
+    mixed, decode = (sum(ms.values()) for ms in (four.mixed_ms, four.decode_ms))
+    images = 448 / (4 * 65)
+    assert four.images_per_s == pytest.approx(1e3 * images / (images / 8 * (mixed + texts - 2 * decode) + decode))
+    assert one.images_per_s / four.images_per_s == pytest.approx(1.7, abs=0.05)
+
+
 @pytest.mark.parametrize(("precision", "kv_precision"), [("bfloat16", "auto"), ("fp8", "fp8")])
 def test_bytes_are_those_that_a_step_is_counted_to_move(precision, kv_precision):
     given = make_spec("8b", precision, kv_precision, num_slots=448, prefill_images=8)

@@ -86,3 +86,23 @@ def test_a_window_begins_when_all_slots_are_taken_and_lasts_a_turnover(engine):
     assert SIZES.num_slots <= counted.images <= SIZES.num_slots + 2 * SIZES.prefill_images
     assert counted.done.mixed_steps + counted.done.decode_steps == pytest.approx(66, abs=2)
     assert counted.done.decode_rows == pytest.approx(SIZES.num_slots * 64, rel=0.03)
+
+
+def test_captions_of_an_image_are_handed_over_together(engine, monkeypatch):
+    """With three an image, one of 448 slots stays free; each image has three requests of its pixels and its length."""
+    given, submit = [], engine.submit
+    monkeypatch.setattr(engine, "submit", lambda requests: (given.append(requests), submit(requests)))
+    lengths, pixels = [20, 30], np.zeros((5, 1))
+    running = stream.Stream(engine, lengths, SIZES.prefill_images, pixels, np.arange(22), captions=3)
+    counted = running.window(0.0)
+    assert len(given[0]) == 447
+    assert {len(requests) % 3 for requests in given} == {0}
+    requests = [request for requests in given for request in requests]
+    for lead, *others in zip(requests[::3], requests[1::3], requests[2::3], strict=True):
+        assert lead.same_image_as is None
+        assert {other.same_image_as for other in others} == {lead.id}
+        assert {other.max_new_tokens for other in others} == {lead.max_new_tokens}
+        assert all(other.pixels.base is lead.pixels.base is pixels for other in others)
+    assert [request.id for request in requests] == list(range(len(requests)))
+    assert {request.max_new_tokens for request in requests[-300:]} == set(lengths)
+    assert counted.images >= SIZES.prefill_images // 2 * 26  # all that ever run at once

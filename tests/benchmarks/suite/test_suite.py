@@ -1,6 +1,8 @@
 """benchmarks/suite: every part runs on the CPU at the tiny size and sees what is wrong; failures stay alone."""
 
+import dataclasses
 import json
+import time
 import types
 
 import numpy as np
@@ -12,7 +14,7 @@ from recap_fast.bench import roofline
 from recap_fast.bench.roofline import Rates
 from recap_fast.generate.ops import plain
 from recap_fast.generate.spec import EngineSpec
-from suite import agreement, command, demo, end_to_end, gemm, loader, model, ops, parity, step
+from suite import agreement, command, demo, end_to_end, gemm, loader, model, ops, parity, several, step
 from suite.kernels import kind_of
 from suite.setting import Findings, Setting
 
@@ -157,6 +159,22 @@ def test_the_step_is_measured_and_read_by_the_parts_after_it(setting, monkeypatc
     found.save()
     rates = [details["images"] / details["seconds"] for details in found.details.values()]
     assert loader.fastest_engine(setting) == pytest.approx(max(rates))
+
+
+def test_captions_of_one_image_are_measured_beside_one_alone(setting, monkeypatch):
+    monkeypatch.setattr(step, "TINY_WINDOW_S", 0.0)
+    found = several.run(setting)
+    one, four = found.details.values()
+    cost = (one["images"] / one["seconds"]) / (four["images"] / four["seconds"])
+    assert found.lines[-1].what == "4 captions an image cost, as a multiple of 1"
+    assert found.lines[-1].figure == f"{cost:.2f}"
+    assert four["done"]["decode_rows"] >= 4 * four["images"]
+
+
+def test_a_case_without_time_is_left_out(setting):
+    given = dataclasses.replace(setting, begun=time.time(), limit_s=step.ENOUGH_S - 1)
+    found = several.run(given)
+    assert [(line.figure, line.met) for line in found.lines] == 2 * [("no time left", False)]
 
 
 def test_decoders_are_measured(setting, monkeypatch):
