@@ -119,14 +119,14 @@ def prepare(args: argparse.Namespace, work: Path, size: str | None) -> tuple[str
     folder = work / f"{checkpoint.name}-contest"
     folder.mkdir(parents=True, exist_ok=True)
     num_images = put_images(folder, args.images, preset.image_sizes, args.shards)
-    recipe, mode = choose_recipe(args, size, preset.reference), "crop" if size else None  # made-up ones crop
+    recipe, mode = choose_recipe(args, size, preset.reference), preset.mode if size else None
     job = make_job(folder, checkpoint, preset.reference, recipe, mode, threads=args.threads, device=args.device)
     return checkpoint.name, job, num_images
 
 
 def choose_recipe(args: argparse.Namespace, size: str | None, precision: str) -> str:
     """What recap-fast's engine is built by."""
-    recipe: str = RECIPES.get(precision, args.recipe) if size == "8b" else args.recipe
+    recipe: str = RECIPES.get(size or "", {}).get(precision, args.recipe)
     return recipe
 
 

@@ -1,7 +1,7 @@
 """What is compared unless the command line says otherwise: small models on a CPU, or the real size on a GPU."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from contest.contest import Ways
@@ -18,23 +18,27 @@ class Preset:
     reference: str
     """The precision in which recap-fast makes the captions that all others are measured by, and models are made."""
     ways: Mapping[str, Ways] = field(default_factory=dict)
+    mode: str | None = "crop"
+    """How images of made-up models are preprocessed; None leaves it to the checkpoint."""
 
 
+_CPU = Preset(
+    options={
+        "device": "cpu",
+        "size": ["6m"],
+        "precision": ["float32"],
+        "lengths": ["fixed", "varied"],
+        "images": 128,
+        "repeat": 5,
+        "peers": ["transformers"],
+        "gpu_memory": 0.4,
+    },
+    image_sizes=[(160, 120), (192, 144), (224, 168), (256, 192), (120, 160)],
+    reference="float32",
+)
 PRESETS = {
-    "cpu": Preset(
-        options={
-            "device": "cpu",
-            "size": ["6m"],
-            "precision": ["float32"],
-            "lengths": ["fixed", "varied"],
-            "images": 128,
-            "repeat": 5,
-            "peers": ["transformers"],
-            "gpu_memory": 0.4,
-        },
-        image_sizes=[(160, 120), (192, 144), (224, 168), (256, 192), (120, 160)],
-        reference="float32",
-    ),
+    "cpu": _CPU,
+    "joycaption": replace(_CPU, options={**_CPU.options, "size": ["siglip-6m"], "lengths": ["varied"]}, mode=None),
     "gpu": Preset(
         options={
             "device": "cuda",

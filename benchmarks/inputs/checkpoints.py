@@ -116,11 +116,15 @@ def make_config(
     given = {**clip_fields(shape.vision), **(vision or {})}
     is_siglip = given.pop("model_type", None) == "siglip_vision_model"
     tower = SiglipVisionConfig(**given) if is_siglip else CLIPVisionConfig(**given)
-    num_patches = (tower.image_size // tower.patch_size) ** 2
+    more = {
+        "image_token_index": image_token,
+        "image_seq_length": (tower.image_size // tower.patch_size) ** 2,
+        "vision_feature_select_strategy": shape.vision.select,
+    }
     return LlavaConfig(
         text_config=LlamaConfig(**{**llama_fields(shape.text), **(text or {})}),
         vision_config=tower,
-        **{"image_token_index": image_token, "image_seq_length": num_patches, **(llava or {})},
+        **{**more, **(llava or {})},
     )
 
 

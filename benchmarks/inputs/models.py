@@ -57,14 +57,15 @@ def make_checkpoint(size: str, folder: Path, device: str = "cpu", dtype: torch.d
     model.generation_config.save_pretrained(folder)
     checkpoints.save_files(checkpoints.named_tensors(model, "hf4"), folder)
     tokenizer.save(str(folder / "tokenizer.json"))
-    checkpoints.write_preprocess(folder, "crop", shape.vision.image_size)
+    is_clip = shape.vision.has_class_token
+    checkpoints.write_preprocess(folder, "crop" if is_clip else "stretch", shape.vision.image_size)
     files = {
         "processor_config.json": {
             "processor_class": "LlavaProcessor",
             "image_token": "<image>",
             "patch_size": shape.vision.patch_size,
-            "vision_feature_select_strategy": "default",
-            "num_additional_image_tokens": 1,
+            "vision_feature_select_strategy": shape.vision.select,
+            "num_additional_image_tokens": int(is_clip),
         },
         "tokenizer_config.json": {
             "tokenizer_class": "PreTrainedTokenizerFast",

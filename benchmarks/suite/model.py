@@ -115,7 +115,7 @@ def draw_weights(shape: Shape, precision: Precision, device: torch.device) -> It
 
 def make_spec(setting: Setting, precision: Precision, max_text_tokens: int) -> EngineSpec:
     """engine.json of the engine."""
-    shape, recipe = setting.shape, load_recipe(RECIPES[precision])
+    shape, recipe = setting.shape, load_recipe(RECIPES["8b"][precision])
     sizes = recipe.limits if setting.is_real else dataclasses.replace(recipe.limits, num_slots=6, prefill_images=2)
     return EngineSpec(
         name=f"{setting.size}-{precision}",

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from inputs import oracle, shapes
+from inputs import checkpoints, oracle, shapes
 from recap_fast.bench import roofline
 from recap_fast.bench.roofline import Rates, Roofline, difference, operations, snapshot
 from recap_fast.generate.engine import Statistics
@@ -122,6 +122,38 @@ def test_operations_are_those_that_torch_counts_in_transformers(tmp_path):
     layer = operations(one_more, work, 0)["prefill_linear"] - found["prefill_linear"]
     theirs = counted["LlavaForConditionalGeneration.model.language_model"][torch.ops.aten.mm]
     assert layer * text.num_layers == theirs
+
+
+@pytest.mark.parametrize("size", ["tiny", "siglip-tiny"])
+def test_operations_of_a_tower_are_those_that_torch_counts_in_transformers(size):
+    """All but the last layer run, and neither the norm behind it nor SigLIP's pooling."""
+    shape = shapes.SHAPES[size]
+    tower = checkpoints.make_model(checkpoints.make_config(shape, 639)).model.vision_tower
+    tower.set_attn_implementation("eager")
+    with FlopCounterMode(display=False) as counter, torch.inference_mode():
+        tower(torch.zeros(1, 3, shape.vision.image_size, shape.vision.image_size))
+    counted = counter.get_flop_counts()
+    layer = counted[f"{type(tower).__name__}.encoder.layers.0"]
+    patches = sum(counted[f"{type(tower).__name__}.embeddings.patch_embedding"].values())
+    spec = shapes.llava_llama3_8b(vision=shape.vision, text=shape.text)
+    found = operations(spec, Statistics(images=1, prompt_tokens=shape.vision.num_image_tokens), 0)
+    layers = shape.vision.num_layers
+    assert found["vision_linear"] == patches + layers * layer[torch.ops.aten.addmm]
+    assert found["vision_attention"] == layers * layer[torch.ops.aten.bmm]
+
+
+def test_operations_of_joycaption_are_those_worked_out_by_hand():
+    """SigLIP-so400m on 729 patches, 26 layers, and Llama 3.1 8B behind a prompt of 42 positions before the image."""
+    shape = shapes.SHAPES["joycaption"]
+    spec = shapes.llava_llama3_8b(vision=shape.vision, text=shape.text)
+    work = Statistics(images=1, prompt_tokens=753, decode_rows=249, kv_positions=sum(range(796, 1045)))
+    found = {part: count / TERA for part, count in operations(spec, work, 42).items()}
+    assert found["vision_linear"] == pytest.approx(2 * 729 * (26 * 15.225e6 + 588 * 1152) / TERA, rel=1e-3)
+    assert found["vision_attention"] == pytest.approx(4 * 26 * 729**2 * 1152 / TERA)
+    assert found["projector"] == pytest.approx(2 * 729 * 5248 * 4096 / TERA)
+    assert found["prefill_linear"] == pytest.approx(10.195, rel=1e-3)
+    assert found["decode_linear"] == pytest.approx(2 * 249 * 6.98e9 / TERA, rel=1e-3)
+    assert sum(found.values()) == pytest.approx(14.89, rel=1e-3)
 
 
 def test_rates_are_measured_and_told(monkeypatch):

@@ -48,7 +48,8 @@ class Job:
     image_size: int
     """Side in pixels of what the vision tower takes."""
     mode: str
-    """'crop': resize the short side, then crop the center. 'pad': center on a square of the mean color, then resize."""
+    """'crop': resize the short side, then crop the center. 'pad': center on a square of the mean color, then resize.
+    'stretch': resize, whatever the shape."""
     mean: list[float]
     std: list[float]
     precision: str = "float32"
@@ -115,6 +116,8 @@ def decode(data: bytes, job: Job) -> NDArray[np.uint8]:
     """uint8 [H, W, 3]: what transformers' own processor makes of a JPEG before it normalizes, by Pillow alone."""
     image, size = open_rgb(data), job.image_size
     width, height = image.size
+    if job.mode == "stretch":
+        return np.asarray(image.resize((size, size), Image.Resampling.BICUBIC))
     if job.mode == "pad":
         side = max(width, height)
         canvas = Image.new("RGB", (side, side), tuple(int(255 * m) for m in job.mean))

@@ -163,11 +163,17 @@ def test_best_takes_all_precisions_of_each():
         command.choose_candidates(command.parse(["--peers", "transformers"]), "int8")
 
 
+@pytest.fixture
+def two_at_a_time(monkeypatch):
+    """transformers tries one size of batches."""
+    batches = {"cpu": {"float32": {"batch-2": {"batch": 2}}}}
+    monkeypatch.setitem(KINDS, "transformers", dataclasses.replace(KINDS["transformers"], settings=batches))
+
+
+@pytest.mark.usefixtures("two_at_a_time")
 def test_main_beside_transformers_writes_figures_and_how_they_were_made(tmp_path, capsys, monkeypatch):
     checkpoints.make_checkpoint(tmp_path / "tiny", "hf4", preprocess="crop")
     monkeypatch.setitem(command.LENGTHS, "fixed", lambda num: [4, 9, 6][:num])
-    batches = {"cpu": {"float32": {"batch-2": {"batch": 2}}}}
-    monkeypatch.setitem(KINDS, "transformers", dataclasses.replace(KINDS["transformers"], settings=batches))
     output = tmp_path / "2026-01-01_machine_peers"
     arguments = ["--checkpoint", str(tmp_path / "tiny"), "--images", "3", "--lengths", "fixed", "--repeat", "1"]
     assert command.main([*arguments, "--threads", "1", "--output", str(output)]) == 0
@@ -177,6 +183,18 @@ def test_main_beside_transformers_writes_figures_and_how_they_were_made(tmp_path
     assert comparison["different_captions"] == 3
     assert set(comparison["engines"]) == {"recap-fast", "transformers"}
     assert table in output.with_suffix(".md").read_text()
+
+
+@pytest.mark.usefixtures("two_at_a_time")
+def test_other_kinds_of_models_are_compared(tmp_path, capsys, monkeypatch):
+    """SigLIP's images are stretched, as its checkpoint says, and all of its patches are read."""
+    monkeypatch.setitem(command.LENGTHS, "varied", lambda num: [4, 9, 6][:num])
+    work = ["--work", str(tmp_path), "--images", "3", "--repeat", "1", "--threads", "1"]
+    arguments = ["--preset", "joycaption", *work, "--size", "siglip-tiny"]
+    assert command.main(arguments) == 0
+    assert "3 different captions" in capsys.readouterr().out
+    _, job, _ = command.prepare(command.parse(arguments), tmp_path, "siglip-tiny")
+    assert (job.mode, job.mean, job.num_image_tokens) == ("stretch", [0.5] * 3, 9)
 
 
 def test_a_setting_is_chosen_by_its_name_and_engines_without_it_keep_theirs():

@@ -52,7 +52,7 @@ def test_a_wrong_row_in_the_output_fails(ours, monkeypatch):
         ours.run(LENGTHS)
 
 
-@pytest.mark.parametrize("mode", ["crop", "pad"])
+@pytest.mark.parametrize("mode", ["crop", "pad", "stretch"])
 @pytest.mark.parametrize("size", IMAGE_SIZES)
 def test_pixels_of_peers_are_ours(job, mode, size):
     data = jpeg(*size, seed=1)
