@@ -36,8 +36,9 @@ class Card:
 HOPPER = {"bfloat16": 740e12, "fp8": 1180e12}
 CARDS = (Card(name="H200", products=HOPPER, copy=4.3e12), Card(name="H100", products=HOPPER, copy=3.0e12))
 """Products and copies as others have measured them."""
-LAUNCHES = {"mixed": 590, "decode": 300}
-"""Kernels of a step, as `python benchmarks/launches` counts them."""
+DECODE_LAUNCHES, IMAGE_LAUNCHES, LAYER_LAUNCHES = 300, 60, 10
+"""Kernels of a step, as `python benchmarks/launches` counts them: of one without images; how many more with images, and
+how many more for each layer of their tower."""
 
 
 def find_card(name: str) -> Card | None:
@@ -107,8 +108,13 @@ def step_ms(spec: EngineSpec, card: Card, prefix: int, tokens: float, images: in
     kinds |= {kind: num_bytes / (card.streaming * card.copy) for kind, num_bytes in moved.items()}
     if texts:  # keys and values of their images
         kinds["copies"] = 2 * texts * vision.num_image_tokens * _cache_bytes(spec) / (card.streaming * card.copy)
-    kinds["between kernels"] = LAUNCHES["mixed" if images else "decode"] * card.launch_s
+    kinds["between kernels"] = num_launches(vision, has_images=images > 0) * card.launch_s
     return {kind: 1e3 * seconds for kind, seconds in kinds.items()}
+
+
+def num_launches(vision: VisionSpec, *, has_images: bool) -> int:
+    """Kernels of a step."""
+    return DECODE_LAUNCHES + has_images * (IMAGE_LAUNCHES + LAYER_LAUNCHES * vision.num_layers)
 
 
 def _decoder_operations(text: TextSpec, rows: int, read: int) -> float:

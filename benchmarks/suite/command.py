@@ -34,6 +34,7 @@ PARTS = {
     "parity": 150,
     "step": 270,
     "several": 90,
+    "joycaption": 200,
     "end_to_end": 120,
     "ops": 90,
     "gemm": 60,
@@ -144,7 +145,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", nargs="+", choices=PARTS, metavar="PART", help=f"instead of all: {', '.join(PARTS)}")
     parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
-    parser.add_argument("--size", choices=("real", "tiny"), default="real", help="real: the 8B model")
+    parser.add_argument("--size", choices=("real", "tiny"), default="real", help="real: the 8B models")
     parser.add_argument("--minutes", type=float, default=8.0, help="for all parts together")
     parser.add_argument("--num-slots", type=int, help="instead of the recipe's")
     parser.add_argument("--prefill-images", type=int, help="instead of the recipe's")

@@ -11,7 +11,7 @@ from torch.profiler import ProfilerActivity, profile
 KINDS = (
     ("decode attention", r"decode_attention|combine_kernel"),
     ("norms and what they quantize", r"add_rms_norm"),
-    ("SwiGLU and GELU", r"swiglu|quick_gelu"),
+    ("SwiGLU and GELU", r"swiglu|quick_gelu|gelu_tanh"),
     ("RoPE and keys and values", r"rope_store"),
     ("quantize", r"quantize_kernel|quantize_rows"),
     ("attention of prompts and images", r"flash|fmha|sdpa|cudnn.*attn|attention"),

@@ -1,4 +1,4 @@
-"""LLaVA-LLaMA3-8B with random weights, without a checkpoint or network.
+"""LLaVA-LLaMA3-8B or JoyCaption with random weights, without a checkpoint or network.
 
 The engine directory has no weights: they are drawn on the device, since files would take 26 GB and a minute. All
 precisions have the same numbers, drawn in bfloat16 and then perhaps quantized to 8 bits. `tiny` has the same parts.
@@ -8,7 +8,7 @@ import dataclasses
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 from unittest import mock
 
 import numpy as np
@@ -19,8 +19,7 @@ from torch import Tensor
 from inputs.shapes import RECIPES, Shape
 from inputs.vocabularies import word_vocabulary
 from inputs.weights import random_weight
-from inputs.workload import LONGEST
-from recap_fast.build.recipe import PROMPT, load_recipe
+from recap_fast.build.recipe import Recipe, RecipeLimits, load_recipe
 from recap_fast.defaults import MAX_FIELD_TOKENS
 from recap_fast.generate.device import device_name, resolve_device
 from recap_fast.generate.engine import EngineOptions
@@ -36,16 +35,30 @@ from recap_fast.generate.vision.loading import model_dtype
 from recap_fast.records import Preprocess, Request
 from suite.setting import Setting
 
+JOYCAPTION = {
+    precision: Recipe(
+        template="llama3",
+        prompt="Write a long detailed description for this image.",
+        kv_precision="fp8" if precision == "fp8" else "auto",
+        limits=RecipeLimits(max_new_tokens=512, num_slots=512, prefill_images=4),
+        cards={} if precision != "bfloat16" else {"H100": Sizes(num_slots=256, prefill_images=4)},
+    )
+    for precision in get_args(Precision)
+}
+"""By precision. Keys and values of a slot take 87 MiB in FP8, and twice as much in bfloat16."""
+
 
 def make(setting: Setting, precision: Precision, kv_precision: KVPrecision | None = None) -> PreparedEngine:
     """The engine in this precision, made if it is not there yet; `kv_precision` replaces that of the recipe."""
-    folder = setting.work / f"engine-{precision}"
+    folder = setting.work / f"engine-{setting.model}-{precision}"
     if not (folder / "engine.json").is_file():
         folder.mkdir(parents=True, exist_ok=True)
-        texts = (f"\n{PROMPT}", "user", "assistant", "\n\n")
+        recipe = _recipe(setting, precision)
+        texts = (f"\n{recipe.prompt}", "user", "assistant", "\n\n")
         word_vocabulary(texts, setting.shape.text.vocab_size).save(str(folder / "tokenizer.json"))
-        prompts = PromptEncoder(load_tokenizer(folder), PromptSpec(template="llama3", text=PROMPT), MAX_FIELD_TOKENS)
-        make_spec(setting, precision, prompts.max_text_tokens).save(folder)
+        prompt = PromptSpec(template=recipe.template, text=recipe.prompt)
+        prompts = PromptEncoder(load_tokenizer(folder), prompt, MAX_FIELD_TOKENS)
+        _make_spec(setting, recipe, precision, prompt, prompts.max_text_tokens).save(folder)
         (folder / WEIGHTS_FILE).touch()  # `drawn_weights` stands for it
     made = PreparedEngine.read(folder)
     return made if kv_precision is None else made.with_spec(kv_precision=kv_precision)
@@ -113,22 +126,29 @@ def draw_weights(shape: Shape, precision: Precision, device: torch.device) -> It
             yield tensor.name, weight
 
 
-def make_spec(setting: Setting, precision: Precision, max_text_tokens: int) -> EngineSpec:
+def _recipe(setting: Setting, precision: Precision) -> Recipe:
+    return JOYCAPTION[precision] if setting.model == "joycaption" else load_recipe(RECIPES["8b"][precision])
+
+
+def _make_spec(
+    setting: Setting, recipe: Recipe, precision: Precision, prompt: PromptSpec, max_text_tokens: int
+) -> EngineSpec:
     """engine.json of the engine."""
-    shape, recipe = setting.shape, load_recipe(RECIPES["8b"][precision])
-    sizes = recipe.limits if setting.is_real else dataclasses.replace(recipe.limits, num_slots=6, prefill_images=2)
+    shape, sizes = setting.shape, recipe.limits
+    if not setting.is_real:
+        sizes = dataclasses.replace(sizes, num_slots=6, prefill_images=2)
     return EngineSpec(
-        name=f"{setting.size}-{precision}",
+        name=f"{setting.model}-{setting.size}-{precision}",
         backend="torch",
         precision=precision,
         kv_precision=recipe.kv_precision,
         vision=shape.vision,
         text=shape.text,
         preprocess=Preprocess(shape.vision.image_size, "pad", (0.481, 0.458, 0.408), (0.269, 0.261, 0.276)),
-        prompt=PromptSpec(template="llama3", text=PROMPT),
+        prompt=prompt,
         stop_ids=(),
         limits=Limits(
-            max_new_tokens=LONGEST,
+            max_new_tokens=sizes.max_new_tokens,
             max_text_tokens=max_text_tokens,
             num_slots=sizes.num_slots,
             prefill_images=sizes.prefill_images,

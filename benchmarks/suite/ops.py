@@ -96,7 +96,7 @@ class Cases:
             if quantize is not None:
                 cases[f"add_rms_norm of sums{suffix}"] = self._norm(quantize, SUMS[quantize])
                 cases[f"swiglu of sums{suffix}"] = self._swiglu(quantize, SUMS[quantize])
-        cases["quick_gelu"] = self._quick_gelu()
+        cases |= {"quick_gelu": self._gelu("quick_gelu"), "gelu_tanh": self._gelu("gelu_tanh")}
         cases["quantize_rows to fp8"] = self._quantize(torch.float8_e4m3fn)
         for dtype in (torch.bfloat16, torch.float8_e4m3fn):
             suffix = "" if dtype == torch.bfloat16 else ", fp8 cache"
@@ -135,9 +135,9 @@ class Cases:
         num_bytes = self._rows * inner * (2.0 * (sums or torch.bfloat16).itemsize + form.itemsize)
         return Case(lambda ops: ops.swiglu(gate_up, quantize), num_bytes, BAR[form])
 
-    def _quick_gelu(self) -> Case:
+    def _gelu(self, name: str) -> Case:
         x, dtype = self._random(self._rows, self._text.hidden_size), torch.bfloat16
-        return Case(lambda ops: ops.quick_gelu(x, None), x.numel() * 4.0, BAR[dtype])
+        return Case(lambda ops: getattr(ops, name)(x, None), x.numel() * 4.0, BAR[dtype])
 
     def _quantize(self, dtype: torch.dtype) -> Case:
         x = self._random(self._rows, self._text.hidden_size)

@@ -25,6 +25,21 @@ MODELS = {
     "heads of 16": {},
     "heads of 128": {"text": {"hidden_size": 512, "num_attention_heads": 4, "num_key_value_heads": 1}},
 }
+KINDS = {
+    **MODELS,
+    "SigLIP": {
+        "vision": {
+            "model_type": "siglip_vision_model",
+            "hidden_size": 144,
+            "intermediate_size": 266,
+            "num_attention_heads": 2,
+            "image_size": 30,
+        },
+        "llava": {"vision_feature_select_strategy": "full"},
+        "preprocess": "stretch",
+    },
+}
+"""And more, of which only this part makes captions. SigLIP has heads of 72, and a side that is no multiple of 8."""
 LONGEST, LONGEST_TEXT = 24, 64
 NEAR_TIE = 3e-2
 """Of the largest logit: a gap below it is a tie to bfloat16."""
@@ -37,14 +52,15 @@ def run(setting: Setting) -> Findings:
     torch.set_float32_matmul_precision("highest")
     found = setting.find("parity")
     sizes, num_images, num_scenes = (SIZES, 30, 120) if setting.is_real else (SIZES[1:3], 5, 2)
-    for name, shape in MODELS.items():
-        pair = oracle.make_pair(setting.work / f"parity-{len(shape)}", **shape).with_texts(LONGEST_TEXT)
+    for number, (name, shape) in enumerate(KINDS.items()):
+        folder = setting.work / f"parity-{number}"
+        pair = oracle.make_pair(folder, **shape).with_texts(LONGEST_TEXT)
         requests = oracle.random_requests(pair, num_images, max_new_tokens=LONGEST, fields=True)
         truth = [pair.reference(request, []) for request in requests]
         with found.trying(f"float32, {name}"):
             _float32(found, setting, name, pair, requests, truth, sizes)
         with found.trying(f"bfloat16, {name}"):
-            rounded = oracle.make_pair(setting.work / f"parity-{len(shape)}-bfloat16", precision="bfloat16", **shape)
+            rounded = oracle.make_pair(folder / "bfloat16", precision="bfloat16", **shape)
             _bfloat16(found, setting, name, rounded.with_texts(LONGEST_TEXT), requests, truth)
     with found.trying("8 bits, demo engine"):
         _eight_bits(found, setting, num_scenes)

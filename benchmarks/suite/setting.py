@@ -20,6 +20,10 @@ RESUME = 75
 """Exit code of a part that goes on where it was when it is started again: its process was of no more use."""
 
 
+SIZES = {"llava": ("8b", "tiny"), "joycaption": ("joycaption", "siglip-tiny")}
+"""The models, as sizes of `SHAPES`: the real one, and the tiny one."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Setting:
     """How a part is to run."""
@@ -27,9 +31,11 @@ class Setting:
     device: str
     """cuda or cpu."""
     size: str
-    """'real' is LLaVA-LLaMA3-8B; 'tiny' shows in seconds, on any machine, that a part runs."""
+    """'real' is that of a published model; 'tiny' shows in seconds, on any machine, that a part runs."""
     work: Path
     """A folder that the parts share: engines, tars, and what earlier parts found."""
+    model: str = "llava"
+    """A name in `SIZES`. Parts about another model than LLaVA-LLaMA3-8B set it themselves."""
     num_slots: int | None = None
     prefill_images: int | None = None
     """Instead of the recipe's."""
@@ -49,7 +55,8 @@ class Setting:
     @property
     def shape(self) -> Shape:
         """That of the engine."""
-        return SHAPES["8b" if self.is_real else "tiny"]
+        real, tiny = SIZES[self.model]
+        return SHAPES[real if self.is_real else tiny]
 
     @property
     def seconds_left(self) -> float:

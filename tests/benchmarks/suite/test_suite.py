@@ -14,7 +14,7 @@ from recap_fast.bench import roofline
 from recap_fast.bench.roofline import Rates
 from recap_fast.generate.ops import plain
 from recap_fast.generate.spec import EngineSpec
-from suite import agreement, command, demo, end_to_end, gemm, loader, model, ops, parity, several, step
+from suite import agreement, command, demo, end_to_end, gemm, joycaption, loader, model, ops, parity, several, step
 from suite.kernels import kind_of
 from suite.setting import Findings, Setting
 
@@ -48,7 +48,7 @@ def test_eight_bits_are_those_of_the_bfloat16_engine(setting):
 
 def test_operations_agree_with_plain_ones(setting):
     found = ops.run(setting)
-    assert len(found.lines) == 19
+    assert len(found.lines) == 20
     assert all(line.met for line in found.lines)
     assert all(case["bytes_per_s"] > 0 for case in found.details.values())
 
@@ -86,7 +86,7 @@ def test_an_operation_that_fails_costs_no_other(run_broken, setting):
 
     found = run_broken("quick_gelu", failing)
     assert [(line.what, line.figure) for line in found.lines if not line.met] == [("quick_gelu", "RuntimeError")]
-    assert len(found.lines) == 19
+    assert len(found.lines) == 20
     assert "illegal address" in setting.found_by("ops")["errors"]["quick_gelu"]
 
 
@@ -132,6 +132,12 @@ def test_the_gap_of_another_token_is_how_much_less_likely_it_is(pair):
     assert gap == pytest.approx(float((logits[ids[3]] - logits[second]) / logits.abs().max()), abs=1e-6)
 
 
+def test_other_kinds_of_models_are_what_they_are_called(tmp_path):
+    vision = oracle.make_pair(tmp_path, **parity.KINDS["SigLIP"]).spec.vision
+    assert (vision.hidden_size // vision.num_heads, vision.image_size % vision.patch_size > 0) == (72, True)
+    assert (vision.has_class_token, vision.num_image_tokens) == (False, 9)
+
+
 def test_eight_bits_of_the_demo_engine_agree(setting, monkeypatch):
     found = setting.find("demo")
     parity._eight_bits(found, setting, 1)
@@ -169,6 +175,18 @@ def test_captions_of_one_image_are_measured_beside_one_alone(setting, monkeypatc
     assert found.lines[-1].what == "4 captions an image cost, as a multiple of 1"
     assert found.lines[-1].figure == f"{cost:.2f}"
     assert four["done"]["decode_rows"] >= 4 * four["images"]
+
+
+def test_joycaption_is_measured(setting, monkeypatch):
+    monkeypatch.setattr(step, "TINY_WINDOW_S", 0.0)
+    found = joycaption.run(setting)
+    variants = ["fp8, FP8 cache", "bfloat16"]
+    assert list(found.details) == [f"{variant}, {tokens} tokens" for tokens in (9, 6) for variant in variants]
+    for details in found.details.values():
+        assert details["images"] > 0
+    spec = model.make(dataclasses.replace(setting, model="joycaption"), "bfloat16").spec
+    assert (spec.vision.num_image_tokens, spec.vision.hidden_size // spec.vision.num_heads) == (9, 72)
+    assert spec.limits.max_new_tokens == 512
 
 
 def test_a_case_without_time_is_left_out(setting):
@@ -219,6 +237,7 @@ def test_the_same_captions_are_counted():
         ("void cutlass::Kernel2<cutlass_80_wmma_tensorop_bf16_s161616gemm_bf16_32x32>(Params)", "matrix products"),
         ("aten::_int_mm", "matrix products"),
         ("decode_attention_kernel", "decode attention"),
+        ("gelu_tanh_kernel", "SwiGLU and GELU"),
         ("cudnn_generated_fort_native_sdpa_sm90_flash_fprop_wgmma_f16", "attention of prompts and images"),
         ("add_rms_norm_kernel", "norms and what they quantize"),
         ("void at::native::vectorized_elementwise_kernel<4, at::native::GeluCUDAKernelImpl>", "element-wise"),
