@@ -37,6 +37,7 @@ def swiglu(gate_up: Tensor, out: Tensor, scale: Tensor | None, num_threads: int)
     """gate_up [R, 2 * D]."""
 
 def quick_gelu(x: Tensor, out: Tensor, scale: Tensor | None, num_threads: int) -> None: ...
+def gelu_tanh(x: Tensor, out: Tensor, scale: Tensor | None, num_threads: int) -> None: ...
 def quantize_rows(x: Tensor, out: Tensor, scale: Tensor, num_threads: int) -> None: ...
 def dequantize(
     sums: Tensor, row_scale: Tensor, channel_scale: Tensor, bias: Tensor | None, out: Tensor, num_threads: int
@@ -105,11 +106,15 @@ class Tower:
         num_heads: int,
         num_layers: int,
         eps: float,
-        quick_gelu: bool,
+        activation: str,
+        num_dropped: int,
         weights: dict[str, Tensor],
         num_threads: int,
     ) -> None:
-        """`weights`: those of an engine's file by its names, and vision.levels [3, 256]. Matrices may have no bias."""
+        """`weights`: those of an engine's file by its names, and vision.levels [3, 256]. Matrices may have no bias, and
+        there may be no class token and no norm before the layers. `activation` is quick_gelu, gelu or gelu_tanh;
+        `num_dropped` of an image's positions, the first ones, become no tokens.
+        """
 
     def encode(self, pixels: Tensor, tokens: Tensor, num_threads: int) -> None:
-        """pixels uint8 [n, 3, side, side], tokens [n, patches, P]."""
+        """pixels uint8 [n, 3, side, side], tokens [n, positions - num_dropped, P]."""

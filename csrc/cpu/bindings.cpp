@@ -94,6 +94,12 @@ void quick_gelu(handle x, handle out, handle scale, int num_threads) {
   map_rows(match, from, &Kernels::quick_gelu, from.sizes[1], out, scale, num_threads);
 }
 
+void gelu_tanh(handle x, handle out, handle scale, int num_threads) {
+  const Matcher match("gelu_tanh");
+  const Tensor from = match.tensor("x", x, kFloats, {"rows", "width"});
+  map_rows(match, from, &Kernels::gelu_tanh, from.sizes[1], out, scale, num_threads);
+}
+
 void quantize_rows(handle x, handle out, handle scale, int num_threads) {
   const Matcher match("quantize_rows");
   match.require(!scale.is_none(), "scale is None");
@@ -209,6 +215,7 @@ PYBIND11_MODULE(_cpu_ops, module) {
   module.def("add_rms_norm", &add_rms_norm, "x"_a, "delta"_a, "weight"_a, "eps"_a, "out"_a, "scale"_a, "num_threads"_a);
   module.def("swiglu", &swiglu, "gate_up"_a, "out"_a, "scale"_a, "num_threads"_a);
   module.def("quick_gelu", &quick_gelu, "x"_a, "out"_a, "scale"_a, "num_threads"_a);
+  module.def("gelu_tanh", &gelu_tanh, "x"_a, "out"_a, "scale"_a, "num_threads"_a);
   module.def("quantize_rows", &quantize_rows, "x"_a, "out"_a, "scale"_a, "num_threads"_a);
   module.def("dequantize", &dequantize, "sums"_a, "row_scale"_a, "channel_scale"_a, "bias"_a, "out"_a, "num_threads"_a);
   module.def("rope_store", &rope_store, "qkv"_a, "cos"_a, "sin"_a, "slots"_a, "positions"_a, "cache"_a, "out"_a,

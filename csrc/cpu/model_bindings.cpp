@@ -51,11 +51,12 @@ class Taker {
   Linear matrix(const std::string& name, Size columns, Size depth, bool pairs = false) const {
     return rows(tensor(name + ".weight", {columns, depth}), 0, columns, pairs);
   }
+  bool has(const std::string& name) const { return weights_.contains(name); }
   // With its bias where there is one.
   Linear linear(const std::string& name, Size columns, Size depth) const {
     Linear packed = matrix(name, columns, depth);
     const std::string bias = name + ".bias";
-    if (weights_.contains(bias)) packed.bias = floats(bias, {columns});
+    if (has(bias)) packed.bias = floats(bias, {columns});
     return packed;
   }
 
@@ -145,27 +146,37 @@ void forward(Llama& llama, handle x, handle slots, handle positions, const std::
   });
 }
 
+Sums activation_of(const Matcher& match, const std::string& name) {
+  match.require(name == "quick_gelu" || name == "gelu" || name == "gelu_tanh", "no such activation");
+  return name == "quick_gelu" ? Sums::quick_gelu : name == "gelu" ? Sums::gelu : Sums::gelu_tanh;
+}
+
 std::unique_ptr<Tower> make_tower(Size image_size, Size patch_size, Size num_heads, Size num_layers, float eps,
-                                  bool quick_gelu, py::dict weights, int num_threads) {
+                                  const std::string& activation, Size num_dropped, py::dict weights, int num_threads) {
   const Taker take("Tower", std::move(weights), num_threads);
-  const Size width = take.number("width", take.tensor("vision.class", {"width"}).sizes[0]);
+  const Size width = take.number("width", take.tensor("vision.position", {"positions", "width"}).sizes[1]);
   const Tensor projector = take.tensor("projector.0.weight", {"projector width", width});
   const Size out_width = take.number("projector width", projector.sizes[0]);
   const Size grid = take.number("image_size", image_size) / take.number("patch_size", patch_size);
   take.match.require(grid > 0 && num_layers >= 0, "an image is smaller than a patch, or num_layers is negative");
   take.match.require(width % take.number("num_heads", num_heads) == 0,
                      "the channels cannot be divided among the heads");
+  const bool has_class = take.has("vision.class");
+  const bool has_pre_norm = take.has("vision.pre_norm.weight") || take.has("vision.pre_norm.bias");
+  const Size length = grid * grid + (has_class ? 1 : 0);
+  take.match.require(num_dropped >= 0 && num_dropped < length, "num_dropped leaves no positions, or is negative");
   TowerModel model{
       .image_size = image_size,
       .patch_size = patch_size,
       .num_heads = num_heads,
+      .num_dropped = num_dropped,
       .eps = eps,
-      .activation = quick_gelu ? Sums::quick_gelu : Sums::gelu,
+      .activation = activation_of(take.match, activation),
       .levels = take.floats("vision.levels", {kColors, 256}),
-      .class_token = take.floats("vision.class", {width}),
-      .position = take.floats("vision.position", {grid * grid + 1, width}),
+      .class_token = has_class ? take.floats("vision.class", {width}) : Floats{},
+      .position = take.floats("vision.position", {length, width}),
       .patch = take.linear("vision.patch", width, kColors * patch_size * patch_size),
-      .pre_norm = take.norm("vision.pre_norm", width),
+      .pre_norm = has_pre_norm ? take.norm("vision.pre_norm", width) : Norm{},
       .layers = {},
       .first = take.linear("projector.0", out_width, width),
       .second = take.linear("projector.1", out_width, out_width),
@@ -192,7 +203,7 @@ void encode(Tower& tower, handle pixels, handle tokens, int num_threads) {
   const Tensor images =
       match.tensor("pixels", pixels, {kUint8}, {"images", kColors, model.image_size, model.image_size});
   const Size num_images = images.sizes[0];
-  const Tensor to = match.tensor("tokens", tokens, {kFloat32}, {num_images, model.num_patches(), model.second.columns});
+  const Tensor to = match.tensor("tokens", tokens, {kFloat32}, {num_images, model.num_tokens(), model.second.columns});
   match.number("num_threads", num_threads, kMaxThreads);
   without_gil([&] { tower.encode(images.as<std::uint8_t>(), num_images, to.as<float>(), num_threads); });
 }
@@ -208,7 +219,7 @@ void bind_models(py::module_& module) {
   require_init<Llama>();
   py::class_<Tower>(module, "Tower", py::is_final())
       .def(py::init(&make_tower), "image_size"_a, "patch_size"_a, "num_heads"_a, "num_layers"_a, "eps"_a,
-           "quick_gelu"_a, "weights"_a, "num_threads"_a)
+           "activation"_a, "num_dropped"_a, "weights"_a, "num_threads"_a)
       .def("encode", &encode, "pixels"_a, "tokens"_a, "num_threads"_a);
   require_init<Tower>();
 }

@@ -32,7 +32,7 @@ struct AddRmsNorm {
   RowsOut out;
 };
 
-// Swiglu, for which `x` is [R, 2 * width], quick_gelu, and quantize_rows, whose `out` is in 8 bits.
+// Swiglu, for which `x` is [R, 2 * width], quick_gelu, gelu_tanh, and quantize_rows, whose `out` is in 8 bits.
 struct MapRows {
   Precision precision;
   Size rows, width;
@@ -104,6 +104,7 @@ enum class Sums {
   swiglu,      // silu(gate) * up of packed pairs
   quick_gelu,  // x * sigmoid(1.702 x)
   gelu,        // x * Phi(x), Phi by erf
+  gelu_tanh,   // x / 2 * (1 + tanh(sqrt(2 / pi) * (x + 0.044715 x^3)))
 };
 
 // Lays out a matrix for Product; items are panels.
@@ -154,16 +155,16 @@ using Kernel = void (*)(const Op& op, Size begin, Size end, float* scratch);
 // Items are rows; of attention (row or prompt, key/value head) pairs, of Pack panels, of Product blocks.
 struct Kernels {
   const char* level;
-  Kernel<AddRmsNorm> add_rms_norm;                    // scratch [width]
-  Kernel<MapRows> swiglu, quick_gelu, quantize_rows;  // scratch [width]
-  Kernel<Dequantize> dequantize;                      // no scratch
-  Kernel<RopeStore> rope_store;                       // no scratch
-  Kernel<DecodeAttention> decode_attention;           // scratch attention_scratch()
-  Kernel<Pack> pack;                                  // no scratch
-  Kernel<Product> product;                            // scratch kProductScratch
-  Kernel<LayerNorm> layer_norm;                       // no scratch
-  Kernel<BlockAttention> block_attention;             // scratch block_attention_scratch()
-  int block_columns;                                  // of a packed panel
+  Kernel<AddRmsNorm> add_rms_norm;                               // scratch [width]
+  Kernel<MapRows> swiglu, quick_gelu, gelu_tanh, quantize_rows;  // scratch [width]
+  Kernel<Dequantize> dequantize;                                 // no scratch
+  Kernel<RopeStore> rope_store;                                  // no scratch
+  Kernel<DecodeAttention> decode_attention;                      // scratch attention_scratch()
+  Kernel<Pack> pack;                                             // no scratch
+  Kernel<Product> product;                                       // scratch kProductScratch
+  Kernel<LayerNorm> layer_norm;                                  // no scratch
+  Kernel<BlockAttention> block_attention;                        // scratch block_attention_scratch()
+  int block_columns;                                             // of a packed panel
 };
 
 // The largest block of sums that registers hold.

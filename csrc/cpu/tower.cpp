@@ -10,7 +10,7 @@ constexpr Size kLevels = 256;
 
 // Intermediate results.
 struct Buffers {
-  float* patches;                              // [n * N, pixels of a patch], and image tokens without class
+  float* patches;                              // [n * patches, pixels of a patch], and what becomes image tokens
   float *x, *normed, *qkv, *attended, *inner;  // [n * S, ...]
 };
 
@@ -21,15 +21,14 @@ class Pass {
       : worker_(worker), model_(model), num_images_(num_images), rows_(num_images * model.length()), to_(buffers) {}
 
   void run(const std::uint8_t* pixels, float* tokens) {
-    const Size patches = num_images_ * model_.num_patches();
+    const Size num_tokens = num_images_ * model_.num_tokens();
     cut(pixels);
-    worker_.multiply(to_.patches, patches, model_.patch, Sums::store, to_.normed);
+    worker_.multiply(to_.patches, num_images_ * model_.num_patches(), model_.patch, Sums::store, to_.normed);
     embed();
-    norm(model_.pre_norm, to_.x);
+    if (!model_.pre_norm.weight.empty()) norm(model_.pre_norm, to_.x);
     for (const TowerLayer& layer : model_.layers) run_layer(layer);
-    drop_class();
-    worker_.multiply(to_.patches, patches, model_.first, Sums::gelu, to_.inner);
-    worker_.multiply(to_.inner, patches, model_.second, Sums::store, tokens);
+    worker_.multiply(select(), num_tokens, model_.first, Sums::gelu, to_.inner);
+    worker_.multiply(to_.inner, num_tokens, model_.second, Sums::store, tokens);
   }
 
  private:
@@ -53,27 +52,31 @@ class Pass {
     });
   }
 
-  // The class token before the patches of each image, and positions added.
+  // The class token, where there is one, before the patches of each image, and positions added.
   void embed() {
     const Size width = model_.width();
     const Size length = model_.length();
+    const Size classes = model_.num_classes();
     worker_.each(rows_, width, [=, this](Size row) {
       const Size image = row / length;
       const Size place = row % length;
-      const float* from =
-          place == 0 ? model_.class_token.data() : to_.normed + (image * (length - 1) + place - 1) * width;
+      const float* from = place < classes ? model_.class_token.data()
+                                          : to_.normed + (image * (length - classes) + place - classes) * width;
       const float* position = model_.position.data() + place * width;
       float* to = to_.x + row * width;
       for (Size i = 0; i < width; ++i) to[i] = from[i] + position[i];
     });
   }
 
-  void drop_class() {
-    const Size size = model_.num_patches() * model_.width();
+  // The positions that become image tokens, next to one another.
+  const float* select() {
+    if (model_.num_dropped == 0) return to_.x;
+    const Size size = model_.num_tokens() * model_.width();
+    const Size dropped = model_.num_dropped * model_.width();
     worker_.each(num_images_, size, [=, this](Size image) {
-      const float* from = to_.x + image * (size + model_.width()) + model_.width();
-      std::copy_n(from, size, to_.patches + image * size);
+      std::copy_n(to_.x + image * (dropped + size) + dropped, size, to_.patches + image * size);
     });
+    return to_.patches;
   }
 
   void run_layer(const TowerLayer& layer) {

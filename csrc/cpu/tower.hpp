@@ -1,6 +1,6 @@
-// CLIP's vision tower and LLaVA's projector in float32, from pixels to image tokens in one call: what
-// recap_fast/generate/vision/tower.py does, which is their truth. Letters: n images, N patches, S = N + 1 positions
-// (class token first), D width, P width of the projector.
+// CLIP's or SigLIP's vision tower and LLaVA's projector in float32, from pixels to image tokens in one call: what
+// recap_fast/generate/vision/tower.py does, which is their truth. Letters: n images, S positions (a class token before
+// the patches, where there is one), N of them that become image tokens, D width, P width of the projector.
 #pragma once
 
 #include <array>
@@ -23,18 +23,21 @@ struct TowerLayer {
 
 struct TowerModel {
   Size image_size, patch_size, num_heads;
+  Size num_dropped;  // positions, the first ones, that become no image tokens
   float eps;
-  Sums activation;               // quick_gelu or gelu
+  Sums activation;               // quick_gelu, gelu or gelu_tanh
   Floats levels;                 // [3, 256]: each level of each color, normalized
-  Floats class_token, position;  // [D], [S, D]
+  Floats class_token, position;  // [D] or empty, [S, D]
   Linear patch;
-  Norm pre_norm;
+  Norm pre_norm;  // or empty
   std::vector<TowerLayer> layers;
   Linear first, second;  // of the projector
 
-  Size width() const { return std::ssize(class_token); }
-  Size num_patches() const { return length() - 1; }
+  Size width() const { return patch.columns; }
   Size length() const { return std::ssize(position) / width(); }
+  Size num_classes() const { return std::ssize(class_token) / width(); }
+  Size num_patches() const { return length() - num_classes(); }
+  Size num_tokens() const { return length() - num_dropped; }
 };
 
 // There is one place for intermediate results: one thread at a time runs `encode`, others wait.

@@ -96,10 +96,12 @@ def encode(spec: VisionSpec, preprocess: Preprocess, weights: dict[str, Tensor],
     normalized = exact((levels - mean) / std).plus_error(error, times=5)
     side = spec.image_size // spec.patch_size * spec.patch_size
     patches = normalized.map(lambda t: F.unfold(t[..., :side, :side], spec.patch_size, stride=spec.patch_size).mT)
-    embedded = tolerance.linear(patches, weights["vision.patch.weight"])
-    start = exact(weights["vision.class"].expand(len(pixels), 1, -1))
-    x = tolerance.add(tolerance.join([start, embedded], 1), exact(weights["vision.position"]))
-    x = tolerance.layer_norm(x, *_affine(weights, "vision.pre_norm"), spec.norm_eps)
+    x = tolerance.linear(patches, *_affine(weights, "vision.patch"))
+    if spec.has_class_token:
+        x = tolerance.join([exact(weights["vision.class"].expand(len(pixels), 1, -1)), x], 1)
+    x = tolerance.add(x, exact(weights["vision.position"]))
+    if spec.has_pre_norm:
+        x = tolerance.layer_norm(x, *_affine(weights, "vision.pre_norm"), spec.norm_eps)
     for i in range(spec.num_layers):
         layer = {
             name: _affine(weights, f"vision.layers.{i}.{name}")
@@ -112,10 +114,10 @@ def encode(spec: VisionSpec, preprocess: Preprocess, weights: dict[str, Tensor],
         attended = tolerance.attention(q, k, v).map(lambda t: t.transpose(1, 2).flatten(2))
         x = tolerance.add(x, tolerance.linear(attended, *layer["out"]))
         inner = tolerance.linear(tolerance.layer_norm(x, *layer["norm2"], spec.norm_eps), *layer["fc1"])
-        active = (tolerance.quick_gelu if spec.activation == "quick_gelu" else tolerance.gelu)(inner)
-        x = tolerance.add(x, tolerance.linear(active, *layer["fc2"]))
+        x = tolerance.add(x, tolerance.linear(getattr(tolerance, spec.activation)(inner), *layer["fc2"]))
     first, second = (_affine(weights, f"projector.{n}") for n in range(2))
-    return tolerance.linear(tolerance.gelu(tolerance.linear(x[:, 1:], *first)), *second)
+    read = x if spec.select == "full" else x[:, 1:]
+    return tolerance.linear(tolerance.gelu(tolerance.linear(read, *first)), *second)
 
 
 def _affine(weights: dict[str, Tensor], name: str) -> tuple[Tensor, Tensor | None]:

@@ -118,6 +118,11 @@ void quick_gelu(const MapRows& op, Size begin, Size end, float* scratch) {
 }
 
 template <typename T>
+void gelu_tanh(const MapRows& op, Size begin, Size end, float* scratch) {
+  map_rows<T>(op, op.width, begin, end, scratch, [](const T* x, Size i) { return gelu_tanh(to_float(x[i])); });
+}
+
+template <typename T>
 void quantize_rows(const MapRows& op, Size begin, Size end, float* scratch) {
   map_rows<T>(op, op.width, begin, end, scratch, [](const T* x, Size i) { return to_float(x[i]); });
 }
@@ -213,6 +218,7 @@ const Kernels KERNELS = {
     .add_rms_norm = by_precision<AddRmsNorm, add_rms_norm<float>, add_rms_norm<BFloat16>>,
     .swiglu = by_precision<MapRows, swiglu<float>, swiglu<BFloat16>>,
     .quick_gelu = by_precision<MapRows, quick_gelu<float>, quick_gelu<BFloat16>>,
+    .gelu_tanh = by_precision<MapRows, gelu_tanh<float>, gelu_tanh<BFloat16>>,
     .quantize_rows = by_precision<MapRows, quantize_rows<float>, quantize_rows<BFloat16>>,
     .dequantize = by_precision<Dequantize, dequantize<float>, dequantize<BFloat16>>,
     .rope_store = by_precision<RopeStore, rope_store<float>, rope_store<BFloat16>>,

@@ -32,6 +32,9 @@ inline float gelu(float x) {
   return x * (x < 0.0F ? tail : 1.0F - tail);
 }
 
+// x * Phi(x), Phi by the tangent: (1 + tanh(t)) / 2 is 1 / (1 + e^(-2 t)).
+inline float gelu_tanh(float x) { return x / (1.0F + exp(-1.59576912F * x * (1.0F + 0.044715F * x * x))); }
+
 // Does with two vectors of sums what is to be done with them.
 inline void finish(Floats low, Floats high, Sums how, float* out) {
   if (how == Sums::store || how == Sums::add) {
@@ -49,9 +52,12 @@ inline void finish(Floats low, Floats high, Sums how, float* out) {
   } else if (how == Sums::quick_gelu) {
 #pragma omp simd
     for (int i = 0; i < kBlockColumns; ++i) out[i] = x[i] / (1.0F + exp(-1.702F * x[i]));
-  } else {
+  } else if (how == Sums::gelu) {
 #pragma omp simd
     for (int i = 0; i < kBlockColumns; ++i) out[i] = gelu(x[i]);
+  } else {
+#pragma omp simd
+    for (int i = 0; i < kBlockColumns; ++i) out[i] = gelu_tanh(x[i]);
   }
 }
 

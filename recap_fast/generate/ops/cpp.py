@@ -65,7 +65,7 @@ def quick_gelu(x_RF: Tensor, quantize: torch.dtype | None = None) -> Activation:
 
 def gelu_tanh(x_RF: Tensor, quantize: torch.dtype | None = None) -> Activation:
     """See `Ops.gelu_tanh`. Rounds where `plain.gelu_tanh` does."""
-    return plain.gelu_tanh(x_RF, quantize)
+    return _make_rows(kernels.gelu_tanh, (x_RF,), x_RF.shape[1], quantize)
 
 
 def quantize_rows(x_RD: Tensor, dtype: torch.dtype) -> Quantized:

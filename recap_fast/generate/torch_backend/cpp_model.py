@@ -17,7 +17,7 @@ from recap_fast.generate.spec import TextSpec, VisionSpec
 from recap_fast.generate.torch_backend.llama import KVCache, Prefill, list_rows, read_rows, rope_table
 from recap_fast.records import Preprocess
 
-# Letters: R rows, M of them that are read, D width of the decoder, V vocabulary, n images, N patches.
+# Letters: R rows, M of them that are read, D width of the decoder, V vocabulary, n images, N image tokens of each.
 
 
 class CppLlama:
@@ -63,7 +63,8 @@ class CppTower:
             spec.num_heads,
             spec.num_layers,
             spec.norm_eps,
-            spec.activation == "quick_gelu",
+            spec.activation,
+            spec.num_dropped,
             {**weights, "vision.levels": normalized_levels(preprocess)},
             torch.get_num_threads(),
         )

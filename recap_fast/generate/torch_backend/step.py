@@ -63,10 +63,7 @@ def make_model(
     if like.device.type == "cpu" and {getattr(torch, spec.precision, None), kv_dtype} == {torch.float32}:
         from recap_fast.generate.torch_backend.cpp_model import CppLlama, CppTower
 
-        if spec.vision.has_class_token and spec.vision.select == "default":
-            return CppTower(spec.vision, spec.preprocess, weights), CppLlama(spec.text, weights, num_positions)
-        tower = VisionTower(spec.vision, spec.preprocess, weights, select_ops(like.device, like.dtype))
-        return tower, CppLlama(spec.text, weights, num_positions)
+        return CppTower(spec.vision, spec.preprocess, weights), CppLlama(spec.text, weights, num_positions)
     ops = select_ops(like.device, like.dtype)
     return VisionTower(spec.vision, spec.preprocess, weights, ops), Llama(spec.text, weights, num_positions, ops)
 

@@ -185,6 +185,8 @@ def test_any_number_of_threads_gives_the_same_bits(dtype: torch.dtype) -> None:
             *cpp.swiglu(x, torch.int8),
             cpp.quick_gelu(x),
             *cpp.quick_gelu(x, torch.int8),
+            cpp.gelu_tanh(x),
+            *cpp.gelu_tanh(x, torch.int8),
             *cpp.quantize_rows(x, torch.int8),
             cpp.dequantize(Unscaled(sums, scale, weight.float(), dtype)),
             cpp.rope_store(qkv, 56, rope, places, stored),

@@ -145,7 +145,7 @@ def llama_arguments() -> dict[str, Any]:
 def tower_arguments() -> dict[str, Any]:
     weights = {name: floats(*shape) for name, shape in SHAPES.items() if not name.startswith("text.")}
     sizes = {"image_size": SIDE, "patch_size": PATCH, "num_heads": 2, "num_layers": LAYERS}
-    return {**sizes, "eps": 1e-5, "quick_gelu": True, "weights": weights, "num_threads": 2}
+    return {**sizes, "eps": 1e-5, "activation": "quick_gelu", "num_dropped": 1, "weights": weights, "num_threads": 2}
 
 
 def forward_arguments() -> dict[str, Any]:
@@ -180,6 +180,7 @@ ARGUMENTS: dict[str, Callable[[], dict[str, Any]]] = {
     "add_rms_norm": lambda: {"x": floats(R, D), "delta": floats(R, D), "weight": floats(D), "eps": 1e-5, **ROWS},
     "swiglu": lambda: {"gate_up": floats(R, 2 * D), **ROWS},
     "quick_gelu": lambda: {"x": floats(R, D), **ROWS},
+    "gelu_tanh": lambda: {"x": floats(R, D), **ROWS},
     "quantize_rows": lambda: {"x": floats(R, D), **ROWS},
     "dequantize": lambda: {
         "sums": torch.ones(R, D, dtype=torch.int32),
@@ -239,6 +240,7 @@ ACCEPTED = {
     ("Llama.__init__", "weights: text.head.weight, one row more"),  # another vocabulary
     ("Llama.__init__", "again"),  # changes nothing
     ("Tower.__init__", "num_layers: zero"),
+    ("Tower.__init__", "num_dropped: zero"),
     *{("Tower.__init__", f"weights: without {n}") for n in SHAPES if n.endswith("bias") and "norm" not in n},
     *{(name, "by threads") for name in ("Llama.forward", "Tower.encode")},
     *{(name, "indices that are written to") for name in ("rope_store", "decode_attention")},

@@ -1,4 +1,4 @@
-"""Decoder and vision tower in one call of C++ beside the same layers in float64."""
+"""The decoder in one call of C++ beside the same layers in float64, and what both models refuse."""
 
 import dataclasses
 from collections.abc import Callable
@@ -8,7 +8,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from support import exact_model, tolerance
+from support import exact_model
 from support.tolerance import assert_within, exact
 from torch import Tensor
 
@@ -20,13 +20,11 @@ from recap_fast.generate.torch_backend import step
 from recap_fast.generate.torch_backend.cpp_model import CppLlama, CppTower
 from recap_fast.generate.torch_backend.llama import KVCache, Llama, Prefill
 from recap_fast.generate.vision.tower import VisionTower
-from recap_fast.records import Preprocess
 
 pytestmark = pytest.mark.usefixtures("kernel_level")
 
 NUM_SLOTS, NUM_POSITIONS = 7, 60
 CPU = torch.device("cpu")
-PREPROCESS = Preprocess(32, "pad", (0.481, 0.458, 0.408), (0.269, 0.261, 0.276))
 
 
 def assert_same_bits(compute: Callable[[], tuple[Tensor, ...]]) -> None:
@@ -165,67 +163,6 @@ def test_rows_that_do_not_fit_are_refused(
     assert not cache.data.any()
 
 
-def vision_weights(spec: VisionSpec, projector_width: int = 8, seed: int = 0) -> dict[str, Tensor]:
-    return exact_model.random_weights(plan_weights(spec, text_spec(hidden_size=projector_width, num_layers=0)), seed)
-
-
-def assert_tower_exact(spec: VisionSpec, weights: dict[str, Tensor], pixels: Tensor) -> None:
-    got = CppTower(spec, PREPROCESS, weights).encode(pixels)
-    assert_within(got, exact_model.encode(spec, PREPROCESS, weights, pixels))
-
-
-def random_pixels(spec: VisionSpec, count: int, seed: int) -> Tensor:
-    shape = (count, 3, spec.image_size, spec.image_size)
-    return torch.randint(0, 256, shape, dtype=torch.uint8, generator=torch.Generator().manual_seed(seed))
-
-
-@given(
-    num_heads=st.integers(1, 3),
-    head_width=st.sampled_from([1, 3, 16, 24, 32, 40, 64]),
-    intermediate_size=st.integers(1, 130),
-    num_layers=st.integers(0, 2),
-    patch_size=st.integers(1, 9),
-    image_size=st.integers(9, 40),
-    activation=st.sampled_from(["quick_gelu", "gelu"]),
-    projector_width=st.integers(1, 70),
-    has_bias=st.booleans(),
-    images=st.integers(1, 3),
-    seed=st.integers(0, 99),
-)
-def test_tower(
-    num_heads: int, head_width: int, projector_width: int, has_bias: bool, images: int, seed: int, **shape: Any
-) -> None:
-    """Also where patches leave a rest of the image, and of projectors without a bias."""
-    shape["patch_size"] = max(shape["patch_size"], shape["image_size"] // 6)  # some hundred patches at most
-    spec = vision_spec(num_heads=num_heads, hidden_size=num_heads * head_width, **shape)
-    weights = vision_weights(spec, projector_width, seed)
-    if not has_bias:
-        del weights["projector.0.bias"], weights["projector.1.bias"]
-    assert_tower_exact(spec, weights, random_pixels(spec, images, seed))
-
-
-@pytest.mark.parametrize("activation", ["quick_gelu", "gelu"])
-def test_tower_with_each_activation(activation: str) -> None:
-    """With layers that are wide enough for a constant that is slightly off to be seen, which few random ones are."""
-    spec = vision_spec(activation=activation)
-    assert_tower_exact(spec, vision_weights(spec), random_pixels(spec, 2, 0))
-
-
-@pytest.mark.usefixtures("same_threads")
-def test_tower_gives_the_same_bits_with_any_number_of_threads() -> None:
-    spec = vision_spec(hidden_size=120, image_size=64)
-    tower, pixels = CppTower(spec, PREPROCESS, vision_weights(spec, 75)), random_pixels(spec, 5, 0)
-    assert_same_bits(lambda: (tower.encode(pixels),))
-
-
-def test_no_pixels_give_no_tokens_and_those_of_another_size_an_error() -> None:
-    tower = CppTower(vision_spec(), PREPROCESS, vision_weights(vision_spec()))
-    assert tower.encode(random_pixels(vision_spec(), 0, 0)).shape == (0, 16, 8)
-    message = r"pixels is torch.uint8 \[1, 3, 31, 32\] .* on cpu, expected contiguous uint8 \[images, 3, 32, 32\]"
-    with pytest.raises(ValueError, match=message):
-        tower.encode(torch.zeros(1, 3, 31, 32, dtype=torch.uint8))
-
-
 @pytest.mark.parametrize(
     ("name", "message"),
     [
@@ -246,11 +183,9 @@ def test_weights_of_another_shape_are_refused(name: str, message: str) -> None:
 
 
 def test_shapes_that_no_model_has_are_refused() -> None:
-    text, vision = text_spec(num_heads=3, num_kv_heads=2), vision_spec(num_heads=5)
+    text = text_spec(num_heads=3, num_kv_heads=2)
     with pytest.raises(ValueError, match="query heads cannot share the key/value heads evenly"):
         CppLlama(text, text_weights(text), NUM_POSITIONS)
-    with pytest.raises(ValueError, match="the channels cannot be divided among the heads"):
-        CppTower(vision, PREPROCESS, vision_weights(vision))
 
 
 def test_a_head_of_another_vocabulary_is_refused() -> None:
@@ -275,17 +210,6 @@ def test_models_have_weights_of_their_own_and_keep_their_kernels(kernel_level: s
     finally:
         cpp.kernels.use_kernels(kernel_level)
     assert torch.equal(got, expected)
-
-
-def test_gelu_is_within_3e_7() -> None:
-    """By way of a projector that hands its input on: one pixel a patch, a tower without layers."""
-    x = torch.cat([torch.linspace(-9, 9, 2001), torch.tensor([-1e4, -40.0, 40.0, 1e4])])
-    spec = vision_spec(hidden_size=len(x), num_heads=1, num_layers=0, image_size=1, patch_size=1)
-    weights = vision_weights(spec, len(x))
-    weights["projector.0.weight"], weights["projector.0.bias"] = torch.zeros(len(x), len(x)), x
-    weights["projector.1.weight"], weights["projector.1.bias"] = torch.eye(len(x)), torch.zeros(len(x))
-    got = CppTower(spec, PREPROCESS, weights).encode(random_pixels(spec, 1, 0)).flatten()
-    assert_within(got, tolerance.gelu(exact(x)))
 
 
 @pytest.mark.parametrize(
