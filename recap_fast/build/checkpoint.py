@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     import torch
 
 INDEX_FILE = "model.safetensors.index.json"
-PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt")
+CONFIG_FILES = ("config.json", "generation_config.json", "preprocessor_config.json", "processor_config.json")
+"""What is read of a checkpoint besides its weights and its tokenizer, as far as it is there."""
 DTYPES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 
 # The first prefix that fits names a tensor: as the original LLaVA has it, and transformers from version 4 on.
@@ -95,6 +96,8 @@ class Checkpoint:
     """The tensors of a checkpoint by our names, without those that LLaVA never reads."""
 
     folder: Path
+    name: str
+    """What the model is called: by its folder, or on the Hub."""
     tensors: Mapping[str, TensorSource]
     files: tuple[Path, ...]
 
@@ -137,8 +140,8 @@ class Checkpoint:
         return theirs + ours.removeprefix(prefix)
 
 
-def open_checkpoint(folder: Path) -> Checkpoint:
-    """Finds the tensors of a checkpoint; reads headers only.
+def open_checkpoint(folder: Path, title: str | None = None) -> Checkpoint:
+    """Finds the tensors of a checkpoint; reads headers only. `title` is what the model is called, if not as its folder.
 
     Raises ConfigError where there are no safetensors, or they are damaged, incomplete or of integers, and for what is
     no model's folder, with what to do.
@@ -163,7 +166,7 @@ def open_checkpoint(folder: Path) -> Checkpoint:
                     f"{source} is {source.dtype}, which is quantized. Give the checkpoint that it was made from."
                 )
             tensors[name] = source
-    return Checkpoint(folder, tensors, files)
+    return Checkpoint(folder, title or folder.resolve().name, tensors, files)
 
 
 def canonical_name(name: str) -> str:
@@ -174,31 +177,26 @@ def canonical_name(name: str) -> str:
     return name
 
 
-def _weight_files(folder: Path) -> tuple[Path, ...]:
+def indexed_files(folder: Path) -> tuple[str, ...]:
+    """The names of the weight files in the index; none where there is no index. Raises ConfigError for a wrong one."""
     index = folder / INDEX_FILE
-    if index.is_file():
-        weight_map = read_value(Source(index), dict[str, str], "weight_map", read_json(index).get("weight_map"))
-        if not weight_map:
-            raise ConfigError(f"{index} has no weight_map.")
-        names = sorted(set(weight_map.values()))
-        absent = [name for name in names if Path(name).name != name or not (folder / name).is_file()]
-        if absent:
-            raise ConfigError(
-                f"{folder} lacks {', '.join(absent)}, which {INDEX_FILE} lists: is the download complete?"
-            )
-        return tuple(folder / name for name in names)
-    files = tuple(sorted(folder.glob("*.safetensors")))
-    if files:
-        return files
-    pickles = sorted(p.name for pattern in PICKLES for p in folder.glob(pattern))
-    if pickles:
-        raise ConfigError(
-            f"{folder} holds pickles ({', '.join(pickles[:3])}), which can run code when they are opened, and no "
-            'safetensors. Convert each file once: python -c "import torch; from safetensors.torch import save_file; '
-            "weights = torch.load('FILE.bin', weights_only=True); "
-            "save_file({k: v.clone() for k, v in weights.items()}, 'FILE.safetensors')\""
-        )
-    raise ConfigError(f"{folder} has no *.safetensors: is it the folder of a model, and is the download complete?")
+    if not index.is_file():
+        return ()
+    weight_map = read_value(Source(index), dict[str, str], "weight_map", read_json(index).get("weight_map"))
+    if not weight_map:
+        raise ConfigError(f"{index} has no weight_map.")
+    return tuple(sorted(set(weight_map.values())))
+
+
+def _weight_files(folder: Path) -> tuple[Path, ...]:
+    names = indexed_files(folder)
+    absent = [name for name in names if Path(name).name != name or not (folder / name).is_file()]
+    if absent:
+        raise ConfigError(f"{folder} lacks {', '.join(absent)}, which {INDEX_FILE} lists: is the download complete?")
+    files = tuple(folder / name for name in names) or tuple(sorted(folder.glob("*.safetensors")))
+    if not files:
+        raise ConfigError(f"{folder} has no *.safetensors: is it the folder of a model, and is the download complete?")
+    return files
 
 
 def _read_header(file: Path) -> Iterator[TensorSource]:

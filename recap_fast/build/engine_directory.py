@@ -9,41 +9,30 @@ The folder gets its name when it is complete; whatever interrupts the build leav
 """
 
 import contextlib
-import importlib.util
-import logging
 import os
-import platform
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import safetensors
 import torch
 
 from recap_fast.atomic import sha256_of, sync_folder
 from recap_fast.build.architecture import Architecture, read_architecture
 from recap_fast.build.checkpoint import Checkpoint, open_checkpoint
 from recap_fast.build.engine_spec import check_device, make_spec, parse_precision
+from recap_fast.build.model_files import add_weights, describe_sources, find_checkpoint, find_tokenizer_file
 from recap_fast.build.recipe import find_recipe, load_recipe
 from recap_fast.build.tensorrt import TensorRTBuild
 from recap_fast.build.weights import CHUNK_BYTES, check_sides, expected_shapes, write_weights
 from recap_fast.errors import ConfigError
 from recap_fast.generate.replacement import BUILDING, beside, remove_leftovers, replace_folder, restore
 from recap_fast.generate.spec import SPEC_FILE, WEIGHTS_FILE, Backend, EngineSpec
-from recap_fast.generate.tokenizer import TOKENIZER_FILES, Tokenizer, find_tokenizer, load_tokenizer
-from recap_fast.version import __version__
+from recap_fast.generate.tokenizer import Tokenizer, load_tokenizer
 
 if TYPE_CHECKING:
     from recap_fast.progress import OnProgress
-
-LLAMA3_VOCABULARIES = range(128_000, 129_000)
-"""Rows of the embedding in models that take Llama 3's tokenizer, of 128,256 tokens and some of their own."""
-LLAMA3_PACKAGE = "llama-models==0.3.0"
-LLAMA3_SHA256 = "82e9d31979e92ab929cd544440f129d9ecd797b69e327f80f17e1c50d5551b55"
-"""Checksum of the tokenizer.model in that package, which is Meta's."""
-logger = logging.getLogger(__name__)
 
 
 def build_engine(
@@ -61,12 +50,14 @@ def build_engine(
 ) -> EngineSpec:
     """Builds an engine directory and returns what its engine.json says.
 
-    `recipe` is a path or the name of a recipe that ships; `tokenizer` a folder or file to use instead of the
-    checkpoint's; `precision` replaces the recipe's; `progress` is called with bytes written and bytes in all;
-    `calibration` has captions, for FP8 of the backend tensorrt-llm; `announce` is called with what will be built, when
-    all is checked that can be checked before a weight is read. Raises ConfigError for anything that cannot be used.
+    `recipe` is a path or the name of a recipe that ships; `checkpoint` a folder, or a name on the Hugging Face Hub such
+    as 'org/name' or 'org/name@revision', which is downloaded into the Hub's cache; `tokenizer` a folder, a file or such
+    a name to use instead of the checkpoint's; `precision` replaces the recipe's; `progress` is called with bytes
+    written and bytes in all; `calibration` has captions, for FP8 of the backend tensorrt-llm; `announce` is called with
+    what will be built, when all is checked that can be checked before a weight is read. Raises ConfigError for anything
+    that cannot be used.
     """
-    checkpoint, output = Path(checkpoint), Path(output)
+    output = Path(output)
     if output.is_symlink():
         output = output.resolve()
     choices = load_recipe(recipe)
@@ -76,11 +67,13 @@ def build_engine(
         raise ConfigError("--calibration is for --backend tensorrt-llm: leave it out.")
     restore(output, SPEC_FILE)
     _check_output(output, overwrite)
-    source = open_checkpoint(checkpoint)
-    architecture = read_architecture(checkpoint)
-    tokenizer_file = _find_tokenizer(checkpoint, tokenizer, architecture.text.vocab_size)
+    found = find_checkpoint(checkpoint)
+    architecture = read_architecture(found.path)
+    tokenizer_file = find_tokenizer_file(tokenizer, found, architecture.text.vocab_size)
+    vocabulary = load_tokenizer(tokenizer_file.path)
+    found = add_weights(found, checkpoint)
+    source = open_checkpoint(found.path, found.title)
     architecture = _check_tensors(source, architecture)
-    vocabulary = load_tokenizer(tokenizer_file)
     spec = make_spec(choices, source, architecture, vocabulary)
     plan = architecture.plan()
     check_sides(plan, spec.precision)
@@ -88,7 +81,7 @@ def build_engine(
     tensorrt = None
     if backend == "tensorrt-llm":
         captions = None if calibration is None else Path(calibration)
-        tensorrt = TensorRTBuild(spec, source, plan, tokenizer_file, captions)
+        tensorrt = TensorRTBuild(spec, source, plan, tokenizer_file.path, captions)
     announce(replace(spec, backend=backend), vocabulary)
     with _new_folder(output, overwrite) as folder:
         if tensorrt is not None:
@@ -96,9 +89,9 @@ def build_engine(
         else:
             written = write_weights(folder / WEIGHTS_FILE, plan, source, spec.precision, progress)
             spec = replace(spec, files={WEIGHTS_FILE: written.sha256}, checksums=written.checksums)
-        stored = folder / ("tokenizer.model" if tokenizer_file.suffix == ".model" else "tokenizer.json")
-        shutil.copyfile(tokenizer_file, stored)
-        sources = _sources(find_recipe(recipe), source, tokenizer_file)
+        stored = folder / ("tokenizer.model" if tokenizer_file.path.suffix == ".model" else "tokenizer.json")
+        shutil.copyfile(tokenizer_file.path, stored)
+        sources = describe_sources(find_recipe(recipe), found, source.files, tokenizer_file)
         spec = replace(spec, sources=sources, files={**spec.files, stored.name: sha256_of(stored)})
         spec.save(folder)
     return spec
@@ -123,49 +116,6 @@ def _check_tensors(checkpoint: Checkpoint, architecture: Architecture) -> Archit
         f"{checkpoint.folder}: config.json ties the head to the embedding, and {head.name} differs from "
         f"{embedding.name}. If the head is meant to be used, set tie_word_embeddings to false."
     )
-
-
-def _find_tokenizer(checkpoint: Path, given: str | Path | None, vocab_size: int) -> Path:
-    file = find_tokenizer(checkpoint if given is None else Path(given))
-    if file is not None:
-        return file
-    names = " or ".join(TOKENIZER_FILES)
-    lacks = f"{checkpoint} has no {names}" if given is None else f"--tokenizer {given}: there is no {names}"
-    if vocab_size not in LLAMA3_VOCABULARIES:
-        raise ConfigError(f"{lacks}. Give the language model's with --tokenizer, a file or a folder.")
-    file = _packaged_llama3()
-    if file is None or given is not None:
-        raise ConfigError(
-            f"{lacks}. Llama 3's is in a package of PyPI:\n"
-            f"  pip install --no-deps {LLAMA3_PACKAGE}\n"
-            f"Then the same command{' without --tokenizer' * (given is not None)} finds it there."
-        )
-    logger.warning("%s: using Llama 3's, of the package llama-models.", lacks)
-    return file
-
-
-def _packaged_llama3() -> Path | None:
-    """Meta's tokenizer of Llama 3 in the package `llama-models`, which is not imported; None where it is not there."""
-    package = importlib.util.find_spec("llama_models")
-    folders = package.submodule_search_locations if package is not None else None
-    files = (Path(folder) / "llama3" / "tokenizer.model" for folder in folders or ())
-    return next((file for file in files if file.is_file() and sha256_of(file) == LLAMA3_SHA256), None)
-
-
-def _sources(recipe: Path, checkpoint: Checkpoint, tokenizer_file: Path) -> dict[str, object]:
-    configs = ("config.json", "generation_config.json", "preprocessor_config.json", "processor_config.json")
-    read = [*checkpoint.files, *(p for name in configs if (p := checkpoint.folder / name).is_file())]
-    return {
-        "recipe": {"file": recipe.name, "sha256": sha256_of(recipe)},
-        "checkpoint": {"folder": str(checkpoint.folder.resolve()), "files": {p.name: sha256_of(p) for p in read}},
-        "tokenizer": {"file": str(tokenizer_file.resolve()), "sha256": sha256_of(tokenizer_file)},
-        "versions": {
-            "recap-fast": __version__,
-            "torch": torch.__version__,
-            "safetensors": safetensors.__version__,
-            "python": platform.python_version(),
-        },
-    }
 
 
 def _check_output(output: Path, overwrite: bool) -> None:

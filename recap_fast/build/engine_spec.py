@@ -39,7 +39,7 @@ def make_spec(recipe: Recipe, checkpoint: Checkpoint, architecture: Architecture
     encoder = PromptEncoder(tokenizer, prompt, max_text_tokens=recipe.limits.max_text_tokens)
     mode = architecture.preprocess_mode if recipe.preprocess == "auto" else recipe.preprocess
     spec = EngineSpec(
-        name=folder.resolve().name if recipe.name == AUTO else _sized_name(recipe.name, architecture.text),
+        name=checkpoint.name if recipe.name == AUTO else _sized_name(recipe.name, architecture.text),
         backend="torch",
         precision=_resolve_precision(recipe, checkpoint),
         kv_precision=recipe.kv_precision,

@@ -31,11 +31,17 @@ def _complete_recipe(ctx: click.Context, param: click.Parameter, incomplete: str
     "Input",
     option(
         "--checkpoint",
-        type=InputPath(path_type=Path),
+        type=InputPath(),
         required=True,
-        help="LLaVA checkpoint: a folder with safetensors and config.json.",
+        metavar="DIR|NAME",
+        help="LLaVA checkpoint: a folder, or ORG/NAME or ORG/NAME@REVISION on the Hub.",
     ),
-    option("--tokenizer", type=ANY_PATH, help="Tokenizer file or folder.  [default: the checkpoint's]"),
+    option(
+        "--tokenizer",
+        type=InputPath(),
+        metavar="PATH|NAME",
+        help="Tokenizer: a file, a folder or a name on the Hub.  [default: the checkpoint's]",
+    ),
     option("--calibration", type=ANY_PATH, help="Captions for the FP8 calibration of tensorrt-llm."),
 )
 @group(
@@ -52,7 +58,7 @@ def _complete_recipe(ctx: click.Context, param: click.Parameter, incomplete: str
     ),
     option("--tune", "is_tuned", is_flag=True, help="Find the fastest sizes for this machine, as `tune` does."),
 )
-def build_engine(recipe: str, checkpoint: Path, output: Path, is_tuned: bool, **choices: Any) -> None:
+def build_engine(recipe: str, checkpoint: str, output: Path, is_tuned: bool, **choices: Any) -> None:
     """Makes an engine directory from a checkpoint and RECIPE: a .toml file, or one of these names.
 
     \b

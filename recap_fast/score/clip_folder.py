@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from recap_fast.atomic import sha256_of
-from recap_fast.build.checkpoint_folder import download_advice
+from recap_fast.build.hub_name import download_advice
 from recap_fast.build.preprocessing import read_preprocess
 from recap_fast.errors import ConfigError
 from recap_fast.generate.fields import Count, Source, read_table, shown

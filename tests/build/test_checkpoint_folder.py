@@ -23,23 +23,13 @@ def refusal(path: Path) -> str:
     return str(caught.value)
 
 
-PAGE = "https://huggingface.co/org/name-1.5"
-
-
-@pytest.mark.parametrize(
-    "given", ["org/name-1.5", PAGE, f"{PAGE}/tree/main", "hf.co/org/name-1.5", "hf://org/name-1.5"]
-)
-def test_a_name_on_the_hub_is_answered_with_its_download(tmp_path, monkeypatch, given):
-    monkeypatch.chdir(tmp_path)
-    text = refusal(Path(given))
-    assert "\n  hf download org/name-1.5 --local-dir name-1.5\n" in text
-    assert text.endswith("give --checkpoint name-1.5.")
-
-
 @pytest.mark.parametrize("given", ["/models/name", "../org/name", "name", "a/b/c"])
-def test_a_path_that_is_not_there_is_no_name_on_the_hub(tmp_path, monkeypatch, given):
+def test_a_path_that_is_not_there(tmp_path, monkeypatch, given):
     monkeypatch.chdir(tmp_path)
-    assert refusal(Path(given)) == f"There is no folder {given}: --checkpoint takes the folder of a model."
+    assert refusal(Path(given)) == (
+        f"There is no folder {given}: --checkpoint takes the folder of a model, or its name on the Hugging Face Hub, "
+        "ORG/NAME."
+    )
 
 
 def test_a_url_of_elsewhere_is_to_be_copied():

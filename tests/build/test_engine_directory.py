@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 
 from inputs import checkpoints, vocabularies
 from inputs.shapes import SHAPES
-from recap_fast.build import engine_directory
+from recap_fast.build import model_files
 from recap_fast.build.engine_directory import build_engine
 from recap_fast.errors import ConfigError
 from recap_fast.generate.spec import EngineSpec
@@ -102,7 +102,7 @@ def test_original_llava_takes_its_tokenizer_from_elsewhere(tmp_path):
 @pytest.fixture
 def original(tmp_path, monkeypatch):
     """A checkpoint that passes for one of Llama 3, its tokenizer beside its folder."""
-    monkeypatch.setattr(engine_directory, "LLAMA3_VOCABULARIES", range(129_000))
+    monkeypatch.setattr(model_files, "LLAMA3_VOCABULARIES", range(129_000))
     checkpoints.make_checkpoint(tmp_path / "c", "original", tokenizer="tiktoken")
     (tmp_path / "c/tokenizer.model").rename(tmp_path / "tokenizer.model")
     return tmp_path / "c"
@@ -110,7 +110,7 @@ def original(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize(("given", "without"), [(None, ""), ("nowhere/tokenizer.model", " without --tokenizer")])
 def test_llama_3_without_a_tokenizer_is_told_where_to_get_it(tmp_path, monkeypatch, original, given, without):
-    monkeypatch.setattr(engine_directory, "LLAMA3_SHA256", "of another file")
+    monkeypatch.setattr(model_files, "LLAMA3_SHA256", "of another file")
     with pytest.raises(ConfigError, match=r"there is no|has no") as caught:
         build_engine("llava_llama3_8b", original, tmp_path / "engine", tokenizer=given)
     what, install, again = str(caught.value).splitlines()
@@ -126,7 +126,7 @@ def test_llama_3_finds_its_tokenizer_in_the_package(tmp_path, monkeypatch, caplo
     (package / "__init__.py").write_text("raise ImportError('its dependencies are not there')")
     monkeypatch.delitem(sys.modules, "llama_models", raising=False)
     monkeypatch.syspath_prepend(package.parent)
-    monkeypatch.setattr(engine_directory, "LLAMA3_SHA256", sha256(package / "llama3/tokenizer.model"))
+    monkeypatch.setattr(model_files, "LLAMA3_SHA256", sha256(package / "llama3/tokenizer.model"))
     spec = build_engine("llava", original, tmp_path / "engine")
     assert spec.files["tokenizer.model"] == sha256(package / "llama3/tokenizer.model")
     assert "has no tokenizer.json or tokenizer.model: using Llama 3's, of the package llama-models." in caplog.text
