@@ -151,8 +151,8 @@ class Preprocess:
     'stretch': resize to the square, whatever shape the image has, as SigLIP does."""
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
-    resample: Literal["bicubic", "bilinear"] = "bicubic"
-    """The filter that resizes."""
+    resample: Literal["bicubic", "bilinear", "lanczos"] = "bicubic"
+    """The filter that resizes; JoyCaption was trained on images that `lanczos` resized."""
 
     @property
     def pad_color(self) -> tuple[int, int, int]:

@@ -22,7 +22,7 @@ Mode = Literal["pad", "crop", "stretch"]
 Family = Literal["clip", "siglip", "siglip2"]
 Share = Annotated[float, Range(0.0, 1.0)]
 Spread = Annotated[float, Range(1e-6, 1e6)]
-_FILTERS: dict[int, Literal["bicubic", "bilinear"]] = {3: "bicubic", 2: "bilinear"}
+_FILTERS: dict[int, Literal["bicubic", "bilinear", "lanczos"]] = {3: "bicubic", 2: "bilinear", 1: "lanczos"}
 _ALL_FILTERS = ("nearest", "lanczos", "bilinear", "bicubic", "box", "hamming")
 """By Pillow's number for each."""
 logger = logging.getLogger(__name__)
@@ -83,7 +83,9 @@ def _check_steps(path: Path, config: Mapping[str, Any], image_size: int) -> None
     if resample is not None and not (type(resample) is int and resample in _FILTERS):
         is_known = type(resample) is int and 0 <= resample < len(_ALL_FILTERS)
         name = f"{resample} ({_ALL_FILTERS[resample]})" if is_known else shown(resample)
-        raise ConfigError(f"{path}: resample {name} is not supported, expected 3 (bicubic) or 2 (bilinear).")
+        raise ConfigError(
+            f"{path}: resample {name} is not supported, expected 3 (bicubic), 2 (bilinear) or 1 (lanczos)."
+        )
     wanted: dict[str, object] = {"rescale_factor": 1 / 255}
     for name, known in {**wanted, "do_resize": True, "do_normalize": True, "do_rescale": True}.items():
         value = config.get(name)

@@ -46,7 +46,11 @@ and even at that time for 32 it is ten times as fast as the engine takes images.
 _MAX_BATCH_PIXELS = 1 << 26
 """Of the images of one DALI batch, padding included: 200 MB of RGB."""
 _FORMATS = ("JPEG", "PNG", "WebP")
-_INTERPOLATION = {"bicubic": types.INTERP_CUBIC, "bilinear": types.INTERP_LINEAR}
+_INTERPOLATION = {
+    "bicubic": types.INTERP_CUBIC,
+    "bilinear": types.INTERP_LINEAR,
+    "lanczos": types.INTERP_LANCZOS3,
+}
 _logger = logging.getLogger(__name__)
 
 

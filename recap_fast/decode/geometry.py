@@ -10,6 +10,8 @@ from typing import NamedTuple
 
 from recap_fast.records import Preprocess
 
+_REACH = {"bilinear": 1, "bicubic": 2, "lanczos": 3}
+
 
 class Window(NamedTuple):
     """A rectangle in an image's pixel coordinates. It may reach beyond the image: left and top are then negative."""
@@ -41,14 +43,14 @@ def crop_window(width: int, height: int, size: int) -> Window:
 def content_window(width: int, height: int, preprocess: Preprocess) -> Window:
     """Where the decoded square shows the image alone, without what pads it and what the resize mixes with that.
 
-    Pillow's bicubic filter reaches two pixels, of the larger of the two scales; one more is for rounding. The window
-    may be empty: width or height is then 0.
+    Pillow's filters reach so many pixels of the larger of the two scales; one more is for rounding. The window may be
+    empty: width or height is then 0.
     """
     size = preprocess.image_size
     if preprocess.mode != "pad":
         return Window(0, 0, size, size)
     side = max(width, height)
-    margin = ceil(2 * max(1.0, size / side)) + 1
+    margin = ceil(_REACH[preprocess.resample] * max(1.0, size / side)) + 1
 
     def inner(length: int) -> tuple[int, int]:
         if length == side:

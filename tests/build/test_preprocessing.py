@@ -87,7 +87,7 @@ def test_without_a_file_siglips_values_hold(tmp_path, caplog, family, resample):
 
 
 JOYCAPTION = {
-    "do_convert_rgb": None,
+    "do_convert_rgb": True,
     "do_normalize": True,
     "do_rescale": True,
     "do_resize": True,
@@ -95,7 +95,7 @@ JOYCAPTION = {
     "image_processor_type": "SiglipImageProcessor",
     "image_std": [0.5, 0.5, 0.5],
     "processor_class": "LlavaProcessor",
-    "resample": 3,
+    "resample": 1,
     "rescale_factor": 0.00392156862745098,
     "size": {"height": 384, "width": 384},
 }
@@ -105,7 +105,7 @@ JOYCAPTION = {
 def test_joycaptions_pixels_are_its_processors(tmp_path, size):
     write(tmp_path, JOYCAPTION)
     preprocess = read_preprocess(tmp_path, 384, None, "siglip")
-    assert preprocess == Preprocess(384, "stretch", SIGLIP_MEAN, SIGLIP_STD)
+    assert preprocess == Preprocess(384, "stretch", SIGLIP_MEAN, SIGLIP_STD, "lanczos")
     rng = np.random.default_rng(0)
     image = Image.fromarray(rng.integers(0, 256, (*size, 3), dtype=np.uint8))
     processor = AutoImageProcessor.from_pretrained(tmp_path, backend="pil")
@@ -118,7 +118,10 @@ def test_joycaptions_pixels_are_its_processors(tmp_path, size):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"resample": 1}, r"resample 1 \(lanczos\) is not supported, expected 3 \(bicubic\) or 2 \(bilinear\)"),
+        (
+            {"resample": 4},
+            r"resample 4 \(box\) is not supported, expected 3 \(bicubic\), 2 \(bilinear\) or 1 \(lanczos\)",
+        ),
         ({"resample": 9}, "resample 9 is not supported"),
         ({"do_normalize": False}, "do_normalize False is not supported"),
         ({"rescale_factor": 1.0}, "rescale_factor 1.0 is not supported"),

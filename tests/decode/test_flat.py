@@ -20,6 +20,7 @@ from recap_fast.records import ImageOutcome, Preprocess
 PAD = Preprocess(image_size=84, mode="pad", mean=(0.48, 0.46, 0.41), std=(0.27, 0.26, 0.28))
 CROP = Preprocess(image_size=84, mode="crop", mean=(0.48, 0.46, 0.41), std=(0.27, 0.26, 0.28))
 STRETCH = replace(CROP, mode="stretch")
+BILINEAR, LANCZOS = replace(PAD, resample="bilinear"), replace(PAD, resample="lanczos")
 SIZES = [(84, 84), (640, 480), (480, 640), (1000, 101), (400, 2500), (20, 30), (13, 7)]
 
 
@@ -37,13 +38,22 @@ def is_flat(*images: bytes, preprocess: Preprocess = PAD) -> list[bool]:
         decoder.close()
 
 
-@pytest.mark.parametrize("preprocess", [PAD, CROP, STRETCH], ids=lambda each: each.mode)
+@pytest.mark.parametrize("preprocess", [PAD, BILINEAR, CROP, STRETCH], ids=lambda each: f"{each.mode}-{each.resample}")
 @pytest.mark.parametrize("size", SIZES)
 def test_one_color_is_flat_whatever_its_size_and_what_pads_it(size, preprocess):
     images = [Image.new("RGB", size, color) for color in ("white", "black", "#c83214", "#7a756a")]
     assert is_flat(*map(encoded, images), preprocess=preprocess) == [True] * 4
     if max(size) > 84:
         assert is_flat(*(encoded(each, "JPEG", quality=30) for each in images), preprocess=preprocess) == [True] * 4
+
+
+@pytest.mark.parametrize("size", [(84, 84), (640, 480), (480, 640), (20, 30)])
+def test_a_filter_that_reaches_farther_leaves_a_smaller_window(size):
+    windows = [content_window(*size, each) for each in (BILINEAR, PAD, LANCZOS)]
+    areas = [window.width * window.height for window in windows]
+    assert areas == sorted(areas, reverse=True)
+    assert len(set(areas)) == (1 if size == (84, 84) else 3)
+    assert is_flat(encoded(Image.new("RGB", size, "white")), preprocess=LANCZOS) == [True]
 
 
 @pytest.mark.parametrize("size", SIZES)

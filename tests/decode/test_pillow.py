@@ -78,7 +78,7 @@ def test_pixels_equal_those_of_transformers(size, preprocess):
     np.testing.assert_array_equal(preprocess_image(image, preprocess).transpose(2, 0, 1), expected)
 
 
-@pytest.mark.parametrize("resample", ["bicubic", "bilinear"])
+@pytest.mark.parametrize("resample", ["bicubic", "bilinear", "lanczos"])
 @pytest.mark.parametrize("size", ODD_SIZES, ids=str)
 def test_stretched_pixels_equal_those_of_siglips_processor(size, resample):
     siglip = importlib.import_module("transformers.models.siglip.image_processing_pil_siglip").SiglipImageProcessorPil
@@ -95,7 +95,7 @@ def test_stretched_pixels_equal_those_of_siglips_processor(size, resample):
 
 
 MODES = st.sampled_from(["pad", "crop", "stretch"])
-FILTERS = st.sampled_from(["bicubic", "bilinear"])
+FILTERS = st.sampled_from(["bicubic", "bilinear", "lanczos"])
 
 
 @given(SIDES, SIDES, st.sampled_from([28, 112, 113]), MODES, FILTERS, st.data())
