@@ -151,7 +151,8 @@ class Scheduler:
         """
         ends = list(accumulate(map(len, islice(self._waiting, self.prefill_images))))
         ends = [end for end in ends if end <= self.num_slots]
-        wanted = min((ends[-1] if ends else 0) + self.prefill_images - len(ends), self.num_slots)
+        missing = (self.prefill_images - len(ends)) * self._largest_group
+        wanted = min((ends[-1] if ends else 0) + missing, self.num_slots)
         is_short = len(ends) < at_least and self.free_slots >= self._largest_group
         if len(self._free) < wanted or is_short:
             ends = []

@@ -17,9 +17,10 @@ FILLING = 56
 class FakeEngine:
     """Launches and collects one step late, as on a GPU; every token is 0."""
 
-    def __init__(self):
+    def __init__(self, captions=1):
         shape = SlotShape(num_prefix=5, num_image_tokens=576, max_text_tokens=24, max_new_tokens=128)
-        self._scheduler, self._launched = Scheduler(SIZES, shape, (), loop_stop=False), None
+        self._scheduler = Scheduler(SIZES, shape, (), loop_stop=False, captions_per_image=captions)
+        self._launched = None
         self.statistics, self.num_steps, self.joined = Statistics(), 0, []
 
     @property
@@ -39,7 +40,7 @@ class FakeEngine:
             self.statistics.mixed_steps += 1
         else:
             self.statistics.decode_steps += 1
-        self.statistics.images += len(before.requests)
+        self.statistics.images += before.num_images
         self.statistics.decode_rows += len(before.slots) - len(before.requests)
         return self._scheduler.collect(before, np.zeros(len(before.slots), np.int32))
 
@@ -86,6 +87,16 @@ def test_a_window_begins_when_all_slots_are_taken_and_lasts_a_turnover(engine):
     assert SIZES.num_slots <= counted.images <= SIZES.num_slots + 2 * SIZES.prefill_images
     assert counted.done.mixed_steps + counted.done.decode_steps == pytest.approx(66, abs=2)
     assert counted.done.decode_rows == pytest.approx(SIZES.num_slots * 64, rel=0.03)
+
+
+def test_images_of_several_captions_are_even_too():
+    """112 images of 65 steps each. As many steps have the texts of three more captions as have images."""
+    engine = FakeEngine(captions=4)
+    running = stream.Stream(engine, [64], SIZES.prefill_images, np.zeros((1, 1)), np.arange(22), captions=4)
+    counted = running.window(0.0)
+    steps = counted.done.mixed_steps + counted.done.decode_steps
+    assert counted.images / steps == pytest.approx(112 / 65, rel=0.05)
+    assert counted.done.mixed_steps / steps == pytest.approx(2 * 112 / 65 / 8, rel=0.1)
 
 
 def test_captions_of_an_image_are_handed_over_together(engine, monkeypatch):
