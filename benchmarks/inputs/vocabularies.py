@@ -1,4 +1,4 @@
-"""Small vocabularies, trained on the fly: Llama-3's byte-level BPE, as two kinds of file, and Llama-2's."""
+"""Small vocabularies, trained on the fly: Llama-3's byte-level BPE, as two kinds of file, Qwen2's, and Llama-2's."""
 
 import base64
 import functools
@@ -26,6 +26,9 @@ SPECIAL_TOKENS = (
     "<pad>",
 )
 """Those of Llama 3 that a conversation needs, and LLaVA's own; they get the last ids of a vocabulary."""
+QWEN_TOKENS = ("<|endoftext|>", "<|im_start|>", "<|im_end|>", "<image>")
+QWEN_PATTERN = LLAMA3_PATTERN.replace(r"\p{N}{1,3}", r"\p{N}")
+"""Each digit is a word of its own."""
 
 
 def write_tokenizer(folder: Path, kind: str) -> dict[str, int]:
@@ -36,7 +39,7 @@ def write_tokenizer(folder: Path, kind: str) -> dict[str, int]:
         (folder / "tokenizer.model").write_bytes(b"\n".join(lines) + b"\n")
         names = {0: "<|begin_of_text|>", 1: "<|end_of_text|>", 6: "<|start_header_id|>", 7: "<|end_header_id|>"}
         return {name: len(tokens) + i for i, name in {**names, 9: "<|eot_id|>", 255: "<last>"}.items()}
-    tokenizer = {"byte_level": train_byte_level, "llama2": train_llama2}[kind]()
+    tokenizer = {"byte_level": train_byte_level, "llama2": train_llama2, "qwen": train_qwen}[kind]()
     (folder / "tokenizer.json").write_text(tokenizer, encoding="utf-8")
     return {t["content"]: t["id"] for t in json.loads(tokenizer)["added_tokens"]}
 
@@ -45,6 +48,14 @@ def write_tokenizer(folder: Path, kind: str) -> dict[str, int]:
 def train_byte_level(vocab_size: int = 407) -> str:
     """A tokenizer.json with Llama-3's pre-tokenizer and special tokens, merges learnt from a few sentences."""
     return train_vocabulary(CORPUS, vocab_size).to_str()
+
+
+@functools.cache
+def train_qwen() -> str:
+    """A tokenizer.json as Qwen2 has: byte-level BPE of text in normal form C, and no BOS."""
+    tokenizer = _byte_level(models.BPE(), QWEN_PATTERN)
+    tokenizer.normalizer = normalizers.NFC()
+    return _with_special_tokens(_trained(tokenizer, CORPUS, 400), QWEN_TOKENS).to_str()
 
 
 @functools.cache
@@ -69,13 +80,7 @@ def train_llama2() -> str:
 def train_vocabulary(corpus: Sequence[str], vocab_size: int) -> Tokenizer:
     """A byte-level BPE as Llama 3 has it, of at most `vocab_size` tokens, with merges learnt from the corpus."""
     tokenizer = _byte_level(models.BPE(ignore_merges=True))
-    trainer = trainers.BpeTrainer(
-        vocab_size=vocab_size - len(SPECIAL_TOKENS),
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-        show_progress=False,
-    )
-    tokenizer.train_from_iterator(corpus, trainer)
-    return _with_special_tokens(tokenizer)
+    return _with_special_tokens(_trained(tokenizer, corpus, vocab_size - len(SPECIAL_TOKENS)))
 
 
 def word_vocabulary(texts: Sequence[str], vocab_size: int) -> Tokenizer:
@@ -99,16 +104,23 @@ def _base_vocabulary(tokenizer: str) -> dict[bytes, int]:
     return {bytes(spelt[c] for c in token): i for token, i in json.loads(tokenizer)["model"]["vocab"].items()}
 
 
-def _byte_level(model: models.BPE) -> Tokenizer:
+def _byte_level(model: models.BPE, pattern: str = LLAMA3_PATTERN) -> Tokenizer:
     """Text is cut and its bytes are written as Llama 3 does it."""
     tokenizer = Tokenizer(model)
-    split = pre_tokenizers.Split(Regex(LLAMA3_PATTERN), "isolated")
+    split = pre_tokenizers.Split(Regex(pattern), "isolated")
     byte_level = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence([split, byte_level])
     tokenizer.decoder = decoders.ByteLevel()
     return tokenizer
 
 
-def _with_special_tokens(tokenizer: Tokenizer) -> Tokenizer:
-    tokenizer.add_special_tokens([AddedToken(t, special=True, normalized=False) for t in SPECIAL_TOKENS])
+def _trained(tokenizer: Tokenizer, corpus: Sequence[str], vocab_size: int) -> Tokenizer:
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    trainer = trainers.BpeTrainer(vocab_size=vocab_size, initial_alphabet=alphabet, show_progress=False)
+    tokenizer.train_from_iterator(corpus, trainer)
+    return tokenizer
+
+
+def _with_special_tokens(tokenizer: Tokenizer, names: Sequence[str] = SPECIAL_TOKENS) -> Tokenizer:
+    tokenizer.add_special_tokens([AddedToken(name, special=True, normalized=False) for name in names])
     return tokenizer

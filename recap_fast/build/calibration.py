@@ -13,8 +13,8 @@ from itertools import islice
 from pathlib import Path
 
 from recap_fast.errors import ConfigError
-from recap_fast.generate.prompt import BOS, QUESTION, find_template
 from recap_fast.generate.spec import PromptSpec
+from recap_fast.generate.templates import QUESTION, find_template
 from recap_fast.generate.tokenizer import Tokenizer
 from recap_fast.text import counted
 from recap_fast.write.output_folder import OutputFolder
@@ -44,7 +44,8 @@ def make_texts(captions: Sequence[str], prompt: PromptSpec, tokenizer: Tokenizer
     """Conversations that end in these captions, special tokens spelled out; fields of the question are empty."""
     _, template = find_template(prompt.template, tokenizer)
     question = prompt.text.format_map(defaultdict(str))
-    start = "".join((first_special(tokenizer, BOS), *template.before, *template.after)).replace(QUESTION, question)
+    bos = first_special(tokenizer, template.bos) if template.bos else ""
+    start = "".join((bos, *template.before, *template.after)).replace(QUESTION, question)
     return [start + caption for caption in captions]
 
 

@@ -16,8 +16,9 @@ from recap_fast.errors import ConfigError
 from recap_fast.generate.device import PRECISIONS, check_precision, find_hardware
 from recap_fast.generate.json_file import read_json
 from recap_fast.generate.layout import plan_text
-from recap_fast.generate.prompt import PromptEncoder, Template, find_template
+from recap_fast.generate.prompt import PromptEncoder
 from recap_fast.generate.spec import EngineSpec, Limits, Precision, PromptSpec, TextSpec
+from recap_fast.generate.templates import Template, find_template
 from recap_fast.generate.tokenizer import Tokenizer, special_ids
 
 logger = logging.getLogger(__name__)
@@ -62,7 +63,8 @@ def make_spec(recipe: Recipe, checkpoint: Checkpoint, architecture: Architecture
         raise ConfigError(
             f"The model has {spec.text.max_positions} positions and a caption needs {shape.num_positions} "
             f"({shape.num_prefix} before the image, {shape.num_image_tokens} of the image, {shape.max_text_tokens} "
-            f"after it, {shape.max_new_tokens} new): lower limits.max_new_tokens or limits.max_text_tokens."
+            f"after it, {shape.max_new_tokens} new): lower limits.max_new_tokens or limits.max_text_tokens. "
+            "Positions beyond a sliding window are not supported."
         )
     return spec
 

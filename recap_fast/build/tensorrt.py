@@ -16,8 +16,9 @@ from recap_fast.build.tensorrt_split import add_tokenizer, neutral_folder, write
 from recap_fast.build.weights import write_weights
 from recap_fast.errors import ConfigError, EngineError
 from recap_fast.generate.layout import FusedTensor
-from recap_fast.generate.prompt import BOS, PromptEncoder, find_template
+from recap_fast.generate.prompt import PromptEncoder
 from recap_fast.generate.spec import WEIGHTS_FILE, EngineSpec
+from recap_fast.generate.templates import find_template
 from recap_fast.generate.tensorrt_backend import compatibility
 from recap_fast.generate.tensorrt_backend.compatibility import CONFIG_FILE, MODEL_FOLDER, BuiltLimits, Manifest
 from recap_fast.generate.tokenizer import Tokenizer, load_tokenizer
@@ -86,7 +87,8 @@ class TensorRTBuild:
         logger.info("compiling with TensorRT-LLM %s on %s: some minutes", self._version, self._gpu.name)
         if spec.precision == "fp8":
             _, template = find_template(spec.prompt.template, self._tokenizer)
-            bos, eos = (texts.first_special(self._tokenizer, names) for names in (BOS, template.stop_tokens))
+            bos = texts.first_special(self._tokenizer, template.bos) if template.bos else None
+            eos = texts.first_special(self._tokenizer, template.stop_tokens)
             add_tokenizer(llama, self._tokenizer_file, bos, eos)
             conversations = texts.make_texts(self._captions, spec.prompt, self._tokenizer)
             texts.write_texts(staging / "texts", conversations)

@@ -58,7 +58,7 @@ def write_language_model(folder: Path, spec: EngineSpec, checkpoint: Checkpoint,
     write_weights(folder / WEIGHTS, plan_llama(spec.text), checkpoint, spec.compute_precision, progress)
 
 
-def add_tokenizer(folder: Path, file: Path, bos: str, eos: str) -> None:
+def add_tokenizer(folder: Path, file: Path, bos: str | None, eos: str) -> None:
     """Puts a tokenizer.json where transformers' AutoTokenizer finds all that it wants of it."""
     shutil.copyfile(file, folder / "tokenizer.json")
     config = {

@@ -4,12 +4,12 @@ The ids before the image are the same for every request, and so are those after 
 as {org_caption}. What fills a field is text from anywhere: it never yields a control token.
 """
 
+import itertools
 import json
 import math
 import re
 import string
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from recap_fast.defaults import MAX_FIELD_TOKENS
 from recap_fast.errors import ConfigError
 from recap_fast.generate.spec import PromptSpec
+from recap_fast.generate.templates import QUESTION, Special, find_template
 from recap_fast.generate.tokenizer import Tokenizer, special_ids
 from recap_fast.records import Sample
 
@@ -26,77 +27,6 @@ FIELDS = ("org_caption", "key", "url", "uid", "sha256", "file_name")
 _CAPTION_NAMES = ("caption", "text", "txt", "alt_text")
 """Names that the original caption had before it became the column org_caption."""
 _NAME = re.compile(r"[^\W\d]\w*(?:[ .-]\w+)*")
-BOS = ("<|begin_of_text|>", "<s>")
-QUESTION = "{question}"
-VICUNA_SYSTEM = (
-    "A chat between a curious user and an artificial intelligence assistant. The assistant gives helpful, detailed, "
-    "and polite answers to the user's questions."
-)
-LLAVA_SYSTEM = (
-    "You are a helpful language and vision assistant. You are able to understand the visual content that the user "
-    "provides, and assist the user with a variety of tasks using natural language."
-)
-
-
-class Special(str):
-    """A special token of a template."""
-
-    __slots__ = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Template:
-    """A conversation of one turn around an image: BOS, `before`, image, `after`."""
-
-    before: tuple[str, ...]
-    after: tuple[str, ...]
-    stop_tokens: tuple[str, ...]
-    """Special tokens that end the answer, as far as the vocabulary has them."""
-
-
-def _header(role: str) -> tuple[str, ...]:
-    return Special("<|start_header_id|>"), role, Special("<|end_header_id|>"), "\n\n"
-
-
-def _llama3(system: str | None) -> Template:
-    turn = (*_header("system"), system, Special("<|eot_id|>")) if system else ()
-    return Template(
-        before=(*turn, *_header("user")),
-        after=(f"\n{QUESTION}", Special("<|eot_id|>"), *_header("assistant")),
-        stop_tokens=("<|end_of_text|>", "<|eot_id|>"),
-    )
-
-
-TEMPLATES = {
-    "llama3": _llama3(None),  # xtuner's llama3_chat
-    "llava_llama_3": _llama3(LLAVA_SYSTEM),  # LLaVA-NeXT
-    "llama3_vicuna_system": _llama3(VICUNA_SYSTEM),  # LLaVA-pp
-    "vicuna_v1": Template(
-        before=(f"{VICUNA_SYSTEM} USER: ",),
-        after=(f"\n{QUESTION} ASSISTANT:",),
-        stop_tokens=("</s>", "<|end_of_text|>"),
-    ),
-}
-
-
-def find_template(name: str, tokenizer: Tokenizer) -> tuple[str, Template]:
-    """A template by name; 'auto' is llama3 where the tokenizer has Llama-3's headers, else vicuna_v1.
-
-    Raises ConfigError for an unknown name, or where the tokenizer lacks a token that the template needs.
-    """
-    if name == "auto":
-        name = "llama3" if "<|start_header_id|>" in tokenizer.special else "vicuna_v1"
-    if name not in TEMPLATES:
-        raise ConfigError(f"There is no template '{name}'. Known templates: {', '.join(TEMPLATES)}.")
-    template = TEMPLATES[name]
-    wanted = [p for p in (*template.before, *template.after) if isinstance(p, Special)]
-    missing = [token for token in dict.fromkeys(wanted) if token not in tokenizer.special]
-    if missing:
-        raise ConfigError(
-            f"Template '{name}' needs {', '.join(missing)}, which the tokenizer lacks: "
-            "choose the template that the model was trained with, or give the model's own tokenizer."
-        )
-    return name, template
 
 
 def parse_question(text: str) -> list[tuple[str, str | None]]:
@@ -134,7 +64,8 @@ def _meant(name: str) -> str | None:
 class PromptEncoder:
     """Makes the token ids of prompts. Thread-safe.
 
-    `prefix_ids` are the constant ids before the image, BOS first; `max_text_tokens` is the most ids after the image.
+    `prefix_ids` are the constant ids before the image, with BOS if the template has one; `max_text_tokens` is the most
+    ids after the image.
     """
 
     def __init__(
@@ -155,9 +86,10 @@ class PromptEncoder:
         self._max_field_tokens = max_field_tokens
         self.num_uses = sum(name is not None for _, name in self._parts)
         self.fields = tuple(dict.fromkeys(name for _, name in self._parts if name))
-        bos = special_ids(tokenizer, BOS)
-        if not bos:
-            raise ConfigError(f"The tokenizer has no token that begins a text: expected {' or '.join(BOS)}.")
+        bos = special_ids(tokenizer, self._template.bos)
+        if self._template.bos and not bos:
+            names = " or ".join(self._template.bos)
+            raise ConfigError(f"The tokenizer has no token that begins a text: expected {names}.")
         self.prefix_ids = _constant(np.concatenate([bos[:1], self._encode(self._template.before, "")]))
         self._bare_ids = _constant(self._text_ids({}))
         needed = len(self._bare_ids) + max_field_tokens * self.num_uses
@@ -202,13 +134,14 @@ class PromptEncoder:
 
     def _encode(self, pieces: tuple[str, ...], question: str) -> NDArray[np.int32]:
         rows: list[NDArray[np.int32]] = []
-        for i, piece in enumerate(pieces):
-            if isinstance(piece, Special):
-                rows.append(np.array([self._tokenizer.special[piece]], np.int32))
+        is_first, special = pieces is self._template.before, self._tokenizer.special
+        for is_special, group in itertools.groupby(pieces, lambda p: isinstance(p, Special) and p in special):
+            if is_special:
+                rows.append(np.array([special[token] for token in group], np.int32))
             else:
-                text = piece.replace(QUESTION, question)
-                is_first = i == 0 and pieces is self._template.before
+                text = "".join(group).replace(QUESTION, question)
                 rows.append(self._tokenizer.encode(text, continues=not is_first))
+            is_first = False
         return np.concatenate(rows).astype(np.int32, copy=False)
 
 

@@ -6,6 +6,7 @@ control token: what looks like one in a caption or a prompt is encoded as the le
 """
 
 import json
+import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -90,6 +91,7 @@ class LibraryTokenizer:
         later = _continuing(spelled)
         self._later = self._first if later == spelled else _library_tokenizer(later)
         self._decoder = self._first if spelled == content else _library_tokenizer(content)
+        self._composes = (content.get("normalizer") or {}).get("type") == "NFC"
         self.vocab_size = 1 + max(self._first.get_vocab(with_added_tokens=True).values(), default=-1)
 
     def encode(self, text: str, *, continues: bool = False) -> NDArray[np.int32]:
@@ -102,6 +104,10 @@ class LibraryTokenizer:
             return text, len(encoding.ids)
         # a character of several byte tokens is in the offsets of each: it stays whole or goes
         end = min(encoding.offsets[limit - 1][1], encoding.offsets[limit][0])
+        if self._composes:  # of a letter and its accents the library has the letter's offsets alone
+            whole = unicodedata.normalize("NFC", text)
+            while not whole.startswith(unicodedata.normalize("NFC", text[:end])):
+                end -= 1
         return text[:end], len(encoding.ids)
 
     def detokenize(self, rows: Sequence[NDArray[np.int32]]) -> list[str]:

@@ -10,7 +10,8 @@ from support.manual import PAGES, ROOT, command_options, first_column, prose
 import recap_fast
 from recap_fast.cli.main import cli
 from recap_fast.errors import ExitCode
-from recap_fast.generate.prompt import FIELDS, TEMPLATES
+from recap_fast.generate.prompt import FIELDS
+from recap_fast.generate.templates import TEMPLATES
 from recap_fast.records import FAILURES, OK, FinishReason, ShardStatus
 from recap_fast.write.flags import FLAGS
 from recap_fast.write.schema import SCHEMA

@@ -11,30 +11,15 @@ from inputs import vocabularies
 from inputs.vocabularies import SPECIAL_TOKENS
 from recap_fast.build.recipe import PROMPT
 from recap_fast.errors import ConfigError
-from recap_fast.generate.prompt import FIELDS, TEMPLATES, PromptEncoder, SampleFields, find_template
+from recap_fast.generate.prompt import FIELDS, PromptEncoder, SampleFields
 from recap_fast.generate.spec import PromptSpec
 from recap_fast.generate.tokenizer import load_tokenizer
 from recap_fast.records import Sample
 
-# Written out from the models' own conversation templates, not derived from the code.
-VICUNA = (
-    "A chat between a curious user and an artificial intelligence assistant. The assistant gives helpful, detailed, "
-    "and polite answers to the user's questions."
+LLAMA3 = (
+    "<|begin_of_text|><|start_header_id|>user<|end_header_id|>\n\n<image>\n{Q}<|eot_id|>"
+    "<|start_header_id|>assistant<|end_header_id|>\n\n"
 )
-NEXT = (
-    "You are a helpful language and vision assistant. You are able to understand the visual content that the user "
-    "provides, and assist the user with a variety of tasks using natural language."
-)
-USER, SYSTEM, ASSISTANT = (
-    f"<|start_header_id|>{role}<|end_header_id|>\n\n" for role in ("user", "system", "assistant")
-)
-WHOLE = {
-    "llama3": f"<|begin_of_text|>{USER}<image>\n{{Q}}<|eot_id|>{ASSISTANT}",
-    "llava_llama_3": f"<|begin_of_text|>{SYSTEM}{NEXT}<|eot_id|>{USER}<image>\n{{Q}}<|eot_id|>{ASSISTANT}",
-    "llama3_vicuna_system": f"<|begin_of_text|>{SYSTEM}{VICUNA}<|eot_id|>{USER}<image>\n{{Q}}<|eot_id|>{ASSISTANT}",
-    "vicuna": f"{VICUNA} USER: <image>\n{{Q}} ASSISTANT:",
-    "vicuna_v1": f"<|begin_of_text|>{VICUNA} USER: <image>\n{{Q}} ASSISTANT:",
-}
 
 
 @pytest.fixture(scope="module")
@@ -48,26 +33,17 @@ def encoder(vocabulary, text=PROMPT, template="llama3", max_field=128, max_text=
     return PromptEncoder(vocabulary, PromptSpec(template=template, text=text), max_field, max_text)
 
 
-def whole_ids(template, question, vocabulary=None):
+def whole_ids(question):
     """The library's ids of the whole prompt, in which special tokens are control tokens; split at the image."""
-    library = tokenizers.Tokenizer.from_str(vocabulary or vocabularies.train_byte_level())
-    ids = library.encode(WHOLE[template].replace("{Q}", question), add_special_tokens=False).ids
+    library = tokenizers.Tokenizer.from_str(vocabularies.train_byte_level())
+    ids = library.encode(LLAMA3.replace("{Q}", question), add_special_tokens=False).ids
     image = ids.index(library.token_to_id("<image>"))
     return ids[:image], ids[image + 1 :]
 
 
-@pytest.mark.parametrize("template", TEMPLATES)
-def test_ids_equal_those_of_the_whole_text(vocabulary, template):
-    before, after = whole_ids(template, PROMPT)
-    prompt = encoder(vocabulary, template=template)
-    assert prompt.prefix_ids.tolist() == before
-    assert prompt.text_ids({})[0].tolist() == after
-    assert before.count(vocabulary.special.get("<|begin_of_text|>")) == 1
-
-
 @given(caption=st.text(alphabet=st.characters(exclude_categories=["Cs"], exclude_characters="<")))
 def test_fields_merge_with_the_text_around_them(vocabulary, caption):
-    _, after = whole_ids("llama3", f"About{caption}: describe it.")
+    _, after = whole_ids(f"About{caption}: describe it.")
     ids, warning = encoder(vocabulary, "About{org_caption}: describe it.").text_ids({"org_caption": caption})
     if warning is None:
         assert ids.tolist() == after
@@ -99,11 +75,11 @@ def test_special_tokens_in_the_question_are_text(vocabulary):
 
 
 def test_braces_doubled_are_braces(vocabulary):
-    assert encoder(vocabulary, "Answer {{x}}.").text_ids({})[0].tolist() == whole_ids("llama3", "Answer {x}.")[1]
+    assert encoder(vocabulary, "Answer {{x}}.").text_ids({})[0].tolist() == whole_ids("Answer {x}.")[1]
 
 
 def test_missing_fields_are_empty(vocabulary):
-    expected = whole_ids("llama3", "Alt: . Key: k")[1]
+    expected = whole_ids("Alt: . Key: k")[1]
     prompt = encoder(vocabulary, "Alt: {org_caption}. Key: {key}")
     assert prompt.fields == ("org_caption", "key")
     assert prompt.text_ids({"org_caption": None, "key": "k"})[0].tolist() == expected
@@ -115,7 +91,7 @@ def test_long_fields_are_cut_and_say_so(vocabulary):
     tokens = vocabulary.encode(caption)
     ids, warning = encoder(vocabulary, "{org_caption}", max_field=50).text_ids({"org_caption": caption})
     assert warning == f"org_caption cut from {len(tokens)} to 50 tokens"
-    assert ids.tolist() == whole_ids("llama3", vocabulary.detokenize([tokens[:50]])[0])[1]
+    assert ids.tolist() == whole_ids(vocabulary.detokenize([tokens[:50]])[0])[1]
 
 
 @given(values=st.tuples(st.text(max_size=300), st.text(max_size=300)), room=st.integers(0, 90))
@@ -179,14 +155,14 @@ def test_a_field_that_a_sample_lacks_is_empty_and_said(vocabulary):
     prompt = encoder(vocabulary, "{title} of {org_caption}")
     assert prompt.fields == ("title", "org_caption")
     ids, warning = prompt.text_ids(made(metadata='{"n": 1}'))
-    assert (ids.tolist(), warning) == (whole_ids("llama3", " of ")[1], "there is no {title}")
+    assert (ids.tolist(), warning) == (whole_ids(" of ")[1], "there is no {title}")
     ids, warning = prompt.text_ids(made(metadata='{"Title": "", "n": 1}', org_caption="a cat"))
-    assert (ids.tolist(), warning) == (whole_ids("llama3", " of a cat")[1], None)
+    assert (ids.tolist(), warning) == (whole_ids(" of a cat")[1], None)
 
 
 def test_half_a_surrogate_pair_does_no_harm(vocabulary):
     ids, _ = encoder(vocabulary, "{org_caption}").text_ids({"org_caption": "a\ud800b"})
-    assert ids.tolist() == whole_ids("llama3", "a?b")[1]
+    assert ids.tolist() == whole_ids("a?b")[1]
 
 
 @pytest.mark.parametrize(
@@ -208,7 +184,7 @@ def test_half_a_surrogate_pair_does_no_harm(vocabulary):
         ({"text": "a } b"}, r"Write \{\{ and \}\} for braces that are text"),
         ({"text": "<image>\nDescribe"}, "leave out <image>"),
         ({"text": "  "}, "The prompt is empty"),
-        ({"template": "chatml"}, "no template 'chatml'. Known templates: llama3, llava_llama_3, llama3_vicuna_system"),
+        ({"template": "chat"}, "no template 'chat'. Known templates: llama3, llava_llama_3, llama3_vicuna_system"),
         ({"max_text": 20}, r"has \d+ tokens after the image, the engine takes 20"),
         ({"max_field": 0}, "--max-field-tokens 0"),
     ],
@@ -216,24 +192,6 @@ def test_half_a_surrogate_pair_does_no_harm(vocabulary):
 def test_wrong_prompts_are_refused(vocabulary, changes, message):
     with pytest.raises(ConfigError, match=message):
         encoder(vocabulary, **changes)
-
-
-def test_template_follows_the_tokenizer(vocabulary, tmp_path):
-    vocabularies.write_tokenizer(tmp_path, "llama2")
-    llama2 = load_tokenizer(tmp_path)
-    assert find_template("auto", vocabulary)[0] == "llama3"
-    assert find_template("auto", llama2)[0] == "vicuna_v1"
-    with pytest.raises(ConfigError, match=r"'llama3' needs <\|start_header_id\|>.*which the tokenizer lacks"):
-        find_template("llama3", llama2)
-
-
-def test_llama2_ids_equal_those_of_the_whole_text_behind_its_own_start(tmp_path):
-    vocabularies.write_tokenizer(tmp_path, "llama2")
-    tokenizer = load_tokenizer(tmp_path)
-    prompt = encoder(tokenizer, template="vicuna_v1")
-    before, after = whole_ids("vicuna", PROMPT, vocabularies.train_llama2())
-    assert prompt.prefix_ids.tolist() == [tokenizer.special["<s>"], *before]
-    assert prompt.text_ids({})[0].tolist() == after
 
 
 def test_llama3_ids_are_the_published_ones():

@@ -1,4 +1,5 @@
 import json
+import unicodedata
 from pathlib import Path
 
 import numpy as np
@@ -82,6 +83,54 @@ def test_special_tokens_are_known_by_name_and_left_out_of_captions(kind, loaded)
     assert loaded.detokenize(rows) == ["red circle", ""]
     assert loaded.special.get("red") is None
     assert loaded.vocab_size > stop
+
+
+@pytest.fixture(scope="module")
+def qwen(tmp_path_factory):
+    """Our tokenizer of a vocabulary like Qwen2's, and transformers'."""
+    from transformers import AutoTokenizer
+
+    folder = tmp_path_factory.mktemp("qwen")
+    vocabularies.write_tokenizer(folder, "qwen")
+    (folder / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": "Qwen2Tokenizer"}))
+    return load_tokenizer(folder), AutoTokenizer.from_pretrained(folder)
+
+
+DECOMPOSED = st.text(st.sampled_from("e\u0301o\u0308A\u030a\uac00\u1100\u1161 1234567'll\n\r\t\u65e5\U0001f600"))
+
+
+@given(text=TEXTS.filter(lambda text: "<" not in text) | DECOMPOSED)
+def test_qwen_ids_equal_those_of_transformers(qwen, text):
+    """In normal form C, which comes back; each digit is a word."""
+    tokenizer, theirs = qwen
+    assert isinstance(tokenizer, LibraryTokenizer)
+    ids = tokenizer.encode(text)
+    assert ids.tolist() == tokenizer.encode(text, continues=True).tolist() == theirs(text)["input_ids"]
+    assert tokenizer.detokenize([ids]) == [unicodedata.normalize("NFC", text)]
+
+
+@given(text=TEXTS | DECOMPOSED, limit=st.integers(0, 12))
+def test_qwen_cut_keeps_the_first_tokens_in_whole_characters(qwen, text, limit):
+    tokenizer, _ = qwen
+    cut, count = tokenizer.cut(text, limit)
+    ids = tokenizer.encode(text)
+    assert count == len(ids)
+    assert text.startswith(cut)
+    (shown,) = tokenizer.detokenize([ids[:limit]])
+    if count <= limit:
+        assert cut == text
+    else:
+        whole = unicodedata.normalize("NFC", cut)
+        assert shown.startswith(whole)
+        assert len(shown) <= len(whole) + 1, "of a letter with accents, or of some bytes, nothing stays"
+
+
+def test_qwen_tokens_are_known_by_name_and_never_spelled(qwen):
+    tokenizer, _ = qwen
+    text = "".join(vocabularies.QWEN_TOKENS)
+    assert set(tokenizer.special) == set(vocabularies.QWEN_TOKENS)
+    assert not set(tokenizer.encode(text).tolist()) & set(tokenizer.special.values())
+    assert tokenizer.detokenize([np.array([tokenizer.special["<|im_end|>"]], np.int32)]) == [""]
 
 
 WORDS = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=6) | st.sampled_from(
