@@ -12,7 +12,14 @@ from typing import Any
 import torch
 from safetensors.torch import save_file
 from torch import Tensor
-from transformers import AutoModelForImageTextToText, CLIPVisionConfig, LlamaConfig, LlavaConfig, SiglipVisionConfig
+from transformers import (
+    CONFIG_MAPPING,
+    AutoModelForImageTextToText,
+    CLIPVisionConfig,
+    LlavaConfig,
+    PreTrainedConfig,
+    SiglipVisionConfig,
+)
 from transformers import LlavaForConditionalGeneration as Llava
 from transformers.utils.logging import disable_progress_bar
 
@@ -48,6 +55,13 @@ Layouts are those of the original LLaVA; transformers 4 on disk, which all versi
 later in memory; 5 in memory; 5 on disk.
 """
 LAYOUTS = tuple(PREFIXES)
+ORIGINAL: dict[str, dict[str, Any]] = {
+    "llama": {"model_type": "llava_llama", "architectures": ["LlavaLlamaForCausalLM"]},
+    "mistral": {"model_type": "llava_mistral", "architectures": ["LlavaMistralForCausalLM"]},
+    "qwen2": {"model_type": "llava", "architectures": ["LlavaQwenForCausalLM"]},
+    "qwen3": {"model_type": "llava_qwen3", "architectures": ["LlavaQwen3ForCausalLM"]},
+}
+"""What the original LLaVA's config calls itself, by the model_type of its decoder."""
 LLAMA31_ROPE = {
     "rope_type": "llama3",
     "rope_theta": 500000.0,
@@ -74,9 +88,10 @@ def make_checkpoint(
 ) -> Llava:
     """Writes a tiny checkpoint and returns its model; equal arguments but the layout give equal weights.
 
-    `text`, `vision` and `llava` add to the parts of the config; `dtype` may be two: the vision tower's comes second;
-    `tokenizer` is 'byte_level', 'tiktoken', 'llama2' or None; `preprocess` is 'pad', 'crop', 'stretch' (SigLIP's) or
-    None (no file). With `num_files` over 1 there is an index.
+    `text`, `vision` and `llava` add to the parts of the config, and `text` may name another decoder's `model_type`;
+    `dtype` may be two: the vision tower's comes second; `tokenizer` is 'byte_level', 'tiktoken', 'llama2', 'qwen' or
+    None; `preprocess` is 'pad', 'crop', 'stretch' (SigLIP's) or None (no file). With `num_files` over 1 there is an
+    index.
     """
     disable_progress_bar()
     folder.mkdir(parents=True, exist_ok=True)
@@ -86,7 +101,7 @@ def make_checkpoint(
     ids = {
         "vocab_size": max(special.values()) + 1,
         "bos_token_id": min(special.values()),
-        "eos_token_id": special.get("<|eot_id|>", special.get("</s>")),
+        "eos_token_id": next(special[name] for name in ("<|eot_id|>", "</s>", "<|im_end|>") if name in special),
     }
     image_token = special.get("<image>", ids["vocab_size"] - 1)
     config = make_config(SHAPES["tiny"], image_token, text={**ids, **(text or {})}, vision=vision, llava=llava)
@@ -112,7 +127,9 @@ def make_config(
     """transformers' config of a shape; `text`, `vision` and `llava` add to its parts or change them.
 
     The `model_type` "siglip_vision_model" in `vision` makes it a SigLIP, with its defaults where a shape says nothing.
+    `text` may hold a `model_type` other than llama.
     """
+    fields = {**llama_fields(shape.text), **(text or {})}
     given = {**clip_fields(shape.vision), **(vision or {})}
     is_siglip = given.pop("model_type", None) == "siglip_vision_model"
     tower = SiglipVisionConfig(**given) if is_siglip else CLIPVisionConfig(**given)
@@ -122,7 +139,7 @@ def make_config(
         "vision_feature_select_strategy": shape.vision.select,
     }
     return LlavaConfig(
-        text_config=LlamaConfig(**{**llama_fields(shape.text), **(text or {})}),
+        text_config=CONFIG_MAPPING[fields.pop("model_type", "llama")](**fields),
         vision_config=tower,
         **{**more, **(llava or {})},
     )
@@ -215,8 +232,7 @@ def _transformers4_config(config: LlavaConfig) -> dict[str, Any]:
 def _original_config(config: LlavaConfig) -> dict[str, Any]:
     return {
         **_transformers4_text(config.text_config),
-        "model_type": "llava_llama",
-        "architectures": ["LlavaLlamaForCausalLM"],
+        **ORIGINAL[config.text_config.model_type],
         "mm_vision_tower": "clip",
         "mm_projector_type": "mlp2x_gelu",
         "mm_vision_select_layer": config.vision_feature_layer,
@@ -229,7 +245,7 @@ def _original_config(config: LlavaConfig) -> dict[str, Any]:
     }
 
 
-def _transformers4_text(config: LlamaConfig) -> dict[str, Any]:
+def _transformers4_text(config: PreTrainedConfig) -> dict[str, Any]:
     """As version 4 writes it: `rope_theta` and `rope_scaling`."""
     content = _without_defaults(config)
     rope = dict(config.rope_parameters)

@@ -1,8 +1,8 @@
 """Reads what a checkpoint's config.json says about its model, as an `Architecture`.
 
-It knows the original LLaVA's config (`llava_llama`) and transformers' (`llava`, versions 4 and 5), which leave out
-what equals their defaults. Anything but LLaVA-1.5 (CLIP or SigLIP, a projector of two layers with GELU, Llama) is
-refused by name.
+It knows the original LLaVA's config (`llava_llama`, `llava_mistral`, `llava_qwen`) and transformers' (`llava`, versions
+4 and 5), which leave out what equals their defaults. Anything but LLaVA-1.5 (CLIP or SigLIP, a projector of two layers
+with GELU, Llama or a decoder that differs by little) is refused by name.
 """
 
 from collections.abc import Mapping
@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from recap_fast.build.config_checks import READS, expect, read_optional_table
 from recap_fast.build.decoder_config import make_text
-from recap_fast.build.model_config import CLIP, CLIP_LARGE
+from recap_fast.build.model_config import CLIP, CLIP_LARGE, DECODERS
 from recap_fast.build.preprocessing import Family
 from recap_fast.build.tower_config import complete_tower, make_vision, named_tower, read_tower
 from recap_fast.errors import ConfigError
@@ -22,6 +22,19 @@ from recap_fast.generate.layout import FusedTensor, plan_weights
 from recap_fast.generate.spec import TextSpec, TokenId, VisionSpec
 
 STRATEGIES = {"default": "without the first position", "full": "all positions"}
+ORIGINALS = {
+    "llava_llama": "llama",
+    "llava_mistral": "mistral",
+    "llava_qwen": "qwen2",
+    "llava_qwen2": "qwen2",
+    "llava_qwen3": "qwen3",
+    "LlavaLlamaForCausalLM": "llama",
+    "LlavaMistralForCausalLM": "mistral",
+    "LlavaQwenForCausalLM": "qwen2",
+    "LlavaQwen2ForCausalLM": "qwen2",
+    "LlavaQwen3ForCausalLM": "qwen3",
+}
+"""Decoders of the original LLaVA and of those that built on it, by model_type and by architecture."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,13 +66,16 @@ def read_architecture(folder: Path) -> Architecture:
     kind = config.get("model_type")
     if config.get("quantization_config"):
         raise ConfigError(f"{path}: the weights are quantized. Give the checkpoint that they were made from.")
-    if kind == "llava_llama" or (kind == "llava" and "mm_vision_tower" in config):
-        return _from_original(path, config)
+    found = config.get("architectures")
+    architectures = list(map(str, found)) if isinstance(found, list) else []
+    if str(kind) in ORIGINALS or (kind == "llava" and "mm_vision_tower" in config):
+        # LLaVA on Qwen may call itself llava or llava_llama: the architecture comes first
+        names = [name for name in (*architectures, str(kind)) if name in ORIGINALS]
+        return _from_original(path, config, ORIGINALS[names[0]] if names else "llama")
     if kind == "llava":
         return _from_transformers(path, config)
-    found = config.get("architectures")
-    names = ", ".join(map(str, found)) if isinstance(found, list) and found else "no architecture named"
-    raise ConfigError(f"{path}: model_type {shown(kind)} ({names}) is not supported. {READS}.")
+    found = ", ".join(architectures) or "no architecture named"
+    raise ConfigError(f"{path}: model_type {shown(kind)} ({found}) is not supported. {READS}.")
 
 
 def _from_transformers(path: Path, config: Mapping[str, Any]) -> Architecture:
@@ -67,7 +83,8 @@ def _from_transformers(path: Path, config: Mapping[str, Any]) -> Architecture:
         read_optional_table(path, config, "text_config") or {},
         read_optional_table(path, config, "vision_config"),
     )
-    expect(path, text, "text_config.model_type", {"llama": "a Llama language model"}, default="llama")
+    decoder = text.get("model_type", "llama")
+    expect(path, text, "text_config.model_type", dict.fromkeys(DECODERS, ""), default="llama")
     vision = complete_tower(path, CLIP_LARGE if vision is None else vision, "vision_config")
     expect(path, config, "projector_hidden_act", {"gelu": "GELU"}, default="gelu")
     expect(path, config, "vision_feature_select_strategy", STRATEGIES, default="default")
@@ -78,7 +95,7 @@ def _from_transformers(path: Path, config: Mapping[str, Any]) -> Architecture:
     select = config.get("vision_feature_select_strategy", "default")
     return Architecture(
         vision=make_vision(path, vision, tower, config.get("vision_feature_layer", -2), select),
-        text=make_text(path, text, "text_config"),
+        text=make_text(path, text, "text_config", decoder),
         num_vision_layers=tower.num_hidden_layers,
         projector_bias=read_value(
             Source(path), bool, "multimodal_projector_bias", config.get("multimodal_projector_bias", True)
@@ -89,7 +106,9 @@ def _from_transformers(path: Path, config: Mapping[str, Any]) -> Architecture:
     )
 
 
-def _from_original(path: Path, config: Mapping[str, Any]) -> Architecture:
+def _from_original(path: Path, config: Mapping[str, Any], decoder: str) -> Architecture:
+    if decoder == "qwen2":
+        config = {**config, "rope_scaling": None}  # as LlavaQwenForCausalLM sets it
     expect(path, config, "mm_projector_type", {"mlp2x_gelu": "two layers with GELU"}, default="linear")
     expect(path, config, "mm_vision_select_feature", {"patch": "", "cls_patch": "CLS as well"}, default="patch")
     expect(path, config, "s2", {False: "one scale"}, default=False)
@@ -111,7 +130,7 @@ def _from_original(path: Path, config: Mapping[str, Any]) -> Architecture:
     layer = config.get("mm_vision_select_layer", -2)
     return Architecture(
         vision=make_vision(file, vision, tower, layer, "default" if drops_first else "full"),
-        text=make_text(path, config, ""),
+        text=make_text(path, config, "", decoder),
         num_vision_layers=tower.num_hidden_layers,
         projector_bias=True,
         eos_ids=read_ids(path, config.get("eos_token_id")),

@@ -7,7 +7,8 @@ from typing import Any
 from recap_fast.errors import ConfigError
 from recap_fast.generate.fields import Source, read_value, shown
 
-READS = "recap-fast reads LLaVA-1.5: a CLIP or SigLIP vision tower, a two-layer GELU projector, a Llama language model"
+DECODER_NAMES = "a Llama, Mistral, Qwen2 or Qwen3 language model"
+READS = f"recap-fast reads LLaVA-1.5: a CLIP or SigLIP vision tower, a two-layer GELU projector, {DECODER_NAMES}"
 
 
 def expect(path: Path, config: Mapping[str, Any], name: str, known: Mapping[Any, str], *, default: Any) -> None:

@@ -1,4 +1,4 @@
-"""The keys that are read from the configs of Llama, CLIP and SigLIP, their ranges, and their defaults."""
+"""The keys that are read from the configs of decoders and towers, their ranges, and the defaults of those left out."""
 
 import re
 from dataclasses import dataclass
@@ -6,8 +6,8 @@ from typing import Literal
 
 from recap_fast.generate.spec import Epsilon, Number, Positions, Ratio, Side, VocabularySize, Width
 
-# Defaults: transformers' LlamaConfig, CLIPVisionConfig and SiglipVisionConfig, and LlavaConfig where it has no
-# vision_config at all.
+# Defaults: transformers' LlamaConfig, MistralConfig, Qwen2Config, Qwen3Config, CLIPVisionConfig and SiglipVisionConfig,
+# and LlavaConfig where it has no vision_config at all.
 LLAMA = {
     "vocab_size": 32000,
     "hidden_size": 4096,
@@ -17,6 +17,24 @@ LLAMA = {
     "max_position_embeddings": 2048,
     "rms_norm_eps": 1e-6,
 }
+MISTRAL = {
+    **LLAMA,
+    "intermediate_size": 14336,
+    "num_key_value_heads": 8,
+    "max_position_embeddings": 131072,
+    "sliding_window": 4096,
+}
+QWEN2 = {
+    **LLAMA,
+    "vocab_size": 151936,
+    "intermediate_size": 22016,
+    "num_key_value_heads": 32,
+    "max_position_embeddings": 32768,
+    "sliding_window": 4096,
+}
+QWEN3 = {**QWEN2, "head_dim": 128}
+DECODERS = {"llama": LLAMA, "mistral": MISTRAL, "qwen2": QWEN2, "qwen3": QWEN3}
+"""Defaults of each kind of decoder, by transformers' model_type."""
 CLIP, SIGLIP = "clip_vision_model", "siglip_vision_model"
 TOWERS = {CLIP: "a CLIP vision tower", SIGLIP: "a SigLIP vision tower"}
 CLIP_BASE = {
@@ -99,7 +117,7 @@ NAMED = {**CLIP_NAMED, **{name: _siglip_of(name) for name in _SIGLIP_NAMES}}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TextConfig:
-    """The keys that are read from Llama's config."""
+    """The keys that are read from a decoder's config."""
 
     vocab_size: VocabularySize
     hidden_size: Width
@@ -111,6 +129,10 @@ class TextConfig:
     max_position_embeddings: Positions
     rms_norm_eps: Epsilon
     rope_theta: Ratio | None = None
+    original_max_position_embeddings: Positions | None = None
+    partial_rotary_factor: Ratio | None = None
+    sliding_window: Positions | None = None
+    use_sliding_window: bool = False
     tie_word_embeddings: bool | None = None
 
 
@@ -125,6 +147,13 @@ class RopeConfig:
     low_freq_factor: Ratio | None = None
     high_freq_factor: Ratio | None = None
     original_max_position_embeddings: Positions | None = None
+    beta_fast: Ratio | None = None
+    beta_slow: Ratio | None = None
+    truncate: bool = True
+    attention_factor: Ratio | None = None
+    mscale: float | None = None
+    mscale_all_dim: float | None = None
+    partial_rotary_factor: Ratio | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -107,6 +107,7 @@ def plan_text(spec: TextSpec) -> list[FusedTensor]:
     layer: dict[str, dict[str, tuple[int, ...]]] = {
         "norm1": {"input_layernorm": (width,)},
         "qkv": {f"self_attn.{p}_proj": (n, width) for p, n in rows.items()},
+        **({p: {f"self_attn.{p}": (spec.head_dim,)} for p in ("q_norm", "k_norm")} if spec.qk_norm else {}),
         "out": {"self_attn.o_proj": (width, queries)},
         "norm2": {"post_attention_layernorm": (width,)},
         "gate_up": {f"mlp.{p}_proj": (inner, width) for p in ("gate", "up")},
@@ -118,6 +119,9 @@ def plan_text(spec: TextSpec) -> list[FusedTensor]:
         for ours, parts in layer.items():
             sources = {f"{name}.{theirs}.weight": shape for theirs, shape in parts.items()}
             plan.append(FusedTensor(f"{name}.{ours}.weight", sources, is_text_linear="norm" not in ours))
+        if spec.qkv_bias:
+            biases = {f"{name}.{theirs}.bias": shape[:1] for theirs, shape in layer["qkv"].items()}
+            plan.append(FusedTensor(f"{name}.qkv.bias", biases))
     plan.append(FusedTensor("text.norm.weight", {"text.norm.weight": (width,)}))
     if not spec.tied_head:
         plan.append(FusedTensor("text.head.weight", {"head.weight": (spec.vocab_size, width)}))

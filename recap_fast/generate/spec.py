@@ -63,8 +63,7 @@ class VisionSpec:
     """A norm before the layers."""
     has_patch_bias: bool = False
     select: Literal["default", "full"] = "default"
-    """What goes to the decoder: 'full' is all positions, 'default' all but the first one, whether it is a class token
-    or a patch, as transformers has it."""
+    """What goes to the decoder: all positions, or by 'default' all but the first, be it class token or patch."""
 
     @property
     def num_patches(self) -> int:
@@ -89,18 +88,26 @@ class VisionSpec:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RopeSpec:
-    """Rotary positions of Llama 3; `factor` and the rest only where Llama 3.1's scaling is used."""
+    """Rotary positions; all but `theta` is only read where they are scaled."""
 
     theta: Ratio
+    kind: Literal["llama3", "linear", "yarn"] = "llama3"
+    """How positions are scaled, by transformers' names, where there is a `factor`."""
     factor: Ratio | None = None
     low_freq_factor: Ratio = 1.0
     high_freq_factor: Ratio = 4.0
     original_max_positions: Positions = 8192
+    beta_fast: Ratio = 32.0
+    beta_slow: Ratio = 1.0
+    truncate: bool = True
+    """Whether the range between the two betas is widened to whole pairs of channels."""
+    attention_factor: Ratio = 1.0
+    """Of YaRN: multiplies queries and keys."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TextSpec:
-    """The Llama decoder. `vocab_size` is the number of rows of the embedding."""
+    """The decoder: Llama's, or one that differs as is said here. `vocab_size` is the embedding's number of rows."""
 
     hidden_size: Width
     intermediate_size: Width
@@ -113,6 +120,10 @@ class TextSpec:
     norm_eps: Epsilon
     tied_head: bool
     rope: RopeSpec
+    qkv_bias: bool = False
+    """Queries, keys and values have biases, as in Qwen2."""
+    qk_norm: bool = False
+    """Each head of queries and keys has an RMS norm before it is turned, as in Qwen3."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -248,14 +259,9 @@ class EngineSpec:
 
 def _contradictions(spec: EngineSpec) -> Iterator[tuple[str, str]]:
     """The fields that do not fit others, each with what it must be."""
-    vision, text, rope, preprocess = spec.vision, spec.text, spec.text.rope, spec.preprocess
+    vision, text, preprocess = spec.vision, spec.text, spec.preprocess
     yield from _vision_contradictions(vision)
-    if text.num_heads % text.num_kv_heads:
-        yield "text.num_kv_heads", f"a divisor of text.num_heads, {text.num_heads}"
-    if text.head_dim % 2:
-        yield "text.head_dim", "even"
-    if rope.factor is not None and rope.high_freq_factor <= rope.low_freq_factor:
-        yield "text.rope.high_freq_factor", f"above text.rope.low_freq_factor, {rope.low_freq_factor}"
+    yield from _text_contradictions(text)
     if preprocess.image_size != vision.image_size:
         yield "preprocess.image_size", f"vision.image_size, {vision.image_size}"
     if not all(0.0 <= number <= 1.0 for number in preprocess.mean):
@@ -280,3 +286,15 @@ def _vision_contradictions(vision: VisionSpec) -> Iterator[tuple[str, str]]:
         yield "vision.patch_size", f"at most vision.image_size, {vision.image_size}"
     elif vision.num_image_tokens < 1:
         yield "vision.select", "'full' where there is one position"
+
+
+def _text_contradictions(text: TextSpec) -> Iterator[tuple[str, str]]:
+    rope = text.rope
+    if text.num_heads % text.num_kv_heads:
+        yield "text.num_kv_heads", f"a divisor of text.num_heads, {text.num_heads}"
+    if text.head_dim % 2:
+        yield "text.head_dim", "even"
+    if rope.factor is not None and rope.high_freq_factor <= rope.low_freq_factor:
+        yield "text.rope.high_freq_factor", f"above text.rope.low_freq_factor, {rope.low_freq_factor}"
+    if rope.kind == "yarn" and rope.theta <= 1.0:
+        yield "text.rope.theta", "above 1"

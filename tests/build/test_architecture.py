@@ -139,11 +139,13 @@ def test_tower_may_be_a_folder(tmp_path):
         ({"model_type": "qwen2_vl"}, r"'qwen2_vl' \(no architecture named\).*a CLIP or SigLIP vision tower, a two"),
         ({"model_type": "llama"}, "model_type 'llama'"),
         ({**LLAVA_1_5_7B, "vision_config": {"model_type": "dinov2"}}, "vision_config.model_type 'dinov2' is not"),
-        (with_text(model_type="mistral"), "text_config.model_type 'mistral' is not supported, expected 'llama'"),
-        (with_text(model_type="qwen2"), "text_config.model_type 'qwen2'"),
+        (
+            with_text(model_type="gemma"),
+            "text_config.model_type 'gemma' is not supported, expected 'llama' or 'mistral'",
+        ),
+        (with_text(model_type="qwen2_vl"), "text_config.model_type 'qwen2_vl'"),
         (with_text(attention_bias=True), "attention_bias True is not supported"),
         (with_text(hidden_act="gelu"), "hidden_act 'gelu' is not supported, expected 'silu'"),
-        (with_text(rope_scaling={"type": "linear", "factor": 2.0}), "rope_type 'linear' is not supported"),
         (with_text(num_attention_heads=30), "hidden_size 4096 is not a multiple of 30"),
         ({**LLAVA_1_5_7B, "projector_hidden_act": "relu"}, "projector_hidden_act 'relu'"),
         (
@@ -163,7 +165,7 @@ def test_tower_may_be_a_folder(tmp_path):
         ({**LLAVA_LLAMA3_8B, "mm_patch_merge_type": "spatial_unpad"}, "mm_patch_merge_type 'spatial_unpad'"),
         ({**LLAVA_LLAMA3_8B, "mm_vision_select_feature": "cls"}, "mm_vision_select_feature 'cls' is not supported"),
         ({**LLAVA_LLAMA3_8B, "mm_use_im_start_end": True}, "mm_use_im_start_end True"),
-        ({**LLAVA_LLAMA3_8B, "model_type": "llava_mistral"}, "model_type 'llava_mistral'"),
+        ({**LLAVA_LLAMA3_8B, "model_type": "llava_mpt"}, "model_type 'llava_mpt'"),
     ],
 )
 def test_other_architectures_are_refused_by_name(tmp_path, config, message):

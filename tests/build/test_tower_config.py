@@ -65,7 +65,6 @@ def test_siglips_defaults_are_those_of_transformers(tmp_path):
     from transformers import SiglipVisionConfig
 
     vision = clip_fields(bare.vision)
-    del vision["projection_dim"]
     assert vision == {name: getattr(SiglipVisionConfig(), name) for name in vision}
     assert (bare.vision.activation, SiglipVisionConfig().hidden_act) == ("gelu_tanh", "gelu_pytorch_tanh")
     assert bare.vision.norm_eps == SiglipVisionConfig().layer_norm_eps

@@ -22,9 +22,18 @@ class Card:
         monkeypatch.setattr(linear, "_refused", set())
 
     def multiply(
-        self, values: Tensor, weight: Tensor, *, scale_a: Tensor, scale_b: Tensor, out_dtype: torch.dtype, **_: Any
+        self,
+        values: Tensor,
+        weight: Tensor,
+        *,
+        scale_a: Tensor,
+        scale_b: Tensor,
+        bias: Tensor | None,
+        out_dtype: torch.dtype,
+        **_: Any,
     ) -> Tensor:
         self.asked.append(scale_a.numel())
         if scale_a.ndim == 2 and (self._refuses is None or len(values) in self._refuses):
             raise RuntimeError("CUDA error: CUBLAS_STATUS_NOT_SUPPORTED when calling cublasLtMatmulAlgoGetHeuristic")
-        return (values.float() @ weight.float() * scale_a * scale_b).to(out_dtype)
+        y = values.float() @ weight.float() * scale_a * scale_b
+        return (y if bias is None else y + bias.float()).to(out_dtype)

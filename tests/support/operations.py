@@ -119,15 +119,15 @@ def check_dequantize(
     dtype: torch.dtype,
     rows: int,
     width: int,
-    bias_dtype: torch.dtype | None,
+    has_bias: bool,
     sum_dtype: torch.dtype = torch.int32,
     seed: int = 0,
 ) -> None:
     generator = torch.Generator().manual_seed(seed)
     sums = torch.randint(-(2**31), 2**31 - 1, (rows, width), dtype=torch.int32, generator=generator)
     row_scale, channel_scale = random(rows, 1, seed=seed).abs() / 2**20, random(width, seed=seed + 1).abs() / 2**10
-    bias = None if bias_dtype is None else random(width, seed=seed + 2, dtype=bias_dtype)
-    got = ops.dequantize(Unscaled(sums.to(sum_dtype), row_scale, channel_scale, dtype), bias)
+    bias = random(width, seed=seed + 2) if has_bias else None
+    got = ops.dequantize(Unscaled(sums.to(sum_dtype), row_scale, channel_scale, dtype, bias))
     assert got.dtype == dtype
     assert_within(got, tolerance.dequantize(exact(sums), row_scale, channel_scale, bias).rounded(dtype))
 

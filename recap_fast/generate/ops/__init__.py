@@ -36,7 +36,7 @@ class Unscaled(NamedTuple):
     """A product of 8-bit matrices before its scales are applied.
 
     The operation that reads it applies them, which saves a pass over memory. Number [r, n] is
-    sums[r, n] * row_scale[r] * channel_scale[n], rounded to `dtype`.
+    sums[r, n] * row_scale[r] * channel_scale[n] + bias[n], rounded to `dtype`.
     """
 
     sums: Tensor
@@ -47,6 +47,8 @@ class Unscaled(NamedTuple):
     """float32 [N]."""
     dtype: torch.dtype
     """The precision of the model."""
+    bias: Tensor | None = None
+    """float32 [N]."""
 
 
 Product = Tensor | Unscaled
@@ -84,6 +86,16 @@ class Rope(NamedTuple):
     """[T, E], the first half negated."""
 
 
+class HeadNorm(NamedTuple):
+    """An RMS norm of each head of queries and keys, as Qwen3 has it."""
+
+    query: Tensor
+    """The weight for queries, [E] in the precision of the model."""
+    key: Tensor
+    """The one for keys, as well."""
+    eps: float
+
+
 class Ops(Protocol):
     """An implementation of the operations; a module is one."""
 
@@ -107,15 +119,18 @@ class Ops(Protocol):
     def quantize_rows(self, x_RD: Tensor, dtype: torch.dtype) -> Quantized:
         """Each row in 8 bits with a scale of its own; int8 is rounded to the nearest, ties to even."""
 
-    def dequantize(self, product: Unscaled, bias_N: Tensor | None) -> Tensor:
-        """Applies the scales of a product, adds a bias, and rounds: [R, N]."""
+    def dequantize(self, product: Unscaled) -> Tensor:
+        """Applies the scales of a product, adds its bias, and rounds: [R, N]."""
 
-    def rope_store(self, qkv_RC: Product, num_heads: int, rope: Rope, rows: Rows, cache: Tensor) -> Tensor:
-        """Turns queries and keys by their rows' positions and writes keys and values to the cache.
+    def rope_store(
+        self, qkv_RC: Product, num_heads: int, rope: Rope, rows: Rows, cache: Tensor, norm: HeadNorm | None
+    ) -> Tensor:
+        """Turns queries and keys, after their norm if there is one, and writes keys and values to the cache.
 
-        qkv [R, (H + 2K) * E] holds queries, keys, values, in this order; with `num_heads` 0 it holds no queries. The
-        cache of one layer is [2, slots, K, T, E], in the model's precision or float8_e4m3fn. Returns the queries
-        [R, H, E]. Rows of the same slot and position may overwrite one another in any order.
+        They are turned by their rows' positions. qkv [R, (H + 2K) * E] holds queries, keys, values, in this order; with
+        `num_heads` 0 it holds no queries. The cache of one layer is [2, slots, K, T, E], in the model's precision or
+        float8_e4m3fn. Returns the queries [R, H, E]. Rows of the same slot and position may overwrite one another in
+        any order.
         """
 
     def attention(

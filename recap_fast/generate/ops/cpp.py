@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from recap_fast.errors import NativeError
-from recap_fast.generate.ops import Activation, Product, Prompts, Quantized, Rope, Rows, Unscaled, plain
+from recap_fast.generate.ops import Activation, HeadNorm, Product, Prompts, Quantized, Rope, Rows, Unscaled, plain
 
 try:
     from recap_fast import _cpu_ops
@@ -77,22 +77,23 @@ def quantize_rows(x_RD: Tensor, dtype: torch.dtype) -> Quantized:
     return rows
 
 
-def dequantize(product: Unscaled, bias_N: Tensor | None = None) -> Tensor:
-    """See `Ops.dequantize`. A bias that is in float32 is not converted at each call."""
+def dequantize(product: Unscaled) -> Tensor:
+    """See `Ops.dequantize`."""
     if product.sums.dtype != torch.int32:
-        return plain.dequantize(product, bias_N)
+        return plain.dequantize(product)
     out = torch.empty(product.sums.shape, dtype=product.dtype)
-    bias_N = None if bias_N is None else bias_N.float()
-    kernels.dequantize(*product[:3], bias_N, out, torch.get_num_threads())
+    kernels.dequantize(*product[:3], product.bias, out, torch.get_num_threads())
     return out
 
 
-def rope_store(qkv_RC: Product, num_heads: int, rope: Rope, rows: Rows, cache: Tensor) -> Tensor:
+def rope_store(
+    qkv_RC: Product, num_heads: int, rope: Rope, rows: Rows, cache: Tensor, norm: HeadNorm | None = None
+) -> Tensor:
     """See `Ops.rope_store`. Raises IndexError for rows outside of the cache."""
     qkv_RC = plain.apply_scales(qkv_RC)
     dtype = qkv_RC.dtype
-    if cache.dtype != dtype:
-        return plain.rope_store(qkv_RC, num_heads, rope, rows, cache)
+    if cache.dtype != dtype or norm is not None:
+        return plain.rope_store(qkv_RC, num_heads, rope, rows, cache, norm)
     queries = torch.empty(len(qkv_RC), num_heads, cache.shape[-1], dtype=dtype)
     kernels.rope_store(qkv_RC, rope.cos, rope.sin, rows.slots, rows.positions, cache, queries, torch.get_num_threads())
     return queries

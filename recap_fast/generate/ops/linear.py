@@ -100,12 +100,12 @@ class _Scaled(Linear):
         self._weight, self._scale = weight, scale.float()
         self._bias = None if bias is None else bias.float()
         self._ops, self._dtype = ops, dtype
-        self._defers_scales = bias is None and weight.device.type != "cpu"  # on a CPU, C++ applies them in a pass
+        self._defers_scales = weight.device.type != "cpu"  # on a CPU, C++ applies them in a pass
         self.quantize = weight.dtype
 
     def __call__(self, x: Activation) -> Tensor:
         y = self._multiply(self._quantized(x))
-        y = self._ops.dequantize(y, self._bias) if isinstance(y, Unscaled) else y
+        y = self._ops.dequantize(y) if isinstance(y, Unscaled) else y
         return y if isinstance(x, Quantized) else y.view(*x.shape[:-1], -1)
 
     def product(self, x: Activation) -> Product:
@@ -117,7 +117,7 @@ class _Scaled(Linear):
         return self._ops.quantize_rows(x.reshape(-1, x.shape[-1]), self._weight.dtype)
 
     def _unscaled(self, sums_RN: Tensor, x: Quantized) -> Unscaled:
-        return Unscaled(sums_RN, x.scale, self._scale, self._dtype)
+        return Unscaled(sums_RN, x.scale, self._scale, self._dtype, self._bias)
 
     def _multiply(self, x: Quantized) -> Product:
         raise NotImplementedError
@@ -181,16 +181,16 @@ class _Fp8(_Scaled):
     """
 
     def __init__(self, weight: Tensor, scale: Tensor, bias: Tensor | None, ops: Ops, dtype: torch.dtype):
-        assert bias is None, "no decoder layer has one"
-        super().__init__(weight, scale, None, ops, dtype)
+        super().__init__(weight, scale, bias, ops, dtype)
         self._one = torch.ones(1, device=weight.device)
+        self._added = None if bias is None else bias.to(dtype)
         self._is_row_wise = has_row_wise_products(weight.device)
 
     def _multiply(self, x: Quantized) -> Product:
         shape = (self._weight.device, len(x.values), *self._weight.shape)
         if self._is_row_wise and shape not in _refused:
             try:
-                return self._scaled_mm(x.values, x.scale, self._scale[None])
+                return self._scaled_mm(x.values, x.scale, self._scale[None], self._added)
             except torch.OutOfMemoryError:
                 raise
             except RuntimeError as error:
@@ -198,12 +198,15 @@ class _Fp8(_Scaled):
                 _refused.add(shape)
         return self._unscaled(self._scaled_mm(x.values, self._one, self._one), x)
 
-    def _scaled_mm(self, values: Tensor, row_scale: Tensor, channel_scale: Tensor) -> Tensor:
+    def _scaled_mm(
+        self, values: Tensor, row_scale: Tensor, channel_scale: Tensor, bias: Tensor | None = None
+    ) -> Tensor:
         y: Tensor = torch._scaled_mm(
             values,
             self._weight.t(),
             scale_a=row_scale,
             scale_b=channel_scale,
+            bias=bias,
             out_dtype=self._dtype,
             use_fast_accum=True,
         )

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from recap_fast.generate.ops import Activation, Product, Prompts, Quantized, Rope, Rows, Unscaled
+from recap_fast.generate.ops import Activation, HeadNorm, Product, Prompts, Quantized, Rope, Rows, Unscaled
 
 # Letters: n prompts of L new positions each, R rows, D width, F inner width, H query heads, K key/value heads, T
 # positions, E head width, B decode rows.
@@ -18,14 +18,18 @@ SMALLEST_SCALE = 1e-12
 def add_rms_norm(
     x_RD: Tensor, delta_RD: Product | None, weight_D: Tensor, eps: float, quantize: torch.dtype | None = None
 ) -> Activation:
-    """See `Ops.add_rms_norm`. The weight is applied in the model's precision, as transformers does it."""
+    """See `Ops.add_rms_norm`."""
     if delta_RD is not None:
         x_RD += apply_scales(delta_RD)
-    if x_RD.dtype == torch.float32:
-        normed = F.rms_norm(x_RD, weight_D.shape, weight_D, eps)
-    else:
-        normed = F.rms_norm(x_RD.float(), weight_D.shape, None, eps).to(x_RD.dtype) * weight_D
+    normed = rms_norm(x_RD, weight_D, eps)
     return normed if quantize is None else quantize_rows(normed, quantize)
+
+
+def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
+    """Of the last dimension. The weight is applied in the model's precision, as transformers does it."""
+    if x.dtype == torch.float32:
+        return F.rms_norm(x, weight.shape, weight, eps)
+    return F.rms_norm(x.float(), weight.shape, None, eps).to(x.dtype) * weight
 
 
 def swiglu(gate_up_R2F: Product, quantize: torch.dtype | None = None) -> Activation:
@@ -61,10 +65,10 @@ def largest_number(dtype: torch.dtype) -> float:
     return 127.0 if dtype == torch.int8 else torch.finfo(dtype).max
 
 
-def dequantize(product: Unscaled, bias_N: Tensor | None = None) -> Tensor:
+def dequantize(product: Unscaled) -> Tensor:
     """See `Ops.dequantize`."""
     y_RN = product.sums.float() * product.row_scale * product.channel_scale
-    return (y_RN if bias_N is None else y_RN + bias_N.float()).to(product.dtype)
+    return (y_RN if product.bias is None else y_RN + product.bias).to(product.dtype)
 
 
 def apply_scales(product: Product) -> Tensor:
@@ -72,16 +76,21 @@ def apply_scales(product: Product) -> Tensor:
     return product if isinstance(product, Tensor) else dequantize(product)
 
 
-def rope_store(qkv_RC: Product, num_heads: int, rope: Rope, rows: Rows, cache: Tensor) -> Tensor:
+def rope_store(
+    qkv_RC: Product, num_heads: int, rope: Rope, rows: Rows, cache: Tensor, norm: HeadNorm | None = None
+) -> Tensor:
     """See `Ops.rope_store`."""
     num_kv_heads, width = cache.shape[2], cache.shape[4]
     heads = apply_scales(qkv_RC).view(-1, num_heads + 2 * num_kv_heads, width)
-    turned = rotate(heads[:, : num_heads + num_kv_heads], rope, rows.positions)
-    for part, new in zip(cache, (turned[:, num_heads:], heads[:, num_heads + num_kv_heads :]), strict=True):
+    queries, keys, values = torch.split(heads, [num_heads, num_kv_heads, num_kv_heads], 1)
+    if norm is not None:
+        queries, keys = rms_norm(queries, norm.query, norm.eps), rms_norm(keys, norm.key, norm.eps)
+    queries, keys = (rotate(x, rope, rows.positions) for x in (queries, keys))
+    for part, new in zip(cache, (keys, values), strict=True):
         if cache.dtype == torch.float8_e4m3fn:  # the cast alone makes NaN of what is beyond
             new = new.clamp(-torch.finfo(cache.dtype).max, torch.finfo(cache.dtype).max)
         part[rows.slots, :, rows.positions] = new.to(cache.dtype)
-    return turned[:, :num_heads]
+    return queries
 
 
 def rotate(x_RHE: Tensor, rope: Rope, positions: Tensor) -> Tensor:

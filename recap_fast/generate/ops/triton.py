@@ -11,7 +11,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from recap_fast.generate.ops import Activation, Product, Prompts, Quantized, Rope, Rows, cuda, plain
+from recap_fast.generate.ops import Activation, HeadNorm, Product, Prompts, Quantized, Rope, Rows, Unscaled, cuda, plain
 from recap_fast.generate.ops import triton_attention as attention_kernels
 from recap_fast.generate.ops import triton_kernels as kernels
 
@@ -77,8 +77,12 @@ def quantize_rows(x_RD: Tensor, dtype: torch.dtype) -> Quantized:
     return rows
 
 
-def rope_store(qkv_RC: Product, num_heads: int, rope: Rope, rows: Rows, cache: Tensor) -> Tensor:
+def rope_store(
+    qkv_RC: Product, num_heads: int, rope: Rope, rows: Rows, cache: Tensor, norm: HeadNorm | None = None
+) -> Tensor:
     """See `Ops.rope_store`."""
+    if norm is not None or (isinstance(qkv_RC, Unscaled) and qkv_RC.bias is not None):
+        return plain.rope_store(qkv_RC, num_heads, rope, rows, cache, norm)
     assert cache.is_contiguous()
     _, _, num_kv_heads, positions, width = cache.shape
     qkv = _parts(qkv_RC)

@@ -1,17 +1,20 @@
-"""The Llama decoder over one matrix of rows: whole prompts being prefilled, and the next token of running captions.
+"""The decoder over one matrix of rows: whole prompts being prefilled, and the next token of running captions.
+
+It is Llama's, or one that differs from it by biases (Qwen2) or by norms of heads (Qwen3).
 
 A row is a position of some caption. Prefill rows come first, n images of L positions each, then the decode rows, one a
 slot. Keys and values live in static slots; the constant text before the image was computed once and stands at the
 start of each slot. The same code runs eagerly with as many rows as there are, and with fixed shapes in a CUDA graph.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from recap_fast.generate.ops import Activation, Ops, Product, Prompts, Quantized, Rope, Rows
+from recap_fast.generate.ops import Activation, HeadNorm, Ops, Product, Prompts, Quantized, Rope, Rows
 from recap_fast.generate.ops.linear import make_linear
 from recap_fast.generate.spec import RopeSpec, TextSpec
 from recap_fast.generate.torch_backend.pages import use_huge_pages
@@ -56,20 +59,38 @@ def read_rows(prefill: Prefill | None, x_RD: Tensor) -> Tensor:
 
 
 def rope_table(rope: RopeSpec, head_dim: int, num_positions: int) -> Rope:
-    """Cosines and signed sines of every position, float32 [T, E] each, for `ops.plain.rotate`.
-
-    Llama 3 (theta alone) and Llama 3.1, whose low frequencies are slowed by `factor`, those between the two marks
-    smoothly so ("rope_type: llama3" of the published configurations).
-    """
-    inverse = 1.0 / rope.theta ** (torch.arange(0, head_dim, 2, dtype=torch.int64).float() / head_dim)
-    if rope.factor is not None:
-        turns = rope.original_max_positions * inverse / (2 * torch.pi)
-        smooth = (turns - rope.low_freq_factor) / (rope.high_freq_factor - rope.low_freq_factor)
-        smooth = smooth.clamp(0.0, 1.0)
-        inverse = inverse / rope.factor * (1 - smooth) + inverse * smooth
-    angles = torch.arange(num_positions).float()[:, None] * inverse
-    cos, sin = angles.cos(), angles.sin()
+    """Cosines and signed sines of every position, float32 [T, E] each, for `ops.plain.rotate`."""
+    angles = torch.arange(num_positions).float()[:, None] * _frequencies(rope, head_dim)
+    cos, sin = angles.cos() * rope.attention_factor, angles.sin() * rope.attention_factor
     return Rope(torch.cat([cos, cos], -1), torch.cat([-sin, sin], -1))
+
+
+def _frequencies(rope: RopeSpec, head_dim: int) -> Tensor:
+    """The angle by which each pair of channels turns from one position to the next, float32 [E / 2].
+
+    With a `factor` they are slowed by it: all of them ("linear"), or the low ones alone, and those between two marks
+    smoothly so. Llama 3.1 has its marks in turns within the original positions. YaRN has them in channels, where so
+    many turns are made (https://arxiv.org/abs/2309.00071, section 3.2).
+    """
+    frequencies = 1.0 / rope.theta ** (torch.arange(0, head_dim, 2, dtype=torch.int64).float() / head_dim)
+    if rope.factor is None:
+        return frequencies
+    if rope.kind == "linear":
+        return frequencies / rope.factor
+    if rope.kind == "llama3":
+        turns = rope.original_max_positions * frequencies / (2 * torch.pi)
+        kept = (turns - rope.low_freq_factor) / (rope.high_freq_factor - rope.low_freq_factor)
+    else:
+        low, high = (
+            head_dim * math.log(rope.original_max_positions / (turns * 2 * math.pi)) / (2 * math.log(rope.theta))
+            for turns in (rope.beta_fast, rope.beta_slow)
+        )
+        if rope.truncate:
+            low, high = math.floor(low), math.ceil(high)
+        low, high = max(low, 0), min(high, head_dim - 1)
+        kept = 1 - (torch.arange(head_dim // 2).float() - low) / (high - low or 0.001)
+    kept = kept.clamp(0.0, 1.0)
+    return frequencies / rope.factor * (1 - kept) + frequencies * kept
 
 
 class KVCache:
@@ -135,6 +156,10 @@ class _Layer:
             make_linear(weights, f"{name}.{part}", ops, dtype) for part in ("out", "gate_up", "down")
         )
         self._qkv = make_linear(weights, f"{name}.qkv", ops, dtype)
+        self._head_norm = None
+        if spec.qk_norm:
+            query, key = (weights[f"{name}.{part}_norm.weight"] for part in "qk")
+            self._head_norm = HeadNorm(query, key, spec.norm_eps)
         queries = spec.num_heads * spec.head_dim
         if index == spec.num_layers - 1:  # prompts need queries of their last rows alone
             self._kv = make_linear(weights, f"{name}.qkv", ops, dtype, slice(queries, None))
@@ -157,7 +182,7 @@ class _Layer:
         """
         h = self._ops.add_rms_norm(x_RD, delta_RD, self._norm1, self._spec.norm_eps, self._qkv.quantize)
         if batch.prefill is not None:
-            self._ops.rope_store(self._kv.product(h), 0, batch.rope, batch.rows, cache)
+            self._ops.rope_store(self._kv.product(h), 0, batch.rope, batch.rows, cache, self._head_norm)
             read = read_rows(batch.prefill, x_RD)
             x_RD, h = x_RD[read], _select(h, read)
             batch = _Batch(None, Rows(batch.rows.slots[read], batch.rows.positions[read]), batch.rope)
@@ -165,7 +190,8 @@ class _Layer:
 
     def _forward_normed(self, x_RD: Tensor, h: Activation, cache: Tensor, batch: _Batch) -> Product:
         """`forward` after the first norm, whose output is `h`."""
-        q_RHE = self._ops.rope_store(self._qkv.product(h), self._spec.num_heads, batch.rope, batch.rows, cache)
+        qkv, heads = self._qkv.product(h), self._spec.num_heads
+        q_RHE = self._ops.rope_store(qkv, heads, batch.rope, batch.rows, cache, self._head_norm)
         prompts = None if batch.prefill is None else batch.prefill.prompts
         delta = self._out.product(self._ops.attention(q_RHE, cache, batch.rows, prompts, self._bound))
         h = self._ops.add_rms_norm(x_RD, delta, self._norm2, self._spec.norm_eps, self._gate_up.quantize)
@@ -183,12 +209,16 @@ def bound_outputs(weights: Mapping[str, Tensor], name: str, norm: Tensor, channe
     """A bound on the magnitude of these output channels of a linear layer whose input is an RMS norm's output.
 
     Before it is multiplied by `norm`, a normed row has at most the length sqrt(D). By the Cauchy-Schwarz inequality,
-    channel j is at most sqrt(D) times the length of W_j * norm. That length is also the usual size of the channel, for
-    a row whose numbers are of about the same size. None where the bound is too wide to scale numbers of 8 bits by it.
+    channel j is at most sqrt(D) times the length of W_j * norm, plus its bias. That length is also the channel's usual
+    size but for the bias, for a row whose numbers are of about the same size. None where the bound is too wide to scale
+    numbers of 8 bits by it.
     """
     weight_ND, scale_N = weights[f"{name}.weight"][channels].float(), weights[f"{name}.scale"][channels]
     lengths_N = (weight_ND * norm.float()).norm(dim=-1) * scale_N
-    bound = SLACK * len(norm) ** 0.5 * lengths_N.max().item()
+    largest_N = len(norm) ** 0.5 * lengths_N
+    if (bias := weights.get(f"{name}.bias")) is not None:
+        largest_N += bias[channels].float().abs()
+    bound = SLACK * largest_N.max().item()
     return bound if 0.0 < bound <= WIDEST_BOUND * lengths_N.median().item() else None
 
 

@@ -77,7 +77,7 @@ def test_ties_and_zeros(ops: Any, dtype: torch.dtype, quantize: torch.dtype) -> 
 @BOTH
 @given(
     **rows_and_width,
-    bias_dtype=st.sampled_from([None, *FLOAT_TYPES]),
+    has_bias=st.booleans(),
     sum_dtype=st.sampled_from([torch.int32, torch.float32]),
 )
 def test_dequantize(ops: Any, dtype: torch.dtype, **drawn: Any) -> None:

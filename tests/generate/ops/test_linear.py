@@ -77,25 +77,29 @@ def test_eight_bits(dtype: torch.dtype, error: float, output: torch.dtype, rows:
     assert torch.equal(product(rounded), got), "rows may come quantized"
 
 
-def fp8_layer(channels: int = 32) -> tuple[linear._Fp8, torch.Tensor, torch.Tensor]:
+def fp8_layer(channels: int = 32, bias: torch.Tensor | None = None) -> tuple[linear._Fp8, torch.Tensor, torch.Tensor]:
     """A layer as a card has it, whose readers apply scales; its numbers and their scales."""
     values, scale = quantize_channels(random(channels, 64, seed=1), torch.float8_e4m3fn)
-    product = linear._Fp8(values, scale, None, plain, torch.bfloat16)
+    product = linear._Fp8(values, scale, bias, plain, torch.bfloat16)
     product._defers_scales = True
     return product, values, scale
 
 
 @pytest.mark.parametrize("row_wise", [False, True])
 @pytest.mark.parametrize("rows", [1, 257])
-def test_fp8_products_of_a_card_on_a_cpu(rows: int, row_wise: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Scales are a row's own, also where the product takes only one: then they are left to the reader."""
+@pytest.mark.parametrize("has_bias", [False, True])
+def test_fp8_products_of_a_card_on_a_cpu(
+    rows: int, row_wise: bool, has_bias: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Scales are a row's own, also where the product takes only one: then they and the bias are left to the reader."""
     card = Card(monkeypatch, row_wise=row_wise)
-    product, values, scale = fp8_layer()
+    bias = 10 * random(32, seed=2).bfloat16() if has_bias else None
+    product, values, scale = fp8_layer(bias=bias)
     x = (random(rows, 64) * (1 + torch.arange(rows)[:, None])).bfloat16()
     quantized = plain.quantize_rows(x, values.dtype)
     sums = tolerance.product(exact(quantized.values), exact(values.T))
     left = sums if row_wise else sums.rounded(torch.bfloat16)
-    expected = tolerance.dequantize(left, quantized.scale, scale, None).rounded(torch.bfloat16)
+    expected = tolerance.dequantize(left, quantized.scale, scale, bias).rounded(torch.bfloat16)
     assert_within(product(x), expected)
     got = product.product(quantized)
     assert isinstance(got, torch.Tensor if row_wise else Unscaled)

@@ -25,9 +25,10 @@ class CardLinear(linear._Fp8):
         self._defers_scales = True
 
 
-@pytest.fixture(scope="module")
-def pair(tmp_path_factory: pytest.TempPathFactory) -> Pair:
-    return make_pair(tmp_path_factory.mktemp("fp8"), precision="fp8")
+@pytest.fixture(scope="module", params=["llama", "qwen2", "qwen3"])
+def pair(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Pair:
+    text = {"model_type": request.param, "head_dim": 16}
+    return make_pair(tmp_path_factory.mktemp("fp8"), precision="fp8", text=text)
 
 
 @pytest.mark.parametrize("fixed_shapes", [False, True])
@@ -50,16 +51,18 @@ def test_first_tokens_are_those_of_transformers_or_near_ties(
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_no_attention_output_exceeds_its_bound(seed: int) -> None:
+@pytest.mark.parametrize("bias_size", [0.0, 1.0, 100.0])
+def test_no_attention_output_exceeds_its_bound(seed: int, bias_size: float) -> None:
     """Inputs that go along a channel's weights reach it, but for the slack; in 8 bits they do not exceed it."""
     generator = torch.Generator().manual_seed(seed)
     values, scale = quantize_channels(torch.randn(48, 80, generator=generator), torch.float8_e4m3fn)
-    norm = torch.randn(80, generator=generator)
-    bound = bound_outputs({"qkv.weight": values, "qkv.scale": scale}, "qkv", norm, slice(32, None))
+    norm, bias = torch.randn(80, generator=generator), bias_size * torch.randn(48, generator=generator)
+    weights = {"qkv.weight": values, "qkv.scale": scale} | ({"qkv.bias": bias} if bias_size else {})
+    bound = bound_outputs(weights, "qkv", norm, slice(32, None))
     along = (values.float() * scale[:, None])[32:] * norm
-    inputs = torch.cat([along, torch.randn(200, 80, generator=generator), 1e4 * torch.eye(80)])
+    inputs = torch.cat([along, -along, torch.randn(200, 80, generator=generator), 1e4 * torch.eye(80)])
     rows = plain.quantize_rows(F.rms_norm(inputs, (80,), norm, 1e-5), torch.float8_e4m3fn)
-    outputs = (rows.values.float() * rows.scale) @ (values.float() * scale[:, None])[32:].T
+    outputs = (rows.values.float() * rows.scale) @ (values.float() * scale[:, None])[32:].T + bias[32:]
     cached = outputs.to(torch.float8_e4m3fn).float()
     assert cached.abs().max() <= bound
     assert cached.abs().max() > 0.7 * bound
