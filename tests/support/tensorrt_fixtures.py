@@ -70,10 +70,11 @@ def fake(library: Installer) -> Fake:
 def pair(tmp_path_factory: pytest.TempPathFactory) -> Pair:
     """The torch engine, transformers' model and their checkpoint."""
     folder = tmp_path_factory.mktemp("pair")
-    return make_pair(folder, recipe=str(_write_recipe(folder)))
+    return make_pair(folder, recipe=str(write_recipe(folder)))
 
 
-def _write_recipe(folder: Path, *, precision: str = "float32", kv_precision: str = "auto") -> Path:
+def write_recipe(folder: Path, *, precision: str = "float32", kv_precision: str = "auto") -> Path:
+    """The recipe of the fixtures' engines."""
     path = folder / f"{precision}-{kv_precision}.toml"
     path.write_text(RECIPE.format(precision=precision, kv_precision=kv_precision), encoding="utf-8")
     return path
@@ -84,7 +85,7 @@ def build(pair: Pair, tmp_path: Path) -> Callable[..., Path]:
     """Builds an engine of the pair's checkpoint, or of another one, for this backend: tmp_path / "engine"."""
 
     def make(*, precision: str = "float32", kv_precision: str = "auto", **choices: Any) -> Path:
-        recipe = _write_recipe(tmp_path, precision=precision, kv_precision=kv_precision)
+        recipe = write_recipe(tmp_path, precision=precision, kv_precision=kv_precision)
         checkpoint = choices.pop("checkpoint", pair.folder.parent / "checkpoint")
         build_engine(recipe, checkpoint, tmp_path / "engine", backend="tensorrt-llm", **choices)
         return tmp_path / "engine"

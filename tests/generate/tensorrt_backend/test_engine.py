@@ -11,11 +11,12 @@ import numpy as np
 import pytest
 import torch
 from support.engines import caption_all
+from support.tensorrt_fixtures import write_recipe
 
 from contest.engines import make_job, put_images
 from contest.peers.recap_fast import RecapFast
 from contest.peers.tensorrt_llm import TensorRTLLM
-from inputs.oracle import random_requests
+from inputs.oracle import make_pair, random_requests
 from recap_fast.bench.tune import tune
 from recap_fast.errors import ConfigError, EngineError
 from recap_fast.generate.engine import Sampling
@@ -41,6 +42,22 @@ def test_captions_are_the_torch_backends(empty_polls, library, pair, build, open
     library(empty_polls=empty_polls)
     requests = random_requests(pair, 11, fields=True)
     assert said(caption_all(open_engine(build()), requests)) == said(expected(pair, requests))
+
+
+@pytest.mark.parametrize("strategy", ["full", "default"])
+def test_captions_on_a_siglip_tower_are_the_torch_backends(strategy, fake, build, open_engine, tmp_path):
+    siglip = make_pair(
+        tmp_path / "siglip",
+        recipe=str(write_recipe(tmp_path)),
+        vision={"model_type": "siglip_vision_model", "image_size": 37},
+        llava={"vision_feature_select_strategy": strategy},
+        preprocess="stretch",
+    )
+    requests = random_requests(siglip, 5)
+    engine = open_engine(build(checkpoint=tmp_path / "siglip/checkpoint"))
+    assert said(caption_all(engine, requests)) == said(expected(siglip, requests))
+    (rows,) = {len(call["embedding_table"]) for call in fake.calls("PromptTuningConfig")}
+    assert rows == siglip.spec.vision.num_image_tokens == 16 - (strategy == "default")
 
 
 @pytest.mark.parametrize("count", [3, 0])
