@@ -4,6 +4,8 @@ import re
 
 import pytest
 import torch
+from support import tolerance
+from support.tolerance import assert_within, exact
 from torch.nn import functional as F
 from torch.nn.attention import SDPBackend
 
@@ -97,3 +99,13 @@ def test_cudnn_is_not_asked_for_what_it_has_not(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: (8, 0))
     card.attention()(*bfloat16)
     assert card.used == []
+
+
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.needs_cuda)])
+@pytest.mark.parametrize("width", [64, 72, 20])
+def test_heads_of_any_width(width: int, device: str) -> None:
+    """On a Hopper by cuDNN, where it takes them: CLIP has heads of 64, SigLIP-so400m of 72."""
+    qkv = numbers(2, 3, 50, width)
+    got = ImageAttention(torch.device(device))(*(x.to(device) for x in qkv)).cpu()
+    expected = tolerance.attention(*map(exact, qkv), weights=torch.bfloat16)
+    assert_within(got, expected.rounded(torch.bfloat16))

@@ -43,12 +43,12 @@ CHECKPOINTS = {
 }
 
 
-@pytest.mark.parametrize("operations", ["cpp", "plain"])
+@pytest.mark.parametrize("operations", ["cpp", "plain", pytest.param("cuda", marks=pytest.mark.needs_cuda)])
 @pytest.mark.parametrize("kind", CHECKPOINTS)
 def test_captions_equal_transformers(
     kind: str, operations: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """By the tower in one call of C++, and by the one of single operations, which GPUs run."""
+    """By the tower in one call of C++, and by the one of single operations, which GPUs run: there with Triton's."""
 
     def make_model(spec: EngineSpec, weights: dict[str, torch.Tensor], num_positions: int, *_: object) -> object:
         tower = VisionTower(spec.vision, spec.preprocess, weights, plain)
@@ -63,7 +63,8 @@ def test_captions_equal_transformers(
     for num_slots, prefill_images in ((1, 1), (3, 3), (5, 2)):
         for fixed_shapes in (False, True):
             sizes = {"num_slots": num_slots, "prefill_images": prefill_images, "fixed_shapes": fixed_shapes}
-            done = caption_all(pair.open(stop_ids=[], **sizes), requests)
+            device = "cuda" if operations == "cuda" else "cpu"
+            done = caption_all(pair.open(stop_ids=[], device=device, **sizes), requests)
             assert [done[i].token_ids.tolist() for i in range(6)] == expected
 
 
