@@ -50,12 +50,15 @@ def rope_store(
     sin: Tensor,
     slots: Tensor,
     positions: Tensor,
+    query_norm: Tensor | None,
+    key_norm: Tensor | None,
+    eps: float,
     cache: Tensor,
     out: Tensor,
     num_threads: int,
 ) -> None:
-    """qkv [R, (H + 2 * K) * E], cos and sin [T, E], slots and positions int64 [R], cache [2, slots, K, T, E], out
-    [R, H, E]."""
+    """qkv [R, (H + 2 * K) * E], cos and sin [T, E], slots and positions int64 [R], the norms' weights [E], cache
+    [2, slots, K, T, E], out [R, H, E]."""
 
 def decode_attention(
     queries: Tensor, cache: Tensor, slots: Tensor, positions: Tensor, out: Tensor, num_threads: int
@@ -75,8 +78,9 @@ class Llama:
         weights: dict[str, Tensor],
         num_threads: int,
     ) -> None:
-        """`weights`: those of an engine's file by its names, text.head.weight also where it is tied, and text.cos and
-        text.sin [T, E]. Raises KeyError for one that is not there."""
+        """`weights`: those of an engine's file by its names, with biases and norms of heads if it has them,
+        text.head.weight also where it is tied, and text.cos and text.sin [T, E]. Raises KeyError for one that is not
+        there."""
 
     def forward(
         self,

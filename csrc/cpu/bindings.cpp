@@ -141,8 +141,8 @@ PlaceList take_places(const Matcher& match, handle slots, handle positions, Size
   return {{.rows = rows, .slots = row_slots.as<Size>(), .positions = row_positions.as<Size>()}, cache};
 }
 
-void rope_store(handle qkv, handle cos, handle sin, handle slots, handle positions, handle cache, handle out,
-                int num_threads) {
+void rope_store(handle qkv, handle cos, handle sin, handle slots, handle positions, handle query_norm, handle key_norm,
+                float eps, handle cache, handle out, int num_threads) {
   const Matcher match("rope_store");
   const Tensor to = match.tensor("cache", cache, kFloats, {2, "slots", "kv heads", "positions", "head width"});
   const Cache layer = cache_of(to);
@@ -154,16 +154,21 @@ void rope_store(handle qkv, handle cos, handle sin, handle slots, handle positio
   const Tensor from = match.tensor("qkv", qkv, {to.dtype}, {rows, columns});
   const Tensor cosines = match.tensor("cos", cos, {to.dtype}, {layer.num_positions, width});
   const Tensor sines = match.tensor("sin", sin, {to.dtype}, {layer.num_positions, width});
+  const Tensor query_weights = match.optional("query_norm", query_norm, {to.dtype}, {width});
+  const Tensor key_weights = match.optional("key_norm", key_norm, {to.dtype}, {width});
   const PlaceList places = take_places(match, slots, positions, rows, layer);
   const RopeStore op{.precision = precision_of(to),
                      .num_heads = num_heads,
                      .qkv = from.data,
+                     .query_norm = query_weights.data,
+                     .key_norm = key_weights.data,
+                     .eps = eps,
                      .cos = cosines.data,
                      .sin = sines.data,
                      .places = places.view(),
                      .cache = layer,
                      .queries = queries.data};
-  run(match, op, &Kernels::rope_store, rows, columns, 0, num_threads);
+  run(match, op, &Kernels::rope_store, rows, columns, width, num_threads);
 }
 
 void decode_attention(handle queries, handle cache, handle slots, handle positions, handle out, int num_threads) {
@@ -218,8 +223,8 @@ PYBIND11_MODULE(_cpu_ops, module) {
   module.def("gelu_tanh", &gelu_tanh, "x"_a, "out"_a, "scale"_a, "num_threads"_a);
   module.def("quantize_rows", &quantize_rows, "x"_a, "out"_a, "scale"_a, "num_threads"_a);
   module.def("dequantize", &dequantize, "sums"_a, "row_scale"_a, "channel_scale"_a, "bias"_a, "out"_a, "num_threads"_a);
-  module.def("rope_store", &rope_store, "qkv"_a, "cos"_a, "sin"_a, "slots"_a, "positions"_a, "cache"_a, "out"_a,
-             "num_threads"_a);
+  module.def("rope_store", &rope_store, "qkv"_a, "cos"_a, "sin"_a, "slots"_a, "positions"_a, "query_norm"_a,
+             "key_norm"_a, "eps"_a, "cache"_a, "out"_a, "num_threads"_a);
   module.def("decode_attention", &decode_attention, "queries"_a, "cache"_a, "slots"_a, "positions"_a, "out"_a,
              "num_threads"_a);
   bind_models(module);

@@ -35,7 +35,7 @@ class Pass {
     const Size count = rows.places.rows;
     norm(rows.x, count, layer.norm1, to_.normed);
     worker_.multiply(to_.normed, count, layer.qkv, Sums::store, to_.qkv);
-    rotate_and_store(model_.num_heads, rows.places, cache);
+    rotate_and_store(layer, model_.num_heads, rows.places, cache);
     attend(rows, cache);
     feed_forward(layer, count, rows.x);
   }
@@ -44,7 +44,7 @@ class Pass {
   float* run_last(const LlamaLayer& layer, const LlamaRows& rows, const Places& read, const Cache& cache) {
     norm(rows.x, rows.places.rows, layer.norm1, to_.normed);
     worker_.multiply(to_.normed, rows.places.rows, layer.kv, Sums::store, to_.qkv);
-    rotate_and_store(0, rows.places, cache);
+    rotate_and_store(layer, 0, rows.places, cache);
     float* x = rows.x;
     float* normed = to_.normed;
     if (read.rows < rows.places.rows) {
@@ -59,7 +59,7 @@ class Pass {
     worker_.multiply(normed, read.rows, layer.qkv, Sums::store, to_.qkv);
     Cache no_keys = cache;
     no_keys.num_kv_heads = 0;
-    rotate_and_store(model_.num_heads, read, no_keys);
+    rotate_and_store(layer, model_.num_heads, read, no_keys);
     attend_each(to_.queries, read, cache, to_.attended);
     feed_forward(layer, read.rows, x);
     return x;
@@ -82,16 +82,20 @@ class Pass {
     worker_.by_row(op, &Kernels::add_rms_norm, rows, model_.width(), model_.width());
   }
 
-  void rotate_and_store(Size num_heads, const Places& places, const Cache& cache) {
+  void rotate_and_store(const LlamaLayer& layer, Size num_heads, const Places& places, const Cache& cache) {
+    const auto weights = [](const Floats& norm) { return norm.empty() ? nullptr : norm.data(); };
     const RopeStore op{.num_heads = num_heads,
                        .qkv = to_.qkv,
+                       .query_norm = weights(layer.query_norm),
+                       .key_norm = weights(layer.key_norm),
+                       .eps = model_.eps,
                        .cos = model_.cos.data(),
                        .sin = model_.sin.data(),
                        .places = places,
                        .cache = cache,
                        .queries = to_.queries};
     const Size row = (num_heads + 2 * cache.num_kv_heads) * cache.head_width;
-    worker_.by_row(op, &Kernels::rope_store, places.rows, row, 0);
+    worker_.by_row(op, &Kernels::rope_store, places.rows, row, cache.head_width);
   }
 
   // Prompts as a whole, captions each for itself.

@@ -1,4 +1,4 @@
-// The Llama decoder of the torch engine in float32, all layers of a step in one call: what
+// The decoder of the torch engine in float32, all layers of a step in one call: what
 // recap_fast/generate/torch_backend/llama.py does, which is its truth. Letters as in ops.hpp, and N rows that are read,
 // F inner width, V vocabulary.
 #pragma once
@@ -12,10 +12,12 @@
 
 namespace recap::cpu {
 
-// The last layer has its queries apart from its keys and values. `gate_up` is packed in pairs.
+// The last layer has its queries apart from its keys and values. `gate_up` is packed in pairs. Heads have a norm each,
+// or none: then `query_norm` and `key_norm` are empty.
 struct LlamaLayer {
   Floats norm1;
   Linear qkv, kv, out;
+  Floats query_norm, key_norm;
   Floats norm2;
   Linear gate_up, down;
 };

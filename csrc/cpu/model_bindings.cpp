@@ -40,6 +40,10 @@ class Taker {
     const Tensor from = tensor(name, dims);
     return {from.as<float>(), from.as<float>() + from.count};
   }
+  // Empty where there are none.
+  Floats optional(const std::string& name, Matcher::Dims dims) const {
+    return weights_.contains(name) ? floats(name, dims) : Floats{};
+  }
   Norm norm(const std::string& name, Size width) const {
     return {.weight = floats(name + ".weight", {width}), .bias = floats(name + ".bias", {width})};
   }
@@ -55,8 +59,7 @@ class Taker {
   // With its bias where there is one.
   Linear linear(const std::string& name, Size columns, Size depth) const {
     Linear packed = matrix(name, columns, depth);
-    const std::string bias = name + ".bias";
-    if (has(bias)) packed.bias = floats(bias, {columns});
+    packed.bias = optional(name + ".bias", {columns});
     return packed;
   }
 
@@ -74,11 +77,19 @@ LlamaLayer take_layer(const Taker& take, const std::string& name, const LlamaMod
   const Size queries = model.queries_width();
   const Size kv = model.kv_width();
   const Tensor qkv = take.tensor(name + "qkv.weight", {queries + kv, width});
+  const Floats bias = take.optional(name + "qkv.bias", {queries + kv});
+  const auto some = [&](Size first, Size count) {
+    Linear packed = take.rows(qkv, first, count);
+    if (!bias.empty()) packed.bias = {bias.begin() + first, bias.begin() + first + count};
+    return packed;
+  };
   return {
       .norm1 = take.floats(name + "norm1.weight", {width}),
-      .qkv = take.rows(qkv, 0, is_last ? queries : queries + kv),
-      .kv = is_last ? take.rows(qkv, queries, kv) : Linear{},
+      .qkv = some(0, is_last ? queries : queries + kv),
+      .kv = is_last ? some(queries, kv) : Linear{},
       .out = take.matrix(name + "out", width, queries),
+      .query_norm = take.optional(name + "q_norm.weight", {model.head_width}),
+      .key_norm = take.optional(name + "k_norm.weight", {model.head_width}),
       .norm2 = take.floats(name + "norm2.weight", {width}),
       .gate_up = take.matrix(name + "gate_up", 2 * inner_width, width, true),
       .down = take.matrix(name + "down", width, inner_width),

@@ -80,7 +80,9 @@ struct PlaceList {
 struct RopeStore {
   Precision precision = Precision::float32;
   Size num_heads;
-  const void* qkv;  // [R, (H + 2 * K) * E]
+  const void* qkv;                                        // [R, (H + 2 * K) * E]
+  const void *query_norm = nullptr, *key_norm = nullptr;  // weights [E] of each head's RMS norm, or null
+  float eps = 0;
   const void* cos;  // [T, E]
   const void* sin;  // [T, E], the first half negated
   Places places;
@@ -158,7 +160,7 @@ struct Kernels {
   Kernel<AddRmsNorm> add_rms_norm;                               // scratch [width]
   Kernel<MapRows> swiglu, quick_gelu, gelu_tanh, quantize_rows;  // scratch [width]
   Kernel<Dequantize> dequantize;                                 // no scratch
-  Kernel<RopeStore> rope_store;                                  // no scratch
+  Kernel<RopeStore> rope_store;                                  // scratch [head width]
   Kernel<DecodeAttention> decode_attention;                      // scratch attention_scratch()
   Kernel<Pack> pack;                                             // no scratch
   Kernel<Product> product;                                       // scratch kProductScratch

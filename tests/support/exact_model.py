@@ -35,8 +35,12 @@ def decode(
             for name in ("norm1", "qkv", "out", "norm2", "gate_up", "down")
         }
         normed = tolerance.rms_norm(stream, layer["norm1"], spec.norm_eps)
-        qkv = tolerance.linear(normed, layer["qkv"]).map(lambda t: t.view(len(t), -1, spec.head_dim))
+        qkv = tolerance.linear(normed, layer["qkv"], weights.get(f"text.layers.{i}.qkv.bias"))
+        qkv = qkv.map(lambda t: t.view(len(t), -1, spec.head_dim))
         q, k, v = (qkv[:, part] for part in _slices(*heads))
+        if spec.qk_norm:
+            norms = (weights[f"text.layers.{i}.{part}_norm.weight"] for part in "qk")
+            q, k = (tolerance.rms_norm(x, norm, spec.norm_eps) for x, norm in zip((q, k), norms, strict=True))
         q, k = tolerance.rotate(q, cos, sin), tolerance.rotate(k, cos, sin)
         for part, new in enumerate((k, v)):
             _write(cache, (i, part), rows, new)

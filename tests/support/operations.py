@@ -10,7 +10,7 @@ from support import tolerance
 from support.tolerance import assert_within, exact, near, unit
 from torch import Tensor
 
-from recap_fast.generate.ops import Activation, Product, Prompts, Quantized, Rope, Rows, Unscaled, cpp, plain
+from recap_fast.generate.ops import Activation, HeadNorm, Product, Prompts, Quantized, Rope, Rows, Unscaled, cpp, plain
 from recap_fast.generate.spec import RopeSpec
 from recap_fast.generate.torch_backend.llama import rope_table
 
@@ -141,6 +141,8 @@ def check_rope_store(
     width: int,
     cached: torch.dtype | None = None,
     sums: torch.dtype | None = None,
+    has_norm: bool = False,
+    has_bias: bool = False,
     seed: int = 0,
 ) -> None:
     """Rows at any places, some in one slot; all else of the cache stays what it was."""
@@ -149,12 +151,20 @@ def check_rope_store(
     places = Rows(place // num_positions, place % num_positions)
     rope = Rope(*(table.to(dtype) for table in rope_table(RopeSpec(theta=10000.0), width, num_positions)))
     qkv, numbers = unscaled(rows, (heads + 2 * kv_heads) * width, dtype, sums, seed=seed)
+    if has_bias and isinstance(qkv, Unscaled):
+        qkv = qkv._replace(bias=random(qkv.sums.shape[1], seed=seed + 3).to(dtype).float())
+        numbers = plain.dequantize(qkv)
+    norm = HeadNorm(*(1 + random(width, seed=seed + n, dtype=dtype) for n in (4, 5)), 1e-3) if has_norm else None
     cache = random(2, num_slots, kv_heads, num_positions, width, seed=seed + 1).to(cached or dtype)
     expected = cache.clone().float()
-    got = ops.rope_store(qkv, heads, rope, places, cache)
+    got = ops.rope_store(qkv, heads, rope, places, cache, norm)
     assert (got.shape, got.dtype) == ((rows, heads, width), dtype)
-    turned, values = numbers.view(rows, heads + 2 * kv_heads, width).split([heads + kv_heads, kv_heads], 1)
-    turned = tolerance.rotate(exact(turned), *(table[places.positions, None] for table in rope), dtype)
+    *turned, values = numbers.view(rows, heads + 2 * kv_heads, width).split([heads, kv_heads, kv_heads], 1)
+    turned = [exact(part) for part in turned]
+    if norm is not None:
+        turned = [tolerance.rms_norm(part, norm[n], norm.eps, dtype) for n, part in enumerate(turned)]
+    turned = tolerance.join(turned, 1)
+    turned = tolerance.rotate(turned, *(table[places.positions, None] for table in rope), dtype)
     assert_within(got, turned[:, :heads])
     keys, kind = turned[:, heads:], torch.finfo(cache.dtype)
     if cache.dtype != dtype:

@@ -158,8 +158,20 @@ void rotate(const T* x, const T* cos, const T* sin, Size half, T* y) {
   }
 }
 
+// A head after its RMS norm, which rounds as add_rms_norm does; `y` is memory for it.
 template <typename T>
-void rope_store(const RopeStore& op, Size begin, Size end, float*) {
+const T* normalize(const T* x, const T* weight, float eps, Size width, T* y) {
+  float squares = 0.0F;
+#pragma omp simd reduction(+ : squares)
+  for (Size i = 0; i < width; ++i) squares += to_float(x[i]) * to_float(x[i]);
+  const float factor = 1.0F / __builtin_sqrtf(squares / static_cast<float>(width) + eps);
+#pragma omp simd
+  for (Size i = 0; i < width; ++i) y[i] = from_float<T>(rounded<T>(to_float(x[i]) * factor) * to_float(weight[i]));
+  return y;
+}
+
+template <typename T>
+void rope_store(const RopeStore& op, Size begin, Size end, float* scratch) {
   const Cache& cache = op.cache;
   const Size width = cache.head_width;
   for (Size row = begin; row < end; ++row) {
@@ -167,13 +179,16 @@ void rope_store(const RopeStore& op, Size begin, Size end, float*) {
     const T* cos = static_cast<const T*>(op.cos) + position * width;
     const T* sin = static_cast<const T*>(op.sin) + position * width;
     const T* x = static_cast<const T*>(op.qkv) + row * (op.num_heads + 2 * cache.num_kv_heads) * width;
+    const auto turn = [&](const void* norm, T* y) {
+      const T* head =
+          norm == nullptr ? x : normalize(x, static_cast<const T*>(norm), op.eps, width, reinterpret_cast<T*>(scratch));
+      rotate(head, cos, sin, width / 2, y);
+    };
     T* queries = static_cast<T*>(op.queries) + row * op.num_heads * width;
-    for (Size head = 0; head < op.num_heads; ++head, x += width) {
-      rotate(x, cos, sin, width / 2, queries + head * width);
-    }
+    for (Size head = 0; head < op.num_heads; ++head, x += width) turn(op.query_norm, queries + head * width);
     T* keys = static_cast<T*>(cache.data) + position * width + op.places.slots[row] * cache.slot_stride();
     for (Size head = 0; head < cache.num_kv_heads; ++head, x += width) {
-      rotate(x, cos, sin, width / 2, keys + head * cache.head_stride());
+      turn(op.key_norm, keys + head * cache.head_stride());
     }
     T* values = keys + cache.values_offset();
     for (Size head = 0; head < cache.num_kv_heads; ++head, x += width) {

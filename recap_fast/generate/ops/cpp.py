@@ -92,10 +92,12 @@ def rope_store(
     """See `Ops.rope_store`. Raises IndexError for rows outside of the cache."""
     qkv_RC = plain.apply_scales(qkv_RC)
     dtype = qkv_RC.dtype
-    if cache.dtype != dtype or norm is not None:
+    if cache.dtype != dtype:
         return plain.rope_store(qkv_RC, num_heads, rope, rows, cache, norm)
     queries = torch.empty(len(qkv_RC), num_heads, cache.shape[-1], dtype=dtype)
-    kernels.rope_store(qkv_RC, rope.cos, rope.sin, rows.slots, rows.positions, cache, queries, torch.get_num_threads())
+    query, key, eps = norm or (None, None, 0.0)
+    inputs = qkv_RC, *rope, *rows, query, key, eps
+    kernels.rope_store(*inputs, cache, queries, torch.get_num_threads())
     return queries
 
 

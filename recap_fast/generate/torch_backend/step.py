@@ -60,8 +60,7 @@ def make_model(
 ) -> "tuple[VisionTower | CppTower, Llama | CppLlama]":
     """Tower and decoder, on a CPU each in one call where all of their numbers are float32."""
     like = weights["text.norm.weight"]
-    is_llama = not (spec.text.qkv_bias or spec.text.qk_norm)
-    if like.device.type == "cpu" and {getattr(torch, spec.precision, None), kv_dtype} == {torch.float32} and is_llama:
+    if like.device.type == "cpu" and {getattr(torch, spec.precision, None), kv_dtype} == {torch.float32}:
         from recap_fast.generate.torch_backend.cpp_model import CppLlama, CppTower
 
         return CppTower(spec.vision, spec.preprocess, weights), CppLlama(spec.text, weights, num_positions)

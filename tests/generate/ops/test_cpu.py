@@ -15,7 +15,7 @@ from support.operations import EIGHT_BITS, FLOAT_TYPES, random
 from support.tolerance import assert_within, exact
 from torch import Tensor
 
-from recap_fast.generate.ops import Rope, Rows, Unscaled, cpp, plain
+from recap_fast.generate.ops import HeadNorm, Rope, Rows, Unscaled, cpp, plain
 from recap_fast.generate.spec import RopeSpec
 from recap_fast.generate.torch_backend.llama import rope_table
 
@@ -92,6 +92,8 @@ def test_dequantize(ops: Any, dtype: torch.dtype, **drawn: Any) -> None:
     width=st.sampled_from([2, 8, 16, 40, 80, 128]),
     cached=st.sampled_from([None, None, torch.float8_e4m3fn]),
     sums=sums,
+    has_norm=st.booleans(),
+    has_bias=st.booleans(),
     seed=st.integers(0, 99),
 )
 def test_rope_store(ops: Any, dtype: torch.dtype, **drawn: Any) -> None:
@@ -175,6 +177,7 @@ def test_any_number_of_threads_gives_the_same_bits(dtype: torch.dtype) -> None:
     q, cache = random(33, 8, 64, seed=3, dtype=dtype), random(2, 33, 4, 300, 64, seed=4, dtype=dtype)
     rope, places = Rope(*random(2, 300, 64, seed=5, dtype=dtype)), Rows(torch.arange(33), torch.arange(33) * 9)
     qkv = random(33, 64 * 64, seed=7, dtype=dtype)
+    norm = HeadNorm(*random(2, 64, seed=8, dtype=dtype), 1e-5)
 
     def everything() -> list[Tensor]:
         stored = cache.clone()
@@ -189,6 +192,7 @@ def test_any_number_of_threads_gives_the_same_bits(dtype: torch.dtype) -> None:
             *cpp.gelu_tanh(x, torch.int8),
             *cpp.quantize_rows(x, torch.int8),
             cpp.dequantize(Unscaled(sums, scale, weight.float(), dtype)),
+            cpp.rope_store(qkv, 56, rope, places, cache.clone(), norm),
             cpp.rope_store(qkv, 56, rope, places, stored),
             stored,
             cpp.attention(q, cache, places),

@@ -1,5 +1,6 @@
 """No argument of a function of _cpu_ops ends the process: what does not fit raises."""
 
+import re
 import threading
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -42,6 +43,8 @@ TEXT = TextSpec(
     norm_eps=1e-5,
     tied_head=False,
     rope=RopeSpec(theta=1e4),
+    qkv_bias=True,
+    qk_norm=True,
 )
 
 
@@ -194,6 +197,9 @@ ARGUMENTS: dict[str, Callable[[], dict[str, Any]]] = {
         "qkv": floats(R, (H + 2 * K) * E),
         "cos": floats(T, E),
         "sin": floats(T, E),
+        "query_norm": floats(E),
+        "key_norm": floats(E),
+        "eps": 1e-5,
         "out": floats(R, H, E),
         **places(),
         **CACHE,
@@ -237,11 +243,13 @@ def all_cases() -> Iterator[Case]:
 ACCEPTED = {
     ("add_rms_norm", "delta: None"),
     ("dequantize", "bias: None"),
+    *{("rope_store", f"{name}_norm: None") for name in ("query", "key")},
+    *{("Llama.__init__", f"weights: without {n}") for n in SHAPES if re.search("text.*(qkv.bias|[qk]_norm)", n)},
     ("Llama.__init__", "weights: text.head.weight, one row more"),  # another vocabulary
     ("Llama.__init__", "again"),  # changes nothing
     ("Tower.__init__", "num_layers: zero"),
     ("Tower.__init__", "num_dropped: zero"),
-    *{("Tower.__init__", f"weights: without {n}") for n in SHAPES if n.endswith("bias") and "norm" not in n},
+    *{("Tower.__init__", f"weights: without {n}") for n in SHAPES if re.fullmatch("[^t](?!.*norm).*bias", n)},
     *{(name, "by threads") for name in ("Llama.forward", "Tower.encode")},
     *{(name, "indices that are written to") for name in ("rope_store", "decode_attention")},
 }
