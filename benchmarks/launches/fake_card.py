@@ -24,7 +24,7 @@ from recap_fast.generate.ops import Rows, cuda
 from recap_fast.generate.ops import triton as triton_ops
 from recap_fast.generate.spec import EngineSpec, KVPrecision, Limits, Precision
 from recap_fast.generate.torch_backend import llama
-from recap_fast.generate.torch_backend.step import Joining, Step
+from recap_fast.generate.torch_backend.step import Branching, Joining, Step
 
 DEVICE = torch.device("cuda", 0)
 HOPPER = (9, 0)
@@ -33,6 +33,7 @@ CUDA_KERNEL = SimpleNamespace(
 )
 NUM_PREFIX, MAX_TEXT_TOKENS, MAX_NEW_TOKENS = 5, 24, 128
 """Llama 3's prompt, and the recipes' limit."""
+CAPTIONS_PER_IMAGE = 4
 
 
 def make_spec(
@@ -98,6 +99,13 @@ class FakeStep:
             slots=_zeros(limits.prefill_images),
             last_rows=_zeros(limits.prefill_images),
         )
+        branches = limits.prefill_images * (CAPTIONS_PER_IMAGE - 1)
+        self._branching = Branching(
+            text_ids=_zeros(branches, limits.max_text_tokens),
+            slots=_zeros(branches),
+            sources=_zeros(branches),
+            last_rows=_zeros(branches),
+        )
         self._running = Rows(_zeros(limits.num_slots), _zeros(limits.num_slots))
 
     @property
@@ -113,6 +121,10 @@ class FakeStep:
     def run(self, *, mixed: bool) -> Tensor:
         """A row for each slot, and with `mixed` the images before them, as the GPU's runner computes them."""
         return self._step.run(self._joining if mixed else None, self._running, None)
+
+    def branch(self) -> Tensor:
+        """The same with the other captions of a prefill's images before them."""
+        return self._step.run(self._branching, self._running, None)
 
 
 def _zeros(*shape: int, dtype: torch.dtype = torch.int64) -> Tensor:

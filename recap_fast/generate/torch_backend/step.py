@@ -169,4 +169,4 @@ class Step:
         data = self.cache.data
         wide = data.shape[-1] * data.itemsize % 8 == 0
         for part in data.view(torch.int64 if wide else torch.uint8).flatten(0, 1)[..., self._num_prefix : end, :]:
-            part[slots] = part[sources]
+            part.index_copy_(0, slots, part.index_select(0, sources))

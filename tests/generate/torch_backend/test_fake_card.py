@@ -49,6 +49,19 @@ def test_steps_pass_the_checks_of_a_card(capability, precision, kv_precision, si
         assert all(x.is_contiguous() and x.device == DEVICE for x in tree_leaves(args) if isinstance(x, Tensor))
 
 
+@pytest.mark.parametrize(("precision", "kv_precision"), [("bfloat16", "auto"), ("fp8", "fp8")])
+def test_branches_copy_images_without_large_temporaries(precision, kv_precision):
+    recorder = Recorder(Reach(decode_positions=1, num_images=8, prompt_positions=1))
+    spec = make_spec("8b", precision, kv_precision, num_slots=448, prefill_images=8)
+    with fake_card(lambda *_: None):
+        step = FakeStep(spec)
+        with recorder:
+            tokens = step.branch()
+    assert tokens.shape == (24 + 448,)
+    copies = [operation for operation in recorder.operations if operation.name in ("index_select", "index_copy_")]
+    assert [operation.name for operation in copies] == 2 * spec.text.num_layers * ["index_select", "index_copy_"]
+
+
 @pytest.mark.parametrize("without", ["", "cuda-kernels"])
 def test_single_rows_have_one_kernel_in_cuda_or_two_in_triton(without, monkeypatch):
     monkeypatch.setenv(WITHOUT, without)

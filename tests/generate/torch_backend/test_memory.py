@@ -51,6 +51,28 @@ def test_the_largest_moment_is_counted():
     assert only_heads.activations == 20577 * 4096 * 2 + 20001 * 128320 * 6
 
 
+def test_branches_are_counted_where_they_are_the_largest_moment():
+    spec = shapes.llava_llama3_8b()
+    assert plan_memory(spec, SHAPE, sizes(448), 4) == plan(), "24 texts of 24 tokens are fewer rows than 8 images"
+    long = dataclasses.replace(SHAPE, max_text_tokens=500)
+    rows = 8 * 15 * 500 + 448
+    found = plan_memory(spec, long, sizes(448), 16)
+    assert found.activations == rows * 4096 * 2 + rows * (2 * 4096 + 3 * 14336) * 2
+    assert found.cache == plan(shape=long).cache
+    short = dataclasses.replace(SHAPE, max_text_tokens=1, num_image_tokens=100_000)
+    assert plan_memory(spec, short, sizes(448, 1), 400).activations == 399 * 100_000 * 8 * 128 * 2
+
+
+def test_fewer_slots_fit_beside_many_branches():
+    spec, free = shapes.llava_llama3_8b(), 60 * GIB
+    long = dataclasses.replace(SHAPE, max_text_tokens=500)
+    one, many = (fit_slots(spec, long, sizes(448), free, captions_per_image=count) for count in (1, 16))
+    assert many < one
+    check_fit(spec, long, sizes(many), free, captions_per_image=16)
+    with pytest.raises(ConfigError, match="The engine does not fit"):
+        check_fit(spec, long, sizes(one), free, captions_per_image=16)
+
+
 @pytest.mark.parametrize("free_gib", [30, 40.7, 55, 79])
 def test_as_many_slots_as_fit_in_sixteens(free_gib):
     spec, free = shapes.llava_llama3_8b(), int(free_gib * GIB)

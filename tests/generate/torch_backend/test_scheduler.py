@@ -17,26 +17,40 @@ STOP = 99
 TEXT_START = 10
 
 
-def request(number: int, limit: int = 5, *, text: int = 1) -> Request:
-    return Request(number, np.zeros((3, 2, 2), np.uint8), np.zeros(text, np.int32), limit)
+def request(number: int, limit: int = 5, *, text: int = 1, lead: int | None = None) -> Request:
+    same = None if lead == number else lead
+    return Request(number, np.zeros((3, 2, 2), np.uint8), np.zeros(text, np.int32), limit, same_image_as=same)
 
 
-def make(num_slots: int, prefill: int) -> Scheduler:
+def group(lead: int, size: int, limit: int = 5) -> list[Request]:
+    """Requests of one image, their numbers counting on from the lead's."""
+    return [request(lead + i, limit, lead=lead) for i in range(size)]
+
+
+def make(num_slots: int, prefill: int, captions: int = 1) -> Scheduler:
     shape = SlotShape(num_prefix=3, num_image_tokens=TEXT_START - 3, max_text_tokens=4, max_new_tokens=40)
-    return Scheduler(Sizes(num_slots=num_slots, prefill_images=prefill), shape, [STOP], loop_stop=False)
+    sizes = Sizes(num_slots=num_slots, prefill_images=prefill)
+    return Scheduler(sizes, shape, [STOP], loop_stop=False, captions_per_image=captions)
 
 
 class Device:
-    """Says of each request its number at every step, and the stop token as its last where it is to stop."""
+    """Says of each request its number at every step, and the stop token as its last where it is to stop.
+
+    It knows which image each slot holds, so that a branch with another image than its own is found.
+    """
 
     def __init__(self, lengths: list[int], stops: list[bool]):
         self._lengths, self._stops = lengths, stops
         self._seated: dict[int, int] = {}
+        self._images: dict[int, int] = {}
 
     def run(self, launch: Launch) -> np.ndarray:
         n = len(launch.requests)
         for r, slot in zip(launch.requests, launch.slots[:n].tolist(), strict=True):
             self._seated[slot] = r.id
+            self._images[slot] = r.image_id
+        for r, source in zip(launch.requests, () if launch.sources is None else launch.sources.tolist(), strict=False):
+            assert self._images[source] == r.image_id
         tokens = []
         for slot, counter, position in zip(launch.slots, launch.counters, launch.positions, strict=True):
             number = self._seated[int(slot)]
@@ -52,21 +66,34 @@ class Device:
     lag=st.integers(0, 1),
     lengths=st.lists(st.integers(1, 30), max_size=40),
     stops=st.lists(st.booleans(), min_size=40, max_size=40),
+    captions=st.integers(1, 6),
+    together=st.lists(st.integers(1, 6), min_size=40, max_size=40),
+    full_groups=st.booleans(),
 )
 def test_every_request_comes_back_once(
-    num_slots: int, prefill: int, lag: int, lengths: list[int], stops: list[bool]
+    num_slots: int,
+    prefill: int,
+    lag: int,
+    lengths: list[int],
+    stops: list[bool],
+    captions: int,
+    together: list[int],
+    full_groups: bool,
 ) -> None:
-    scheduler, device = make(num_slots, prefill), Device(lengths, stops)
+    scheduler, device = make(num_slots, prefill, captions), Device(lengths, stops)
+    most = Sizes(num_slots=num_slots, prefill_images=prefill).most_branches(captions)
+    leads = [lead for lead, size in zip(accumulate(together, initial=0), together, strict=False) for _ in range(size)]
     # A request that stops early could have gone on: with a lag, its next step is on its way by then.
     limits = [length + 5 * stops[i] if length > 1 else length for i, length in enumerate(lengths)]
-    waiting = deque(request(i, limit, text=1 + i % 3) for i, limit in enumerate(limits))
+    waiting = deque(request(i, limit, text=1 + i % 3, lead=leads[i]) for i, limit in enumerate(limits))
     on_their_way: deque[tuple[Launch, np.ndarray]] = deque()
     done: list[Completion] = []
     for _ in range(2000):
         scheduler.submit([waiting.popleft() for _ in range(min(scheduler.free_slots, len(waiting)))])
-        launch = scheduler.launch()
+        launch = scheduler.launch(full_groups=full_groups and bool(waiting))
         if launch is not None:
-            assert len(launch.requests) <= scheduler.prefill_images
+            assert launch.num_images <= scheduler.prefill_images
+            assert len(launch.requests) <= max(prefill, most)
             assert len(set(launch.slots.tolist())) == len(launch.slots)
             on_their_way.append((launch, device.run(launch)))
         if not on_their_way:
@@ -192,3 +219,65 @@ def test_a_caption_at_its_limit_is_not_launched_again() -> None:
 
 def test_prefill_groups_are_no_larger_than_the_slots() -> None:
     assert make(2, 8).prefill_images == 2
+
+
+def test_branches_join_behind_their_leads_with_the_images_of_their_slots() -> None:
+    scheduler = make(8, 2, captions=3)
+    scheduler.submit([*group(0, 3), *group(3, 1), *group(4, 2)])
+    images, _ = step(scheduler)
+    assert ([r.id for r in images.requests], images.slots.tolist(), images.sources) == ([0, 3], [0, 3], None)
+    branches, _ = step(scheduler)
+    assert [r.id for r in branches.requests] == [1, 2]
+    assert branches.slots.tolist() == [1, 2, 0, 3], "the branches, then what runs"
+    assert branches.sources is not None
+    assert branches.sources.tolist() == [0, 0]
+    images, _ = step(scheduler)  # no image joins as long as there are branches
+    assert ([r.id for r in images.requests], images.num_images) == ([4], 1)
+    assert scheduler.free_slots == 2
+
+
+def test_a_lead_that_has_ended_still_has_the_image() -> None:
+    scheduler = make(2, 1, captions=2)
+    scheduler.submit(group(0, 2, limit=1))
+    _, done = step(scheduler)
+    assert [c.id for c in done] == [0]
+    scheduler.submit([request(2)])
+    branches, done = step(scheduler)
+    assert branches.sources is not None
+    assert ([r.id for r in branches.requests], branches.sources.tolist()) == ([1], [0])
+    images, _ = step(scheduler)
+    assert ([r.id for r in images.requests], images.slots.tolist()) == ([2], [0])
+
+
+def test_more_requests_than_share_an_image_have_a_lead_in_each_part() -> None:
+    scheduler = make(16, 8, captions=2)
+    scheduler.submit(group(0, 5))
+    images, _ = step(scheduler)
+    assert [r.id for r in images.requests] == [0, 2, 4]
+    branches, _ = step(scheduler)
+    assert [r.id for r in branches.requests] == [1, 3]
+
+
+def test_requests_that_come_later_share_an_image_while_it_waits() -> None:
+    scheduler = make(8, 2, captions=4)
+    first, second, third, fourth = group(0, 4)
+    scheduler.submit([first])
+    scheduler.submit([second])
+    images, _ = step(scheduler)
+    scheduler.submit([third])  # its lead has joined: it is a lead of its own
+    scheduler.submit([fourth])
+    branches, _ = step(scheduler)
+    again, _ = step(scheduler)
+    assert [[r.id for r in launch.requests] for launch in (images, branches, again)] == [[0], [1], [2]]
+    assert [r.id for r in step(scheduler)[0].requests] == [3]
+
+
+def test_images_wait_until_a_full_prefill_has_room_for_all_captions() -> None:
+    scheduler = make(6, 2, captions=3)
+    scheduler.submit([*group(0, 2, limit=2), *group(2, 3, limit=9)])
+    assert [r.id for r in step(scheduler)[0].requests] == [0, 2]
+    step(scheduler)
+    scheduler.submit(group(5, 2))
+    step(scheduler)  # request 1 ends: three slots are free, one more image might come
+    assert scheduler.free_slots == 1
+    assert [r.id for r in step(scheduler)[0].requests] == [5]

@@ -78,6 +78,16 @@ def test_fewer_slots_than_planned_have_smaller_prefills():
     assert choose(device="NVIDIA L40S", limits=tiny) == sizes(8, 4)
 
 
+def test_prefills_of_several_captions_an_image_leave_three_of_four_slots_as_well():
+    assert choose(captions_per_image=4) == sizes(400, 7)
+    assert choose(captions_per_image=16) == sizes(400, 6)
+    assert choose(num_slots=32, captions_per_image=4) == sizes(32, 2)
+    assert choose(num_slots=8, captions_per_image=4) == sizes(8, 1)
+    assert choose(num_slots=8, captions_per_image=4, prefill_images=3) == sizes(8, 3)
+    on_cpu = functools.partial(choose, device="cpu (2 threads)", is_cpu=True)
+    assert on_cpu(captions_per_image=4) == sizes(96, 6)
+
+
 def test_a_cpu_has_fewer_slots_as_many_as_fit_and_at_least_one():
     on_cpu = functools.partial(choose, device="cpu (2 threads)", is_cpu=True)
     assert on_cpu() == sizes(96, 8)
