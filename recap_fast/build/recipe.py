@@ -35,7 +35,7 @@ class Recipe:
     """The content of a recipe."""
 
     name: str = AUTO
-    """Name of the engine; 'auto' is the name of the checkpoint's folder."""
+    """Name of the engine; 'auto' is the name of the checkpoint's folder or repository."""
     template: str = AUTO
     """A name in generate/prompt.py; 'auto' goes by the tokenizer's special tokens."""
     prompt: str = PROMPT
