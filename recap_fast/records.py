@@ -4,7 +4,7 @@ Shard -> (shards/) -> Sample -> (decode/) -> ImageBatch -> (generate/) Request -
 """
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from sys import getsizeof
 from typing import TYPE_CHECKING, Literal, TypeAlias
@@ -36,7 +36,7 @@ FAILURES = (
     *("too_large", "too_small", "extreme_aspect", CRASHED, GENERATION_ERROR, UNWRITABLE),
 )
 """Every `status` of a row without a caption."""
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 """Of the columns that rows have; see `write/schema.py`."""
 ACCEPTABLE = ("decoder", "versions")
 """Of what decides what rows say, the settings that may differ within an output where the user says so."""
@@ -228,10 +228,13 @@ class Row:
     """Without its image bytes once they are decoded."""
     outcome: ImageOutcome = ImageOutcome()
     """Set by decoding, and by generating where the engine failed on this image."""
+    prompts: tuple[tuple[str, str], ...] = ()
+    """Set by decoding: name and question of each caption, in order. Empty where every row of the run has one caption,
+    by the same prompt."""
     warning: str | None = None
     """What the user should know of the prompt: a field that was cut."""
-    completion: Completion | None = None
-    """Set by generating; None where there is no caption."""
+    completions: tuple[Completion, ...] = ()
+    """Set by generating, one for each of `prompts` or a single one; empty where there is no caption."""
     duplicate_of: str | None = None
     """'SHARD:INDEX' of the row of an identical image, whose caption this one shares."""
     text_bytes: int = field(init=False)
@@ -245,12 +248,19 @@ class Row:
         """'ok', or why there is no caption: the shard's verdict on the sample, else that of decoding or generating."""
         return self.outcome.status if self.sample.status == OK else self.sample.status
 
-    def complete(self, completion: Completion) -> None:
-        """Gives the row its caption; where the engine failed on this image alone, the reason instead."""
-        if completion.error is None:
-            self.completion = completion
-        else:
-            self.outcome = replace(self.outcome, status=GENERATION_ERROR, error=completion.error)
+    @property
+    def completion(self) -> Completion | None:
+        """That of the first caption; None where there is no caption."""
+        return self.completions[0] if self.completions else None
+
+    def complete(self, completions: Sequence[Completion]) -> None:
+        """Gives the row its captions; where the engine failed on one of them, the reason instead."""
+        for number, completion in enumerate(completions):
+            if completion.error is not None:
+                prompt = f"prompt {self.prompts[number][0]}: " if self.prompts else ""
+                self.outcome = replace(self.outcome, status=GENERATION_ERROR, error=f"{prompt}{completion.error}")
+                return
+        self.completions = tuple(completions)
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,10 +13,9 @@ from transformers import LlavaForConditionalGeneration
 
 from inputs import checkpoints
 from recap_fast.build.engine_directory import build_engine
-from recap_fast.defaults import MAX_FIELD_TOKENS
 from recap_fast.generate.engine import EngineOptions
 from recap_fast.generate.prepared import PreparedEngine
-from recap_fast.generate.prompt import PromptEncoder
+from recap_fast.generate.prompts import Prompts
 from recap_fast.generate.spec import EngineSpec
 from recap_fast.generate.tokenizer import Tokenizer
 from recap_fast.generate.torch_backend.engine import TorchEngine
@@ -39,7 +38,7 @@ class Pair:
         return self.prepared.spec
 
     @property
-    def prompts(self) -> PromptEncoder:
+    def prompts(self) -> Prompts:
         return self.prepared.prompts
 
     @property
@@ -81,7 +80,7 @@ class Pair:
 
 def with_texts(prepared: PreparedEngine, max_text_tokens: int) -> PreparedEngine:
     """An engine that takes so many tokens after the image."""
-    prompts = PromptEncoder(prepared.tokenizer, prepared.spec.prompt, MAX_FIELD_TOKENS, max_text_tokens)
+    prompts = Prompts(prepared.tokenizer, prepared.spec.prompt, max_text_tokens=max_text_tokens)
     return dataclasses.replace(prepared, prompts=prompts)
 
 

@@ -16,17 +16,17 @@ from recap_fast.launch.config import RunConfig
 from recap_fast.launch.execute import run
 from recap_fast.launch.reporter import Reporter
 from recap_fast.pipeline.channel import DECODE_BATCH
-from recap_fast.records import OK, Request
+from recap_fast.records import OK, Request, Row
 
 
 def make_requests(images: Images, captioner: Captioner) -> Iterator[Request]:
-    """A request for each image that can be decoded."""
+    """The requests of each image that can be decoded."""
     samples = (sample for sample in images if sample.status == OK)
     while batch := list(itertools.islice(samples, DECODE_BATCH)):
         decoded = captioner.decoder.decode([sample.image for sample in batch])
         for sample, pixels, outcome in zip(batch, decoded.pixels, decoded.outcomes, strict=True):
             if outcome.status == OK:
-                yield captioner.request(pixels, SampleFields(sample))[0]
+                yield from captioner.requests(Row(order=0, sample=sample), pixels, SampleFields(sample))
 
 
 def make_generate(engine: Engine, requests: list[Request], roofline: Roofline) -> Callable[[], Pass]:
@@ -37,7 +37,8 @@ def make_generate(engine: Engine, requests: list[Request], roofline: Roofline) -
         tokens = sum(completion.num_tokens for completion in generate_all(engine, requests))
         seconds = time.perf_counter() - start
         figures = roofline.figures(difference(before, engine.statistics), seconds)
-        return Pass(len(requests), seconds, tokens, figures)
+        num_images = sum(request.same_image_as is None for request in requests)
+        return Pass(num_images, seconds, tokens, figures)
 
     return generate
 

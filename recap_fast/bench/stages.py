@@ -84,7 +84,7 @@ def make_write(images: Images, captioner: Captioner, folder: Path) -> Callable[[
         ids = rng.integers(0, tokenizer.vocab_size, length).astype(np.int32)
         kept = dataclasses.replace(sample, index=index, image=b"", status=OK, error=None)
         completion = Completion(index, ids, "stop", length)
-        rows.append(Row(order=index, sample=kept, outcome=ImageOutcome(512, 384), completion=completion))
+        rows.append(Row(order=index, sample=kept, outcome=ImageOutcome(512, 384), completions=(completion,)))
         tokens += length
 
     def write() -> Pass:

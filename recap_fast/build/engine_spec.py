@@ -3,6 +3,7 @@
 import logging
 import math
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,8 @@ from recap_fast.generate.device import PRECISIONS, check_precision, find_hardwar
 from recap_fast.generate.json_file import read_json
 from recap_fast.generate.layout import plan_text
 from recap_fast.generate.prompt import PromptEncoder
-from recap_fast.generate.spec import EngineSpec, Limits, Precision, PromptSpec, TextSpec
+from recap_fast.generate.prompts import NAME, Asked, Prompts, check_prompts, choose
+from recap_fast.generate.spec import EngineSpec, Limits, Precision, PromptSpec, SamplingSpec, TextSpec
 from recap_fast.generate.templates import Template, find_template
 from recap_fast.generate.tokenizer import Tokenizer, special_ids
 
@@ -36,8 +38,8 @@ def make_spec(recipe: Recipe, checkpoint: Checkpoint, architecture: Architecture
             "rows: it belongs to another model. Give the right one with --tokenizer."
         )
     template_name, template = find_template(recipe.template, tokenizer)
-    prompt = PromptSpec(template=template_name, text=recipe.prompt)
-    encoder = PromptEncoder(tokenizer, prompt, max_text_tokens=recipe.limits.max_text_tokens)
+    prompt = _prompt(recipe, template_name)
+    encoder = _longest(recipe, prompt, tokenizer)
     mode = architecture.preprocess_mode if recipe.preprocess == "auto" else recipe.preprocess
     spec = EngineSpec(
         name=checkpoint.name if recipe.name == AUTO else _sized_name(recipe.name, architecture.text),
@@ -48,6 +50,7 @@ def make_spec(recipe: Recipe, checkpoint: Checkpoint, architecture: Architecture
         text=architecture.text,
         preprocess=read_preprocess(folder, architecture.vision.image_size, mode, architecture.family),
         prompt=prompt,
+        sampling=recipe.sampling,
         stop_ids=_stop_ids(recipe, checkpoint.folder, architecture, template, tokenizer),
         limits=Limits(
             max_new_tokens=recipe.limits.max_new_tokens,
@@ -67,6 +70,27 @@ def make_spec(recipe: Recipe, checkpoint: Checkpoint, architecture: Architecture
             "Positions beyond a sliding window are not supported."
         )
     return spec
+
+
+def _prompt(recipe: Recipe, template: str) -> PromptSpec:
+    """The recipe's prompts; its `prompt` may be the name of one or of a set. Raises ConfigError where they do not fit
+    together."""
+    named = PromptSpec(template=template, text=recipe.prompt, prompts=recipe.prompts, sets=recipe.prompt_sets)
+    check_prompts(named)
+    if recipe.sampling.temperature == 0 and recipe.sampling != SamplingSpec():
+        raise ConfigError("[sampling] has top_k or top_p and no temperature above 0: give one, or leave them out.")
+    if not NAME.fullmatch(recipe.prompt):
+        return named
+    question = next(iter(choose(named, (recipe.prompt,))[0].questions.values()))
+    is_name = recipe.prompt in (*recipe.prompts, *recipe.prompt_sets)
+    return replace(named, text=question, default=recipe.prompt if is_name else None)
+
+
+def _longest(recipe: Recipe, prompt: PromptSpec, tokenizer: Tokenizer) -> PromptEncoder:
+    """The encoder of the prompt that takes the most tokens. Raises ConfigError for one that takes too many."""
+    questions = prompt.prompts if prompt.default is not None else {"the prompt": prompt.text, **prompt.prompts}
+    asked = [Asked({name: question}) for name, question in questions.items()]
+    return Prompts(tokenizer, prompt, asked, max_text_tokens=recipe.limits.max_text_tokens).longest
 
 
 def parse_precision(name: str) -> Precision:

@@ -12,7 +12,7 @@ from typing import Literal
 from recap_fast.errors import ConfigError
 from recap_fast.generate.fields import Count, Source, hint, read_table
 from recap_fast.generate.json_file import read_text
-from recap_fast.generate.spec import KVPrecision, NumSlots, Precision, Sizes, TokenId
+from recap_fast.generate.spec import KVPrecision, NumSlots, Precision, Ratio, SamplingSpec, Sizes, TokenId
 
 PROMPT = "Please generate a detailed caption of this image. Please be as descriptive as possible."
 """The prompt of Recap-DataComp-1B."""
@@ -39,7 +39,13 @@ class Recipe:
     template: str = AUTO
     """A name in generate/prompt.py; 'auto' goes by the tokenizer's special tokens."""
     prompt: str = PROMPT
-    """The question; fields such as {org_caption} are filled in for each image."""
+    """The question; fields such as {org_caption} are filled in for each image. Or the name of a prompt or a set."""
+    prompts: dict[str, str] = field(default_factory=dict)
+    """Questions by name."""
+    prompt_sets: dict[str, tuple[str, ...] | dict[str, Ratio]] = field(default_factory=dict)
+    """Lists of prompts, or weights of prompts, by name; see `spec.PromptSpec`."""
+    sampling: SamplingSpec = field(default_factory=SamplingSpec)
+    """How `run` chooses tokens unless it is told otherwise."""
     stop_tokens: tuple[str, ...] = ()
     """Special tokens that end a caption. With neither these nor `stop_ids`: the checkpoint's and the template's."""
     stop_ids: tuple[TokenId, ...] = ()

@@ -8,7 +8,7 @@ with recap_fast.Captioner.open("engine") as captioner:
 import itertools
 import threading
 from collections.abc import Collection, Generator, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self, Unpack
 
@@ -16,15 +16,29 @@ import numpy as np
 from numpy.typing import NDArray
 
 from recap_fast.captioner.config import CaptionConfig, CaptionOptions
-from recap_fast.captioner.images import ImageInput, check_image, decode_images, refuse_single
+from recap_fast.captioner.images import ImageInput, check_image, decode_images, image_sha256, refuse_single
 from recap_fast.captioner.stream import CLOSED, SharedEngine, Stream
 from recap_fast.decode.decoder import make_decoder
 from recap_fast.generate.engine import Engine, Statistics
 from recap_fast.generate.prepared import PreparedEngine
 from recap_fast.generate.prompt import FIELDS
+from recap_fast.generate.prompts import caption_noise
 from recap_fast.records import FinishReason, Pixels, Request, Row, Sample
 
 Fields = Mapping[str, str | None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PromptCaption:
+    """One of the captions of an image."""
+
+    name: str
+    """Of the prompt."""
+    prompt: str
+    """The question; its fields are not filled."""
+    text: str
+    finish_reason: FinishReason
+    num_tokens: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,7 +48,7 @@ class Caption:
     index: int
     """Position among the images that were given, from 0."""
     caption: str | None
-    """None where there is none: `status` and `error` say why."""
+    """The first one. None where there is none: `status` and `error` say why."""
     status: str
     """'ok', or the kind of failure."""
     error: str | None
@@ -46,6 +60,8 @@ class Caption:
     width: int | None
     """Pixels, as displayed; None where the image cannot be read."""
     height: int | None
+    captions: tuple[PromptCaption, ...] = ()
+    """All of them, in the order of the prompts; empty where there is none."""
 
 
 class Captioner:
@@ -53,13 +69,14 @@ class Captioner:
 
     def __init__(self, config: CaptionConfig):
         """Reads the engine directory and makes the decoder; `start` loads the weights. Raises ConfigError."""
-        self.config = config
         self.prepared = PreparedEngine.read(
             config.engine,
-            prompt=config.prompt,
+            prompts=config.prompt,
+            num_captions=config.num_captions,
             max_field_tokens=config.max_field_tokens,
             verify=config.options.verify,
         )
+        self.config = config = config.of_engine(self.prepared.spec)
         self.decoder = make_decoder(
             config.decoder,
             self.prepared.spec.preprocess,
@@ -131,16 +148,29 @@ class Captioner:
         stream: Stream[tuple[int, ImageInput, Fields]] = Stream(self._open_engine(), self._prepare)
         return (row for rows in stream.run(_numbered(images, fields, known)) for row in self._captions(rows))
 
-    def request(
-        self, pixels: Pixels, fields: Fields, *, noise_key: int = 0, max_new_tokens: int | None = None
-    ) -> tuple[Request, str | None]:
-        """What the engine is asked for an image's pixels, uint8 [3, size, size], and a warning where a field was cut.
+    def requests(self, row: Row, pixels: Pixels, fields: Fields, *, noise_key: int = 0) -> list[Request]:
+        """What the engine is asked for an image's pixels, uint8 [3, size, size]: a request for each caption, in order.
 
-        `noise_key` names the image's random numbers where captions are sampled.
+        The row learns its prompts, and gets a warning where a field was cut. `noise_key` names the image's random
+        numbers where captions are sampled.
         """
-        text_ids, warning = self.prepared.prompts.text_ids(fields)
-        limit = self._max_new_tokens if max_new_tokens is None else max_new_tokens
-        return Request(next(self._numbers), pixels, text_ids, limit, noise_key), warning
+        asked, sample = self.prepared.prompts, row.sample
+        prompts = asked.of_image(sample.image_sha256 or sample.sha256, self.config.options.sampling.seed)
+        requests: list[Request] = []
+        warnings: list[str] = []
+        for prompt in prompts:
+            text_ids, warning = prompt.encoder.text_ids(fields)
+            if warning is not None:
+                warnings.append(warning if asked.is_plain else f"{prompt.name}: {warning}")
+            for number in range(asked.num_captions):
+                first = requests[0].id if requests else None
+                noise = caption_noise(noise_key, prompt.question, number)
+                request = Request(next(self._numbers), pixels, text_ids, self._max_new_tokens, noise, first)
+                requests.append(request)
+        row.warning = "; ".join(warnings) or None
+        if not asked.is_plain:
+            row.prompts = tuple((p.name, p.question) for p in prompts for _ in range(asked.num_captions))
+        return requests
 
     def detokenize(self, rows: Sequence[NDArray[np.int32]]) -> list[str]:
         """The text of each row of token ids."""
@@ -158,7 +188,7 @@ class Captioner:
             raise RuntimeError(CLOSED)
         return self._shared
 
-    def _prepare(self, batch: Sequence[tuple[int, ImageInput, Fields]]) -> list[tuple[Row, Request | None]]:
+    def _prepare(self, batch: Sequence[tuple[int, ImageInput, Fields]]) -> list[tuple[Row, list[Request]]]:
         """Decodes images and makes their requests. Raises RuntimeError after `close`."""
         self._open_engine()
         images, config = [image for _, image, _ in batch], self.config
@@ -166,22 +196,25 @@ class Captioner:
             decoded = decode_images(
                 images, self.decoder, self.prepared.spec.preprocess, config.max_image_pixels, config.background
             )
-        prepared: list[tuple[Row, Request | None]] = []
-        for (index, _, fields), (pixels, outcome) in zip(batch, decoded, strict=True):
+        prepared: list[tuple[Row, list[Request]]] = []
+        for (index, _, fields), each in zip(batch, decoded, strict=True):
+            pixels, outcome, _ = each
             row = Row(order=index, sample=Sample(shard="", index=index, key="", image=b""), outcome=outcome)
-            request = None
+            requests = []
             if pixels is not None:
-                request, row.warning = self.request(pixels, fields, noise_key=index)
-            prepared.append((row, request))
+                if self.prepared.prompts.is_drawn:
+                    row.sample = replace(row.sample, sha256=image_sha256(each))
+                requests = self.requests(row, pixels, fields, noise_key=index)
+            prepared.append((row, requests))
         return prepared
 
     def _captions(self, rows: Sequence[Row]) -> list[Caption]:
-        from recap_fast.write.captions import captions_of
+        from recap_fast.write.captions import texts_of
 
         return [
             Caption(
                 index=row.order,
-                caption=text,
+                caption=texts[0] if texts else None,
                 status=row.status,
                 error=row.outcome.error,
                 warning="; ".join(filter(None, (row.outcome.warning, row.warning))) or None,
@@ -189,9 +222,18 @@ class Captioner:
                 num_tokens=None if row.completion is None else row.completion.num_tokens,
                 width=row.outcome.width,
                 height=row.outcome.height,
+                captions=self._each(row, texts),
             )
-            for row, text in zip(rows, captions_of(rows, self.detokenize), strict=True)
+            for row, texts in zip(rows, texts_of(rows, self.detokenize), strict=True)
         ]
+
+    def _each(self, row: Row, texts: Sequence[str]) -> tuple[PromptCaption, ...]:
+        prompts = row.prompts or tuple(self.prepared.prompts.asked[0].questions.items())
+        made = zip(prompts, texts, row.completions, strict=True) if texts else ()
+        return tuple(
+            PromptCaption(name=name, prompt=prompt, text=text, finish_reason=c.finish_reason, num_tokens=c.num_tokens)
+            for (name, prompt), text, c in made
+        )
 
     def __enter__(self) -> Self:
         return self

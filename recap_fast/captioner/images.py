@@ -1,5 +1,6 @@
 """What a caller may give as an image, and how it becomes pixels: encoded ones by the decoder, opened ones by Pillow."""
 
+import hashlib
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -17,8 +18,8 @@ if TYPE_CHECKING:
 ImageInput: TypeAlias = "str | Path | bytes | PillowImage | NDArray[np.uint8]"
 """A file's path, a file's bytes, an image of Pillow's, or an array uint8 [height, width, 3] or [height, width]."""
 
-Decoded: TypeAlias = "tuple[Pixels | None, ImageOutcome]"
-"""Pixels uint8 [3, size, size], or None for an image that has no caption; and what became of it."""
+Decoded: TypeAlias = "tuple[Pixels | None, ImageOutcome, bytes | None]"
+"""Pixels uint8 [3, size, size], or None for an image that has no caption; what became of it; its bytes if any."""
 
 
 def refuse_single(images: Any) -> None:
@@ -63,15 +64,22 @@ def decode_images(
                 encoded[i] = Path(image).read_bytes()
             except (OSError, ValueError) as error:  # ValueError: a zero byte or half a character in the path
                 reason = error.strerror if isinstance(error, OSError) else error
-                found[i] = None, ImageOutcome(status=UNREADABLE, error=f"{str(image)!r} cannot be read: {reason}")
+                unreadable = ImageOutcome(status=UNREADABLE, error=f"{str(image)!r} cannot be read: {reason}")
+                found[i] = None, unreadable, None
         elif isinstance(image, bytes):
             encoded[i] = image
         else:
-            found[i] = _preprocess(image, preprocess, max_image_pixels, background)
+            found[i] = *_preprocess(image, preprocess, max_image_pixels, background), None
     batch = decoder.decode(list(encoded.values()))
     for i, pixels, outcome in zip(encoded, batch.pixels, batch.outcomes, strict=True):
-        found[i] = pixels if outcome.status == OK else None, outcome
+        found[i] = pixels if outcome.status == OK else None, outcome, encoded[i]
     return [each for each in found if each is not None]
+
+
+def image_sha256(decoded: Decoded) -> str:
+    """Hex, of an image's encoded bytes; of its pixels where it came without any, as an array or opened by Pillow."""
+    pixels, _, encoded = decoded
+    return hashlib.sha256(np.asarray(pixels).tobytes() if encoded is None else encoded).hexdigest()
 
 
 def _is_pillow(image: Any) -> bool:
@@ -81,7 +89,7 @@ def _is_pillow(image: Any) -> bool:
 
 def _preprocess(
     image: "PillowImage | NDArray[np.uint8]", preprocess: Preprocess, max_image_pixels: int, background: str | None
-) -> Decoded:
+) -> "tuple[Pixels | None, ImageOutcome]":
     from PIL import Image
 
     from recap_fast.decode.pillow import preprocess_opened

@@ -68,18 +68,18 @@ class SharedEngine:
 class Stream(Generic[T]):
     """One caller's images on their way through a shared engine."""
 
-    def __init__(self, engine: SharedEngine, prepare: Callable[[Sequence[T]], list[tuple[Row, Request | None]]]):
-        """`prepare` makes a row of each of some images, and a request of each that can be captioned."""
+    def __init__(self, engine: SharedEngine, prepare: Callable[[Sequence[T]], list[tuple[Row, list[Request]]]]):
+        """`prepare` makes a row of each of some images, and the requests of each that can be captioned."""
         self._engine, self._prepare = engine, prepare
-        self._preparing: deque[tuple[Future[None], Future[list[tuple[Row, Request | None]]]]] = deque()
+        self._preparing: deque[tuple[Future[None], Future[list[tuple[Row, list[Request]]]]]] = deque()
         """Batches that are being read, and then prepared."""
         self._size, self._window = FIRST_BATCH, 4 * engine.num_slots + READ_BATCH
         self._has_ended = False
         self._error: BaseException | None = None
         """What the images' iterator failed with: it is raised behind the rows of those before."""
         self._waiting: deque[Request] = deque()
-        self._rows: deque[tuple[Row, int | None]] = deque()
-        """Rows that are not given out yet, in order, with the id of the request that they wait for."""
+        self._rows: deque[tuple[Row, list[int]]] = deque()
+        """Rows that are not given out yet, in order, with the ids of the requests that they wait for."""
         self._done: dict[int, Completion] = {}
 
     def run(self, images: Generator[T]) -> Iterator[list[Row]]:
@@ -89,7 +89,7 @@ class Stream(Generic[T]):
             while True:
                 self._read_ahead(pool, images)
                 self._collect()
-                if any(number not in self._done for _, number in self._rows if number is not None):
+                if any(number not in self._done for _, numbers in self._rows for number in numbers):
                     self._engine.step(self._waiting, self._done)
                 if finished := self._finished():
                     yield finished
@@ -122,19 +122,17 @@ class Stream(Generic[T]):
         """Takes the batches that are decoded; waits for one where the engine has nothing of ours to do."""
         while self._preparing and (self._preparing[0][1].done() or not self._rows):
             reading, preparing = self._preparing.popleft()
-            for row, request in preparing.result():
-                self._rows.append((row, None if request is None else request.id))
-                if request is not None:
-                    self._waiting.append(request)
+            for row, requests in preparing.result():
+                self._rows.append((row, [request.id for request in requests]))
+                self._waiting.extend(requests)
             if (error := reading.exception()) is not None:
                 self._error, self._has_ended = error, True
 
     def _finished(self) -> list[Row]:
-        """Takes the rows at the head that have their completion, or need none."""
+        """Takes the rows at the head that have all their completions, or need none."""
         finished = []
-        while self._rows and ((number := self._rows[0][1]) is None or number in self._done):
-            row, _ = self._rows.popleft()
-            if number is not None:
-                row.complete(self._done.pop(number))
+        while self._rows and all(number in self._done for number in self._rows[0][1]):
+            row, numbers = self._rows.popleft()
+            row.complete([self._done.pop(number) for number in numbers])
             finished.append(row)
         return finished

@@ -73,22 +73,31 @@ Examples:
     "Prompt",
     option(
         "--prompt",
+        multiple=True,
         metavar="TEXT",
-        help="Question to ask. It may have fields such as {org_caption}.  [default: the engine's]",
+        help="Question to ask, NAME=TEXT, or a name that the engine has. Repeatable.  [default: the engine's]",
     ),
-    option("--prompt-file", type=options.FILE, help="Text file with the question."),
+    option("--prompt-file", type=options.FILE, multiple=True, help="Text file with what --prompt takes. Repeatable."),
+    option("--num-captions", type=int, default=1, metavar="N", help="Make N captions of each prompt, by sampling."),
     options.max_field_tokens,
     options.max_new_tokens,
     option(
-        "--temperature", type=float, default=0.0, metavar="X", help="Sampling temperature. 0 means greedy decoding."
+        "--temperature",
+        type=float,
+        metavar="X",
+        help="Sampling temperature. 0 means greedy decoding.  [default: the engine's]",
     ),
-    option("--top-k", type=int, default=0, metavar="K", help="Sample from the K most likely tokens. 0 means all."),
+    option(
+        "--top-k",
+        type=int,
+        metavar="K",
+        help="Sample from the K most likely tokens. 0 means all.  [default: the engine's]",
+    ),
     option(
         "--top-p",
         type=float,
-        default=1.0,
         metavar="P",
-        help="Sample from the most likely tokens that add up to probability P.",
+        help="Sample from the most likely tokens that add up to probability P.  [default: the engine's]",
     ),
     option("--seed", type=int, default=0, metavar="N", help="Random seed for sampling."),
     option("--loop-stop/--no-loop-stop", default=True, help="End captions that repeat themselves."),
@@ -169,8 +178,8 @@ def _run(given: dict[str, Any], reporter: "Reporter", signals: "Signals") -> Exi
     from recap_fast.launch.torchrun import exit_code
     from recap_fast.shards.patience import patience
 
-    is_dry, prompt = given.pop("dry_run"), _prompt(given.pop("prompt"), given.pop("prompt_file"))
-    config = RunConfig.of({**given, "prompt": prompt})
+    is_dry, prompts = given.pop("dry_run"), _prompts(given.pop("prompt"), given.pop("prompt_file"))
+    config = RunConfig.of({**given, "prompt": prompts})
     with patience(config.read_timeout):
         if not is_dry:
             with writing("--output", config.output):
@@ -179,11 +188,13 @@ def _run(given: dict[str, Any], reporter: "Reporter", signals: "Signals") -> Exi
     return ExitCode.COMPLETE
 
 
-def _prompt(prompt: str | None, file: Path | None) -> str | None:
-    if file is None:
-        return prompt
-    if prompt is not None:
+def _prompts(prompts: tuple[str, ...], files: tuple[Path, ...]) -> tuple[str, ...]:
+    if prompts and files:
         raise ConfigError("--prompt and --prompt-file: give one of them.")
+    return prompts or tuple(map(_read_prompt, files))
+
+
+def _read_prompt(file: Path) -> str:
     try:
         return file.read_text(encoding="utf-8-sig").strip()
     except (OSError, UnicodeDecodeError) as error:

@@ -5,6 +5,7 @@ has images. https://huggingface.co/docs/datasets/about_dataset_features
 """
 
 import json
+from collections.abc import Iterable
 from typing import Any
 
 import pyarrow as pa
@@ -23,8 +24,8 @@ def with_features(schema: pa.Schema) -> pa.Schema:
 
 
 def yaml_features(schema: pa.Schema) -> str:
-    """The features as a dataset card has them below `features:`, a line for each column or two."""
-    return "".join(f"  - name: {field.name}\n    {_yaml(field.type)}\n" for field in schema)
+    """The features as a dataset card has them below `features:`, some lines for each column."""
+    return _yaml_fields(schema, "  ")
 
 
 def _feature(kind: pa.DataType) -> dict[str, Any]:
@@ -32,13 +33,21 @@ def _feature(kind: pa.DataType) -> dict[str, Any]:
         return {"_type": "Image"}
     if pa.types.is_list(kind):
         return {"feature": _feature(kind.value_type), "_type": "List"}
+    if pa.types.is_struct(kind):
+        return {field.name: _feature(field.type) for field in kind}
     return {"dtype": _name(kind), "_type": "Value"}
 
 
-def _yaml(kind: pa.DataType) -> str:
-    if pa.types.is_list(kind):
+def _yaml_fields(fields: Iterable[pa.Field], indent: str) -> str:
+    return "".join(f"{indent}- name: {each.name}\n{indent}  {_yaml(each.type, indent)}\n" for each in fields)
+
+
+def _yaml(kind: pa.DataType, indent: str) -> str:
+    if not pa.types.is_list(kind):
+        return f"dtype: {'image' if kind == IMAGE else _name(kind)}"
+    if not pa.types.is_struct(kind.value_type):
         return f"list: {_name(kind.value_type)}"
-    return f"dtype: {'image' if kind == IMAGE else _name(kind)}"
+    return f"list:\n{_yaml_fields(kind.value_type, f'{indent}  ')}".rstrip("\n")
 
 
 def _name(kind: pa.DataType) -> str:

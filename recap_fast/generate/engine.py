@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from recap_fast.errors import ConfigError
-from recap_fast.generate.spec import SlotShape
+from recap_fast.generate.spec import SamplingSpec, SlotShape
 from recap_fast.records import Completion, Request
 
 
@@ -41,6 +41,35 @@ class Sampling:
     @property
     def is_greedy(self) -> bool:
         return self.temperature == 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SamplingOptions:
+    """What a run says about sampling. None leaves it to engine.json."""
+
+    temperature: float | None = None
+    top_k: int | None = None
+    top_p: float | None = None
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Raises ConfigError for what no engine can sample by."""
+        self.over(SamplingSpec(temperature=1.0))
+
+    def over(self, own: SamplingSpec) -> Sampling:
+        """How tokens are chosen of an engine that has `own`; its top_k and top_p do not count where the run is greedy.
+
+        Raises ConfigError for top_k or top_p where it is.
+        """
+        temperature = own.temperature if self.temperature is None else self.temperature
+        if temperature == 0:
+            own = SamplingSpec()
+        return Sampling(
+            temperature=temperature,
+            top_k=own.top_k if self.top_k is None else self.top_k,
+            top_p=own.top_p if self.top_p is None else self.top_p,
+            seed=self.seed,
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -89,7 +89,7 @@ def read_value(source: Source, annotation: Any, key: str, value: Any) -> Any:
     if is_dataclass(annotation):
         return read_table(source, annotation, value, key)  # type: ignore[arg-type]
     if kind in (Union, UnionType):
-        return None if value is None else read_value(source, _without_none(types), key, value)
+        return None if value is None and NoneType in types else _read_union(source, types, key, value)
     if kind is tuple:
         return _read_list(source, types, key, value)
     if kind is dict:
@@ -120,9 +120,15 @@ def shown(value: Any) -> str:
         return f"a number of {value.bit_length()} bits"
 
 
-def _without_none(types: tuple[Any, ...]) -> Any:
-    (kind,) = (each for each in types if each is not NoneType)
-    return kind
+def _read_union(source: Source, types: tuple[Any, ...], key: str, value: Any) -> Any:
+    """A value of the one type besides None, or of a list or a table."""
+    kinds = [each for each in types if each is not NoneType]
+    if len(kinds) == 1:
+        return read_value(source, kinds[0], key, value)
+    by_origin = {get_origin(each): each for each in kinds}
+    if not isinstance(value, list | Mapping):
+        raise source.refuse_value(key, f"a list of {ITEMS[get_args(by_origin[tuple])[0]]} or a table", value)
+    return read_value(source, by_origin[tuple if isinstance(value, list) else dict], key, value)
 
 
 def _read_number(source: Source, kind: type, key: str, value: Any, among: Range) -> Any:

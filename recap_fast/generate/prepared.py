@@ -1,7 +1,7 @@
 """An engine directory read and its prompt encoded: all that is known of an engine before its weights are loaded."""
 
 import dataclasses
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -12,7 +12,7 @@ from recap_fast.defaults import MAX_FIELD_TOKENS
 from recap_fast.errors import ConfigError
 from recap_fast.generate.engine import Engine, EngineOptions, next_requests
 from recap_fast.generate.json_file import check_readable
-from recap_fast.generate.prompt import PromptEncoder
+from recap_fast.generate.prompts import Prompts, check_prompts, choose
 from recap_fast.generate.spec import WEIGHTS_FILE, Backend, EngineSpec
 from recap_fast.generate.tokenizer import TOKENIZER_FILES, Tokenizer, find_tokenizer, load_tokenizer
 from recap_fast.records import Completion, Request
@@ -24,20 +24,23 @@ class PreparedEngine:
 
     folder: Path
     spec: EngineSpec
-    """As engine.json has it, with the question that is asked."""
+    """As engine.json has it."""
     tokenizer: Tokenizer
-    prompts: PromptEncoder
+    prompts: Prompts
+    """Those that are asked."""
 
     @classmethod
     def read(
         cls,
         folder: Path,
         *,
-        prompt: str | None = None,
+        prompts: Sequence[str] = (),
+        num_captions: int = 1,
         max_field_tokens: int = MAX_FIELD_TOKENS,
         verify: bool = True,
     ) -> Self:
-        """Reads an engine directory. `prompt` is asked instead of the engine's own question.
+        """Reads an engine directory. `prompts` are asked instead of the engine's default, see `prompts.choose`, and
+        `num_captions` are made of each.
 
         With `verify` the tokenizer's file is compared with its SHA-256 in engine.json; the weights have checksums of
         their own. Raises ConfigError where the directory or the prompt cannot be used.
@@ -51,10 +54,16 @@ class PreparedEngine:
                 f"{folder}: the tokenizer has {tokenizer.vocab_size} tokens and the model's embedding "
                 f"{spec.text.vocab_size} rows: it belongs to another model. Build the engine again."
             )
-        max_text_tokens = spec.limits.max_text_tokens if prompt is None else None
-        if prompt is not None:
-            spec = dataclasses.replace(spec, prompt=dataclasses.replace(spec.prompt, text=prompt))
-        return cls(folder, spec, tokenizer, PromptEncoder(tokenizer, spec.prompt, max_field_tokens, max_text_tokens))
+        check_prompts(spec.prompt)
+        asked = Prompts(
+            tokenizer,
+            spec.prompt,
+            choose(spec.prompt, prompts),
+            num_captions=num_captions,
+            max_field_tokens=max_field_tokens,
+            max_text_tokens=spec.limits.max_text_tokens,
+        )
+        return cls(folder, spec, tokenizer, asked)
 
     def with_spec(self, **changed: Any) -> Self:
         """The same with other values in its spec, such as `stop_ids=()`."""
@@ -80,7 +89,10 @@ class PreparedEngine:
 
         Raises ConfigError where the backend, the device or the weights cannot be had.
         """
-        given = self.folder, self.spec, options or EngineOptions(), self.prompts
+        options = options or EngineOptions()
+        captions_per_image = max(options.captions_per_image, self.prompts.captions_per_image)
+        options = dataclasses.replace(options, captions_per_image=captions_per_image)
+        given = self.folder, self.spec, options, self.prompts.longest
         if self.spec.backend == "torch":
             from recap_fast.generate.torch_backend.engine import TorchEngine
 

@@ -128,12 +128,27 @@ class TextSpec:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PromptSpec:
-    """The conversation template around the image and the question that is asked of it."""
+    """The conversation template around the image and the questions that may be asked of it."""
 
     template: str
     """A name in generate/prompt.py."""
     text: str
-    """The question; may hold fields such as {org_caption}."""
+    """The question; may hold fields such as {org_caption}. Of several prompts, that of the first one."""
+    default: str | None = None
+    """The prompt or the set that is asked where a run says nothing; None: `text`."""
+    prompts: dict[str, str] = field(default_factory=dict)
+    """Questions by name."""
+    sets: dict[str, tuple[str, ...] | dict[str, Ratio]] = field(default_factory=dict)
+    """Names of prompts: a list of those that are all asked, or the weights by which one is drawn for each image."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SamplingSpec:
+    """How tokens are chosen where a run says nothing; greedy by default."""
+
+    temperature: Annotated[float, Range(0.0, 10.0)] = 0.0
+    top_k: Annotated[int, Range(0)] = 0
+    top_p: Annotated[float, Range(0.0, 1.0, above=True)] = 1.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -193,6 +208,7 @@ class EngineSpec:
     text: TextSpec
     preprocess: Preprocess
     prompt: PromptSpec
+    sampling: SamplingSpec = SamplingSpec()
     stop_ids: tuple[TokenId, ...]
     limits: Limits
     cards: dict[str, Sizes] = field(default_factory=dict)

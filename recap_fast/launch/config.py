@@ -12,6 +12,7 @@ from typing import Any, Literal, Self
 from recap_fast.addresses import public_url, scrub
 from recap_fast.captioner.config import CaptionConfig, CaptionOptions
 from recap_fast.errors import ConfigError
+from recap_fast.generate.prompts import Asked, choose, is_plain, text_of
 from recap_fast.generate.spec import EngineSpec
 from recap_fast.machine import list_versions
 from recap_fast.records import ACCEPTABLE, FAILURES, SCHEMA_VERSION, Selection
@@ -199,14 +200,15 @@ def _check_names(option: str, given: Sequence[str], known: Sequence[str]) -> Non
             raise ConfigError(f"{option} {name}: give one of {', '.join(known)}.{hint}")
 
 
-def fingerprint(config: RunConfig, spec: EngineSpec, decoder: str) -> Mapping[str, str | int | bool | None]:
+def fingerprint(config: RunConfig, spec: EngineSpec, decoder: str) -> Mapping[str, Any]:
     """All settings that decide what the rows of a run say, by name. Runs may share an output folder if these are equal.
 
-    `spec` is the engine's, with the run's question. `decoder` is the name of the decoder in use. Settings that only
-    decide how fast rows are made (slots, threads, the device, dedup) are left out. So is the pixel limit: with another
-    one, `--retry-failed` may rescue rows.
+    `spec` is the engine's. `decoder` is the name of the decoder in use. Settings that only decide how fast rows are
+    made (slots, threads, the device, dedup) are left out. So is the pixel limit: with another one, `--retry-failed` may
+    rescue rows. Raises ConfigError for prompts that are unknown and sampling that cannot be.
     """
-    s, pre = config.options.sampling, spec.preprocess
+    s, pre = config.of_engine(spec).options.sampling, spec.preprocess
+    asked = choose(spec.prompt, config.prompt)
     sampled = f"temperature {s.temperature}, top_k {s.top_k}, top_p {s.top_p}, seed {s.seed}"
     return {
         "versions": list_versions(spec.backend, decoder),
@@ -216,7 +218,7 @@ def fingerprint(config: RunConfig, spec: EngineSpec, decoder: str) -> Mapping[st
         "precision": spec.precision,
         "kv_precision": spec.kv_precision,
         "template": spec.prompt.template,
-        "prompt": spec.prompt.text,
+        **_prompts(asked, config.num_captions, s.seed),
         "max_field_tokens": config.max_field_tokens,
         "preprocess": f"{pre.mode} {pre.image_size}, mean {pre.mean}, std {pre.std}"
         + (f", {pre.resample}" if pre.resample != "bicubic" else ""),
@@ -228,6 +230,14 @@ def fingerprint(config: RunConfig, spec: EngineSpec, decoder: str) -> Mapping[st
         "loop_stop": config.options.loop_stop,
         "sampling": "greedy" if s.temperature == 0 else sampled,
     }
+
+
+def _prompts(asked: Sequence[Asked], num_captions: int, seed: int) -> dict[str, Any]:
+    """The questions; where rows have a list of captions, also what `write/caption_lists.py` reads."""
+    prompt = {"prompt": text_of(asked, num_captions)}
+    if is_plain(asked, num_captions):
+        return prompt
+    return prompt | {"prompts": [each.as_json(seed) for each in asked], "num_captions": num_captions}
 
 
 def selection_of(marks: Mapping[str, Any]) -> Selection:

@@ -25,5 +25,5 @@ def make_pipeline(captioner: Captioner, ledger: Ledger, counters: RunCounters, c
         counters,
         limit=config.limit,
         window=WINDOW_SLOTS * captioner.engine.free_slots + 512,
-        dedup=config.dedup and config.options.sampling.is_greedy,
+        dedup=config.dedup and captioner.config.options.sampling.is_greedy,
     )

@@ -34,8 +34,26 @@ def announce(reporter: Reporter, captioner: Captioner, pending: Sequence[Pending
     detail = "" if reasons.keys() <= {"new"} else f" ({listed})"
     reporter.event("shards", f"shards   {len(pending):,} of {total:,} to do{detail}", pending=len(pending), total=total)
     reporter.event("decoder", f"decoder  {decoder.name}" + (f" ({decoder.note})" if decoder.note else ""))
+    _say_captions(reporter, captioner)
     if spec.notice:
         reporter.event("notice", f"notice   {spec.notice}")
+
+
+def _say_captions(reporter: Reporter, captioner: Captioner) -> None:
+    """Says what every image is asked if that is more than one prompt, and how tokens are chosen if not greedily."""
+    prompts, s = captioner.prepared.prompts, captioner.config.options.sampling
+    if not prompts.is_plain:
+        names = [each.set if each.weights is not None else next(iter(each.questions)) for each in prompts.asked]
+        drawn = " (drawn for each image)" if prompts.is_drawn else ""
+        times = f", {prompts.num_captions} captions of each" if prompts.num_captions > 1 else ""
+        listed = ", ".join(map(str, names))
+        reporter.event("prompts", f"prompts  {listed}{drawn}{times}", prompts=names, num_captions=prompts.num_captions)
+    if not s.is_greedy:
+        own = captioner.prepared.spec.sampling
+        is_own = (s.temperature, s.top_k, s.top_p) == (own.temperature, own.top_k, own.top_p)
+        whose = "the engine's default; --temperature 0 is greedy" if is_own else f"seed {s.seed}"
+        text = f"sampling temperature {s.temperature:g}, top_k {s.top_k}, top_p {s.top_p:g} ({whose})"
+        reporter.event("sampling", text, temperature=s.temperature, top_k=s.top_k, top_p=s.top_p, seed=s.seed)
 
 
 def summarize(
@@ -49,7 +67,10 @@ def summarize(
     fallbacks = f" ({decoder.num_fallbacks:,} by Pillow)" if decoder.num_fallbacks else ""
     with_what = f"decoder {decoder.name}, backend {spec.backend}, {spec.precision}{fallbacks}"
     speed = f": {s.images_per_s:.1f} images/s, {s.tokens_per_caption:.1f} tokens a caption" if s.captioned else ""
-    text = f"{counted(s.captioned, 'caption')}{failures(s.failed)} in {duration(s.seconds)}{speed}; {with_what}"
+    made = counted(s.captioned, "caption")
+    if not captioner.prepared.prompts.is_plain:
+        made = f"{counted(s.captioned, 'image')} with {counted(s.generated, 'new caption')}"
+    text = f"{made}{failures(s.failed)} in {duration(s.seconds)}{speed}; {with_what}"
     parts = {"decoder": decoder.name, "backend": spec.backend, "precision": spec.precision}
     engine = asdict(statistics or captioner.statistics)
     reporter.event("summary", text, **parts, **progress_fields(s), engine=engine)
@@ -90,7 +111,7 @@ def describe(output: OutputFolder, captioner: Captioner) -> None:
     facts = {
         "engine": spec.name,
         "precision": spec.precision,
-        "prompt": spec.prompt.text,
+        "prompt": captioner.prepared.prompts.text,
         "template": spec.prompt.template,
         "decoder": captioner.decoder.name,
     }

@@ -125,7 +125,7 @@ class Channels:
 
     window: Window
     samples: Channel[Row]
-    ready: Channel[tuple[Row, Request]]
+    ready: Channel[tuple[Row, list[Request]]]
     rows: Channel[Row | EndOfShard]
 
     @classmethod

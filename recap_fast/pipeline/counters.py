@@ -6,7 +6,7 @@ one is what limits the run.
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, TypeVar
@@ -87,7 +87,9 @@ class Snapshot:
     held_s: float = 0.0
     """Seconds that the devices were held for the run, summed over them, from the start of each one's process."""
     shared: int = 0
-    """Captions that were not generated: an identical image had them."""
+    """Rows whose captions were not generated: an identical image had them."""
+    further: int = 0
+    """Captions that were generated besides the first of an image."""
     gauges: Gauges = Gauges()
     workers: Workers | None = None
     """None where the run is one process."""
@@ -110,8 +112,12 @@ class Snapshot:
     @property
     def tokens_per_caption(self) -> float:
         """Mean number of tokens of a generated caption."""
-        generated = self.captioned - self.shared
-        return self.num_tokens / generated if generated else 0.0
+        return self.num_tokens / self.generated if self.generated else 0.0
+
+    @property
+    def generated(self) -> int:
+        """Captions that were generated, all of each image."""
+        return self.captioned - self.shared + self.further
 
     @property
     def limiting_stage(self) -> Stage:
@@ -144,7 +150,7 @@ class RunCounters:
         self._held_since = time.monotonic() if held_since is None else held_since
         self._num_shards, self._num_rows, self._kept, self._limit = num_shards, num_rows, kept, limit
         self._started: float | None = None
-        self._captioned = self._shared = self._num_tokens = self._cut = self._shards_done = 0
+        self._captioned = self._shared = self._further = self._num_tokens = self._cut = self._shards_done = 0
         self._failed: Counter[str] = Counter()
         self._busy = dict.fromkeys(STAGES, 0.0)
         self._opened_shards = self._opened_rows = self._resumed_rows = 0
@@ -187,15 +193,17 @@ class RunCounters:
         """A shard cannot be opened: none of its samples will come."""
         self._opened_shards += 1
 
-    def count(self, status: str, completion: Completion | None, *, is_shared: bool = False) -> None:
-        """A sample is finished, with a caption of its own, with that of an identical image or without one."""
-        if completion is None:
+    def count(self, status: str, completions: Sequence[Completion], *, is_shared: bool = False) -> None:
+        """A sample is finished, with captions of its own, with those of an identical image or without one."""
+        if not completions:
             self._failed[status] += 1
-        else:
-            self._captioned += 1
-            self._shared += is_shared
-            self._num_tokens += 0 if is_shared else completion.num_tokens
-            self._cut += completion.finish_reason == "length"
+            return
+        self._captioned += 1
+        self._shared += is_shared
+        if not is_shared:
+            self._further += len(completions) - 1
+            self._num_tokens += sum(each.num_tokens for each in completions)
+        self._cut += sum(each.finish_reason == "length" for each in completions)
 
     def finish_shard(self) -> None:
         """A shard has its done-record."""
@@ -223,6 +231,7 @@ class RunCounters:
             stage_s=stage_s,
             held_s=time.monotonic() - self._held_since,
             shared=self._shared,
+            further=self._further,
             gauges=self.read_gauges(),
         )
 

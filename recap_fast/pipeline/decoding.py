@@ -66,10 +66,9 @@ class Decoding:
                 for each in self.once.settle(row):
                     self.channels.rows.put(each)
                 continue
-            request, row.warning = self.captioner.request(
-                pixels, SampleFields(row.sample), noise_key=noise_key(row.sample)
-            )
-            self.channels.ready.put((row, request))
+            fields = SampleFields(row.sample)
+            requests = self.captioner.requests(row, pixels, fields, noise_key=noise_key(row.sample))
+            self.channels.ready.put((row, requests))
 
     def _claim(self, batch: list[Row]) -> tuple[list[Row], list[Sample]]:
         """The rows that are to be captioned, and the samples to decode for them. From here on rows have no image bytes.

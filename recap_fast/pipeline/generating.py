@@ -1,17 +1,29 @@
 """The engine's loop, on the caller's thread: requests in, rows with their completions out. The batch never drains."""
 
+import math
 import time
+from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
-from recap_fast.generate.engine import Engine
+from recap_fast.generate.engine import Engine, next_requests
 from recap_fast.pipeline.channel import Channels
 from recap_fast.pipeline.counters import RunCounters
-from recap_fast.records import Row
+from recap_fast.records import Completion, Request, Row
 from recap_fast.write.assembly import Assembly
 
 POLL_S = 0.05
 """Seconds until an idle engine notices a drain."""
+
+
+@dataclass(slots=True)
+class Begun:
+    """A row whose captions are being made."""
+
+    row: Row
+    ids: list[int]
+    """Of its requests, in order."""
+    done: dict[int, Completion] = field(default_factory=dict)
 
 
 @dataclass
@@ -24,12 +36,20 @@ class Generating:
     assembly: Assembly
     settle: Callable[[Row], Iterable[Row]]
     """The rows that are finished with this one."""
+    captions_per_image: int = 1
     drained: bool = False
-    in_flight: dict[int, tuple[Row, float]] = field(default_factory=dict)
-    """Rows in the engine by their request's id, with `shared_s` of when they joined."""
+    in_flight: dict[int, tuple[Begun, float]] = field(default_factory=dict)
+    """Rows by the ids of their requests in the engine, with `shared_s` of when these joined."""
+    waiting: deque[tuple[Begun, Request]] = field(default_factory=deque)
+    """Requests that the engine had no room for."""
     shared_s: float = 0.0
     """Sum over the steps of their seconds, shared equally among the requests in each."""
     deadline: float = float("inf")
+    num_slots: int = field(init=False)
+    """Of the engine, which is idle yet."""
+
+    def __post_init__(self) -> None:
+        self.num_slots = self.engine.free_slots
 
     def drain(self, seconds: float) -> None:
         """Takes no new work; what is in flight may finish within so many seconds.
@@ -57,18 +77,27 @@ class Generating:
     def _fill(self) -> None:
         """Gives the engine what it has room for and what is there; waits only if it has nothing to do."""
         room = self.engine.free_slots
-        taken = self.channels.ready.take(room, 0.0 if self.in_flight else POLL_S) if room else []
-        for row, request in taken:
-            self.engine.submit([request])
-            self.in_flight[request.id] = (row, self.shared_s)
+        if (lacking := room - len(self.waiting)) > 0:
+            num_rows = math.ceil(lacking / self.captions_per_image)
+            taken = self.channels.ready.take(num_rows, 0.0 if self.in_flight or self.waiting else POLL_S)
+            for row, requests in taken:
+                begun = Begun(row, [request.id for request in requests])
+                self.waiting.extend((begun, request) for request in requests)
+        if joining := next_requests((request for _, request in self.waiting), room, self.num_slots):
+            for request in joining:
+                begun, _ = self.waiting.popleft()
+                self.in_flight[request.id] = (begun, self.shared_s)
+            self.engine.submit(joining)
 
     def _step(self) -> None:
         with self.counters.busy("generate") as lap:
-            completions = self.engine.step(more=not self.channels.ready.is_finished)
+            completions = self.engine.step(more=bool(self.waiting) or not self.channels.ready.is_finished)
         self.shared_s += lap.seconds / len(self.in_flight)
         for completion in completions:
-            row, joined_s = self.in_flight.pop(completion.id)
+            begun, joined_s = self.in_flight.pop(completion.id)
+            row, begun.done[completion.id] = begun.row, completion
             self.assembly.spend(row.sample.shard, "generate", self.shared_s - joined_s)
-            row.complete(completion)
-            for each in self.settle(row):
-                self.channels.rows.put(each)
+            if len(begun.done) == len(begun.ids):
+                row.complete([begun.done[id_] for id_ in begun.ids])
+                for each in self.settle(row):
+                    self.channels.rows.put(each)

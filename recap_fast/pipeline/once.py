@@ -1,8 +1,9 @@
 """Images of the same bytes are captioned once: the first of a kind goes on, and the others get what it gets.
 
 It knows rows and no stage. Two images are of a kind where their bytes are the same, and what their prompts have in its
-fields. With greedy decoding their captions are the same then. Captions alone are remembered: why there is none may be
-for a moment, such as too little memory, so a failure is shared by those alone that waited for it.
+fields. With greedy decoding their captions are the same then, all of them: a prompt that is drawn is drawn by the
+bytes. Captions alone are remembered: why there is none may be for a moment, such as too little memory, so a failure is
+shared by those alone that waited for it.
 """
 
 import hashlib
@@ -27,16 +28,19 @@ class _Result:
     place: str
     """SHARD:INDEX of the row."""
     outcome: ImageOutcome
+    prompts: tuple[tuple[str, str], ...]
     warning: str | None
-    completion: Completion | None
+    completions: tuple[Completion, ...]
 
     @classmethod
     def of(cls, row: Row) -> Self:
-        return cls(f"{row.sample.shard}:{row.sample.index}", row.outcome, row.warning, row.completion)
+        place = f"{row.sample.shard}:{row.sample.index}"
+        return cls(place, row.outcome, row.prompts, row.warning, row.completions)
 
     def give(self, row: Row) -> None:
-        row.outcome, row.warning, row.completion = self.outcome, self.warning, self.completion
-        row.duplicate_of = None if self.completion is None else self.place
+        row.outcome, row.prompts, row.warning = self.outcome, self.prompts, self.warning
+        row.completions = self.completions
+        row.duplicate_of = self.place if self.completions else None
 
 
 @dataclass(slots=True)
@@ -89,7 +93,7 @@ class Once:
                 return [row]
             del self._under_way[key]
             result = _Result.of(row)
-            if result.completion is not None:
+            if result.completions:
                 self._known[key] = result
                 if len(self._known) > self._max_known:
                     self._known.popitem(last=False)

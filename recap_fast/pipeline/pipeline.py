@@ -54,7 +54,8 @@ class Pipeline:
         shared = channels, counters, self._assembly
         self.reading = Reading(open_shard, *shared, limit)
         self.decoding = Decoding(captioner, *shared, DecodeNotes(ledger.output, ledger.is_complete), dedup)
-        self.generating = Generating(captioner.engine, *shared, self.decoding.once.settle)
+        num_captions = captioner.prepared.prompts.captions_per_image
+        self.generating = Generating(captioner.engine, *shared, self.decoding.once.settle, num_captions)
         self.writing = Writing(*shared)
         self._num_slots = captioner.engine.free_slots
         counters.read_gauges = self._gauges

@@ -34,5 +34,5 @@ class Writing:
         if isinstance(item, EndOfShard):
             self.assembly.end(item)
         else:
-            self.counters.count(item.status, item.completion, is_shared=item.duplicate_of is not None)
+            self.counters.count(item.status, item.completions, is_shared=item.duplicate_of is not None)
             self.assembly.add(item)

@@ -9,7 +9,7 @@ from recap_fast.generate.prompt import SampleFields
 from recap_fast.pipeline.decoding import noise_key
 from recap_fast.records import OK, Completion, Request, Row, Sample
 from recap_fast.replay.stored import Answer
-from recap_fast.write.captions import captions_of
+from recap_fast.write.captions import texts_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,11 +33,11 @@ def make_again(sample: Sample, captioner: Captioner) -> Again:
         batch = captioner.decoder.decode([sample.image])
         row.outcome = batch.outcomes[0]
         if row.outcome.status == OK:
-            request, _ = captioner.request(batch.pixels[0], SampleFields(sample), noise_key=noise_key(sample))
+            (request,) = captioner.requests(row, batch.pixels[0], SampleFields(sample), noise_key=noise_key(sample))
             captioner.check()
             (completion,) = generate_all(captioner.start().engine, [request])
-            row.complete(completion)
-    (caption,) = captions_of([row], captioner.detokenize)
+            row.complete([completion])
+    (texts,) = texts_of([row], captioner.detokenize)
     done, error = row.completion, row.outcome.error if sample.status == OK else sample.error
     reason, count = ("error", None) if done is None else (done.finish_reason, done.num_tokens)
-    return Again(Answer(row.status, error and scrub(error), caption, reason, count), request, done)
+    return Again(Answer(row.status, error and scrub(error), texts[0] if texts else None, reason, count), request, done)

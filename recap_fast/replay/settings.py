@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +46,7 @@ def settings_of(
             decoder=decoder or marks["decoder"],
             max_image_pixels=max_image_pixels or MAX_IMAGE_PIXELS,
             background=marks["background"],
-            prompt=None if marks["prompt"] == spec.prompt.text else marks["prompt"],
+            prompt=() if marks["prompt"] == spec.prompt.text else (f"prompt1={marks['prompt']}",),
             max_field_tokens=marks["max_field_tokens"],
             **asdict(selection_of(marks)),
         )
@@ -70,8 +70,7 @@ def changes(marks: Mapping[str, Any], config: RunConfig) -> list[str]:
 
 def _differences(marks: Mapping[str, Any], config: RunConfig, spec: EngineSpec) -> dict[str, str]:
     """The marks that are others now: by name a line that says so."""
-    asked = spec if config.prompt is None else replace(spec, prompt=replace(spec.prompt, text=config.prompt))
-    now = as_json(fingerprint(config, asked, config.decoder))
+    now = as_json(fingerprint(config, spec, config.decoder))
     return {
         name: f"  {name}: {marks.get(name)!r} there, {now.get(name)!r} here"
         for name in sorted({*marks, *now})

@@ -8,6 +8,7 @@ warning in the row. A sample that cannot be written even so becomes a row that s
 """
 
 import contextlib
+import functools
 import logging
 import operator
 from collections.abc import Callable, Iterator, Sequence
@@ -30,6 +31,8 @@ Detokenize = Callable[[Sequence[NDArray[np.int32]]], list[str]]
 Content = dict[str, Any]
 """A row by column; columns that are missing are null."""
 NO_PROMPT = RowFlags()
+_flags_of = functools.lru_cache(maxsize=256)(RowFlags)
+_LISTS = ("flags", "captions")
 _INTEGERS = {field.name: field.type.bit_width for field in SCHEMA if pa.types.is_integer(field.type)}
 
 
@@ -53,11 +56,10 @@ def make_batches(
         yield pa.RecordBatch.from_pylist(batch, schema=SCHEMA)
 
 
-def captions_of(rows: Sequence[Row], detokenize: Detokenize) -> list[str | None]:
-    """The caption of each row, or None."""
-    completions = [row.completion for row in rows]
-    texts = iter(detokenize([c.token_ids for c in completions if c is not None]))
-    return [None if c is None else clean(next(texts), c) for c in completions]
+def texts_of(rows: Sequence[Row], detokenize: Detokenize) -> list[list[str]]:
+    """The captions of each row."""
+    texts = iter(detokenize([c.token_ids for row in rows for c in row.completions]))
+    return [[clean(next(texts), c) for c in row.completions] for row in rows]
 
 
 def clean(text: str, completion: Completion) -> str:
@@ -76,13 +78,13 @@ def count_words(text: str | None) -> int | None:
 
 def _contents(rows: Sequence[Row], detokenize: Detokenize, flags: RowFlags) -> Iterator[tuple[Content, int]]:
     """Each row and its bytes of text. If the captions of all rows cannot be made together, each is made by itself."""
-    captions: list[str | None] | None = None
+    texts: list[list[str]] | None = None
     with contextlib.suppress(Exception):
-        captions = captions_of(rows, detokenize)
+        texts = texts_of(rows, detokenize)
     for number, row in enumerate(rows):
         try:
-            (caption,) = captions_of([row], detokenize) if captions is None else captions[number : number + 1]
-            yield _fit(_content(row, caption, flags))
+            (own,) = texts_of([row], detokenize) if texts is None else texts[number : number + 1]
+            yield _fit(_content(row, own, flags))
         except Exception as error:  # the boundary of a row: no row, however odd, ends the shard
             sample = row.sample
             logger.warning("shard %s: sample %s cannot be written", sample.shard, sample.index, exc_info=error)
@@ -97,10 +99,21 @@ def _unwritable(row: Row, error: Exception) -> tuple[Content, int]:
 
 def _fit(content: Content) -> tuple[Content, int]:
     """The row as its columns can hold it, and its bytes of text."""
-    size = 0
     warnings: list[str] = []
+    size = _fit_values(content, warnings)
+    size += sum(_fit_values(each, warnings, "captions.") for each in content.get("captions") or ())
+    if content["index"] is None:
+        raise ValueError(f"a row has no index, or one that does not fit into {_INTEGERS['index']} bits")
+    if warnings:
+        content["warning"] = "; ".join([*warnings, str(content["warning"])] if content.get("warning") else warnings)
+    return content, size
+
+
+def _fit_values(content: Content, warnings: list[str], prefix: str = "") -> int:
+    """Fits the integers and texts of a row, or of one of its several captions. Gives the bytes of the texts."""
+    size = 0
     for name, value in content.items():
-        if value is None or name == "flags":
+        if value is None or name in _LISTS:
             continue
         width = _INTEGERS.get(name)
         if width is not None:
@@ -108,19 +121,15 @@ def _fit(content: Content) -> tuple[Content, int]:
             if bits >= width:
                 content[name] = None
                 shown = value if bits <= 64 else f"a number of {bits:,} bits"
-                warnings.append(f"{name} is left out, as it does not fit into {width} bits: {shown}")
+                warnings.append(f"{prefix}{name} is left out, as it does not fit into {width} bits: {shown}")
         elif not isinstance(value, str):
-            raise TypeError(f"{name} is a {type(value).__name__}, not text")
+            raise TypeError(f"{prefix}{name} is a {type(value).__name__}, not text")
         elif value.isascii() and len(value) <= MAX_TEXT_BYTES:
             size += len(value)
         else:
-            content[name] = fitted = _fit_text(name, value, warnings)
+            content[name] = fitted = _fit_text(f"{prefix}{name}", value, warnings)
             size += num_bytes(fitted)
-    if content["index"] is None:
-        raise ValueError(f"a row has no index, or one that does not fit into {_INTEGERS['index']} bits")
-    if warnings:
-        content["warning"] = "; ".join([*warnings, str(content["warning"])] if content.get("warning") else warnings)
-    return content, size
+    return size
 
 
 def _fit_text(name: str, text: str, warnings: list[str]) -> str:
@@ -131,8 +140,10 @@ def _fit_text(name: str, text: str, warnings: list[str]) -> str:
     return cut(text, MAX_TEXT_BYTES)
 
 
-def _content(row: Row, caption: str | None, flags: RowFlags) -> Content:
+def _content(row: Row, texts: Sequence[str], flags: RowFlags) -> Content:
     sample, outcome, completion = row.sample, row.outcome, row.completion
+    caption = texts[0] if texts else None
+    flags = _flags_of(row.prompts[0][1]) if row.prompts else flags
     finish_reason = "error" if completion is None else completion.finish_reason
     warnings = [w for w in (sample.warning, outcome.warning, row.warning) if w]
     return {
@@ -159,4 +170,13 @@ def _content(row: Row, caption: str | None, flags: RowFlags) -> Content:
         "metadata": sample.metadata,
         "flags": flags.find(caption, finish_reason, is_flat=outcome.is_flat),
         "duplicate_of": row.duplicate_of,
+        "captions": _captions(row, texts) if row.prompts and texts else None,
     }
+
+
+def _captions(row: Row, texts: Sequence[str]) -> list[Content]:
+    """All captions of a row, where the run makes several or draws the prompt."""
+    return [
+        {"name": name, "prompt": prompt, "text": text, "finish_reason": c.finish_reason, "num_tokens": c.num_tokens}
+        for (name, prompt), text, c in zip(row.prompts, texts, row.completions, strict=True)
+    ]

@@ -6,6 +6,17 @@ https://huggingface.co/datasets/UCSC-VLAA/Recap-DataComp-1B has the first eleven
 
 import pyarrow as pa
 
+CAPTION = pa.struct(
+    [
+        ("name", pa.string()),
+        ("prompt", pa.string()),
+        ("text", pa.string()),
+        ("finish_reason", pa.string()),
+        ("num_tokens", pa.int32()),
+    ]
+)
+"""One of several captions of an image: the name of its prompt and the question, with its fields unfilled; see
+`caption_lists.py`."""
 SCHEMA = pa.schema(
     [
         ("url", pa.string()),
@@ -35,5 +46,6 @@ SCHEMA = pa.schema(
         ("metadata", pa.string()),
         ("flags", pa.list_(pa.string())),
         ("duplicate_of", pa.string()),
+        ("captions", pa.list_(CAPTION)),
     ]
 )

@@ -15,11 +15,11 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from recap_fast.arrow_core import core
 from recap_fast.atomic import sha256_of
 from recap_fast.records import Identity, OutputFile, Row, Shard, ShardReport
+from recap_fast.write.caption_lists import count_tokens
 from recap_fast.write.captions import Detokenize, make_batches
 from recap_fast.write.flags import RowFlags
 from recap_fast.write.merge import MADE_WITH_KEY, merge_rows, read_made_with
@@ -132,7 +132,7 @@ class ShardWriter:
             for batch in add_shard_flags(self._merged(last), repeats):
                 statuses.update(count_statuses(batch))
                 flags.update(count_flags(batch))
-                num_tokens += pc.sum(batch.column("num_tokens")).as_py() or 0
+                num_tokens += count_tokens(batch)
                 if self._shard.kind == "folder":
                     files.update(self._versions(batch))
                 yield batch

@@ -21,17 +21,19 @@ from recap_fast.atomic import sha256_of
 from recap_fast.progress import OnProgress, unwatched
 from recap_fast.records import OK, OutputFile, Shard, ShardReport
 from recap_fast.text import counted, unicode
+from recap_fast.write.caption_lists import CaptionLists
 from recap_fast.write.compare import InputsToCompare, compare, find_shards, missing_shard
 from recap_fast.write.done_record import read_record
 from recap_fast.write.opening import not_as_written, read_register
 from recap_fast.write.output_folder import RUN_FILE, OutputFolder
 from recap_fast.write.run_file import read_run
 from recap_fast.write.stretches import count_flags, count_statuses
-from recap_fast.write.units import Unit
 
 if TYPE_CHECKING:
     import pyarrow as pa
     import pyarrow.parquet as pq
+
+    from recap_fast.write.units import Unit
 
 FaultKind = Literal[
     "no record",
@@ -60,6 +62,8 @@ _REMEDIES: Mapping[FaultKind, str] = {
 }
 """What to do, by kind; '{0}' is the shard. The next run mends the kinds that are not here by itself."""
 BATCH_ROWS = 65_536
+LIST_BATCH_ROWS = 4096
+"""Where the texts of captions are read, too."""
 NUM_THREADS = 4
 """How many threads read inputs: hashing is faster than most disks."""
 
@@ -111,6 +115,10 @@ def verify(output: OutputFolder, inputs: InputsToCompare | None = None, progress
     """
     run = read_run(output)
     register = read_register(output, run)
+    try:
+        lists = CaptionLists.of(run.fingerprint)
+    except ValueError as error:
+        raise not_as_written(output, str(error)) from error
     verdict = Verdict(num_shards=len(run.shards))
     records = {name: read_record(output, name) for name in run.shards}
     total = len(records) * (1 if inputs is None else 2)
@@ -123,7 +131,7 @@ def verify(output: OutputFolder, inputs: InputsToCompare | None = None, progress
             raise not_as_written(output, f"{name} is a unit of images in its done-record, but not in {RUN_FILE}")
         _count(verdict, name, record)
         verdict.faults += _check_record(name, record)
-        verdict.faults += _check_output(output, name, record, register.units.get(name))
+        verdict.faults += _check_output(output, name, record, register.units.get(name), lists)
     if inputs is not None:
         _compare_all(verdict, output, inputs, find_shards(output, register, inputs), records, progress)
     verdict.faults += _strangers(output, run.shards.keys())
@@ -175,7 +183,9 @@ def _check_record(name: str, record: ShardReport) -> Iterator[Fault]:
         yield Fault("wrong counts", name, sentence)
 
 
-def _check_output(output: OutputFolder, name: str, record: ShardReport, unit: Unit | None) -> Iterator[Fault]:
+def _check_output(
+    output: OutputFolder, name: str, record: ShardReport, unit: "Unit | None", lists: CaptionLists
+) -> Iterator[Fault]:
     file = output.data(name)
     if record.output is None:
         if record.rows or record.status != "failed" or output.store.stat(file) is not None:
@@ -183,7 +193,7 @@ def _check_output(output: OutputFolder, name: str, record: ShardReport, unit: Un
         return
     try:
         with output.store.local(file) as path:
-            yield from _check_file(path, name, record, record.output, unit)
+            yield from _check_file(path, name, record, record.output, unit, lists)
     except FileNotFoundError:
         yield Fault("no output", name, "has no output: the file is gone")
     except OSError as error:
@@ -192,16 +202,20 @@ def _check_output(output: OutputFolder, name: str, record: ShardReport, unit: Un
         yield Fault("unreadable", name, f"has no output that can be read: {error}")
 
 
-def _check_file(path: Path, name: str, record: ShardReport, written: OutputFile, unit: Unit | None) -> Iterator[Fault]:
+def _check_file(
+    path: Path, name: str, record: ShardReport, written: OutputFile, unit: "Unit | None", lists: CaptionLists
+) -> Iterator[Fault]:
     size, digest = path.stat().st_size, sha256_of(path)
     if size != written.size_bytes:
         yield Fault("wrong hash", name, f"has {counted(size, 'byte')}, but {written.size_bytes:,} were written")
     elif digest != written.sha256:
         yield Fault("wrong hash", name, "is not as it was written: its SHA-256 differs from the record's")
-    yield from _check_rows(path, name, record, unit)
+    yield from _check_rows(path, name, record, unit, lists)
 
 
-def _check_rows(path: Path, name: str, record: ShardReport, unit: Unit | None) -> Iterator[Fault]:
+def _check_rows(
+    path: Path, name: str, record: ShardReport, unit: "Unit | None", lists: CaptionLists
+) -> Iterator[Fault]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -211,10 +225,11 @@ def _check_rows(path: Path, name: str, record: ShardReport, unit: Unit | None) -
     rows, wrong, other = 0, "", None
     try:
         with pq.ParquetFile(path) as table:
-            for batch in _batches(table):
+            for batch in _batches(table, lists):
                 indices = batch["index"].to_numpy()
                 wrong = wrong or _first_gap(indices, expected[rows : rows + len(indices)], rows)
-                wrong = wrong or (_first_stranger(indices, batch["file_name"].to_pylist(), unit) if unit else "")
+                wrong = wrong or _first_stranger(indices, batch["file_name"], unit)
+                wrong = wrong or lists.fault(batch)
                 shards = batch["shard"].unique().to_pylist()
                 other = next((shard for shard in shards if shard != name), other)
                 statuses += count_statuses(batch)
@@ -238,13 +253,14 @@ def _check_rows(path: Path, name: str, record: ShardReport, unit: Unit | None) -
         yield Fault("wrong counts", name, f"has flags {_shown(flags)}, but its record says {_shown(record.flags)}")
 
 
-def _batches(table: "pq.ParquetFile") -> Iterator["pa.RecordBatch"]:
+def _batches(table: "pq.ParquetFile", lists: CaptionLists) -> Iterator["pa.RecordBatch"]:
     """Some columns of an output, batch by batch. Raises ValueError if a run cannot have written it."""
     from recap_fast.write.schema import SCHEMA
 
     if table.schema_arrow.remove_metadata() != SCHEMA:
         raise ValueError("it has other columns")
-    for batch in table.iter_batches(BATCH_ROWS, columns=["shard", "index", "status", "file_name", "flags"]):
+    columns = ["shard", "index", "status", "file_name", "flags", *lists.columns]
+    for batch in table.iter_batches(LIST_BATCH_ROWS if lists.prompts else BATCH_ROWS, columns=columns):
         for column in ("shard", "index", "status", "flags"):
             if num := batch[column].null_count:
                 raise ValueError(f"it has {counted(num, 'row')} without {column}")
@@ -262,9 +278,11 @@ def _first_gap(indices: NDArray[np.int64], expected: NDArray[np.int64], first: i
     return f"has index {index} in row {first + int(wrong[0])}: {why}"
 
 
-def _first_stranger(indices: NDArray[np.int64], names: list[str | None], unit: Unit) -> str:
+def _first_stranger(indices: NDArray[np.int64], names: "pa.Array", unit: "Unit | None") -> str:
     """A sentence about the first row whose file is not the one at its index in the unit; '' if there is none."""
-    for index, name in zip(indices.tolist(), names, strict=True):
+    if unit is None:
+        return ""
+    for index, name in zip(indices.tolist(), names.to_pylist(), strict=True):
         if 0 <= index < len(unit.files) and name != (mine := unicode(unit.file_name(index))):
             return f"has a row of {name} with index {index}, which belongs to {mine}"
     return ""

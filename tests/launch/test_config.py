@@ -6,7 +6,7 @@ import pytest
 
 from recap_fast.defaults import MAX_IMAGE_PIXELS
 from recap_fast.errors import ConfigError
-from recap_fast.generate.engine import EngineOptions, Sampling
+from recap_fast.generate.engine import EngineOptions, Sampling, SamplingOptions
 from recap_fast.generate.spec import EngineSpec, Limits, PromptSpec
 from recap_fast.launch.config import RunConfig, fingerprint, relocation
 from recap_fast.machine import list_versions
@@ -61,7 +61,7 @@ def test_a_config_does_not_change():
 def test_the_fingerprint_is_all_that_decides_what_rows_say():
     assert fingerprint(config(), spec(), "dali") == {
         "versions": list_versions("torch", "dali"),
-        "schema": 3,
+        "schema": 4,
         "engine": "tiny",
         "engine.tokenizer.json": "bb",
         "engine.weights.safetensors": "aa",
@@ -141,8 +141,10 @@ def test_what_is_no_relocation_is_refused_without_secrets(text):
 
 def test_flat_options_have_the_names_of_the_command_line_and_none_is_the_default():
     made = RunConfig.of({**GIVEN, "max_image_pixels": None, "temperature": 0.5, "num_slots": 3, "prompt": None})
-    assert made.options == EngineOptions(num_slots=3, sampling=Sampling(temperature=0.5))
-    assert (made.max_image_pixels, made.prompt) == (MAX_IMAGE_PIXELS, None)
+    assert (made.options, made.sampling) == (EngineOptions(num_slots=3), SamplingOptions(temperature=0.5))
+    assert (made.max_image_pixels, made.prompt) == (MAX_IMAGE_PIXELS, ())
+    assert RunConfig.of({**GIVEN, "prompt": "What?"}).prompt == ("What?",)
+    assert RunConfig.of({**GIVEN, "prompt": ["What?", "Why?"]}).prompt == ("What?", "Why?")
     with pytest.raises(TypeError, match="temprature"):
         RunConfig.of({**GIVEN, "temprature": 1.0})
 

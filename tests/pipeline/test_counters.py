@@ -29,9 +29,9 @@ def test_rates_are_of_captions_and_the_time_since_the_first_image(clock):
     clock[0] += 1000
     counters.start_shard(10, 0)
     clock[0] += 4
-    counters.count("ok", completion(30))
-    counters.count("ok", completion(50))
-    counters.count("truncated", None)
+    counters.count("ok", [completion(30)])
+    counters.count("ok", [completion(50)])
+    counters.count("truncated", ())
     counters.finish_shard()
     s = counters.snapshot()
     assert (s.seconds, s.rows, s.captioned, s.failed) == (4, 3, 2, {"truncated": 1})
@@ -73,7 +73,7 @@ def test_the_time_to_go_counts_shards_not_yet_opened_and_rows_done_before(clock)
     counters.start_shard(100, 0)
     counters.start_shard(300, 50)
     for _ in range(75):
-        counters.count("ok", completion(1))
+        counters.count("ok", [completion(1)])
     clock[0] += 15
     # 4 shards of 200 rows, 50 done before, 75 now: 675 to go at 5 a second
     assert counters.snapshot().eta_s == pytest.approx(135)
@@ -87,7 +87,7 @@ def test_rows_in_all_are_an_estimate_until_every_shard_is_opened():
     assert (s.kept, s.total, s.is_estimate) == (1040, 1200, True)
     counters.start_shard(300, 0)
     for _ in range(180):
-        counters.count("ok", completion(1))
+        counters.count("ok", [completion(1)])
     s = counters.snapshot()
     assert (s.total, s.is_estimate, s.share) == (1400, False, (1040 + 180) / 1400)
 
@@ -108,7 +108,7 @@ def test_rows_in_all_may_be_known_before_a_shard_is_opened(clock):
     s = counters.snapshot()
     assert (s.total, s.is_estimate, s.share) == (2800, False, 500 / 2800)
     counters.start_shard(1000, 800)
-    counters.count("ok", completion(1))
+    counters.count("ok", [completion(1)])
     clock[0] += 2
     s = counters.snapshot()
     assert (s.kept, s.total, s.is_estimate, s.eta_s) == (1300, 2800, False, (2300 - 801) * 2)
@@ -126,7 +126,7 @@ def test_a_limit_is_all_there_is_to_do():
 def test_captions_that_the_token_limit_ended_are_counted():
     counters = RunCounters(1)
     for reason in ("stop", "length", "loop", "length"):
-        counters.count("ok", Completion(0, np.zeros(3, np.int32), reason, 3))
+        counters.count("ok", [Completion(0, np.zeros(3, np.int32), reason, 3)])
     assert counters.snapshot().cut == 2
 
 
@@ -134,10 +134,10 @@ def test_a_shared_caption_is_a_caption_and_none_of_its_tokens_were_generated(clo
     counters = RunCounters(1)
     counters.start_shard(10, 0)
     clock[0] += 2
-    counters.count("ok", Completion(0, np.zeros(3, np.int32), "length", 30))
-    counters.count("ok", Completion(0, np.zeros(3, np.int32), "length", 30), is_shared=True)
-    counters.count("ok", completion(50))
-    counters.count("truncated", None)
+    counters.count("ok", [Completion(0, np.zeros(3, np.int32), "length", 30)])
+    counters.count("ok", [Completion(0, np.zeros(3, np.int32), "length", 30)], is_shared=True)
+    counters.count("ok", [completion(50)])
+    counters.count("truncated", ())
     s = counters.snapshot()
     assert (s.rows, s.captioned, s.shared, s.cut) == (4, 3, 1, 2)
     assert (s.num_tokens, s.tokens_per_caption, s.images_per_s) == (80, 40, 1.5)

@@ -180,7 +180,7 @@ def test_whichever_part_breaks_the_run_ends_with_its_error(tmp_path, monkeypatch
 
     target = {
         "decoder": (run.captioner.decoder, "decode"),
-        "prompts": (run.captioner, "request"),
+        "prompts": (run.captioner, "requests"),
         "engine": (run.engine, "submit"),
     }
     thing, method = target[part]

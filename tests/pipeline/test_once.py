@@ -5,7 +5,6 @@ import multiprocessing
 import os
 import signal
 import sys
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -29,9 +28,8 @@ def row(index, digest, shard="a", **more):
 def finish(row, **changed):
     """The row as the engine finishes it."""
     row.outcome = ImageOutcome(4, 3, warning="reduced")
-    row.complete(
-        Completion(**{"id": 7, "token_ids": np.arange(3), "finish_reason": "stop", "num_tokens": 4, **changed})
-    )
+    made = {"id": 7, "token_ids": np.arange(3), "finish_reason": "stop", "num_tokens": 4, **changed}
+    row.complete([Completion(**made)])
     return row
 
 
@@ -196,14 +194,15 @@ def test_a_prompt_with_fields_is_asked_for_each_of_their_values(tmp_path):
     pairs = [((f"{i}.jpg", image((1, 1, 2, 1)[i])), (f"{i}.json", text)) for i, text in enumerate(texts)]
     shard_files.write_tar(tmp_path / "in" / "00000.tar", [member for pair in pairs for member in pair])
     run = FakeRun(tmp_path / "in", tmp_path / "out", dedup=True)
-    run.captioner.prepared = SimpleNamespace(prompts=SimpleNamespace(fields=("org_caption",)))
+    run.captioner.prepared.prompts.fields = ("org_caption",)
     asked = []
 
-    def request(pixels, fields, *, noise_key=0):
+    def requests(row, pixels, fields, *, noise_key=0):
         asked.append(fields["org_caption"])
-        return Request(len(asked), pixels, np.array([len(asked[-1])], np.int32), 9, noise_key), f"asked {asked[-1]}"
+        row.warning = f"asked {asked[-1]}"
+        return [Request(len(asked), pixels, np.array([len(asked[-1])], np.int32), 9, noise_key)]
 
-    run.captioner.request = request
+    run.captioner.requests = requests
     guarded(run.run)
     assert sorted(asked) == ["alt 1000", "x", "x", "y"]
     rows = read_rows(tmp_path / "out")

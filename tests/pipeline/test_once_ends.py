@@ -82,7 +82,7 @@ def test_whichever_part_breaks_the_run_ends_with_its_error(tmp_path, monkeypatch
     monkeypatch.setattr("recap_fast.pipeline.decoding.FIRST_BATCH", 4)
     count = iter(range(10**6))
     things = {"decoder": run.captioner.decoder, "prompts": run.captioner, "engine": run.engine}
-    name = {"decoder": "decode", "prompts": "request", "engine": "submit"}[part]
+    name = {"decoder": "decode", "prompts": "requests", "engine": "submit"}[part]
     works = getattr(things[part], name)
     fail_later = lambda *a, **k: break_off() if next(count) >= 1 else works(*a, **k)  # noqa: E731 - a method is replaced
     monkeypatch.setattr(things[part], name, fail_later)

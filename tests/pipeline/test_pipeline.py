@@ -43,7 +43,7 @@ def test_the_batch_never_drains_between_shards(tmp_path):
         wait_until(
             lambda: len(pipeline.generating.channels.ready._items) >= min(4, left)
         )  # as beside a real, slow step
-        together.append({row.sample.shard for row, _ in pipeline.generating.in_flight.values()})
+        together.append({begun.row.sample.shard for begun, _ in pipeline.generating.in_flight.values()})
         return step(**told)
 
     engine.step = slow_step

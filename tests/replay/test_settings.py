@@ -5,13 +5,14 @@ import pytest
 
 from recap_fast.errors import ConfigError
 from recap_fast.generate.engine import EngineOptions, Sampling
+from recap_fast.generate.prompts import choose
 from recap_fast.generate.spec import EngineSpec
 from recap_fast.launch.config import RunConfig, fingerprint
 from recap_fast.replay.settings import changes, settings_of
 
 RUNS = {
     "the engine's own": {},
-    "other text": {"prompt": "Which? {org_caption}", "max_field_tokens": 5, "background": "white"},
+    "other text": {"prompt": ("Which? {org_caption}",), "max_field_tokens": 5, "background": "white"},
     "other limits": {"options": EngineOptions(max_new_tokens=7, loop_stop=False)},
     "sampled": {"options": EngineOptions(sampling=Sampling(temperature=0.7, top_k=5, top_p=0.9, seed=-3))},
     "other images": {"images": "all", "image_column": "photo", "caption_column": "alt"},
@@ -20,10 +21,7 @@ RUNS = {
 
 def marks_of(engine, decoder="pillow", **changed):
     config = RunConfig(engine=engine, shards=("x",), output="out", decoder=decoder, **changed)
-    spec = EngineSpec.load(engine)
-    if config.prompt is not None:
-        spec = dataclasses.replace(spec, prompt=dataclasses.replace(spec.prompt, text=config.prompt))
-    return config, dict(fingerprint(config, spec, decoder))
+    return config, dict(fingerprint(config, EngineSpec.load(engine), decoder))
 
 
 @pytest.mark.parametrize("run", RUNS)
@@ -33,7 +31,9 @@ def test_the_settings_are_those_of_the_run(tiny_engine, run):
     spec = EngineSpec.load(tiny_engine)
     limit = config.options.max_new_tokens or spec.limits.max_new_tokens
     assert found.options == dataclasses.replace(config.options, max_new_tokens=limit)
-    for name in ("engine", "prompt", "max_field_tokens", "background", "decoder", "selection"):
+    questions = [next(iter(choose(spec.prompt, each.prompt)[0].questions.values())) for each in (found, config)]
+    assert questions[0] == questions[1]
+    for name in ("engine", "max_field_tokens", "background", "decoder", "selection"):
         assert getattr(found, name) == getattr(config, name), name
     assert changes(marks, found) == []
 

@@ -42,16 +42,18 @@ class FakeDecoder:
 
 
 class FakeCaptioner:
-    """The parts that a pipeline wants of a captioner, with one constant prompt."""
+    """The parts that a pipeline wants of a captioner, with constant prompts of these names, or a single one."""
 
-    prepared = SimpleNamespace(prompts=SimpleNamespace(fields=()))
-
-    def __init__(self, engine: Engine):
-        self.engine, self.decoder = engine, FakeDecoder()
+    def __init__(self, engine: Engine, names: Sequence[str] = ()):
+        self.engine, self.decoder, self._names = engine, FakeDecoder(), names
+        self.prepared = SimpleNamespace(prompts=SimpleNamespace(fields=(), captions_per_image=len(names) or 1))
         self._numbers = itertools.count()
 
-    def request(self, pixels, fields, *, noise_key=0) -> tuple[Request, str | None]:
-        return Request(next(self._numbers), pixels, np.array([1, 2], np.int32), 9, noise_key), None
+    def requests(self, row, pixels, fields, *, noise_key=0) -> list[Request]:
+        row.prompts = tuple((name, f"Is it {name}?") for name in self._names)
+        ids = [next(self._numbers) for _ in self._names or ("",)]
+        text = np.array([1, 2], np.int32)
+        return [Request(id_, pixels, text, 9, noise_key, ids[0] if id_ > ids[0] else None) for id_ in ids]
 
     def detokenize(self, rows: Sequence[NDArray[np.int32]]) -> list[str]:
         return detokenize(rows)

@@ -32,7 +32,7 @@ def finished(
         row.outcome = ImageOutcome(status="not_an_image", error="It is not an image.")
         return row
     ids = np.array([ord(c) for c in caption], np.int32)
-    row.outcome, row.completion = ImageOutcome(640, 480), Completion(index, ids, reason, len(ids) + 1)
+    row.outcome, row.completions = ImageOutcome(640, 480), (Completion(index, ids, reason, len(ids) + 1),)
     return row
 
 

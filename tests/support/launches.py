@@ -59,6 +59,8 @@ def make_config(tiny_engine: Path, inputs: Path, **changed) -> RunConfig:
         "max_image_pixels": 10**6,
         "options": EngineOptions(device="cpu", max_new_tokens=4),
     }
+    if isinstance(changed.get("prompt"), str):
+        changed["prompt"] = (changed["prompt"],)
     return RunConfig(**{**given, **changed})
 
 

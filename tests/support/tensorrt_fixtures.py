@@ -2,7 +2,7 @@
 
 import contextlib
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -98,9 +98,9 @@ def open_engine(library: Installer) -> Iterator[Callable[..., Engine]]:
     """Opens an engine directory as `run` does; closed at the end."""
     opened: list[Engine] = []
 
-    def make(folder: Path, *, prompt: str | None = None, **options: Any) -> Engine:
+    def make(folder: Path, *, prompts: Sequence[str] = (), **options: Any) -> Engine:
         given = EngineOptions(**{"loop_stop": False, **options})
-        opened.append(PreparedEngine.read(folder, prompt=prompt).open(given))
+        opened.append(PreparedEngine.read(folder, prompts=prompts).open(given))
         return opened[-1]
 
     yield make

@@ -105,6 +105,7 @@ def test_a_row_holds_all_that_is_known_of_its_sample():
         "num_tokens": 15,
         "flags": [],
         "duplicate_of": "a:3",
+        "captions": None,
     }
 
 
@@ -133,6 +134,7 @@ COMPLETIONS = st.builds(
     ANY_TEXT,
     ANY_INTEGER,
 )
+PROMPTS = st.tuples(st.text() | st.just("\udc00"), st.sampled_from(["What?", "Wh\udc00t?", "Is it {key}?"]))
 ROWS = st.builds(
     Row,
     order=st.just(0),
@@ -145,7 +147,13 @@ ROWS = st.builds(
     ),
     outcome=st.builds(ImageOutcome, ANY_INTEGER, ANY_INTEGER, st.sampled_from(["ok", "too_large"]), ANY_TEXT),
     warning=ANY_TEXT,
-    completion=st.none() | COMPLETIONS,
+    completions=st.just(()) | st.tuples(COMPLETIONS),
+) | st.builds(
+    Row,
+    order=st.just(0),
+    sample=st.builds(Sample, shard=st.just("a"), index=st.integers(0, 9), key=st.just("a"), image=st.just(b"")),
+    prompts=st.tuples(PROMPTS, PROMPTS),
+    completions=st.just(()) | st.tuples(COMPLETIONS, COMPLETIONS),
 )
 
 
@@ -161,7 +169,7 @@ def test_whatever_is_in_a_row_it_fits_its_schema(rows, max_bytes):
     assert [row["index"] for row in found] == [row.sample.index for row in rows]
     for row, given_row in zip(found, rows, strict=True):
         if row["status"] == "unwritable":
-            assert not all(0 <= i < 0x110000 for i in given_row.completion.token_ids)
+            assert not all(0 <= i < 0x110000 for c in given_row.completions for i in c.token_ids)
             continue
         for name in ("width", "height"):
             size = getattr(given_row.outcome, name)
@@ -196,7 +204,7 @@ def test_texts_are_cut_where_they_are_too_long_for_a_column_with_a_word_about_it
 def test_a_row_that_cannot_be_written_says_why_and_the_others_are_as_they_were(caplog):
     odd = finished(1, "b", metadata=5, url="u", input_version="1:2")
     bad_ids = finished(2, "c")
-    bad_ids.completion = dataclasses.replace(bad_ids.completion, token_ids=np.array([-1], np.int32))
+    bad_ids.completions = (dataclasses.replace(bad_ids.completion, token_ids=np.array([-1], np.int32)),)
     rows = written(finished(0, "a"), odd, bad_ids, finished(3, "d"))
     assert [row["re_caption"] for row in rows] == ["a", None, None, "d"]
     assert {name: value for name, value in rows[1].items() if value is not None} == {

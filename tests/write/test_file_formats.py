@@ -17,12 +17,12 @@ from recap_fast.write.done_record import read_record, write_record
 from recap_fast.write.output_folder import OutputFolder
 from recap_fast.write.verify import verify
 
-FINGERPRINT = {"versions": "recap-fast 0.1.0, torch 2.13.0", "schema": 3, "image_column": None, "loop_stop": True}
+FINGERPRINT = {"versions": "recap-fast 0.1.0, torch 2.13.0", "schema": 4, "image_column": None, "loop_stop": True}
 RUN_FILE = """{
  "format": 4,
  "fingerprint": {
   "versions": "recap-fast 0.1.0, torch 2.13.0",
-  "schema": 3,
+  "schema": 4,
   "image_column": null,
   "loop_stop": true
  },

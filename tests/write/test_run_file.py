@@ -232,6 +232,6 @@ def test_a_folder_that_another_process_begins_just_now_is_not_foreign(tmp_path, 
 
 
 def test_rows_with_the_columns_of_another_version_are_refused_in_a_sentence(tmp_path):
-    merge(tmp_path, shards("a"), {**MARKS, "schema": 2})
-    with pytest.raises(ConfigError, match=r"\(schema 2, this one has 3\): use the version that wrote it, or caption "):
+    merge(tmp_path, shards("a"), {**MARKS, "schema": 3})
+    with pytest.raises(ConfigError, match=r"\(schema 3, this one has 4\): use the version that wrote it, or caption "):
         read_run(OutputFolder.at(tmp_path))

@@ -32,6 +32,10 @@ OURS = [
     ("metadata", "string"),
     ("flags", "list<item: string>"),
     ("duplicate_of", "string"),
+    (
+        "captions",
+        "list<item: struct<name: string, prompt: string, text: string, finish_reason: string, num_tokens: int32>>",
+    ),
 ]
 
 

@@ -82,9 +82,10 @@ class ExactCaptioner(Captioner):
             self._recorder = Recorder(super().engine)
         return self
 
-    def request(self, *given: Any, **options: Any) -> tuple[Request, str | None]:
+    def requests(self, *given: Any, **options: Any) -> list[Request]:
         """Asks for the next length."""
-        return super().request(*given, **options, max_new_tokens=next(self.lengths))
+        asked = super().requests(*given, **options)
+        return [dataclasses.replace(request, max_new_tokens=next(self.lengths)) for request in asked]
 
     def take(self) -> list[list[int]]:
         """The captions since the last time, in the order of the images."""
