@@ -23,14 +23,10 @@ OK = "ok"
 UNREADABLE = "unreadable"
 """The `status` where the image's bytes could not be read; the next run may read them, so such a row is never done."""
 READ_AGAIN = "(the next run reads it again)"
-"""Stands in the `warning` of a row that lacks something which came with the image and could not be read; such a row is
-never done either."""
-GENERATION_ERROR = "generation_error"
-"""The `status` where the engine failed on this image, and on others did not."""
-UNWRITABLE = "unwritable"
-"""The `status` where the row could not be written as it was; all of it but its place and its key is left out."""
-CRASHED = "crashed"
-"""The `status` where decoding this image ended the process, twice."""
+"""Stands in the `warning` of a row that lacks something which could not be read; such a row is never done either."""
+GENERATION_ERROR, UNWRITABLE, CRASHED = "generation_error", "unwritable", "crashed"
+"""The `status` where the engine failed on this image alone; where the row could not be written as it was, so that all
+of it but its place and its key is left out; and where decoding the image ended the process, twice."""
 FAILURES = (
     *("missing_image", "empty_image", UNREADABLE, "not_an_image", "unsupported", "truncated", "corrupt"),
     *("too_large", "too_small", "extreme_aspect", CRASHED, GENERATION_ERROR, UNWRITABLE),
@@ -196,8 +192,7 @@ class Request:
     noise_key: int = 0
     """Names this request's random numbers where captions are sampled: a hash of shard and index."""
     same_image_as: int | None = None
-    """The id of another request of this image, handed over before this one with no other image between them: an engine
-    may compute the image once for both."""
+    """The id of the first request of this image, handed over before this one: an engine may compute the image once."""
 
     @property
     def image_id(self) -> int:
@@ -229,8 +224,7 @@ class Row:
     outcome: ImageOutcome = ImageOutcome()
     """Set by decoding, and by generating where the engine failed on this image."""
     prompts: tuple[tuple[str, str], ...] = ()
-    """Set by decoding: name and question of each caption, in order. Empty where every row of the run has one caption,
-    by the same prompt."""
+    """Set by decoding: name and question of each caption, in order. Empty where the run has one prompt and caption."""
     warning: str | None = None
     """What the user should know of the prompt: a field that was cut."""
     completions: tuple[Completion, ...] = ()

@@ -12,8 +12,8 @@ from torch.nn import functional as F
 
 from inputs import shapes
 from recap_fast.generate.layout import plan_text
+from recap_fast.generate.model_spec import RopeSpec, TextSpec
 from recap_fast.generate.ops import Rows, plain
-from recap_fast.generate.spec import RopeSpec, TextSpec
 from recap_fast.generate.torch_backend.llama import KVCache, Llama, rope_table
 
 WIDTH, EPS = 64, 1e-5

@@ -4,7 +4,8 @@ transformers'."""
 from dataclasses import dataclass
 from typing import Any
 
-from recap_fast.generate.spec import EngineSpec, Limits, PromptSpec, RopeSpec, TextSpec, VisionSpec
+from recap_fast.generate.model_spec import RopeSpec, TextSpec, VisionSpec
+from recap_fast.generate.spec import EngineSpec, Limits, PromptSpec
 from recap_fast.records import Preprocess
 
 LLAMA3 = {"max_positions": 8192, "norm_eps": 1e-5, "tied_head": False, "rope": RopeSpec(theta=500000.0)}

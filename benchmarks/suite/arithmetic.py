@@ -8,7 +8,8 @@ known one step late.
 
 from dataclasses import dataclass
 
-from recap_fast.generate.spec import EngineSpec, TextSpec, VisionSpec
+from recap_fast.generate.model_spec import TextSpec, VisionSpec
+from recap_fast.generate.spec import EngineSpec
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from recap_fast.generate.spec import TextSpec
+from recap_fast.generate.model_spec import TextSpec
 from suite.setting import Findings, Setting, seconds_of
 
 FP8 = torch.float8_e4m3fn

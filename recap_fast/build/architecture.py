@@ -19,7 +19,7 @@ from recap_fast.errors import ConfigError
 from recap_fast.generate.fields import Source, read_value, shown
 from recap_fast.generate.json_file import read_json
 from recap_fast.generate.layout import FusedTensor, plan_weights
-from recap_fast.generate.spec import TextSpec, TokenId, VisionSpec
+from recap_fast.generate.model_spec import TextSpec, TokenId, VisionSpec
 
 STRATEGIES = {"default": "without the first position", "full": "all positions"}
 ORIGINALS = {

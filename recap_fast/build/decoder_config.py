@@ -10,7 +10,7 @@ from recap_fast.build.config_checks import expect, expect_divisible
 from recap_fast.build.model_config import DECODERS, RopeConfig, TextConfig
 from recap_fast.errors import ConfigError
 from recap_fast.generate.fields import Source, read_table
-from recap_fast.generate.spec import RopeSpec, TextSpec
+from recap_fast.generate.model_spec import RopeSpec, TextSpec
 
 BIASES = {"llama": ("attention_bias", "mlp_bias"), "qwen3": ("attention_bias",)}
 """Keys of biases that are refused; other decoders do not read them. Qwen2's on queries, keys and values are no key."""

@@ -17,9 +17,10 @@ from recap_fast.errors import ConfigError
 from recap_fast.generate.device import PRECISIONS, check_precision, find_hardware
 from recap_fast.generate.json_file import read_json
 from recap_fast.generate.layout import plan_text
+from recap_fast.generate.model_spec import TextSpec
 from recap_fast.generate.prompt import PromptEncoder
 from recap_fast.generate.prompts import NAME, Asked, Prompts, check_prompts, choose
-from recap_fast.generate.spec import EngineSpec, Limits, Precision, PromptSpec, SamplingSpec, TextSpec
+from recap_fast.generate.spec import EngineSpec, Limits, Precision, PromptSpec, SamplingSpec
 from recap_fast.generate.templates import Template, find_template
 from recap_fast.generate.tokenizer import Tokenizer, special_ids
 

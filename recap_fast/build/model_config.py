@@ -4,7 +4,7 @@ import re
 from dataclasses import dataclass
 from typing import Literal
 
-from recap_fast.generate.spec import Epsilon, Number, Positions, Ratio, Side, VocabularySize, Width
+from recap_fast.generate.model_spec import Epsilon, Number, Positions, Ratio, Side, VocabularySize, Width
 
 # Defaults: transformers' LlamaConfig, MistralConfig, Qwen2Config, Qwen3Config, CLIPVisionConfig and SiglipVisionConfig,
 # and LlavaConfig where it has no vision_config at all.

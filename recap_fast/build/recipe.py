@@ -12,7 +12,8 @@ from typing import Literal
 from recap_fast.errors import ConfigError
 from recap_fast.generate.fields import Count, Source, hint, read_table
 from recap_fast.generate.json_file import read_text
-from recap_fast.generate.spec import KVPrecision, NumSlots, Precision, Ratio, SamplingSpec, Sizes, TokenId
+from recap_fast.generate.model_spec import Ratio, TokenId
+from recap_fast.generate.spec import KVPrecision, NumSlots, Precision, SamplingSpec, Sizes
 
 PROMPT = "Please generate a detailed caption of this image. Please be as descriptive as possible."
 """The prompt of Recap-DataComp-1B."""

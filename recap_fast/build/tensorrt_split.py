@@ -16,7 +16,8 @@ from recap_fast.build.checkpoint import Checkpoint
 from recap_fast.build.weights import write_weights
 from recap_fast.errors import ConfigError
 from recap_fast.generate.layout import FusedTensor, plan_text
-from recap_fast.generate.spec import EngineSpec, TextSpec
+from recap_fast.generate.model_spec import TextSpec
+from recap_fast.generate.spec import EngineSpec
 from recap_fast.progress import OnProgress
 
 TRAPS = ("llava", "vila")

@@ -10,7 +10,7 @@ from recap_fast.build.model_config import CLIP, CLIP_BASE, NAMED, SIGLIP_BASE, T
 from recap_fast.errors import ConfigError
 from recap_fast.generate.fields import Source, read_table, read_value, shown
 from recap_fast.generate.json_file import read_json
-from recap_fast.generate.spec import VisionSpec
+from recap_fast.generate.model_spec import VisionSpec
 
 NAFLEX = (
     "It is SigLIP 2's NaFlex, which makes more or fewer patches of an image by its shape. recap-fast reads SigLIP 2 "

@@ -12,7 +12,8 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from recap_fast.generate.spec import EngineSpec, Precision, TextSpec, VisionSpec
+from recap_fast.generate.model_spec import TextSpec, VisionSpec
+from recap_fast.generate.spec import EngineSpec, Precision
 
 
 @dataclass(frozen=True, slots=True)

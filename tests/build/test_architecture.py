@@ -7,7 +7,7 @@ from inputs import checkpoints
 from inputs.shapes import SHAPES, clip_fields, llama_fields
 from recap_fast.build.architecture import Architecture, read_architecture
 from recap_fast.errors import ConfigError
-from recap_fast.generate.spec import RopeSpec, TextSpec
+from recap_fast.generate.model_spec import RopeSpec, TextSpec
 
 LLAVA_1_5_7B = {  # as published: what equals a default is left out
     "model_type": "llava",

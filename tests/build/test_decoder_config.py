@@ -8,7 +8,7 @@ from transformers import CONFIG_MAPPING
 from recap_fast.build.architecture import read_architecture
 from recap_fast.build.model_config import DECODERS
 from recap_fast.errors import ConfigError
-from recap_fast.generate.spec import RopeSpec
+from recap_fast.generate.model_spec import RopeSpec
 
 LLAVA_QWEN = {  # what LLaVA-NeXT's code writes for one image without tiles
     "model_type": "llava",

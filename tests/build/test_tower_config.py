@@ -9,7 +9,7 @@ import pytest
 from inputs.shapes import SHAPES, clip_fields
 from recap_fast.build.architecture import Architecture, read_architecture
 from recap_fast.errors import ConfigError
-from recap_fast.generate.spec import VisionSpec
+from recap_fast.generate.model_spec import VisionSpec
 
 ORIGINAL = {"model_type": "llava_llama", "mm_vision_tower": "openai/clip-vit-large-patch14-336"}
 ORIGINAL |= {"mm_projector_type": "mlp2x_gelu", "image_aspect_ratio": "pad"}

@@ -9,8 +9,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from recap_fast.generate.layout import FusedTensor
+from recap_fast.generate.model_spec import TextSpec, VisionSpec
 from recap_fast.generate.ops import Rows
-from recap_fast.generate.spec import TextSpec, VisionSpec
 from recap_fast.generate.torch_backend.llama import Prefill, list_rows, rope_table
 from recap_fast.records import Preprocess
 

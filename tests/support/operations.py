@@ -10,8 +10,8 @@ from support import tolerance
 from support.tolerance import assert_within, exact, near, unit
 from torch import Tensor
 
+from recap_fast.generate.model_spec import RopeSpec
 from recap_fast.generate.ops import Activation, HeadNorm, Product, Prompts, Quantized, Rope, Rows, Unscaled, cpp, plain
-from recap_fast.generate.spec import RopeSpec
 from recap_fast.generate.torch_backend.llama import rope_table
 
 FLOAT_TYPES = [torch.float32, torch.bfloat16]

@@ -11,9 +11,9 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
+from recap_fast.generate.model_spec import TextSpec, VisionSpec
 from recap_fast.generate.ops import Rows
 from recap_fast.generate.ops.cpp import kernels
-from recap_fast.generate.spec import TextSpec, VisionSpec
 from recap_fast.generate.torch_backend.llama import KVCache, Prefill, list_rows, read_rows, rope_table
 from recap_fast.records import Preprocess
 

@@ -14,9 +14,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from recap_fast.generate.model_spec import RopeSpec, TextSpec
 from recap_fast.generate.ops import Activation, HeadNorm, Ops, Product, Prompts, Quantized, Rope, Rows
 from recap_fast.generate.ops.linear import make_linear
-from recap_fast.generate.spec import RopeSpec, TextSpec
 from recap_fast.generate.torch_backend.pages import use_huge_pages
 
 # Letters: n prefills of L positions, B decode rows, R = n * L + B rows, D width, H query heads, K key/value heads,

@@ -8,10 +8,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from recap_fast.generate.model_spec import VisionSpec
 from recap_fast.generate.ops import Activation, Ops
 from recap_fast.generate.ops.linear import make_linear
 from recap_fast.generate.ops.select import select_ops
-from recap_fast.generate.spec import EngineSpec, VisionSpec
+from recap_fast.generate.spec import EngineSpec
 from recap_fast.generate.vision.attention import ImageAttention
 from recap_fast.generate.vision.loading import load_weights
 from recap_fast.records import Preprocess

@@ -15,8 +15,8 @@ from support.operations import EIGHT_BITS, FLOAT_TYPES, random
 from support.tolerance import assert_within, exact
 from torch import Tensor
 
+from recap_fast.generate.model_spec import RopeSpec
 from recap_fast.generate.ops import HeadNorm, Rope, Rows, Unscaled, cpp, plain
-from recap_fast.generate.spec import RopeSpec
 from recap_fast.generate.torch_backend.llama import rope_table
 
 BOTH = pytest.mark.parametrize("dtype", FLOAT_TYPES, ids=["float32", "bfloat16"])

@@ -14,8 +14,8 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.dlpack import to_dlpack
 
 from recap_fast.generate.layout import plan_weights
+from recap_fast.generate.model_spec import RopeSpec, TextSpec, VisionSpec
 from recap_fast.generate.ops.cpp import kernels
-from recap_fast.generate.spec import RopeSpec, TextSpec, VisionSpec
 
 # Letters: R rows, D width, H query heads, K key/value heads, E head width, T positions of a slot, V vocabulary.
 

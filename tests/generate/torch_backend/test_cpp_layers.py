@@ -14,8 +14,8 @@ from torch import Tensor
 
 from inputs.shapes import SHAPES, llava_llama3_8b
 from recap_fast.generate.layout import plan_text, plan_weights
+from recap_fast.generate.model_spec import TextSpec, VisionSpec
 from recap_fast.generate.ops import Rows, cpp
-from recap_fast.generate.spec import TextSpec, VisionSpec
 from recap_fast.generate.torch_backend import step
 from recap_fast.generate.torch_backend.cpp_model import CppLlama
 from recap_fast.generate.torch_backend.llama import KVCache, Llama, Prefill

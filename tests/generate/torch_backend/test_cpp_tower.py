@@ -13,7 +13,7 @@ from torch import Tensor
 
 from inputs.shapes import SHAPES
 from recap_fast.generate.layout import plan_weights
-from recap_fast.generate.spec import VisionSpec
+from recap_fast.generate.model_spec import VisionSpec
 from recap_fast.generate.torch_backend.cpp_model import CppTower
 from recap_fast.records import Preprocess
 
