@@ -62,7 +62,10 @@ def build_engine(recipe: str, checkpoint: str, output: Path, is_tuned: bool, **c
     """Makes an engine directory from a checkpoint and RECIPE: a .toml file, or one of these names.
 
     \b
-    llava                 any LLaVA-1.5 on Llama, in the checkpoint's precision
+    joycaption            JoyCaption in bfloat16, for 24 GB or more
+    joycaption_fp8        the same in FP8, for H100, H200, L40S, L4, RTX 4090
+    joycaption_int8       the same in int8, for A100, A10, RTX 3090 and CPUs
+    llava                 any LLaVA-1.5, in the checkpoint's precision
     llava_llama3_8b       the paper's model in bfloat16, for 24 GB or more
     llava_llama3_8b_fp8   the same in FP8, for H100, H200, L40S, L4, RTX 4090
     llava_llama3_8b_int8  the same in int8, for A100, A10, RTX 3090 and CPUs

@@ -1,9 +1,11 @@
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from recap_fast.build.recipe import PROMPT, Recipe, find_recipe, load_recipe
 from recap_fast.errors import ConfigError
+from recap_fast.generate.prompt import parse_question
 
 ENGINES = Path(__file__).parents[2] / "engines"
 
@@ -20,13 +22,35 @@ def test_shipped_recipes_load_by_path_and_by_name(path):
 
 
 def test_shipped_recipes_keep_the_papers_prompt_and_length():
-    recipes = {path.stem: load_recipe(path) for path in ENGINES.glob("*.toml")}
+    recipes = {path.stem: load_recipe(path) for path in ENGINES.glob("*.toml") if "joycaption" not in path.stem}
     assert len(recipes) == 5
     assert {r.prompt for r in recipes.values()} == {PROMPT}
     assert {r.limits.max_new_tokens for r in recipes.values()} == {128}
     assert recipes["llava_llama3_8b"].stop_tokens == ("<|end_of_text|>", "<|eot_id|>")
     assert recipes["llava_llama3_8b_fp8"].precision == recipes["llava_llama3_8b_fp8"].kv_precision == "fp8"
     assert recipes["llava_llama3_8b_int8"].precision == "int8"
+
+
+def test_joycaptions_recipes_differ_in_precision_and_sizes_only():
+    recipes = {path.stem: load_recipe(path) for path in ENGINES.glob("joycaption*.toml")}
+    precisions = {name: (recipe.precision, recipe.kv_precision) for name, recipe in recipes.items()}
+    assert precisions == {
+        "joycaption": ("bfloat16", "auto"),
+        "joycaption_fp8": ("fp8", "fp8"),
+        "joycaption_int8": ("int8", "auto"),
+    }
+    plain = recipes["joycaption"]
+    for name, recipe in recipes.items():
+        assert recipe.name == name.replace("_", "-")
+        kept = {"name": plain.name, "precision": plain.precision, "kv_precision": "auto", "cards": plain.cards}
+        assert replace(recipe, **kept) == plain
+    assert (plain.template, plain.stop_ids) == ("joycaption", (128001, 128008, 128009))
+    assert (plain.sampling.temperature, plain.sampling.top_p, plain.limits.max_new_tokens) == (0.6, 0.9, 512)
+    asked = {plain.prompt, *(name for names in plain.prompt_sets.values() for name in names)}
+    assert asked <= plain.prompts.keys()
+    assert set(plain.prompt_sets) == {"captions", "mixed"}
+    for question in plain.prompts.values():
+        assert parse_question(question) == [(question, None)]
 
 
 def test_empty_recipe_leaves_all_to_the_checkpoint(tmp_path):

@@ -10,6 +10,7 @@ from recap_fast.bench import roofline
 from recap_fast.bench.roofline import Rates
 from recap_fast.build.recipe import shipped_recipes
 from recap_fast.cli.main import cli
+from recap_fast.errors import ConfigError
 from recap_fast.launch.progress_line import duration
 
 
@@ -31,3 +32,17 @@ def test_the_help_lists_all_recipes_that_ship():
     lines = CliRunner().invoke(cli, ["build-engine", "--help"]).stdout.splitlines()
     listed = [line.split()[0] for line in lines if line.startswith("  ") and line.split()[0] in shipped_recipes()]
     assert listed == list(shipped_recipes())
+
+
+def test_a_page_of_the_hub_arrives_as_it_was_given(tmp_path, monkeypatch):
+    given = {}
+
+    def build(recipe, checkpoint, output, **choices):
+        given.update(checkpoint=checkpoint, **choices)
+        raise ConfigError("that is enough")
+
+    monkeypatch.setattr("recap_fast.build.engine_directory.build_engine", build)
+    page = "https://huggingface.co/org/name/tree/refs%2Fpr%2F6"
+    arguments = ["build-engine", "llava", "--checkpoint", page, "--tokenizer", "org/words", "--output", tmp_path / "e"]
+    assert CliRunner().invoke(cli, [*map(str, arguments)]).exit_code != 0
+    assert (given["checkpoint"], given["tokenizer"]) == (page, "org/words")
