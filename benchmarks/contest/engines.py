@@ -53,6 +53,7 @@ def make_job(
         mode=spec.preprocess.mode,
         mean=list(spec.preprocess.mean),
         std=list(spec.preprocess.std),
+        resample=spec.preprocess.resample,
         precision=precision,
         threads=threads,
         device=device,

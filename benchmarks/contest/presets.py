@@ -39,6 +39,7 @@ _CPU = Preset(
 PRESETS = {
     "cpu": _CPU,
     "joycaption": replace(_CPU, options={**_CPU.options, "size": ["siglip-6m"], "lengths": ["varied"]}, mode=None),
+    "qwen": replace(_CPU, options={**_CPU.options, "size": ["qwen-6m"], "lengths": ["varied"]}),
     "gpu": Preset(
         options={
             "device": "cuda",

@@ -1,7 +1,7 @@
 """The models that benchmarks and tests run, as shapes: LLaVA-1.5 of several sizes and kinds, in our words and in
 transformers'."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from recap_fast.generate.model_spec import RopeSpec, TextSpec, VisionSpec
@@ -80,6 +80,8 @@ SHAPES = {
     "siglip-tiny": Shape(_vision(144, 266, (2, 2), 30, 8, **SIGLIP), _TEXT_TINY),
     "siglip-6m": Shape(_vision(144, 538, (4, 2), 117, 14, **SIGLIP), _TEXT_6M),
     "siglip-55m": Shape(_vision(432, 1614, (8, 6), 230, 16, **SIGLIP), _TEXT_55M),
+    # CLIP, and a decoder as Qwen3's
+    "qwen-6m": Shape(_vision(128, 512, (4, 4), 112, 14), replace(_TEXT_6M, qk_norm=True)),
     # JoyCaption beta-one: 729 image tokens, 17.0 GB in bfloat16
     "joycaption": Shape(
         _vision(1152, 4304, (26, 16), 384, 14, **SIGLIP), _text(4096, 14336, 32, (32, 8), 128256, **LLAMA31)
@@ -115,7 +117,7 @@ def llama_fields(text: TextSpec) -> dict[str, Any]:
             "high_freq_factor": rope.high_freq_factor,
             "original_max_position_embeddings": rope.original_max_positions,
         }
-    return fields
+    return {**fields, "model_type": "qwen3", "head_dim": text.head_dim} if text.qk_norm else fields
 
 
 def clip_fields(vision: VisionSpec) -> dict[str, Any]:

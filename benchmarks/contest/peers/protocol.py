@@ -52,6 +52,8 @@ class Job:
     'stretch': resize, whatever the shape."""
     mean: list[float]
     std: list[float]
+    resample: str = "bicubic"
+    """The filter, by Pillow's name."""
     precision: str = "float32"
     kv_precision: str = "auto"
     """Of keys and values: that of activations, or fp8."""
@@ -114,17 +116,17 @@ class Images:
 
 def decode(data: bytes, job: Job) -> NDArray[np.uint8]:
     """uint8 [H, W, 3]: what transformers' own processor makes of a JPEG before it normalizes, by Pillow alone."""
-    image, size = open_rgb(data), job.image_size
+    image, size, resample = open_rgb(data), job.image_size, Image.Resampling[job.resample.upper()]
     width, height = image.size
     if job.mode == "stretch":
-        return np.asarray(image.resize((size, size), Image.Resampling.BICUBIC))
+        return np.asarray(image.resize((size, size), resample))
     if job.mode == "pad":
         side = max(width, height)
         canvas = Image.new("RGB", (side, side), tuple(int(255 * m) for m in job.mean))
         canvas.paste(image, ((side - width) // 2, (side - height) // 2))
-        return np.asarray(canvas.resize((size, size), Image.Resampling.BICUBIC))
+        return np.asarray(canvas.resize((size, size), resample))
     wide = (size, int(size * height / width)) if width <= height else (int(size * width / height), size)
-    image = image.resize(wide, Image.Resampling.BICUBIC)
+    image = image.resize(wide, resample)
     left, top = (wide[0] - size) // 2, (wide[1] - size) // 2
     return np.asarray(image.crop((left, top, left + size, top + size)))
 

@@ -52,13 +52,16 @@ def test_a_wrong_row_in_the_output_fails(ours, monkeypatch):
         ours.run(LENGTHS)
 
 
-@pytest.mark.parametrize("mode", ["crop", "pad", "stretch"])
+@pytest.mark.parametrize(
+    ("mode", "resample"), [("crop", "bicubic"), ("pad", "bicubic"), ("stretch", "bicubic"), ("stretch", "lanczos")]
+)
 @pytest.mark.parametrize("size", IMAGE_SIZES)
-def test_pixels_of_peers_are_ours(job, mode, size):
+def test_pixels_of_peers_are_ours(job, mode, resample, size):
     data = jpeg(*size, seed=1)
-    preprocess = Preprocess(job.image_size, mode, tuple(job.mean), tuple(job.std))
+    preprocess = Preprocess(job.image_size, mode, tuple(job.mean), tuple(job.std), resample)
     expected = preprocess_image(decode_rgb(data, 1 << 20), preprocess)
-    np.testing.assert_array_equal(protocol.decode(data, dataclasses.replace(job, mode=mode)), expected)
+    given = dataclasses.replace(job, mode=mode, resample=resample)
+    np.testing.assert_array_equal(protocol.decode(data, given), expected)
 
 
 def test_pixels_of_peers_are_those_of_transformers_own_processor(job):
