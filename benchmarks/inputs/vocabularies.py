@@ -83,18 +83,19 @@ def train_vocabulary(corpus: Sequence[str], vocab_size: int) -> Tokenizer:
     return _with_special_tokens(_trained(tokenizer, corpus, vocab_size - len(SPECIAL_TOKENS)))
 
 
-def word_vocabulary(texts: Sequence[str], vocab_size: int) -> Tokenizer:
+def word_vocabulary(texts: Sequence[str], vocab_size: int, special: Sequence[str] = SPECIAL_TOKENS) -> Tokenizer:
     """One of exactly `vocab_size` tokens without merges, made in a moment.
 
-    Each word of `texts` is a token, as common words are in Llama 3's; any other text is single bytes.
+    Each word of `texts` is a token, as common words are in Llama 3's; any other text is single bytes. `special` tokens
+    are the last ones.
     """
     pre_tokenizer = _byte_level(models.BPE()).pre_tokenizer
     words = [word for text in texts for word, _ in pre_tokenizer.pre_tokenize_str(text)]
     tokens = dict.fromkeys([*sorted(pre_tokenizers.ByteLevel.alphabet()), *words])
-    missing = vocab_size - len(SPECIAL_TOKENS) - len(tokens)
+    missing = vocab_size - len(special) - len(tokens)
     tokens |= dict.fromkeys(f"w{number}" for number in range(missing))
     vocabulary = {token: i for i, token in enumerate(tokens)}
-    return _with_special_tokens(_byte_level(models.BPE(vocabulary, [], ignore_merges=True)))
+    return _with_special_tokens(_byte_level(models.BPE(vocabulary, [], ignore_merges=True)), special)
 
 
 def _base_vocabulary(tokenizer: str) -> dict[bytes, int]:

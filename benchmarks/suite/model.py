@@ -14,10 +14,11 @@ from unittest import mock
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from tokenizers import Tokenizer
 from torch import Tensor
 
 from inputs.shapes import RECIPES, Shape
-from inputs.vocabularies import word_vocabulary
+from inputs.vocabularies import SPECIAL_TOKENS, word_vocabulary
 from inputs.weights import random_weight
 from recap_fast.build.recipe import Recipe, RecipeLimits, load_recipe
 from recap_fast.defaults import MAX_FIELD_TOKENS
@@ -28,6 +29,7 @@ from recap_fast.generate.ops.linear import quantize_channels
 from recap_fast.generate.prepared import PreparedEngine
 from recap_fast.generate.prompt import PromptEncoder
 from recap_fast.generate.spec import WEIGHTS_FILE, EngineSpec, KVPrecision, Limits, Precision, PromptSpec, Sizes
+from recap_fast.generate.templates import QUESTION, TEMPLATES, Special
 from recap_fast.generate.tokenizer import load_tokenizer
 from recap_fast.generate.torch_backend import opening
 from recap_fast.generate.torch_backend.sizes import default_sizes
@@ -37,7 +39,7 @@ from suite.setting import Setting
 
 JOYCAPTION = {
     precision: Recipe(
-        template="llama3",
+        template="joycaption",
         prompt="Write a long detailed description for this image.",
         kv_precision="fp8" if precision == "fp8" else "auto",
         limits=RecipeLimits(max_new_tokens=512, num_slots=512, prefill_images=4),
@@ -54,8 +56,7 @@ def make(setting: Setting, precision: Precision, kv_precision: KVPrecision | Non
     if not (folder / "engine.json").is_file():
         folder.mkdir(parents=True, exist_ok=True)
         recipe = _recipe(setting, precision)
-        texts = (f"\n{recipe.prompt}", "user", "assistant", "\n\n")
-        word_vocabulary(texts, setting.shape.text.vocab_size).save(str(folder / "tokenizer.json"))
+        _make_tokenizer(recipe, setting.shape.text.vocab_size).save(str(folder / "tokenizer.json"))
         prompt = PromptSpec(template=recipe.template, text=recipe.prompt)
         prompts = PromptEncoder(load_tokenizer(folder), prompt, MAX_FIELD_TOKENS)
         _make_spec(setting, recipe, precision, prompt, prompts.max_text_tokens).save(folder)
@@ -124,6 +125,15 @@ def draw_weights(shape: Shape, precision: Precision, device: torch.device) -> It
             yield f"{tensor.name.removesuffix('.weight')}.scale", scale
         else:
             yield tensor.name, weight
+
+
+def _make_tokenizer(recipe: Recipe, vocab_size: int) -> Tokenizer:
+    """One in which each word of the recipe's prompt is a token."""
+    template = TEMPLATES[recipe.template]
+    pieces = (*template.before, *template.after)
+    texts = [piece.replace(QUESTION, recipe.prompt) for piece in pieces if not isinstance(piece, Special)]
+    special = dict.fromkeys([*SPECIAL_TOKENS, *(piece for piece in pieces if isinstance(piece, Special))])
+    return word_vocabulary(texts, vocab_size, list(special))
 
 
 def _recipe(setting: Setting, precision: Precision) -> Recipe:

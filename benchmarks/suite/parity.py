@@ -9,7 +9,6 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 import torch
 
 from inputs import oracle
@@ -26,7 +25,6 @@ MODELS = {
     "heads of 128": {"text": {"hidden_size": 512, "num_attention_heads": 4, "num_key_value_heads": 1}},
 }
 KINDS = {
-    **MODELS,
     "SigLIP": {
         "vision": {
             "model_type": "siglip_vision_model",
@@ -38,8 +36,10 @@ KINDS = {
         "llava": {"vision_feature_select_strategy": "full"},
         "preprocess": "stretch",
     },
+    "Qwen3": {"text": {"model_type": "qwen3", "head_dim": 32}},
+    **MODELS,
 }
-"""And more, of which only this part makes captions. SigLIP has heads of 72, and a side that is no multiple of 8."""
+"""And more for this part alone, which come first. SigLIP has heads of 72, and a side that is no multiple of 8."""
 LONGEST, LONGEST_TEXT = 24, 64
 NEAR_TIE = 3e-2
 """Of the largest logit: a gap below it is a tie to bfloat16."""
@@ -129,8 +129,10 @@ def _gap(pair: oracle.Pair, request: Request, expected: list[int], given: list[i
     place = next((i for i, (a, b) in enumerate(zip(expected, given, strict=True)) if a != b), None)
     if place is None:
         return None
-    text = np.concatenate([request.text_ids, np.array(expected[:place], np.int32)])
-    logits = pair.model(**pair.inputs(request.pixels, text)).logits[0, -1]
+    done = pair.model(**pair.inputs(request.pixels, request.text_ids), use_cache=True)
+    if place:  # after the image, since a random model may well say its token
+        done = pair.model(input_ids=torch.tensor([expected[:place]]), past_key_values=done.past_key_values)
+    logits = done.logits[0, -1]
     return float((logits.max() - logits[given[place]]) / logits.abs().max())
 
 
