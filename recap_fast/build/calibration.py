@@ -44,12 +44,22 @@ def make_texts(captions: Sequence[str], prompt: PromptSpec, tokenizer: Tokenizer
     """Conversations that end in these captions, special tokens spelled out; fields of the question are empty."""
     _, template = find_template(prompt.template, tokenizer)
     question = prompt.text.format_map(defaultdict(str))
-    bos = first_special(tokenizer, template.bos) if template.bos else ""
-    start = "".join((bos, *template.before, *template.after)).replace(QUESTION, question)
+    bos, _ = find_ends(prompt, tokenizer)
+    start = "".join((bos or "", *template.before, *template.after)).replace(QUESTION, question)
     return [start + caption for caption in captions]
 
 
-def first_special(tokenizer: Tokenizer, tokens: Sequence[str]) -> str:
+def find_ends(prompt: PromptSpec, tokenizer: Tokenizer) -> tuple[str | None, str]:
+    """The token that begins a conversation, None where the template has none, and the one that ends an answer.
+
+    Raises ConfigError where the tokenizer has none of those that the template knows.
+    """
+    _, template = find_template(prompt.template, tokenizer)
+    bos = _first_special(tokenizer, template.bos) if template.bos else None
+    return bos, _first_special(tokenizer, template.stop_tokens)
+
+
+def _first_special(tokenizer: Tokenizer, tokens: Sequence[str]) -> str:
     """The first of these special tokens that the tokenizer has. Raises ConfigError where it has none."""
     for token in tokens:
         if token in tokenizer.special:

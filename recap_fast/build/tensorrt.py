@@ -18,7 +18,6 @@ from recap_fast.errors import ConfigError, EngineError
 from recap_fast.generate.layout import FusedTensor
 from recap_fast.generate.prompt import PromptEncoder
 from recap_fast.generate.spec import WEIGHTS_FILE, EngineSpec
-from recap_fast.generate.templates import find_template
 from recap_fast.generate.tensorrt_backend import compatibility
 from recap_fast.generate.tensorrt_backend.compatibility import CONFIG_FILE, MODEL_FOLDER, BuiltLimits, Manifest
 from recap_fast.generate.tokenizer import Tokenizer, load_tokenizer
@@ -52,6 +51,7 @@ class TensorRTBuild:
         self._version, self._gpu = compatibility.require_library(), compatibility.find_gpu("auto")
         self._spec, self._checkpoint, self._plan = spec, checkpoint, plan
         self._tokenizer_file, self._tokenizer = tokenizer_file, load_tokenizer(tokenizer_file)
+        _check_decoder(spec)
         _check_precision(spec, tokenizer_file, calibration)
         self._captions = [] if calibration is None else texts.read_captions(calibration)
 
@@ -86,10 +86,7 @@ class TensorRTBuild:
         write_language_model(llama, spec, self._checkpoint, progress)
         logger.info("compiling with TensorRT-LLM %s on %s: some minutes", self._version, self._gpu.name)
         if spec.precision == "fp8":
-            _, template = find_template(spec.prompt.template, self._tokenizer)
-            bos = texts.first_special(self._tokenizer, template.bos) if template.bos else None
-            eos = texts.first_special(self._tokenizer, template.stop_tokens)
-            add_tokenizer(llama, self._tokenizer_file, bos, eos)
+            add_tokenizer(llama, self._tokenizer_file, *texts.find_ends(spec.prompt, self._tokenizer))
             conversations = texts.make_texts(self._captions, spec.prompt, self._tokenizer)
             texts.write_texts(staging / "texts", conversations)
             loaded = quantize_model(llama, staging / "fp8", spec, staging / "texts", len(conversations))
@@ -130,6 +127,22 @@ def make_limits(spec: EngineSpec, tokenizer: Tokenizer) -> BuiltLimits:
         max_num_tokens=min(max(STEP_TOKENS, longest), batch * caption),  # `build` lowers it to what a batch can be
         max_prompt_embedding_table_size=batch * shape.num_image_tokens,
     )
+
+
+def _check_decoder(spec: EngineSpec) -> None:
+    """The conversion is of a plain Llama, which Mistral's is as well."""
+    text = spec.text
+    scaled = text.rope.factor is not None and text.rope.kind != "llama3"
+    found = [
+        *(["biases of queries, keys and values, as Qwen2"] if text.qkv_bias else []),
+        *(["norms of heads, as Qwen3"] if text.qk_norm else []),
+        *([f"rotary positions of the kind {text.rope.kind!r}"] if scaled else []),
+    ]
+    if found:
+        raise ConfigError(
+            f"The language model has {' and '.join(found)}. With TensorRT-LLM, recap-fast compiles Llama and Mistral, "
+            "with rotary positions unscaled or as Llama 3.1's: use --backend torch."
+        )
 
 
 def _check_precision(spec: EngineSpec, tokenizer_file: Path, calibration: Path | None) -> None:

@@ -132,6 +132,39 @@ def test_what_does_not_go_together_is_refused(choices, is_calibrated, reason, fa
         build(**choices, calibration=captions if is_calibrated else None)
 
 
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (
+            {"model_type": "qwen2"},
+            "has biases of queries, keys and values, as Qwen2. With TensorRT-LLM, recap-fast compil",
+        ),
+        ({"model_type": "qwen3", "head_dim": 16}, "has norms of heads, as Qwen3"),
+        (
+            {"rope_parameters": {"rope_type": "linear", "rope_theta": 1e4, "factor": 2.0}},
+            "has rotary positions of the kind 'linear'. .*Llama and Mistral, .* use --backend torch",
+        ),
+    ],
+)
+def test_other_decoders_than_llama_are_refused(text, message, fake, build, tmp_path):
+    checkpoints.make_checkpoint(tmp_path / "checkpoint", text=text)
+    with pytest.raises(ConfigError, match=message):
+        build(checkpoint=tmp_path / "checkpoint")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        {"model_type": "mistral", "sliding_window": None},
+        {"rope_parameters": {"rope_type": "dynamic", "rope_theta": 1e4, "factor": 2.0}},
+    ],
+)
+def test_mistral_is_a_llama(text, fake, build, open_engine, tmp_path):
+    checkpoints.make_checkpoint(tmp_path / "checkpoint", text=text)
+    folder = build(checkpoint=tmp_path / "checkpoint")
+    assert open_engine(folder).free_slots > 0
+
+
 def test_fp8_needs_a_tokenizer_json(fake, pair, build, captions, tmp_path):
     checkpoints.make_checkpoint(tmp_path / "checkpoint", tokenizer="tiktoken")
     with pytest.raises(ConfigError, match=r"tokenizer\.json"):

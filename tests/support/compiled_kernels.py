@@ -19,7 +19,7 @@ REGISTERS = {
     "prefill_attention_kernel": 232,
     "quantize_kernel": 40,
     "quick_gelu_kernel": 40,
-    "rope_store_kernel": 64,
+    "rope_store_kernel": 72,
     "swiglu_kernel": 128,
 }
 """Of a thread, by kernel: the most that compute capability 8.0, 9.0 and 10.0 take, rounded up. More of them mean fewer

@@ -11,7 +11,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from recap_fast.generate.ops import Activation, HeadNorm, Product, Prompts, Quantized, Rope, Rows, Unscaled, cuda, plain
+from recap_fast.generate.ops import Activation, HeadNorm, Product, Prompts, Quantized, Rope, Rows, cuda, plain
 from recap_fast.generate.ops import triton_attention as attention_kernels
 from recap_fast.generate.ops import triton_kernels as kernels
 
@@ -52,8 +52,9 @@ def add_rms_norm(
 
 
 def swiglu(gate_up_R2F: Product, quantize: torch.dtype | None = None) -> Activation:
-    """See `Ops.swiglu`."""
+    """See `Ops.swiglu`. No decoder has biases there."""
     gate_up, dtype = _parts(gate_up_R2F), gate_up_R2F.dtype
+    assert gate_up.bias is None
     rows, width = gate_up.sums.shape
     shared = SHARED_SCALES if gate_up.row_scale is not None and gate_up.sums.dtype.itemsize == 2 else 1
     inputs = gate_up, rows, shared, TYPES[dtype]
@@ -81,14 +82,12 @@ def rope_store(
     qkv_RC: Product, num_heads: int, rope: Rope, rows: Rows, cache: Tensor, norm: HeadNorm | None = None
 ) -> Tensor:
     """See `Ops.rope_store`."""
-    if norm is not None or (isinstance(qkv_RC, Unscaled) and qkv_RC.bias is not None):
-        return plain.rope_store(qkv_RC, num_heads, rope, rows, cache, norm)
     assert cache.is_contiguous()
     _, _, num_kv_heads, positions, width = cache.shape
     qkv = _parts(qkv_RC)
     num_rows = len(qkv.sums)
     q_RHE = torch.empty(num_rows, num_heads, width, dtype=qkv_RC.dtype, device=cache.device)
-    args = qkv, q_RHE, rope, rows, *cache, num_heads, num_kv_heads, positions, width
+    args = qkv, q_RHE, rope, norm or _NO_NORM, rows, *cache, num_heads, num_kv_heads, positions, width
     _launch(kernels.rope_store_kernel, (num_rows,), args)
     return q_RHE
 
@@ -170,7 +169,7 @@ TYPES = {torch.float32: tl.float32, torch.bfloat16: tl.bfloat16, torch.float16: 
 
 
 class _Parts(NamedTuple):
-    """A product as an argument of kernels: its numbers, or its sums and their scales; all None where there is none.
+    """A product as an argument of kernels: its numbers, or its sums, scales and bias; all None where there is none.
 
     Triton 3.6 compares parts of a tuple with None, but no tuple.
     """
@@ -178,6 +177,18 @@ class _Parts(NamedTuple):
     sums: Any = None
     row_scale: Tensor | None = None
     channel_scale: Tensor | None = None
+    bias: Tensor | None = None
+
+
+class _NoNorm(NamedTuple):
+    """A `HeadNorm` that is none, as an argument of kernels."""
+
+    query: None = None
+    key: None = None
+    eps: float = 0.0
+
+
+_NO_NORM = _NoNorm()
 
 
 def _parts(product: Product | None) -> _Parts:
@@ -185,7 +196,9 @@ def _parts(product: Product | None) -> _Parts:
         return _Parts()
     if isinstance(product, Tensor):
         return _Parts(product.contiguous())
-    return _Parts(product.sums.contiguous(), product.row_scale.contiguous(), product.channel_scale.contiguous())
+    return _Parts(
+        product.sums.contiguous(), product.row_scale.contiguous(), product.channel_scale.contiguous(), product.bias
+    )
 
 
 def _make_rows(

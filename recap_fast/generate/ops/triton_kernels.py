@@ -5,7 +5,7 @@ is in float32; where the plain operation rounds to the precision of the model on
 read back by the host, no grid depends on data and no atomics are used: launches can be captured in a CUDA graph, and
 the same input gives the same bits.
 
-A product is a tuple of `sums`, `row_scale` and `channel_scale`. The scales are None where the sums need none.
+A product is a tuple of `sums`, `row_scale`, `channel_scale` and `bias`. All but the sums are None where there are none.
 """
 
 import triton
@@ -49,8 +49,10 @@ def _load_product(product, row, start, columns, inside, TYPE: tl.constexpr):
     """Reads numbers of a product's row, which begins at `start`, as float32; TYPE is the model's precision."""
     y = tl.load(product.sums + start + columns, mask=inside, other=0).to(tl.float32)
     if product.row_scale is not None:
-        channel_scale = tl.load(product.channel_scale + columns, mask=inside, other=0.0)
-        y = _apply_scales(y, tl.load(product.row_scale + row), channel_scale, TYPE)
+        y = y * tl.load(product.row_scale + row) * tl.load(product.channel_scale + columns, mask=inside, other=0.0)
+        if product.bias is not None:
+            y += tl.load(product.bias + columns, mask=inside, other=0.0)
+        y = y.to(TYPE).to(tl.float32)
     return y
 
 
@@ -141,8 +143,24 @@ def quantize_kernel(x_ptr, out_ptr, scale_ptr, D: tl.constexpr, LARGEST: tl.cons
 
 
 @triton.jit
-def _turn(qkv, row, start, first, to_ptr, to_stride, turn, HEADS: tl.constexpr, E: tl.constexpr, TYPE: tl.constexpr):
-    """Rotates heads of a row, from column `first` on, by `turn` (cosines, sines), and stores them `to_stride` apart."""
+def _turn(
+    qkv,
+    row,
+    start,
+    first,
+    to_ptr,
+    to_stride,
+    turn,
+    norm_ptr,
+    eps,
+    HEADS: tl.constexpr,
+    E: tl.constexpr,
+    TYPE: tl.constexpr,
+):  # #lizard forgives(parameter_count)
+    """Rotates heads of a row, from column `first` on, by `turn` (cosines, sines), and stores them `to_stride` apart.
+
+    With weights at `norm_ptr` each head gets its RMS norm before that.
+    """
     cos, sin = turn
     half: tl.constexpr = E // 2
     h = tl.arange(0, triton.next_power_of_2(HEADS))[:, None]
@@ -150,6 +168,12 @@ def _turn(qkv, row, start, first, to_ptr, to_stride, turn, HEADS: tl.constexpr, 
     inside = (h < HEADS) & (e < half)
     a = _load_product(qkv, row, start, first + h * E + e, inside, TYPE)
     b = _load_product(qkv, row, start, first + h * E + half + e, inside, TYPE)
+    if norm_ptr is not None:
+        factor = tl.rsqrt((tl.sum(a * a, 1) + tl.sum(b * b, 1)) / E + eps)[:, None]
+        a_weight = tl.load(norm_ptr + e, mask=e < half, other=0.0).to(tl.float32)
+        b_weight = tl.load(norm_ptr + half + e, mask=e < half, other=0.0).to(tl.float32)
+        a = ((a * factor).to(TYPE).to(tl.float32) * a_weight).to(TYPE).to(tl.float32)
+        b = ((b * factor).to(TYPE).to(tl.float32) * b_weight).to(TYPE).to(tl.float32)
     to_type: tl.constexpr = to_ptr.dtype.element_ty
     tl.store(to_ptr + h * to_stride + e, (a * cos - b * sin).to(to_type), mask=inside)
     tl.store(to_ptr + h * to_stride + half + e, (b * cos + a * sin).to(to_type), mask=inside)
@@ -157,9 +181,22 @@ def _turn(qkv, row, start, first, to_ptr, to_stride, turn, HEADS: tl.constexpr, 
 
 @triton.jit
 def rope_store_kernel(
-    qkv, q_ptr, rope, rows, keys_ptr, values_ptr, H: tl.constexpr, K: tl.constexpr, T: tl.constexpr, E: tl.constexpr
-):
-    """A program takes a row: it rotates the H queries and K keys, and copies the K values."""
+    qkv,
+    q_ptr,
+    rope,
+    norm,
+    rows,
+    keys_ptr,
+    values_ptr,
+    H: tl.constexpr,
+    K: tl.constexpr,
+    T: tl.constexpr,
+    E: tl.constexpr,
+):  # #lizard forgives(parameter_count)
+    """A program takes a row: it norms and rotates the H queries and K keys, and copies the K values.
+
+    `norm` are the weights for queries and for keys, None where there are none, and what is added to mean squares.
+    """
     row = tl.program_id(0).to(tl.int64)
     slot = tl.load(rows.slots + row)
     position = tl.load(rows.positions + row)
@@ -172,8 +209,8 @@ def rope_store_kernel(
     type_: tl.constexpr = q_ptr.dtype.element_ty
     cell = slot * K * T * E + position * E
     if H > 0:
-        _turn(qkv, row, start, 0, q_ptr + row * H * E, E, (cos, sin), H, E, type_)
-    _turn(qkv, row, start, H * E, keys_ptr + cell, T * E, (cos, sin), K, E, type_)
+        _turn(qkv, row, start, 0, q_ptr + row * H * E, E, (cos, sin), norm.query, norm.eps, H, E, type_)
+    _turn(qkv, row, start, H * E, keys_ptr + cell, T * E, (cos, sin), norm.key, norm.eps, K, E, type_)
     k = tl.arange(0, triton.next_power_of_2(K))[:, None]
     e = tl.arange(0, triton.next_power_of_2(E))[None, :]
     inside = (k < K) & (e < E)

@@ -12,7 +12,7 @@ from support.operations import EIGHT_BITS, FLOAT_TYPES
 from support.triton_interpreter import Elsewhere, interpreted
 from torch import Tensor
 
-from recap_fast.generate.ops import Product, Prompts, Rope, Rows, Unscaled
+from recap_fast.generate.ops import HeadNorm, Product, Prompts, Rope, Rows, Unscaled
 
 pytest.importorskip("triton", reason="Triton is not installed: it exists for Linux only")
 
@@ -66,7 +66,8 @@ def test_products_with_scales_left(
     operations.check_add_rms_norm(ops, dtype, 5, 80, True, quantize, sums)
     operations.check_swiglu(ops, dtype, 5, 96, quantize, sums)
     for heads, kv_heads in ((6, 3), (0, 2)):
-        operations.check_rope_store(ops, dtype, 5, heads, kv_heads, 48, None, sums)
+        for has_norm, has_bias in ((False, False), (False, True), (True, True)):
+            operations.check_rope_store(ops, dtype, 5, heads, kv_heads, 48, None, sums, has_norm, has_bias)
 
 
 @pytest.mark.parametrize("dtype", FLOAT_TYPES)
@@ -95,10 +96,18 @@ def test_ties_and_zeros(ops: Any, quantize: torch.dtype) -> None:
 @pytest.mark.parametrize("cached", [None, torch.float8_e4m3fn])
 @pytest.mark.parametrize(("heads", "kv_heads", "width"), [(1, 1, 16), (4, 2, 80), (8, 1, 32), (6, 3, 48), (0, 2, 64)])
 @pytest.mark.parametrize("rows", [0, 5])
+@pytest.mark.parametrize("has_norm", [False, True])
 def test_rope_store(
-    ops: Any, rows: int, heads: int, kv_heads: int, width: int, dtype: torch.dtype, cached: torch.dtype | None
+    ops: Any,
+    rows: int,
+    heads: int,
+    kv_heads: int,
+    width: int,
+    dtype: torch.dtype,
+    cached: torch.dtype | None,
+    has_norm: bool,
 ) -> None:
-    operations.check_rope_store(ops, dtype, rows, heads, kv_heads, width, cached)
+    operations.check_rope_store(ops, dtype, rows, heads, kv_heads, width, cached, has_norm=has_norm)
 
 
 @pytest.mark.parametrize("dtype", [*FLOAT_TYPES, torch.float16])
@@ -196,7 +205,10 @@ def run_all(dtype: torch.dtype, quantize: torch.dtype | None, cached: torch.dtyp
     for delta, gate_up, qkv in zip(*map(products, (4096, 28672, 6144)), strict=True):
         ops.add_rms_norm(x, delta, weight, 1e-5, quantize)
         ops.swiglu(gate_up, quantize)
-        ops.rope_store(qkv, 32, rope, rows, cache)
+        for norm in (None, HeadNorm(weight[:128], weight[:128], 1e-6)):
+            ops.rope_store(qkv, 32, rope, rows, cache, norm)
+            if isinstance(qkv, Unscaled):
+                ops.rope_store(qkv._replace(bias=torch.ones(6144)), 32, rope, rows, cache, norm)
     ops.rope_store(torch.zeros(2, 2048, dtype=dtype), 0, rope, rows, cache)
     ops.quick_gelu(x, quantize)
     ops.gelu_tanh(x, quantize)

@@ -19,6 +19,7 @@ from recap_fast.generate.torch_backend import step
 from recap_fast.generate.torch_backend.llama import Llama, rope_table
 from recap_fast.generate.vision.tower import VisionTower
 
+DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.needs_cuda)]
 YARN = {"rope_type": "yarn", "rope_theta": 1000.0, "factor": 4.0, "original_max_position_embeddings": 40}
 """Scaled from so few positions that those of a tiny model reach beyond them."""
 DECODERS: dict[str, dict[str, Any]] = {
@@ -51,23 +52,30 @@ DECODERS: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("decoder", DECODERS)
-def test_captions_equal_transformers(decoder: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("device", DEVICES)
+def test_captions_equal_transformers(decoder: str, device: str, tmp_path: Path) -> None:
     pair = make_pair(tmp_path, **DECODERS[decoder])
     requests = random_requests(pair, 8, fields=True)
     expected = [pair.reference(r, []) for r in requests]
     assert len({tuple(c) for c in expected}) > 4, "the captions must differ for this test to mean something"
     for num_slots, prefill_images, fixed_shapes in ((1, 1, False), (3, 2, True), (8, 3, False)):
-        engine = pair.open(stop_ids=[], num_slots=num_slots, prefill_images=prefill_images, fixed_shapes=fixed_shapes)
+        sizes = {"num_slots": num_slots, "prefill_images": prefill_images}
+        engine = pair.open(device=device, stop_ids=[], fixed_shapes=fixed_shapes, **sizes)
         done = caption_all(engine, requests)
         assert [done[i].token_ids.tolist() for i in range(8)] == expected
 
 
 @pytest.mark.parametrize("decoder", ["qwen2", "qwen3", "yarn"])
 @pytest.mark.parametrize("precision", ["bfloat16", "float16", "fp8", "int8"])
-def test_lower_precisions_take_another_token_only_at_a_near_tie(decoder: str, precision: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("device", DEVICES)
+def test_lower_precisions_take_another_token_only_at_a_near_tie(
+    decoder: str, precision: str, device: str, tmp_path: Path
+) -> None:
+    if precision == "fp8" and device == "cuda" and torch.cuda.get_device_capability() < (8, 9):
+        pytest.skip("this card has no FP8")
     pair = make_pair(tmp_path, precision=precision, **DECODERS[decoder])
     requests = random_requests(pair, 24, max_new_tokens=1)
-    done = caption_all(pair.open(stop_ids=[], num_slots=16), requests)
+    done = caption_all(pair.open(device=device, stop_ids=[], num_slots=16), requests)
     allowed = 3e-2 if precision.endswith("float16") else 1.5e-1
     for request in requests:
         with torch.inference_mode():
