@@ -1,5 +1,6 @@
 """The step at the shapes of a real engine through torch's checks for a GPU, with tensors that have no numbers."""
 
+import dataclasses
 import re
 
 import pytest
@@ -60,6 +61,33 @@ def test_branches_copy_images_without_large_temporaries(precision, kv_precision)
     assert tokens.shape == (24 + 448,)
     copies = [operation for operation in recorder.operations if operation.name in ("index_select", "index_copy_")]
     assert [operation.name for operation in copies] == 2 * spec.text.num_layers * ["index_select", "index_copy_"]
+
+
+@pytest.mark.parametrize("precision", ["bfloat16", "fp8", "int8"])
+@pytest.mark.parametrize("capability", [(9, 0), (8, 9)])
+@pytest.mark.parametrize("different", [{"qkv_bias": True}, {"qk_norm": True}])
+def test_steps_of_qwen_launch_the_same_kernels(capability, precision, different):
+    """Biases and norms take no pass of their own."""
+
+    def launched(**changed):
+        names = []
+        spec = make_spec("tiny", precision, "auto", num_slots=448, prefill_images=8)
+        spec = dataclasses.replace(spec, text=dataclasses.replace(spec.text, **changed))
+        with fake_card(lambda kernel, *_: names.append(kernel.__name__), capability):
+            step = FakeStep(spec)
+            for mixed in (True, False):
+                step.run(mixed=mixed)
+        return names
+
+    assert launched(**different) == launched() != []
+
+
+@pytest.mark.parametrize(("head_dim", "is_taken"), [(64, True), (80, False), (96, False), (128, True)])
+def test_widths_of_heads_that_the_cuda_kernel_does_not_take_are_said(head_dim, is_taken):
+    spec = make_spec("tiny", "bfloat16", "auto", num_slots=8, prefill_images=2)
+    with fake_card(lambda *_: None):
+        step = FakeStep(dataclasses.replace(spec, text=dataclasses.replace(spec.text, head_dim=head_dim)))
+        assert step.fallbacks == ([] if is_taken else ["decode attention not by the CUDA C++ kernel"])
 
 
 @pytest.mark.parametrize("without", ["", "cuda-kernels"])
