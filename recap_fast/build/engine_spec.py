@@ -50,7 +50,7 @@ def make_spec(recipe: Recipe, checkpoint: Checkpoint, architecture: Architecture
         stop_ids=find_stop_ids(recipe, checkpoint.folder, architecture, template, tokenizer),
         limits=Limits(
             max_new_tokens=recipe.limits.max_new_tokens,
-            max_text_tokens=encoder.max_text_tokens,
+            max_text_tokens=recipe.limits.max_text_tokens or encoder.max_text_tokens,
             num_slots=recipe.limits.num_slots,
             prefill_images=min(recipe.limits.prefill_images, recipe.limits.num_slots),
         ),

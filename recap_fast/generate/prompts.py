@@ -176,16 +176,20 @@ class Prompts:
     ):
         """`asked` is what `choose` gave, or what a run that says nothing asks. `num_captions` are made of each prompt.
 
-        `max_text_tokens` is for questions of the engine; others may be as long as they are. Raises ConfigError as
-        `PromptEncoder` does.
+        `max_text_tokens` is for questions of the engine; others may be as long as they are. The longest prompt that an
+        engine has by name may be several times as long as the one that is asked, so these take what they need and no
+        more. Raises ConfigError as `PromptEncoder` does.
         """
         self.asked, self.num_captions = tuple(asked) or choose(spec), num_captions
         own = {spec.text, *spec.prompts.values()}
         self._prompts: dict[str, Prompt] = {}
         for name, question in (item for each in self.asked for item in each.questions.items()):
-            limit = max_text_tokens if question in own else None
+            single = replace(spec, text=question)
             try:
-                encoder = PromptEncoder(tokenizer, replace(spec, text=question), max_field_tokens, limit)
+                encoder = PromptEncoder(tokenizer, single, max_field_tokens)
+                if question in own and max_text_tokens is not None:
+                    room = min(encoder.max_text_tokens, max_text_tokens) if spec.prompts else max_text_tokens
+                    encoder = PromptEncoder(tokenizer, single, max_field_tokens, room)
             except ConfigError as error:
                 raise error if len(self.asked) == 1 else ConfigError(f"{name}: {error}") from error
             self._prompts[name] = Prompt(name, question, encoder)

@@ -14,7 +14,9 @@ from recap_fast.build import engine_spec
 from recap_fast.build.engine_directory import build_engine
 from recap_fast.errors import ConfigError
 from recap_fast.generate.device import Hardware
-from recap_fast.generate.spec import EngineSpec, Sizes
+from recap_fast.generate.prepared import PreparedEngine
+from recap_fast.generate.prompt import PromptEncoder
+from recap_fast.generate.spec import EngineSpec, PromptSpec, SamplingSpec, Sizes
 from recap_fast.generate.tokenizer import load_tokenizer
 
 
@@ -108,9 +110,76 @@ def test_generation_config_comes_before_config_for_stop_ids(tmp_path, checkpoint
     assert "stops at token 5, which is text: '&'" in caplog.text
 
 
+NAMED = """
+prompt = "{}"
+[prompts]
+short = "What is it?"
+long = "Describe {{org_caption}} in detail, please."
+[prompt_sets]
+all = ["short", "long"]
+mixed = {{ long = 3, short = 0.5 }}
+[sampling]
+temperature = 0.6
+top_p = 0.9
+"""
+
+
+@pytest.mark.parametrize(
+    ("prompt", "default", "text"),
+    [
+        ("long", "long", "Describe {org_caption} in detail, please."),
+        ("all", "all", "What is it?"),
+        ("mixed", "mixed", "Describe {org_caption} in detail, please."),
+        ("Why is it?", None, "Why is it?"),
+        ("why=is it?", None, "why=is it?"),
+    ],
+)
+def test_prompts_by_name_are_in_the_engine_and_the_longest_decides_its_room(
+    tmp_path, checkpoint, prompt, default, text
+):
+    spec = build_engine(recipe(tmp_path, NAMED.format(prompt)), checkpoint, tmp_path / "engine")
+    assert EngineSpec.load(tmp_path / "engine") == spec
+    assert (spec.prompt.default, spec.prompt.text) == (default, text)
+    assert spec.prompt.prompts == {
+        "short": "What is it?",
+        "long": "Describe {org_caption} in detail, please.",
+    }
+    assert spec.prompt.sets == {"all": ("short", "long"), "mixed": {"long": 3.0, "short": 0.5}}
+    assert spec.sampling == SamplingSpec(temperature=0.6, top_p=0.9)
+    longest = PromptSpec(template=spec.prompt.template, text=spec.prompt.prompts["long"])
+    assert spec.limits.max_text_tokens == PromptEncoder(load_tokenizer(checkpoint), longest).max_text_tokens
+    rooms = {
+        name: PreparedEngine.read(tmp_path / "engine", prompts=[name]).prompts.max_text_tokens
+        for name in ("short", "long", "all")
+    }
+    assert rooms["short"] < rooms["long"] == rooms["all"] == spec.limits.max_text_tokens
+    roomy = recipe(tmp_path, NAMED.format(prompt) + "[limits]\nmax_text_tokens = 256\n")
+    assert build_engine(roomy, checkpoint, tmp_path / "roomy").limits.max_text_tokens == 256
+
+
+def test_an_engine_json_of_an_earlier_version_has_no_names_and_is_greedy(tmp_path, checkpoint):
+    build_engine("llava", checkpoint, tmp_path / "engine")
+    path = tmp_path / "engine/engine.json"
+    content = json.loads(path.read_text())
+    del content["sampling"]
+    content["prompt"] = {name: content["prompt"][name] for name in ("template", "text")}
+    path.write_text(json.dumps(content))
+    prepared = PreparedEngine.read(tmp_path / "engine")
+    assert prepared.spec.sampling == SamplingSpec()
+    assert (prepared.prompts.is_plain, prepared.prompts.text) == (True, content["prompt"]["text"])
+    content["prompt"]["sets"] = {"all": ["shrot"]}
+    path.write_text(json.dumps(content))
+    with pytest.raises(ConfigError, match="The set of prompts 'all' has 'shrot', which is no prompt: there are none"):
+        PreparedEngine.read(tmp_path / "engine")
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
+        (NAMED.format("shrot"), r"There is no prompt 'shrot' \(did you mean 'short'\?\)"),
+        (NAMED.format("all") + "top_k = 3\n[limits]\nmax_text_tokens = 16", r"^long: The prompt has \d+ tokens after"),
+        ("[sampling]\ntop_k = 3", r"\[sampling\] has top_k or top_p and no temperature above 0"),
+        ("[prompts]\n'a b' = 'x'", "'a b' cannot be the name of a prompt"),
         ("template = 'vicuna'", "no template 'vicuna'. Known templates: llama3"),
         ("stop_tokens = ['<|im_end|>']", r"has no special tokens <\|im_end\|>, which the recipe's stop_tokens name"),
         ("prompt = 'About {0}'", r"unknown field \{0\}"),
