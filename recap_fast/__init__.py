@@ -20,7 +20,7 @@ from recap_fast.version import __version__
 if TYPE_CHECKING:
     from recap_fast.api import run, verify
     from recap_fast.build.engine_directory import build_engine
-    from recap_fast.captioner.captioner import Caption, Captioner
+    from recap_fast.captioner.captioner import Caption, Captioner, PromptCaption
     from recap_fast.errors import ConfigError, EngineError, ExitCode, RecapError
     from recap_fast.launch.result import RunResult
     from recap_fast.write.verify import Verdict
@@ -31,6 +31,7 @@ __all__ = [
     "ConfigError",
     "EngineError",
     "ExitCode",
+    "PromptCaption",
     "RecapError",
     "RunResult",
     "Verdict",
@@ -42,7 +43,7 @@ __all__ = [
 _MODULES = {
     "api": ("run", "verify"),
     "build.engine_directory": ("build_engine",),
-    "captioner.captioner": ("Caption", "Captioner"),
+    "captioner.captioner": ("Caption", "Captioner", "PromptCaption"),
     "errors": ("ConfigError", "EngineError", "ExitCode", "RecapError"),
     "launch.result": ("RunResult",),
     "write.verify": ("Verdict",),

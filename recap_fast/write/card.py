@@ -23,7 +23,8 @@ _CARD = """---
 
 One Parquet file per input shard, one row per input image, in input order. `re_caption` is the generated caption,
 `org_caption` the one that came with the image. A row whose `status` is not `ok` has no caption, and says why in
-`error`. `(shard, index)` tells which image it was, and `file_name` which file; `key`, `url`, `uid`, `sha256` and
+`error`. Where a run asks several prompts, or draws them, `captions` has all captions of the image; the first of them is
+`re_caption`. `(shard, index)` tells which image it was, and `file_name` which file; `key`, `url`, `uid`, `sha256` and
 `metadata` are as they came. While a run lasts, `partial` has the rows of shards that are not finished.
 
 {facts}

@@ -14,7 +14,7 @@ from recap_fast.generate.prompt import FIELDS
 from recap_fast.generate.templates import TEMPLATES
 from recap_fast.records import FAILURES, OK, FinishReason, ShardStatus
 from recap_fast.write.flags import FLAGS
-from recap_fast.write.schema import SCHEMA
+from recap_fast.write.schema import CAPTION, SCHEMA
 
 DOCS = ROOT / "docs"
 OPTIONS = {option for name in cli.commands for option in command_options(name)} | {"--help", "--version"}
@@ -32,8 +32,15 @@ def _flat(page, heading):
 
 def test_every_column_with_its_type():
     section = (DOCS / "output.md").read_text(encoding="utf-8").partition("## Columns\n")[2].partition("\n## ")[0]
-    types = [(field.name, str(field.type).replace("list<item: string>", "list of string")) for field in SCHEMA]
+    types = [(field.name, re.sub(r"list<item: (\w+).*>", r"list of \1", str(field.type))) for field in SCHEMA]
     assert re.findall(r"^\| `(\w+)` \| ([\w ]+) \|", section, re.MULTILINE) == types
+
+
+def test_every_field_of_a_caption_with_its_type():
+    section = (
+        (DOCS / "output.md").read_text(encoding="utf-8").partition("## Several captions\n")[2].partition("\n## ")[0]
+    )
+    assert re.findall(r"^\| `(\w+)` \| (\w+) \|", section, re.MULTILINE) == [(f.name, str(f.type)) for f in CAPTION]
 
 
 def test_every_status_of_a_row():
