@@ -31,7 +31,7 @@ OPTIONS = {
         *("--verify", "--no-verify"),
         *("--engine", "--shards", "--input", "--output", "--output-folder", "--decoder", "--decode-threads"),
         *("--max-image-pixels", "--background", "--device", "--num-slots", "--prefill-images"),
-        *("--prompt", "--prompt-file"),
+        *("--prompt", "--prompt-file", "--num-captions"),
         *("--max-field-tokens", "--max-new-tokens", "--temperature", "--top-k", "--top-p", "--seed"),
         *("--loop-stop", "--no-loop-stop", "--image-column", "--caption-column", "--limit", "--dry-run"),
         *("--dedup", "--no-dedup"),
@@ -106,6 +106,9 @@ def test_the_version(option):
         (["--device", "tpu"], "--device tpu"),
         (["--prompt", "a", "--prompt-file", "b"], "--prompt and --prompt-file: give one of them."),
         (["--prompt-file", "/nowhere"], "--prompt-file /nowhere cannot be read"),
+        (["--prompt", "a=b?", "--prompt", "a=c?"], "There are two prompts called 'a'"),
+        (["--num-captions", "2"], "--num-captions 2 needs --temperature above 0"),
+        (["--top-k", "2"], "--top-k and --top-p need --temperature above 0"),
         (["--shard-index", "1"], "--shard-index and --num-shards go together"),
         (["--limit", "many"], "'many' is not a valid integer"),
         (["--colour", "red"], "No such option"),
@@ -201,6 +204,18 @@ def test_a_prompt_from_a_file(server, tiny_engine, inputs, tmp_path):
     out = tmp_path / "out"
     assert server.run(*arguments(tiny_engine, inputs, out, "--prompt_file", tmp_path / "ask.txt")).code == 0
     assert json.loads((out / "run.json").read_text())["fingerprint"]["prompt"] == "What color is it?"
+
+
+def test_prompts_from_several_files(server, tiny_engine, inputs, tmp_path):
+    (tmp_path / "a.txt").write_text("What color is it?\n")
+    (tmp_path / "b.txt").write_text("why=Why?\nSay it.\n")
+    files = ("--prompt-file", tmp_path / "a.txt", "--prompt-file", tmp_path / "b.txt")
+    assert server.run(*arguments(tiny_engine, inputs, tmp_path / "out", *files)).code == 0
+    fingerprint = json.loads((tmp_path / "out" / "run.json").read_text())["fingerprint"]
+    assert fingerprint["prompts"] == [
+        {"prompts": {"prompt1": "What color is it?"}},
+        {"prompts": {"why": "Why?\nSay it."}},
+    ]
 
 
 def test_plain_lines_where_there_is_no_terminal(server, tiny_engine, inputs, tmp_path):

@@ -104,7 +104,7 @@ def test_what_another_one_had_is_looked_for_first_and_counted_once(work, tmp_pat
 
 @pytest.mark.parametrize(
     ("changed", "named"),
-    [({"background": "white"}, "background: None in the run, 'white' here"), ({"prompt": "What?"}, "prompt: ")],
+    [({"background": "white"}, "background: None in the run, 'white' here"), ({"prompt": ("What?",)}, "prompt: ")],
 )
 def test_one_that_would_make_other_rows_ends_the_run(work, changed, named):
     outcome, heard = work.work(task=replace(work.task, config=replace(work.task.config, **changed)))
