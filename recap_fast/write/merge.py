@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from recap_fast.errors import ShardError
-from recap_fast.write.schema import SCHEMA
+from recap_fast.write.schema import LATER, SCHEMA
 from recap_fast.write.stretches import Kept
 
 STEP_BYTES = 16 << 20
@@ -42,8 +42,9 @@ def merge_rows(
 
     If several have the same index, later files win over earlier ones and over kept rows, and new rows win over all.
     Each source must be sorted by index. A file is open from its first row to its last, and only one batch of it is in
-    memory: `batch_rows` rows or `step_bytes`. `columns` are those to read, 'index' among them; None for all. Raises
-    FileNotFoundError if a file is gone, and ShardError if one cannot be read.
+    memory: `batch_rows` rows or `step_bytes`. `columns` are those to read, 'index' among them; None for all. A file may
+    lack some of `LATER`, which are null. Raises FileNotFoundError if a file is gone, and ShardError if one cannot be
+    read.
     """
     kept = kept or Kept()
     files = [*kept.files, *files]
@@ -146,9 +147,13 @@ def _read(
 ) -> Iterator[pa.RecordBatch]:
     schema = SCHEMA if columns is None else pa.schema([SCHEMA.field(name) for name in columns])
     with _opened(path) as file:
+        later = [] if columns is None else [n for n in columns if n in LATER and n not in file.schema_arrow.names]
+        there = None if columns is None else [name for name in columns if name not in later]
         for number in range(file.num_row_groups):
             group = file.metadata.row_group(number)
             rows = max(1, min(batch_rows, group.num_rows * step_bytes // max(1, group.total_byte_size)))
-            for batch in file.iter_batches(rows, row_groups=[number], columns=columns):
+            for batch in file.iter_batches(rows, row_groups=[number], columns=there):
+                for name in later:
+                    batch = batch.append_column(SCHEMA.field(name), pa.nulls(batch.num_rows, SCHEMA.field(name).type))
                 batch = batch.select(schema.names)
                 yield batch.cast(schema) if batch.schema != schema else batch

@@ -11,12 +11,12 @@ import hashlib
 import json
 import random
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, TypeVar
 
 from recap_fast.errors import ConfigError, RecapError
-from recap_fast.records import ACCEPTABLE, SCHEMA_VERSION
+from recap_fast.records import ACCEPTABLE, READABLE_SCHEMAS, SCHEMA_VERSION
 from recap_fast.write.output_folder import LOCAL_FILE, RUN_FILE, OutputFolder
 from recap_fast.write.typed_json import OtherFormatError, read_json, typed
 
@@ -153,12 +153,13 @@ def read_run_file(output: OutputFolder) -> RunFile | None:
         raise ConfigError(f"{shown} cannot be read ({error}): {way_out}, or use another --output.") from error
 
 
-def read_run(output: OutputFolder) -> RunFile:
-    """The run file. Raises ConfigError if the folder is not the output of a run, or its rows have other columns."""
+def read_run(output: OutputFolder, schemas: Collection[int] = READABLE_SCHEMAS) -> RunFile:
+    """The run file. Raises ConfigError if the folder is not the output of a run, or its rows have the columns of none
+    of these versions."""
     run = read_run_file(output)
     if run is None:
         raise ConfigError(f"{output.address} has no {RUN_FILE}: it is not the --output of a run.")
-    if (schema := run.fingerprint.get("schema", SCHEMA_VERSION)) != SCHEMA_VERSION:
+    if (schema := run.fingerprint.get("schema", SCHEMA_VERSION)) not in schemas:
         raise ConfigError(
             f"{output.address} has the columns of another version of recap-fast (schema {schema}, this one has "
             f"{SCHEMA_VERSION}): use the version that wrote it, or caption its images anew."

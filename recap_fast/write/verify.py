@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from recap_fast.atomic import sha256_of
 from recap_fast.progress import OnProgress, unwatched
-from recap_fast.records import OK, OutputFile, Shard, ShardReport
+from recap_fast.records import OK, SCHEMA_VERSION, OutputFile, Shard, ShardReport
 from recap_fast.text import counted, unicode
 from recap_fast.write.caption_lists import CaptionLists
 from recap_fast.write.compare import InputsToCompare, compare, find_shards, missing_shard
@@ -113,7 +113,7 @@ def verify(output: OutputFolder, inputs: InputsToCompare | None = None, progress
     `progress` is told how many shards are checked, each of them twice with inputs.
     Raises ConfigError if the folder is not the output of a run, or if inputs of the same names lie elsewhere.
     """
-    run = read_run(output)
+    run = read_run(output, (SCHEMA_VERSION,))
     register = read_register(output, run)
     try:
         lists = CaptionLists.of(run.fingerprint)

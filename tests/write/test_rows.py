@@ -108,3 +108,13 @@ def test_a_shard_that_is_finished_meanwhile_is_read_from_its_file(ledger, monkey
 
     monkeypatch.setattr(type(ledger.output.store), "local", finished_between)
     assert [index for batch in found for index in batch["index"].to_pylist()] == [0, 1, 2, 3, 4]
+
+
+@pytest.mark.parametrize("lacking", [["captions"], ["flags", "duplicate_of", "captions"]])
+def test_columns_that_came_later_are_null_in_rows_of_earlier_versions(ledger, lacking):
+    finish(ledger, ledger.shards[0])
+    path = path_of(ledger.output, ledger.output.data("a"))
+    expected = pq.read_table(path).to_pylist()
+    pq.write_table(pq.read_table(path).drop_columns(lacking), path)
+    assert rows(ledger) == [row | dict.fromkeys(lacking) for row in expected]
+    assert rows(ledger, "captions", "key") == [{"captions": None, "key": row["key"]} for row in expected]

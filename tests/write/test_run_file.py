@@ -16,6 +16,7 @@ from recap_fast.write.card import write_card
 from recap_fast.write.opening import open_output
 from recap_fast.write.output_folder import OutputFolder
 from recap_fast.write.run_file import RunFile, find_versions, read_run, read_run_file, write_run_file
+from recap_fast.write.verify import verify
 
 MARKS = {"engine": "tiny", "stop_ids": (1, 2), "max_new_tokens": 128}
 
@@ -232,6 +233,16 @@ def test_a_folder_that_another_process_begins_just_now_is_not_foreign(tmp_path, 
 
 
 def test_rows_with_the_columns_of_another_version_are_refused_in_a_sentence(tmp_path):
-    merge(tmp_path, shards("a"), {**MARKS, "schema": 3})
-    with pytest.raises(ConfigError, match=r"\(schema 3, this one has 4\): use the version that wrote it, or caption "):
+    merge(tmp_path, shards("a"), {**MARKS, "schema": 1})
+    with pytest.raises(ConfigError, match=r"\(schema 1, this one has 4\): use the version that wrote it, or caption "):
         read_run(OutputFolder.at(tmp_path))
+
+
+@pytest.mark.parametrize("schema", [2, 3])
+def test_rows_of_earlier_versions_are_read_and_not_gone_on_with(tmp_path, schema):
+    merge(tmp_path, shards("a"), {**MARKS, "schema": schema})
+    assert read_run(OutputFolder.at(tmp_path)).fingerprint["schema"] == schema
+    with pytest.raises(ConfigError, match=rf"\(schema {schema}, this one has 4\)"):
+        verify(OutputFolder.at(tmp_path))
+    with pytest.raises(ConfigError, match=f"schema: {schema} there, 4 now"):
+        merge(tmp_path, shards("a"), {**MARKS, "schema": 4})
