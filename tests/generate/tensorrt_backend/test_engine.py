@@ -182,7 +182,7 @@ def test_all_tokens_are_drawn_from_where_there_is_no_top_k(fake, pair, build, op
     [
         ({"num_slots": 5}, "--num-slots 5, built for 4"),
         ({"max_new_tokens": 25}, "--max-new-tokens"),
-        ({"prompt": "Why? " * 200}, "prompt, in tokens"),
+        ({"prompts": ["Why? " * 200]}, "prompt, in tokens"),
     ],
 )
 def test_what_is_over_the_built_limits_is_refused(options, reason, fake, build, open_engine):
