@@ -92,11 +92,14 @@ class Llama:
         cache: Tensor,
         logits: Tensor,
         num_threads: int,
+        images: tuple[Tensor, int] | None = None,
     ) -> None:
         """x [R, D], overwritten; slots and positions int64 [R]; read int64 [N], ascending; cache of all layers,
         [layers, 2, slots, K, T, E]; logits [N, V].
 
-        `prompts`: their number, first position and length; their rows come first.
+        `prompts`: their number, first position and length; their rows come first. `images`: numbers of the slots, int64
+        [slots], and a position; slots of equal numbers hold the same keys and values before it, so that captions behind
+        it may read one's for all.
         """
 
 @final

@@ -14,11 +14,37 @@ struct Buffers {
   float *read_x, *read_normed;                       // [N, D]
 };
 
+// Rows by the images that their slots hold. Those that are not behind the image are alone: they write into it.
+struct Groups {
+  Groups(const Places& places, const LlamaRows& rows) : length(rows.num_shared) {
+    if (rows.images == nullptr) return;
+    std::vector<std::pair<Size, Size>> found;  // image and row
+    for (Size row = 0; row < places.rows; ++row) found.emplace_back(rows.images[places.slots[row]], row);
+    std::ranges::sort(found);
+    const auto is_behind = [&](Size row) { return places.positions[row] >= length; };
+    for (const auto& [image, row] : found) {
+      const Size i = std::ssize(order);
+      const bool joins = i > 0 && image == found[order.size() - 1].first && i - firsts.back() < kMaxSharing &&
+                         is_behind(row) && is_behind(order.back());
+      if (!joins) firsts.push_back(i);
+      order.push_back(row);
+    }
+    firsts.push_back(places.rows);
+  }
+  Sharing view() const {
+    if (order.empty()) return {};
+    return {.length = length, .num_groups = std::ssize(firsts) - 1, .order = order.data(), .firsts = firsts.data()};
+  }
+
+  Size length;
+  std::vector<Size> order, firsts;
+};
+
 // One thread's way through a step; all threads of the team go it together.
 class Pass {
  public:
-  Pass(const Worker& worker, const LlamaModel& model, const Buffers& buffers)
-      : worker_(worker), model_(model), to_(buffers) {}
+  Pass(const Worker& worker, const LlamaModel& model, const Buffers& buffers, const Sharing& rows, const Sharing& read)
+      : worker_(worker), model_(model), to_(buffers), sharing_rows_(rows), sharing_read_(read) {}
 
   void run(const LlamaRows& rows, const Places& read, Cache cache, float* logits) {
     for (std::size_t i = 0; i + 1 < model_.layers.size(); ++i) {
@@ -60,7 +86,7 @@ class Pass {
     Cache no_keys = cache;
     no_keys.num_kv_heads = 0;
     rotate_and_store(layer, model_.num_heads, read, no_keys);
-    attend_each(to_.queries, read, cache, to_.attended);
+    attend_each(to_.queries, read, sharing_read_, cache, to_.attended);
     feed_forward(layer, read.rows, x);
     return x;
   }
@@ -127,16 +153,22 @@ class Pass {
                 {.rows = rows.places.rows - first,
                  .slots = rows.places.slots + first,
                  .positions = rows.places.positions + first},
-                cache, to_.attended + first * width);
+                sharing_rows_, cache, to_.attended + first * width);
   }
 
-  void attend_each(const float* queries, const Places& places, const Cache& cache, float* out) {
-    worker_.attend({.num_heads = model_.num_heads, .queries = queries, .places = places, .cache = cache, .out = out});
+  void attend_each(const float* queries, const Places& places, const Sharing& sharing, const Cache& cache, float* out) {
+    worker_.attend({.num_heads = model_.num_heads,
+                    .queries = queries,
+                    .places = places,
+                    .cache = cache,
+                    .out = out,
+                    .sharing = sharing});
   }
 
   Worker worker_;
   const LlamaModel& model_;
   const Buffers& to_;
+  const Sharing sharing_rows_, sharing_read_;  // of the decode rows, and of those that are read
 };
 
 void check_prompts(const LlamaRows& rows, const Cache& cache) {
@@ -152,7 +184,8 @@ void check_prompts(const LlamaRows& rows, const Cache& cache) {
 
 Llama::Llama(LlamaModel model, const Kernels& kernels) : model_(std::move(model)), kernels_(kernels) {
   check_scratch(model_.width());
-  check_scratch(attention_scratch(model_.num_heads / model_.num_kv_heads, model_.num_positions(), model_.head_width));
+  check_scratch(attention_scratch(kMaxSharing * (model_.num_heads / model_.num_kv_heads), model_.num_positions(),
+                                  model_.head_width));
   check_scratch(block_attention_scratch(model_.num_positions(), model_.head_width));
 }
 
@@ -174,6 +207,12 @@ void Llama::forward(LlamaRows rows, const Cache& cache, float* logits, int num_t
   rows.places = places.view();
   rows.read = read.data();
   const Places read_places{.rows = rows.num_read, .slots = slots.data(), .positions = positions.data()};
+  const Size first = rows.num_prompts * rows.prompt_length;
+  const Groups groups({.rows = rows.places.rows - first,
+                       .slots = rows.places.slots + first,
+                       .positions = rows.places.positions + first},
+                      rows);
+  const Groups read_groups(read_places, rows);
   const Size count = rows.places.rows;
   const Size queries = model_.queries_width();
   const std::lock_guard lock(mutex_);
@@ -184,8 +223,9 @@ void Llama::forward(LlamaRows rows, const Cache& cache, float* logits, int num_t
                         .inner = grow(memory_[4], count * model_.layers[0].down.depth),
                         .read_x = grow(memory_[5], rows.num_read * model_.width()),
                         .read_normed = grow(memory_[6], rows.num_read * model_.width())};
-  run_team(num_threads,
-           [&](Team& team) { Pass({team, kernels_}, model_, buffers).run(rows, read_places, cache, logits); });
+  run_team(num_threads, [&](Team& team) {
+    Pass({team, kernels_}, model_, buffers, groups.view(), read_groups.view()).run(rows, read_places, cache, logits);
+  });
 }
 
 }  // namespace recap::cpu

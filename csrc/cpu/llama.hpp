@@ -42,7 +42,9 @@ struct LlamaRows {
   Places places;
   Size num_prompts, prompt_start, prompt_length;
   Size num_read;
-  const Size* read;  // [N], the rows that a token is read from, ascending, each once
+  const Size* read;              // [N], the rows that a token is read from, ascending, each once
+  const Size* images = nullptr;  // [slots], or null: slots of equal numbers hold the same keys and values
+  Size num_shared = 0;           // up to this position
 };
 
 // There is one place for intermediate results: one thread at a time runs `forward`, others wait.

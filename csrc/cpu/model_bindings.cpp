@@ -4,6 +4,7 @@
 
 #include <array>
 #include <memory>
+#include <optional>
 #include <string>
 #include <utility>
 
@@ -127,7 +128,7 @@ std::unique_ptr<Llama> make_llama(Size num_layers, Size num_heads, Size num_kv_h
 }
 
 void forward(Llama& llama, handle x, handle slots, handle positions, const std::array<Size, 3>& prompts, handle read,
-             handle cache, handle logits, int num_threads) {
+             handle cache, handle logits, int num_threads, const std::optional<std::pair<py::object, Size>>& images) {
   const Matcher match("Llama.forward");
   const LlamaModel& model = llama.model();
   const Tensor rows = match.tensor("x", x, {kFloat32}, {"rows", model.width()});
@@ -139,6 +140,9 @@ void forward(Llama& llama, handle x, handle slots, handle positions, const std::
       match.tensor("cache", cache, {kFloat32},
                    {std::ssize(model.layers), 2, "slots", model.num_kv_heads, model.num_positions(), model.head_width});
   const Tensor to = match.tensor("logits", logits, {kFloat32}, {read_rows.sizes[0], model.head.columns});
+  const Tensor numbers = images ? match.tensor("images", images->first, {kInt64}, {layers.sizes[2]}) : Tensor();
+  const Size num_shared = images ? images->second : 0;
+  match.require(num_shared >= 0 && num_shared <= model.num_positions(), "images end at no position");
   match.number("num_threads", num_threads, kMaxThreads);
   without_gil([&] {
     llama.forward({.x = rows.as<float>(),
@@ -147,7 +151,9 @@ void forward(Llama& llama, handle x, handle slots, handle positions, const std::
                    .prompt_start = prompts[1],
                    .prompt_length = prompts[2],
                    .num_read = read_rows.sizes[0],
-                   .read = read_rows.as<Size>()},
+                   .read = read_rows.as<Size>(),
+                   .images = numbers.as<Size>(),
+                   .num_shared = num_shared},
                   {.data = layers.data,
                    .num_slots = layers.sizes[2],
                    .num_kv_heads = model.num_kv_heads,
@@ -226,7 +232,7 @@ void bind_models(py::module_& module) {
       .def(py::init(&make_llama), "num_layers"_a, "num_heads"_a, "num_kv_heads"_a, "eps"_a, "weights"_a,
            "num_threads"_a)
       .def("forward", &forward, "x"_a, "slots"_a, "positions"_a, "prompts"_a, "read"_a, "cache"_a, "logits"_a,
-           "num_threads"_a);
+           "num_threads"_a, "images"_a = py::none());
   require_init<Llama>();
   py::class_<Tower>(module, "Tower", py::is_final())
       .def(py::init(&make_tower), "image_size"_a, "patch_size"_a, "num_heads"_a, "num_layers"_a, "eps"_a,

@@ -90,6 +90,19 @@ struct RopeStore {
   void* queries;  // [R, H, E]
 };
 
+// At most so many rows read their common keys and values together.
+constexpr Size kMaxSharing = 4;
+
+// Rows whose first `length` keys and values are the same numbers, in slots of their own: group i is the rows
+// order[firsts[i]] up to order[firsts[i + 1]], at most kMaxSharing. With `order` null every row is alone.
+struct Sharing {
+  Size length = 0;
+  Size num_groups = 0;
+  const Size* order = nullptr;
+  const Size* firsts = nullptr;
+};
+
+// Items are key/value heads of rows, or of groups of rows.
 struct DecodeAttention {
   Precision precision = Precision::float32;
   Size num_heads;
@@ -97,6 +110,12 @@ struct DecodeAttention {
   Places places;
   Cache cache;
   void* out;  // [R, H * E]
+  Sharing sharing = {};
+
+  [[gnu::always_inline]] bool is_shared() const { return sharing.order != nullptr; }
+  [[gnu::always_inline]] Size num_items() const {
+    return (is_shared() ? sharing.num_groups : places.rows) * cache.num_kv_heads;
+  }
 };
 
 // What becomes of a product's sums.

@@ -97,8 +97,9 @@ class Worker {
 
   void attend(const DecodeAttention& op) {
     const Cache& cache = op.cache;
-    run(op, &Kernels::decode_attention, op.places.rows * cache.num_kv_heads, 1,
-        attention_scratch(op.num_heads / cache.num_kv_heads, cache.num_positions, cache.head_width));
+    const Size queries = (op.is_shared() ? kMaxSharing : 1) * (op.num_heads / cache.num_kv_heads);
+    run(op, &Kernels::decode_attention, op.num_items(), 1,
+        attention_scratch(queries, cache.num_positions, cache.head_width));
   }
 
   // Calls action(i) for each row.

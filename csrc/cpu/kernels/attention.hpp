@@ -1,4 +1,4 @@
-// Attention of the queries that share a key/value head. For kernels.cpp alone, as numbers.hpp says.
+// Attention of the queries that share a key/value head, or an image. For kernels.cpp alone, as numbers.hpp says.
 #pragma once
 
 #include <utility>
@@ -153,41 +153,68 @@ float exponentiate(float* scores, Size count) {
 // Keys, and then values, are read in tiles that stay in the nearest cache while all heads read them.
 constexpr Size kTile = 64;
 
-// softmax(queries . keys / sqrt(width)) . values for a group of queries [group, width] and the keys and values [length,
-// width] of one head; `scratch` has room for group * (length + 2 * width + 1).
+// A row's queries [group, width] of one key/value head, the keys [length, width] that they see, and where the result
+// goes.
 template <typename T>
-void attend(const T* queries, Size group, const T* keys, const T* values, Size length, Size width, float* scratch,
-            T* out) {
+struct Reader {
+  const T* queries;
+  const T* keys;
+  Size length;
+  T* out;
+};
+
+// softmax(queries . keys / sqrt(width)) . values of each reader; values lie `to_values` behind the keys. The first
+// `shared` keys and values of all readers are the same: those of the first are read for all. `scratch` has room for
+// count * group * (longest length + 2 * width + 1).
+template <typename T>
+void attend(const Reader<T>* readers, Size count, Size shared, Size group, Size to_values, Size width, float* scratch) {
+  Size longest = 0;
+  for (Size r = 0; r < count; ++r) longest = readers[r].length > longest ? readers[r].length : longest;
   float* const scaled = scratch;
-  float* const sums = scaled + group * width;
-  float* const scores = sums + group * width;
+  float* const sums = scaled + count * group * width;
+  float* const scores = sums + count * group * width;
+  float* const totals = scores + count * group * longest;
   const float scale = 1.0F / __builtin_sqrtf(static_cast<float>(width));
+  for (Size r = 0; r < count; ++r) {
+    float* const to = scaled + r * group * width;
 #pragma omp simd
-  for (Size i = 0; i < group * width; ++i) {
-    scaled[i] = to_float(queries[i]) * scale;
-    sums[i] = 0.0F;
+    for (Size i = 0; i < group * width; ++i) to[i] = to_float(readers[r].queries[i]) * scale;
   }
-  for (Size t = 0; t < length; t += kTile) {
-    const Size count = length - t < kTile ? length - t : kTile;
-    for_units(group, 1, [&]<int heads>(Size h) {
-      dot<heads>(scaled + h * width, keys + t * width, count, width, scores + h * length + t, length);
-    });
-  }
-  fetch(values, kAhead<T>);
-  float* const totals = scores + group * length;
-  for (Size h = 0; h < group; ++h) totals[h] = exponentiate(scores + h * length, length);
-  for (Size t = 0; t < length; t += kTile) {
-    const Size count = length - t < kTile ? length - t : kTile;
-    for_units(group, 1, [&]<int heads>(Size h) {
-      accumulate_columns<heads>(scores + h * length + t, length, values + t * width, count, width, sums + h * width);
-    });
-  }
-  for (Size h = 0; h < group; ++h) {
-    const float factor = 1.0F / totals[h];
-#pragma omp simd
-    for (Size e = 0; e < width; ++e) {
-      out[h * width + e] = from_float<T>(sums[h * width + e] * factor);
+  for (Size i = 0; i < count * group * width; ++i) sums[i] = 0.0F;
+  // Calls action<n>(query, position, positions of the tile) for all of `queries` and positions from `t` on.
+  const auto by_tile = [](Size first, Size queries, Size t, Size end, const auto& action) {
+    for (; t < end; t += kTile) {
+      const Size tile = end - t < kTile ? end - t : kTile;
+      for_units(queries, 1, [&]<int heads>(Size h) { action.template operator()<heads>(first + h, t, tile); });
     }
+  };
+  // First what all have in common, then each reader for itself.
+  const auto by_slot = [&](const auto& action) {
+    if (shared > 0) by_tile(0, count * group, 0, shared, action(readers[0].keys));
+    for (Size r = 0; r < count; ++r) {
+      by_tile(r * group, group, shared, readers[r].length, action(readers[r].keys));
+    }
+  };
+  by_slot([&](const T* keys) {
+    return [=]<int heads>(Size h, Size t, Size tile) {
+      dot<heads>(scaled + h * width, keys + t * width, tile, width, scores + h * longest + t, longest);
+    };
+  });
+  fetch(readers[0].keys + to_values, kAhead<T>);
+  for (Size h = 0; h < count * group; ++h) {
+    totals[h] = exponentiate(scores + h * longest, readers[h / group].length);
+  }
+  by_slot([&](const T* keys) {
+    return [=]<int heads>(Size h, Size t, Size tile) {
+      const T* values = keys + to_values + t * width;
+      accumulate_columns<heads>(scores + h * longest + t, longest, values, tile, width, sums + h * width);
+    };
+  });
+  for (Size h = 0; h < count * group; ++h) {
+    const float factor = 1.0F / totals[h];
+    T* const out = readers[h / group].out + h % group * width;
+#pragma omp simd
+    for (Size e = 0; e < width; ++e) out[e] = from_float<T>(sums[h * width + e] * factor);
   }
 }
 

@@ -203,19 +203,27 @@ void decode_attention(const DecodeAttention& op, Size begin, Size end, float* sc
   const Size width = cache.head_width;
   const Size group = op.num_heads / cache.num_kv_heads;
   for (Size item = begin; item < end; ++item) {
-    const Size row = item / cache.num_kv_heads;
+    const Size first = item / cache.num_kv_heads;
     const Size kv_head = item % cache.num_kv_heads;
-    const Size offset = (row * op.num_heads + kv_head * group) * width;
-    const T* queries = static_cast<const T*>(op.queries) + offset;
-    T* out = static_cast<T*>(op.out) + offset;
-    const Size position = op.places.positions[row];
-    if (position == cache.num_positions - 1) {  // idle
-      __builtin_memset(out, 0, group * width * sizeof(T));
-      continue;
+    Size row = op.is_shared() ? op.sharing.firsts[first] : first;
+    const Size last = op.is_shared() ? op.sharing.firsts[first + 1] : first + 1;
+    Reader<T> readers[kMaxSharing];
+    Size count = 0;
+    for (; row < last; ++row) {
+      const Size place = op.is_shared() ? op.sharing.order[row] : row;
+      const Size offset = (place * op.num_heads + kv_head * group) * width;
+      T* out = static_cast<T*>(op.out) + offset;
+      const Size position = op.places.positions[place];
+      if (position == cache.num_positions - 1) {  // idle
+        __builtin_memset(out, 0, group * width * sizeof(T));
+        continue;
+      }
+      const T* keys = static_cast<const T*>(cache.data) +
+                      (op.places.slots[place] * cache.num_kv_heads + kv_head) * cache.head_stride();
+      readers[count++] = {static_cast<const T*>(op.queries) + offset, keys, position + 1, out};
     }
-    const T* keys =
-        static_cast<const T*>(cache.data) + (op.places.slots[row] * cache.num_kv_heads + kv_head) * cache.head_stride();
-    attend(queries, group, keys, keys + cache.values_offset(), position + 1, width, scratch, out);
+    const Size shared = count > 1 ? op.sharing.length : 0;
+    if (count > 0) attend(readers, count, shared, group, cache.values_offset(), width, scratch);
   }
 }
 

@@ -46,9 +46,8 @@ class CppLlama:
         rows, read_M = list_rows(prefill, decode), read_rows(prefill, x_RD)
         prompts = (0, 0, 0) if prefill is None else (len(prefill.slots), prefill.start, prefill.length)
         logits_MV = torch.empty(len(read_M), self._spec.vocab_size)
-        self._core.forward(
-            x_RD, rows.slots, rows.positions, prompts, read_M, cache.data, logits_MV, torch.get_num_threads()
-        )
+        places, threads = (rows.slots, rows.positions, prompts, read_M), torch.get_num_threads()
+        self._core.forward(x_RD, *places, cache.data, logits_MV, threads, cache.images)
         return logits_MV
 
 

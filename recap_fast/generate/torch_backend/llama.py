@@ -103,6 +103,9 @@ class KVCache:
             use_huge_pages(self.data)
         self.data.zero_()
         self.idle_position = num_positions
+        self.images: tuple[Tensor, int] | None = None
+        """Numbers of the slots, int64 [slots], and a position. Slots of equal numbers hold the same keys and values
+        before it: what reads them may read one's for all. None where no slot is known to hold what another does."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -87,6 +87,7 @@ class Step:
         device = like.device
         self._sampling = sampling
         self._num_prefix, self._num_image_tokens = 0, spec.vision.num_image_tokens
+        self._num_branchings = 0
         self._vision, self._llama = make_model(spec, weights, num_positions, kv_dtype)
         self.cache = KVCache(spec.text, num_slots + 1, num_positions, kv_dtype, device)
         self._next_ids = torch.zeros(num_slots + 1, dtype=torch.int64, device=device)
@@ -150,9 +151,11 @@ class Step:
             texts = self._llama.embed(joining.text_ids)
             if isinstance(joining, Branching):
                 self._copy_images(joining.sources, joining.slots)
+                self._number_images(joining.slots, joining.sources)
                 start, length = start + self._num_image_tokens, joining.text_ids.shape[1]
                 rows += list(texts)
             else:
+                self._number_images(joining.slots, None)
                 images = self._vision.encode(joining.pixels)
                 rows += [part for pair in zip(images, texts, strict=True) for part in pair]
             prefill = Prefill(joining.slots, start, length, joining.last_rows)
@@ -170,3 +173,18 @@ class Step:
         wide = data.shape[-1] * data.itemsize % 8 == 0
         for part in data.view(torch.int64 if wide else torch.uint8).flatten(0, 1)[..., self._num_prefix : end, :]:
             part.index_copy_(0, slots, part.index_select(0, sources))
+
+    def _number_images(self, slots: Tensor, sources: Tensor | None) -> None:
+        """Notes which slots hold the same image as others, for the CPU's decoder: on a GPU nobody asks."""
+        cache = self.cache
+        if cache.data.device.type != "cpu" or (sources is None and cache.images is None):
+            return
+        count = cache.data.shape[2]
+        if cache.images is None:
+            cache.images = torch.arange(count), self._num_prefix + self._num_image_tokens
+        numbers = cache.images[0]
+        if sources is None:
+            numbers[slots] = slots  # an image of its own
+            return
+        self._num_branchings += 1  # other slots may still hold what a source held before
+        numbers[sources] = numbers[slots] = sources + self._num_branchings * count

@@ -119,6 +119,11 @@ def others(argument: str, value: Any) -> Iterator[tuple[str, Any]]:
             yield from ((f"{name}, {label}", {**value, name: other}) for label, other in others(name, weight))
     elif argument == "prompts":
         yield from PROMPTS.items()
+    elif argument == "images":
+        numbers, end = value
+        yield from {"None": None, "empty": (), "numbers alone": numbers}.items()
+        yield from ((f"numbers: {label}", (other, end)) for label, other in others("numbers", numbers))
+        yield from ((f"end: {label}", (numbers, other)) for label, other in hostile.INTEGERS.items())
     elif argument in ("library", "level"):
         yield from STRINGS.items()
     else:
@@ -162,6 +167,7 @@ def forward_arguments() -> dict[str, Any]:
         "cache": torch.zeros(LAYERS, 2, SLOTS, K, T, E),
         "logits": torch.zeros(2, V),
         "num_threads": 2,
+        "images": (torch.zeros(SLOTS, dtype=torch.int64), 2),
     }
 
 
@@ -245,6 +251,9 @@ ACCEPTED = {
     ("dequantize", "bias: None"),
     *{("rope_store", f"{name}_norm: None") for name in ("query", "key")},
     *{("Llama.__init__", f"weights: without {n}") for n in SHAPES if re.search("text.*(qkv.bias|[qk]_norm)", n)},
+    *{("Llama.forward", f"images: {case}") for case in ("None", "end: zero")},
+    ("Llama.forward", "without images"),
+    *{("Llama.forward", f"images: numbers: {n} in a row") for n in INDICES},  # any number names an image
     ("Llama.__init__", "weights: text.head.weight, one row more"),  # another vocabulary
     ("Llama.__init__", "again"),  # changes nothing
     ("Tower.__init__", "num_layers: zero"),
