@@ -60,7 +60,7 @@ class Stream:
         """One step; how many captions have ended."""
         groups = itertools.islice(self._groups, self.engine.free_slots // self._captions)
         self.engine.submit(list(itertools.chain.from_iterable(groups)))
-        return len(self.engine.step())
+        return len(self.engine.step(more=True))
 
     def window(self, seconds: float) -> Counted:
         """Fills the slots where they are not, and counts for so long, and for one turnover of the slots at the least:

@@ -151,7 +151,7 @@ class Scheduler:
         """
         ends = list(accumulate(map(len, islice(self._waiting, self.prefill_images))))
         ends = [end for end in ends if end <= self.num_slots]
-        missing = (self.prefill_images - len(ends)) * self._largest_group
+        missing = (self.prefill_images - len(ends)) * (self._largest_group if at_least > 1 else 1)
         wanted = min((ends[-1] if ends else 0) + missing, self.num_slots)
         is_short = len(ends) < at_least and self.free_slots >= self._largest_group
         if len(self._free) < wanted or is_short:

@@ -30,8 +30,8 @@ class FakeEngine:
     def submit(self, requests):
         self._scheduler.submit(requests)
 
-    def step(self):
-        launch, before = self._scheduler.launch(), self._launched
+    def step(self, *, more):
+        launch, before = self._scheduler.launch(full_groups=more), self._launched
         self._launched, self.num_steps = launch, self.num_steps + 1
         self.joined.append(len(launch.requests))
         if before is None:
