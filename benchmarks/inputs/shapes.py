@@ -89,6 +89,7 @@ SHAPES = {
 }
 RECIPES = {
     "8b": {"bfloat16": "llava_llama3_8b", "fp8": "llava_llama3_8b_fp8", "int8": "llava_llama3_8b_int8"},
+    "joycaption": {"bfloat16": "joycaption", "fp8": "joycaption_fp8", "int8": "joycaption_int8"},
 }
 """Of engines of a size that have recipes which know the card, by precision."""
 

@@ -8,7 +8,7 @@ import dataclasses
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 from unittest import mock
 
 import numpy as np
@@ -20,7 +20,7 @@ from torch import Tensor
 from inputs.shapes import RECIPES, Shape
 from inputs.vocabularies import SPECIAL_TOKENS, word_vocabulary
 from inputs.weights import random_weight
-from recap_fast.build.recipe import Recipe, RecipeLimits, load_recipe
+from recap_fast.build.recipe import Recipe, load_recipe
 from recap_fast.defaults import MAX_FIELD_TOKENS
 from recap_fast.generate.device import device_name, resolve_device
 from recap_fast.generate.engine import EngineOptions
@@ -35,19 +35,7 @@ from recap_fast.generate.torch_backend import opening
 from recap_fast.generate.torch_backend.sizes import default_sizes
 from recap_fast.generate.vision.loading import model_dtype
 from recap_fast.records import Preprocess, Request
-from suite.setting import Setting
-
-JOYCAPTION = {
-    precision: Recipe(
-        template="joycaption",
-        prompt="Write a long detailed description for this image.",
-        kv_precision="fp8" if precision == "fp8" else "auto",
-        limits=RecipeLimits(max_new_tokens=512, num_slots=512, prefill_images=4),
-        cards={} if precision != "bfloat16" else {"H100": Sizes(num_slots=256, prefill_images=4)},
-    )
-    for precision in get_args(Precision)
-}
-"""By precision. Keys and values of a slot take 87 MiB in FP8, and twice as much in bfloat16."""
+from suite.setting import SIZES, Setting
 
 
 def make(setting: Setting, precision: Precision, kv_precision: KVPrecision | None = None) -> PreparedEngine:
@@ -55,9 +43,10 @@ def make(setting: Setting, precision: Precision, kv_precision: KVPrecision | Non
     folder = setting.work / f"engine-{setting.model}-{precision}"
     if not (folder / "engine.json").is_file():
         folder.mkdir(parents=True, exist_ok=True)
-        recipe = _recipe(setting, precision)
-        _make_tokenizer(recipe, setting.shape.text.vocab_size).save(str(folder / "tokenizer.json"))
-        prompt = PromptSpec(template=recipe.template, text=recipe.prompt)
+        recipe = load_recipe(RECIPES[SIZES[setting.model][0]][precision])
+        question = recipe.prompts.get(recipe.prompt, recipe.prompt)
+        _make_tokenizer(recipe.template, question, setting.shape.text.vocab_size).save(str(folder / "tokenizer.json"))
+        prompt = PromptSpec(template=recipe.template, text=question)
         prompts = PromptEncoder(load_tokenizer(folder), prompt, MAX_FIELD_TOKENS)
         _make_spec(setting, recipe, precision, prompt, prompts.max_text_tokens).save(folder)
         (folder / WEIGHTS_FILE).touch()  # `drawn_weights` stands for it
@@ -127,17 +116,13 @@ def draw_weights(shape: Shape, precision: Precision, device: torch.device) -> It
             yield tensor.name, weight
 
 
-def _make_tokenizer(recipe: Recipe, vocab_size: int) -> Tokenizer:
-    """One in which each word of the recipe's prompt is a token."""
-    template = TEMPLATES[recipe.template]
+def _make_tokenizer(name: str, question: str, vocab_size: int) -> Tokenizer:
+    """One in which each word of the question, and of the template of that name, is a token."""
+    template = TEMPLATES[name]
     pieces = (*template.before, *template.after)
-    texts = [piece.replace(QUESTION, recipe.prompt) for piece in pieces if not isinstance(piece, Special)]
+    texts = [piece.replace(QUESTION, question) for piece in pieces if not isinstance(piece, Special)]
     special = dict.fromkeys([*SPECIAL_TOKENS, *(piece for piece in pieces if isinstance(piece, Special))])
     return word_vocabulary(texts, vocab_size, list(special))
-
-
-def _recipe(setting: Setting, precision: Precision) -> Recipe:
-    return JOYCAPTION[precision] if setting.model == "joycaption" else load_recipe(RECIPES["8b"][precision])
 
 
 def _make_spec(
