@@ -50,6 +50,7 @@ Examples:
 )
 @group(
     "Captions",
+    option("--caption", metavar="NAME", help="Of several captions, take that of this prompt.  [default: the first]"),
     option("--skip", metavar="FLAG,...", help="Leave out images with these flags. failed means without a caption."),
     option(
         "--mix-p", type=float, metavar="P", help="Write one caption: the original with probability P, else the new one."

@@ -1,7 +1,7 @@
 """The kind `coco`: one Parquet file with the columns of Recap-COCO-30K, in the order of the inputs.
 
 https://huggingface.co/datasets/UCSC-VLAA/Recap-COCO-30K has the columns `image_id` (int64), `coco_url`, `caption` (the
-original one), `recaption` (ours) and `image`.
+original one), `recaption` (ours) and `image`. Where an image has several new captions, it has a row for each.
 """
 
 import json
@@ -13,6 +13,7 @@ from typing import Any
 import pyarrow as pa
 
 from recap_fast.errors import RecapError
+from recap_fast.export.choice import LIST
 from recap_fast.export.features import IMAGE
 from recap_fast.export.job import Job
 from recap_fast.export.parquet import made_with, write_file
@@ -32,7 +33,7 @@ FILE = "data/train-00000-of-00001.parquet"
 NAME = ".coco"
 """Name of the file's record; no shard has this name."""
 COLUMNS = ("key", "file_name", "url", "org_caption", "metadata")
-"""What it is made of, besides our caption and the image."""
+"""What it is made of, besides our captions and the image."""
 _NAME = re.compile(r"(?:^|/)(?:COCO_((?:train|val|test)20\d\d)_|((?:train|val|test)20\d\d)/)(\d{12})(?:\.\w+)?$")
 """COCO's names: 'COCO_val2014_000000391895.jpg', and 'val2017/000000391895.jpg'. Other names have 12 digits, too."""
 _IDS, _URLS = ("image_id", "cocoid", "coco_id"), ("coco_url",)
@@ -74,10 +75,11 @@ def _write(job: Job, draft: Draft) -> None:
 
 def _rows(job: Job, draft: Draft) -> Iterator[tuple[dict[str, Any], str | None]]:
     for shard, _ in job.finished:
-        for chosen, sample in job.pairs(shard, draft, COLUMNS):
+        for chosen, sample in job.pairs(shard, draft, (*COLUMNS, LIST)):
             if chosen.skipped is None:
                 image = {"image": image_of(sample, chosen.row["status"])}
-                yield coco_row(chosen.row, chosen.recaption) | image, digest_of(sample)
+                for recaption in job.choice.recaptions(chosen.row):
+                    yield coco_row(chosen.row, recaption) | image, digest_of(sample)
 
 
 def _metadata(text: str | None) -> Mapping[str, Any]:

@@ -39,6 +39,8 @@ class ExportConfig:
     """Values of `--shards`; none: the inputs are where the run found them."""
     relocate: tuple[str, ...] = ()
     """Folders of inputs that were moved, each as 'OLD=NEW'."""
+    caption: str | None = None
+    """The caption to take where a row has several, by the name of its prompt; None: the first."""
     skip: tuple[str, ...] = ()
     """Flags of rows to leave out; FAILED means without a caption."""
     columns: tuple[str, ...] = ()
@@ -149,7 +151,8 @@ class ExportConfig:
         names = ("to", "skip", "columns", "mix_p", "seed", "sub_caption")
         more = {"txt": ("extension",), "parquet": ("images",), "hub": ("images",)}
         drawn = {"caption_in": self.place} if self.to == "webdataset" else {}
-        return {**{name: _plain(getattr(self, name)) for name in (*names, *more.get(self.to, ()))}, **drawn}
+        asked = {} if self.caption is None else {"caption": self.caption}
+        return {**{name: _plain(getattr(self, name)) for name in (*names, *more.get(self.to, ()))}, **drawn, **asked}
 
 
 def _plain(value: Any) -> Any:
@@ -180,6 +183,10 @@ def _check_skip(flags: Sequence[str]) -> None:
 
 def _check_name(option: str, name: str, known: Sequence[str]) -> None:
     if name not in known:
-        near = get_close_matches(name, known, 1)
-        hint = f" Did you mean {near[0]}?" if near else ""
-        raise ConfigError(f"{option} {name}: give one of {', '.join(known)}.{hint}")
+        raise ConfigError(f"{option} {name}: give one of {', '.join(known)}.{near(name, known)}")
+
+
+def near(name: str, known: Sequence[str]) -> str:
+    """' Did you mean ...?', if one of the known names is like this one."""
+    found = get_close_matches(name, known, 1)
+    return f" Did you mean {found[0]}?" if found else ""

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import pyarrow as pa
 
 from recap_fast.errors import ConfigError
+from recap_fast.export.choice import LIST
 from recap_fast.export.config import ExportConfig
 from recap_fast.export.features import yaml_features
 from recap_fast.export.job import CAPTIONS, SAMPLES, SKIPPED, Job
@@ -35,6 +36,7 @@ _FACTS = (
     "versions",
 )
 _COLUMNS: Mapping[tuple[str, ...], str] = {
+    (LIST,): "\n`captions` has all captions of an image, each with the name and the text of its prompt.",
     (CAPTION,): "\n`caption` is one of the two, drawn at random.",
     ("shard", "index"): "\n`(shard, index)` tells which image it was.",
     ("key", "url", "uid", "sha256", "metadata"): "\n`key`, `url`, `uid`, `sha256` and `metadata` are as they came.",
@@ -113,6 +115,8 @@ def card(job: Job, schema: pa.Schema, license: str) -> str:
     """The dataset card. What it says of columns is what the files have, and no text of a run ends its table."""
     counts, made_with = job.result.counts, job.joined.run.fingerprint
     facts = {name: str(made_with[name]) for name in _FACTS if made_with.get(name) is not None}
+    if job.config.caption is not None:
+        facts["re_caption is of the prompt"] = job.config.caption
     facts |= {f"rows with the flag {name}": f"{num:,}" for name, num in _counted(counts, FLAG)}
     facts |= {f"left out for {name}": f"{num:,}" for name, num in _counted(counts, SKIPPED)}
     without = counts[SAMPLES] - counts[CAPTIONS]

@@ -16,14 +16,15 @@ from typing import Any
 
 from recap_fast.addresses import public_url
 from recap_fast.errors import ConfigError, ExitCode, ShardError
-from recap_fast.export.choice import COLUMNS, Choice, Chosen
-from recap_fast.export.config import ExportConfig
+from recap_fast.export.choice import COLUMNS, LIST, Choice, Chosen
+from recap_fast.export.config import ExportConfig, near
 from recap_fast.export.target import Draft, Target
 from recap_fast.export.workers import Outcome, Task, Write, write_shard, write_side_by_side
 from recap_fast.joined import JoinedOutput
 from recap_fast.progress import OnProgress, unwatched
 from recap_fast.records import OK, Sample, Shard, ShardReport
 from recap_fast.write.done_record import read_record
+from recap_fast.write.opening import read_lists
 from recap_fast.write.rows import SCORES
 
 FEW_ROWS = 20_000
@@ -74,12 +75,29 @@ class Job:
     """Called before a library shows progress of its own; None: none is shown."""
     result: ExportResult = field(default_factory=ExportResult)
     choice: Choice = field(init=False)
+    has_lists: bool = field(init=False)
+    """Whether rows have several captions, or the caption of a drawn prompt."""
     _rows: int = 0
     _total: int = 0
 
     def __post_init__(self) -> None:
+        """Raises ConfigError for a caption that no row has."""
         self.choice = Choice.of(self.config)
         self.result.folder = self.target.folder
+        labels, asked = read_lists(self.joined.output, self.joined.run).labels, self.config.caption
+        self.has_lists = bool(labels)
+        if asked is not None and asked not in labels:
+            raise ConfigError(
+                f"--caption {asked}: give one of {', '.join(labels)}.{near(asked, labels)}"
+                if labels
+                else f"--caption {asked}: each row has one caption, of the same prompt. Leave the option out."
+            )
+
+    @property
+    def json_columns(self) -> tuple[str, ...]:
+        """What the json of a webdataset's sample gets besides both captions."""
+        lists = (LIST,) if self.has_lists and self.config.place == "json" else ()
+        return tuple(dict.fromkeys((*self.config.columns, *lists)))
 
     def __getstate__(self) -> dict[str, Any]:
         """What another process gets, which shows nothing: it writes shards, and counts in their drafts."""
@@ -172,7 +190,7 @@ class Job:
             self._advance(1)
 
     def _wanted(self, columns: Sequence[str], base: Sequence[str] = COLUMNS) -> tuple[str, ...]:
-        return tuple(dict.fromkeys((*base, *self.config.columns, *columns)))
+        return tuple(dict.fromkeys((*base, *self.choice.columns, *self.config.columns, *columns)))
 
     def _choose(self, row: Mapping[str, Any], draft: Draft) -> Chosen:
         chosen = self.choice.choose(row)

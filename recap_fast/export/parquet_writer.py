@@ -5,7 +5,7 @@ Pages have an index, and are cut by content, so that the Hub stores once what tw
 """
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Self
 
@@ -20,6 +20,8 @@ GROUP_BYTES = 32 << 20
 """Most bytes of images and text in a row group of more than one row."""
 GROUP_ROWS, GROUP_ROWS_OF_TEXT = 1000, 20_000
 """Most rows of a row group, with images and without."""
+_REPEATED = ("shard", "status", "finish_reason", "name", "prompt")
+"""Columns, and parts of `captions`, that have few values."""
 
 
 def image_of(sample: Sample, status: str) -> dict[str, Any] | None:
@@ -45,13 +47,14 @@ class ParquetFile:
         self._digests: list[str | None] = []
 
     def __enter__(self) -> Self:
-        texts = [field.name for field in self._schema if field.type != IMAGE]
+        leaves = [path for field in self._schema for path in _leaves(field.name, field.type)]
+        without_images = [path for path in leaves if not path.startswith("image.")]
         self._writer = pq.ParquetWriter(
             self._path,
             self._schema,
-            compression={**dict.fromkeys(_leaves(self._schema), "zstd"), "image.bytes": "none"},
-            use_dictionary=[name for name in texts if name in ("shard", "status", "finish_reason")],
-            write_statistics=texts,
+            compression={**dict.fromkeys(leaves, "zstd"), "image.bytes": "none"},
+            use_dictionary=[path for path in without_images if path.rpartition(".")[2] in _REPEATED],
+            write_statistics=without_images,
             write_page_index=True,
             use_content_defined_chunking=True,
         )
@@ -67,9 +70,7 @@ class ParquetFile:
     def add(self, row: Mapping[str, Any], image_digest: str | None = None) -> None:
         """Writes a row, which has the columns of the schema; the digest is the SHA-256 of its image, in hex."""
         image = row.get("image")
-        size = sum(len(value) for value in row.values() if isinstance(value, str)) + len(
-            image["bytes"] if image else b""
-        )
+        size = sum(map(_size, row.values()))
         if self._rows and (self._size + size > GROUP_BYTES or len(self._rows) == self._group_rows):
             self._flush()
         self._rows.append(row)
@@ -101,12 +102,21 @@ class ParquetFile:
         return digests
 
 
-def _leaves(schema: pa.Schema) -> list[str]:
-    """The names of the columns as Parquet has them; of a list and a struct those of what is in it."""
-    names = []
-    for field in schema:
-        if field.type == IMAGE:
-            names += [f"{field.name}.bytes", f"{field.name}.path"]
-        else:
-            names.append(f"{field.name}.list.element" if pa.types.is_list(field.type) else field.name)
-    return names
+def _leaves(name: str, kind: pa.DataType) -> Iterator[str]:
+    """The paths of a column as Parquet has them: of a list and a struct those of what is in it."""
+    if pa.types.is_list(kind):
+        yield from _leaves(f"{name}.list.element", kind.value_type)
+    elif pa.types.is_struct(kind):
+        for field in kind:
+            yield from _leaves(f"{name}.{field.name}", field.type)
+    else:
+        yield name
+
+
+def _size(value: Any) -> int:
+    """The bytes of an image, and about those of texts, lists and structs of them among it."""
+    if isinstance(value, str | bytes):
+        return len(value)
+    if isinstance(value, dict):
+        return sum(map(_size, value.values()))
+    return sum(map(_size, value)) if isinstance(value, list) else 0

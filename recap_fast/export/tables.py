@@ -14,7 +14,7 @@ from typing import Any
 import pyarrow as pa
 
 from recap_fast.errors import RecapError
-from recap_fast.export.choice import Chosen
+from recap_fast.export.choice import LIST, Chosen
 from recap_fast.export.job import SAMPLES, Job
 from recap_fast.export.target import Draft
 from recap_fast.records import Shard
@@ -39,12 +39,14 @@ def export(job: Job) -> None:
 
 
 def table_columns(job: Job, default: Sequence[str]) -> tuple[str, ...]:
-    """The columns of a table: those that were asked for and the captions; else the default, and scores if there are."""
+    """The columns of a table: those that were asked for and the captions; else the default, scores if there are, and
+    the list of captions where rows have one."""
     if job.config.columns:
         return tuple(dict.fromkeys((*job.config.columns, *CAPTIONS)))
     output = job.joined.output
     scored = (names for kind, names in SCORES.items() if output.store.stat(output.score_settings(kind)) is not None)
-    return tuple(dict.fromkeys((*default, *(name for names in scored for name in names))))
+    found = dict.fromkeys((*default, *(name for names in scored for name in names)))
+    return tuple(name for name in found if name != LIST) + ((LIST,) if job.has_lists else ())
 
 
 def table_row(chosen: Chosen, columns: Iterable[str], draws: bool) -> dict[str, Any]:
@@ -83,7 +85,8 @@ def _write_csv(path: Path, rows: Rows, columns: Sequence[str]) -> None:
         writer = csv.writer(file)
         writer.writerow(columns)
         for row in rows:
-            plain = {**row, **{name: json.dumps(row[name], ensure_ascii=False) for name in lists}}
+            there = [name for name in lists if row[name] is not None]
+            plain = {**row, **{name: json.dumps(row[name], ensure_ascii=False) for name in there}}
             writer.writerow(plain.values())
 
 

@@ -12,10 +12,11 @@ from typing import Any, NamedTuple
 
 from recap_fast.errors import ShardError
 from recap_fast.export import tar_headers
-from recap_fast.export.choice import Chosen
+from recap_fast.export.choice import LIST, Chosen
 from recap_fast.export.json_fields import set_fields
 from recap_fast.shards.tar.headers import BLOCK
 from recap_fast.shards.tar.layout import TarLayout
+from recap_fast.write.caption_lists import texts_by_label
 
 WRITTEN, REMOVED, ADDED = "members written", "members removed", "members added"
 """Names of counts: members with another content, those of samples left out, and new ones."""
@@ -29,6 +30,11 @@ class Edit(NamedTuple):
     start: int
     end: int
     new: bytes
+
+
+def column_fields(row: Mapping[str, Any], columns: Iterable[str]) -> dict[str, Any]:
+    """Columns of a row as the json of a sample gets them: the captions as texts by their labels."""
+    return {name: texts_by_label(row[name]) if name == LIST else row[name] for name in columns}
 
 
 class TarEdits:
@@ -106,7 +112,7 @@ class TarEdits:
         fields = {"re_caption": first.recaption, "org_caption": first.row["org_caption"]}
         if len(chosens) > 1:
             fields["re_captions"] = [chosen.recaption for chosen in chosens]
-        return fields | {name: first.row[name] for name in self._columns if name not in fields}
+        return fields | column_fields(first.row, (name for name in self._columns if name not in fields))
 
     def _add(self, last: int, extension: bytes, content: bytes) -> Edit:
         layout, end = self._layout, self._layout.end(last)

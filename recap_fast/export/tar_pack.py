@@ -14,6 +14,7 @@ from recap_fast.errors import ShardError
 from recap_fast.export import tar_headers
 from recap_fast.export.choice import Chosen
 from recap_fast.export.job import Job
+from recap_fast.export.tar_edits import column_fields
 from recap_fast.export.target import Draft
 from recap_fast.records import OK, Sample, Shard
 from recap_fast.shards.sample import is_image_name
@@ -35,7 +36,7 @@ def pack(job: Job, shard: Shard, draft: Draft) -> None:
     digests = []
     path = draft.file(f"{shard.name}.tar")
     with path.open("wb") as target:
-        for chosen, sample in job.pairs(shard, draft, ("metadata", *_KNOWN)):
+        for chosen, sample in job.pairs(shard, draft, ("metadata", *_KNOWN, *job.json_columns)):
             if chosen.skipped is not None:
                 continue
             key = f"{number:05d}{sample.index:06d}"
@@ -64,7 +65,7 @@ def _members(job: Job, key: str, chosen: Chosen, sample: Sample) -> Mapping[str,
     text = chosen.caption if in_txt else row["org_caption"]
     if text is not None:
         members["txt"] = text.encode()
-    members["json"] = write_json(fields | {name: row[name] for name in job.config.columns}).encode()
+    members["json"] = write_json(fields | column_fields(row, job.json_columns)).encode()
     return members
 
 

@@ -52,8 +52,8 @@ def copy_tar(job: Job, shard: Shard, draft: Draft) -> None:
         layout = TarLayout(file, job.joined.selection)
         _check_version(job, shard, (spooled or version or identity(shard)).text)
         copy = TarCopy(layout.chunks, target.fileno(), layout.size_bytes, verify=job.config.verify)
-        edits = TarEdits(layout, job.config.columns, draft.counts, in_txt=job.config.place == "txt")
-        for edit in edits.of(job.rows(shard, draft, base=job.choice.columns)):
+        edits = TarEdits(layout, job.json_columns, draft.counts, in_txt=job.config.place == "txt")
+        for edit in edits.of(job.rows(shard, draft, job.json_columns, base=job.choice.columns)):
             copy.replace(*edit)
         copy.finish()
         draft.counts[COPIED] += layout.num_members - draft.counts[WRITTEN] - draft.counts[REMOVED]

@@ -3,9 +3,13 @@
 Its elements are in the order of the run's prompts, the captions of one prompt side by side. The first is the one that
 `re_caption`, `finish_reason`, `num_tokens` and `flags` tell of. Where a run has one prompt and makes one caption an
 image, the column is null, as it is in rows without a caption.
+
+A label tells the captions of a row apart: the name of the prompt, and where it made several captions, the number of the
+second one and of those behind it: 'short', 'short:2'.
 """
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
 
@@ -16,6 +20,25 @@ from recap_fast.records import OK
 
 if TYPE_CHECKING:
     import pyarrow as pa
+
+
+def labelled(captions: Sequence[Mapping[str, Any]] | None) -> dict[str, Mapping[str, Any]]:
+    """The captions of a row by their labels, in order; none where the column is null."""
+    names: Counter[str] = Counter()
+    found = {}
+    for each in captions or ():
+        names[name := str(each["name"])] += 1
+        found[_label(name, names[name])] = each
+    return found
+
+
+def texts_by_label(captions: Sequence[Mapping[str, Any]] | None) -> dict[str, str | None] | None:
+    """The texts of a row's captions by their labels; None where the column is null."""
+    return None if captions is None else {label: each["text"] for label, each in labelled(captions).items()}
+
+
+def _label(name: str, number: int) -> str:
+    return name if number == 1 else f"{name}:{number}"
 
 
 def count_tokens(rows: "pa.RecordBatch") -> int:
@@ -48,6 +71,12 @@ class CaptionLists:
         if type(num) is not int or num < 1:
             raise ValueError("its num_captions is no count")
         return cls(tuple(prompts for prompts in lists for _ in range(num)), num)
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Those that captions of a row may have, in order."""
+        places = enumerate(self.prompts)
+        return tuple(_label(name, place % self.num_captions + 1) for place, names in places for name in names)
 
     @property
     def columns(self) -> tuple[str, ...]:

@@ -13,6 +13,7 @@ from recap_fast.addresses import public_url
 from recap_fast.errors import ConfigError
 from recap_fast.inputs import Inputs
 from recap_fast.records import Identity, Shard
+from recap_fast.write.caption_lists import CaptionLists
 from recap_fast.write.done_record import read_record
 from recap_fast.write.output_folder import FOLDERS, LOCAL_FILE, RUN_FILE, OutputFolder
 from recap_fast.write.register import Register, Registration, VersionsOf
@@ -146,6 +147,14 @@ def read_register(output: OutputFolder, run: RunFile) -> Register:
     if (twice := register.first_repeated()) is not None:
         raise not_as_written(output, f"they have {twice} twice")
     return register
+
+
+def read_lists(output: OutputFolder, run: RunFile) -> CaptionLists:
+    """The captions that rows of a run have. Raises ConfigError if its fingerprint is not as a run writes it."""
+    try:
+        return CaptionLists.of(run.fingerprint)
+    except ValueError as error:
+        raise not_as_written(output, str(error)) from error
 
 
 def not_as_written(output: OutputFolder, problem: str) -> ConfigError:

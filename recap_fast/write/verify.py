@@ -24,7 +24,7 @@ from recap_fast.text import counted, unicode
 from recap_fast.write.caption_lists import CaptionLists
 from recap_fast.write.compare import InputsToCompare, compare, find_shards, missing_shard
 from recap_fast.write.done_record import read_record
-from recap_fast.write.opening import not_as_written, read_register
+from recap_fast.write.opening import not_as_written, read_lists, read_register
 from recap_fast.write.output_folder import RUN_FILE, OutputFolder
 from recap_fast.write.run_file import read_run
 from recap_fast.write.stretches import count_flags, count_statuses
@@ -115,10 +115,7 @@ def verify(output: OutputFolder, inputs: InputsToCompare | None = None, progress
     """
     run = read_run(output, (SCHEMA_VERSION,))
     register = read_register(output, run)
-    try:
-        lists = CaptionLists.of(run.fingerprint)
-    except ValueError as error:
-        raise not_as_written(output, str(error)) from error
+    lists = read_lists(output, run)
     verdict = Verdict(num_shards=len(run.shards))
     records = {name: read_record(output, name) for name in run.shards}
     total = len(records) * (1 if inputs is None else 2)

@@ -1,6 +1,6 @@
 """Outputs to export: finished shards over real inputs, with captions as a test wants them; and what `export` makes."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
@@ -28,14 +28,18 @@ Change = Callable[[dict[str, Any]], None]
 
 
 def make_output(
-    folder: Path, *inputs: Path, change: Change = lambda _: None, selection: Selection | None = None
+    folder: Path,
+    *inputs: Path,
+    change: Change = lambda _: None,
+    selection: Selection | None = None,
+    marks: Mapping[str, Any] | None = None,
 ) -> OutputFolder:
     """The output of a finished run over some inputs; `change` is called with each row before it is written.
 
-    Captions are 'caption INDEX of SHARD'; samples without an image have none.
+    Captions are 'caption INDEX of SHARD'; samples without an image have none. `marks` are further settings of the run.
     """
     chosen = selection or Selection()
-    ledger = open_ledger(folder, *inputs, marks={**MARKS, **asdict(chosen)})
+    ledger = open_ledger(folder, *inputs, marks={**MARKS, **asdict(chosen), **(marks or {})})
     for shard in ledger.shards:
         samples, reader = read_samples(shard, selection=chosen)
         rows = []
