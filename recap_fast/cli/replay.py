@@ -17,14 +17,14 @@ from recap_fast.text import counted
 
 if TYPE_CHECKING:
     from recap_fast.replay.divergence import Choice, Tie
-    from recap_fast.replay.replay import Divergence, Replay
-    from recap_fast.replay.stored import Answer
+    from recap_fast.replay.replay import Compared, Divergence, Replay
+    from recap_fast.replay.stored import Answer, Said
 
 SHOWN = 60
 """Characters of a text that a line shows."""
 
 
-@click.command(cls=Command, short_help="Make one caption again and compare the two.")
+@click.command(cls=Command, short_help="Make the captions of one image again and compare them.")
 @click.argument("output", type=options.OUTPUT)
 @click.argument("name", metavar="KEY|SHARD:INDEX")
 @group(
@@ -57,9 +57,10 @@ def replay(
     decoder: str | None,
     as_json: bool,
 ) -> None:
-    """Makes one caption of the folder OUTPUT again, with the settings of the run, and compares the two token by token.
+    """Makes the captions of one image of the folder OUTPUT again, with the settings of the run, and compares each with
+    that of the row, token by token.
 
-    If they differ, it shows where they part, and how close the choice between the two tokens was.
+    If two differ, it shows where they part, and how close the choice between the two tokens was.
 
     Name the row by SHARD:INDEX, by its key, or by the name of its file.
 
@@ -87,15 +88,18 @@ def _describe(found: "Replay") -> Iterator[str]:
     """The lines for people; one if all is the same."""
     row, now = found.row, found.now
     if found.is_same:
-        if row.num_tokens is not None:
-            yield f"{found.place} has the same caption again, all of its {counted(row.num_tokens, 'token')}."
-        else:
-            yield f"{found.place} fails again with {row.status}: {now.error}"
+        yield _describe_same(found)
         return
-    if found.divergence is None:
+    if found.captions and row.status == now.status:
+        for each in found.captions:
+            yield from () if each.is_same else _describe_one(found, each)
+        if same := [each.label for each in found.captions if each.is_same]:
+            yield f"  same         {', '.join(same)}"
+    elif found.divergence is None:
         yield f"{found.place} is not the same: the row {_says(row)}, but now the image {_says(now)}."
     else:
-        yield from _describe_divergence(found, found.divergence)
+        yield f"{found.place} has another caption now. It differs after {_count(found.divergence)}."
+        yield from _describe_divergence(row.said[""], now.said[""], found.divergence)
     for made_with in found.made_with:
         yield f"  made on      {made_with.get('machine')}, commit {made_with.get('commit')}"
     if found.provenance:
@@ -104,19 +108,44 @@ def _describe(found: "Replay") -> Iterator[str]:
         yield f"  note         {note}"
 
 
+def _describe_same(found: "Replay") -> str:
+    row, labels = found.row, [each.label for each in found.captions]
+    if row.num_tokens is None:
+        return f"{found.place} fails again with {row.status}: {found.now.error}"
+    total = counted(sum(each.num_tokens or 0 for each in row.said.values()), "token")
+    if len(labels) > 1:
+        listed = ", ".join(labels)
+        return f"{found.place} has the same {len(labels)} captions again ({listed}), all of their {total}."
+    return f"{found.place} has the same caption{''.join(f' of {each}' for each in labels)} again, all of its {total}."
+
+
+def _describe_one(found: "Replay", one: "Compared") -> Iterator[str]:
+    """The lines about one of several captions that is another one now."""
+    if one.row is None or one.now is None:
+        who, other = ("the row has", "now there is") if one.now is None else ("now there is", "the row has")
+        yield f"{found.place}: {who} a caption of {one.label}, and {other} none."
+    elif one.divergence is None:
+        yield f"{found.place} has another caption of {one.label} now."
+    else:
+        yield f"{found.place} has another caption of {one.label} now. It differs after {_count(one.divergence)}."
+        yield from _describe_divergence(one.row, one.now, one.divergence)
+
+
+def _count(parted: "Divergence") -> str:
+    return counted(parted.num_alike, "token")
+
+
 def _says(answer: "Answer") -> str:
     if answer.caption is None:
         return f"has the status {answer.status} ({answer.error})"
     return f"has the caption {_quoted(answer.caption)}"
 
 
-def _describe_divergence(found: "Replay", parted: "Divergence") -> Iterator[str]:
-    row, now = found.row, found.now
-    yield f"{found.place} has another caption now. It differs after {counted(parted.num_alike, 'token')}."
+def _describe_divergence(row: "Said", now: "Said", parted: "Divergence") -> Iterator[str]:
     yield f"  alike        {_quoted(parted.alike, from_end=True)}"
-    for who, answer in (("row", row), ("now", now)):
-        rest = (answer.caption or "").removeprefix(parted.alike)
-        yield f"  {who}          {_quoted(rest)}, {answer.num_tokens} tokens, {answer.finish_reason}"
+    for who, said in (("row", row), ("now", now)):
+        rest = said.text.removeprefix(parted.alike)
+        yield f"  {who}          {_quoted(rest)}, {said.num_tokens} tokens, {said.finish_reason}"
     if parted.tie is None:
         yield f"  margin       not known: {parted.note}"
     else:

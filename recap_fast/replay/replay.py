@@ -1,11 +1,11 @@
-"""Makes one caption of an output again, from the image and the settings of the run, and compares the two.
+"""Makes one row of an output again, from the image and the settings of the run, and compares its captions.
 
 An output joined with its inputs, the place of a row and an engine's settings go in; what the row has, what comes out of
 the engine now, and where both part come out. Nothing is written.
 """
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
@@ -16,11 +16,11 @@ from recap_fast.joined import JoinedOutput
 from recap_fast.launch.config import RunConfig
 from recap_fast.launch.what_runs import find_provenance
 from recap_fast.records import Completion, Request
-from recap_fast.replay.again import make_again
+from recap_fast.replay.again import Again, make_again
 from recap_fast.replay.divergence import Ended, Tie, measure_tie, num_alike, tokens_of
 from recap_fast.replay.place import Place
 from recap_fast.replay.settings import changes
-from recap_fast.replay.stored import Answer, made_with, read_stored
+from recap_fast.replay.stored import Answer, Said, made_with, read_stored
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +36,24 @@ class Divergence:
     """Why there is no `tie`."""
 
 
+@dataclass(frozen=True, slots=True)
+class Compared:
+    """One of several captions: as the row has it, and as it was made again."""
+
+    label: str
+    """See `write/caption_lists.py`."""
+    row: Said | None
+    """None where the row has none of this label."""
+    now: Said | None
+    divergence: Divergence | None
+    """None if both are the same, or one is missing."""
+
+    @property
+    def is_same(self) -> bool:
+        """Whether the row says what comes out now."""
+        return self.row == self.now
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Replay:
     """One row and what was made again of its image."""
@@ -45,7 +63,9 @@ class Replay:
     row: Answer
     now: Answer
     divergence: Divergence | None
-    """None if both are the same, or one of them has no caption."""
+    """Of the first captions; None if both are the same, or one of them has no caption."""
+    captions: tuple[Compared, ...]
+    """All of them, where the row has several or its prompt was drawn."""
     notes: tuple[str, ...]
     """What has changed since the row was made, and may be the reason."""
     made_with: tuple[Mapping[str, Any], ...]
@@ -60,7 +80,8 @@ class Replay:
 
     def as_json(self) -> dict[str, Any]:
         """All of it, for JSON."""
-        return {"same": self.is_same, **dataclasses.asdict(self)}
+        captions = [{"same": each.is_same, **dataclasses.asdict(each)} for each in self.captions]
+        return {"same": self.is_same, **dataclasses.asdict(self), "captions": captions}
 
 
 def replay(joined: JoinedOutput, place: Place, config: RunConfig) -> Replay:
@@ -74,27 +95,38 @@ def replay(joined: JoinedOutput, place: Place, config: RunConfig) -> Replay:
     with closing(Captioner(config)) as captioner:
         notes += stored.notes(captioner.prepared.prompts.fields)
         now = make_again(stored.sample, captioner)
-        divergence = None
-        if now.request is not None and now.completion is not None and not row.is_like(now.answer):
-            divergence = _compare(row, now.completion, now.request, captioner)
+        captions = [*_compare_all(row, now, captioner)]
         return Replay(
             place=place,
             key=stored.row["key"],
             row=row,
             now=now.answer,
-            divergence=divergence,
+            divergence=captions[0].divergence if captions else None,
+            captions=tuple(each for each in captions if each.label),
             notes=tuple(notes),
             made_with=made_with(joined, place),
-            provenance={} if now.request is None else find_provenance(captioner),
+            provenance=find_provenance(captioner) if now.requests else {},
         )
 
 
-def _compare(row: Answer, now: Completion, request: Request, captioner: Captioner) -> Divergence | None:
-    """Where the captions part, and how near the tie was; None if the row has no caption."""
-    if row.caption is None or row.num_tokens is None:
+def _compare_all(row: Answer, now: Again, captioner: Captioner) -> Iterator[Compared]:
+    """The captions of both by their labels, in the row's order; then those that come out now alone."""
+    there, here = row.said, now.answer.said
+    made = dict(zip(here, zip(now.completions, now.requests, strict=False), strict=False))  # none where it failed
+    for label in [*there, *(label for label in here if label not in there)]:
+        before, after = there.get(label), here.get(label)
+        divergence = None
+        if before is not None and after is not None and before != after:
+            divergence = _compare(before, *made[label], captioner)
+        yield Compared(label, before, after, divergence)
+
+
+def _compare(row: Said, now: Completion, request: Request, captioner: Captioner) -> Divergence | None:
+    """Where the captions part, and how near the tie was; None if the row does not say how many tokens it has."""
+    if row.num_tokens is None:
         return None
     prepared, engine, reason = captioner.prepared, captioner.engine, row.finish_reason
-    ids = tokens_of(row.caption, reason, row.num_tokens, now.token_ids, prepared.tokenizer)
+    ids = tokens_of(row.text, reason, row.num_tokens, now.token_ids, prepared.tokenizer)
     count = num_alike(ids, now.token_ids)
     alike = captioner.detokenize([now.token_ids[:count]])[0].lstrip()
     if not isinstance(engine, GivesLogits):

@@ -46,7 +46,8 @@ def settings_of(
             decoder=decoder or marks["decoder"],
             max_image_pixels=max_image_pixels or MAX_IMAGE_PIXELS,
             background=marks["background"],
-            prompt=() if marks["prompt"] == spec.prompt.text else (f"prompt1={marks['prompt']}",),
+            prompt=_prompts(marks),
+            num_captions=marks.get("num_captions", 1),
             max_field_tokens=marks["max_field_tokens"],
             **asdict(selection_of(marks)),
         )
@@ -73,9 +74,22 @@ def _differences(marks: Mapping[str, Any], config: RunConfig, spec: EngineSpec) 
     now = as_json(fingerprint(config, spec, config.decoder))
     return {
         name: f"  {name}: {marks.get(name)!r} there, {now.get(name)!r} here"
-        for name in sorted({*marks, *now})
+        for name in sorted({*marks, *now} - {"schema"})  # `read_run` says which columns can be read
         if marks.get(name) != now.get(name)
     }
+
+
+def _prompts(marks: Mapping[str, Any]) -> tuple[str, ...]:
+    """What the run was given as its prompts, or what stands for it: sets with weights are the engine's."""
+    if "prompts" not in marks:
+        return (f"prompt1={marks['prompt']}",)
+    given = []
+    for each in marks["prompts"]:
+        if "set" in each:
+            given.append(each["set"])
+        else:
+            given += [f"{name}={question}" for name, question in each["prompts"].items()]
+    return tuple(given)
 
 
 def _sampling(text: str) -> Sampling:

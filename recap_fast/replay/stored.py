@@ -1,9 +1,8 @@
 """What an output has of one row: what it says, the sample that it was made of, and what made it."""
 
-import dataclasses
 from collections.abc import Mapping
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -12,6 +11,7 @@ from recap_fast.errors import ConfigError, ShardError
 from recap_fast.joined import JoinedOutput
 from recap_fast.records import CRASHED, OK, UNWRITABLE, Sample
 from recap_fast.replay.place import Place
+from recap_fast.write.caption_lists import labelled
 from recap_fast.write.merge import read_made_with
 
 NOT_AGAIN: Mapping[str, str] = {
@@ -22,22 +22,43 @@ NOT_AGAIN: Mapping[str, str] = {
 
 
 @dataclass(frozen=True, slots=True)
+class Said:
+    """A caption of a row."""
+
+    label: str
+    """Tells it from the others, see `write/caption_lists.py`; '' where there is one, of the run's only prompt."""
+    text: str
+    finish_reason: str
+    num_tokens: int | None
+
+
+@dataclass(frozen=True, slots=True)
 class Answer:
     """What a row says about its image."""
 
     status: str
     error: str | None
     caption: str | None
+    """The first one."""
     finish_reason: str
     num_tokens: int | None
+    captions: tuple[Said, ...] = ()
+    """All of them, where the row has a list."""
+
+    @property
+    def said(self) -> dict[str, Said]:
+        """The captions by their labels, that of a row without a list, too."""
+        if not self.captions and self.caption is not None:
+            return {"": Said("", self.caption, self.finish_reason, self.num_tokens)}
+        return {each.label: each for each in self.captions}
 
     def is_like(self, other: "Answer") -> bool:
         """Whether both say the same; the words of an error may differ."""
-        return dataclasses.replace(self, error=None) == dataclasses.replace(other, error=None)
+        return replace(self, error=None) == replace(other, error=None)
 
 
 _OF_ANSWER = ("status", "error", "re_caption", "finish_reason", "num_tokens")
-_COLUMNS = ("key", "org_caption", "metadata", "duplicate_of", *_OF_ANSWER)
+_COLUMNS = ("captions", "key", "org_caption", "metadata", "duplicate_of", *_OF_ANSWER)
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +72,7 @@ class Stored:
     @property
     def answer(self) -> Answer:
         """What the row says."""
-        return Answer(*(self.row[name] for name in _OF_ANSWER))
+        return answer_of(self.row)
 
     def notes(self, fields: tuple[str, ...]) -> list[str]:
         """Why the caption that is made now may be another one, if the prompt has these fields."""
@@ -60,6 +81,14 @@ class Stored:
         told = ("org_caption", "metadata") if fields else ()
         others = [name for name in told if self.row[name] != getattr(self.sample, name)]
         return shared + [f"{name}: the input has changed, and the prompt has {asked}" for name in others]
+
+
+def answer_of(row: Mapping[str, Any]) -> Answer:
+    """What a row says, by the values of its columns."""
+    captions = labelled(row["captions"]).items()
+    said = (Said(label, each["text"], each["finish_reason"], each["num_tokens"]) for label, each in captions)
+    first = (row[name] for name in _OF_ANSWER)
+    return replace(Answer(*first), captions=tuple(said))
 
 
 def read_stored(joined: JoinedOutput, place: Place) -> Stored:
