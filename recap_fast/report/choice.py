@@ -20,11 +20,11 @@ from recap_fast.records import OK
 COLUMNS = (
     *("shard", "index", "key", "url", "uid", "file_name", "re_caption", "org_caption", "status", "error", "warning"),
     *("finish_reason", "num_tokens", "re_length", "flags", "duplicate_of", "width", "height"),
-    *("sha256", "image_sha256", "re_clip_score", "org_clip_score", "re_gpt4v_score", "org_gpt4v_score"),
+    *("captions", "sha256", "image_sha256", "re_clip_score", "org_clip_score", "re_gpt4v_score", "org_gpt4v_score"),
 )
 """What a row of the gallery is shown with."""
-MAX_TEXT = 4000
-"""Characters of each text that are kept."""
+MAX_TEXT, MAX_CAPTIONS = 4000, 100
+"""Characters of each text, and captions of each row, that are kept."""
 MAX_SECTIONS = 60
 SCORES = {"re_clip_score": "clip", "re_gpt4v_score": "rating"}
 
@@ -103,7 +103,9 @@ class Choice:
 
 
 def cut(row: dict[str, Any]) -> dict[str, Any]:
-    """The row with its texts cut to `MAX_TEXT`: a few of them must not fill the memory."""
+    """The row with its texts cut to `MAX_TEXT` and with `MAX_CAPTIONS`: a few of them must not fill the memory."""
+    if row.get("captions"):
+        row = {**row, "captions": [cut(each) for each in row["captions"][:MAX_CAPTIONS]]}
     return {name: value[:MAX_TEXT] if isinstance(value, str) else value for name, value in row.items()}
 
 

@@ -7,9 +7,10 @@ from functools import partial
 
 from recap_fast.addresses import public_url
 from recap_fast.report.charts import NEW, ORIGINAL, OTHER, Series, histogram
-from recap_fast.report.figures import Figures
+from recap_fast.report.figures import Figures, PromptFigures
 from recap_fast.report.rendering import number, score, share
 from recap_fast.text import counted
+from recap_fast.write.opening import read_lists
 from recap_fast.write.output_folder import OutputFolder
 from recap_fast.write.rows import SCORES
 from recap_fast.write.run_file import RunFile, Usage
@@ -44,8 +45,22 @@ _FLAGS = {
 _HASH = re.compile(r"\b[0-9a-f]{32,}\b")
 SCORE_FORMAT, MAX_SETTINGS_BYTES = 1, 1 << 20
 """Version and largest size of the file with the settings of scores."""
-MAX_REASONS = 3
-"""Reasons shown for each status."""
+MAX_REASONS, MAX_PROMPTS = 3, 200
+"""Reasons shown for each status, and prompts shown."""
+
+
+@dataclass(frozen=True, slots=True)
+class AskedPrompt:
+    """A prompt in the table of prompts."""
+
+    name: str
+    question: str
+    captions: int
+    mean_words: float | None
+    loops: float | None
+    """Share of the captions that stopped in a loop."""
+    cuts: float | None
+    """Share of the captions that reached the limit of tokens."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,6 +167,20 @@ def failures(figures: Figures) -> list[Failure]:
     ]
 
 
+def prompts(output: OutputFolder, run: RunFile, figures: Figures) -> tuple[list[AskedPrompt], int]:
+    """The prompts of a run whose rows have lists of captions, in its order, then others that rows have; and how many
+    captions each row has. Raises ConfigError for a run file that no run wrote."""
+    lists = read_lists(output, run)
+    questions = {name: question for each in lists.prompts for name, question in each.items()}
+    names = [*questions, *(name for name in figures.prompts if name not in questions)][:MAX_PROMPTS]
+    found = []
+    for name in names:
+        f = figures.prompts.get(name, PromptFigures())
+        shares = (part / f.captions if f.captions else None for part in (f.words, f.loops, f.cuts))
+        found.append(AskedPrompt(name, questions.get(name, ""), f.captions, *shares))
+    return found, len(lists.prompts)
+
+
 def charts(figures: Figures, other: tuple[str, Figures] | None) -> dict[tuple[str, str], str]:
     """Histograms of lengths and scores, by title and what they say in words."""
     captions = [Series("new captions", figures.re_lengths, NEW)]
@@ -191,7 +220,7 @@ def made_with(
             f"{what} for {show_duration(used.seconds)}{hours}: {counted(used.images, 'caption')}, {rate:,.1f} images/s",
         )
     for name, value in run.fingerprint.items():
-        if value is not None and value != "":
+        if value is not None and value != "" and name != "prompts":  # of these, 'prompt' says all for people
             yield name.replace("_", " "), _HASH.sub(lambda match: f"{match[0][:12]}…", str(value))
     for change in run.accepted:
         yield f"changed on request: {change.get('field')}", f"from {change.get('from')} to {change.get('to')}"

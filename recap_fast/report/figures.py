@@ -20,9 +20,20 @@ SEPARATOR = "\x1f"
 """Stands between a status and its reason."""
 
 
+@dataclass(slots=True)
+class PromptFigures:
+    """What is counted of the captions of one prompt, where rows have a list of them."""
+
+    captions: int = 0
+    words: int = 0
+    loops: int = 0
+    cuts: int = 0
+    """Captions that reached the limit of tokens."""
+
+
 @dataclass(slots=True, kw_only=True)
 class Figures:
-    """What is counted of the rows of an output."""
+    """What is counted of the rows of an output. Where rows have several captions, all but `prompts` is of the first."""
 
     rows: int = 0
     captioned: int = 0
@@ -47,6 +58,8 @@ class Figures:
     openings: list[tuple[str, int]] = field(default_factory=list)
     errors: list[tuple[str, str, int]] = field(default_factory=list)
     """Status, reason and how many rows have it, the most frequent ones."""
+    prompts: dict[str, PromptFigures] = field(default_factory=dict)
+    """By the names of prompts; empty where no row has a list of captions."""
 
     @property
     def mean_re(self) -> float | None:
@@ -80,7 +93,7 @@ def _mean(lengths: Counter[int]) -> float | None:
 
 COLUMNS = (
     *("status", "error", "finish_reason", "flags", "duplicate_of", "num_tokens", "re_length", "org_length"),
-    *("re_caption", "org_caption", *SCORES, *(column.replace("re_", "org_") for column in SCORES)),
+    *("captions", "re_caption", "org_caption", *SCORES, *(column.replace("re_", "org_") for column in SCORES)),
 )
 
 
@@ -128,12 +141,28 @@ def _add(figures: Figures, rows: pa.Table, texts: Texts) -> None:
     figures.org_lengths.update(_counts(rows["org_length"]))
     for column in (name for name in COLUMNS if name.endswith("_score")):
         _add_scores(figures, column, rows[column].drop_null())
+    _add_prompts(figures, pc.list_flatten(_array(rows["captions"])))
     re, org = (split(_array(rows[column].drop_null())) for column in ("re_caption", "org_caption"))
     texts.add_words("re", pc.list_flatten(re))
     texts.add_words("org", pc.list_flatten(org))
     texts.add_openings(re)
     reasons = pc.binary_join_element_wise(failed["status"], pc.fill_null(failed["error"], ""), SEPARATOR)
     texts.add("error", _array(reasons))
+
+
+def _add_prompts(figures: Figures, captions: pa.Array) -> None:
+    text = pc.utf8_trim_whitespace(pc.struct_field(captions, "text"))
+    words = pc.if_else(pc.equal(text, ""), 0, pc.list_value_length(pc.utf8_split_whitespace(text)))
+    reason = pc.struct_field(captions, "finish_reason")
+    ended = {each: pc.cast(pc.equal(reason, each), pa.int64()) for each in ("loop", "length")}
+    rows = pa.table({"name": pc.struct_field(captions, "name"), "words": words, **ended})
+    sums = [(column, "sum") for column in ("words", "loop", "length")]
+    for row in rows.group_by("name").aggregate([([], "count_all"), *sums]).to_pylist():
+        each = figures.prompts.setdefault(str(row["name"]), PromptFigures())
+        each.captions += row["count_all"]
+        each.words += row["words_sum"] or 0
+        each.loops += row["loop_sum"] or 0
+        each.cuts += row["length_sum"] or 0
 
 
 def _add_scores(figures: Figures, column: str, scores: pa.ChunkedArray) -> None:

@@ -11,6 +11,7 @@ from recap_fast.report.choice import Section
 from recap_fast.report.contents import about_section
 from recap_fast.report.differences import Marked, differences
 from recap_fast.report.pictures import Picture, Pictures
+from recap_fast.write.caption_lists import labelled
 
 _BESIDE = {
     "random": ("Drawn at random", "Some of {:,} images that are in both outputs."),
@@ -23,11 +24,14 @@ _BESIDE = {
 
 @dataclass(frozen=True, slots=True)
 class Card:
-    """A row, its image if it can be had, and the question that was asked of it."""
+    """A row, its image if it can be had, and the questions that were asked of it."""
 
     row: Mapping[str, Any]
     picture: Picture | None
-    question: str
+    questions: Mapping[str, str]
+    """By the names of their prompts; that of a run's only prompt has none: ''."""
+    captions: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """Where the row has a list of captions: all of them, by their labels."""
     other: Mapping[str, Any] = field(default_factory=dict)
     """The row of the baseline, if the card compares two."""
     here: Marked | None = None
@@ -87,7 +91,8 @@ def _pair(row: Mapping[str, Any], other: Mapping[str, Any], pictures: Pictures, 
     return Card(
         card.row,
         card.picture,
-        card.question,
+        card.questions,
+        card.captions,
         other,
         None if texts[0] is None else here,
         None if texts[1] is None else there,
@@ -96,9 +101,11 @@ def _pair(row: Mapping[str, Any], other: Mapping[str, Any], pictures: Pictures, 
 
 def _card(row: Mapping[str, Any], pictures: Pictures, question: str) -> Card:
     picture = pictures.found.get(_place(row))
-    asked = question if picture is None or picture.question is None else picture.question
+    filled = {} if picture is None else picture.filled
+    asked = {each["name"]: each["prompt"] for each in row["captions"] or ()} or {"": question}
     shown = {"place": f"{row['shard']}:{row['index']}", "url": public_url(row["url"] or "")}
-    return Card({**row, **shown}, picture, asked)
+    questions = {name: filled.get(text, text) for name, text in asked.items()}
+    return Card({**row, **shown}, picture, questions, labelled(row["captions"]))
 
 
 def _place(row: Mapping[str, Any]) -> Place:

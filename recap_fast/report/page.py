@@ -50,7 +50,8 @@ def write_page(page: Page) -> str:
     """The page as HTML."""
     figures, baseline, run = page.figures, page.baseline, page.output.run
     status = find_status(page.output.output)
-    question = str(run.fingerprint.get("prompt") or "")
+    prompts, captions_per_image = contents.prompts(page.output.output, run, figures)
+    question = "" if prompts else str(run.fingerprint.get("prompt") or "")
     label, other = _labels(page.output, None if baseline is None else baseline.output)
     sections = galleries(page.sections, page.pictures, question)
     drawn = contents.charts(figures, None if baseline is None else (other, baseline.figures))
@@ -65,6 +66,7 @@ def write_page(page: Page) -> str:
         }
     parts = (
         ("random", "Gallery", bool(sections) and sections[0].name == "random"),
+        ("prompts", "Prompts", prompts),
         ("beside", f"Beside {other}", beside),
         ("lengths", "Lengths and openings", drawn),
         ("words", "Words", figures.re_words or figures.org_words),
@@ -80,6 +82,8 @@ def write_page(page: Page) -> str:
         "num_shards": len(run.shards),
         "engine": run.fingerprint.get("engine"),
         "question": question,
+        "prompts": prompts,
+        "captions_per_image": captions_per_image,
         "notes": _notes(page, status),
         "contents": contents.contents(parts),
         "tiles": contents.tiles(figures, status.usage),

@@ -1,9 +1,11 @@
-"""The images of a gallery as small JPEGs within the page, each with the question that was asked of it."""
+"""The images of a gallery as small JPEGs within the page, each with the questions that were asked of it."""
 
 import base64
+import contextlib
 import io
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import TypeAlias
 
 from PIL import Image
 
@@ -17,9 +19,14 @@ from recap_fast.joined import JoinedOutput
 from recap_fast.records import CRASHED, OK, Sample
 from recap_fast.report.beside import Place
 from recap_fast.text import message_of
+from recap_fast.write.opening import read_lists
 
 MAX_SIDE, QUALITY = 400, 72
 """Longest side in pixels, and quality, of the JPEGs: a card is at most some 400 pixels wide."""
+
+
+Parsed: TypeAlias = "Sequence[tuple[str, str | None]]"
+"""A question as `prompt.parse_question` gives it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +37,8 @@ class Picture:
     """A data URI; None where it cannot be shown."""
     problem: str | None = None
     """Why not."""
-    question: str | None = None
+    filled: Mapping[str, str] = field(default_factory=dict)
+    """The questions that have fields, as they are with the sample's values, by what they are without."""
 
 
 @dataclass(slots=True)
@@ -50,7 +58,8 @@ def read_pictures(
     `progress` is told after each shard how many are done.
     """
     take_over_pillow_checks()
-    pictures, question = Pictures(), str(joined.run.fingerprint.get("prompt") or "")
+    pictures = Pictures()
+    questions = _parse(find_questions(joined))
     try:
         shards = {shard.name: shard for shard in joined.shards}
     except (RecapError, OSError) as error:
@@ -65,7 +74,7 @@ def read_pictures(
             continue
         try:
             for row, sample in joined.pairs(shard, ["index", "status"], indices):
-                pictures.found[Place(name, row["index"])] = _picture(row["status"], sample, question)
+                pictures.found[Place(name, row["index"])] = _picture(row["status"], sample, questions)
                 if row["status"] == OK != sample.status:  # a loose image that was there
                     pictures.problems.setdefault(name, f"{sample.error}; it was in {public_url(shard.url)}")
         except (RecapError, OSError) as error:
@@ -75,15 +84,34 @@ def read_pictures(
     return pictures
 
 
-def _picture(status: str, sample: Sample, question: str) -> Picture:
-    asked = _fill(question, sample)
+def find_questions(joined: JoinedOutput) -> tuple[str, ...]:
+    """All that a run may have asked of an image, its fields unfilled."""
+    prompts = read_lists(joined.output, joined.run).prompts
+    listed = dict.fromkeys(question for each in prompts for question in each.values())
+    return tuple(listed) or (str(joined.run.fingerprint.get("prompt") or ""),)
+
+
+def _parse(questions: Sequence[str]) -> dict[str, Parsed]:
+    """The questions that have fields, with their parts. One that no run can ask stays as it is."""
+    from recap_fast.generate.prompt import parse_question
+
+    found: dict[str, Parsed] = {}
+    for question in questions:
+        if "{" in question or "}" in question:
+            with contextlib.suppress(ConfigError):
+                found[question] = parse_question(question)
+    return found
+
+
+def _picture(status: str, sample: Sample, questions: Mapping[str, Parsed]) -> Picture:
+    asked = {question: _fill(parts, sample) for question, parts in questions.items()}
     if status == CRASHED:
         return Picture(None, "decoding it ended the process", asked)
     if not sample.image:
         return Picture(None, sample.error or "there is no image", asked)
     try:
         with noise.dropped():
-            return Picture(thumbnail(decode_rgb(sample.image, MAX_IMAGE_PIXELS)), question=asked)
+            return Picture(thumbnail(decode_rgb(sample.image, MAX_IMAGE_PIXELS)), filled=asked)
     except RefusedImageError as error:
         return Picture(None, error.outcome.error, asked)
 
@@ -96,11 +124,9 @@ def thumbnail(image: Image.Image) -> str:
     return f"data:image/jpeg;base64,{base64.b64encode(out.getvalue()).decode()}"
 
 
-def _fill(question: str, sample: Sample) -> str:
-    """The question with the sample's fields in it."""
-    if "{" not in question and "}" not in question:
-        return question
-    from recap_fast.generate.prompt import SampleFields, parse_question
+def _fill(parts: Parsed, sample: Sample) -> str:
+    """The question of these parts with the sample's fields in it."""
+    from recap_fast.generate.prompt import SampleFields
 
     fields = SampleFields(sample)
-    return "".join(text + (fields[name] or "" if name else "") for text, name in parse_question(question))
+    return "".join(text + (fields[name] or "" if name else "") for text, name in parts)

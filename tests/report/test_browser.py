@@ -6,7 +6,7 @@ import re
 import pytest
 from PIL import Image
 from support import browser
-from support.captioned import SETTINGS, row, write
+from support.captioned import SETTINGS, row, several, write
 
 from recap_fast.joined import JoinedOutput
 from recap_fast.report.report import make_report
@@ -29,18 +29,31 @@ HOSTILE = {
 pytestmark = pytest.mark.skipif(browser.find_browser() is None, reason="no Chromium is installed")
 
 
-def hostile_rows(tag):
+def hostile_rows(tag, *, is_several=False):
     """Two outputs of the same images differ in the tag."""
     rows = [row(n, f"{tag} {text}", text, key=text, uid=text, url=text) for n, text in enumerate(HOSTILE.values())]
     text = HOSTILE["handler"]
+    if is_several:
+        rows = [
+            several(each, hostile_captions(f"{tag} {other}", other))
+            for each, other in zip(rows, HOSTILE.values(), strict=True)
+        ]
     return [*rows, row(99, None, text, uid="failed", error=text, flags=[text], finish_reason=text, warning=text)]
 
 
-@pytest.fixture(scope="module")
-def page(tmp_path_factory):
+def hostile_captions(first, text):
+    """Two captions of the row's own text, of prompts that are called so and ask so."""
+    given = [(text, first, "stop"), (f"2{text}", f"Second: {text}", text)]
+    return [{"name": name, "prompt": text, "text": each, "finish_reason": reason} for name, each, reason in given]
+
+
+@pytest.fixture(scope="module", params=[False, True], ids=["one", "several"])
+def page(tmp_path_factory, request):
     folder = tmp_path_factory.mktemp("hostile")
     settings = {**SETTINGS, "prompt": HOSTILE["handler"], "engine": HOSTILE["script"]}
-    output = write(folder, {"00000": hostile_rows("New:")}, images=True, settings=settings)
+    if request.param:
+        settings |= {"prompts": [{"prompts": {text: text, "missing": text}} for text in HOSTILE.values()]}
+    output = write(folder, {"00000": hostile_rows("New:", is_several=request.param)}, images=True, settings=settings)
     other = write(folder / "other", {"00000": hostile_rows("Older:")}, settings=settings)
     made = make_report(JoinedOutput.open(output), JoinedOutput.open(other), num=20)
     assert not made.problems
@@ -58,7 +71,7 @@ def seen(page, request):
 
 def test_nothing_runs_and_the_console_is_empty(seen):
     assert seen.complaints == []
-    assert seen.look["title"] == "Captions in hostile0/out"
+    assert re.fullmatch(r"Captions in hostile\d/out", seen.look["title"])
     assert seen.look["scripts"] == 0
     assert seen.look["loaded"] == []
 
@@ -68,6 +81,17 @@ def test_hostile_texts_are_text(seen):
         assert HOSTILE[name] in seen.look["text"], name
     assert "a\u2400b\u2407c\u241b[31md\u2421" in seen.look["text"]
     assert "x" * 1000 in seen.look["text"]
+
+
+def test_so_are_names_of_prompts_and_captions_of_all(seen, request):
+    if "several" not in request.node.name:
+        assert "What each prompt made" not in seen.look["text"]
+        return
+    for name in ("script", "handler", "title", "chinese"):
+        assert f"New caption: {HOSTILE[name]}" in seen.look["text"], name
+        assert f"New caption: 2{HOSTILE[name]}, finish reason {HOSTILE[name]}" in seen.look["text"], name
+        assert f"Second: {HOSTILE[name]}" in seen.look["text"], name
+    assert "What each prompt made" in seen.look["text"]
 
 
 def test_all_images_are_shown(seen):

@@ -4,9 +4,9 @@ import random
 
 import pyarrow as pa
 import pytest
-from support.captioned import row
+from support.captioned import row, several
 
-from recap_fast.report.choice import COLUMNS, MAX_TEXT, Choice
+from recap_fast.report.choice import COLUMNS, MAX_CAPTIONS, MAX_TEXT, Choice
 from recap_fast.write.schema import SCHEMA
 
 
@@ -109,6 +109,13 @@ def test_each_row_is_drawn_equally_often():
 def test_long_texts_are_cut():
     (kept,) = chosen([{**row(0, "word " * MAX_TEXT), "shard": "00000", "index": 0}])["random"].rows
     assert len(kept["re_caption"]) == MAX_TEXT
+
+
+def test_so_are_the_texts_of_a_list_and_the_list():
+    captions = [{"name": "n" * 9000, "prompt": "p" * 9000, "text": "word " * MAX_TEXT}] * (MAX_CAPTIONS + 5)
+    (kept,) = chosen([several({**row(0), "shard": "00000", "index": 0}, captions)])["random"].rows
+    assert len(kept["captions"]) == MAX_CAPTIONS
+    assert {len(kept["captions"][0][name]) for name in ("name", "prompt", "text")} == {MAX_TEXT}
 
 
 def test_no_rows_have_no_sections():

@@ -5,7 +5,7 @@ from collections import Counter
 from statistics import fmean
 
 import pytest
-from support.captioned import row, write
+from support.captioned import row, several, write
 
 from recap_fast.joined import JoinedOutput
 from recap_fast.report import figures
@@ -14,6 +14,7 @@ from recap_fast.report.survey import survey
 from recap_fast.report.texts import Texts
 
 WORDS = ["a", "The", "cat,", "dog.", "sat", "“red”", "große", "猫が座る", "x" * 300]
+REASONS = ["stop", "loop", "length"]
 ERRORS = ["The data is damaged.", "It ends.", None]
 
 
@@ -77,12 +78,40 @@ def test_figures_are_those_of_plain_python(tmp_path, monkeypatch, chunk_rows):
     assert [num for _, num in found.openings] == [num for _, num in starts.most_common(figures.NUM_OPENINGS)]
 
 
+@pytest.mark.parametrize("chunk_rows", [3, 10_000])
+def test_captions_are_counted_by_their_prompts(tmp_path, monkeypatch, chunk_rows):
+    monkeypatch.setattr(figures, "CHUNK_ROWS", chunk_rows)
+    rng = random.Random(5)
+    rows = [several(row(n), draw_captions(rng, rng.sample("abcd", rng.randrange(4)))) for n in range(50)]
+    found = counted(write(tmp_path, {"00000": rows[:40], "00001": rows[40:]}, unfinished=["00001"]), tmp_path)
+    captions = [each for row in rows for each in row["captions"] or ()]
+    assert {*found.prompts} == {*"abcd"}
+    for name, prompt in found.prompts.items():
+        own = [each for each in captions if each["name"] == name]
+        assert prompt.captions == len(own)
+        assert prompt.words == sum(len(each["text"].split()) for each in own)
+        assert prompt.loops == sum(each["finish_reason"] == "loop" for each in own)
+        assert prompt.cuts == sum(each["finish_reason"] == "length" for each in own)
+    firsts = [row["re_caption"] for row in rows]
+    assert found.re_lengths == Counter(len(text.split()) for text in firsts), "all else is of the first captions"
+    assert found.captioned == len(rows)
+
+
+def draw_captions(rng, names):
+    texts = ["", " \u3000", "one", "A cat,\n a\u3000dog. ", "x" * 300]
+    return [
+        {"name": name, "prompt": f"{name}?", "text": rng.choice(texts), "finish_reason": rng.choice(REASONS)}
+        for name in names
+    ]
+
+
 @pytest.mark.parametrize("rows", [[], [row(0, None, None)]])
 def test_without_captions_there_is_nothing_to_average(tmp_path, rows):
     found = counted(write(tmp_path, {"00000": rows}), tmp_path)
     assert (found.rows, found.captioned) == (len(rows), 0)
     assert found.mean_re is found.mean_org is found.mean_tokens is found.vocabulary.share is found.share(1) is None
     assert found.re_words == found.added == found.openings == []
+    assert found.prompts == {}
 
 
 def test_rows_are_watched_as_they_are_counted(tmp_path):

@@ -39,7 +39,7 @@ def test_the_fields_of_the_prompt_are_filled(tmp_path):
     settings = {**SETTINGS, "prompt": "{title}: {key}, {nothing}{{x}}"}
     output = write(tmp_path, {"00000": [row(0)]}, images=True, settings=settings)
     (picture,) = read_pictures(JoinedOutput.open(output), {"00000": {0}}).found.values()
-    assert picture.question == "A title: 000000000, {x}"
+    assert picture.filled == {settings["prompt"]: "A title: 000000000, {x}"}
 
 
 def test_an_image_that_crashed_its_decoder_is_not_decoded(tmp_path):

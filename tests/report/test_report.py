@@ -4,50 +4,16 @@ import json
 import re
 import sys
 from html import unescape
-from html.parser import HTMLParser
 
 import pytest
 from support.captioned import row, write
+from support.report_pages import page_of
 
 from recap_fast.errors import ConfigError
 from recap_fast.joined import JoinedOutput
 from recap_fast.report import contents
 from recap_fast.report.report import make_report
 from recap_fast.write.flags import FLAGS
-
-VOID = {"meta", "link", "img", "br"}
-
-
-class Page(HTMLParser):
-    """The text of a page and its elements; fails where they are not nested."""
-
-    def __init__(self, html):
-        super().__init__()
-        self.open, self.elements, self.texts = [], [], []
-        self.feed(html)
-        self.close()
-        assert not self.open
-        self.text = " ".join(" ".join(self.texts).split())
-
-    def handle_starttag(self, tag, attrs):
-        self.elements.append((tag, dict(attrs)))
-        if tag not in VOID:
-            self.open.append(tag)
-
-    def handle_startendtag(self, tag, attrs):
-        self.elements.append((tag, dict(attrs)))
-
-    def handle_endtag(self, tag):
-        assert self.open.pop() == tag
-
-    def handle_data(self, data):
-        if self.open[-1:] != ["style"]:
-            self.texts.append(data)
-
-
-def page_of(output, baseline=None, **options):
-    made = make_report(JoinedOutput.open(output), None if baseline is None else JoinedOutput.open(baseline), **options)
-    return Page(made.html), made
 
 
 def test_a_row_is_shown_with_all_that_is_known_of_it(tmp_path):

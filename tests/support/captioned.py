@@ -49,6 +49,16 @@ def row(number: int, re: str | None = "A cat sits here.", org: str | None = "cat
     return content | given
 
 
+def several(row: Mapping[str, Any], captions: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """The row with these captions; the first one is its caption."""
+    if not captions:
+        return {**row, "captions": None}
+    listed = [{"finish_reason": "stop", "num_tokens": 2 * len(each["text"].split()), **each} for each in captions]
+    first = {"re_caption": listed[0]["text"], "re_length": len(listed[0]["text"].split())}
+    first |= {name: listed[0][name] for name in ("finish_reason", "num_tokens")}
+    return {**row, **first, "captions": listed}
+
+
 def write(
     folder: Path,
     shards: Mapping[str, Sequence[Mapping[str, Any]]],
