@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from recap_fast.write.status import Status
     from recap_fast.write.workers import Work, Worker
 
-MAX_WORKERS = 20
-"""Most processes that people are shown; --json has all."""
+MAX_WORKERS, MAX_PROMPTS = 20, 10
+"""Most processes, and prompts, that people are shown; --json has all."""
 
 
 @click.command(cls=Command, short_help="Show how far an output is, and who is at work on it.")
@@ -48,6 +48,7 @@ def _describe(s: "Status", output: str) -> Iterator[str]:
     failed = ", ".join(f"{count:,} {status}" for status, count in s.failed.most_common())
     yield f"rows       {s.rows:,} in shards that ended"
     yield f"captioned  {s.captioned:,}"
+    yield from _captions(s)
     yield f"failed     {s.failed.total():,}" + (f"  ({failed})" if failed else "")
     if any(each.work.images_per_s is not None for each in s.at_work):
         eta = "" if s.eta_s is None else f", ETA {duration(s.eta_s)}"
@@ -59,6 +60,12 @@ def _describe(s: "Status", output: str) -> Iterator[str]:
     yield from _shown([_at_work(each) for each in s.at_work])
     yield from _shown([_silent(each) for each in s.silent])
     yield _advice(s, shlex.quote(output))
+
+
+def _captions(s: "Status") -> Iterator[str]:
+    if s.prompts:
+        more = " ..." if len(s.prompts) > MAX_PROMPTS else ""
+        yield f"captions   {s.captions_per_image:,} an image, of {', '.join(s.prompts[:MAX_PROMPTS])}{more}"
 
 
 def _shown(lines: Sequence[str]) -> Iterator[str]:

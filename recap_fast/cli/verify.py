@@ -60,5 +60,7 @@ def _describe(verdict: "Verdict", is_compared: bool) -> str:
     some = f"in {verdict.num_compared:,} of {verdict.num_shards:,} shards "
     some = some if verdict.num_compared < verdict.num_shards else ""
     compared = f", and {some}each row is of the image that it names" if is_compared else ""
-    proven = f"Proven: every image has exactly one row, every file is as it was written{compared}."
+    num = verdict.captions_per_image
+    captions = f", every captioned one its {num:,} captions" if num > 1 else ""
+    proven = f"Proven: every image has exactly one row{captions}, every file is as it was written{compared}."
     return "\n".join([*lines, proven])

@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 from recap_fast.progress import OnProgress, unwatched
 from recap_fast.write.done_record import read_counts
+from recap_fast.write.opening import read_lists
 from recap_fast.write.output_folder import OutputFolder
 from recap_fast.write.run_file import Usage, read_run
 from recap_fast.write.usage import add_usage, rates, usage_of
@@ -47,6 +48,9 @@ class Status:
     """Processes that did not end in good order."""
     usage: Mapping[str, Usage] = field(default_factory=dict)
     """By name of the device, of all processes there were."""
+    captions_per_image: int = 1
+    prompts: tuple[str, ...] = ()
+    """Their names, where rows have a list of captions."""
 
     @property
     def left(self) -> int:
@@ -93,6 +97,8 @@ class Status:
             "rows": self.rows,
             "captioned": self.captioned,
             "failed": dict(self.failed),
+            "captions_per_image": self.captions_per_image,
+            "prompts": list(self.prompts),
             "images_per_s": round(self.images_per_s, 3),
             "eta_s": None if self.eta_s is None else round(self.eta_s, 1),
             "workers": [_as_json(each) for each in self.at_work],
@@ -118,12 +124,15 @@ def find_status(output: OutputFolder, progress: OnProgress = unwatched) -> Statu
     workers = find_workers(output.store, time.time())
     at_work = tuple(each for each in workers if each.lives)
     named = {name for each in at_work for name in each.work.shards}
+    lists = read_lists(output, run)
     status = Status(
         num_shards=len(run.shards),
         in_work=len(named) + sum(each.work.num_open - len(each.work.shards) for each in at_work),
         at_work=at_work,
         silent=tuple(each for each in workers if not each.lives),
         usage=reduce(add_usage, (usage_of(each.work) for each in workers), run.usage),
+        captions_per_image=len(lists.prompts) or 1,
+        prompts=tuple(name for each in lists.prompts[:: lists.num_captions] for name in each),
     )
     _count(status, output, run.shards, named, progress)
     return status

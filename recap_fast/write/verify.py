@@ -92,6 +92,8 @@ class Verdict:
     """Shards whose rows were compared with the images of their inputs."""
     rows: int = 0
     captioned: int = 0
+    captions_per_image: int = 1
+    """That each row of them has."""
     failed: Counter[str] = field(default_factory=Counter)
     """Rows without a caption, by status."""
     left_out: Counter[str] = field(default_factory=Counter)
@@ -116,7 +118,7 @@ def verify(output: OutputFolder, inputs: InputsToCompare | None = None, progress
     run = read_run(output, (SCHEMA_VERSION,))
     register = read_register(output, run)
     lists = read_lists(output, run)
-    verdict = Verdict(num_shards=len(run.shards))
+    verdict = Verdict(num_shards=len(run.shards), captions_per_image=len(lists.prompts) or 1)
     records = {name: read_record(output, name) for name in run.shards}
     total = len(records) * (1 if inputs is None else 2)
     for number, (name, record) in enumerate(records.items()):

@@ -57,6 +57,20 @@ def test_a_run_of_one_shard(start, output, small_inputs):
     assert shown(output)[-1] == f"Finished: its 1 shard is done. Prove it with: recap-fast verify {output.address}"
 
 
+def test_a_run_of_several_captions_an_image(start, output):
+    start(prompt=("a=What?", "b=Who?"))
+    lines = shown(output)
+    assert lines[2:4] == ["captioned  12", "captions   2 an image, of a, b"]
+    found = json.loads("".join(shown(output, "--json")))
+    assert (found["captioned"], found["captions_per_image"], found["prompts"]) == (12, 2, ["a", "b"])
+    verified = CliRunner().invoke(cli, ["verify", output.address])
+    assert verified.stdout.splitlines()[-1] == (
+        "Proven: every image has exactly one row, every captioned one its 2 captions, every file is as it was written."
+    )
+    found = json.loads(CliRunner().invoke(cli, ["verify", output.address, "--json"]).stdout)
+    assert (found["proven"], found["captions_per_image"]) == (True, 2)
+
+
 def test_what_devices_were_held(start, output):
     start()
     leave_note(output, make_work(device="NVIDIA H100", is_gpu=True, captioned=100, held_s=360.0), ["00001"])

@@ -109,3 +109,17 @@ def test_only_some_records_are_in_memory_at_a_time(output, monkeypatch):
 def test_a_folder_of_no_run_is_refused(tmp_path):
     with pytest.raises(ConfigError, match=r"has no run\.json: it is not the --output of a run"):
         find_status(OutputFolder.at(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("prompts", "num_captions", "expected"),
+    [
+        ([{"prompts": {"a": "?"}}, {"prompts": {"b": "?"}}], 3, (6, ("a", "b"))),
+        ([{"set": "mix", "prompts": {"a": "?", "b": "?"}, "weights": {"a": 1, "b": 1}, "seed": 0}], 1, (1, ("a", "b"))),
+    ],
+)
+def test_the_captions_of_an_image_are_those_of_the_run(tmp_path, prompts, num_captions, expected):
+    write_pictures(tmp_path / "in", 1, 1)
+    marks = {"prompts": prompts, "num_captions": num_captions}
+    status = find_status(open_ledger(tmp_path / "out", tmp_path / "in/*.tar", marks=marks).output)
+    assert (status.captions_per_image, status.prompts) == expected

@@ -238,6 +238,7 @@ def test_other_rows_than_the_unchanged_input_has(output, inputs, num_rows, sente
 
 def test_a_verdict_as_json(output, inputs):
     counts = {"num_shards": 3, "num_compared": 3, "rows": 3 * N, "captioned": 3 * (N - 1), "failed": {"truncated": 3}}
+    counts["captions_per_image"] = 1
     proven = {"proven": True, **counts, "left_out": {}, "faults": [], "notes": []}
     assert json.loads(json.dumps(verdict(output, inputs).as_json())) == proven
     (output / "data/stranger.parquet").touch()
