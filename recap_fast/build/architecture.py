@@ -14,7 +14,7 @@ from recap_fast.build.config_checks import READS, expect, read_optional_table
 from recap_fast.build.decoder_config import make_text
 from recap_fast.build.model_config import CLIP, CLIP_LARGE, DECODERS
 from recap_fast.build.preprocessing import Family
-from recap_fast.build.tower_config import complete_tower, make_vision, named_tower, read_tower
+from recap_fast.build.tower_config import complete_tower, count_layers, make_vision, named_tower, read_tower
 from recap_fast.errors import ConfigError
 from recap_fast.generate.fields import Source, read_value, shown
 from recap_fast.generate.json_file import read_json
@@ -65,7 +65,9 @@ def read_architecture(folder: Path) -> Architecture:
     config = read_json(path)
     kind = config.get("model_type")
     if config.get("quantization_config"):
-        raise ConfigError(f"{path}: the weights are quantized. Give the checkpoint that they were made from.")
+        raise ConfigError(
+            f"{path} has a quantization_config: its weights are quantized. Give the checkpoint that they come from."
+        )
     found = config.get("architectures")
     architectures = list(map(str, found)) if isinstance(found, list) else []
     if str(kind) in ORIGINALS or (kind == "llava" and "mm_vision_tower" in config):
@@ -94,7 +96,7 @@ def _from_transformers(path: Path, config: Mapping[str, Any]) -> Architecture:
     tower = read_tower(path, vision, "vision_config")
     select = config.get("vision_feature_select_strategy", "default")
     return Architecture(
-        vision=make_vision(path, vision, tower, config.get("vision_feature_layer", -2), select),
+        vision=make_vision(path, vision, tower, count_layers(path, config, "vision_feature_layer", tower), select),
         text=make_text(path, text, "text_config", decoder),
         num_vision_layers=tower.num_hidden_layers,
         projector_bias=read_value(
@@ -127,9 +129,9 @@ def _from_original(path: Path, config: Mapping[str, Any], decoder: str) -> Archi
         # LLaVA-MORE reads this layer, LLaVA-NeXT the last but one whatever is said; both read all patches
         expect(path, config, "mm_vision_select_layer", {-2: "the last but one"}, default=-2)
     drops_first = is_clip and config.get("mm_vision_select_feature", "patch") == "patch"
-    layer = config.get("mm_vision_select_layer", -2)
+    num_layers = count_layers(path, config, "mm_vision_select_layer", tower)
     return Architecture(
-        vision=make_vision(file, vision, tower, layer, "default" if drops_first else "full"),
+        vision=make_vision(file, vision, tower, num_layers, "default" if drops_first else "full"),
         text=make_text(path, config, "", decoder),
         num_vision_layers=tower.num_hidden_layers,
         projector_bias=True,

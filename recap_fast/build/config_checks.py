@@ -19,9 +19,10 @@ def expect(path: Path, config: Mapping[str, Any], name: str, known: Mapping[Any,
         raise ConfigError(f"{path}: {name} {shown(value)} is not supported, expected {wanted}. {READS}.")
 
 
-def expect_divisible(path: Path, name: str, value: int, divisor: int) -> None:
+def expect_divisible(path: Path, name: str, value: int, divisor: int, its_name: str = "") -> None:
+    """Refuses a value that is not a multiple; `its_name` is the divisor's, where it is not a constant."""
     if value % divisor:
-        raise ConfigError(f"{path}: {name} {value} is not a multiple of {divisor}.")
+        raise ConfigError(f"{path}: {name} {value} is not a multiple of {f'{its_name} {divisor}'.lstrip()}.")
 
 
 def read_optional_table(path: Path, config: Mapping[str, Any], name: str) -> dict[str, Any] | None:

@@ -33,8 +33,8 @@ def make_text(path: Path, given: Mapping[str, Any], table: str, decoder: str) ->
     heads = config.num_attention_heads
     kv_heads = config.num_key_value_heads or heads
     if config.head_dim is None:
-        expect_divisible(path, "hidden_size", config.hidden_size, heads)
-    expect_divisible(path, "num_attention_heads", heads, kv_heads)
+        expect_divisible(path, "hidden_size", config.hidden_size, heads, "num_attention_heads")
+    expect_divisible(path, "num_attention_heads", heads, kv_heads, "num_key_value_heads")
     head_dim = config.head_dim or config.hidden_size // heads
     expect_divisible(path, "the width of a head", head_dim, 2)
     return TextSpec(

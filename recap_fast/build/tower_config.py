@@ -61,22 +61,27 @@ def read_tower(path: Path, config: Mapping[str, Any], table: str) -> VisionConfi
     return read_table(Source(path, passes_unknown=True), VisionConfig, config, table)
 
 
-def make_vision(
-    path: Path, config: Mapping[str, Any], tower: VisionConfig, layer: Any, select: Literal["default", "full"]
-) -> VisionSpec:
-    """The part of a tower that runs. `layer` says which layer's result is read, and `select` which positions."""
-    if isinstance(layer, list) and len(layer) == 1:
-        layer = layer[0]
+def count_layers(path: Path, config: Mapping[str, Any], name: str, tower: VisionConfig) -> int:
+    """How many layers of a tower run: the key `name` says which one's result is read, by default the last but one."""
+    given = config.get(name, -2)
+    layer = given[0] if isinstance(given, list) and len(given) == 1 else given
     total = tower.num_hidden_layers
     # layer k is hidden_states[k], of which there are one more than layers: the first is the embedding
-    num_layers = layer + total + 1 if type(layer) is int and layer < 0 else layer
+    num_layers: int = layer + total + 1 if type(layer) is int and layer < 0 else layer
     if type(num_layers) is not int or not 1 <= num_layers <= total:
         raise ConfigError(
-            f"{path}: vision layer {shown(layer)} is not supported, expected one of 1..{total} or -{total}..-1."
+            f"{path}: {name} {shown(given)} is not supported, expected one layer, 1 to {total} or -{total} to -1."
         )
+    return num_layers
+
+
+def make_vision(
+    path: Path, config: Mapping[str, Any], tower: VisionConfig, num_layers: int, select: Literal["default", "full"]
+) -> VisionSpec:
+    """The part of a tower that runs: `num_layers` layers, of whose result `select` says which positions are read."""
     expect(path, config, "num_channels", {3: "RGB"}, default=3)
     expect(path, config, "tie_last_hidden_states", {False: "the last layer's result", None: ""}, default=None)
-    expect_divisible(path, "hidden_size", tower.hidden_size, tower.num_attention_heads)
+    expect_divisible(path, "hidden_size", tower.hidden_size, tower.num_attention_heads, "num_attention_heads")
     is_clip = config["model_type"] == CLIP
     spec = VisionSpec(
         hidden_size=tower.hidden_size,

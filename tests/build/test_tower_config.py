@@ -140,7 +140,7 @@ def tower(**changes):
     [
         (tower(model_type="siglip2_vision_model"), "NaFlex.*reads SigLIP 2 of a fixed size"),
         (tower(image_size=13), "patch_size 14 is larger than image_size 13"),
-        (tower(num_attention_heads=7), "hidden_size 1152 is not a multiple of 7"),
+        (tower(num_attention_heads=7), "hidden_size 1152 is not a multiple of num_attention_heads 7"),
         (tower(hidden_act="gelu_fast"), "hidden_act' must be one of quick_gelu, gelu, gelu_py"),
         (tower(image_size=[384, 384]), "image_size' must be"),
         (tower(tie_last_hidden_states=True), "tie_last_hidden_states True is not supported"),

@@ -220,7 +220,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
             "quantization_config": {"load_in_4bit": True, "quant_method": "bitsandbytes"},
             "text_config": LLAMA31,
         },
-        "the weights are quantized",
+        "its weights are quantized",
     ),
     "llava-hf/llava-v1.6-mistral-7b-hf": (
         {**LLAVA, "model_type": "llava_next", "architectures": ["LlavaNextForConditionalGeneration"]},
