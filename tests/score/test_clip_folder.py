@@ -107,8 +107,8 @@ def test_damaged_configurations_are_refused(folder, changes, message):
 
 
 def test_filters_that_no_decoder_has_are_refused(folder):
-    change(folder, "preprocessor_config.json", resample=1)
-    assert "resample 1 (lanczos) is not supported" in refusal(folder)
+    change(folder, "preprocessor_config.json", resample=0)
+    assert "resample 0 (nearest) is not supported" in refusal(folder)
 
 
 def test_files_that_are_missing_are_named(folder):
