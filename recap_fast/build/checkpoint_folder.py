@@ -4,6 +4,7 @@ import contextlib
 import re
 from pathlib import Path
 
+from recap_fast.build.hub_name import advice_on_shadow
 from recap_fast.errors import ConfigError
 from recap_fast.generate.json_file import read_json
 
@@ -30,13 +31,14 @@ def check_folder(path: Path) -> None:
         raise ConfigError(f"{path} is a GGUF file. {_GGUF}")
     if not path.is_dir():
         raise ConfigError(f"{path} is not a folder: give the folder of the model, --checkpoint {path.parent}.")
-    check_content(path, {entry.name for entry in path.iterdir()}, str(path))
+    check_content(path, {entry.name for entry in path.iterdir()}, str(path), advice_on_shadow(path))
 
 
-def check_content(folder: Path, names: set[str], shown: str) -> None:
+def check_content(folder: Path, names: set[str], shown: str, advice: str = "") -> None:
     """Raises ConfigError where a folder of files of these names holds something else than a whole model in safetensors.
 
-    `shown` is what the folder is called in the error. Of the files themselves, only an adapter's config is read.
+    `shown` is what the folder is called in the error, and `advice` is added where it has nothing of a model. Of the
+    files themselves, only an adapter's config is read.
     """
     weights = {name for name in names if name.endswith((".safetensors", ".bin"))}
     if "adapter_config.json" in names and weights <= {"adapter_model.safetensors", "adapter_model.bin", _LLAVA_REST}:
@@ -47,6 +49,8 @@ def check_content(folder: Path, names: set[str], shown: str) -> None:
             listed = "".join(f"\n  --checkpoint {model}" for model in models[:5])
             raise ConfigError(f"{shown} has no config.json of its own, but there are models in it. Give one:{listed}")
     _check_format(weights, names, shown)
+    if "config.json" not in names:
+        raise ConfigError(f"{shown} has no config.json: it is no model, or its download is not complete.{advice}")
 
 
 def _check_format(weights: set[str], names: set[str], shown: str) -> None:

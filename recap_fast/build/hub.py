@@ -153,7 +153,17 @@ def _reason(error: BaseException, name: HubName) -> str:
             "HF_HUB_OFFLINE is set, and not all of its files are in the cache. Run the same command once without "
             "HF_HUB_OFFLINE, or copy the cache (HF_HOME) from a machine that has them."
         )
+    if isinstance(error, errors.LocalEntryNotFoundError):
+        return (
+            f"the Hub does not answer ({_safe(message_of(causes[-1]))}), and not all of its files are in the cache. "
+            "Check the network. Run the same command again to go on."
+        )
     if getattr(getattr(error, "response", None), "status_code", None) == 401:
         return "the Hub refuses the token. Log in again with `hf auth login`, or set HF_TOKEN to one that is valid."
     said = ": ".join(dict.fromkeys(message_of(cause).rstrip(".") for cause in causes))
-    return f"{_TOKEN.sub('hf_***', scrub(said))}. Run the same command again to go on."
+    return f"{_safe(said)}. Run the same command again to go on."
+
+
+def _safe(text: str) -> str:
+    """The text without passwords and tokens."""
+    return _TOKEN.sub("hf_***", scrub(text))

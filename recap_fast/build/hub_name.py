@@ -32,11 +32,12 @@ class HubName:
 
 
 def parse_hub_name(given: str | Path) -> HubName | None:
-    """The model that is meant; None where it is a path. What exists on this machine is a path, whatever it looks like.
+    """The model that is meant; None where it is a path. What exists on this machine is a path, whatever it looks like,
+    and so is what begins with './'.
 
     Raises ConfigError for a page of the Hub that is no model's, and for a revision that none can be.
     """
-    text = Path(given).as_posix()
+    text = str(given).rstrip("/")
     page = _PAGE.fullmatch(text)
     if Path(given).exists() or (_FILE.fullmatch(text) and not page):
         return None
@@ -54,6 +55,14 @@ def parse_hub_name(given: str | Path) -> HubName | None:
     if revision is not None and (not _REVISION.fullmatch(revision) or ".." in revision):
         raise ConfigError(f"{given}: {revision!r} is no revision. Give a branch, a tag or a commit after the '@'.")
     return HubName(name["repository"], revision)
+
+
+def advice_on_shadow(folder: Path) -> str:
+    """How to get the model of the Hub in whose place a folder was taken; '' where the folder has no such name."""
+    name = _NAME.fullmatch(str(folder))
+    if name is None or name["revision"]:
+        return ""
+    return f" If the model on the Hub is meant, remove this folder, or give https://huggingface.co/{folder}."
 
 
 def download_advice(given: Path, option: str) -> str:

@@ -60,7 +60,7 @@ def test_an_adapter_is_answered_with_how_to_merge_it(tmp_path, rest):
     assert "org/base" in text
     assert str(tmp_path) in text
     assert text.endswith("give --checkpoint merged.")
-    check_folder(make(tmp_path, "model.safetensors"))  # a whole model that has its adapter beside it
+    check_folder(make(tmp_path, "config.json", "model.safetensors"))  # a whole model that has its adapter beside it
 
 
 @pytest.mark.parametrize("given", ["hub", "hub/models--org--name", "hub/models--org--name/snapshots"])
@@ -72,8 +72,9 @@ def test_the_hub_s_cache_is_answered_with_the_snapshots_in_it(tmp_path, given):
     check_folder(tmp_path / snapshot)
 
 
-def test_a_folder_of_nothing_that_is_known_is_left_to_what_reads_the_weights(tmp_path):
-    text = refusal(tmp_path)
+def test_a_folder_of_nothing_that_is_known(tmp_path):
+    assert refusal(tmp_path) == f"{tmp_path} has no config.json: it is no model, or its download is not complete."
+    text = refusal(make(tmp_path, "config.json"))
     assert text == f"{tmp_path} has no *.safetensors: is it the folder of a model, and is the download complete?"
 
 

@@ -118,6 +118,11 @@ def test_a_folder_of_the_name_wins(service, tmp_path):
     (tmp_path / "made").rename(tmp_path / NAME)
     assert build(tmp_path).sources["checkpoint"]["folder"] == str(tmp_path / NAME)
     assert service.sent == []
+    shutil.rmtree(tmp_path / NAME)
+    (tmp_path / NAME).mkdir()
+    page = f"https://huggingface.co/{NAME}"
+    assert refusal(tmp_path).endswith(f"If the model on the Hub is meant, remove this folder, or give {page}.")
+    assert build(tmp_path, page).sources["checkpoint"]["repository"] == NAME
 
 
 def test_offline_the_cache_will_do(service, offline, tmp_path):
@@ -145,7 +150,7 @@ def test_a_hub_that_does_not_answer(service, tmp_path, monkeypatch):
     monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
     assert build(tmp_path) == online
     text = refusal(tmp_path, "org/another")
-    assert text.startswith("--checkpoint org/another cannot be downloaded: ")
+    assert text.startswith("--checkpoint org/another cannot be downloaded: the Hub does not answer ([Errno 111] ")
     assert text.endswith("Run the same command again to go on.")
 
 
@@ -181,6 +186,7 @@ def test_who_may_not_have_it_is_told_what_to_do(service, tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("files", "text"),
     [
+        ({"tokenizer.json": b"{}"}, f"{NAME} has no config.json: it is no model, or its download is not complete."),
         ({"config.json": b"{}", "q4.gguf": b""}, f"{NAME} has GGUF files only."),
         ({"config.json": b"{}", "pytorch_model.bin": b""}, f"{NAME} holds pickles (pytorch_model.bin)"),
         (

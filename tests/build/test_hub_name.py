@@ -19,6 +19,7 @@ def elsewhere(tmp_path, monkeypatch):
     ("given", "revision"),
     [
         ("org/name-1.5", None),
+        ("org/name-1.5/", None),
         ("org/name-1.5@v2", "v2"),
         ("org/name-1.5@refs/pr/6", "refs/pr/6"),
         (PAGE, None),
@@ -40,7 +41,7 @@ def test_names_and_pages(given, revision):
 
 
 @pytest.mark.parametrize(
-    "given", ["/models/name", "../org/name", "name", "a/b/c", "", "s3://bucket/x", "~/a", "a/x.json"]
+    "given", ["/models/name", "../org/name", "name", "a/b/c", "", "s3://bucket/x", "~/a", "a/x.json", "./org/name"]
 )
 def test_paths(given):
     assert parse_hub_name(given) is None
