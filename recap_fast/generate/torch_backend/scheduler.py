@@ -23,6 +23,8 @@ from recap_fast.generate.loop_detector import LoopDetector
 from recap_fast.generate.spec import Sizes, SlotShape
 from recap_fast.records import Completion, FinishReason, Request
 
+NOTHING = np.empty(0, np.int64)
+
 
 @dataclass(frozen=True, slots=True)
 class Launch:
@@ -149,6 +151,8 @@ class Scheduler:
         that is not full joins once nothing runs, so that it waits no longer than a caption takes. The lowest slots are
         given first: steps then work on a dense range.
         """
+        if not self._waiting or len(self._free) < self.prefill_images:  # nearly always
+            return (), NOTHING
         ends = list(accumulate(map(len, islice(self._waiting, self.prefill_images))))
         ends = [end for end in ends if end <= self.num_slots]
         missing = (self.prefill_images - len(ends)) * (self._largest_group if at_least > 1 else 1)
