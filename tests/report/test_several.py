@@ -48,8 +48,8 @@ def test_the_gallery_has_all_captions_with_their_names(output):
 def test_the_table_says_what_each_prompt_made(output):
     page, _ = page_of(output)
     assert (
-        "prompt captions words loops cut short One sentence? 4 3.0 0.0 % 0.0 % detailed What is {title}? 4 7.0 0.0 % "
-        "100.0 % tags Some tags. 4 2.0 75.0 % 0.0 %"
+        "prompt captions mean words loops cut short One sentence? 4 3.0 0.0 % 0.0 % detailed What is {title}? 4 7.0 "
+        "0.0 % 100.0 % tags Some tags. 4 2.0 75.0 % 0.0 %"
     ) in page.text
     assert "All other figures of this page are of the first caption of each image." in page.text
     assert "New captions have 3.0 words" in page.text
