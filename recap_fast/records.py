@@ -34,8 +34,6 @@ FAILURES = (
 """Every `status` of a row without a caption."""
 SCHEMA_VERSION = 4
 """Of the columns that rows have; see `write/schema.py`."""
-READABLE_SCHEMAS = (2, 3, SCHEMA_VERSION)
-"""Versions of outputs that can be read: columns that came later are null."""
 ACCEPTABLE = ("decoder", "versions")
 """Of what decides what rows say, the settings that may differ within an output where the user says so."""
 Pixels: TypeAlias = "NDArray[np.uint8] | Tensor"

@@ -16,7 +16,7 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any, TypeVar
 
 from recap_fast.errors import ConfigError, RecapError
-from recap_fast.records import ACCEPTABLE, READABLE_SCHEMAS, SCHEMA_VERSION
+from recap_fast.records import ACCEPTABLE, SCHEMA_VERSION
 from recap_fast.write.output_folder import LOCAL_FILE, RUN_FILE, OutputFolder
 from recap_fast.write.typed_json import OtherFormatError, read_json, typed
 
@@ -28,6 +28,8 @@ MAX_BYTES = 1 << 30
 """Largest run file that is read: it has some millions of shards."""
 NUM_ATTEMPTS, LONGEST_PAUSE_S = 100, 2.0
 """Hundreds of processes of an array may begin, or end, at the same moment."""
+READABLE_SCHEMAS = (2, 3, SCHEMA_VERSION)
+"""Versions of outputs that can be read: columns that came later are null."""
 
 
 @dataclass(frozen=True, slots=True)

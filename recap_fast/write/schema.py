@@ -18,7 +18,7 @@ CAPTION = pa.struct(
 """One of several captions of an image: the name of its prompt and the question, with its fields unfilled; see
 `caption_lists.py`."""
 LATER = ("flags", "duplicate_of", "captions")
-"""Columns that outputs of earlier versions may lack; see `records.READABLE_SCHEMAS`."""
+"""Columns that outputs of earlier versions may lack; see `run_file.READABLE_SCHEMAS`."""
 SCHEMA = pa.schema(
     [
         ("url", pa.string()),
