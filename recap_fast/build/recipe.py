@@ -50,7 +50,7 @@ class Recipe:
     stop_tokens: tuple[str, ...] = ()
     """Special tokens that end a caption. With neither these nor `stop_ids`: the checkpoint's and the template's."""
     stop_ids: tuple[TokenId, ...] = ()
-    preprocess: Literal["auto", "pad", "crop"] = "auto"
+    preprocess: Literal["auto", "pad", "crop", "stretch"] = "auto"
     precision: Literal["auto", Precision] = "auto"
     """'auto' is the dtype of the checkpoint's language model."""
     kv_precision: KVPrecision = "auto"

@@ -32,7 +32,7 @@ def test_the_recipe_comes_before_the_checkpoint(tmp_path, checkpoint):
         prompt = "Describe {org_caption} of {key}."
         stop_ids = [7]
         stop_tokens = ["<|eot_id|>"]
-        preprocess = "crop"
+        preprocess = "stretch"
         precision = "bfloat16"
         kv_precision = "fp8"
         notice = "For tests."
@@ -43,7 +43,12 @@ def test_the_recipe_comes_before_the_checkpoint(tmp_path, checkpoint):
         "A100 80GB" = { num_slots = 320, prefill_images = 5 }
     """
     spec = build_engine(recipe(tmp_path, textwrap.dedent(text)), checkpoint, tmp_path / "engine")
-    assert (spec.name, spec.notice, spec.precision, spec.preprocess.mode) == ("mine", "For tests.", "bfloat16", "crop")
+    assert (spec.name, spec.notice, spec.precision, spec.preprocess.mode) == (
+        "mine",
+        "For tests.",
+        "bfloat16",
+        "stretch",
+    )
     assert (spec.prompt.template, spec.prompt.text) == ("llama3_vicuna_system", "Describe {org_caption} of {key}.")
     assert spec.stop_ids == (7, load_tokenizer(checkpoint).special.get("<|eot_id|>"))
     assert (spec.limits.max_new_tokens, spec.limits.num_slots, spec.limits.prefill_images) == (16, 3, 3)

@@ -91,7 +91,7 @@ def test_empty_recipe_leaves_all_to_the_checkpoint(tmp_path):
         ("[sampling]\ntemperature = 11", "'sampling.temperature' must be a number from 0.0 to 10.0, not 11"),
         ("[sampling]\ntop_p = 0", "'sampling.top_p' must be a number above 0 and up to 1, not 0"),
         ("[sampling]\nseed = 1", "unknown key 'sampling.seed'. Known keys: temperature, top_k, top_p"),
-        ("preprocess = 'stretch'", "'preprocess' must be one of auto, pad, crop, not 'stretch'"),
+        ("preprocess = 'squash'", "'preprocess' must be one of auto, pad, crop, stretch, not 'squash'"),
         ("[limits]\nnum_slots = 0", "'limits.num_slots' must be an integer from 1 to 65536, not 0"),
         ("[limits]\nnum_slots = true", "'limits.num_slots' must be an integer from 1 to 65536, not True"),
         ("[limits]\nmax_new_tokens = 0", "'limits.max_new_tokens' must be an integer of at least 1, not 0"),
