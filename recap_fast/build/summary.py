@@ -1,4 +1,4 @@
-"""What `build-engine` says of an engine that it is about to make: what it is, and what memory it takes."""
+"""What `build-engine` says of an engine that it is about to make: what it is, what it is fed, what memory it takes."""
 
 import dataclasses
 
@@ -12,12 +12,16 @@ from recap_fast.generate.torch_backend.memory import MemoryPlan, fit_cpu_slots, 
 from recap_fast.generate.torch_backend.sizes import default_sizes
 from recap_fast.text import counted, sized
 
+MADE_SQUARE = {"pad": "padded", "crop": "cropped", "stretch": "stretched"}
+
 
 def summarize(spec: EngineSpec, tokenizer: Tokenizer) -> str:
     """Lines for people on an engine before it is built, and on the device that `run` would take here."""
     lines = [
         f"{spec.name}: {counted(spec.text.num_layers, 'decoder layer')} of {spec.text.hidden_size}, "
-        f"{spec.vision.num_image_tokens} image tokens, {sized(weight_bytes(spec))} of weights in {spec.precision}"
+        f"{spec.vision.num_image_tokens} image tokens, {sized(weight_bytes(spec))} of weights in {spec.precision}",
+        f"Template {spec.prompt.template}. Images are {MADE_SQUARE[spec.preprocess.mode]} to a square of "
+        f"{spec.preprocess.image_size} pixels a side, {spec.preprocess.resample}.",
     ]
     if spec.backend == "torch":  # TensorRT-LLM takes what is free
         shape = spec.slot_shape(len(PromptEncoder(tokenizer, spec.prompt).prefix_ids))

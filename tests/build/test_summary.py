@@ -76,8 +76,9 @@ def test_what_an_engine_will_be_is_said_before_a_weight_is_written(tmp_path, che
         announce=lambda spec, tokenizer: said.append(summarize(spec, tokenizer)),
         progress=lambda done, total: said.append("written"),
     )
-    what, *memory = said[0].splitlines()
+    what, fed, *memory = said[0].splitlines()
     assert said[1] == "written"
     assert what == "checkpoint: 2 decoder layers of 64, 16 image tokens, 1 MiB of weights in float32"
+    assert fed == "Template llama3. Images are padded to a square of 32 pixels a side, bicubic."
     assert memory
     assert all(re.match(r"Memory.*: \d.*\.$", line) for line in memory)
