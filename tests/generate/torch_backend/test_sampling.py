@@ -1,6 +1,7 @@
 """Sampling beside its definition, and the random numbers' independence of everything but their names."""
 
 import dataclasses
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -11,7 +12,8 @@ from support.tolerance import EXP_ROUNDINGS, unit
 
 from recap_fast.errors import ConfigError
 from recap_fast.generate.engine import Sampling
-from recap_fast.generate.torch_backend.sampling import choose, interval, uniforms
+from recap_fast.generate.torch_backend import sampling as sampling_module
+from recap_fast.generate.torch_backend.sampling import LIKELIEST, choose, interval, is_long, uniforms
 
 
 def chosen_slowly(logits: np.ndarray, sampling: Sampling, noise: float) -> int:
@@ -65,6 +67,33 @@ def test_a_token_is_drawn_by_the_numbers_of_its_interval(seed: int, top_k: int, 
         if drawing is not None and drawing[1] - drawing[0] > 1e-5:
             middle = torch.tensor([sum(drawing) / 2])
             assert choose(torch.from_numpy(logits)[None], sampling, middle).tolist() == [token]
+
+
+@given(seed=st.integers(0, 2**31), top_p=st.sampled_from([0.1, 0.5, 0.95]), likeliest=st.sampled_from([1, 2, 4]))
+def test_a_long_vocabulary_equals_the_definition(seed: int, top_p: float, likeliest: int) -> None:
+    """The likeliest tokens are looked at first, and all of them only for the rows where these do not reach top-p."""
+    rng = np.random.default_rng(seed)
+    sampling = Sampling(temperature=0.6, top_p=top_p)
+    logits = np.stack([rng.permutation(40) for _ in range(6)]).astype(np.float32) / np.float32(8)
+    logits[:3] *= np.float32(0.1)
+    noise = rng.integers(1, 2**20, 6).astype(np.float32) / 2**20 * 0.999
+    with mock.patch.object(sampling_module, "LIKELIEST", likeliest):
+        got = choose(torch.from_numpy(logits), sampling, torch.from_numpy(noise)).tolist()
+        for row, u, token in zip(logits, noise, got, strict=True):
+            assert token in choices(row, sampling, float(u))
+            assert choose(torch.from_numpy(row)[None], sampling, torch.tensor([u])).tolist() == [token]
+            drawn_by = interval(row, sampling, token)
+            assert drawn_by is not None
+            assert drawn_by[0] - 1e-5 <= u < drawn_by[1] + 1e-5
+
+
+def test_only_top_p_of_a_long_vocabulary_looks_at_the_likeliest_first() -> None:
+    logits = torch.zeros(1, 8 * LIKELIEST + 1)
+    assert is_long(logits, Sampling(temperature=0.6, top_p=0.9))
+    assert not is_long(logits[:, 1:], Sampling(temperature=0.6, top_p=0.9))
+    assert not is_long(logits, Sampling(temperature=0.6))
+    assert not is_long(logits, Sampling(temperature=0.6, top_p=0.9, top_k=50))
+    assert not is_long(logits.to("meta"), Sampling(temperature=0.6, top_p=0.9)), "a graph could not look again"
 
 
 def test_greedy_takes_the_likeliest() -> None:
