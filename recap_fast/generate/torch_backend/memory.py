@@ -67,8 +67,8 @@ def _activation_bytes(spec: EngineSpec, rows: int, images: int, logits: int) -> 
     vision   after the first half of the feed-forward part: n * positions * (2 width + 3 inner width) * b
     decoder  after SwiGLU: R * (2 D + 3 F) * b; with int8 weights R * (2 D * b + 2 F * 4 + F), since its products come
              as int32
-    head     (n + B) * V * (b + 4): logits, and a float32 copy of them; sampling without a top-k takes some 28 bytes a
-             logit instead, which is not counted
+    head     (n + B) * V * (b + 4): logits, and a float32 copy of them; sampling with a top-p takes some 12 bytes a
+             logit instead, and 28 without top-k and top-p, which is not counted
     """
     text, vision, item = spec.text, spec.vision, ITEM_BYTES[spec.compute_precision]
     width, inner = text.hidden_size, text.intermediate_size

@@ -13,7 +13,7 @@ from support.tolerance import EXP_ROUNDINGS, unit
 from recap_fast.errors import ConfigError
 from recap_fast.generate.engine import Sampling
 from recap_fast.generate.torch_backend import sampling as sampling_module
-from recap_fast.generate.torch_backend.sampling import LIKELIEST, choose, interval, is_long, uniforms
+from recap_fast.generate.torch_backend.sampling import LIKELIEST, choose, interval, is_long, sample, uniforms
 
 
 def chosen_slowly(logits: np.ndarray, sampling: Sampling, noise: float) -> int:
@@ -93,7 +93,16 @@ def test_only_top_p_of_a_long_vocabulary_looks_at_the_likeliest_first() -> None:
     assert not is_long(logits[:, 1:], Sampling(temperature=0.6, top_p=0.9))
     assert not is_long(logits, Sampling(temperature=0.6))
     assert not is_long(logits, Sampling(temperature=0.6, top_p=0.9, top_k=50))
-    assert not is_long(logits.to("meta"), Sampling(temperature=0.6, top_p=0.9)), "a graph could not look again"
+
+
+def test_a_graph_that_cannot_look_again_draws_among_the_likeliest() -> None:
+    """Of the rows where these do not reach top-p; of all others it draws what it would draw anyway."""
+    logits = torch.stack([torch.arange(4000.0) / 4, torch.arange(4000.0) / 40_000])
+    sampling, noise = Sampling(temperature=0.6, top_p=0.9), torch.tensor([0.99, 0.99])
+    with mock.patch.object(sampling_module, "LIKELIEST", 100):
+        again, once = (sample(logits, sampling, noise, looks_again=looks).tolist() for looks in (True, False))
+    assert again[0] == once[0]
+    assert again[1] < 4000 - 100 <= once[1]
 
 
 def test_greedy_takes_the_likeliest() -> None:
