@@ -9,6 +9,7 @@ import numpy as np
 from recap_fast.build.architecture import Architecture, read_ids
 from recap_fast.build.recipe import Recipe
 from recap_fast.errors import ConfigError
+from recap_fast.generate.fields import hint
 from recap_fast.generate.json_file import read_json
 from recap_fast.generate.prompt import PromptEncoder
 from recap_fast.generate.prompts import NAME, Asked, Prompts, check_prompts, choose
@@ -26,11 +27,16 @@ def make_prompt(recipe: Recipe, template: str) -> PromptSpec:
     check_prompts(named)
     if recipe.sampling.temperature == 0 and recipe.sampling != SamplingSpec():
         raise ConfigError("[sampling] has top_k or top_p and no temperature above 0: give one, or leave them out.")
-    if not NAME.fullmatch(recipe.prompt):
-        return named
-    question = next(iter(choose(named, (recipe.prompt,))[0].questions.values()))
-    is_name = recipe.prompt in (*recipe.prompts, *recipe.prompt_sets)
-    return replace(named, text=question, default=recipe.prompt if is_name else None)
+    known = (*recipe.prompts, *recipe.prompt_sets)
+    if recipe.prompt in known:
+        question = next(iter(choose(named, (recipe.prompt,))[0].questions.values()))
+        return replace(named, text=question, default=recipe.prompt)
+    if known and NAME.fullmatch(recipe.prompt):
+        raise ConfigError(
+            f"The recipe's prompt '{recipe.prompt}' is none of its prompts{hint(recipe.prompt, known)}: there are "
+            f"{', '.join(known)}. To ask this word, put it under [prompts]."
+        )
+    return named
 
 
 def find_longest(recipe: Recipe, prompt: PromptSpec, tokenizer: Tokenizer) -> PromptEncoder:

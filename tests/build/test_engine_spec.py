@@ -181,7 +181,10 @@ def test_an_engine_json_of_an_earlier_version_has_no_names_and_is_greedy(tmp_pat
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        (NAMED.format("shrot"), r"There is no prompt 'shrot' \(did you mean 'short'\?\)"),
+        (
+            NAMED.format("shrot"),
+            r"recipe's prompt 'shrot' is none .*\(did you mean 'short'\?\): .*put it under \[prompts\]",
+        ),
         (NAMED.format("all") + "top_k = 3\n[limits]\nmax_text_tokens = 16", r"^long: The prompt has \d+ tokens after"),
         ("[sampling]\ntop_k = 3", r"\[sampling\] has top_k or top_p and no temperature above 0"),
         ("[prompts]\n'a b' = 'x'", "'a b' cannot be the name of a prompt"),
