@@ -38,7 +38,7 @@ class Recipe:
     name: str = AUTO
     """Name of the engine; 'auto' is the name of the checkpoint's folder or repository."""
     template: str = AUTO
-    """A name in generate/prompt.py; 'auto' goes by the tokenizer's special tokens."""
+    """A name in generate/templates.py; 'auto' goes by the tokenizer's special tokens."""
     prompt: str = PROMPT
     """The question; fields such as {org_caption} are filled in for each image. Or the name of a prompt or a set."""
     prompts: dict[str, str] = field(default_factory=dict)

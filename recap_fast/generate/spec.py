@@ -42,7 +42,7 @@ class PromptSpec:
     """The conversation template around the image and the questions that may be asked of it."""
 
     template: str
-    """A name in generate/prompt.py."""
+    """A name in generate/templates.py."""
     text: str
     """The question; may hold fields such as {org_caption}. Of several prompts, that of the first one."""
     default: str | None = None
