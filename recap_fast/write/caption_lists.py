@@ -8,6 +8,7 @@ A label tells the captions of a row apart: the name of the prompt, and where it 
 second one and of those behind it: 'short', 'short:2'.
 """
 
+import operator
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -92,12 +93,13 @@ class CaptionLists:
         index, captions = rows["index"][place].as_py(), rows["captions"][place].as_py()
         if not self.prompts or rows["status"][place].as_py() != OK:
             return f"has a list of captions in the row with index {index}, which cannot have one"
-        there = ", ".join(str(each["name"]) for each in captions or ()) or "none"
+        there = [str(each and each["name"]) for each in captions or ()]
+        wrong_ones = f"has captions that are not as a run writes them in the row with index {index}: "
+        drawn = [name for name in there[:: self.num_captions] for _ in range(self.num_captions)]
+        if there == drawn and len(there) == len(self.prompts) and all(map(operator.contains, self.prompts, there)):
+            return f"{wrong_ones}one has another prompt or lacks a value, or the first is not re_caption"
         wanted = ", ".join(" or ".join(names) for names in self.prompts)
-        return (
-            f"has captions that are not as a run writes them in the row with index {index}: they are of {there}, and "
-            f"the run makes those of {wanted}, the first of which is re_caption"
-        )
+        return f"{wrong_ones}they are of {', '.join(there) or 'none'}, and the run makes those of {wanted}"
 
     def _wrong(self, rows: "pa.RecordBatch") -> NDArray[np.bool_]:
         """Of each row, whether its captions are not as the run makes them."""

@@ -86,6 +86,19 @@ def test_whatever_is_wrong_in_a_list_is_found(values):
     assert "in the row with index 7: " in CaptionLists.of(FIXED).fault(changed(batch, 2, **values))
 
 
+def test_what_is_wrong_is_said_as_it_is():
+    lists, batch = CaptionLists.of(FIXED), table(row(0, "short", "long"))
+    assert lists.fault(changed(batch, 0, name="tags")).endswith(
+        "index 0: they are of short, tags, and the run makes those of short, long"
+    )
+    assert lists.fault(changed(batch, 0, text=None)).endswith(
+        "index 0: one has another prompt or lacks a value, or the first is not re_caption"
+    )
+    rows = batch.to_pylist()
+    rows[0]["captions"][1] = None
+    assert "they are of short, None, and" in lists.fault(pa.RecordBatch.from_pylist(rows, schema=SCHEMA))
+
+
 @pytest.mark.parametrize("values", [{"text": "A dog."}, {"finish_reason": "length"}, {"num_tokens": 3}])
 def test_the_first_caption_is_that_of_the_row(values):
     batch = table(row(0, "short"), row(3, "short"))
