@@ -197,9 +197,9 @@ def test_copies_share_what_was_drawn_for_them(tmp_path, engine, inputs):
 
 def test_another_weight_or_seed_is_another_run(tmp_path, engine, inputs):
     launch(engine, inputs, tmp_path / "out", "mixed", limit=5)
-    with pytest.raises(ConfigError, match=r"prompts: .*'seed': 0.* there, .*'seed': 1.* now"):
+    with pytest.raises(ConfigError, match=r"  prompts\.0\.seed: 0 there, 1 now\nGive"):
         launch(engine, inputs, tmp_path / "out", "mixed", sampling=Sampling(seed=1))
-    with pytest.raises(ConfigError, match="num_captions: 1 there, None now"):
+    with pytest.raises(ConfigError, match=r"  prompt: 'one of mixed, .* there, 'What is it\?' now\nGive"):
         launch(engine, inputs, tmp_path / "out", "short")
 
 

@@ -12,8 +12,8 @@ from recap_fast.generate.engine import EngineOptions, Sampling
 from recap_fast.generate.spec import EngineSpec
 from recap_fast.launch.config import RunConfig, fingerprint, selection_of
 from recap_fast.records import ACCEPTABLE
+from recap_fast.write.fingerprint import as_json
 from recap_fast.write.output_folder import RUN_FILE
-from recap_fast.write.run_file import as_json
 
 _SAMPLED = re.compile(r"temperature (\S+), top_k (\d+), top_p (\S+), seed (-?\d+)")
 

@@ -15,16 +15,15 @@ from recap_fast.inputs import Inputs
 from recap_fast.records import Identity, Shard
 from recap_fast.write.caption_lists import CaptionLists
 from recap_fast.write.done_record import read_record
+from recap_fast.write.fingerprint import as_json, refuse_other_fingerprint
 from recap_fast.write.output_folder import FOLDERS, LOCAL_FILE, RUN_FILE, OutputFolder
 from recap_fast.write.register import Register, Registration, VersionsOf
 from recap_fast.write.relocation import follow_move
 from recap_fast.write.run_file import (
     RunFile,
     Versions,
-    as_json,
     find_versions,
     read_run_file,
-    refuse_other_fingerprint,
     retry_until,
     write_run_file,
 )

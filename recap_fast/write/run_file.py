@@ -16,7 +16,7 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any, TypeVar
 
 from recap_fast.errors import ConfigError, RecapError
-from recap_fast.records import ACCEPTABLE, SCHEMA_VERSION
+from recap_fast.records import SCHEMA_VERSION
 from recap_fast.write.output_folder import LOCAL_FILE, RUN_FILE, OutputFolder
 from recap_fast.write.typed_json import OtherFormatError, read_json, typed
 
@@ -270,28 +270,3 @@ def _below(root: str, url: str) -> str | None:
 def _join(root: str, path: str) -> str:
     """The inverse of `_below`."""
     return root if path == "." else f"{root}{path}" if root.endswith("/") else f"{root}/{path}"
-
-
-def as_json(fingerprint: Mapping[str, Any]) -> dict[str, Any]:
-    """The fingerprint as it is read back: tuples become lists."""
-    fields: dict[str, Any] = json.loads(json.dumps(dict(fingerprint)))
-    return fields
-
-
-def refuse_other_fingerprint(
-    output: OutputFolder, old: Mapping[str, Any], new: Mapping[str, Any], accepted: Sequence[str] = ()
-) -> None:
-    """Raises ConfigError, naming what differs, if two fingerprints differ in a field that is not accepted."""
-    fields = as_json(new)
-    differing = [name for name in sorted({*old, *fields}) if old.get(name) != fields.get(name) and name not in accepted]
-    if not differing:
-        return
-    lines = (f"  {name}: {old.get(name)!r} there, {fields.get(name)!r} now" for name in differing)
-    way_out = "Give another --output, the settings of that run, or --overwrite to remove its output."
-    if set(differing) <= set(ACCEPTABLE):
-        way_out = f"Go on with --accept-changed {','.join(differing)}, or give another --output."
-    raise ConfigError(
-        f"{output.address} holds the output of a run with other settings, and mixing both would be a mistake:\n"
-        + "\n".join(lines)
-        + f"\n{way_out}"
-    )
