@@ -93,7 +93,7 @@ class CaptionConfig:
         """
         flat = {name: value for name, value in given.items() if value is not None}
         if "prompt" in flat:
-            flat["prompt"] = (flat["prompt"],) if isinstance(flat["prompt"], str) else tuple(flat["prompt"])
+            flat["prompt"] = _texts(flat["prompt"])
 
         def take(record: type[Any]) -> dict[str, Any]:
             return {f.name: flat.pop(f.name) for f in fields(record) if f.name in flat}
@@ -113,3 +113,13 @@ class CaptionConfig:
                 "prompt would all be the same."
             )
         return replace(self, options=replace(self.options, sampling=sampling), sampling=None)
+
+
+def _texts(given: Any) -> tuple[str, ...]:
+    """One text or several. Raises TypeError for anything else: a dict would ask its keys."""
+    texts = (given,) if isinstance(given, str) else given
+    if not isinstance(texts, list | tuple) or not all(isinstance(text, str) for text in texts):
+        raise TypeError(
+            f"prompt is {given!r}: give a text, or a list of texts, each with a name if wanted: 'NAME=TEXT'."
+        )
+    return tuple(texts)
