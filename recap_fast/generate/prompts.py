@@ -26,6 +26,8 @@ NAME = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,63}")
 """What may be the name of a prompt or of a set."""
 _NAME_RULE = "a name begins with a letter and has up to 64 letters, digits, '_', '-' and '.'"
 _NAMED = re.compile(rf"({NAME.pattern})=(.*)", re.DOTALL)
+_ALMOST_NAMED = re.compile(r"([\w.-]+)=")
+"""What looks like a name and is none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,6 +142,11 @@ def _parse(spec: PromptSpec, text: str, place: int) -> Iterator[Asked]:
             yield from (Asked({name: question}) for name, question in questions.items())
     elif match := _NAMED.fullmatch(text):
         yield Asked({match[1]: match[2]})
+    elif match := _ALMOST_NAMED.match(text):
+        raise ConfigError(
+            f"{match[1]!r} cannot be the name of a prompt: {_NAME_RULE}. If it belongs to the question, give that a "
+            f"name: prompt{place}={text}"
+        )
     elif spec.prompts and NAME.fullmatch(text):
         known = (*spec.prompts, *spec.sets)
         raise ConfigError(
