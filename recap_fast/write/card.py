@@ -90,5 +90,5 @@ def _configs(output: OutputFolder) -> str:
 
 
 def cell(value: str) -> str:
-    """The value on one line, without characters that end a table's cell."""
-    return " ".join(value.split()).replace("|", "\\|")
+    """The value on one line of the file, without characters that end a table's cell."""
+    return "<br>".join(" ".join(line.split()) for line in value.splitlines() if line.strip()).replace("|", "\\|")

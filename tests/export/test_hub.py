@@ -91,7 +91,7 @@ def test_the_card_says_what_the_captions_were_made_with(made: OutputFolder, tmp_
     assert header["configs"] == [
         {"config_name": "default", "data_files": [{"split": "train", "path": "data/train-*.parquet"}]}
     ]
-    assert "| prompt | Describe &lt;image&gt; \\| now --- # x |" in text
+    assert "| prompt | Describe &lt;image&gt; \\| now<br>---<br># x |" in text
     assert f"| engine | {LLAMA} |" in text
     assert "| versions | recap-fast 1 |" in text
     assert "| rows with the flag loop | 2 |" in text

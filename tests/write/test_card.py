@@ -18,7 +18,7 @@ def test_the_card_names_the_data_files_and_the_facts(tmp_path):
         {"config_name": "default", "data_files": ["data/**/*.parquet", "partial/**/*.parquet"]},
         {"config_name": "partial", "data_files": "partial/**/*.parquet"},
     ]
-    assert "| engine | tiny |\n| prompt | What is this? <\\|eot_id\\|> |\n" in text
+    assert "| engine | tiny |\n| prompt | What is<br>this? <\\|eot_id\\|> |\n" in text
     assert "{" not in text
 
 
@@ -38,7 +38,7 @@ def test_what_a_user_wrote_stays_and_marked_pieces_are_written_anew(tmp_path):
     edited = edited.replace("# Captions by recap-fast", "# Cats")
     card.write_text(edited)
     write_card(OutputFolder.at(tmp_path), {"engine": "other"})
-    table = "| engine | tiny |\n| prompt | What is this? <\\|eot_id\\|> |\n"
+    table = "| engine | tiny |\n| prompt | What is<br>this? <\\|eot_id\\|> |\n"
     assert table in edited
     assert card.read_text() == edited.replace(table, "| engine | other |\n")
 
