@@ -71,7 +71,7 @@ def test_a_run_captions_each_image_once_and_says_so(tmp_path, tiny_engine, input
     assert shared == ok - (NUM_KINDS - 1)
     snapshot = run.result.snapshot
     assert (snapshot.captioned, snapshot.shared, run.result.statistics.images) == (ok, shared, NUM_KINDS - 1)
-    assert run["shared"] == f"{shared} captions are shared by identical images (--no-dedup)."
+    assert run["shared"] == f"{shared} images have what an identical one got (--no-dedup)."
     assert run.result.as_json()["shared"] == shared
     own = [row["num_tokens"] for row in rows if row["status"] == "ok" and row["duplicate_of"] is None]
     assert (snapshot.num_tokens, snapshot.tokens_per_caption) == (sum(own), sum(own) / len(own))

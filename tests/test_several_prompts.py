@@ -169,6 +169,8 @@ def test_a_drawn_prompt_follows_from_the_bytes_and_the_seed(tmp_path, engine, in
     assert len(set(drawn(rows).values())) > 1
     assert run["prompts"] == "prompts  mixed (drawn for each image)"
     assert not faults_of(tmp_path / "out", inputs)
+    both = launch(engine, inputs, tmp_path / "both", "mixed", "x=What?", limit=1)
+    assert both["prompts"] == "prompts  mixed (drawn for each image), x"
 
     other = write_tars(tmp_path / "other", pictures_in_order[::-1], 7)
     launch(engine, other, tmp_path / "out2", "mixed", limit=10)

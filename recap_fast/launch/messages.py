@@ -43,11 +43,12 @@ def _say_captions(reporter: Reporter, captioner: Captioner) -> None:
     """Says what every image is asked if that is more than one prompt, and how tokens are chosen if not greedily."""
     prompts, s = captioner.prepared.prompts, captioner.config.options.sampling
     if not prompts.is_plain:
-        names = [each.set if each.weights is not None else next(iter(each.questions)) for each in prompts.asked]
-        drawn = " (drawn for each image)" if prompts.is_drawn else ""
+        names = [each.set or next(iter(each.questions)) for each in prompts.asked]
+        listed = ", ".join(
+            f"{each.set} (drawn for each image)" if each.set else next(iter(each.questions)) for each in prompts.asked
+        )
         times = f", {prompts.num_captions} captions of each" if prompts.num_captions > 1 else ""
-        listed = ", ".join(map(str, names))
-        reporter.event("prompts", f"prompts  {listed}{drawn}{times}", prompts=names, num_captions=prompts.num_captions)
+        reporter.event("prompts", f"prompts  {listed}{times}", prompts=names, num_captions=prompts.num_captions)
     if not s.is_greedy:
         own = captioner.prepared.spec.sampling
         is_own = (s.temperature, s.top_k, s.top_p) == (own.temperature, own.top_k, own.top_p)
@@ -82,8 +83,8 @@ def summarize(
         text = f"{counted(s.cut, 'caption')} {were} cut at {limit} tokens (--max-new-tokens)."
         reporter.event("cut", text, captions=s.cut, max_new_tokens=limit)
     if s.shared:
-        are = "is" if s.shared == 1 else "are"
-        text = f"{counted(s.shared, 'caption')} {are} shared by identical images (--no-dedup)."
+        have = "has" if s.shared == 1 else "have"
+        text = f"{counted(s.shared, 'image')} {have} what an identical one got (--no-dedup)."
         reporter.event("shared", text, captions=s.shared)
     if s.failed:
         command = f"recap-fast failures {shlex.quote(output.address)}"

@@ -50,7 +50,7 @@ METRICS = (
     Metric("failures", "counter", "Images that have no caption, by the status of their row.", _failures, "status"),
     Metric("tokens", "counter", "Generated tokens.", lambda s: s.num_tokens),
     Metric("captions_cut", "counter", "Captions that --max-new-tokens cut off.", lambda s: s.cut),
-    Metric("captions_shared", "counter", "Captions that an identical image had, so not generated.", lambda s: s.shared),
+    Metric("captions_shared", "counter", "Images whose captions an identical one had.", lambda s: s.shared),
     Metric("images_kept", "gauge", "Images that earlier runs have done.", lambda s: s.kept),
     Metric("images_expected", "gauge", "Images in all, as far as it is known.", lambda s: s.total),
     Metric("eta_seconds", "gauge", "Seconds until all is done, at the mean rate so far.", lambda s: s.eta_s),
