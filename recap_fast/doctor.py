@@ -35,7 +35,7 @@ COMMANDS = {
     "report": ("report", ("duckdb", "jinja2", "matplotlib")),
     "score": ("score", ("transformers",)),
     "score --kind rating": ("rating", ("openai",)),
-    "models and exports on the Hub": ("hub", ("huggingface_hub",)),
+    "Hub": ("hub", ("huggingface_hub",)),
 }
 """Commands that need an extra: its name, and the modules that it brings."""
 CUDA_TORCH = "torch --index-url https://download.pytorch.org/whl/cu130"

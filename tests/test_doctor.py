@@ -52,7 +52,7 @@ def test_it_names_what_to_install(monkeypatch):
 
 def test_it_names_the_commands_that_need_an_extra(monkeypatch):
     lose(monkeypatch, "duckdb", "openai")
-    assert find("captions").text == ("export, score, models and exports on the Hub; not report, score --kind rating")
+    assert find("captions").text == ("export, score, Hub; not report, score --kind rating")
     assert find("captions").install == {
         "'recap-fast[report]'": "report",
         "'recap-fast[rating]'": "score --kind rating",
