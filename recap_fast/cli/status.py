@@ -65,7 +65,8 @@ def _describe(s: "Status", output: str) -> Iterator[str]:
 def _captions(s: "Status") -> Iterator[str]:
     if s.prompts:
         more = " ..." if len(s.prompts) > MAX_PROMPTS else ""
-        yield f"captions   {s.captions_per_image:,} an image, of {', '.join(s.prompts[:MAX_PROMPTS])}{more}"
+        drawn = " (an image gets some of them, drawn)" if s.is_drawn else ""
+        yield f"captions   {s.captions_per_image:,} an image, of {', '.join(s.prompts[:MAX_PROMPTS])}{more}{drawn}"
 
 
 def _shown(lines: Sequence[str]) -> Iterator[str]:

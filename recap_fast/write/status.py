@@ -51,6 +51,8 @@ class Status:
     captions_per_image: int = 1
     prompts: tuple[str, ...] = ()
     """Their names, where rows have a list of captions."""
+    is_drawn: bool = False
+    """Whether some of them are drawn: an image gets one of several."""
 
     @property
     def left(self) -> int:
@@ -99,6 +101,7 @@ class Status:
             "failed": dict(self.failed),
             "captions_per_image": self.captions_per_image,
             "prompts": list(self.prompts),
+            "is_drawn": self.is_drawn,
             "images_per_s": round(self.images_per_s, 3),
             "eta_s": None if self.eta_s is None else round(self.eta_s, 1),
             "workers": [_as_json(each) for each in self.at_work],
@@ -133,6 +136,7 @@ def find_status(output: OutputFolder, progress: OnProgress = unwatched) -> Statu
         usage=reduce(add_usage, (usage_of(each.work) for each in workers), run.usage),
         captions_per_image=len(lists.prompts) or 1,
         prompts=tuple(name for each in lists.prompts[:: lists.num_captions] for name in each),
+        is_drawn=any(len(each) > 1 for each in lists.prompts),
     )
     _count(status, output, run.shards, named, progress)
     return status

@@ -71,6 +71,15 @@ def test_a_run_of_several_captions_an_image(start, output):
     assert (found["proven"], found["captions_per_image"]) == (True, 2)
 
 
+def test_a_run_whose_prompts_are_drawn(start, output, tmp_path):
+    start(prompt=("a=What?", "b=Who?"))
+    run_file = tmp_path / "out/run.json"
+    run = json.loads(run_file.read_text())
+    run["fingerprint"]["prompts"] = [{"set": "mix", "prompts": {"a": "What?", "b": "Who?"}}]
+    run_file.write_text(json.dumps(run))
+    assert shown(output)[3] == "captions   1 an image, of a, b (an image gets some of them, drawn)"
+
+
 def test_what_devices_were_held(start, output):
     start()
     leave_note(output, make_work(device="NVIDIA H100", is_gpu=True, captioned=100, held_s=360.0), ["00001"])

@@ -114,12 +114,16 @@ def test_a_folder_of_no_run_is_refused(tmp_path):
 @pytest.mark.parametrize(
     ("prompts", "num_captions", "expected"),
     [
-        ([{"prompts": {"a": "?"}}, {"prompts": {"b": "?"}}], 3, (6, ("a", "b"))),
-        ([{"set": "mix", "prompts": {"a": "?", "b": "?"}, "weights": {"a": 1, "b": 1}, "seed": 0}], 1, (1, ("a", "b"))),
+        ([{"prompts": {"a": "?"}}, {"prompts": {"b": "?"}}], 3, (6, ("a", "b"), False)),
+        (
+            [{"set": "mix", "prompts": {"a": "?", "b": "?"}, "weights": {"a": 1, "b": 1}, "seed": 0}],
+            1,
+            (1, ("a", "b"), True),
+        ),
     ],
 )
 def test_the_captions_of_an_image_are_those_of_the_run(tmp_path, prompts, num_captions, expected):
     write_pictures(tmp_path / "in", 1, 1)
     marks = {"prompts": prompts, "num_captions": num_captions}
     status = find_status(open_ledger(tmp_path / "out", tmp_path / "in/*.tar", marks=marks).output)
-    assert (status.captions_per_image, status.prompts) == expected
+    assert (status.captions_per_image, status.prompts, status.is_drawn) == expected
