@@ -60,8 +60,9 @@ class TorchEngine:
 
     def describe(self) -> str:
         slots = f"{self._scheduler.num_slots} slots, prefill batches of {self._scheduler.prefill_images}"
-        if self._captions_per_image > 1:
-            slots += f", up to {self._captions_per_image} captions of an image at once"
+        at_once = min(self._captions_per_image, self._scheduler.num_slots)
+        if at_once > 1:
+            slots += f", up to {at_once} captions of an image at once"
         emulated = self.spec.precision == "fp8" and self._device.type == "cpu"
         precision = "fp8 (emulated)" if emulated else self.spec.precision
         parts = [f"torch {torch.__version__} on {device_name(self._device)}", precision, slots, *self._fallbacks]

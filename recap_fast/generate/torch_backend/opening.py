@@ -59,7 +59,8 @@ def open_device(
     if shape.num_positions > spec.text.max_positions:
         raise ConfigError(
             f"--max-new-tokens {shape.max_new_tokens} does not fit: prefix and image take {shape.text_start} "
-            f"positions, text up to {shape.max_text_tokens}, and the model has {spec.text.max_positions} in all."
+            f"positions, the longest prompt up to {shape.max_text_tokens}, and the model has "
+            f"{spec.text.max_positions} in all: give fewer, or a shorter prompt."
         )
     check_precision(spec.precision, find_hardware(device), spec.kv_precision)
     name = device_name(device)

@@ -170,6 +170,10 @@ def test_statistics_count_an_image_once_and_each_text(pair: Pair, requests: list
     assert (counts.images, counts.mixed_steps) == (1, 2)
     assert counts.prompt_tokens == pair.spec.vision.num_image_tokens + sum(len(r.text_ids) for r in group)
     assert "4 slots, prefill batches of 1, up to 4 captions of an image at once" in engine.describe()
+    few = pair.open(num_slots=3, captions_per_image=4)
+    assert "3 slots, prefill batches of 1, up to 3 captions of an image at once" in few.describe()
+    one = pair.open(num_slots=1, captions_per_image=4)
+    assert "captions of an image" not in one.describe()
 
 
 def test_logits_do_not_disturb_a_group_that_runs(
