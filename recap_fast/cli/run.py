@@ -196,6 +196,9 @@ def _prompts(prompts: tuple[str, ...], files: tuple[Path, ...]) -> tuple[str, ..
 
 def _read_prompt(file: Path) -> str:
     try:
-        return file.read_text(encoding="utf-8-sig").strip()
+        text = file.read_text(encoding="utf-8-sig").strip()
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"--prompt-file {file} cannot be read: {error}") from error
+    if not text:
+        raise ConfigError(f"--prompt-file {file} is empty: write a question into it.")
+    return text

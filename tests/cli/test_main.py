@@ -106,6 +106,8 @@ def test_the_version(option):
         (["--device", "tpu"], "--device tpu"),
         (["--prompt", "a", "--prompt-file", "b"], "--prompt and --prompt-file: give one of them."),
         (["--prompt-file", "/nowhere"], "--prompt-file /nowhere cannot be read"),
+        (["--prompt-file", "/dev/null"], "--prompt-file /dev/null is empty: write a question into it."),
+        (["--prompt", "1=Why?"], "'1' cannot be the name of a prompt"),
         (["--prompt", "a=b?", "--prompt", "a=c?"], "There are two prompts called 'a'"),
         (["--num-captions", "2"], "--num-captions 2 needs --temperature above 0"),
         (["--top-k", "2"], "--top-k and --top-p need --temperature above 0"),
@@ -211,11 +213,8 @@ def test_prompts_from_several_files(server, tiny_engine, inputs, tmp_path):
     (tmp_path / "b.txt").write_text("why=Why?\nSay it.\n")
     files = ("--prompt-file", tmp_path / "a.txt", "--prompt-file", tmp_path / "b.txt")
     assert server.run(*arguments(tiny_engine, inputs, tmp_path / "out", *files)).code == 0
-    fingerprint = json.loads((tmp_path / "out" / "run.json").read_text())["fingerprint"]
-    assert fingerprint["prompts"] == [
-        {"prompts": {"prompt1": "What color is it?"}},
-        {"prompts": {"why": "Why?\nSay it."}},
-    ]
+    asked = json.loads((tmp_path / "out" / "run.json").read_text())["fingerprint"]["prompts"]
+    assert asked == [{"prompts": {"prompt1": "What color is it?"}}, {"prompts": {"why": "Why?\nSay it."}}]
 
 
 def test_plain_lines_where_there_is_no_terminal(server, tiny_engine, inputs, tmp_path):
