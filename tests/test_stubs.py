@@ -64,7 +64,7 @@ NO_CUDA = pytest.mark.skipif(cuda.kernels is None, reason="recap_fast._cuda_ops 
 
 @pytest.mark.parametrize(
     ("module", "num_functions"),
-    [(core, 12), (kernels, 14), pytest.param(cuda.kernels, 1, marks=NO_CUDA)],
+    [(core, 12), (kernels, 15), pytest.param(cuda.kernels, 1, marks=NO_CUDA)],
     ids=["_core", "_cpu_ops", "_cuda_ops"],
 )
 def test_names_arguments_and_defaults_are_those_of_the_stub(module: ModuleType, num_functions: int):

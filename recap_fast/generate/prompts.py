@@ -101,15 +101,15 @@ def check_prompts(spec: PromptSpec) -> None:
         if name in spec.prompts:
             raise ConfigError(f"'{name}' is the name of a prompt and of a set of prompts: rename one of them.")
         if not members:
-            raise ConfigError(f"The set of prompts '{name}' is empty: name prompts in it, or leave it out.")
+            raise ConfigError(f"The set prompt_sets.{name} is empty: name prompts in it, or leave it out.")
         for member in members:
             if member not in spec.prompts:
                 raise ConfigError(
-                    f"The set of prompts '{name}' has '{member}'{hint(member, spec.prompts)}, which is no prompt: "
+                    f"The set prompt_sets.{name} has '{member}'{hint(member, spec.prompts)}, which is no prompt: "
                     f"there are {', '.join(spec.prompts) or 'none'}."
                 )
         if len(set(members)) < len(members):
-            raise ConfigError(f"The set of prompts '{name}' has a prompt twice: name each one once.")
+            raise ConfigError(f"The set prompt_sets.{name} has a prompt twice: name each one once.")
 
 
 def choose(spec: PromptSpec, given: Sequence[str] = ()) -> tuple[Asked, ...]:

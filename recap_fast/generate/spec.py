@@ -189,6 +189,8 @@ def _contradictions(spec: EngineSpec) -> Iterator[tuple[str, str]]:
     vision, text, preprocess = spec.vision, spec.text, spec.preprocess
     yield from vision_contradictions(vision)
     yield from text_contradictions(text)
+    if (default := spec.prompt.default) is not None and default not in (*spec.prompt.prompts, *spec.prompt.sets):
+        yield "prompt.default", "the name of one of prompt.prompts or prompt.sets"
     if preprocess.image_size != vision.image_size:
         yield "preprocess.image_size", f"vision.image_size, {vision.image_size}"
     if not all(0.0 <= number <= 1.0 for number in preprocess.mean):

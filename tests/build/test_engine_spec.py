@@ -174,7 +174,7 @@ def test_an_engine_json_of_an_earlier_version_has_no_names_and_is_greedy(tmp_pat
     assert (prepared.prompts.is_plain, prepared.prompts.text) == (True, content["prompt"]["text"])
     content["prompt"]["sets"] = {"all": ["shrot"]}
     path.write_text(json.dumps(content))
-    with pytest.raises(ConfigError, match="The set of prompts 'all' has 'shrot', which is no prompt: there are none"):
+    with pytest.raises(ConfigError, match=r"The set prompt_sets.all has 'shrot', which is no prompt: there are none"):
         PreparedEngine.read(tmp_path / "engine")
 
 

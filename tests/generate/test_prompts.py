@@ -94,14 +94,14 @@ def test_unknown_and_repeated_names_are_refused(given, message):
         ({"sets": {"": ("a",)}}, "'' cannot be the name"),
         ({"prompts": {"a": "What is {0}?"}}, r"prompts\.a: .*unknown field \{0\}"),
         ({"prompts": {"a": "?"}, "sets": {"a": ("a",)}}, "'a' is the name of a prompt and of a set"),
-        ({"prompts": {"a": "?"}, "sets": {"s": ()}}, "The set of prompts 's' is empty"),
-        ({"prompts": {"a": "?"}, "sets": {"s": {}}}, "The set of prompts 's' is empty"),
+        ({"prompts": {"a": "?"}, "sets": {"s": ()}}, "The set prompt_sets.s is empty"),
+        ({"prompts": {"a": "?"}, "sets": {"s": {}}}, "The set prompt_sets.s is empty"),
         (
             {"prompts": {"short": "?"}, "sets": {"s": {"shot": 1.0}}},
             r"has 'shot' \(did you mean 'short'\?\), which is no",
         ),
-        ({"sets": {"s": ("a",)}}, "'s' has 'a', which is no prompt: there are none"),
-        ({"prompts": {"a": "?"}, "sets": {"s": ("a", "a")}}, "'s' has a prompt twice"),
+        ({"sets": {"s": ("a",)}}, "prompt_sets.s has 'a', which is no prompt: there are none"),
+        ({"prompts": {"a": "?"}, "sets": {"s": ("a", "a")}}, "prompt_sets.s has a prompt twice"),
     ],
 )
 def test_names_and_sets_that_cannot_be_are_refused(changed, message):

@@ -12,16 +12,11 @@ def test_the_file_is_that_of_the_first_version(tmp_path):
     content = json.loads((tmp_path / "engine.json").read_text())
     assert list(content) == [
         *("format", "name", "backend", "precision", "kv_precision", "vision", "text", "preprocess", "prompt"),
-        *("stop_ids", "limits", "cards", "tensorrt_llm", "notice", "sources", "files", "checksums"),
+        *("sampling", "stop_ids", "limits", "cards", "tensorrt_llm", "notice", "sources", "files", "checksums"),
     ]
     assert (content["format"], content["tensorrt_llm"]) == (1, {"flow": "trt"})
-    for name in (
-        "kv_precision",
-        "cards",
-        "tensorrt_llm",
-        "notice",
-        "checksums",
-    ):  # which it did not have from the start
+    later = ("kv_precision", "sampling", "cards", "tensorrt_llm", "notice", "checksums")
+    for name in later:
         del content[name]
     (tmp_path / "engine.json").write_text(json.dumps(content))
     assert EngineSpec.load(tmp_path) == shapes.llava_llama3_8b()
