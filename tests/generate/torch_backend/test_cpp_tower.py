@@ -115,20 +115,7 @@ def test_shapes_that_no_tower_has_are_refused(changes: dict[str, Any], message: 
 
 def test_so400ms_layers() -> None:
     """A layer of SigLIP-so400m's widths over some patches."""
-    spec = vision_spec(
-        hidden_size=1152,
-        intermediate_size=4304,
-        num_layers=1,
-        num_heads=16,
-        image_size=44,
-        patch_size=14,
-        activation="gelu_tanh",
-        norm_eps=1e-6,
-        has_class_token=False,
-        has_pre_norm=False,
-        has_patch_bias=True,
-        select="full",
-    )
+    spec = dataclasses.replace(SHAPES["joycaption"].vision, num_layers=1, image_size=44)
     assert_tower_exact(spec, vision_weights(spec, 16), random_pixels(spec, 1, 0))
 
 

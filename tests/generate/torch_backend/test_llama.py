@@ -65,7 +65,7 @@ def test_captions_equal_transformers(decoder: str, device: str, tmp_path: Path) 
         assert [done[i].token_ids.tolist() for i in range(8)] == expected
 
 
-@pytest.mark.parametrize("decoder", ["qwen2", "qwen3", "yarn"])
+@pytest.mark.parametrize("decoder", ["llama", "qwen2", "qwen3", "yarn"])
 @pytest.mark.parametrize("precision", ["bfloat16", "float16", "fp8", "int8"])
 @pytest.mark.parametrize("device", DEVICES)
 def test_lower_precisions_take_another_token_only_at_a_near_tie(
@@ -73,7 +73,7 @@ def test_lower_precisions_take_another_token_only_at_a_near_tie(
 ) -> None:
     if precision == "fp8" and device == "cuda" and torch.cuda.get_device_capability() < (8, 9):
         pytest.skip("this card has no FP8")
-    pair = make_pair(tmp_path, precision=precision, **DECODERS[decoder])
+    pair = make_pair(tmp_path, precision=precision, **DECODERS.get(decoder, {}))
     requests = random_requests(pair, 24, max_new_tokens=1)
     done = caption_all(pair.open(device=device, stop_ids=[], num_slots=16), requests)
     allowed = 3e-2 if precision.endswith("float16") else 1.5e-1
