@@ -142,7 +142,7 @@ PlaceList take_places(const Matcher& match, handle slots, handle positions, Size
 }
 
 void rope_store(handle qkv, handle cos, handle sin, handle slots, handle positions, handle query_norm, handle key_norm,
-                float eps, handle cache, handle out, int num_threads) {
+                float eps, handle cache, handle out, int num_threads) {  // #lizard forgives(parameter_count)
   const Matcher match("rope_store");
   const Tensor to = match.tensor("cache", cache, kFloats, {2, "slots", "kv heads", "positions", "head width"});
   const Cache layer = cache_of(to);
