@@ -114,16 +114,11 @@ def test_kill_9_at_any_moment_loses_and_doubles_nothing(tmp_path, server, tiny_e
     kills = outputs = 0
     options = (*SHORT, "--max-error-rate", 1)
     while kills < num_kills:
-        output, code = tmp_path / f"out{outputs}", None
-        while code != 0:
-            send = (signal.SIGKILL, "change", random.randint(1, 120)) if kills < num_kills else None
-            command = server.run(*run_arguments(tiny_engine, inputs, output, *options), send=send)
-            code = command.code
-            assert code in (0, -signal.SIGKILL), command.stderr
-            kills += code != 0
+        output = tmp_path / f"out{outputs}"
+        command = run_arguments(tiny_engine, inputs, output, *options)
+        *killed, _, _ = server.run_killed(*command, moments=120, most_kills=num_kills - kills)
+        kills += len(killed)
         outputs += 1
-        # an image that was being decoded at two kills counts as one that ends processes
-        server.run(*run_arguments(tiny_engine, inputs, output, *options, "--retry-failed", "crashed"))
         assert_same(runs.read_rows(output), undisturbed)
         assert not list(output.glob("partial/**/*.parquet"))
 

@@ -1,6 +1,5 @@
 """Real runs in real processes, killed, drained, cut short and divided: in the end the rows are those of one run."""
 
-import random
 import signal
 from collections import Counter
 
@@ -45,20 +44,12 @@ def test_kill_9_at_many_random_moments_changes_nothing(tmp_path, server, tiny_en
     kills = completed = 0
     while kills < num_kills:
         output = tmp_path / f"out{completed}"
-        done_by_folder: Counter[str] = Counter()
-        kills_here, code = 0, None
-        while code != 0:
-            send = (signal.SIGKILL, "change", random.randint(1, NUM_MOMENTS)) if kills < num_kills else None
-            command = server.run(*run_arguments(tiny_engine, inputs, output, *SHORT), send=send)
-            code = command.code
-            done_by_folder.update(command.finished)
-            assert code in (0, -signal.SIGKILL), command.stderr
-            kills_here += code != 0
-            kills += code != 0
+        command = run_arguments(tiny_engine, inputs, output, *SHORT)
+        commands = server.run_killed(*command, moments=NUM_MOMENTS, most_kills=num_kills - kills)
+        kills_here = len(commands) - 2
+        kills += kills_here
         completed += 1
-        # an image that was being decoded at two kills counts as one that ends processes
-        command = server.run(*run_arguments(tiny_engine, inputs, output, *SHORT, "--retry-failed", "crashed"))
-        done_by_folder.update(command.finished)
+        done_by_folder = Counter(row for each in commands for row in each.finished)
         assert_whole(server, output, undisturbed)
         assert len(done_by_folder) == len(undisturbed)
         # a kill costs what was not yet in a stretch: less than one of each shard in flight

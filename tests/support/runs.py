@@ -2,6 +2,8 @@
 
 import json
 import os
+import random
+import signal
 import subprocess
 import sys
 import tempfile
@@ -104,6 +106,21 @@ class Server:
         command = self.start(*arguments, **more)
         command.wait()
         return command
+
+    def run_killed(self, *arguments: object, moments: int, most_kills: int) -> "list[Command]":
+        """Runs a command again and again, ended by kill -9, until it completes; and then tries failures once more.
+
+        A kill comes at one of about so many changes of the file system, drawn anew each time. All commands but the last
+        two were killed. The last one is for an image that was being decoded at two kills: it counts as one that ends
+        processes.
+        """
+        commands: list[Command] = []
+        while not commands or commands[-1].code != 0:
+            is_killed = len(commands) < most_kills
+            send = (signal.SIGKILL, "change", random.randint(1, moments)) if is_killed else None
+            commands.append(self.run(*arguments, send=send))
+            assert commands[-1].code in (0, -signal.SIGKILL), commands[-1].stderr
+        return [*commands, self.run(*arguments, "--retry-failed", "crashed")]
 
     def _ask(self, line: str) -> int:
         assert self._process.stdin is not None

@@ -72,7 +72,7 @@ def test_lower_precisions_take_another_token_only_at_a_near_tie(
     decoder: str, precision: str, device: str, tmp_path: Path
 ) -> None:
     if precision == "fp8" and device == "cuda" and torch.cuda.get_device_capability() < (8, 9):
-        pytest.skip("this card has no FP8")
+        pytest.skip("this card has no FP8: compute capability 8.9 is needed")
     pair = make_pair(tmp_path, precision=precision, **DECODERS.get(decoder, {}))
     requests = random_requests(pair, 24, max_new_tokens=1)
     done = caption_all(pair.open(device=device, stop_ids=[], num_slots=16), requests)
