@@ -75,8 +75,8 @@ class Pipeline:
         return self._assembly.reports
 
     def run(self, shards: Iterable[Shard]) -> list[ShardReport]:
-        """Captions the shards and reports on each. Raises EngineError, OSError where output cannot be written, and what
-        the shards' iterator raises.
+        """Captions the shards and reports on each, in the order in which they ended. Raises EngineError, OSError where
+        output cannot be written, and what the shards' iterator raises.
 
         Each shard is asked for when the one before it was read; a few remote tars earlier, to be fetched ahead. It may
         come late: captions go on meanwhile. One thread asks, and where the run is to end, nobody waits for its answer.

@@ -97,7 +97,8 @@ class FakeRun:
         return Pipeline(self.open_shard, self.captioner, self.ledger, self.counters, **self.options)
 
     def run(self) -> list[ShardReport]:
-        return self.pipeline().run(self.pending)
+        """The reports by shard: which shard ends first is up to the threads."""
+        return sorted(self.pipeline().run(self.pending), key=lambda report: report.shard)
 
 
 def write_shards(folder: Path, sizes: list[int], bad: tuple[int, ...] = ()) -> Path:
