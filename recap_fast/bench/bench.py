@@ -123,7 +123,7 @@ class _Bench:
         requests = list(make_requests(self._images, self.captioner))
         if not requests:
             raise ConfigError("None of the images can be decoded: there is nothing to generate captions for.")
-        roofline, options, prepared = self.roofline, self._config.options, self.captioner.prepared
+        roofline, options, prepared = self.roofline, self.captioner.config.options, self.captioner.prepared
         longest = dataclasses.replace(options, loop_stop=False)
         measured = []
         for name, which, how in (
@@ -144,6 +144,7 @@ class _Bench:
         return Measurement(
             stage=name,
             images=median.images,
+            captions=median.captions,
             tokens=median.tokens,
             seconds=tuple(round(p.seconds, 6) for p in passes),
             peak_memory=machine.peak_memory(),

@@ -38,7 +38,7 @@ def make_generate(engine: Engine, requests: list[Request], roofline: Roofline) -
         seconds = time.perf_counter() - start
         figures = roofline.figures(difference(before, engine.statistics), seconds)
         num_images = sum(request.same_image_as is None for request in requests)
-        return Pass(num_images, seconds, tokens, figures)
+        return Pass(num_images, seconds, len(requests), tokens, figures)
 
     return generate
 
@@ -60,6 +60,7 @@ def make_end_to_end(config: RunConfig, roofline: Roofline) -> Callable[[], Pass]
             "failed": s.failed,
             "startup_s": round(wall - s.seconds, 3),
         }
-        return Pass(s.captioned, s.seconds, s.num_tokens, roofline.figures(result.statistics, s.seconds), details)
+        figures = roofline.figures(result.statistics, s.seconds)
+        return Pass(s.captioned, s.seconds, s.generated, s.num_tokens, figures, details)
 
     return end_to_end

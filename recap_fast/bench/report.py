@@ -23,11 +23,13 @@ class Measurement:
 
     stage: str
     images: int
-    tokens: int
-    """Generated tokens; 0 for a stage that has none."""
     seconds: tuple[float, ...]
     peak_memory: dict[str, int]
     """Bytes: 'rss' of the process, inputs held in memory included; 'cuda' where there is a GPU."""
+    captions: int = 0
+    """Captions of these images; 0 for a stage that has none."""
+    tokens: int = 0
+    """Their tokens."""
     figures: "Figures | None" = None
     """The engine's figures in the median repeat; None if it took no part."""
     details: dict[str, Any] = field(default_factory=dict)
@@ -42,10 +44,16 @@ class Measurement:
 
     @property
     def tokens_per_caption(self) -> float:
-        return self.tokens / self.images
+        return self.tokens / self.captions
+
+    @property
+    def captions_per_image(self) -> float:
+        return self.captions / self.images
 
     def as_json(self) -> dict[str, Any]:
-        names = ("images_per_s", "tokens_per_s", "tokens_per_caption") if self.tokens else ("images_per_s",)
+        names = ["images_per_s"]
+        if self.captions:
+            names += ["tokens_per_s", "tokens_per_caption", "captions_per_image"]
         return {**dataclasses.asdict(self), **{name: round(getattr(self, name), 3) for name in names}}
 
 
@@ -75,15 +83,20 @@ class Report:
             f"commit    {find_commit() or 'unknown'}",
             f"engine    {self.engine}",
             f"decoder   {self.decoder}",
-            f"images    {rows[0].images}; median of {len(rows[0].seconds)} after a warm-up",
+            f"images    {rows[0].images}{self._captions()}; median of {len(rows[0].seconds)} after a warm-up",
             "",
             f"{'stage':<20}{'images/s':>10}{'tokens/s':>11}{'tokens/caption':>16}  peak memory",
         ]
         for m in rows:
-            tokens = f"{m.tokens_per_s:>11,.0f}{m.tokens_per_caption:>16.1f}" if m.tokens else " " * 27
+            tokens = f"{m.tokens_per_s:>11,.0f}{m.tokens_per_caption:>16.1f}" if m.captions else " " * 27
             memory = " + ".join(f"{size / 1e9:.2f} GB {where}" for where, size in m.peak_memory.items())
             lines.append(f"{m.stage:<20}{m.images_per_s:>10,.1f}{tokens}  {memory}")
         return "\n".join([*lines, "", *self._engine_lines(), f"slowest   {self.limit}"])
+
+    def _captions(self) -> str:
+        """How many captions an image has, where it has several."""
+        most = max((m.captions_per_image for m in self.measurements if m.captions), default=1.0)
+        return f", {most:g} captions each" if most > 1 else ""
 
     def _engine_lines(self) -> list[str]:
         """How the engine did in the stages that it took part in, and what the machine could do."""

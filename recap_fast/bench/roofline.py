@@ -32,8 +32,9 @@ MEASURE_S, CUDA_CALLS = 0.3, 10
 def operations(spec: EngineSpec, work: Statistics, prefix_tokens: int) -> dict[str, float]:
     """Operations by part, for all images together, which have `prefix_tokens` positions before them.
 
-    Causal attention is counted exactly where all prompts have the same length. In the last decoder layer keys and
-    values are computed for all rows, everything else only for the rows that a token is read from.
+    Causal attention is counted exactly where all texts have the same length; each sees the prefix, its image and
+    itself. In the last decoder layer keys and values are computed for all rows, everything else only for the rows that
+    a token is read from.
     """
     vision, text = spec.vision, spec.text
     tokens, rows = vision.num_image_tokens, vision.num_positions
@@ -41,20 +42,26 @@ def operations(spec: EngineSpec, work: Statistics, prefix_tokens: int) -> dict[s
     keys_values = 2 * text.hidden_size * text.num_kv_heads * text.head_dim
     layer, early = _layer_size(spec), text.num_layers - 1
     pair = 2 * text.num_heads * text.head_dim  # one query position with one key position
-    new = work.prompt_tokens / max(1, work.images)
-    seen = new * prefix_tokens + new * (new + 1) / 2
+    before = prefix_tokens + tokens
+    behind = (work.prompt_tokens - work.images * tokens) / max(1, work.captions)
+    pairs = work.images * _causal(prefix_tokens, tokens) + work.captions * _causal(before, behind)
     multiply_adds = {
         "vision_linear": work.images
         * (vision.num_layers * rows * tower + vision.num_patches * 3 * vision.patch_size**2 * vision.hidden_size),
         "vision_attention": work.images * vision.num_layers * rows**2 * 2 * vision.hidden_size,
         "projector": work.images * tokens * (vision.hidden_size + text.hidden_size) * text.hidden_size,
-        "prefill_linear": work.prompt_tokens * (early * layer + keys_values) + work.images * (layer - keys_values),
-        "prefill_attention": work.images * pair * (early * seen + prefix_tokens + new),
+        "prefill_linear": work.prompt_tokens * (early * layer + keys_values) + work.captions * (layer - keys_values),
+        "prefill_attention": pair * (early * pairs + work.captions * (before + behind)),
         "decode_linear": work.decode_rows * text.num_layers * layer,
         "decode_attention": work.kv_positions * text.num_layers * pair,
-        "head": (work.images + work.decode_rows) * text.vocab_size * text.hidden_size,
+        "head": (work.captions + work.decode_rows) * text.vocab_size * text.hidden_size,
     }
     return {part: 2.0 * count for part, count in multiply_adds.items()}
+
+
+def _causal(before: int, new: float) -> float:
+    """Pairs of positions of so many new ones, which see themselves and all before them."""
+    return new * before + new * (new + 1) / 2
 
 
 def kv_bytes_per_position(spec: EngineSpec, item_bytes: int) -> int:
@@ -200,7 +207,7 @@ class Roofline:
         """The time of one image with so many tokens of text after it, and a caption of so many tokens."""
         prompt, rows = self._spec.vision.num_image_tokens + num_text, num_tokens - 1
         positions = rows * (self._prefix_tokens + prompt) + rows * num_tokens // 2
-        work = Statistics(images=1, prompt_tokens=prompt, decode_rows=rows, kv_positions=positions)
+        work = Statistics(images=1, captions=1, prompt_tokens=prompt, decode_rows=rows, kv_positions=positions)
         return self.figures(work, seconds=1.0).share
 
 

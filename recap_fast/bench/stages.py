@@ -16,6 +16,7 @@ import numpy as np
 
 from recap_fast.bench.roofline import Figures
 from recap_fast.captioner.captioner import Captioner
+from recap_fast.generate.prompt import SampleFields
 from recap_fast.pipeline.channel import DECODE_BATCH
 from recap_fast.records import OK, Completion, Identity, ImageOutcome, Row, Sample, Shard
 from recap_fast.shards.reader import open_shard
@@ -29,6 +30,8 @@ class Pass:
 
     images: int
     seconds: float
+    captions: int = 0
+    """Of these images; 0 for a stage that has none."""
     tokens: int = 0
     figures: Figures | None = None
     details: dict[str, Any] = field(default_factory=dict)
@@ -75,17 +78,20 @@ def make_decode(images: Images, captioner: Captioner) -> Callable[[], Pass]:
 
 
 def make_write(images: Images, captioner: Captioner, folder: Path) -> Callable[[], Pass]:
-    """Token ids to one shard on disk, with captions of random tokens of every length."""
+    """Token ids to one shard on disk, with captions of random tokens of every length, as many as an image gets."""
     rng, tokenizer = np.random.default_rng(0), captioner.prepared.tokenizer
     longest = captioner.prepared.max_new_tokens(captioner.config.options)
-    rows, tokens = [], 0
+    no_pixels = np.empty((3, 0, 0), np.uint8)
+    rows: list[Row] = []
     for index, sample in enumerate(images):
-        length = int(rng.integers(1, longest + 1))
-        ids = rng.integers(0, tokenizer.vocab_size, length).astype(np.int32)
         kept = dataclasses.replace(sample, index=index, image=b"", status=OK, error=None)
-        completion = Completion(index, ids, "stop", length)
-        rows.append(Row(order=index, sample=kept, outcome=ImageOutcome(512, 384), completions=(completion,)))
-        tokens += length
+        row = Row(order=index, sample=kept, outcome=ImageOutcome(512, 384))
+        requests = captioner.requests(row, no_pixels, SampleFields(sample))
+        texts = [rng.integers(0, tokenizer.vocab_size, rng.integers(1, longest + 1), np.int32) for _ in requests]
+        row.complete([Completion(r.id, ids, "stop", len(ids)) for r, ids in zip(requests, texts, strict=True)])
+        rows.append(row)
+    captions = [completion for row in rows for completion in row.completions]
+    tokens = sum(completion.num_tokens for completion in captions)
 
     def write() -> Pass:
         with tempfile.TemporaryDirectory(dir=folder) as name:
@@ -97,6 +103,6 @@ def make_write(images: Images, captioner: Captioner, folder: Path) -> Callable[[
             report = writer.finish()
             seconds = time.perf_counter() - start
             size = None if report.output is None else report.output.size_bytes
-            return Pass(report.rows, seconds, tokens, details={"bytes": size})
+            return Pass(report.rows, seconds, len(captions), tokens, details={"bytes": size})
 
     return write

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from recap_fast.cli.command import F, option
-from recap_fast.defaults import MAX_FIELD_TOKENS, MAX_IMAGE_PIXELS
+from recap_fast.defaults import MAX_IMAGE_PIXELS
 
 _URL = r"[a-zA-Z][a-zA-Z0-9+.-]+://"
 
@@ -80,16 +80,6 @@ read_timeout = option(
 )
 max_image_pixels = option(
     "--max-image-pixels", type=int, metavar="N", help=f"Refuse images of more pixels.  [default: {MAX_IMAGE_PIXELS:,}]"
-)
-max_field_tokens = option(
-    "--max-field-tokens",
-    type=int,
-    default=MAX_FIELD_TOKENS,
-    metavar="N",
-    help="Cut each field of a prompt to N tokens.",
-)
-max_new_tokens = option(
-    "--max-new-tokens", type=int, metavar="N", help="Cut captions at N tokens.  [default: the engine's]"
 )
 verify = option("--verify/--no-verify", default=True, help="Compare the engine's files with their checksums.")
 decoder = option(

@@ -3,7 +3,6 @@
 import logging
 import os
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -11,7 +10,8 @@ import click
 from recap_fast.cli import options
 from recap_fast.cli.command import Command, group, option
 from recap_fast.cli.messages import flush_streams, outcome_with_sentence, writing
-from recap_fast.errors import ConfigError, ExitCode
+from recap_fast.cli.prompting import PROMPTING, with_prompts
+from recap_fast.errors import ExitCode
 
 if TYPE_CHECKING:
     from recap_fast.launch.reporter import Reporter
@@ -69,39 +69,7 @@ Examples:
     option("--prune", is_flag=True, help="Remove rows of images that are gone from their folder."),
     option("--accept-changed", metavar="NAME,...", help="Continue although these have changed: decoder, versions."),
 )
-@group(
-    "Prompt",
-    option(
-        "--prompt",
-        multiple=True,
-        metavar="TEXT",
-        help="Question to ask, NAME=TEXT, or a name that the engine has. Repeatable.  [default: the engine's]",
-    ),
-    option("--prompt-file", type=options.FILE, multiple=True, help="Text file with what --prompt takes. Repeatable."),
-    option("--num-captions", type=int, default=1, metavar="N", help="Make N captions of each prompt, by sampling."),
-    options.max_field_tokens,
-    options.max_new_tokens,
-    option(
-        "--temperature",
-        type=float,
-        metavar="X",
-        help="Sampling temperature. 0 means greedy decoding.  [default: the engine's]",
-    ),
-    option(
-        "--top-k",
-        type=int,
-        metavar="K",
-        help="Sample from the K most likely tokens. 0 means all.  [default: the engine's]",
-    ),
-    option(
-        "--top-p",
-        type=float,
-        metavar="P",
-        help="Sample from the most likely tokens that add up to probability P.  [default: the engine's]",
-    ),
-    option("--seed", type=int, default=0, metavar="N", help="Random seed for sampling."),
-    option("--loop-stop/--no-loop-stop", default=True, help="End captions that repeat themselves."),
-)
+@group("Prompt", *PROMPTING)
 @group("Speed", *options.speed)
 @group(
     "Cluster",
@@ -178,27 +146,11 @@ def _run(given: dict[str, Any], reporter: "Reporter", signals: "Signals") -> Exi
     from recap_fast.launch.torchrun import exit_code
     from recap_fast.shards.patience import patience
 
-    is_dry, prompts = given.pop("dry_run"), _prompts(given.pop("prompt"), given.pop("prompt_file"))
-    config = RunConfig.of({**given, "prompt": prompts})
+    is_dry = given.pop("dry_run")
+    config = RunConfig.of(with_prompts(given))
     with patience(config.read_timeout):
         if not is_dry:
             with writing("--output", config.output):
                 return exit_code(launch(config, reporter, signals).outcome, config.output, reporter)
         dry_run(config, reporter)
     return ExitCode.COMPLETE
-
-
-def _prompts(prompts: tuple[str, ...], files: tuple[Path, ...]) -> tuple[str, ...]:
-    if prompts and files:
-        raise ConfigError("--prompt and --prompt-file: give one of them.")
-    return prompts or tuple(map(_read_prompt, files))
-
-
-def _read_prompt(file: Path) -> str:
-    try:
-        text = file.read_text(encoding="utf-8-sig").strip()
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"--prompt-file {file} cannot be read: {error}") from error
-    if not text:
-        raise ConfigError(f"--prompt-file {file} is empty: write a question into it.")
-    return text

@@ -108,8 +108,10 @@ class Statistics:
     decode_s: float = 0.0
     images: int = 0
     """Images prefilled: those of several captions count once where the engine computes them once."""
+    captions: int = 0
+    """Captions begun, of these images."""
     prompt_tokens: int = 0
-    """Their new positions, image and text, padding not counted."""
+    """New positions of the images and of all texts behind them, padding not counted."""
     decode_rows: int = 0
     """Tokens computed for running captions, over all steps."""
     kv_positions: int = 0

@@ -40,6 +40,7 @@ def find_speed(images_per_s: float | None, bench: Path | None, engine: Path | No
 class _Measurement:
     stage: str
     images_per_s: float
+    captions_per_image: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,14 +54,15 @@ def _of_bench(path: Path) -> Speed:
     source = Source(path, "Give a file that `recap-fast bench --json` wrote.", passes_unknown=True)
     content = read_json(path)
     found = content.get("measurements")
-    rates = {}
+    measured = {}
     for number, each in enumerate(found if isinstance(found, list) else []):
-        measured = read_table(source, _Measurement, each, f"measurements[{number}]")
-        rates[measured.stage] = measured.images_per_s
+        row = read_table(source, _Measurement, each, f"measurements[{number}]")
+        measured[row.stage] = row
     machine = read_table(source, _Machine, content.get("machine"), "machine")
     for stage, what in ((END_TO_END, "whole runs"), ("generate", "the engine alone")):
-        if rates.get(stage, 0) > 0:
-            return Speed(rates[stage], f"bench on {(*machine.gpus, machine.cpu)[0]}, {what}")
+        if stage in measured and (row := measured[stage]).images_per_s > 0:
+            several = f", {row.captions_per_image:g} captions an image" if row.captions_per_image > 1 else ""
+            return Speed(row.images_per_s, f"bench on {(*machine.gpus, machine.cpu)[0]}, {what}{several}")
     raise source.refuse(f" has no images/s of {END_TO_END} or generate")
 
 

@@ -1,3 +1,4 @@
+import dataclasses
 import json
 
 import pytest
@@ -11,7 +12,19 @@ from recap_fast.bench.synthetic import write_tars
 from recap_fast.cli.main import cli
 from recap_fast.errors import ConfigError, RecapError
 from recap_fast.generate.engine import EngineOptions
+from recap_fast.generate.prepared import PreparedEngine
 
+SAMPLED = """
+prompt = "both"
+[prompts]
+short = "What is it?"
+long = "Describe it."
+[prompt_sets]
+both = ["short", "long"]
+[sampling]
+temperature = 0.5
+top_k = 3
+"""
 OPTIONS = EngineOptions(device="cpu", num_slots=4, prefill_images=2, max_new_tokens=6)
 
 
@@ -121,6 +134,36 @@ def test_copies_of_an_image_are_all_captioned(pair, tmp_path):
     )
     generate, _, end_to_end = bench(config).measurements
     assert (end_to_end.images, end_to_end.tokens) == (generate.images, generate.tokens) == (4, generate.tokens)
+
+
+def test_several_prompts_are_asked_in_every_stage(pair):
+    """The engine computes each image once, as in a run, and images stay what is counted."""
+    stages = ("generate", "write", "end-to-end")
+    config = BenchConfig(
+        engine=pair.folder, stages=stages, limit=3, repeat=1, options=OPTIONS, decoder="pillow", prompt=("a?", "b?")
+    )
+    found = {m.stage: m for m in bench(config).measurements}
+    assert {(m.images, m.captions, m.captions_per_image) for m in found.values()} == {(3, 6, 2.0)}
+    assert found["generate, all 6"].tokens == 36
+    assert found["generate, all 6"].tokens_per_caption == 6
+    one = dataclasses.replace(config, stages=("generate",), prompt=("a?",))
+    alone = {m.stage: m for m in bench(one).measurements}["generate, all 6"].figures.operations
+    both = found["generate, all 6"].figures.operations
+    assert both["vision_linear"] == alone["vision_linear"]
+    assert both["decode_linear"] == 2 * alone["decode_linear"]
+
+
+def test_an_engine_is_measured_as_it_captions(tmp_path, monkeypatch):
+    """With its own prompts, and with its own sampling also where the engine runs alone."""
+    (tmp_path / "recipe.toml").write_text(SAMPLED)
+    pair = oracle.make_pair(tmp_path, recipe=str(tmp_path / "recipe.toml"))
+    opened = []
+    opens = PreparedEngine.open
+    monkeypatch.setattr(PreparedEngine, "open", lambda self, how: opened.append(how.sampling) or opens(self, how))
+    given = {"engine": pair.folder, "stages": ("generate",), "limit": 2, "repeat": 1, "num_slots": 4}
+    measured = bench(BenchConfig.of({**given, "max_new_tokens": 3})).measurements
+    assert [(sampling.temperature, sampling.top_k) for sampling in opened] == [(0.5, 3)] * 2
+    assert [m.captions for m in measured] == [4, 4]
 
 
 def test_a_run_that_fails_is_an_error(pair, tmp_path):

@@ -4,9 +4,14 @@ import json
 from recap_fast.bench.report import Measurement, Report
 from recap_fast.bench.roofline import Figures, Rates
 
-READ = Measurement(stage="read", images=100, tokens=0, seconds=(0.1, 0.4, 0.2), peak_memory={"rss": 10**9})
+READ = Measurement(stage="read", images=100, seconds=(0.1, 0.4, 0.2), peak_memory={"rss": 10**9})
 GENERATE = Measurement(
-    stage="generate", images=100, tokens=5000, seconds=(2.0, 1.0, 4.0), peak_memory={"rss": 10**9, "cuda": 3 * 10**9}
+    stage="generate",
+    images=100,
+    captions=100,
+    tokens=5000,
+    seconds=(2.0, 1.0, 4.0),
+    peak_memory={"rss": 10**9, "cuda": 3 * 10**9},
 )
 
 
@@ -18,6 +23,15 @@ def test_rates_are_of_the_median():
 def test_json_has_token_rates_only_where_there_are_tokens():
     assert "tokens_per_s" not in READ.as_json()
     assert GENERATE.as_json()["tokens_per_s"] == 2500
+
+
+def test_the_table_says_where_images_have_several_captions():
+    several = dataclasses.replace(GENERATE, captions=300)
+    assert (several.captions_per_image, round(several.tokens_per_caption, 2)) == (3, 16.67)
+    assert several.as_json()["captions_per_image"] == 3
+    for rows, words in (((READ, several), "100, 3 captions each"), ((READ, GENERATE), "100")):
+        line = next(li for li in Report("tiny", "pillow", {}, rows).table().splitlines() if li.startswith("images "))
+        assert line == f"images    {words}; median of 3 after a warm-up"
 
 
 def test_the_table_shows_both_memories():

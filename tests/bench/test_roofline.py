@@ -21,7 +21,7 @@ def image(num_tokens: int, **more: float) -> Statistics:
     """One image with a caption of so many tokens: the first comes from the prefill, each other from a decode row."""
     rows = num_tokens - 1
     positions = sum(range(PREFIX + NEW + 1, PREFIX + NEW + rows + 1))
-    return Statistics(images=1, prompt_tokens=NEW, decode_rows=rows, kv_positions=positions, **more)
+    return Statistics(images=1, captions=1, prompt_tokens=NEW, decode_rows=rows, kv_positions=positions, **more)
 
 
 def test_operations_of_an_image_are_those_worked_out_by_hand():
@@ -41,6 +41,22 @@ def test_operations_of_an_image_are_those_worked_out_by_hand():
     assert of_128["decode_attention"] == pytest.approx(0.0455, rel=0.01)
     assert sum(of_65.values()) == pytest.approx(9.595, rel=1e-3)
     assert sum(of_128.values()) == pytest.approx(10.565, rel=1e-3)
+
+
+def test_further_captions_of_an_image_cost_their_texts_and_tokens_alone():
+    """A second text of 24 tokens behind 576 of the image: each of its rows sees the prefix, the image and itself."""
+    text = 24
+    one, two = (
+        operations(LLAVA_LLAMA3_8B, Statistics(images=1, captions=n, prompt_tokens=576 + n * text), PREFIX)
+        for n in (1, 2)
+    )
+    assert all(one[part] == two[part] for part in ("vision_linear", "vision_attention", "projector"))
+    assert two["head"] == 2 * one["head"]
+    layer, keys_values = 2 * 218_103_808, 2 * 2 * 4096 * 1024
+    assert two["prefill_linear"] - one["prefill_linear"] == text * (31 * layer + keys_values) + layer - keys_values
+    pairs = sum(PREFIX + 576 + row for row in range(1, text + 1))
+    last = PREFIX + 576 + text
+    assert two["prefill_attention"] - one["prefill_attention"] == 4 * 4096 * (31 * pairs + last)
 
 
 def test_bytes_of_weights_and_of_a_position():
@@ -114,7 +130,7 @@ def test_operations_are_those_that_torch_counts_in_transformers(tmp_path):
         pair.model(**inputs, logits_to_keep=1)
     counted = counter.get_flop_counts()
     spec, text = pair.spec, pair.spec.text
-    work = Statistics(images=1, prompt_tokens=new)
+    work = Statistics(images=1, captions=1, prompt_tokens=new)
     found = operations(spec, work, 0)
     assert found["head"] == counted["LlavaForConditionalGeneration.lm_head"][torch.ops.aten.mm]
     assert found["projector"] == sum(counted["LlavaForConditionalGeneration.model.multi_modal_projector"].values())
@@ -136,7 +152,7 @@ def test_operations_of_a_tower_are_those_that_torch_counts_in_transformers(size)
     layer = counted[f"{type(tower).__name__}.encoder.layers.0"]
     patches = sum(counted[f"{type(tower).__name__}.embeddings.patch_embedding"].values())
     spec = shapes.llava_llama3_8b(vision=shape.vision, text=shape.text)
-    found = operations(spec, Statistics(images=1, prompt_tokens=shape.vision.num_image_tokens), 0)
+    found = operations(spec, Statistics(images=1, captions=1, prompt_tokens=shape.vision.num_image_tokens), 0)
     layers = shape.vision.num_layers
     assert found["vision_linear"] == patches + layers * layer[torch.ops.aten.addmm]
     assert found["vision_attention"] == layers * layer[torch.ops.aten.bmm]
@@ -146,7 +162,7 @@ def test_operations_of_joycaption_are_those_worked_out_by_hand():
     """SigLIP-so400m on 729 patches, 26 layers, and Llama 3.1 8B behind a prompt of 42 positions before the image."""
     shape = shapes.SHAPES["joycaption"]
     spec = shapes.llava_llama3_8b(vision=shape.vision, text=shape.text)
-    work = Statistics(images=1, prompt_tokens=753, decode_rows=249, kv_positions=sum(range(796, 1045)))
+    work = Statistics(images=1, captions=1, prompt_tokens=753, decode_rows=249, kv_positions=sum(range(796, 1045)))
     found = {part: count / TERA for part, count in operations(spec, work, 42).items()}
     assert found["vision_linear"] == pytest.approx(2 * 729 * (26 * 15.225e6 + 588 * 1152) / TERA, rel=1e-3)
     assert found["vision_attention"] == pytest.approx(4 * 26 * 729**2 * 1152 / TERA)

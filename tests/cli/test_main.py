@@ -16,6 +16,11 @@ from recap_fast.bench import tune as tuning
 from recap_fast.cli.main import cli
 from recap_fast.generate.spec import Sizes
 
+PROMPTING = {
+    *("--prompt", "--prompt-file", "--num-captions"),
+    *("--max-field-tokens", "--max-new-tokens", "--temperature", "--top-k", "--top-p", "--seed"),
+    *("--loop-stop", "--no-loop-stop"),
+}
 OPTIONS = {
     "build-engine": {
         *("recipe", "--checkpoint", "--output", "--tokenizer", "--precision", "--backend", "--calibration"),
@@ -31,9 +36,8 @@ OPTIONS = {
         *("--verify", "--no-verify"),
         *("--engine", "--shards", "--input", "--output", "--output-folder", "--decoder", "--decode-threads"),
         *("--max-image-pixels", "--background", "--device", "--num-slots", "--prefill-images"),
-        *("--prompt", "--prompt-file", "--num-captions"),
-        *("--max-field-tokens", "--max-new-tokens", "--temperature", "--top-k", "--top-p", "--seed"),
-        *("--loop-stop", "--no-loop-stop", "--image-column", "--caption-column", "--limit", "--dry-run"),
+        *PROMPTING,
+        *("--image-column", "--caption-column", "--limit", "--dry-run"),
         *("--dedup", "--no-dedup"),
         *("--images", "--image-key", "--overwrite", "--retry-failed", "--redo-changed", "--prune", "--relocate"),
         *("--accept-changed", "--part", "--shard-index", "--num-shards"),
@@ -42,18 +46,9 @@ OPTIONS = {
     },
     "bench": {
         *("--verify", "--no-verify"),
-        *(
-            "--engine",
-            "--shards",
-            "--input",
-            "--limit",
-            "--image-size",
-            "--stage",
-            "--repeat",
-            "--decoder",
-            "--decode-threads",
-        ),
-        *("--device", "--num-slots", "--prefill-images", "--max-new-tokens", "--json"),
+        *("--engine", "--shards", "--input", "--limit", "--image-size", "--stage", "--repeat", "--json"),
+        *("--decoder", "--decode-threads", "--device", "--num-slots", "--prefill-images"),
+        *PROMPTING,
     },
     "status": {"output", "--json"},
     "verify": {"output", "--shards", "--input", "--relocate", "--read-timeout", "--json"},

@@ -35,6 +35,12 @@ def test_of_a_report_the_whole_run_counts_and_then_the_engine_alone(tmp_path):
     assert find_speed(None, no_gpu, None) == Speed(18.25, "bench on EPYC, whole runs")
 
 
+def test_a_report_of_several_captions_an_image_says_so(tmp_path):
+    whole = {"stage": "end-to-end", "images_per_s": 9.5, "captions_per_image": 4.0}
+    file = report(tmp_path / "a.json", measurements=[whole])
+    assert find_speed(None, file, None) == Speed(9.5, "bench on NVIDIA L4, whole runs, 4 captions an image")
+
+
 @pytest.mark.parametrize(
     "changed",
     [

@@ -178,6 +178,7 @@ class TensorRTEngine:
         """Adds a caption to the statistics; steps and their seconds are not to be had."""
         counts, later = self.statistics, max(0, completion.num_tokens - 1)
         counts.images += 1
+        counts.captions += 1
         counts.prompt_tokens += len(prompt.token_ids) - len(self._prefix_ids)
         counts.decode_rows += later
         counts.kv_positions += later * len(prompt.token_ids) + later * (later + 1) // 2

@@ -137,6 +137,7 @@ class TorchEngine:
             counts.mixed_steps += 1
             counts.mixed_s += outcome.seconds
             counts.images += launch.num_images
+            counts.captions += len(launch.requests)
             counts.prompt_tokens += launch.num_images * self.spec.vision.num_image_tokens
             counts.prompt_tokens += sum(len(r.text_ids) for r in launch.requests)
         else:
