@@ -1,13 +1,14 @@
 """Reads a recipe (`engines/*.toml`): the choices that turn a checkpoint into an engine.
 
 In goes a path, or the bare name of a recipe that ships with the package; out comes a checked `Recipe`. What a recipe
-leaves out, or sets to "auto", is taken from the checkpoint by engine_directory.py.
+leaves out is as its base has it, if it names one. What is left out there too, or is "auto", is taken from the
+checkpoint by engine_directory.py.
 """
 
 import tomllib
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from recap_fast.errors import ConfigError
 from recap_fast.generate.fields import Count, Source, hint, read_table
@@ -33,8 +34,10 @@ class RecipeLimits:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recipe:
-    """The content of a recipe."""
+    """The content of a recipe, with that of its base."""
 
+    base: str | None = None
+    """Another recipe, by its name or by its path from the folder of this one, whose keys hold where this has none."""
     name: str = AUTO
     """Name of the engine; 'auto' is the name of the checkpoint's folder or repository."""
     template: str = AUTO
@@ -91,12 +94,30 @@ def shipped_recipes() -> dict[str, Path]:
 def load_recipe(name: str | Path) -> Recipe:
     """Reads and checks a recipe. Raises ConfigError naming the key that is unknown or wrong."""
     path = find_recipe(name)
+    return read_table(Source(path), Recipe, _with_base(path, ()))
+
+
+def _with_base(path: Path, derived: tuple[Path, ...]) -> dict[str, Any]:
+    """The keys of a recipe over those of its base, tables key by key. `derived` are the recipes that stand on it."""
+    source, own = Source(path), _read_toml(path)
+    base = read_table(source, Recipe, own).base  # checked by itself: what is wrong names its own file
+    if base is None:
+        return own
+    beside = path.parent / base
+    found = beside if beside.is_file() else find_recipe(base)
+    if any(found.samefile(each) for each in (path, *derived)):
+        raise source.refuse(f": 'base' leads back to {found.name}")
+    content = _with_base(found, (path, *derived))
+    merged = {key: {**content.get(key, {}), **value} for key, value in own.items() if isinstance(value, dict)}
+    return {**content, **own, **merged}
+
+
+def _read_toml(path: Path) -> dict[str, Any]:
     try:
-        content = tomllib.loads(read_text(path))
+        return tomllib.loads(read_text(path))
     except RecursionError as error:
         raise ConfigError(f"{path} is nested too deep to be read.") from error
     except ValueError as error:
         if isinstance(error, ConfigError):
             raise
         raise ConfigError(f"{path} is not TOML: {error}.") from error
-    return read_table(Source(path), Recipe, content)

@@ -3,9 +3,10 @@ from pathlib import Path
 
 import pytest
 
-from recap_fast.build.recipe import PROMPT, Recipe, find_recipe, load_recipe
+from recap_fast.build.recipe import PROMPT, Recipe, RecipeLimits, find_recipe, load_recipe
 from recap_fast.errors import ConfigError
 from recap_fast.generate.prompt import parse_question
+from recap_fast.generate.spec import Sizes
 
 ENGINES = Path(__file__).parents[2] / "engines"
 
@@ -43,7 +44,7 @@ def test_joycaptions_recipes_differ_in_precision_and_sizes_only():
     for name, recipe in recipes.items():
         assert recipe.name == name.replace("_", "-")
         kept = {"name": plain.name, "precision": plain.precision, "kv_precision": "auto", "cards": plain.cards}
-        assert replace(recipe, **kept) == plain
+        assert replace(recipe, base=None, **kept) == plain
     assert (plain.template, plain.stop_ids) == ("joycaption", (128001, 128008, 128009))
     assert (plain.sampling.temperature, plain.sampling.top_p, plain.limits.max_new_tokens) == (0.6, 0.9, 512)
     asked = {plain.prompt, *(name for names in plain.prompt_sets.values() for name in names)}
@@ -53,6 +54,73 @@ def test_joycaptions_recipes_differ_in_precision_and_sizes_only():
         assert parse_question(question) == [(question, None)]
 
 
+BASE = """
+name = "mine"
+precision = "bfloat16"
+stop_ids = [1, 2]
+[prompts]
+short = "What is it?"
+long = "Describe it."
+[limits]
+num_slots = 64
+max_new_tokens = 50
+[cards]
+"H100" = { num_slots = 8, prefill_images = 2 }
+"""
+DERIVED = """
+base = "base.toml"
+precision = "int8"
+stop_ids = []
+[prompts]
+long = "Describe it well."
+tags = "List tags."
+[limits]
+num_slots = 32
+[cards]
+"H100" = { num_slots = 16, prefill_images = 4 }
+"""
+
+
+def test_a_recipe_says_what_is_other_than_in_its_base(tmp_path):
+    """Tables are merged key by key; lists, and the sizes of a card, are replaced."""
+    (tmp_path / "base.toml").write_text(BASE)
+    recipe = load_recipe(write(tmp_path, DERIVED))
+    assert recipe == Recipe(
+        base="base.toml",
+        name="mine",
+        precision="int8",
+        prompts={"short": "What is it?", "long": "Describe it well.", "tags": "List tags."},
+        limits=RecipeLimits(num_slots=32, max_new_tokens=50),
+        cards={"H100": Sizes(num_slots=16, prefill_images=4)},
+    )
+    (tmp_path / "third.toml").write_text("base = 'recipe.toml'\nname = 'third'")
+    assert load_recipe(tmp_path / "third.toml") == replace(recipe, base="recipe.toml", name="third")
+
+
+def test_a_base_may_be_a_recipe_that_ships(tmp_path):
+    recipe = load_recipe(write(tmp_path, "base = 'joycaption'\nprompt = 'cats'\nprompts.cats = 'Where are cats?'"))
+    shipped = load_recipe("joycaption")
+    assert recipe.prompts == {**shipped.prompts, "cats": "Where are cats?"}
+    assert replace(recipe, base=None, prompt=shipped.prompt, prompts=shipped.prompts) == shipped
+
+
+@pytest.mark.parametrize(
+    ("base", "message"),
+    [
+        ("joycaptoin", r"There is no recipe joycaptoin \(did you mean 'joycaption'\?\)"),
+        ("recipe.toml", "recipe.toml: 'base' leads back to recipe.toml"),
+        ("other.toml", "other.toml: 'base' leads back to recipe.toml"),
+        ("wrong.toml", "wrong.toml has an unknown key 'templat'"),
+        ("", r"'base' is empty"),
+    ],
+)
+def test_a_base_that_cannot_be_is_named(tmp_path, base, message):
+    (tmp_path / "other.toml").write_text("base = 'recipe.toml'")
+    (tmp_path / "wrong.toml").write_text("templat = 'llama3'")
+    with pytest.raises(ConfigError, match=message):
+        load_recipe(write(tmp_path, f"base = '{base}'"))
+
+
 def test_empty_recipe_leaves_all_to_the_checkpoint(tmp_path):
     assert load_recipe(write(tmp_path, "")) == Recipe()
 
@@ -60,7 +128,7 @@ def test_empty_recipe_leaves_all_to_the_checkpoint(tmp_path):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("templat = 'x'", r"unknown key 'templat' \(did you mean 'template'\?\). Known keys: name, template, prompt"),
+        ("templat = 'x'", r"unknown key 'templat' \(did you mean 'template'\?\). Known keys: base, name, template"),
         (
             "[limits]\nmax_tokens = 3",
             r"unknown key 'limits.max_tokens' \(did you mean .*Known keys: max_new_tokens",
