@@ -17,8 +17,8 @@ import torch
 from recap_fast.bench.synthetic import LONGEST, SHORTEST, caption_lengths, first_lengths
 from recap_fast.errors import ConfigError, EngineError, RecapError
 from recap_fast.generate.device import device_name, free_memory, resolve_device
-from recap_fast.generate.engine import Engine, EngineOptions
-from recap_fast.generate.prepared import PreparedEngine
+from recap_fast.generate.engine import EngineOptions, SamplingOptions
+from recap_fast.generate.prepared import PreparedEngine, generate_all
 from recap_fast.generate.spec import EngineSpec, Sizes, SlotShape
 from recap_fast.generate.torch_backend.memory import fit_slots
 from recap_fast.generate.torch_backend.sizes import default_sizes, write_tuning
@@ -64,12 +64,18 @@ class Tuning:
     device: str
     best: Trial
     trials: tuple[Trial, ...]
+    captions_per_image: int
+    """What the engine's own prompts ask for: `images_per_s` are of so many each."""
     measured: str
     """Date and time."""
     versions: dict[str, str]
 
     def entry(self) -> dict[str, Any]:
-        found = {"measured": self.measured, "versions": self.versions}
+        found = {
+            "captions_per_image": self.captions_per_image,
+            "measured": self.measured,
+            "versions": self.versions,
+        }
         return {**asdict(self.best), **found, "trials": [asdict(trial) for trial in self.trials]}
 
     def table(self) -> str:
@@ -93,6 +99,7 @@ def tune(
 ) -> Tuning:
     """Tries sizes on the device, each for so many seconds and the best again for twice as long, and keeps the fastest.
 
+    The engine captions as it does unless `run` is told otherwise: with its own prompts, and its own sampling.
     `candidates` are the sizes to try, by default a list that goes by the device; what does not fit is left out. `say`
     is told how it goes, `progress` how many are done. With `verify` the weights are compared with their checksums when
     an engine is opened first. Raises ConfigError where the engine cannot be opened with any of them.
@@ -105,7 +112,8 @@ def tune(
     tuner = _Tuner(folder, where, verify)
     points = tuner.candidates() if candidates is None else candidates
     trials: list[Trial] = []
-    say(f"tuning on {name}: {counted(len(points), 'pair')} of sizes, at least {seconds:g} s each")
+    several = f", {num_captions} captions an image" if (num_captions := tuner.captions_per_image) > 1 else ""
+    say(f"tuning on {name}: {counted(len(points), 'pair')} of sizes, at least {seconds:g} s each{several}")
     begun, num = itertools.count(), len(points) + min(len(points), FINALISTS)
     for span, kept in ((seconds, FINALISTS), (2 * seconds, 1)):
         tried = tuner.try_all(points, span, say, lambda: progress(next(begun), num))
@@ -115,6 +123,7 @@ def tune(
         device=name,
         best=tried[0],
         trials=tuple(trials),
+        captions_per_image=num_captions,
         measured=datetime.now(UTC).isoformat(timespec="seconds"),
         versions={"recap-fast": __version__, "torch": torch.__version__},
     )
@@ -127,13 +136,16 @@ def num_waves(rows: int, columns: int, num_units: int) -> int:
     return math.ceil(math.ceil(rows / TILE[0]) * math.ceil(columns / TILE[1]) / num_units)
 
 
-def estimate_rate(spec: EngineSpec, shape: SlotShape, sizes: Sizes, num_units: int) -> float:
+def estimate_rate(
+    spec: EngineSpec, shape: SlotShape, sizes: Sizes, num_units: int, captions_per_image: int = 1
+) -> float:
     """Images in a unit of time, by the matrix products alone: this ranks sizes, and predicts no rate.
 
-    In the steady state, with k images a prefill, B slots and S steps a caption, (k - 1) / 2 slots are free on average:
-    they wait for a full group. A step begins g = min(k, (B - (k - 1) / 2) / S) images, so a share g / k of all steps
-    has a prefill. A product takes its waves times its inner width; a last wave that is not full costs as much as a full
-    one. What is left out, such as attention and norms, takes about as long for each image whatever the sizes.
+    In the steady state, with k images a prefill, c captions an image, B slots and S steps a caption, c (k - 1) / 2
+    slots are free on average: they wait for a full group. A step begins g = min(k, (B / c - (k - 1) / 2) / S) images,
+    so a share g / k of all steps has a prefill. A product takes its waves times its inner width; a last wave that is
+    not full costs as much as a full one. What is left out, such as attention and norms, takes about as long for each
+    image whatever the sizes.
     """
     text, vision, images = spec.text, spec.vision, sizes.prefill_images
     heads, width, inner = text.num_heads * text.head_dim, vision.hidden_size, vision.intermediate_size
@@ -146,21 +158,23 @@ def estimate_rate(spec: EngineSpec, shape: SlotShape, sizes: Sizes, num_units: i
     def seconds(rows: int, products: list[tuple[int, int]], num_layers: int) -> float:
         return num_layers * sum(num_waves(rows, columns, num_units) * depth for columns, depth in products)
 
-    new = images * (shape.num_image_tokens + shape.max_text_tokens)
+    new = images * (shape.num_image_tokens + captions_per_image * shape.max_text_tokens)
     mixed = seconds(new + sizes.num_slots, decoder, text.num_layers) / faster
     mixed += seconds(images * vision.num_positions, tower, vision.num_layers)
     decode = seconds(sizes.num_slots, decoder, text.num_layers) / faster
-    begun = min(images, (sizes.num_slots - (images - 1) / 2) / CAPTION_STEPS)
+    begun = min(images, (sizes.num_slots / captions_per_image - (images - 1) / 2) / CAPTION_STEPS)
     share = begun / images
     return begun / (share * mixed + (1 - share) * decode)
 
 
-def gpu_candidates(spec: EngineSpec, shape: SlotShape, num_units: int, most_slots: int) -> list[Sizes]:
+def gpu_candidates(
+    spec: EngineSpec, shape: SlotShape, num_units: int, most_slots: int, captions_per_image: int = 1
+) -> list[Sizes]:
     """The sizes with the highest estimates, best first: for each number of images the best number of slots."""
     counts = range(min(MIN_GPU_SLOTS, most_slots), most_slots + 1, 8)
 
     def rate(sizes: Sizes) -> float:
-        return estimate_rate(spec, shape, sizes, num_units)
+        return estimate_rate(spec, shape, sizes, num_units, captions_per_image)
 
     best = [
         max((Sizes(num_slots=slots, prefill_images=images) for slots in counts), key=rate)
@@ -176,7 +190,11 @@ class _Tuner:
     def __init__(self, folder: Path, device: torch.device, verify: bool = True):
         self._device, self._verify = device, verify
         self._prepared = PreparedEngine.read(folder, verify=verify).with_spec(stop_ids=())
-        self._spec, self._prompts = self._prepared.spec, self._prepared.prompts
+        self._spec, prompts = self._prepared.spec, self._prepared.prompts
+        self._num_prefix, self._sampling = len(prompts.prefix_ids), SamplingOptions().over(self._spec.sampling)
+        self._texts = [prompt.encoder.text_ids({})[0] for prompt in prompts.of_image(bytes(32).hex(), seed=0)]
+        self.captions_per_image = len(self._texts)
+        """Those of the engine's own prompts; where these are drawn, all images get the same."""
         side = self._spec.preprocess.image_size
         rng, longest = np.random.default_rng(0), min(LONGEST, self._spec.limits.max_new_tokens)
         self._pixels = rng.integers(0, 256, (NUM_IMAGES, 3, side, side), dtype=np.uint8)
@@ -185,17 +203,17 @@ class _Tuner:
 
     def candidates(self) -> list[Sizes]:
         """Sizes to try: what the engine has for the device, and a grid on a CPU or the best by estimate on a GPU."""
-        spec, is_cpu = self._spec, self._device.type == "cpu"
+        spec, captions, is_cpu = self._spec, self.captions_per_image, self._device.type == "cpu"
         default = default_sizes(spec, device_name(self._device), is_cpu=is_cpu)
         if is_cpu:
-            pairs = itertools.product(CPU_SLOTS, CPU_SHARES)
+            pairs = ((slots, n * captions) for slots, n in itertools.product(CPU_SLOTS, CPU_SHARES))
             points = [Sizes(num_slots=slots, prefill_images=slots // n) for slots, n in pairs if n <= slots]
         else:
-            shape = spec.slot_shape(len(self._prompts.prefix_ids))
+            shape = spec.slot_shape(self._num_prefix)
             wanted = Sizes(num_slots=MAX_GPU_SLOTS, prefill_images=GPU_IMAGES[-1])
-            most = fit_slots(spec, shape, wanted, free_memory(self._device), device_name(self._device))
+            most = fit_slots(spec, shape, wanted, free_memory(self._device), device_name(self._device), captions)
             num_units = torch.cuda.get_device_properties(self._device).multi_processor_count
-            points = gpu_candidates(spec, shape, num_units, most)
+            points = gpu_candidates(spec, shape, num_units, most, captions)
         return points if default in points else [default, *points]
 
     def try_all(
@@ -228,27 +246,26 @@ class _Tuner:
 
     def measure(self, sizes: Sizes, seconds: float) -> Trial:
         """Images/s once all slots are taken. The engine always has requests waiting."""
-        options = EngineOptions(device=str(self._device), loop_stop=False, verify=self._verify, **asdict(sizes))
-        engine = self._prepared.open(options)
-        self._verify = False
-        first = first_lengths(self._lengths, sizes.num_slots, sizes.prefill_images)
+        given = {"loop_stop": False, "sampling": self._sampling, "verify": self._verify, **asdict(sizes)}
+        engine = self._prepared.open(EngineOptions(device=str(self._device), **given))
+        self._verify, captions = False, self.captions_per_image
+        first = first_lengths(self._lengths, sizes.num_slots, sizes.prefill_images * captions)
         requests = self._requests(itertools.chain(first, itertools.cycle(self._lengths)))
+        completions = generate_all(engine, requests)
         with closing(engine):
-            while engine.statistics.images < len(first):
-                self._step(engine, requests)
+            while engine.statistics.captions < len(first):
+                next(completions)
             started, done, elapsed = time.perf_counter(), 0, 0.0
             while elapsed < seconds or done < MIN_CAPTIONS:
-                done += self._step(engine, requests)
-                elapsed = time.perf_counter() - started
-        return Trial(**asdict(sizes), images_per_s=round(done / elapsed, 3), seconds=round(elapsed, 3))
-
-    @staticmethod
-    def _step(engine: Engine, requests: Iterator[Request]) -> int:
-        engine.submit(list(itertools.islice(requests, engine.free_slots)))
-        return len(engine.step())
+                next(completions)
+                done, elapsed = done + 1, time.perf_counter() - started
+        rate = done / captions / elapsed
+        return Trial(**asdict(sizes), images_per_s=round(rate, 3), seconds=round(elapsed, 3))
 
     def _requests(self, lengths: Iterable[int]) -> Iterator[Request]:
-        """A request for each length."""
-        text_ids = self._prompts.text_ids({})[0]
+        """A request for each length, and an image for as many of them as there are prompts."""
+        num = self.captions_per_image
         for number, length in enumerate(lengths):
-            yield Request(number, self._pixels[number % NUM_IMAGES], text_ids, length)
+            image, place = divmod(number, num)
+            pixels, first = self._pixels[image % NUM_IMAGES], None if place == 0 else image * num
+            yield Request(number, pixels, self._texts[place], length, noise_key=number, same_image_as=first)

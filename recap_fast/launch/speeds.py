@@ -61,8 +61,8 @@ def _of_bench(path: Path) -> Speed:
     machine = read_table(source, _Machine, content.get("machine"), "machine")
     for stage, what in ((END_TO_END, "whole runs"), ("generate", "the engine alone")):
         if stage in measured and (row := measured[stage]).images_per_s > 0:
-            several = f", {row.captions_per_image:g} captions an image" if row.captions_per_image > 1 else ""
-            return Speed(row.images_per_s, f"bench on {(*machine.gpus, machine.cpu)[0]}, {what}{several}")
+            device, several = (*machine.gpus, machine.cpu)[0], _several(row.captions_per_image)
+            return Speed(row.images_per_s, f"bench on {device}, {what}{several}")
     raise source.refuse(f" has no images/s of {END_TO_END} or generate")
 
 
@@ -75,5 +75,10 @@ def _of_tuning(engine: Path) -> Speed | None:
     latest = max(rates, key=lambda name: rates[name].measured)
     others = [f"{found.images_per_s:g} on {name}" for name, found in rates.items() if name != latest]
     also = f"; it was also tuned at {', '.join(others)}" if others else ""
-    origin = f"tune on {latest}, {rates[latest].measured[:10]}, the engine alone{also}"
+    several = _several(rates[latest].captions_per_image)
+    origin = f"tune on {latest}, {rates[latest].measured[:10]}, the engine alone{several}{also}"
     return Speed(rates[latest].images_per_s, origin)
+
+
+def _several(captions_per_image: float) -> str:
+    return f", {captions_per_image:g} captions an image" if captions_per_image > 1 else ""

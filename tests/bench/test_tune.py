@@ -7,11 +7,13 @@ import weakref
 from itertools import pairwise
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from support.engines import FakeEngine
 
 from inputs import shapes
+from inputs.oracle import make_pair
 from recap_fast.bench import tune as tuning
 from recap_fast.bench.tune import GPU_CANDIDATES, estimate_rate, gpu_candidates, num_waves, tune
 from recap_fast.errors import ConfigError, EngineError
@@ -23,6 +25,21 @@ from recap_fast.generate.torch_backend.memory import OVERHEAD_BYTES, plan_memory
 from recap_fast.generate.torch_backend.sizes import read_tuning
 
 CPU = device_name(torch.device("cpu"))
+TWO_PROMPTS = """
+prompt = "both"
+[prompts]
+short = "What is it?"
+long = "What is in the image, and where?"
+[prompt_sets]
+both = ["short", "long"]
+[sampling]
+temperature = 0.5
+top_p = 0.9
+[limits]
+max_new_tokens = 24
+"""
+LENGTH = 23.4
+"""Of a caption on average, of 24 tokens at most."""
 
 
 def sizes(num_slots, prefill_images):
@@ -43,7 +60,7 @@ class SimulatedEngine(FakeEngine):
     def __init__(self, options, clock):
         super().__init__(options.num_slots)
         self.options, self.clock, self.statistics, self.closed = options, clock, Statistics(), False
-        self.joining = []
+        self.joining, self.asked = [], []
 
     @property
     def free_slots(self):
@@ -51,12 +68,14 @@ class SimulatedEngine(FakeEngine):
 
     def submit(self, requests):
         self.joining += requests
+        self.asked += requests
 
     def step(self, *, more=False):
-        most = self.options.prefill_images
-        joining, self.joining = self.joining[:most], self.joining[most:]
+        images = sorted({request.image_id for request in self.joining})[: self.options.prefill_images]
+        joining = [request for request in self.joining if request.image_id in images]
+        self.joining = [request for request in self.joining if request.image_id not in images]
         self._running |= {request.id: (request, request.max_new_tokens) for request in joining}
-        self.statistics.images += len(joining)
+        self.statistics.captions += len(joining)
         self.clock.now += 0.010 + 0.001 * len(joining) + 0.001 * self._num_slots / 32
         done = [number for number, (_, left) in self._running.items() if left == 1]
         self._running = {n: (r, left - 1) for n, (r, left) in self._running.items() if left > 1}
@@ -113,9 +132,8 @@ def test_the_fastest_sizes_are_kept(engine_folder, simulated):
     rates = {(t.num_slots, t.prefill_images): t.images_per_s for t in found.trials[:9]}
     assert rates[256, 4] == pytest.approx(4 / (0.010 + 0.004 + 0.008), rel=0.02)
     assert rates[64, 1] == pytest.approx(1 / (0.010 + 0.001 + 0.002), rel=0.02)
-    length = 23.4  # on average, of 24 at most
-    assert rates[64, 4] == pytest.approx((64 / length) / (0.010 + 0.001 * 64 / length + 0.002), rel=0.02)
-    assert rates[16, 4] == pytest.approx((16 / length) / (0.010 + 0.001 * 16 / length + 0.0005), rel=0.02)
+    assert rates[64, 4] == pytest.approx((64 / LENGTH) / (0.010 + 0.001 * 64 / LENGTH + 0.002), rel=0.02)
+    assert rates[16, 4] == pytest.approx((16 / LENGTH) / (0.010 + 0.001 * 16 / LENGTH + 0.0005), rel=0.02)
     assert max(rates, key=rates.get) == (64, 4) == (found.best.num_slots, found.best.prefill_images)
     first, second = found.trials[:9], found.trials[9:]
     assert len(second) == 3
@@ -143,6 +161,35 @@ def test_sizes_that_cannot_be_had_are_passed_over(engine_folder, simulated):
     assert all(engine.closed for engine in simulated)
     with pytest.raises(ConfigError, match="999 slots do not fit"):
         tune(engine_folder, "cpu", seconds=1, candidates=[sizes(999, 4)], say=lines.append)
+
+
+def test_an_engine_that_asks_several_prompts_is_tuned_with_them(tmp_path, simulated):
+    """As many images end at a step as slots / length of a pair of captions, and both captions join at the same step."""
+    (tmp_path / "recipe.toml").write_text(TWO_PROMPTS)
+    folder = make_pair(tmp_path, recipe=str(tmp_path / "recipe.toml")).folder
+    lines: list[str] = []
+    found = tune(folder, "cpu", seconds=20, candidates=[sizes(64, 2)], say=lines.append)
+    assert lines[0] == f"tuning on {CPU}: 1 pair of sizes, at least 20 s each, 2 captions an image"
+    assert found.best.images_per_s == pytest.approx((32 / LENGTH) / (0.010 + 0.001 * 64 / LENGTH + 0.002), rel=0.02)
+    assert (simulated[0].options.sampling.temperature, simulated[0].options.sampling.top_p) == (0.5, 0.9)
+    asked = simulated[0].asked[:8]
+    assert [request.same_image_as for request in asked] == [None, 0, None, 2, None, 4, None, 6]
+    assert all(np.shares_memory(a.pixels, b.pixels) for a, b in zip(asked[::2], asked[1::2], strict=True))
+    assert [len(request.text_ids) for request in asked[:2]] == [len(request.text_ids) for request in asked[2:4]]
+    assert len(asked[0].text_ids) != len(asked[1].text_ids)
+    assert json.loads((folder / "tuning.json").read_text())["devices"][CPU]["captions_per_image"] == 2
+    points = {(t.num_slots, t.prefill_images) for t in tune(folder, "cpu", seconds=0.1, say=lines.append).trials}
+    assert points == {
+        *((8, 1), (16, 1), (16, 2), (32, 1), (32, 2), (32, 4), (64, 2), (64, 4), (64, 8)),
+        *((96, 8), (128, 4), (128, 8), (128, 16)),
+    }
+
+
+def test_a_drawn_prompt_is_one_caption_an_image(tmp_path, simulated):
+    (tmp_path / "recipe.toml").write_text(TWO_PROMPTS.replace('["short", "long"]', "{ short = 1, long = 1 }"))
+    folder = make_pair(tmp_path, recipe=str(tmp_path / "recipe.toml")).folder
+    found = tune(folder, "cpu", seconds=1, candidates=[sizes(16, 2)], say=lambda line: None)
+    assert found.captions_per_image == 1
 
 
 def test_each_device_has_its_entry(engine_folder, simulated):

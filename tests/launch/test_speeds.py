@@ -77,6 +77,14 @@ def test_of_several_tuned_devices_the_latest_counts_and_the_others_are_named(tin
     assert find_speed(None, None, engine) == Speed(102.4, origin)
 
 
+def test_an_engine_that_was_tuned_with_several_captions_says_so(tiny_engine, tmp_path):
+    (tmp_path / "engine.json").write_bytes((tiny_engine / "engine.json").read_bytes())
+    entry = {"images_per_s": 54.5, "captions_per_image": 3, "measured": "2026-11-27T08:00:00+00:00"}
+    write_tuning(tmp_path, "NVIDIA H200", entry)
+    origin = "tune on NVIDIA H200, 2026-11-27, the engine alone, 3 captions an image"
+    assert find_speed(None, None, tmp_path) == Speed(54.5, origin)
+
+
 def test_a_folder_that_is_no_engine_is_refused(tmp_path):
     with pytest.raises(ConfigError, match="is not an engine directory"):
         find_speed(None, None, tmp_path)

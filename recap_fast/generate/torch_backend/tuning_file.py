@@ -13,7 +13,7 @@ from typing import Annotated, Any
 
 from recap_fast.atomic import atomic_write
 from recap_fast.errors import ConfigError
-from recap_fast.generate.fields import Range, Source, read_table, read_value
+from recap_fast.generate.fields import Count, Range, Source, read_table, read_value
 from recap_fast.generate.json_file import read_json
 from recap_fast.generate.spec import Sizes
 
@@ -26,6 +26,7 @@ class TunedRate:
     """How fast an engine was with the sizes that are kept for a device."""
 
     images_per_s: Annotated[float, Range(0, above=True)]
+    captions_per_image: Count = 1
     measured: str
     """Date and time, in ISO 8601."""
 
