@@ -10,7 +10,6 @@ from recap_fast.cli import options
 from recap_fast.cli.command import Command, group, option
 from recap_fast.cli.messages import check_writable, quiet, writing
 from recap_fast.cli.progress import bar
-from recap_fast.cli.prompting import PROMPTING, with_prompts
 from recap_fast.errors import ConfigError
 
 
@@ -50,7 +49,7 @@ def tune(engine: Path, device: str, verify: bool) -> None:
     option("--repeat", type=int, default=3, metavar="N", help="Measure N times after a warm-up. Figures are medians."),
     option("--json", "json_file", type=options.FILE, help="Also write the figures to this file."),
 )
-@group("Prompt", *PROMPTING)
+@group("Prompt", *options.prompt)
 @group("Speed", *options.speed)
 def bench(**given: Any) -> None:
     """Measures each stage alone and whole runs: images/s, tokens/s, memory, and which stage is the limit."""
@@ -61,7 +60,7 @@ def bench(**given: Any) -> None:
     given["image_size"] = _image_size(given["image_size"])
     if json_file is not None:
         check_writable("--json", json_file)
-    config = BenchConfig.of({**with_prompts(given), "stages": STAGES if stage == "all" else (stage,)})
+    config = BenchConfig.of({**options.with_prompts(given), "stages": STAGES if stage == "all" else (stage,)})
     with quiet(), bar("measuring") as shown:  # each pass would warn again
         report = measure(config, shown.show)
     click.echo(report.table())

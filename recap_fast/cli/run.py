@@ -10,7 +10,6 @@ import click
 from recap_fast.cli import options
 from recap_fast.cli.command import Command, group, option
 from recap_fast.cli.messages import flush_streams, outcome_with_sentence, writing
-from recap_fast.cli.prompting import PROMPTING, with_prompts
 from recap_fast.errors import ExitCode
 
 if TYPE_CHECKING:
@@ -69,7 +68,7 @@ Examples:
     option("--prune", is_flag=True, help="Remove rows of images that are gone from their folder."),
     option("--accept-changed", metavar="NAME,...", help="Continue although these have changed: decoder, versions."),
 )
-@group("Prompt", *PROMPTING)
+@group("Prompt", *options.prompt)
 @group("Speed", *options.speed)
 @group(
     "Cluster",
@@ -147,7 +146,7 @@ def _run(given: dict[str, Any], reporter: "Reporter", signals: "Signals") -> Exi
     from recap_fast.shards.patience import patience
 
     is_dry = given.pop("dry_run")
-    config = RunConfig.of(with_prompts(given))
+    config = RunConfig.of(options.with_prompts(given))
     with patience(config.read_timeout):
         if not is_dry:
             with writing("--output", config.output):
