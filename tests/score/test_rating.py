@@ -134,16 +134,18 @@ def test_as_many_images_as_asked_for_are_rated_at_the_same_time(server):
 
 def test_an_image_that_is_being_read_is_waited_for(server, monkeypatch):
     """The process may end then, and native code must not be cut off."""
-    ended, read = threading.Event(), []
+    begun, ended, read = threading.Event(), threading.Event(), []
 
     def read_image(data):
         if data == b"slow":
+            begun.set()
             ended.wait(GUARD_S)
             time.sleep(0.1)
             read.append(data)
         return judged_image(IMAGE)
 
     def answer(request):
+        begun.wait(GUARD_S)
         ended.set()
         return Reply(status=401)
 

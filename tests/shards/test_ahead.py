@@ -80,6 +80,12 @@ def read(ahead):
         return name
 
 
+def is_settled(server, ahead, log):
+    """Whether all that were asked for have begun and no other one is wanted; none was asked for meanwhile."""
+    num_asked = len(log)
+    return len(server.begun) == num_asked and not ahead._wants_another() and len(log) == num_asked
+
+
 def asked(shards, log):
     for shard in shards:
         log.append(shard.name)
@@ -116,7 +122,7 @@ def test_each_wait_fetches_one_more_beside_it_up_to_a_bound(server):
             server.let.add(str(number))
             with guarded(upcoming.open):
                 pass
-            wait_until(lambda: not ahead._wants_another() and len(server.begun) == len(log))
+            wait_until(lambda: is_settled(server, ahead, log))
             begun.append(len(server.begun) - number - 1)
             wait_until(lambda: ahead._queue[0].attempt is not None)
     assert begun == [1, 2, 3, 4, 4, 4, 4, 4]
