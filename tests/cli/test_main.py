@@ -9,6 +9,7 @@ import sys
 import pytest
 from click.testing import CliRunner
 from support import runs
+from support.guard import wait_until
 from support.terminal import Terminal
 
 from inputs import checkpoints
@@ -252,11 +253,13 @@ def test_json_lines_and_nothing_else(server, tiny_engine, inputs, tmp_path):
 
 
 def test_a_live_line_on_a_terminal(server, tiny_engine, inputs, tmp_path):
-    terminal = Terminal()
-    command = server.start(*arguments(tiny_engine, inputs, tmp_path / "out"), step_s=0.2, stderr=terminal.path)
+    terminal, gate = Terminal(), tmp_path / "gate"
+    command = server.start(*arguments(tiny_engine, inputs, tmp_path / "out"), gate=gate, stderr=terminal.path)
+    line = re.compile(r"\d of (about )?10 \(\d+%\).*shards 0/2")
+    wait_until(lambda: line.search(terminal.text), lambda: terminal.text)
+    gate.touch()
     code, text = command.wait(), terminal.close()
     assert code == 0
-    assert re.search(r"\d of (about )?10 \(\d+%\).*shards 0/2", text)
     assert text.rstrip().endswith("All 2 shards are done.")
     assert "\x1b[2K8 captions, 2 failed" in text, "the live line is gone at the end"
 

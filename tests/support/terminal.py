@@ -25,6 +25,11 @@ class Terminal:
             while part := os.read(self._master, 1 << 16):
                 self._parts.append(part)
 
+    @property
+    def text(self) -> str:
+        """What was written to it so far."""
+        return b"".join(self._parts).decode(errors="replace")
+
     def close(self) -> str:
         """All that was written to it, by programs that have ended."""
         os.close(self.slave)
