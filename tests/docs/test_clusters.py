@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 from support import runs
-from support.guard import GUARD_S, wait_until
+from support.guard import GUARD_S, wait_until, wait_until_idle
 from support.manual import ROOT, command_options
 
 CLUSTERS = ROOT / "docs" / "clusters"
@@ -97,9 +97,12 @@ def test_the_array_finishes_its_captions_and_is_put_back_into_the_queue(number, 
     """At the end of its time the script gets USR1; where Slurm preempts it, its tasks get a TERM of their own."""
     script = job(CLUSTERS / "array.sbatch", {"recap-fast": UNTIL_A_SIGNAL}, "--engine", "e", TASKS="2", **array(3, 4))
     wait_until(lambda: all((tmp_path / f"started-{task}").exists() for task in range(2)))
+    srun = int((tmp_path / "srun-process").read_text())
+    for process in (srun, script.pid):  # each knows whom it has started, and waits for it
+        wait_until_idle(process)
     script.send_signal(number)
     if number == signal.SIGTERM:  # stands for what Slurm does
-        os.kill(int((tmp_path / "srun-process").read_text()), signal.SIGUSR1)
+        os.kill(srun, signal.SIGUSR1)
     assert script.wait(GUARD_S) == 75
     assert calls(tmp_path)[-1] == "scontrol requeue 5_3"
     assert calls(tmp_path).count("recap-fast run --drain-seconds 60 --engine e") == 2
@@ -118,6 +121,7 @@ def test_a_job_of_ray_starts_it_on_all_machines_and_is_put_back_into_the_queue(n
     script = job(CLUSTERS / "ray.sbatch", {"recap-fast": UNTIL_A_SIGNAL}, "--engine", "e", **variables)
     wait_until((tmp_path / "started-0").exists)
     wait_until(lambda: num == 1 or any("--block" in call and call.startswith("ray ") for call in calls(tmp_path)))
+    wait_until_idle(script.pid)
     script.send_signal(signal.SIGUSR1)
     assert script.wait(GUARD_S) == 75
     said = calls(tmp_path)

@@ -1,10 +1,11 @@
-"""Against tests that hang: what must happen at some time happens within two minutes, however busy the machine is."""
+"""Against tests that hang: what must happen at some time happens within ten minutes, however busy the machine is."""
 
 import multiprocessing
 import queue
 import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 GUARD_S = 600.0
@@ -36,6 +37,22 @@ def wait_until(condition: Callable[[], object], what: Callable[[], str] = lambda
     while not condition():
         assert time.monotonic() < end, what()
         time.sleep(0.005)
+
+
+def wait_until_idle(process: int) -> None:
+    """Returns when a process that has one thread sleeps: it has done all that it can until something happens."""
+    stat = Path(f"/proc/{process}/stat")
+    wait_until(lambda: stat.read_text().rpartition(")")[2].split()[0] == "S", lambda: f"{process} never sleeps")
+
+
+def threads() -> set[str]:
+    """The threads of this process. One that was joined is among them until the system has cleared it away."""
+    return {path.name for path in Path("/proc/self/task").iterdir()}
+
+
+def wait_for_end_of_new(before: set[str]) -> None:
+    """Returns when no thread is left but those of `before`."""
+    wait_until(lambda: threads() <= before, lambda: f"threads {threads() - before} are left")
 
 
 def in_processes(*actions: Callable[[], Any]) -> None:
