@@ -5,6 +5,7 @@ from datetime import timedelta
 import obstore
 import pytest
 from support.fault_proxy import Fault, every, first, seeded
+from support.guard import GUARD_S
 from support.shard_files import tar_bytes, webdataset_members
 
 from recap_fast.errors import ConfigError, InputError, ShardError, StoppedError
@@ -167,7 +168,7 @@ def test_what_hangs_is_given_up_after_the_read_timeout(server):
     server.schedule = every(Fault("stall"), "GET")
     with patience(0.2), pytest.raises(ShardError, match=r"cannot be read: .*in time.*|nothing came for 0\.2 s.*"):
         spool(server.url)
-    assert server.stalled.is_set()
+    assert server.stalled.wait(GUARD_S)
 
 
 @pytest.mark.parametrize("action", [spool, lambda url, stop: read_within(url, stop)], ids=["download", "file"])
