@@ -11,6 +11,7 @@ import types
 
 import pytest
 import torch
+from support.guard import GUARD_S
 
 from recap_fast.generate.device import WITHOUT, disabled_kernels
 from suite import build, command, probe
@@ -41,10 +42,12 @@ def setting(tmp_path):
 def stages(monkeypatch, **functions):
     """Replaces the stages by these."""
     monkeypatch.setitem(sys.modules, "suite.stages.fake", types.SimpleNamespace(**functions))
-    monkeypatch.setattr(probe, "STAGES", dict.fromkeys(functions, ("fake", 60.0)))
+    monkeypatch.setattr(probe, "STAGES", dict.fromkeys(functions, ("fake", GUARD_S)))
 
 
 def test_every_stage_runs_on_a_cpu(setting, monkeypatch):
+    # the watchdog of a stage would end the process of all tests
+    monkeypatch.setattr(probe, "STAGES", {name: (module, GUARD_S) for name, (module, _) in probe.STAGES.items()})
     monkeypatch.setattr(captions, "NUM_REQUESTS", 2)
     monkeypatch.setattr(captions, "NUM_SCENES", 2)
     monkeypatch.setattr(engine, "VARIANTS", (("bfloat16", "auto", "cuda-kernels"),))

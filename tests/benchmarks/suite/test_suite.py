@@ -8,6 +8,7 @@ import types
 import numpy as np
 import pytest
 import torch
+from support.guard import GUARD_S
 
 from inputs import oracle
 from recap_fast.bench import roofline
@@ -250,7 +251,7 @@ def test_kernels_have_kinds(kernel, kind):
 
 
 def test_one_failure_costs_no_other(setting, monkeypatch, capsys):
-    monkeypatch.setitem(command.PARTS, "no_such_part", 60)
+    monkeypatch.setattr(command, "PARTS", dict.fromkeys(("no_such_part", "gemm"), GUARD_S))
     given = {"device": "cpu", "size": "tiny", "num_slots": None, "prefill_images": None, "work": str(setting.work)}
     *_, results = command.run_all(["no_such_part", "gemm"], given, 60.0)
     assert results["no_such_part"]["error"] == "exit code 1"
