@@ -6,6 +6,7 @@ import threading
 from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
+from support.guard import GUARD_S
 
 from recap_fast.errors import ConfigError
 from recap_fast.store import aws
@@ -187,6 +188,7 @@ def test_the_region_that_amazon_says(status, files, monkeypatch):
         thread = threading.Thread(target=server.handle_request)
         thread.start()
         monkeypatch.setattr(aws, "_REGION_URL", f"http://127.0.0.1:{server.server_port}/{{bucket}}")
+        monkeypatch.setattr(aws, "_REGION_TIMEOUT_S", GUARD_S)
         assert aws.region_of("bucket") == "eu-north-1"
         thread.join()
 

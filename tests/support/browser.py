@@ -16,10 +16,9 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
+from support.guard import GUARD_S
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "chrome")
-GUARD_S = 120
-"""Ends a browser that hangs."""
 OPTIONS = ("--headless=new", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--remote-debugging-port=0")
 LOOK = """({
   title: document.title,
@@ -63,8 +62,9 @@ async def _look(path: Path, width: int, dark: bool) -> Seen:
         await page.call("Emulation.setDeviceMetricsOverride", **screen)
         scheme = [{"name": "prefers-color-scheme", "value": "dark" if dark else "light"}]
         await page.call("Emulation.setEmulatedMedia", features=scheme)
-        await page.call("Page.navigate", url=path.absolute().as_uri())
-        await page.until("Page.loadEventFired")
+        await page.call("Page.setLifecycleEventsEnabled", enabled=True)
+        begun = await page.call("Page.navigate", url=path.absolute().as_uri())
+        await page.until("Page.lifecycleEvent", loaderId=begun["loaderId"], name="load")  # the blank page has its own
         found = await page.call("Runtime.evaluate", expression=LOOK, returnByValue=True)
         shot = await page.call("Page.captureScreenshot", captureBeyondViewport=True)
         return Seen(found["result"]["value"], page.complaints, base64.b64decode(shot["data"]))
@@ -75,7 +75,7 @@ class _Page:
 
     def __init__(self, socket: aiohttp.ClientWebSocketResponse) -> None:
         self._socket, self._ids = socket, itertools.count(1)
-        self._events: list[str] = []
+        self._events: list[tuple[str, dict[str, Any]]] = []
         self.complaints: list[str] = []
 
     async def call(self, method: str, **params: Any) -> dict[str, Any]:
@@ -86,14 +86,15 @@ class _Page:
         assert "error" not in message, message
         return message["result"]
 
-    async def until(self, event: str) -> None:
-        while event not in self._events:
+    async def until(self, event: str, **wanted: str) -> None:
+        """Returns when there was such an event, with these parameters."""
+        while not any(name == event and wanted.items() <= params.items() for name, params in self._events):
             await self._receive()
 
     async def _receive(self) -> dict[str, Any]:
         message = await self._socket.receive_json()
         method, params = message.get("method", ""), message.get("params", {})
-        self._events.append(method)
+        self._events.append((method, params))
         if method == "Log.entryAdded":
             self.complaints.append(params["entry"]["text"])
         elif method == "Runtime.consoleAPICalled":
@@ -101,6 +102,16 @@ class _Page:
         elif method == "Runtime.exceptionThrown":
             self.complaints.append(params["exceptionDetails"]["text"])
         return message
+
+
+async def _first_tab(session: aiohttp.ClientSession, address: str) -> dict[str, Any]:
+    """The first page in the browser's list, which answers before there is one."""
+    while True:
+        async with session.get(address) as answer:
+            for tab in await answer.json():
+                if tab["type"] == "page":
+                    return tab
+        await asyncio.sleep(0.01)
 
 
 @contextlib.asynccontextmanager
@@ -125,9 +136,7 @@ async def _page() -> AsyncIterator[_Page]:
                 raise AssertionError("the browser did not start")
             address = found[1].decode()
             async with aiohttp.ClientSession() as session:
-                async with session.get(f"http://{address}/json") as answer:
-                    tabs = await answer.json()
-                tab = next(tab for tab in tabs if tab["type"] == "page")
+                tab = await _first_tab(session, f"http://{address}/json")
                 async with session.ws_connect(tab["webSocketDebuggerUrl"], max_msg_size=0) as socket:
                     yield _Page(socket)
         finally:
