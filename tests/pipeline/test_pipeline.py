@@ -155,6 +155,7 @@ def test_a_snapshot_says_what_each_stage_holds(tmp_path):
         if not seen and not engine.free_slots:
             wait_until(lambda: run.counters.snapshot().gauges.queues["window"] == 20)
             wait_until(lambda: run.counters.snapshot().gauges.queues["requests"] == 16)
+            wait_until(lambda: not run.counters.snapshot().gauges.queues["rows"])  # it had the end of the first shard
             engine.statistics.idle_s["input"] = 1.5
             seen.append(run.counters.snapshot())
             engine.release()
