@@ -5,6 +5,7 @@ from contextlib import closing
 from dataclasses import replace
 
 import pytest
+from support.guard import wait_until
 from support.launches import Launch, make_config
 from support.runs import read_done, read_rows, write_pictures
 
@@ -140,6 +141,8 @@ def test_it_drains_when_it_is_told_to_and_others_go_on(work, tmp_path, monkeypat
     step = TorchEngine.step
 
     def last_step(engine, **more):
+        pipeline = work.worker._pipeline
+        wait_until(lambda: pipeline.drained or len(work.worker._counters.snapshot().gauges.open_shards) > 1)
         work.worker.drain(60.0)
         return step(engine, **more)
 
