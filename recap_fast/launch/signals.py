@@ -18,6 +18,8 @@ HANDLED = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
 STOPPED = "Stopped by a signal; the same command goes on from here."
 GRACE_S = 10.0
 """Seconds beyond --drain-seconds in which what is finished may still be written."""
+SAY_S = 1.0
+"""Seconds in which a process that hangs may say that it ends: what hangs may be standard error."""
 
 
 class Stopped(BaseException):
@@ -83,7 +85,7 @@ class Signals:
         if second is None:
             saying = threading.Thread(target=self.say, args=("drained", STOPPED), daemon=True)
             saying.start()
-            saying.join(1.0)  # what hangs may be standard error
+            saying.join(SAY_S)
             os._exit(ExitCode.DRAINED)
         if second:
             os._exit(128 + second[0])

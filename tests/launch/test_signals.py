@@ -68,6 +68,7 @@ def test_a_stop_that_a_library_has_swallowed_comes_again():
 
 def test_a_process_that_hangs_ends_in_time_and_says_so(monkeypatch, tmp_path):
     monkeypatch.setattr(signals_module, "GRACE_S", 0.05)
+    monkeypatch.setattr(signals_module, "SAY_S", GUARD_S)  # a busy machine may take a second for a file
 
     def run():
         with Signals(0.05) as signals:
