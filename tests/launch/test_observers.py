@@ -10,6 +10,7 @@ from support.guard import wait_until
 
 from recap_fast.errors import ConfigError
 from recap_fast.generate.engine import EngineOptions
+from recap_fast.launch import metrics_file
 from recap_fast.launch.metrics_server import MetricsServer
 from recap_fast.launch.observers import Observers
 from recap_fast.write.output_folder import OutputFolder
@@ -20,6 +21,7 @@ from recap_fast.write.status import find_status
 def test_others_see_a_run_while_it_lasts_and_what_it_used_in_the_end(start, tmp_path, monkeypatch, request, place):
     address = f"{request.getfixturevalue(place)}/out"
     output, seen = OutputFolder.at(address), []
+    monkeypatch.setattr(metrics_file, "LINE_S", 1e6)  # no line but the last, however long it takes
     watching = Observers.watching
 
     @contextlib.contextmanager
