@@ -88,7 +88,7 @@ def test_a_signal_while_a_body_has_stopped_and_the_next_run_goes_on(server, tiny
 def test_a_server_that_stops_is_given_up_without_a_signal(server, tiny_engine, tmp_path, web):
     web.faults.extend([Fault(stall=True, after=0)] * 9)
     urls = web.url("b/0000{0..1}.tar")
-    command = server.run(*arguments(tiny_engine, tmp_path / "out", urls), "--read-timeout", 0.2)
+    command = server.run(*arguments(tiny_engine, tmp_path / "out", urls), "--read-timeout", 0.5)
     assert command.code == 1
     assert "warning: shard 00000: " in command.stderr
     assert "Timeout on reading data from socket, tried " in command.stderr

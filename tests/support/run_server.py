@@ -35,8 +35,8 @@ class Job(TypedDict):
     stdout: str
     stderr: str
     log: str
-    """Gets a line for each row that a shard writer has taken, "<shard> <index>": what a killed process had finished;
-    and "step" for each step of the engine that has begun."""
+    """Gets a line for each row that a shard writer takes, before it does, "<shard> <index>": there is none in a file that
+    has no line, whenever the process is killed; and "step" for each step of the engine that has begun."""
     step_s: float
     """Added to every step of the engine."""
     gate: str | None
@@ -65,8 +65,8 @@ def become(job: Job) -> NoReturn:
             os.kill(os.getpid(), job["signal"][0])
 
     def logged(self, row):
-        in_order = add(self, row)
         os.write(log, f"{row.sample.shard} {row.sample.index}\n".encode())
+        in_order = add(self, row)
         happens("row")
         happens("change")
         return in_order
