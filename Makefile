@@ -30,8 +30,8 @@ lint: .venv/developing
 	$(BIN)/lint-imports --no-cache
 	$(BIN)/lizard -L 60 -C 15 -a 10 -w recap_fast csrc benchmarks
 
-unit: .venv/developing  ## a file of tests at a time on each core
-	$(BIN)/pytest --numprocesses logical --dist loadfile
+unit: .venv/developing  ## a file of tests at a time on each core, of eight at most
+	$(BIN)/pytest --numprocesses logical --maxprocesses 8 --dist loadfile
 
 docs: manual  ## builds the manual into docs/_build, and runs the commands that it shows
 	$(BIN)/pytest tests/docs
