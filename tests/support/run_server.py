@@ -35,8 +35,8 @@ class Job(TypedDict):
     stdout: str
     stderr: str
     log: str
-    """Gets a line for each row that a shard writer takes, before it does, "<shard> <index>": there is none in a file that
-    has no line, whenever the process is killed; and "step" for each step of the engine that has begun."""
+    """Gets a line for each row that a shard writer takes, before it does, "<shard> <index>": there is none in a file
+    that has no line, whenever the process is killed; and "step" for each step of the engine that has begun."""
     step_s: float
     """Added to every step of the engine."""
     gate: str | None
