@@ -17,7 +17,7 @@ from typing import Any
 from recap_fast.addresses import public_url
 from recap_fast.errors import ConfigError, ExitCode, ShardError
 from recap_fast.export.choice import COLUMNS, LIST, Choice, Chosen
-from recap_fast.export.config import ExportConfig, near
+from recap_fast.export.config import FAILED, ExportConfig, near
 from recap_fast.export.target import Draft, Target
 from recap_fast.export.workers import Outcome, Task, Write, write_shard, write_side_by_side
 from recap_fast.joined import JoinedOutput
@@ -81,9 +81,15 @@ class Job:
     _total: int = 0
 
     def __post_init__(self) -> None:
-        """Raises ConfigError for a caption that no row has."""
+        """Raises ConfigError for a caption that no row has, and for flags where rows have none."""
         self.choice = Choice.of(self.config)
         self.result.folder = self.target.folder
+        flags = [flag for flag in self.config.skip if flag != FAILED]
+        if flags and not self.joined.run.has_flags:
+            raise ConfigError(
+                f"--skip {','.join(flags)}: {self.joined.output.address} is of an earlier version of recap-fast, whose "
+                "rows have no flags. Leave these out."
+            )
         labels, asked = read_lists(self.joined.output, self.joined.run).labels, self.config.caption
         self.has_lists = bool(labels)
         if asked is not None and asked not in labels:

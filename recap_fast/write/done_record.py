@@ -16,7 +16,8 @@ from recap_fast.write.typed_json import read_json, typed
 T = TypeVar("T")
 logger = logging.getLogger(__name__)
 
-FORMAT = 3
+FORMAT, FORMAT_WITHOUT_FLAGS = 3, 2
+"""The second one is that of outputs whose rows have no flags either; see `run_file.READABLE_SCHEMAS`."""
 MAX_BYTES = 16 << 20
 """Largest record that is read; a usual one has 1 kB."""
 
@@ -50,7 +51,8 @@ def read_counts(output: OutputFolder, shard: str) -> Counts | None:
 def _read(kind: type[T], output: OutputFolder, shard: str) -> T | None:
     name = output.record(shard)
     try:
-        return typed(kind, read_json(output.store, name, FORMAT, MAX_BYTES))
+        content = read_json(output.store, name, FORMAT, MAX_BYTES, FORMAT_WITHOUT_FLAGS)
+        return typed(kind, {"flags": {}, **content} if content["format"] == FORMAT_WITHOUT_FLAGS else content)
     except FileNotFoundError:
         return None
     except (OSError, ValueError) as error:

@@ -72,6 +72,11 @@ class RunFile:
             if {"", ".", ".."}.intersection(name.split("/")):
                 raise ValueError(f"{name!r:.60} is not a shard's name")
 
+    @property
+    def has_flags(self) -> bool:
+        """Whether rows have flags: since schema 3."""
+        return bool(self.fingerprint.get("schema", SCHEMA_VERSION) != 2)
+
     def accepting(self, fingerprint: Mapping[str, Any], accepted: Sequence[str]) -> "RunFile":
         """The same with another fingerprint, which differs only in fields that were accepted by name."""
         changes = [

@@ -20,8 +20,8 @@ class OtherFormatError(ValueError):
     """The file is of another version of recap-fast."""
 
 
-def read_json(store: Store, name: str, form: int, max_bytes: int) -> Mapping[str, Any]:
-    """The fields of a file of at most `max_bytes`, whose "format" is `form`.
+def read_json(store: Store, name: str, form: int, max_bytes: int, *earlier: int) -> Mapping[str, Any]:
+    """The fields of a file of at most `max_bytes`, whose "format" is `form` or one of the earlier ones.
 
     Raises OSError, OtherFormatError, and ValueError for anything else.
     """
@@ -30,7 +30,7 @@ def read_json(store: Store, name: str, form: int, max_bytes: int) -> Mapping[str
         content = json.loads(data, parse_constant=_refuse_constant)
     except RecursionError as error:
         raise ValueError("it is nested too deeply") from error
-    if not isinstance(content, dict) or content.get("format") != form:
+    if not isinstance(content, dict) or content.get("format") not in (form, *earlier):
         found = content.get("format") if isinstance(content, dict) else None
         kind = OtherFormatError if type(found) is int else ValueError
         raise kind(f"it has format {found!r:.60}, but this version reads {form}")

@@ -3,6 +3,7 @@
 import json
 import shutil
 
+import pyarrow.parquet as pq
 import pytest
 from support.exports import below, make_output, run_export
 from support.shard_files import webdataset_members, write_tar
@@ -53,3 +54,25 @@ def test_an_input_that_is_gone_is_named_once(made, tmp_path):
 def test_it_tells_where_a_later_run_would_find_the_files(made, tmp_path, kind, target, is_told):
     advice = run_export(made, kind, tmp_path / target).advice
     assert any("lies in a folder of the inputs" in line for line in advice) == is_told
+
+
+@pytest.mark.parametrize(
+    ("schema", "lacking"), [(2, ["flags", "duplicate_of", "captions"]), (3, ["captions"])], ids=["2", "3"]
+)
+def test_outputs_of_earlier_versions_are_exported(made, tmp_path, schema, lacking):
+    run, record, data = (tmp_path / "out" / name for name in ("run.json", "manifests/00000.json", "data/00000.parquet"))
+    content = json.loads(run.read_bytes())
+    content["fingerprint"]["schema"] = schema
+    run.write_text(json.dumps(content))
+    pq.write_table(pq.read_table(data).drop_columns(lacking), data)
+    if schema == 2:
+        content = json.loads(record.read_bytes())
+        del content["flags"]
+        record.write_text(json.dumps({**content, "format": 2}))
+    for kind in ("jsonl", "csv", "txt", "webdataset", "parquet"):
+        result = run_export(made, kind, tmp_path / kind, skip="failed")
+        assert (result.shards, result.counts["captions"]) == (1, 4), kind
+    assert pq.read_table(tmp_path / "parquet/data")["flags"].to_pylist() == [None if schema == 2 else []] * 4
+    if schema == 2:
+        with pytest.raises(ConfigError, match=r"--skip loop: .*out is of an earlier version .* rows have no flags\."):
+            run_export(made, "jsonl", tmp_path / "skipped", skip="loop,failed")

@@ -6,7 +6,7 @@ from support.damage import DAMAGES
 from support.ledgers import path_of
 
 from recap_fast.records import Identity, OutputFile, ShardReport
-from recap_fast.write.done_record import FORMAT, read_record, write_record
+from recap_fast.write.done_record import FORMAT, read_counts, read_record, write_record
 from recap_fast.write.output_folder import OutputFolder
 
 REPORT = ShardReport(
@@ -95,3 +95,13 @@ def test_a_field_that_is_missing_is_named(output, path, field, caplog):
     path.write_text(json.dumps(content))
     assert read_record(output, REPORT.shard) is None
     assert f"it has no {field}" in caplog.text
+
+
+def test_a_record_of_a_version_without_flags_is_read(output, path):
+    content = {"format": 2, **dataclasses.asdict(REPORT)}
+    del content["flags"]
+    path.write_text(json.dumps(content))
+    assert read_record(output, REPORT.shard) == dataclasses.replace(REPORT, flags={})
+    counts = read_counts(output, REPORT.shard)
+    assert counts is not None
+    assert counts.rows == REPORT.rows
