@@ -112,7 +112,10 @@ class TarEdits:
         fields = {"re_caption": first.recaption, "org_caption": first.row["org_caption"]}
         if len(chosens) > 1:
             fields["re_captions"] = [chosen.recaption for chosen in chosens]
-        return fields | column_fields(first.row, (name for name in self._columns if name not in fields))
+        fields |= column_fields(first.row, (name for name in self._columns if name not in fields))
+        if len(chosens) > 1 and LIST in fields and any(chosen.row[LIST] for chosen in chosens):
+            fields[LIST] = [texts_by_label(chosen.row[LIST]) for chosen in chosens]
+        return fields
 
     def _add(self, last: int, extension: bytes, content: bytes) -> Edit:
         layout, end = self._layout, self._layout.end(last)

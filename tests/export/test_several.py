@@ -20,6 +20,7 @@ from support.shard_files import write_tar
 from recap_fast.cli.main import cli
 from recap_fast.errors import ConfigError
 from recap_fast.export import parquet_writer
+from recap_fast.records import Selection
 from recap_fast.write.output_folder import OutputFolder
 
 QUESTIONS = {"short": "One sentence?", "detailed": "Say all of the red things."}
@@ -223,6 +224,25 @@ def test_so_has_that_of_a_folder_that_becomes_a_tar(tmp_path: Path) -> None:
     members = tars.by_name(tmp_path / "txt/00000.tar")
     assert members["00000000002.txt"].decode() == text_of("detailed", 2)
     assert "captions" not in json.loads(members["00000000002.json"])
+
+
+def test_where_several_images_share_a_json_it_has_the_captions_of_each(tmp_path: Path) -> None:
+    members = [(f"{number}.{side}.png", picture(number)) for number in range(2) for side in ("left", "right")]
+    members += [(f"{number}.json", b"{}") for number in range(2)]
+    write_tar(tmp_path / "in/a.tar", sorted(members))
+    output = make_output(
+        tmp_path / "out",
+        tmp_path / "in",
+        change=lambda row: fill(row, captions_of(row["index"])),
+        selection=Selection(images="all"),
+        marks=SEVERAL,
+    )
+    run_export(output, "webdataset", tmp_path / "tars")
+    made = tars.by_name(tmp_path / "tars/a.tar")
+    first, second = (json.loads(made[f"{number}.json"]) for number in range(2))
+    assert first["captions"] == [{label: text_of(label, 0) for label in LABELS}, None]
+    assert second["captions"] == [{label: text_of(label, index) for label in LABELS} for index in (2, 3)]
+    assert second["re_captions"] == [text_of("short", index) for index in (2, 3)]
 
 
 def test_coco_has_an_annotation_for_each_caption(made: OutputFolder, tmp_path: Path) -> None:
