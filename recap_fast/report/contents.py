@@ -215,10 +215,8 @@ def made_with(
         what = "held" if used.is_gpu else "at work"
         rate = used.images / used.seconds if used.seconds else 0.0
         hours = f", {used.seconds / 3600:,.2f} GPU-hours" if used.is_gpu else ""
-        yield (
-            device,
-            f"{what} for {show_duration(used.seconds)}{hours}: {counted(used.images, 'caption')}, {rate:,.1f} images/s",
-        )
+        done = f"{counted(used.images, 'image')} captioned, {rate:,.1f} images/s"
+        yield device, f"{what} for {show_duration(used.seconds)}{hours}: {done}"
     for name, value in run.fingerprint.items():
         if value is not None and value != "" and name != "prompts":  # of these, 'prompt' says all for people
             yield name.replace("_", " "), _HASH.sub(lambda match: f"{match[0][:12]}…", str(value))
@@ -251,7 +249,8 @@ def headings(figures: Figures) -> dict[str, str]:
     if vocabulary.org:
         parts.append(f"original ones {vocabulary.org:,}, both together {vocabulary.both:,}")
         parts.append(f"so new captions have {share(vocabulary.share)} of the common vocabulary")
-    new = counted(figures.captioned, "new caption")
+    listed = sum(each.captions for each in figures.prompts.values())
+    new = counted(listed or figures.captioned, "new caption")
     return {
         "heading": f"{new} beside the original ones" if org else new,
         "lengths_heading": lengths,

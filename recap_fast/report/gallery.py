@@ -102,7 +102,7 @@ def _pair(row: Mapping[str, Any], other: Mapping[str, Any], pictures: Pictures, 
 def _card(row: Mapping[str, Any], pictures: Pictures, question: str) -> Card:
     picture = pictures.found.get(_place(row))
     filled = {} if picture is None else picture.filled
-    asked = {each["name"]: each["prompt"] for each in row["captions"] or ()} or {"": question}
+    asked = {each["name"]: each["prompt"] for each in row["captions"] or ()} or ({"": question} if question else {})
     shown = {"place": f"{row['shard']}:{row['index']}", "url": public_url(row["url"] or "")}
     questions = {name: filled.get(text, text) for name, text in asked.items()}
     return Card({**row, **shown}, picture, questions, labelled(row["captions"]))

@@ -45,7 +45,7 @@ def test_a_row_is_shown_with_all_that_is_known_of_it(tmp_path):
             "Lowest CLIP score",
             "Every image has a caption",
         ),
-        *("NVIDIA H100", "1.00 GPU-hours", "2.0 images/s", "0123456789ab…"),
+        *("NVIDIA H100", "1.00 GPU-hours", "images captioned, 2.0 images/s", "0123456789ab…"),
     ):
         assert text in page.text, text
     images = [attrs for tag, attrs in page.elements if tag == "img"]
@@ -77,7 +77,7 @@ def test_num_is_the_number_of_images_of_a_section(tmp_path):
     output = write(tmp_path, {"00000": [row(n) for n in range(9)]}, images=True)
     page, _ = page_of(output, num=2)
     assert sum(tag == "img" for tag, _ in page.elements) == 6
-    assert "2 of 9 captions" in page.text
+    assert "2 of 9 captioned images" in page.text
 
 
 @pytest.mark.parametrize(

@@ -41,6 +41,8 @@ def test_the_gallery_has_all_captions_with_their_names(output):
         "prompt short One sentence?",
         "prompt detailed What is A title?",
         "3 prompts, 3 captions an image.",
+        "12 new captions beside the original ones",
+        "4 of 4 captioned images, drawn with the random seed 0.",
     ):
         assert text in page.text, text
 
@@ -101,3 +103,9 @@ def test_prompts_that_no_run_writes_are_a_mistake(tmp_path):
     output = write(tmp_path, {"00000": [row(0)]}, settings={**SETTINGS, "prompts": ["short"]})
     with pytest.raises(ConfigError, match=r"its prompts are not as a run writes them\."):
         make_report(JoinedOutput.open(output))
+
+
+def test_a_card_without_captions_has_no_prompt_without_words(output):
+    page, made = page_of(output)
+    assert "New caption None: " in page.text
+    assert '<dt>prompt</dt><dd dir="auto"></dd>' not in made.html
