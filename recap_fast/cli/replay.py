@@ -91,6 +91,9 @@ def _describe(found: "Replay") -> Iterator[str]:
         yield _describe_same(found)
         return
     if found.captions and row.status == now.status:
+        if all(each.is_same for each in found.captions):
+            what = "re_caption, finish_reason or num_tokens is not the first one's"
+            yield f"{found.place} has the same captions again, but its {what}."
         for each in found.captions:
             yield from () if each.is_same else _describe_one(found, each)
         if same := [each.label for each in found.captions if each.is_same]:

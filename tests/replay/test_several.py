@@ -132,6 +132,18 @@ def test_a_caption_that_is_missing_is_told_of(several: Path, demo_engine: Path, 
     ]
 
 
+def test_a_row_whose_first_caption_is_not_that_of_its_list_is_told_of(
+    several: Path, demo_engine: Path, tmp_path: Path
+) -> None:
+    changed = with_row(several, tmp_path / "out", "web:0", re_caption="Nothing.")
+    code, said = replayed(changed, "web:0", demo_engine)
+    assert code == 4
+    assert said.splitlines()[:2] == [
+        "web:0 has the same captions again, but its re_caption, finish_reason or num_tokens is not the first one's.",
+        f"  same         {', '.join(NAMES)}",
+    ]
+
+
 def test_all_of_it_is_json(several: Path, demo_engine: Path, tmp_path: Path) -> None:
     changed = with_caption(several, tmp_path / "out", "web:0", "long", text="Nothing.")
     found = json.loads(replayed(changed, "web:0", demo_engine, "--json")[1])
