@@ -62,7 +62,7 @@ class WorkLog:
         )
 
     def _rate(self, s: Snapshot) -> float | None:
-        """Captions a second since the oldest snapshot that is kept."""
+        """Captioned images a second since the oldest snapshot that is kept."""
         with self._lock:
             past = self._past
             past.append((s.seconds, s.captioned))
