@@ -21,6 +21,7 @@ from recap_fast.generate.spec import PromptSpec
 from recap_fast.generate.templates import QUESTION, Special, find_template
 from recap_fast.generate.tokenizer import Tokenizer, special_ids
 from recap_fast.records import Sample
+from recap_fast.text import unicode
 
 FIELDS = ("org_caption", "key", "url", "uid", "sha256", "file_name")
 """Fields that every sample has. All other names are looked for in the metadata that came with the image."""
@@ -51,6 +52,8 @@ def parse_question(text: str) -> list[tuple[str, str | None]]:
         )
     if "<image>" in text:
         raise ConfigError(f"Prompt {text!r}: leave out <image>, the template places the image.")
+    if unicode(text) != text:
+        raise ConfigError(f"Prompt {text!r} has bytes that are not UTF-8: write it in UTF-8.")
     if not text.strip():
         raise ConfigError("The prompt is empty: give a question, such as 'Describe this image.'")
     return [(literal, name) for literal, name, _, _ in parts]

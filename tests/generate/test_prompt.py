@@ -184,6 +184,7 @@ def test_half_a_surrogate_pair_does_no_harm(vocabulary):
         ({"text": "a } b"}, r"Write \{\{ and \}\} for braces that are text"),
         ({"text": "<image>\nDescribe"}, "leave out <image>"),
         ({"text": "  "}, "The prompt is empty"),
+        ({"text": "What \udcff?"}, r"^Prompt 'What \\udcff\?' has bytes that are not UTF-8: write it in UTF-8\."),
         ({"template": "chat"}, "no template 'chat'. Known templates: llama3, llava_llama_3, llama3_vicuna_system"),
         ({"max_text": 20}, r"has \d+ tokens after the image, the engine takes 20"),
         ({"max_field": 0}, "--max-field-tokens 0"),
