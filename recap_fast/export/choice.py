@@ -8,13 +8,12 @@ import hashlib
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any, NamedTuple
 
 from recap_fast.export.config import FAILED, ExportConfig, Sentence
 from recap_fast.write.caption_lists import labelled
 from recap_fast.write.captions import count_words
-from recap_fast.write.flags import RowFlags
+from recap_fast.write.flags import flags_of
 from recap_fast.write.rows import SCORES
 
 COLUMNS = ("shard", "index", "key", "re_caption", "org_caption", "status", "flags", "uid", "sha256")
@@ -105,7 +104,6 @@ class Choice:
         return found[int(draw(self.seed, "sentence", row) * len(found))]
 
 
-_flags_of = lru_cache(maxsize=256)(RowFlags)
 _OF_IMAGE = "flat_color", "placeholder"
 
 
@@ -122,7 +120,7 @@ def _with_caption(row: Mapping[str, Any], caption: Mapping[str, Any]) -> dict[st
     }
     if "flags" in row:
         of_image = [flag for flag in row["flags"] or () if flag in _OF_IMAGE]
-        of_caption["flags"] = _flags_of(caption["prompt"]).find(text, reason) + of_image
+        of_caption["flags"] = flags_of(caption["prompt"]).find(text, reason) + of_image
     return {**row, **{name: value for name, value in of_caption.items() if name in row}}
 
 

@@ -8,7 +8,6 @@ warning in the row. A sample that cannot be written even so becomes a row that s
 """
 
 import contextlib
-import functools
 import logging
 import operator
 from collections.abc import Callable, Iterator, Sequence
@@ -20,7 +19,7 @@ from numpy.typing import NDArray
 
 from recap_fast.records import OK, UNWRITABLE, Completion, Row
 from recap_fast.text import MAX_TEXT_BYTES, SENTENCE_END, cut, num_bytes, unicode
-from recap_fast.write.flags import RowFlags
+from recap_fast.write.flags import RowFlags, flags_of
 from recap_fast.write.schema import SCHEMA
 
 logger = logging.getLogger(__name__)
@@ -31,7 +30,6 @@ Detokenize = Callable[[Sequence[NDArray[np.int32]]], list[str]]
 Content = dict[str, Any]
 """A row by column; columns that are missing are null."""
 NO_PROMPT = RowFlags()
-_flags_of = functools.lru_cache(maxsize=256)(RowFlags)
 _LISTS = ("flags", "captions")
 _INTEGERS = {field.name: field.type.bit_width for field in SCHEMA if pa.types.is_integer(field.type)}
 
@@ -143,7 +141,7 @@ def _fit_text(name: str, text: str, warnings: list[str]) -> str:
 def _content(row: Row, texts: Sequence[str], flags: RowFlags) -> Content:
     sample, outcome, completion = row.sample, row.outcome, row.completion
     caption = texts[0] if texts else None
-    flags = _flags_of(row.prompts[0][1]) if row.prompts else flags
+    flags = flags_of(row.prompts[0][1]) if row.prompts else flags
     finish_reason = "error" if completion is None else completion.finish_reason
     warnings = [w for w in (sample.warning, outcome.warning, row.warning) if w]
     return {

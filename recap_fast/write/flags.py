@@ -4,6 +4,7 @@ A caption with how it ended goes in, the names come out. `ROW_FLAGS` follow from
 `SHARD_FLAGS` from all rows of a shard (repeats.py). The rules are about English captions; docs/output.md lists them.
 """
 
+import functools
 import operator
 import re
 import string
@@ -114,6 +115,10 @@ class RowFlags:
             return False
         text = _normal(caption)
         return any(sentence in text for sentence in self._prompt)
+
+
+flags_of = functools.lru_cache(maxsize=256)(RowFlags)
+"""The `RowFlags` of a prompt, each made once."""
 
 
 def is_loop(text: str) -> bool:
