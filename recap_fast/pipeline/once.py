@@ -60,6 +60,8 @@ class Once:
         self._fields, self._max_known = fields, max_known
         self._under_way: dict[bytes, _UnderWay] = {}
         self._known: OrderedDict[bytes, _Result] = OrderedDict()
+        self._num_known = 0
+        """Captions in `_known`."""
         self._lock = threading.Lock()
 
     def claim(self, row: Row) -> Claim:
@@ -95,8 +97,10 @@ class Once:
             result = _Result.of(row)
             if result.completions:
                 self._known[key] = result
-                if len(self._known) > self._max_known:
-                    self._known.popitem(last=False)
+                self._num_known += len(result.completions)
+                while self._num_known > self._max_known:
+                    _, oldest = self._known.popitem(last=False)
+                    self._num_known -= len(oldest.completions)
         for each in under_way.waiting:
             result.give(each)
         return [row, *under_way.waiting]

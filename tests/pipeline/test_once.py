@@ -122,6 +122,17 @@ def test_only_the_captions_that_were_met_last_are_remembered():
     assert [once.claim(row(9, digest)) for digest in "132"] == ["known", "known", "first"]
 
 
+def test_all_captions_of_an_image_count_where_it_has_several():
+    once = Once((), max_known=5)
+    for index, digest in enumerate("123"):
+        settled = row(index, digest)
+        settled.prompts = (("short", "What?"), ("long", "All?"))
+        once.claim(settled)
+        settled.complete([Completion(number, np.arange(3), "stop", 4) for number in range(2)])
+        once.settle(settled)
+    assert [once.claim(row(9, digest)) for digest in "321"] == ["known", "known", "first"]
+
+
 # -- in a pipeline -----------------------------------------------------------------------------------------------------
 
 
