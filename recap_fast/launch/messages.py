@@ -44,9 +44,8 @@ def _say_captions(reporter: Reporter, captioner: Captioner) -> None:
     prompts, s = captioner.prepared.prompts, captioner.config.options.sampling
     if not prompts.is_plain:
         names = [each.set or next(iter(each.questions)) for each in prompts.asked]
-        listed = ", ".join(
-            f"{each.set} (drawn for each image)" if each.set else next(iter(each.questions)) for each in prompts.asked
-        )
+        shown = zip(names, prompts.asked, strict=True)
+        listed = ", ".join(f"{name} (drawn for each image)" if each.set else name for name, each in shown)
         times = f", {prompts.num_captions} captions of each" if prompts.num_captions > 1 else ""
         reporter.event("prompts", f"prompts  {listed}{times}", prompts=names, num_captions=prompts.num_captions)
     if not s.is_greedy:
