@@ -63,8 +63,8 @@ class CaptionLists:
     @classmethod
     def of(cls, fingerprint: Mapping[str, Any]) -> Self:
         """Those of the run with this fingerprint; see `launch/config.py`. Raises ValueError for what no run wrote."""
-        num, lists = fingerprint.get("num_captions", 1), []
-        for entry in fingerprint.get("prompts") or ():
+        num, asked, lists = fingerprint.get("num_captions", 1), fingerprint.get("prompts", []), []
+        for entry in asked if isinstance(asked, list) else [None]:
             prompts = entry.get("prompts") if isinstance(entry, dict) else None
             if not isinstance(prompts, dict) or not prompts or not all(isinstance(q, str) for q in prompts.values()):
                 raise ValueError("its prompts are not as a run writes them")

@@ -121,6 +121,8 @@ def test_a_row_without_a_caption_has_no_list():
 @pytest.mark.parametrize(
     "marks",
     [
+        {"prompts": 5},
+        {"prompts": {"short": "In a word?"}},
         {"prompts": ["short"]},
         {"prompts": [{}]},
         {"prompts": [{"prompts": {}}]},
