@@ -40,7 +40,7 @@ class CaptionOptions(TypedDict, total=False):
     top_p: float | None
     """Sample from the most likely tokens that together have this probability; None: the engine's."""
     seed: int
-    """Random seed for sampling."""
+    """Random seed for sampling and for drawn prompts."""
     loop_stop: bool
     """End captions that repeat themselves."""
     verify: bool

@@ -130,7 +130,7 @@ prompt = (
         metavar="P",
         help="Sample from the most likely tokens that add up to probability P.  [default: the engine's]",
     ),
-    option("--seed", type=int, default=0, metavar="N", help="Random seed for sampling."),
+    option("--seed", type=int, default=0, metavar="N", help="Random seed for sampling and for drawn prompts."),
     option("--loop-stop/--no-loop-stop", default=True, help="End captions that repeat themselves."),
 )
 """Options that decide what is asked of each image, and how its captions are decoded."""
