@@ -65,21 +65,22 @@ class Recipe:
     """Sizes for cards by name; see `spec.EngineSpec`."""
 
 
-def find_recipe(name: str | Path) -> Path:
-    """The file of a recipe given as a path, or as a bare name such as `recap_tiny` that ships with the package.
+def find_recipe(name: str | Path, folder: Path = Path()) -> Path:
+    """The file of a recipe given as a path from `folder`, or as a bare name such as `recap_tiny` that ships with the
+    package.
 
     Raises ConfigError where there is no such recipe, with the names that ship.
     """
-    path = Path(name)
+    given, path = Path(name), folder / name
     if path.is_file():
         return path
     shipped = shipped_recipes()
     known = f"Recipes that ship with recap-fast: {', '.join(shipped) or 'none found'}."
-    if path.parent != Path() or path.suffix not in ("", ".toml"):
+    if given.parent != Path() or given.suffix not in ("", ".toml"):
         raise ConfigError(f"There is no recipe {name}. Give the path of a .toml file, or a name. {known}")
-    if path.stem not in shipped:
-        raise ConfigError(f"There is no recipe {name}{hint(path.stem, shipped)}. {known}")
-    return shipped[path.stem]
+    if given.stem not in shipped:
+        raise ConfigError(f"There is no recipe {name}{hint(given.stem, shipped)}. {known}")
+    return shipped[given.stem]
 
 
 def shipped_recipes() -> dict[str, Path]:
@@ -91,25 +92,35 @@ def shipped_recipes() -> dict[str, Path]:
     return {path.stem: path for folder in folders for path in sorted(folder.glob("*.toml"))}
 
 
+def recipe_files(name: str | Path) -> list[Path]:
+    """The file of a recipe, that of its base, and so on.
+
+    Raises ConfigError where one of them is not there or wrong, by itself, and where a base leads back.
+    """
+    files = [find_recipe(name)]
+    while (base := read_table(Source(files[-1]), Recipe, _read_toml(files[-1])).base) is not None:
+        try:
+            found = find_recipe(base, files[-1].parent)
+        except ConfigError as error:
+            wanted = "the path of a recipe, from the folder of this one, or the name of one that ships"
+            raise ConfigError(f"{files[-1]}: 'base' must be {wanted}. {error}") from error
+        if any(found.samefile(each) for each in files):
+            raise ConfigError(f"{files[-1]}: 'base' leads back to {found.name}.")
+        files.append(found)
+    return files
+
+
 def load_recipe(name: str | Path) -> Recipe:
-    """Reads and checks a recipe. Raises ConfigError naming the key that is unknown or wrong."""
-    path = find_recipe(name)
-    return read_table(Source(path), Recipe, _with_base(path, ()))
+    """Reads and checks a recipe and its bases: keys over those of the base, tables key by key.
 
-
-def _with_base(path: Path, derived: tuple[Path, ...]) -> dict[str, Any]:
-    """The keys of a recipe over those of its base, tables key by key. `derived` are the recipes that stand on it."""
-    source, own = Source(path), _read_toml(path)
-    base = read_table(source, Recipe, own).base  # checked by itself: what is wrong names its own file
-    if base is None:
-        return own
-    beside = path.parent / base
-    found = beside if beside.is_file() else find_recipe(base)
-    if any(found.samefile(each) for each in (path, *derived)):
-        raise source.refuse(f": 'base' leads back to {found.name}")
-    content = _with_base(found, (path, *derived))
-    merged = {key: {**content.get(key, {}), **value} for key, value in own.items() if isinstance(value, dict)}
-    return {**content, **own, **merged}
+    Raises ConfigError naming the key that is unknown or wrong.
+    """
+    files = recipe_files(name)
+    content: dict[str, Any] = {}
+    for own in map(_read_toml, reversed(files)):
+        merged = {key: {**content.get(key, {}), **value} for key, value in own.items() if isinstance(value, dict)}
+        content = {**content, **own, **merged}
+    return read_table(Source(files[0]), Recipe, content)
 
 
 def _read_toml(path: Path) -> dict[str, Any]:

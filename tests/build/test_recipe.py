@@ -104,10 +104,31 @@ def test_a_base_may_be_a_recipe_that_ships(tmp_path):
     assert replace(recipe, base=None, prompt=shipped.prompt, prompts=shipped.prompts) == shipped
 
 
+def test_a_base_does_not_depend_on_the_folder_that_a_command_runs_in(tmp_path, monkeypatch):
+    """Its path is from the recipe's folder, and what lies in another folder is no recipe that ships."""
+    (tmp_path / "recipes").mkdir()
+    (tmp_path / "base.toml").write_text("name = 'wrong'")
+    (tmp_path / "joycaption").write_text("this is no recipe")
+    recipe = write(tmp_path / "recipes", "base = 'base.toml'")
+    monkeypatch.chdir(tmp_path)
+    assert load_recipe("joycaption_fp8").template == "joycaption"
+    with pytest.raises(
+        ConfigError,
+        match=r"recipe.toml: 'base' must be the path of a recipe, from the folder of this one, or the name of one that "
+        r"ships. There is no recipe base.toml.",
+    ):
+        load_recipe(recipe)
+    (tmp_path / "recipes" / "base.toml").write_text("name = 'right'")
+    assert load_recipe(recipe).name == "right"
+
+
 @pytest.mark.parametrize(
     ("base", "message"),
     [
-        ("joycaptoin", r"There is no recipe joycaptoin \(did you mean 'joycaption'\?\)"),
+        (
+            "joycaptoin",
+            r"recipe.toml: 'base' must be .* There is no recipe joycaptoin \(did you mean 'joycaption'\?\)",
+        ),
         ("recipe.toml", "recipe.toml: 'base' leads back to recipe.toml"),
         ("other.toml", "other.toml: 'base' leads back to recipe.toml"),
         ("wrong.toml", "wrong.toml has an unknown key 'templat'"),
