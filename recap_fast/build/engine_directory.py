@@ -23,7 +23,7 @@ from recap_fast.build.architecture import Architecture, read_architecture
 from recap_fast.build.checkpoint import Checkpoint, open_checkpoint
 from recap_fast.build.engine_spec import check_device, make_spec, parse_precision
 from recap_fast.build.model_files import add_weights, describe_sources, find_checkpoint, find_tokenizer_file
-from recap_fast.build.recipe import find_recipe, load_recipe
+from recap_fast.build.recipe import load_recipe, recipe_files
 from recap_fast.build.tensorrt import TensorRTBuild
 from recap_fast.build.weights import CHUNK_BYTES, check_sides, expected_shapes, write_weights
 from recap_fast.errors import ConfigError
@@ -91,7 +91,7 @@ def build_engine(
             spec = replace(spec, files={WEIGHTS_FILE: written.sha256}, checksums=written.checksums)
         stored = folder / ("tokenizer.model" if tokenizer_file.path.suffix == ".model" else "tokenizer.json")
         shutil.copyfile(tokenizer_file.path, stored)
-        sources = describe_sources(find_recipe(recipe), found, source.files, tokenizer_file)
+        sources = describe_sources(recipe_files(recipe), found, source.files, tokenizer_file)
         spec = replace(spec, sources=sources, files={**spec.files, stored.name: sha256_of(stored)})
         spec.save(folder)
     return spec

@@ -7,7 +7,7 @@ weights are downloaded. `engine.json` says where each came from, with SHA-256.
 import importlib.util
 import logging
 import platform
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
@@ -106,11 +106,13 @@ def find_tokenizer_file(given: str | Path | None, checkpoint: Found, vocab_size:
 
 
 def describe_sources(
-    recipe: Path, checkpoint: Found, weights: Iterable[Path], tokenizer: Found
+    recipes: Sequence[Path], checkpoint: Found, weights: Iterable[Path], tokenizer: Found
 ) -> dict[str, Mapping[str, object]]:
-    """What engine.json says of where an engine came from: `spec.EngineSpec.sources`."""
+    """What engine.json says of where an engine came from: `spec.EngineSpec.sources`. The first recipe is the one that
+    was given, the others are its bases."""
+    recipe, *bases = ({"file": path.name, "sha256": sha256_of(path)} for path in recipes)
     return {
-        "recipe": {"file": recipe.name, "sha256": sha256_of(recipe)},
+        "recipe": {**recipe, "bases": bases},
         "checkpoint": checkpoint.record_folder(weights),
         "tokenizer": tokenizer.record_file(),
         "versions": {

@@ -76,12 +76,21 @@ def test_engine_json_says_all(tmp_path, checkpoint):
         "model.safetensors",
         "preprocessor_config.json",
     }
-    assert spec.sources["recipe"]["file"] == "llava.toml"
+    assert (spec.sources["recipe"]["file"], spec.sources["recipe"]["bases"]) == ("llava.toml", [])
     assert spec.sources["versions"]["torch"] == torch.__version__
     assert (spec.name, spec.precision, spec.preprocess.mode) == ("checkpoint", "float32", "pad")
     assert spec.prompt.template == "llama3"
     assert spec.stop_ids == (tokenizer.special.get("<|end_of_text|>"), tokenizer.special.get("<|eot_id|>"))
     assert spec.vision.num_layers == SHAPES["tiny"].vision.num_layers
+
+
+def test_engine_json_has_the_checksums_of_all_bases(tmp_path, checkpoint):
+    names = ("first.toml", "second.toml", "third.toml")
+    for name, text in zip(names, ("base = 'second.toml'", "base = 'third.toml'", "name = 'mine'"), strict=True):
+        (tmp_path / name).write_text(text)
+    first, *bases = ({"file": name, "sha256": sha256(tmp_path / name)} for name in names)
+    spec = build_engine(tmp_path / "first.toml", checkpoint, tmp_path / "engine")
+    assert spec.sources["recipe"] == {**first, "bases": bases}
 
 
 def test_original_llava_takes_its_tokenizer_from_elsewhere(tmp_path):
