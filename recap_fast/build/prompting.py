@@ -26,7 +26,10 @@ def make_prompt(recipe: Recipe, template: str) -> PromptSpec:
     named = PromptSpec(template=template, text=recipe.prompt, prompts=recipe.prompts, sets=recipe.prompt_sets)
     check_prompts(named)
     if recipe.sampling.temperature == 0 and recipe.sampling != SamplingSpec():
-        raise ConfigError("[sampling] has top_k or top_p and no temperature above 0: give one, or leave them out.")
+        raise ConfigError(
+            "[sampling] has top_k or top_p and no temperature above 0: give one, or leave them out. Where they are "
+            "the base's, write top_k = 0 and top_p = 1."
+        )
     known = (*recipe.prompts, *recipe.prompt_sets)
     if recipe.prompt in known:
         question = next(iter(choose(named, (recipe.prompt,))[0].questions.values()))
