@@ -187,6 +187,10 @@ def test_an_engine_json_of_an_earlier_version_has_no_names_and_is_greedy(tmp_pat
         ),
         (NAMED.format("all") + "top_k = 3\n[limits]\nmax_text_tokens = 16", r"^long: The prompt has \d+ tokens after"),
         ("[sampling]\ntop_k = 3", r"\[sampling\] has top_k or top_p and no temperature above 0"),
+        (
+            "base = 'joycaption'\ntemplate = 'llama3'\nsampling.temperature = 0",
+            r"no temperature above 0: .* Where they are the base's, write top_k = 0 and top_p = 1",
+        ),
         ("[prompts]\n'a b' = 'x'", "'a b' cannot be the name of a prompt"),
         ("template = 'vicuna'", "no template 'vicuna'. Known templates: llama3"),
         ("stop_tokens = ['<|im_end|>']", r"has no special tokens <\|im_end\|>, which the recipe's stop_tokens name"),
