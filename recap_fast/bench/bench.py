@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING
 
 from recap_fast import machine
 from recap_fast.bench import synthetic
-from recap_fast.bench.engine_stages import make_end_to_end, make_generate, make_requests
+from recap_fast.bench.engine_stages import NOTHING_TO_CAPTION, make_end_to_end, make_generate
 from recap_fast.bench.report import Measurement, Report
 from recap_fast.bench.roofline import Roofline
-from recap_fast.bench.stages import Images, Pass, make_decode, make_read, make_write
+from recap_fast.bench.stages import Images, Pass, make_decode, make_read, make_requests, make_write
 from recap_fast.captioner.captioner import Captioner
 from recap_fast.captioner.config import CaptionConfig
 from recap_fast.errors import ConfigError
@@ -122,7 +122,7 @@ class _Bench:
     def _generate(self) -> list[Measurement]:
         requests = list(make_requests(self._images, self.captioner))
         if not requests:
-            raise ConfigError("None of the images can be decoded: there is nothing to generate captions for.")
+            raise ConfigError(NOTHING_TO_CAPTION)
         roofline, options, prepared = self.roofline, self.captioner.config.options, self.captioner.prepared
         longest = dataclasses.replace(options, loop_stop=False)
         measured = []

@@ -1,32 +1,20 @@
 """The stages that an engine takes part in: generating alone, from pixels in memory, and a whole run end to end."""
 
-import itertools
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 from recap_fast.bench.roofline import Roofline, difference, snapshot
-from recap_fast.bench.stages import Images, Pass
-from recap_fast.captioner.captioner import Captioner
-from recap_fast.errors import ExitCode, RecapError
+from recap_fast.bench.stages import Pass
+from recap_fast.errors import ConfigError, ExitCode, RecapError
 from recap_fast.generate.engine import Engine
 from recap_fast.generate.prepared import generate_all
-from recap_fast.generate.prompt import SampleFields
 from recap_fast.launch.config import RunConfig
 from recap_fast.launch.execute import run
 from recap_fast.launch.reporter import Reporter
-from recap_fast.pipeline.channel import DECODE_BATCH
-from recap_fast.records import OK, Request, Row
+from recap_fast.records import Request
 
-
-def make_requests(images: Images, captioner: Captioner) -> Iterator[Request]:
-    """The requests of each image that can be decoded."""
-    samples = (sample for sample in images if sample.status == OK)
-    while batch := list(itertools.islice(samples, DECODE_BATCH)):
-        decoded = captioner.decoder.decode([sample.image for sample in batch])
-        for sample, pixels, outcome in zip(batch, decoded.pixels, decoded.outcomes, strict=True):
-            if outcome.status == OK:
-                yield from captioner.requests(Row(order=0, sample=sample), pixels, SampleFields(sample))
+NOTHING_TO_CAPTION = "None of the images can be decoded: there is nothing to generate captions for."
 
 
 def make_generate(engine: Engine, requests: list[Request], roofline: Roofline) -> Callable[[], Pass]:
@@ -51,7 +39,9 @@ def make_end_to_end(config: RunConfig, roofline: Roofline) -> Callable[[], Pass]
         start = time.perf_counter()
         result = run(config, Reporter(None))
         wall, s = time.perf_counter() - start, result.snapshot
-        if result.outcome != ExitCode.COMPLETE or not s.captioned:
+        if result.outcome == ExitCode.COMPLETE and not s.captioned:
+            raise ConfigError(NOTHING_TO_CAPTION)
+        if result.outcome != ExitCode.COMPLETE:
             problems = "; ".join(report.error for report in result.reports if report.error)
             raise RecapError(f"The run ended with exit code {result.outcome}, {s.captioned} captions. {problems}")
         details = {

@@ -18,7 +18,8 @@ from recap_fast.bench.roofline import Figures
 from recap_fast.captioner.captioner import Captioner
 from recap_fast.generate.prompt import SampleFields
 from recap_fast.pipeline.channel import DECODE_BATCH
-from recap_fast.records import OK, Completion, Identity, ImageOutcome, Row, Sample, Shard
+from recap_fast.pipeline.decoding import noise_key
+from recap_fast.records import OK, Completion, Identity, ImageOutcome, Request, Row, Sample, Shard
 from recap_fast.shards.reader import open_shard
 from recap_fast.write.output_folder import OutputFolder
 from recap_fast.write.shard_writer import ShardWriter
@@ -75,6 +76,17 @@ def make_decode(images: Images, captioner: Captioner) -> Callable[[], Pass]:
         return Pass(len(encoded), time.perf_counter() - start)
 
     return decode
+
+
+def make_requests(images: Images, captioner: Captioner) -> Iterator[Request]:
+    """The requests of each image that can be decoded."""
+    samples = (sample for sample in images if sample.status == OK)
+    while batch := list(itertools.islice(samples, DECODE_BATCH)):
+        decoded = captioner.decoder.decode([sample.image for sample in batch])
+        for sample, pixels, outcome in zip(batch, decoded.pixels, decoded.outcomes, strict=True):
+            if outcome.status == OK:
+                row = Row(order=0, sample=sample)
+                yield from captioner.requests(row, pixels, SampleFields(sample), noise_key=noise_key(sample))
 
 
 def make_write(images: Images, captioner: Captioner, folder: Path) -> Callable[[], Pass]:

@@ -1,5 +1,6 @@
 import dataclasses
 import json
+from contextlib import closing
 
 import pytest
 from click.testing import CliRunner
@@ -8,11 +9,15 @@ from support import shard_files
 from inputs import oracle
 from recap_fast.bench import roofline, synthetic
 from recap_fast.bench.bench import STAGES, BenchConfig, bench
+from recap_fast.bench.stages import Images, make_requests
 from recap_fast.bench.synthetic import write_tars
+from recap_fast.captioner.captioner import Captioner
 from recap_fast.cli.main import cli
 from recap_fast.errors import ConfigError, RecapError
 from recap_fast.generate.engine import EngineOptions
 from recap_fast.generate.prepared import PreparedEngine
+from recap_fast.pipeline.decoding import noise_key
+from recap_fast.shards.expand import expand
 
 SAMPLED = """
 prompt = "both"
@@ -164,6 +169,25 @@ def test_an_engine_is_measured_as_it_captions(tmp_path, monkeypatch):
     measured = bench(BenchConfig.of({**given, "max_new_tokens": 3})).measurements
     assert [(sampling.temperature, sampling.top_k) for sampling in opened] == [(0.5, 3)] * 2
     assert [m.captions for m in measured] == [4, 4]
+
+
+def test_each_image_has_random_numbers_of_its_own(pair, tmp_path):
+    """Else captions that are sampled would end in the same places where the engine runs alone, as in no run."""
+    tar = shard_files.write_tar(tmp_path / "a.tar", [(f"{i}.jpg", synthetic.jpeg(40, 40, seed=i)) for i in range(4)])
+    images = Images(expand((str(tar),)).unregistered(), limit=4)
+    config = BenchConfig(engine=pair.folder, options=OPTIONS, decoder="pillow")
+    with closing(Captioner(config)) as captioner:
+        keys = [request.noise_key for request in make_requests(images, captioner)]
+    assert keys == [noise_key(sample) for sample in images]
+    assert len(set(keys)) == 4
+
+
+def test_shards_without_a_good_image_are_an_error(pair, tmp_path):
+    tar = shard_files.write_tar(tmp_path / "bad.tar", [("a.jpg", b"no image"), ("b.jpg", b"none either")])
+    for stage in ("generate", "end-to-end"):
+        config = BenchConfig(engine=pair.folder, shards=(str(tar),), stages=(stage,), options=OPTIONS, decoder="pillow")
+        with pytest.raises(ConfigError, match="None of the images can be decoded: there is nothing to generate"):
+            bench(config)
 
 
 def test_a_run_that_fails_is_an_error(pair, tmp_path):
