@@ -18,9 +18,9 @@ from pathlib import Path
 from typing import Any
 
 from recap_fast.atomic import atomic_write, make_folder, publish, remove_leftovers, sync_folder, temporary_path
+from recap_fast.defaults import EXPORT_FOLDER
 from recap_fast.errors import ConfigError, RecapError
 
-FOLDER = ".recap-fast"
 FORMAT = 1
 MAX_NAME_BYTES = 255
 """Of a file: no file system in common use takes more."""
@@ -95,7 +95,7 @@ class Target:
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
         """Within this no other export writes to the folder, which is made. Raises RecapError where one does."""
-        path = self._below(FOLDER, "lock")
+        path = self._below(EXPORT_FOLDER, "lock")
         make_folder(path.parent)
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
         try:
@@ -113,10 +113,10 @@ class Target:
 
     def open(self) -> None:
         """Makes the folder. Raises ConfigError if it has an export of this kind with other settings."""
-        path = self._below(FOLDER, self._kind, "settings.json")
+        path = self._below(EXPORT_FOLDER, self._kind, "settings.json")
         there = _read_json(path)
         wanted = {"format": FORMAT, **self._settings}
-        has_export = next(self._below(FOLDER, self._kind, "shards").rglob("*.json"), None) is not None
+        has_export = next(self._below(EXPORT_FOLDER, self._kind, "shards").rglob("*.json"), None) is not None
         if there is not None and there != wanted and has_export and not self._overwrite:
             names = sorted(name for name in {*there, *wanted} if there.get(name) != wanted.get(name))
             lines = (f"  {name}: {there.get(name)!r} there, {wanted.get(name)!r} now" for name in names)
@@ -162,7 +162,7 @@ class Target:
     def place(self, name: str) -> Path:
         """Where a file lies, by its '/'-separated name. Raises RecapError where none can lie in the target."""
         parts = name.split("/")
-        if {"", ".", ".."}.intersection(parts) or "\0" in name or parts[0] == FOLDER:
+        if {"", ".", ".."}.intersection(parts) or "\0" in name or parts[0] == EXPORT_FOLDER:
             raise RecapError(f"{name!r:.200} is not a name for a file below --target {self.folder}.")
         if any(len(os.fsencode(part)) > MAX_NAME_BYTES for part in parts):
             raise RecapError(
@@ -201,7 +201,7 @@ class Target:
         )
 
     def _record_path(self, shard: str) -> Path:
-        return self._below(FOLDER, self._kind, "shards", *f"{shard}.json".split("/"))
+        return self._below(EXPORT_FOLDER, self._kind, "shards", *f"{shard}.json".split("/"))
 
     def _left_of(self, record: ShardRecord) -> dict[str, str]:
         """Those of a record's files that are there and as they were made, of either version."""

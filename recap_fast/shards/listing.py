@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from recap_fast.addresses import is_remote, public_url, scrub
+from recap_fast.defaults import EXPORT_FOLDER
 from recap_fast.errors import ConfigError
 from recap_fast.shards.patience import progress
 from recap_fast.shards.remote.access import absolute, file_system, persistently
@@ -92,7 +93,8 @@ def local_files(folder: str) -> list[str]:
     """All files below a folder, hidden ones apart, sorted by path.
 
     Links to folders are followed, but not in circles. Hidden folders, hidden images and folders that cannot be read
-    are skipped with a warning. Raises ConfigError if the given folder cannot be read.
+    are skipped with a warning; the folder in which `export` keeps its records is skipped without one. Raises
+    ConfigError if the given folder cannot be read.
     """
     files = []
     num_hidden = 0
@@ -109,7 +111,7 @@ def local_files(folder: str) -> list[str]:
         shown = sorted(name for name in folders if not name.startswith("."))  # of two links to a folder always the same
         if real not in seen:
             files += [f"{parent.rstrip('/')}/{name}" for name in names if not name.startswith(".")]
-            num_hidden += len(folders) - len(shown)
+            num_hidden += sum(name.startswith(".") and name != EXPORT_FOLDER for name in folders)
             num_hidden += sum(name.startswith(".") and is_image_name(name) for name in names)
         folders[:] = [] if real in seen else shown
         seen.add(real)

@@ -179,6 +179,13 @@ def test_hidden_images_and_folders_are_counted(tmp_path, caplog):
     assert "hidden files and folders are skipped: 4" in caplog.text
 
 
+def test_the_folder_of_an_exports_records_is_passed_over_in_silence(tmp_path, caplog):
+    """Texts beside the images have it, and a run over them had a warning each time."""
+    touch(tmp_path, "a.jpg", "a.txt", ".recap-fast/lock", ".recap-fast/txt.txt/shards/00000.json")
+    assert [path for path, _ in expand([str(tmp_path)]).sources[0].images] == ["a.jpg"]
+    assert "hidden" not in caplog.text
+
+
 def test_of_two_links_to_a_folder_the_first_by_name_is_followed(tmp_path):
     touch(tmp_path / "elsewhere", "1.jpg")
     folder = tmp_path / "in"
