@@ -109,8 +109,8 @@ def _from_transformers(path: Path, config: Mapping[str, Any]) -> Architecture:
 
 
 def _from_original(path: Path, config: Mapping[str, Any], decoder: str) -> Architecture:
-    if decoder == "qwen2":
-        config = {**config, "rope_scaling": None}  # as LlavaQwenForCausalLM sets it
+    if decoder in ("mistral", "qwen2"):
+        config = {**config, "rope_scaling": None}  # as LlavaMistralForCausalLM and LlavaQwenForCausalLM set it
     expect(path, config, "mm_projector_type", {"mlp2x_gelu": "two layers with GELU"}, default="linear")
     expect(path, config, "mm_vision_select_feature", {"patch": "", "cls_patch": "CLS as well"}, default="patch")
     expect(path, config, "s2", {False: "one scale"}, default=False)

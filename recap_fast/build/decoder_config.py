@@ -62,8 +62,8 @@ def _max_positions(config: TextConfig, decoder: str) -> int:
 
 
 def _read_rope(path: Path, given: Mapping[str, Any], config: TextConfig, table: str) -> RopeSpec:
-    """`rope_parameters` of transformers 5, else `rope_theta` and `rope_scaling` of 4."""
-    name = "rope_parameters" if given.get("rope_parameters") else "rope_scaling"
+    """`rope_scaling` and `rope_theta` of transformers 4, else `rope_parameters` of 5, as transformers 5 reads both."""
+    name = "rope_scaling" if given.get("rope_scaling") else "rope_parameters"
     source = Source(path, passes_unknown=True)
     rope = read_table(source, RopeConfig, given.get(name) or {}, f"{table}.{name}" if table else name)
     kind = rope.rope_type or rope.type or "default"

@@ -1,5 +1,6 @@
 """What is read of each kind of decoder, with the defaults that transformers has for it, and what is refused."""
 
+import copy
 import json
 
 import pytest
@@ -89,6 +90,7 @@ def test_original_llava_on_qwen_and_mistral(tmp_path):
     assert read(tmp_path, scaled) == qwen, "its code drops the scaling"
     mistral = read(tmp_path, LLAVA_MISTRAL)
     assert (mistral.num_kv_heads, mistral.qkv_bias, mistral.max_positions) == (8, False, 32768)
+    assert read(tmp_path, {**LLAVA_MISTRAL, "rope_scaling": {"type": "linear", "factor": 2.0}}) == mistral
 
 
 @pytest.mark.parametrize(
@@ -141,6 +143,17 @@ def test_rotary_positions_of_both_versions(tmp_path, scaling, expected):
     new = {"rope_parameters": {**scaling, "rope_type": scaling["type"], "rope_theta": 5e5}}
     old = {"rope_theta": 5e5, "rope_scaling": scaling}
     assert read_text(tmp_path, **new).rope == read_text(tmp_path, **old).rope == expected
+
+
+def test_of_both_versions_in_one_file_the_scaling_is_read_as_transformers_does(tmp_path):
+    both = {
+        "rope_parameters": {"rope_type": "default", "rope_theta": 1e6},
+        "rope_scaling": {"rope_type": "linear", "factor": 4.0},
+    }
+    expected = CONFIG_MAPPING["qwen2"](**copy.deepcopy(both)).rope_parameters
+    assert expected == {"rope_type": "linear", "factor": 4.0, "rope_theta": 10000.0}
+    assert read_text(tmp_path, "qwen2", **both).rope == RopeSpec(theta=1e4, kind="linear", factor=4.0)
+    assert read_text(tmp_path, "qwen2", **both, rope_theta=5e5).rope == RopeSpec(theta=5e5, kind="linear", factor=4.0)
 
 
 def test_original_positions_beside_the_scaling_come_first(tmp_path):
