@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+from recap_fast.build.config_checks import read_optional_table
 from recap_fast.errors import ConfigError
 from recap_fast.generate.fields import Range, Source, read_value, shown
 from recap_fast.generate.json_file import read_json
@@ -99,16 +100,16 @@ def _check_steps(path: Path, config: Mapping[str, Any], image_size: int) -> None
 
 
 def _find(folder: Path) -> tuple[Path | None, dict[str, Any]]:
-    """preprocessor_config.json, or the image processor in the processor_config.json of transformers 5."""
-    path = folder / "preprocessor_config.json"
-    if path.is_file():
-        return path, read_json(path)
+    """The image processor in the processor_config.json of transformers 5, else preprocessor_config.json.
+
+    transformers 5 reads them in this order. It writes the first alone, so that an old second one may be left beside it.
+    """
     path = folder / "processor_config.json"
-    nested = read_json(path).get("image_processor") if path.is_file() else None
-    if nested is None:
-        return None, {}
-    config: dict[str, Any] = read_value(Source(path), dict[str, Any], "image_processor", nested)
-    return path, config
+    nested = read_optional_table(path, read_json(path), "image_processor") if path.is_file() else None
+    if nested is not None:
+        return path, nested
+    path = folder / "preprocessor_config.json"
+    return (path, read_json(path)) if path.is_file() else (None, {})
 
 
 def _sides(size: Any) -> list[Any]:

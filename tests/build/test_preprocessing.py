@@ -45,6 +45,18 @@ def test_files_of_either_version(tmp_path, config, mode):
     assert read_preprocess(tmp_path, 336, None) == expected
 
 
+def test_of_both_files_the_one_counts_that_transformers_reads(tmp_path):
+    old = {**CLIP, "image_processor_type": "CLIPImageProcessor"}
+    write(tmp_path, old)
+    for content, mean in (
+        ({"image_processor": {**old, "image_mean": [0.1, 0.2, 0.3]}}, (0.1, 0.2, 0.3)),
+        ({"processor_class": "LlavaProcessor", "patch_size": 14}, (0.5, 0.4, 0.3)),
+    ):
+        write(tmp_path, content, "processor_config.json")
+        assert tuple(AutoImageProcessor.from_pretrained(tmp_path, backend="pil").image_mean) == mean
+        assert read_preprocess(tmp_path, 336, None).mean == mean
+
+
 @pytest.mark.parametrize(
     ("config", "mode", "resample"),
     [
