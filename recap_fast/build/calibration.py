@@ -7,12 +7,12 @@ which is made from the user's own images and prompt.
 
 import hashlib
 import json
-from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 
 from recap_fast.errors import ConfigError
+from recap_fast.generate.prompt import parse_question
 from recap_fast.generate.spec import PromptSpec
 from recap_fast.generate.templates import QUESTION, find_template
 from recap_fast.generate.tokenizer import Tokenizer
@@ -43,7 +43,7 @@ def read_captions(path: Path) -> list[str]:
 def make_texts(captions: Sequence[str], prompt: PromptSpec, tokenizer: Tokenizer) -> list[str]:
     """Conversations that end in these captions, special tokens spelled out; fields of the question are empty."""
     _, template = find_template(prompt.template, tokenizer)
-    question = prompt.text.format_map(defaultdict(str))
+    question = "".join(text for text, _ in parse_question(prompt.text))
     bos, _ = find_ends(prompt, tokenizer)
     start = "".join((bos or "", *template.before, *template.after)).replace(QUESTION, question)
     return [start + caption for caption in captions]

@@ -1,6 +1,7 @@
 """Captions in every form that --calibration takes, and the conversations that they become."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
@@ -74,6 +75,12 @@ def test_texts_are_conversations_as_the_engine_sees_them(pair):
         ids = tokenizer(text, add_special_tokens=False)["input_ids"]
         assert ids[: len(start)] == start.tolist()
         assert tokenizer.decode(ids[len(start) :]) == caption
+
+
+def test_fields_of_a_question_are_empty_whatever_they_are_called(pair):
+    prompt = replace(pair.spec.prompt, text="{{Look}} at {exif.Make} {my-key} {org_caption}.")
+    (text,) = calibration.make_texts(["A cube."], prompt, pair.tokenizer)
+    assert "{Look} at   ." in text
 
 
 def test_the_folder_is_what_datasets_reads(tmp_path):
