@@ -9,7 +9,7 @@ import torch
 from recap_fast.build.architecture import Architecture
 from recap_fast.build.checkpoint import Checkpoint
 from recap_fast.build.preprocessing import read_preprocess
-from recap_fast.build.prompting import find_longest, find_stop_ids, make_prompt
+from recap_fast.build.prompting import find_longest, find_stop_ids, make_prompt, warn_of_generation
 from recap_fast.build.recipe import AUTO, Recipe
 from recap_fast.errors import ConfigError
 from recap_fast.generate.device import PRECISIONS, check_precision, find_hardware
@@ -36,6 +36,7 @@ def make_spec(recipe: Recipe, checkpoint: Checkpoint, architecture: Architecture
     template_name, template = find_template(recipe.template, tokenizer)
     prompt = make_prompt(recipe, template_name)
     encoder = find_longest(recipe, prompt, tokenizer)
+    warn_of_generation(folder)
     mode = architecture.preprocess_mode if recipe.preprocess == "auto" else recipe.preprocess
     spec = EngineSpec(
         name=checkpoint.name if recipe.name == AUTO else _sized_name(recipe.name, architecture.text),

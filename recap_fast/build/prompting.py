@@ -9,7 +9,7 @@ import numpy as np
 from recap_fast.build.architecture import Architecture, read_ids
 from recap_fast.build.recipe import Recipe
 from recap_fast.errors import ConfigError
-from recap_fast.generate.fields import hint
+from recap_fast.generate.fields import hint, shown
 from recap_fast.generate.json_file import read_json
 from recap_fast.generate.prompt import PromptEncoder
 from recap_fast.generate.prompts import NAME, Asked, Prompts, check_prompts, choose
@@ -17,6 +17,19 @@ from recap_fast.generate.spec import PromptSpec, SamplingSpec
 from recap_fast.generate.templates import Template
 from recap_fast.generate.tokenizer import Tokenizer, special_ids
 
+GENERATION = "generation_config.json"
+NEUTRAL = {
+    "repetition_penalty": 1,
+    "no_repeat_ngram_size": 0,
+    "min_new_tokens": 0,
+    "bad_words_ids": [],
+    "suppress_tokens": [],
+    "begin_suppress_tokens": [],
+    "sequence_bias": {},
+    "guidance_scale": 1,
+    "num_beams": 1,
+}
+"""Keys by which transformers changes greedy captions, too, and the values that change none."""
 logger = logging.getLogger(__name__)
 
 
@@ -64,7 +77,7 @@ def find_stop_ids(
                 f"The tokenizer has no special tokens {', '.join(unknown)}, which the recipe's stop_tokens name."
             )
     else:
-        path = folder / "generation_config.json"
+        path = folder / GENERATION
         given = read_ids(path, read_json(path).get("eos_token_id")) if path.is_file() else ()
         ids = {*(given or architecture.eos_ids), *special_ids(tokenizer, template.stop_tokens)}
     outside = sorted(i for i in ids if not 0 <= i < architecture.text.vocab_size)
@@ -75,3 +88,16 @@ def find_stop_ids(
         if text := tokenizer.detokenize([np.array([token_id], np.int32)])[0]:
             logger.warning("%s stops at token %d, which is text: %r.", folder, token_id, text)
     return tuple(sorted(ids))
+
+
+def warn_of_generation(folder: Path) -> None:
+    """Says what the checkpoint's generation_config.json asks for and no engine does."""
+    path = folder / GENERATION
+    config = read_json(path) if path.is_file() else {}
+    asked = [f"{name} {shown(config[name])}" for name, none in NEUTRAL.items() if config.get(name) not in (None, none)]
+    if asked:
+        logger.warning(
+            "%s asks for %s. recap-fast does not apply that, so captions may differ from those of transformers.",
+            path,
+            " and ".join(asked),
+        )

@@ -115,6 +115,18 @@ def test_generation_config_comes_before_config_for_stop_ids(tmp_path, checkpoint
     assert "stops at token 5, which is text: '&'" in caplog.text
 
 
+def test_what_changes_captions_in_transformers_alone_is_said(tmp_path, checkpoint, caplog):
+    file = checkpoint / "generation_config.json"
+    content = {"repetition_penalty": 1.0, "num_beams": 1, "bad_words_ids": None, "suppress_tokens": [], "top_k": 20}
+    file.write_text(json.dumps(content))
+    build_engine("llava", checkpoint, tmp_path / "1")
+    assert not caplog.text
+    file.write_text(json.dumps({**content, "repetition_penalty": 1.1, "suppress_tokens": [5]}))
+    build_engine("recap_tiny", checkpoint, tmp_path / "2")
+    expected = "generation_config.json asks for repetition_penalty 1.1 and suppress_tokens [5]. recap-fast does not"
+    assert expected in caplog.text
+
+
 NAMED = """
 prompt = "{}"
 [prompts]
