@@ -151,7 +151,7 @@ def _parse(spec: PromptSpec, text: str, place: int) -> Iterator[Asked]:
         known = (*spec.prompts, *spec.sets)
         raise ConfigError(
             f"There is no prompt '{text}'{hint(text, known)}. The engine has {', '.join(known)}. To ask this word, "
-            f"give it a name: word={text}."
+            f"give it a name: --prompt 'word={text}'"
         )
     else:
         yield Asked({f"prompt{place}": text})

@@ -72,7 +72,8 @@ def test_a_word_is_a_question_where_the_engine_has_no_names():
     ("given", "message"),
     [
         (("shrot",), r"no prompt 'shrot' \(did you mean 'short'\?\)\. The engine has short, long, tags, all, mixed\."),
-        (("Cat",), r"no prompt 'Cat'.* give it a name: word=Cat"),
+        (("Cat",), r"no prompt 'Cat'.* give it a name: --prompt 'word=Cat'$"),
+        (("Describe.",), r"no prompt 'Describe.'.* give it a name: --prompt 'word=Describe.'$"),
         (("short", "short"), "There are two prompts called 'short'"),
         (("1=Why?",), r"'1' cannot be the name of a prompt: a name begins with a letter .*: prompt1=1=Why\?$"),
         (("short", "kürze=Why?"), r"'kürze' cannot be the name of a prompt.*: prompt2=kürze=Why\?$"),
