@@ -94,6 +94,7 @@ def _from_transformers(path: Path, config: Mapping[str, Any]) -> Architecture:
     if config.get("tie_word_embeddings"):
         text = {**text, "tie_word_embeddings": True}
     tower = read_tower(path, vision, "vision_config")
+    eos_ids = config.get("eos_token_id")  # before those of text_config, as transformers has it
     select = config.get("vision_feature_select_strategy", "default")
     return Architecture(
         vision=make_vision(path, vision, tower, count_layers(path, config, "vision_feature_layer", tower), select),
@@ -102,7 +103,7 @@ def _from_transformers(path: Path, config: Mapping[str, Any]) -> Architecture:
         projector_bias=read_value(
             Source(path), bool, "multimodal_projector_bias", config.get("multimodal_projector_bias", True)
         ),
-        eos_ids=read_ids(path, text.get("eos_token_id", config.get("eos_token_id"))),
+        eos_ids=read_ids(path, text.get("eos_token_id") if eos_ids is None else eos_ids),
         preprocess_mode=None,
         family="clip" if vision["model_type"] == CLIP else "siglip",
     )

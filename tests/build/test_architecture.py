@@ -1,7 +1,9 @@
+import copy
 import dataclasses
 import json
 
 import pytest
+from transformers import GenerationConfig, LlavaConfig
 
 from inputs import checkpoints
 from inputs.shapes import SHAPES, clip_fields, llama_fields
@@ -85,7 +87,7 @@ def test_original_llava_on_llama3(tmp_path):
 
 def test_defaults_are_those_of_transformers(tmp_path):
     bare = read(tmp_path, {"model_type": "llava", "text_config": {}, "vision_config": {}})
-    from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig
+    from transformers import CLIPVisionConfig, LlamaConfig
 
     text, vision = llama_fields(bare.text), clip_fields(bare.vision)
     del text["rope_theta"], vision["projection_dim"]  # under another name, and read by nobody
@@ -122,6 +124,17 @@ def test_vision_layer_counts_hidden_states(tmp_path, layer, num_layers):
 def test_tied_head_may_be_said_in_either_place(tmp_path):
     assert read(tmp_path, with_text(tie_word_embeddings=True)).text.tied_head
     assert read(tmp_path, {**LLAVA_1_5_7B, "tie_word_embeddings": True}).text.tied_head
+
+
+@pytest.mark.parametrize(
+    ("beside", "within"),
+    [({"eos_token_id": a}, {"eos_token_id": b}) for a, b in ((5, 7), (None, 7), ([5, 6], None))]
+    + [({}, {"eos_token_id": 7}), ({"eos_token_id": 5}, {})],
+)
+def test_stop_ids_are_those_that_transformers_takes(tmp_path, beside, within):
+    config = {**with_text(**within), **beside}
+    theirs = GenerationConfig.from_model_config(LlavaConfig.from_dict(copy.deepcopy(config))).eos_token_id
+    assert read(tmp_path, config).eos_ids == tuple(theirs if isinstance(theirs, list) else [theirs])
 
 
 def test_tower_may_be_a_folder(tmp_path):
