@@ -44,7 +44,7 @@ def read_preprocess(folder: Path, image_size: int, mode: Mode | None, family: Fa
         return default if mode is None else replace(default, mode=mode)
     source = Source(path)
     _check_steps(path, config, image_size)
-    mean, std = (SIGLIP_MEAN, SIGLIP_STD) if _is_siglip(config) else (CLIP_MEAN, CLIP_STD)
+    mean, std = (SIGLIP_MEAN, SIGLIP_STD) if "siglip" in _processor(config) else (CLIP_MEAN, CLIP_STD)
     return Preprocess(
         image_size,
         mode or _find_mode(source, config),
@@ -62,20 +62,25 @@ def _default(image_size: int, family: Family) -> Preprocess:
 
 
 def _find_mode(source: Source, config: Mapping[str, Any]) -> Mode:
-    """A `size` of height and width makes a square of any image, and so does any size for SigLIP."""
+    """A `size` of height and width makes a square of any image, and so does any size for SigLIP.
+
+    `do_pad` is for LLaVA's processor: those of CLIP and SigLIP have the key as well, and pad nothing.
+    """
     flags = {name: read_value(source, bool | None, name, config.get(name)) for name in ("do_pad", "do_center_crop")}
     size = config.get("size")
-    if flags["do_pad"]:
+    processor = _processor(config)
+    if flags["do_pad"] and (not processor or "llava" in processor):
         return "pad"
-    if _is_siglip(config) or (isinstance(size, Mapping) and {"height", "width"} <= size.keys()):
+    if "siglip" in processor or (isinstance(size, Mapping) and {"height", "width"} <= size.keys()):
         return "stretch"
     if flags["do_center_crop"] is False:
         raise source.refuse(": do_center_crop is false, which leaves images of any shape: set preprocess in a recipe")
     return "crop"
 
 
-def _is_siglip(config: Mapping[str, Any]) -> bool:
-    return "siglip" in str(config.get("image_processor_type", config.get("feature_extractor_type"))).lower()
+def _processor(config: Mapping[str, Any]) -> str:
+    """The name of the image processor's class in small letters; '' where the file has none."""
+    return str(config.get("image_processor_type", config.get("feature_extractor_type")) or "").lower()
 
 
 def _check_steps(path: Path, config: Mapping[str, Any], image_size: int) -> None:

@@ -75,6 +75,29 @@ def test_a_size_of_height_and_width_is_a_square_for_clip_as_well(tmp_path):
     assert read_preprocess(tmp_path, 336, None).mode == "stretch"
 
 
+@pytest.mark.parametrize(
+    ("processor", "size", "mode"),
+    [
+        ("CLIPImageProcessor", {"shortest_edge": 48}, "crop"),
+        ("SiglipImageProcessor", {"height": 48, "width": 48}, "stretch"),
+        ("LlavaImageProcessor", {"shortest_edge": 48}, "pad"),
+    ],
+)
+def test_only_llavas_processor_pads(tmp_path, processor, size, mode):
+    crop = {"height": 48, "width": 48}
+    write(tmp_path, {"image_processor_type": processor, "do_pad": True, "size": size, "crop_size": crop})
+    preprocess = read_preprocess(tmp_path, 48, None)
+    assert preprocess.mode == mode
+    image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (90, 140, 3), dtype=np.uint8))
+    expected = AutoImageProcessor.from_pretrained(tmp_path, backend="pil")(image, return_tensors="pt")["pixel_values"]
+    assert (_normalized(preprocess_image(image, preprocess), preprocess) - expected[0]).abs().max() < 1e-6
+
+
+def _normalized(pixels, preprocess):
+    levels = torch.tensor(pixels).permute(2, 0, 1)
+    return normalized_levels(preprocess).gather(1, levels.flatten(1).long()).view(levels.shape)
+
+
 def test_the_recipe_comes_first(tmp_path):
     write(tmp_path, CLIP)
     assert read_preprocess(tmp_path, 336, "pad").mode == "pad"
@@ -121,8 +144,7 @@ def test_joycaptions_pixels_are_its_processors(tmp_path, size):
     rng = np.random.default_rng(0)
     image = Image.fromarray(rng.integers(0, 256, (*size, 3), dtype=np.uint8))
     processor = AutoImageProcessor.from_pretrained(tmp_path, backend="pil")
-    pixels = torch.tensor(preprocess_image(image, preprocess)).permute(2, 0, 1)
-    found = normalized_levels(preprocess).gather(1, pixels.flatten(1).long()).view(pixels.shape)
+    found = _normalized(preprocess_image(image, preprocess), preprocess)
     expected = processor(image, return_tensors="pt")["pixel_values"][0]
     assert (found - expected).abs().max() < 1e-6, "a level is 2 / 255"
 
